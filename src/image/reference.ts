@@ -1,0 +1,85 @@
+// Image references: `docker://HOST/REPO:TAG|@DIGEST`, plain names, `oci:DIR[:TAG]`.
+import { Failure } from '../errors.ts'
+import { type Digest, isDigest } from './digest.ts'
+
+export interface RegistryReference {
+  transport: 'docker'
+  /** `host[:port]`, lower case. */
+  host: string
+  repository: string
+  tag?: string
+  digest?: Digest
+}
+
+export interface LayoutReference {
+  transport: 'oci'
+  dir: string
+  tag?: string
+  digest?: Digest
+}
+
+export type Reference = RegistryReference | LayoutReference
+
+// distribution reference grammar: path components, tag (127 more characters), host
+const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/
+const TAG = /^\w[\w.-]{0,127}$/
+const HOST =
+  /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]{1,5})?$/
+const NAME_MAX = 255
+
+/** @throws Failure usage */
+export function parseReference(text: string): Reference {
+  if (text.startsWith('oci:')) return parseLayout(text)
+  return parseRegistryReference(text.startsWith('docker://') ? text.slice('docker://'.length) : text, text)
+}
+
+function parseLayout(text: string): LayoutReference {
+  // a tag holds no slash, so the last colon behind the last slash begins it
+  const rest = text.slice('oci:'.length)
+  const colon = rest.indexOf(':', rest.lastIndexOf('/') + 1)
+  const at = rest.indexOf('@sha256:')
+  if (at > 0) {
+    const digest = rest.slice(at + 1)
+    if (!isDigest(digest)) throw malformed(text, 'the digest is malformed')
+    return { transport: 'oci', dir: rest.slice(0, at), digest }
+  }
+  const dir = colon < 0 ? rest : rest.slice(0, colon)
+  if (dir === '') throw malformed(text, 'the folder is missing')
+  return colon < 0 ? { transport: 'oci', dir } : { transport: 'oci', dir, tag: rest.slice(colon + 1) }
+}
+
+/** A name without transport, as engines write it: `registry.example.com/repo:tag`. @throws Failure usage */
+export function parseRegistryReference(name: string, text: string = name): RegistryReference {
+  const [before = '', digest, ...more] = name.split('@')
+  if (more.length > 0 || (digest !== undefined && !isDigest(digest))) throw malformed(text, 'the digest is malformed')
+  const colon = before.indexOf(':', before.lastIndexOf('/') + 1)
+  const tag = colon < 0 ? undefined : before.slice(colon + 1)
+  const path = colon < 0 ? before : before.slice(0, colon)
+  if (tag !== undefined && !TAG.test(tag)) throw malformed(text, 'the tag is malformed')
+  const slash = path.indexOf('/')
+  const first = slash < 0 ? '' : path.slice(0, slash).toLowerCase()
+  const named = first.includes('.') || first.includes(':') || first === 'localhost'
+  const host = named ? first : 'docker.io'
+  let repository = named ? path.slice(slash + 1) : path
+  if (host === 'docker.io' && !repository.includes('/')) repository = `library/${repository}`
+  if (!HOST.test(host)) throw malformed(text, `the host ${JSON.stringify(host)} is malformed`)
+  if (repository.length > NAME_MAX || !repository.split('/').every((each) => COMPONENT.test(each))) {
+    throw malformed(text, `the repository ${JSON.stringify(repository)} is malformed`)
+  }
+  const at = { transport: 'docker' as const, host, repository }
+  if (digest !== undefined) return tag === undefined ? { ...at, digest } : { ...at, tag, digest }
+  return { ...at, tag: tag ?? 'latest' }
+}
+
+/** The canonical text, without transport for registries (what engines and auth files use as a key). */
+export function referenceText(of: Reference): string {
+  const version = `${of.tag === undefined ? '' : `:${of.tag}`}${of.digest === undefined ? '' : `@${of.digest}`}`
+  return of.transport === 'oci' ? `oci:${of.dir}${version}` : `${of.host}/${of.repository}${version}`
+}
+
+function malformed(text: string, why: string): Failure {
+  return Failure.usage(`${JSON.stringify(text)} is no image reference`, {
+    why,
+    fix: 'Write docker://registry.example.com/repository:tag, or oci:DIR:TAG for an OCI layout.',
+  })
+}
