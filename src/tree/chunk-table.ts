@@ -1,0 +1,266 @@
+// A layer's chunks in layout order, in typed columns: 100,000 chunks are a few megabytes and parse by making views.
+//
+//   magic "lazychk1" | u32 header length | header JSON {blobs, first, chunks, checks, places, deviceSize} padded with spaces to 8
+//   columns, each padded to 8 bytes, in this order:
+//     chunks:  stored start f64, stored end f64, size f64, blob u32, codec u8, checks end u32, places end u32 (exclusive, into below)
+//     checks:  start f64, end f64, of u8 (0 decoded, 1 stored), digest 32 bytes
+//     places:  from f64, length f64, at f64, chunk u32   (sorted by chunk, then from)
+//   SHA-256 of all of it before
+import { createHash } from 'node:crypto'
+import { Failure } from '../errors.ts'
+import { type Digest, finish, hex } from '../image/digest.ts'
+import type { Check, Chunk, Codec, Place } from './chunk.ts'
+
+export interface ChunkBlob {
+  digest: Digest
+  size: number
+}
+
+interface Header {
+  blobs: ChunkBlob[]
+  /** Chunks 0 … first - 1 are what the image wants ready first. */
+  first: number
+  chunks: number
+  checks: number
+  places: number
+  deviceSize: number
+}
+
+const MAGIC = new TextEncoder().encode('lazychk1')
+const CODECS: readonly Codec[] = ['none', 'gzip', 'zstd']
+const HASH_BYTES = 32
+
+const columnSizes = (of: Header) => [
+  of.chunks * 8,
+  of.chunks * 8,
+  of.chunks * 8,
+  of.chunks * 4,
+  of.chunks,
+  of.chunks * 4,
+  of.chunks * 4,
+  of.checks * 8,
+  of.checks * 8,
+  of.checks,
+  of.checks * HASH_BYTES,
+  of.places * 8,
+  of.places * 8,
+  of.places * 8,
+  of.places * 4,
+]
+const pad = (bytes: number) => Math.ceil(bytes / 8) * 8
+
+function columns(bytes: Uint8Array, start: number, header: Header) {
+  let at = start
+  const [s0, s1, size, blob, codec, checksEnd, placesEnd, c0, c1, of, digest, from, length, device, chunk] =
+    columnSizes(header).map((length) => {
+      const column = { offset: bytes.byteOffset + at, length }
+      at += pad(length)
+      return column
+    }) as Column[] as [
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+      Column,
+    ] // as many as columnSizes lists
+  const f64 = (of: Column) => new Float64Array(bytes.buffer, of.offset, of.length / 8)
+  const u32 = (of: Column) => new Uint32Array(bytes.buffer, of.offset, of.length / 4)
+  const u8 = (of: Column) => new Uint8Array(bytes.buffer, of.offset, of.length)
+  return {
+    storedStart: f64(s0),
+    storedEnd: f64(s1),
+    size: f64(size),
+    blob: u32(blob),
+    codec: u8(codec),
+    checksEnd: u32(checksEnd),
+    placesEnd: u32(placesEnd),
+    checkStart: f64(c0),
+    checkEnd: f64(c1),
+    checkOf: u8(of),
+    checkDigest: u8(digest),
+    placeFrom: f64(from),
+    placeLength: f64(length),
+    placeAt: f64(device),
+    placeChunk: u32(chunk),
+  }
+}
+
+interface Column {
+  offset: number
+  length: number
+}
+
+/** Serializes chunks that are in layout order; `deviceSize` in bytes. */
+export function encodeChunks(
+  blobs: readonly ChunkBlob[],
+  chunks: readonly Chunk[],
+  first: number,
+  deviceSize: number,
+): Uint8Array {
+  const header: Header = {
+    blobs: blobs.map(({ digest, size }) => ({ digest, size })),
+    first,
+    chunks: chunks.length,
+    checks: chunks.reduce((sum, each) => sum + each.checks.length, 0),
+    places: chunks.reduce((sum, each) => sum + each.places.length, 0),
+    deviceSize,
+  }
+  const json = new TextEncoder().encode(JSON.stringify(header))
+  const start = pad(MAGIC.length + 4 + json.length)
+  const total = start + columnSizes(header).reduce((sum, each) => sum + pad(each), 0) + HASH_BYTES
+  const bytes = new Uint8Array(total)
+  bytes.set(MAGIC)
+  bytes.fill(0x20, MAGIC.length + 4, start)
+  new DataView(bytes.buffer).setUint32(MAGIC.length, start - MAGIC.length - 4, true)
+  bytes.set(json, MAGIC.length + 4)
+  const to = columns(bytes, start, header)
+  let check = 0
+  let place = 0
+  for (const [i, chunk] of chunks.entries()) {
+    to.storedStart[i] = chunk.stored.start
+    to.storedEnd[i] = chunk.stored.end
+    to.size[i] = chunk.size
+    to.blob[i] = chunk.blob
+    to.codec[i] = CODECS.indexOf(chunk.codec)
+    for (const each of chunk.checks) {
+      to.checkStart[check] = each.range.start
+      to.checkEnd[check] = each.range.end
+      to.checkOf[check] = each.of === 'stored' ? 1 : 0
+      to.checkDigest.set(Buffer.from(hex(each.digest), 'hex'), check * HASH_BYTES)
+      check++
+    }
+    for (const each of chunk.places) {
+      to.placeFrom[place] = each.from
+      to.placeLength[place] = each.length
+      to.placeAt[place] = each.at
+      to.placeChunk[place] = i
+      place++
+    }
+    to.checksEnd[i] = check
+    to.placesEnd[i] = place
+  }
+  bytes.set(createHash('sha256').update(bytes.subarray(0, -HASH_BYTES)).digest(), total - HASH_BYTES)
+  return bytes
+}
+
+export class ChunkTable {
+  readonly blobs: readonly ChunkBlob[]
+  readonly length: number
+  /** Chunks 0 … first - 1 are what the image wants ready first. */
+  readonly first: number
+  /** Bytes, a multiple of 4096. */
+  readonly deviceSize: number
+  readonly bytes: Uint8Array
+  readonly #at: ReturnType<typeof columns>
+
+  /** @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them */
+  constructor(bytes: Uint8Array) {
+    // typed columns need their own alignment; a Buffer's own slice would not copy
+    this.bytes = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes)
+    const hash = createHash('sha256').update(this.bytes.subarray(0, -HASH_BYTES)).digest()
+    if (bytes.length < MAGIC.length + 4 + HASH_BYTES || !hash.equals(this.bytes.subarray(-HASH_BYTES))) {
+      throw Failure.corrupt('the chunk table differs from its digest')
+    }
+    if (!Buffer.from(MAGIC).equals(this.bytes.subarray(0, MAGIC.length))) {
+      throw Failure.unsupported('the chunk table is of another version')
+    }
+    // from here on the bytes are our own, as written
+    const view = new DataView(this.bytes.buffer, this.bytes.byteOffset)
+    const start = MAGIC.length + 4 + view.getUint32(MAGIC.length, true)
+    const header: Header = JSON.parse(new TextDecoder().decode(this.bytes.subarray(MAGIC.length + 4, start)))
+    this.blobs = header.blobs
+    this.length = header.chunks
+    this.first = header.first
+    this.deviceSize = header.deviceSize
+    this.#at = columns(this.bytes, start, header)
+  }
+
+  /** Chunk number `i`, made afresh. */
+  get(i: number): Chunk {
+    const at = this.#at
+    const n = (of: { readonly [i: number]: number }, i: number): number => of[i] as number // i is below a length
+    const checks: Check[] = []
+    for (let j = i === 0 ? 0 : n(at.checksEnd, i - 1); j < n(at.checksEnd, i); j++) {
+      const digest = Buffer.from(at.checkDigest.subarray(j * HASH_BYTES, (j + 1) * HASH_BYTES)).toString('hex')
+      checks.push({
+        of: n(at.checkOf, j) === 1 ? 'stored' : 'decoded',
+        range: { start: n(at.checkStart, j), end: n(at.checkEnd, j) },
+        digest: `sha256:${digest}`,
+      })
+    }
+    const places: Place[] = []
+    for (let j = i === 0 ? 0 : n(at.placesEnd, i - 1); j < n(at.placesEnd, i); j++) {
+      places.push({ from: n(at.placeFrom, j), length: n(at.placeLength, j), at: n(at.placeAt, j) })
+    }
+    return {
+      blob: n(at.blob, i),
+      stored: { start: n(at.storedStart, i), end: n(at.storedEnd, i) },
+      size: n(at.size, i),
+      codec: CODECS[n(at.codec, i)] as Codec,
+      checks,
+      places,
+    }
+  }
+
+  storedRange(i: number): { start: number; end: number } {
+    return { start: this.#at.storedStart[i] as number, end: this.#at.storedEnd[i] as number }
+  }
+
+  blobOf(i: number): number {
+    return this.#at.blob[i] as number
+  }
+
+  /** Numbers of the chunks that hold device bytes of [start, end), ascending, each once. Linear in the places. */
+  chunksAt(start: number, end: number): number[] {
+    const { placeAt, placeLength, placeChunk } = this.#at
+    const found = new Set<number>()
+    for (const [i, at] of placeAt.entries()) {
+      if (at < end && at + (placeLength[i] as number) > start) found.add(placeChunk[i] as number)
+    }
+    return [...found].sort((a, b) => a - b)
+  }
+
+  /** Places as the native side wants them: {at u64, length u64, chunk u32, zero u32}, little-endian, sorted by `at`. */
+  packedPlaces(): Uint8Array {
+    const { placeAt, placeLength, placeChunk } = this.#at
+    const order = Uint32Array.from(placeAt, (_, i) => i).sort((a, b) => (placeAt[a] as number) - (placeAt[b] as number))
+    const packed = new DataView(new ArrayBuffer(order.length * 24))
+    order.forEach((from, i) => {
+      packed.setBigUint64(i * 24, BigInt(placeAt[from] as number), true)
+      packed.setBigUint64(i * 24 + 8, BigInt(placeLength[from] as number), true)
+      packed.setUint32(i * 24 + 16, placeChunk[from] as number, true)
+    })
+    return new Uint8Array(packed.buffer)
+  }
+
+  /**
+   * The decoded side (sizes, checks of decoded bytes, places) as a digest: what a device of this layout holds, byte for byte,
+   * however it is stored. It stands in the image's device slot, so that images that look alike and differ in contents do not
+   * share a device.
+   */
+  contentDigest(): Digest {
+    const hash = createHash('sha256')
+    for (let i = 0; i < this.length; i++) {
+      const { size, checks, places } = this.get(i)
+      const line = [
+        size,
+        ...checks
+          .filter(({ of }) => of === 'decoded')
+          .map(({ range, digest }) => `${range.start}-${range.end}=${hex(digest)}`),
+        ...places.map(({ from, length, at }) => `${from}+${length}@${at}`),
+      ]
+      hash.update(`${line.join(' ')}\n`)
+    }
+    return finish(hash)
+  }
+}

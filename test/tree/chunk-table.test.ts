@@ -1,0 +1,111 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type Digest, digestOf } from '../../src/image/digest.ts'
+import type { Chunk } from '../../src/tree/chunk.ts'
+import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
+
+const blobs = [{ digest: digestOf(Uint8Array.of(1)), size: 5_000_000_000 }]
+
+const bytes = fc.integer({ min: 0, max: 2 ** 44 })
+const digest = fc
+  .uint8Array({ minLength: 32, maxLength: 32 })
+  .map((of): Digest => `sha256:${Buffer.from(of).toString('hex')}`)
+const range = fc.tuple(bytes, bytes).map(([a, b]) => ({ start: Math.min(a, b), end: Math.max(a, b) }))
+const arbitraryChunk: fc.Arbitrary<Chunk> = fc.record({
+  blob: fc.nat(10),
+  stored: range,
+  size: bytes,
+  codec: fc.constantFrom('none', 'gzip', 'zstd'),
+  checks: fc.array(fc.record({ of: fc.constantFrom('stored', 'decoded'), range, digest }), { maxLength: 3 }),
+  places: fc.array(fc.record({ from: bytes, length: bytes, at: bytes }), { minLength: 1, maxLength: 3 }),
+})
+
+const chunk: Chunk = {
+  blob: 0,
+  stored: { start: 0, end: 100 },
+  size: 10,
+  codec: 'gzip',
+  checks: [
+    { of: 'stored', range: { start: 0, end: 100 }, digest: digestOf(Uint8Array.of(2)) },
+    { of: 'decoded', range: { start: 0, end: 10 }, digest: digestOf(Uint8Array.of(3)) },
+  ],
+  places: [{ from: 0, length: 10, at: 4096 }],
+}
+const table = (...chunks: Chunk[]) => new ChunkTable(encodeChunks(blobs, chunks, 0, 8192))
+
+describe('a chunk table', () => {
+  test('gives back what was put in, from any alignment and as a Buffer', () => {
+    fc.assert(
+      fc.property(fc.array(arbitraryChunk, { maxLength: 20 }), fc.nat(9), fc.boolean(), (chunks, shift, asBuffer) => {
+        const encoded = encodeChunks(blobs, chunks, 1, 8192)
+        const moved = new Uint8Array(encoded.length + shift)
+        moved.set(encoded, shift)
+        const view = moved.subarray(shift)
+        const read = new ChunkTable(asBuffer ? Buffer.from(view.buffer, view.byteOffset, view.length) : view)
+        expect(Array.from({ length: read.length }, (_, i) => read.get(i))).toEqual(chunks)
+        expect(read).toMatchObject({ blobs, first: 1, deviceSize: 8192, length: chunks.length })
+        for (const [i, each] of chunks.entries()) {
+          expect(read.storedRange(i)).toEqual(each.stored)
+          expect(read.blobOf(i)).toBe(each.blob)
+        }
+      }),
+    )
+  })
+
+  test('any changed or missing byte is noticed', () => {
+    const encoded = encodeChunks(blobs, [chunk], 0, 8192)
+    for (let i = 0; i < encoded.length; i += 7) {
+      const changed = encoded.slice()
+      changed[i] = (changed[i] as number) ^ 1
+      expect(() => new ChunkTable(changed)).toThrow(expect.objectContaining({ code: 'corrupt' }))
+    }
+    for (const length of [0, 1, 31, 32, 43, 44, 45, encoded.length - 1]) {
+      expect(() => new ChunkTable(encoded.subarray(0, length))).toThrow(expect.objectContaining({ code: 'corrupt' }))
+    }
+  })
+
+  test('places are packed for the native side in the order of the device', () => {
+    const far = { ...chunk, places: [{ from: 0, length: 10, at: 2 ** 40 }] }
+    const both = {
+      ...chunk,
+      places: [
+        { from: 0, length: 4, at: 4096 },
+        { from: 4, length: 6, at: 0 },
+      ],
+    } // prettier-ignore
+    const view = new DataView(table(far, both).packedPlaces().buffer)
+    const read = [0, 24, 48].map((at) => [
+      view.getBigUint64(at, true),
+      view.getBigUint64(at + 8, true),
+      view.getUint32(at + 16, true),
+      view.getUint32(at + 20, true),
+    ])
+    expect(read).toEqual([
+      [0n, 6n, 1, 0],
+      [4096n, 4n, 1, 0],
+      [1n << 40n, 10n, 0, 0],
+    ])
+  })
+})
+
+describe('the content digest', () => {
+  const of = (...chunks: Chunk[]) => table(...chunks).contentDigest()
+  const decoded = chunk.checks.slice(1)
+
+  test('does not depend on how the chunks are stored', () => {
+    const stored = { ...chunk, blob: 1, stored: { start: 5, end: 6 }, codec: 'zstd' as const, checks: decoded }
+    expect(of(stored)).toBe(of(chunk))
+  })
+
+  test('changes with sizes, digests and places', () => {
+    const others: Chunk[] = [
+      { ...chunk, size: 11 },
+      { ...chunk, checks: decoded.map((each) => ({ ...each, digest: digestOf(Uint8Array.of(4)) })) },
+      { ...chunk, checks: decoded.map((each) => ({ ...each, range: { start: 0, end: 9 } })) },
+      { ...chunk, places: [{ from: 0, length: 10, at: 0 }] },
+      { ...chunk, places: [{ from: 1, length: 9, at: 4096 }] },
+    ]
+    const digests = new Set([of(chunk), of(), of(chunk, chunk), ...others.map((each) => of(each))])
+    expect(digests.size).toBe(3 + others.length)
+  })
+})
