@@ -1,0 +1,38 @@
+// What a lazy image format is: a pure parser from an index to entries and chunks, and how to get that index.
+import type { Blob, ReadOptions } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import type { StoredChunk } from '../tree/chunk.ts'
+import type { Entry } from '../tree/entry.ts'
+
+/** What a layer's index says. */
+export interface Contents {
+  /** The blobs that chunks refer to by number. */
+  blobs: readonly { digest: Digest; size: number }[]
+  chunks: readonly StoredChunk[]
+  entries: Iterable<Entry>
+  /** Numbers of the chunks that the image itself wants ready first, in that order; [] when it says nothing. */
+  first: readonly number[]
+}
+
+/** Everything parsing may use beside the index; structured-cloneable, because parsing happens in a worker. */
+export interface Layer {
+  descriptor: Descriptor
+}
+
+export interface Format {
+  readonly name: string
+  /** Whether the manifest marks this layer as such; reads no byte. Otherwise the reason why not. */
+  detect(layer: Layer): true | string
+  /** The identity engines know the index by, as the manifest claims it (readIndex proves it). */
+  indexDigest(layer: Layer): Digest
+  /** Bytes of the layer's tar as the manifest claims them, if it does. */
+  tarSize(layer: Layer): number | undefined
+  /**
+   * The index's bytes, fetched from the layer's blob and checked against the manifest.
+   * @throws Failure corrupt, limit, or what `blob.read` throws
+   */
+  readIndex(layer: Layer, blob: Blob, options?: ReadOptions): Promise<Uint8Array>
+  /** Pure. @throws Failure corrupt, limit: naming layer and entry */
+  parseIndex(index: Uint8Array, layer: Layer): Contents
+}

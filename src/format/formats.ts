@@ -1,0 +1,27 @@
+// The formats that can be served lazily, in order of preference.
+import { Failure } from '../errors.ts'
+import { estargz } from './estargz.ts'
+import type { Format, Layer } from './format.ts'
+
+export const FORMATS: readonly Format[] = [estargz]
+
+/** The format of a layer, or why it has none: a sentence for each format. */
+export type Choice = { format: Format } | { reasons: readonly string[] }
+
+/** Decides by the manifest alone; reads no byte. */
+export function chooseFormat(layer: Layer): Choice {
+  const reasons: string[] = []
+  for (const format of FORMATS) {
+    const detected = format.detect(layer)
+    if (detected === true) return { format }
+    reasons.push(detected)
+  }
+  return { reasons }
+}
+
+/** @throws Failure unsupported */
+export function formatNamed(name: string): Format {
+  const format = FORMATS.find((each) => each.name === name)
+  if (format) return format
+  throw Failure.unsupported(`${JSON.stringify(name)} is no known format`)
+}

@@ -1,0 +1,179 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { estargz } from '../../src/format/estargz.ts'
+import type { Contents } from '../../src/format/format.ts'
+import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
+import { S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
+import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
+import { MemoryBlob } from './memory-blob.ts'
+
+/** What every parser promises (tree/entry.ts, tree/chunk.ts, format/format.ts). */
+function holds(contents: Contents, blobSize: number): void {
+  let end = 0
+  for (const chunk of contents.chunks) {
+    // in order, disjoint, inside the blob
+    expect(chunk.stored.start).toBeGreaterThanOrEqual(end)
+    expect(chunk.stored.end).toBeGreaterThan(chunk.stored.start)
+    end = chunk.stored.end
+    expect(chunk.size).toBeGreaterThan(0)
+    expect(chunk.size).toBeLessThanOrEqual(CHUNK_MAX_BYTES)
+    let checked = 0
+    for (const { range } of chunk.checks) {
+      expect(range.start).toBeGreaterThanOrEqual(checked)
+      expect(range.end).toBeGreaterThan(range.start)
+      checked = range.end
+    }
+    expect(checked).toBe(chunk.size)
+  }
+  expect(end).toBeLessThanOrEqual(blobSize)
+  for (const entry of contents.entries) {
+    expect(entry.path === '' || entry.path.split('/').every((part) => !['', '.', '..'].includes(part))).toBe(true)
+    expect(entry.path).not.toContain('\0')
+    if ((entry.mode & S_IFMT) !== S_IFREG || entry.link !== undefined) expect(entry.extents ?? []).toEqual([])
+    let at = 0
+    for (const extent of entry.extents ?? []) {
+      expect(extent.at).toBe(at)
+      expect(extent.length).toBeGreaterThan(0)
+      at += extent.length
+      const chunk = contents.chunks[extent.chunk]
+      const piece = { start: extent.offset, end: extent.offset + extent.length }
+      // every byte of an extent is under a check
+      expect(chunk?.checks.some(({ range }) => range.start <= piece.start && piece.end <= range.end)).toBe(true)
+    }
+    expect(at).toBe(entry.size)
+  }
+  for (const number of contents.first) expect(contents.chunks[number]).toBeDefined()
+}
+
+function onlyFailures(parse: () => Contents, blobSize: number): boolean {
+  let contents: Contents
+  try {
+    contents = parse()
+  } catch (error) {
+    expect(error).toBeInstanceOf(Failure)
+    return false
+  }
+  holds(contents, blobSize)
+  return true
+}
+
+const number = fc.oneof(
+  { weight: 8, arbitrary: fc.integer({ min: 0, max: 12 }) },
+  { weight: 4, arbitrary: fc.integer({ min: -2, max: FILES_END + 20 }) },
+  { weight: 1, arbitrary: fc.oneof(fc.double(), fc.constant(2 ** 53), fc.constant(null), fc.string()) },
+)
+const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined })
+const entry = fc.record({
+  name: fc.oneof(fc.constantFrom('a', 'b', './a', 'd/e', '.prefetch.landmark', '/', '..', 'a/'), fc.string()),
+  type: fc.oneof(
+    fc.constantFrom('reg', 'reg', 'reg', 'chunk', 'chunk', 'dir', 'hardlink', 'symlink', 'char'),
+    fc.string(),
+  ),
+  size: number,
+  offset: number,
+  innerOffset: optional(number),
+  chunkOffset: optional(number),
+  chunkSize: optional(number),
+  chunkDigest: fc.oneof({ weight: 9, arbitrary: fc.constant(SOME_DIGEST) }, { weight: 1, arbitrary: fc.string() }),
+  linkName: optional(fc.constantFrom('a', '../x', '')),
+  mode: optional(number),
+  uid: optional(number),
+})
+
+test('random tables give either a Failure or contents that keep every promise', () => {
+  let accepted = 0
+  fc.assert(
+    fc.property(fc.array(entry, { maxLength: 6 }), (entries) => {
+      if (onlyFailures(() => parseEntries(entries), FILES_END + 200)) accepted++
+    }),
+    { numRuns: 3000 },
+  )
+  // else the property would hold of a parser that refuses everything
+  expect(accepted).toBeGreaterThan(100)
+})
+
+/** A valid table: files of several chunks and files that share members. */
+const valid = fc
+  .array(fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 1, maxLength: 4 }), { maxLength: 8 })
+  .map((members) => {
+    let offset = 20
+    return members.flatMap((sizes, i): object[] => {
+      const common = { chunkDigest: SOME_DIGEST }
+      if (i % 2 === 0) {
+        // one file, a chunk a member
+        const size = sizes.reduce((sum, each) => sum + each)
+        let at = 0
+        return sizes.map((length, j) => {
+          const piece = {
+            ...common,
+            name: `f${i}`,
+            type: j === 0 ? 'reg' : 'chunk',
+            size,
+            offset,
+            chunkOffset: at,
+            chunkSize: length,
+          }
+          at += length
+          offset += 7
+          return piece
+        })
+      }
+      let inner = 0
+      const files = sizes.map((size, j) => {
+        const file = { ...common, name: `g${i}-${j}`, type: 'reg', size, offset, innerOffset: inner }
+        inner += size + 512
+        return file
+      })
+      offset += 7
+      return files
+    })
+  })
+
+test('valid tables are accepted', () => {
+  fc.assert(fc.property(valid, (entries) => holds(parseEntries(entries), FILES_END + 200)))
+})
+
+test('tables with flipped bytes give either a Failure or contents that keep every promise', () => {
+  fc.assert(
+    fc.property(
+      valid,
+      fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { maxLength: 4 }),
+      (entries, flips) => {
+        const json = new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
+        for (const [at, byte] of flips) json[at % json.length] = byte
+        onlyFailures(() => estargz.parseIndex(indexOf(json), layerOf(json)), FILES_END + 200)
+      },
+    ),
+    { numRuns: 2000 },
+  )
+})
+
+test('blobs with flipped bytes in table and footer give either a Failure or the right index, in two reads at most', async () => {
+  const json = new TextEncoder().encode(
+    `{"version":1,"entries":[${'{"name":"d","type":"dir"},'.repeat(99)}{"name":"e","type":"dir"}]}`,
+  )
+  const good = blobOf(json)
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.integer({ min: FILES_END, max: good.length - 1 }), fc.integer({ min: 0, max: 255 })), {
+        minLength: 1,
+        maxLength: 3,
+      }),
+      fc.integer({ min: 0, max: 40 }),
+      async (flips, cut) => {
+        const bytes = Uint8Array.from(good.subarray(0, good.length - Math.max(0, cut - 30)))
+        for (const [at, byte] of flips) bytes[at % bytes.length] = byte
+        const blob = new MemoryBlob(bytes)
+        try {
+          const index = await estargz.readIndex(layerOf(json, bytes.length), blob)
+          expect(Buffer.from(index.subarray(16)).equals(json)).toBe(true)
+        } catch (error) {
+          expect(error).toBeInstanceOf(Failure)
+        }
+        expect(blob.ranges.length).toBeLessThanOrEqual(2)
+      },
+    ),
+    { numRuns: 500 },
+  )
+})

@@ -1,0 +1,85 @@
+import { describe, expect, test } from 'vitest'
+import { estargz, LANDMARK, NO_LANDMARK } from '../../src/format/estargz.ts'
+import { TOC_NAME } from '../../src/format/estargz-toc.ts'
+import { chooseFormat } from '../../src/format/formats.ts'
+import { listing } from './listing.ts'
+import { MemoryBlob } from './memory-blob.ts'
+import { expected, SAMPLES, type SampleLayer, sampleLayers, tarListing } from './samples.ts'
+
+const OWN: readonly string[] = [LANDMARK, NO_LANDMARK, TOC_NAME]
+
+async function open({ descriptor, bytes }: SampleLayer) {
+  const blob = new MemoryBlob(bytes)
+  const index = await estargz.readIndex({ descriptor }, blob)
+  return { reads: blob.ranges.length, contents: estargz.parseIndex(index, { descriptor }) }
+}
+
+if (SAMPLES) describe('sample images', sampleTests)
+else test.skip('sample images: LAZYLAYER_SAMPLES is not set', () => {})
+
+function sampleTests(): void {
+  for (const tag of ['esgz', 'esgz-min']) {
+    for (const layer of [0, 1]) {
+      test(`${tag}, layer ${layer + 1} shows what is expected, from an index read at once`, async () => {
+        const sample = sampleLayers('samples/oci', tag)[layer] as SampleLayer
+        const { contents, reads } = await open(sample)
+        const lines = listing(contents, sample.bytes)
+        expect(reads).toBe(1)
+        expect(lines.filter((line) => !OWN.includes(line.path))).toEqual(expected(layer))
+        // the format's own files too are what the tar says
+        expect(lines).toEqual(tarListing(sample.path))
+      })
+    }
+  }
+
+  for (const layer of [0, 1]) {
+    test(`py-esgz, layer ${layer + 1} shows what its tar holds`, { timeout: 60_000 }, async () => {
+      const sample = sampleLayers('images/py-esgz', 'py')[layer] as SampleLayer
+      const { contents, reads } = await open(sample)
+      // the second layer's table is larger than 1/200 of its blob
+      expect(reads).toBe(layer + 1)
+      expect(listing(contents, sample.bytes)).toEqual(tarListing(sample.path))
+      expect(contents.first.length).toBeGreaterThan(10)
+      expect(contents.first).toEqual(contents.first.map((_, i) => i))
+    })
+  }
+
+  test('what stands before a landmark is wanted first, in the order of the blob', async () => {
+    const { contents } = await open(sampleLayers('samples/oci', 'esgz')[1] as SampleLayer)
+    const entries = [...contents.entries]
+    const chunksIn = (path: string) => entries.find((each) => each.path === path)?.extents?.map((each) => each.chunk)
+    expect(contents.first).toEqual(chunksIn('bin/big'))
+    expect(contents.first).toEqual([0, 1, 2])
+    const { contents: none } = await open(sampleLayers('samples/oci', 'esgz-min')[1] as SampleLayer)
+    expect(none.first).toEqual([])
+  })
+
+  test('small files of one member are one chunk with a check each', async () => {
+    const { contents } = await open(sampleLayers('samples/oci', 'esgz-min')[0] as SampleLayer)
+    expect(contents.chunks.length).toBe(3)
+    // files with bytes and landmarks, then the table itself
+    expect(contents.chunks.map((each) => each.checks.length)).toEqual([5, 305, 1])
+  })
+
+  test('an external table of contents is refused as such', async () => {
+    for (const sample of sampleLayers('samples/oci', 'esgz-ext')) {
+      await expect(open(sample)).rejects.toMatchObject({
+        code: 'unsupported',
+        message: expect.stringContaining('external'),
+      })
+    }
+  })
+
+  test('layers of other formats are not taken for eStargz, for a reason', () => {
+    const reasons = (tag: string) =>
+      sampleLayers('samples/oci', tag).map(({ descriptor }) => {
+        const choice = chooseFormat({ descriptor })
+        return 'reasons' in choice ? choice.reasons.join() : choice.format.name
+      })
+    expect(reasons('esgz')).toEqual(['estargz', 'estargz'])
+    expect(new Set(reasons('plain'))).toEqual(new Set(['the manifest has no eStargz TOC digest: a plain gzip layer']))
+    for (const tag of ['zstd', 'zstd-podman', 'nydus']) {
+      expect(reasons(tag)[0]).toMatch(/^its media type is .*, eStargz layers are tar\+gzip$/)
+    }
+  })
+}

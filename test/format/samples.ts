@@ -1,0 +1,51 @@
+// The sample images, found through LAZYLAYER_SAMPLES: the folder that holds `samples/` and `images/`.
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Descriptor, parseManifest } from '../../src/image/manifest.ts'
+import type { Line } from './listing.ts'
+
+export const SAMPLES = process.env.LAZYLAYER_SAMPLES
+
+export interface SampleLayer {
+  descriptor: Descriptor
+  bytes: Uint8Array
+  path: string
+}
+
+/** The layers of the image `tag` in the layout `dir` (both below SAMPLES), the lowest first. */
+export function sampleLayers(dir: string, tag: string): SampleLayer[] {
+  const root = join(SAMPLES as string, dir)
+  const at = (digest: string) => join(root, 'blobs', 'sha256', digest.slice('sha256:'.length))
+  const index = JSON.parse(readFileSync(join(root, 'index.json'), 'utf8')) as {
+    manifests: { digest: string; annotations?: Record<string, string> }[]
+  }
+  const found = index.manifests.find((each) => each.annotations?.['org.opencontainers.image.ref.name'] === tag)
+  if (!found) throw new Error(`${root} has no ${tag}`)
+  const manifest = parseManifest(readFileSync(at(found.digest)), tag)
+  if (!('layers' in manifest)) throw new Error(`${tag} is an index`)
+  return manifest.layers.map((descriptor) => ({
+    descriptor,
+    bytes: new Uint8Array(readFileSync(at(descriptor.digest))),
+    path: at(descriptor.digest),
+  }))
+}
+
+export function expected(layer: number): Line[] {
+  const text = readFileSync(join(SAMPLES as string, 'samples', 'expected', `layer${layer + 1}.jsonl`), 'utf8')
+  return sorted(text)
+}
+
+/** What the tar itself says, by the script that made the expected listings. */
+export function tarListing(path: string): Line[] {
+  const script = join(SAMPLES as string, 'samples', 'expected', 'list.py')
+  return sorted(execFileSync('python3', [script, path], { maxBuffer: 64 << 20 }).toString())
+}
+
+function sorted(text: string): Line[] {
+  const lines = text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Line)
+  return lines.sort((a, b) => Buffer.compare(Buffer.from(a.path), Buffer.from(b.path)))
+}
