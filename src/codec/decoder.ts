@@ -1,0 +1,29 @@
+// What decodes a chunk's stored bytes, and its bounds. `wasm.ts` is the decoder; `fallback.ts` serves where that cannot be
+// instantiated.
+import type { Codec } from '../tree/chunk.ts'
+
+/** No chunk decodes to more: what a format's parser may let pass, and what keeps a worker's memory small. */
+export const DECODED_MAX_BYTES = 64 * 2 ** 20
+/** No chunk is stored in more: deflate and zstd lengthen hopeless input by less than a thousandth, the rest is surplus. */
+export const STORED_MAX_BYTES = 96 * 2 ** 20
+
+/** Views of memory that belongs to this thread; valid until the decoder's next call. */
+export interface Decoded {
+  /** The stored bytes, copied: the caller's lie on shared memory, and what is hashed must be what is decoded. */
+  stored: Uint8Array
+  /** The first `size` decoded bytes; nothing vouches for them yet. */
+  decoded: Uint8Array
+}
+
+export interface Decoder {
+  /**
+   * The first `size` bytes (1 … DECODED_MAX_BYTES) that `stored` (at most STORED_MAX_BYTES) decodes to: gzip members or zstd
+   * frames one after the other; with codec none the bytes themselves. What follows those `size` bytes is dropped, whatever it
+   * is: an eStargz member holds the next entries' headers after a file's bytes.
+   * Checksums within gzip and zstd may go unchecked; digests are what counts.
+   * @throws Failure corrupt (no such stream, or less than `size` bytes), limit (needs more memory than a decoder may take)
+   */
+  decode(codec: Codec, stored: Uint8Array, size: number): Promise<Decoded>
+  /** Gives memory back that large chunks took. Ends the life of what `decode` returned. */
+  release(): void
+}

@@ -1,0 +1,90 @@
+// A codec worker: decode, verify, write, mark ready, in one hop, for a few chunks a task.
+import { workerData } from 'node:worker_threads'
+import { Failure } from '../errors.ts'
+import { READY_MISSING, READY_VERIFIED } from '../store/ready.ts'
+import type { Chunk } from '../tree/chunk.ts'
+import { DECODED_MAX_BYTES, type Decoder, STORED_MAX_BYTES } from './decoder.ts'
+import { readPlaces, setReady, writePlaces } from './device.ts'
+import { type Job, type Outcome, pack, type Slot, type WorkerSetup } from './job.ts'
+import { chunkName, verify } from './verify.ts'
+import { WasmDecoder } from './wasm.ts'
+
+let decoder: Promise<Decoder> | undefined
+
+/** What piscina calls. Outcomes are in the order of the jobs; one that fails is nothing to the others. */
+export async function run(jobs: readonly Job[]): Promise<Outcome[]> {
+  decoder ??= loadDecoder()
+  const codecs = await decoder
+  const outcomes: Outcome[] = []
+  for (const job of jobs) {
+    try {
+      outcomes.push({
+        bytes: job.stored ? await fill(codecs, job.chunk, job.stored, job.slot) : reverify(job.chunk, job.slot),
+      })
+    } catch (error) {
+      outcomes.push({ failed: pack(error) })
+    }
+  }
+  codecs.release()
+  return outcomes
+}
+
+async function loadDecoder(): Promise<Decoder> {
+  const { module } = workerData as WorkerSetup // from pool.ts
+  if (module) return new WasmDecoder(module)
+  return (await import('./fallback.ts')).fallbackDecoder()
+}
+
+async function fill(codecs: Decoder, chunk: Chunk, stored: Uint8Array, slot: Slot): Promise<number> {
+  requireBounds(chunk)
+  const want = chunk.stored.end - chunk.stored.start
+  if (stored.length !== want)
+    throw Failure.corrupt(`${chunkName(chunk)}: want ${want} stored bytes, got ${stored.length}`)
+  const made = await decode(codecs, chunk, stored)
+  const bytes = writePlaces(chunk, verify(chunk, made.decoded, made.stored), slot)
+  setReady(slot, READY_VERIFIED)
+  return bytes
+}
+
+async function decode(codecs: Decoder, chunk: Chunk, stored: Uint8Array) {
+  try {
+    return await codecs.decode(chunk.codec, stored, chunk.size)
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    // the decoder does not know which chunk it is
+    throw new Failure(error.code, `${chunkName(chunk)}: ${error.message}`, {
+      ...(error.why && { why: error.why }),
+      cause: error,
+    })
+  }
+}
+
+/** Whatever is found wrong: the chunk is missing, before anybody hears of it. */
+function reverify(chunk: Chunk, slot: Slot): number {
+  try {
+    requireBounds(chunk)
+    const bytes = readPlaces(chunk, slot)
+    if (!bytes) throw Failure.corrupt(`${chunkName(chunk)}: the cache holds less than its places`)
+    verify(chunk, bytes, 'gone')
+  } catch (error) {
+    setReady(slot, READY_MISSING)
+    throw error
+  }
+  setReady(slot, READY_VERIFIED)
+  return chunk.places.reduce((sum, { length }) => sum + length, 0)
+}
+
+/** Limits first: nothing is allocated for a chunk that breaks them. */
+function requireBounds(chunk: Chunk): void {
+  const stored = chunk.stored.end - chunk.stored.start
+  if (!(chunk.size > 0 && Number.isSafeInteger(chunk.size)))
+    throw Failure.corrupt(`${chunkName(chunk)}: its size is ${chunk.size}`)
+  if (chunk.size > DECODED_MAX_BYTES) {
+    throw Failure.limit(`${chunkName(chunk)}: ${chunk.size} decoded bytes`, {
+      why: `at most ${DECODED_MAX_BYTES} are allowed`,
+    })
+  }
+  if (!(stored > 0 && stored <= STORED_MAX_BYTES)) {
+    throw Failure.limit(`${chunkName(chunk)}: ${stored} stored bytes`, { why: `1 to ${STORED_MAX_BYTES} are allowed` })
+  }
+}
