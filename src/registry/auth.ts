@@ -1,0 +1,236 @@
+// Proving to a registry who we are: challenges, access tokens, and when to ask for another.
+import { Failure } from '../errors.ts'
+import type { Priority } from '../image/blob.ts'
+import type { Client } from './client.ts'
+import type { Credentials, Keyring, Login } from './credentials.ts'
+import { abortion } from './gate.ts'
+import { isLinkLocal } from './redirect.ts'
+import { retry, retryAfterMs, Transient } from './retry.ts'
+import type { Trust } from './trust.ts'
+
+/** What a registry wants to see (RFC 9110 11.6.1, distribution's token specification). */
+export type Challenge = { scheme: 'basic' } | { scheme: 'bearer'; realm: string; service: string | undefined }
+
+const CHALLENGE_MAX_LENGTH = 4096
+const TOKEN_ANSWER_MAX_BYTES = 1 << 20
+/** The specification's default where a token service names no lifetime. */
+const TOKEN_LIFETIME_S = 60
+/** A token is renewed that long before its end, or a tenth of its life before, whichever is shorter. */
+const TOKEN_MARGIN_MS = 10_000
+/** Repositories of one host whose tokens are kept. */
+const TOKENS_MAX = 1024
+
+/** A WWW-Authenticate header's challenge that we can answer; bearer before basic. */
+export function parseChallenge(header: string | undefined): Challenge | undefined {
+  const text = (header ?? '').slice(0, CHALLENGE_MAX_LENGTH)
+  const found: { scheme: string; parameters: Map<string, string> }[] = []
+  // a token with "=" is a parameter of the scheme before it; one without begins a challenge
+  const part = /\s*,?\s*([!#$%&'*+.^_`|~\w-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]*)))?/y
+  for (;;) {
+    const match = part.exec(text)
+    if (match === null) break
+    const [, name = '', quoted, plain] = match
+    const value = quoted?.replace(/\\(.)/g, '$1') ?? plain
+    if (value === undefined) found.push({ scheme: name.toLowerCase(), parameters: new Map() })
+    else found.at(-1)?.parameters.set(name.toLowerCase(), value)
+  }
+  const bearer = found.find((each) => each.scheme === 'bearer' && each.parameters.get('realm'))
+  if (bearer) {
+    const { parameters } = bearer
+    return { scheme: 'bearer', realm: parameters.get('realm') ?? '', service: parameters.get('service') }
+  }
+  return found.some((each) => each.scheme === 'basic') ? { scheme: 'basic' } : undefined
+}
+
+interface Token {
+  authorization: string
+  /** On the clock of performance.now(). */
+  until: number
+}
+
+export interface AuthorityOptions {
+  client: Client
+  keyring: Keyring
+  /** `host[:port]`, as auth files name it. */
+  host: string
+  insecure: boolean
+  trust: (host: string) => Promise<Trust>
+}
+
+/** Speaks for us to one registry host; never to another. */
+export class Authority {
+  readonly #options: AuthorityOptions
+  readonly #tokens = new Map<string, Token>()
+  readonly #flights = new Map<string, Promise<string | undefined>>()
+  #challenge: Challenge | undefined
+
+  constructor(options: AuthorityOptions) {
+    this.#options = options
+  }
+
+  /** The Authorization to send with a request for `repository`: none before the registry has asked for one. */
+  async authorization(repository: string, signal: AbortSignal | undefined): Promise<string | undefined> {
+    if (this.#challenge === undefined) return undefined
+    const token = this.#tokens.get(repository)
+    if (token !== undefined && performance.now() < token.until) return token.authorization
+    return await this.#renew(repository, signal)
+  }
+
+  /**
+   * The registry refused `used` (what a request carried): another Authorization, made from credentials read anew, or undefined
+   * when there is none that could do better. Requests refused together cost one renewal.
+   * @throws Failure denied, unavailable, timeout, aborted
+   */
+  async refused(
+    repository: string,
+    used: string | undefined,
+    challenge: Challenge | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<string | undefined> {
+    if (challenge !== undefined) this.#challenge = challenge
+    if (this.#challenge === undefined) return undefined
+    const token = this.#tokens.get(repository)
+    if (token !== undefined && token.authorization !== used) return token.authorization
+    this.#tokens.delete(repository)
+    const renewed = await this.#renew(repository, signal)
+    // the same password again would be refused again; a token is new each time
+    return renewed === used ? undefined : renewed
+  }
+
+  async #renew(repository: string, signal: AbortSignal | undefined): Promise<string | undefined> {
+    let flight = this.#flights.get(repository)
+    if (flight === undefined) {
+      flight = this.#obtain(repository).finally(() => this.#flights.delete(repository))
+      flight.catch(() => {}) // who waits for it hears of it; perhaps nobody does any more
+      this.#flights.set(repository, flight)
+    }
+    return await unlessAborted(flight, signal)
+  }
+
+  async #obtain(repository: string): Promise<string | undefined> {
+    const { host, keyring } = this.#options
+    const credentials = await keyring.find(host, repository)
+    const token = await this.#answer(repository, credentials)
+    if (token === undefined) return undefined
+    const oldest = this.#tokens.keys().next().value
+    if (this.#tokens.size >= TOKENS_MAX && oldest !== undefined) this.#tokens.delete(oldest)
+    this.#tokens.set(repository, token)
+    return token.authorization
+  }
+
+  async #answer(repository: string, credentials: Credentials | undefined): Promise<Token | undefined> {
+    const challenge = this.#challenge
+    if (challenge?.scheme === 'bearer') return await this.#token(challenge, repository, credentials)
+    if (credentials === undefined || 'identityToken' in credentials) return undefined
+    return { authorization: basic(credentials), until: Number.POSITIVE_INFINITY }
+  }
+
+  async #token(
+    challenge: Challenge & { scheme: 'bearer' },
+    repository: string,
+    credentials: Credentials | undefined,
+  ): Promise<Token> {
+    const { client, host, insecure, trust } = this.#options
+    const url = realm(challenge.realm, host, insecure)
+    const scope = `repository:${repository}:pull`
+    const { service } = challenge
+    const parameters = new URLSearchParams({ ...(service === undefined ? {} : { service }), scope })
+    const post = credentials !== undefined && 'identityToken' in credentials
+    const headers: Record<string, string> = { accept: 'application/json' }
+    if (post) {
+      parameters.set('grant_type', 'refresh_token')
+      parameters.set('client_id', 'lazylayer')
+      parameters.set('refresh_token', credentials.identityToken)
+      headers['content-type'] = 'application/x-www-form-urlencoded'
+    } else {
+      for (const [name, value] of parameters) url.searchParams.set(name, value)
+      if (credentials !== undefined) headers.authorization = basic(credentials)
+    }
+    const query = {
+      url,
+      method: post ? ('POST' as const) : ('GET' as const),
+      headers,
+      ...(post ? { body: parameters.toString() } : {}),
+      trust,
+      expected: 0,
+      priority: 'demand' as Priority,
+      follow: false,
+    }
+    const ask = () =>
+      client.send(query, async (answer) => {
+        client.counters.tokens++
+        if (answer.status === 429 || answer.status >= 500) {
+          const failure = Failure.unavailable(`token service ${url.host}: status ${answer.status}`)
+          throw new Transient(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
+        }
+        if (answer.status !== 200) throw refusal(url.host, answer.status, host, credentials)
+        const bytes: Uint8Array[] = []
+        let size = 0
+        for await (const each of answer.body) {
+          size += each.length
+          if (size > TOKEN_ANSWER_MAX_BYTES) throw Failure.limit(`token service ${url.host}: its answer has no end`)
+          bytes.push(each)
+        }
+        return parseToken(Buffer.concat(bytes).toString('utf8'), url.host, performance.now())
+      })
+    return await retry(ask, client.limits, undefined, () => client.counters.retries++)
+  }
+}
+
+function refusal(service: string, status: number, host: string, credentials: Credentials | undefined): Failure {
+  const who = credentials === undefined ? 'anonymous access' : 'the credentials'
+  return Failure.denied(`token service ${service} refuses ${who} for ${host} with status ${status}`, {
+    fix: `Log in with: podman login ${host}`,
+  })
+}
+
+/** @throws Failure denied: a realm that would show credentials in the clear, or leads inside */
+function realm(text: string, host: string, insecure: boolean): URL {
+  const refuse = (why: string) => Failure.denied(`${host}: its token service is not used`, { why })
+  if (!URL.canParse(text)) throw refuse('its realm is no URL')
+  const url = new URL(text)
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && insecure)) throw refuse(`its realm is ${url.protocol}`)
+  if (url.username !== '' || url.password !== '') throw refuse('its realm holds credentials')
+  if (isLinkLocal(url.hostname) && url.hostname !== new URL(`https://${host}`).hostname) {
+    throw refuse(`its realm has the link-local address ${url.hostname}`)
+  }
+  return url
+}
+
+function parseToken(text: string, service: string, now: number): Token {
+  let raw: { token?: unknown; access_token?: unknown; expires_in?: unknown } | null
+  try {
+    raw = JSON.parse(text)
+  } catch {
+    throw Failure.unavailable(`token service ${service}: its answer is no JSON`)
+  }
+  const token = raw?.token || raw?.access_token
+  // RFC 6750 2.1, and nothing that could end a header
+  if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
+    throw Failure.unavailable(`token service ${service}: its answer holds no token`)
+  }
+  const stated = raw?.expires_in
+  const seconds = typeof stated === 'number' && stated > 0 ? stated : TOKEN_LIFETIME_S
+  const life = seconds * 1000
+  return { authorization: `Bearer ${token}`, until: now + life - Math.min(TOKEN_MARGIN_MS, life / 10) }
+}
+
+function basic(login: Login): string {
+  return `Basic ${Buffer.from(`${login.username}:${login.password}`, 'utf8').toString('base64')}`
+}
+
+/** A flight that others share goes on when one of them gives up. */
+async function unlessAborted<T>(flight: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await flight
+  if (signal.aborted) throw abortion(signal)
+  let leave = () => {}
+  const left = new Promise<never>((_, reject) => {
+    leave = () => reject(abortion(signal))
+    signal.addEventListener('abort', leave, { once: true })
+  })
+  try {
+    return await Promise.race([flight, left])
+  } finally {
+    signal.removeEventListener('abort', leave)
+  }
+}

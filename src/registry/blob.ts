@@ -1,0 +1,154 @@
+// A blob in a registry: exact ranges of it, and all of it.
+import { Failure } from '../errors.ts'
+import type { Range, ReadOptions } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import type { Answer } from './client.ts'
+import type { Repository } from './repository.ts'
+import { Transient } from './retry.ts'
+import type { StoredBlob } from './source.ts'
+
+/** One read's memory. No chunk and no index comes near it. */
+const READ_MAX_BYTES = 256 << 20
+/** A server that ignores a range sends the blob from its start: so much of it is thrown away to reach what is wanted. */
+const SKIP_MAX_BYTES = 1 << 20
+/** A host that ignores ranges is asked again after that time: it may have been repaired. */
+const RANGELESS_MS = 10 * 60_000
+
+/** Does `ask` with the first repository that can, in their order (mirrors, then the origin). */
+export type Ask = <T>(ask: (repository: Repository) => Promise<T>) => Promise<T>
+
+export class RegistryBlob implements StoredBlob {
+  readonly digest: Digest
+  readonly size: number
+  readonly #ask: Ask
+
+  constructor(descriptor: Descriptor, ask: Ask) {
+    this.digest = descriptor.digest
+    this.size = descriptor.size
+    this.#ask = ask
+  }
+
+  async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
+    checkRange(range, this)
+    const bytes = new Uint8Array(new SharedArrayBuffer(range.end - range.start))
+    let filled = 0
+    if (bytes.length === 0) return bytes
+    await this.#transfer(
+      () => ({ start: range.start + filled, end: range.end }),
+      (part) => {
+        bytes.set(part, filled)
+        filled += part.length
+      },
+      options,
+    )
+    return bytes
+  }
+
+  async stream(take: (bytes: Uint8Array) => Promise<void>, options: ReadOptions = {}): Promise<void> {
+    let taken = 0
+    await this.#transfer(
+      () => ({ start: taken, end: this.size }),
+      async (part) => {
+        await take(part)
+        taken += part.length
+      },
+      options,
+    )
+  }
+
+  /** Brings `rest()` to `take`; after a broken transfer what is then the rest. */
+  async #transfer(rest: () => Range, take: (part: Uint8Array) => Promise<void> | void, options: ReadOptions) {
+    await this.#ask(async (repository) => {
+      const { host } = repository
+      const first = rest()
+      if (first.start === first.end) return
+      if (first.start > SKIP_MAX_BYTES && performance.now() < host.rangelessUntil) throw rangeless(repository)
+      const wanted = {
+        path: `blobs/${this.digest}`,
+        what: `blob ${this.digest}`,
+        headers: (): Record<string, string> => {
+          const { start, end } = rest()
+          // all of it is no range: any server can answer that
+          return start === 0 && end === this.size ? {} : { range: `bytes=${start}-${end - 1}` }
+        },
+        expected: first.end - first.start,
+        priority: options.priority ?? 'demand',
+        signal: options.signal,
+      }
+      await repository.fetch(wanted, (answer) => this.#take(answer, repository, rest(), take))
+    })
+  }
+
+  async #take(answer: Answer, repository: Repository, range: Range, take: (part: Uint8Array) => Promise<void> | void) {
+    const whole = answer.status === 200
+    if (whole) checkWhole(answer, this)
+    else checkPartial(answer, range, this)
+    let skip = whole ? range.start : 0
+    if (skip > SKIP_MAX_BYTES) {
+      repository.host.rangelessUntil = performance.now() + RANGELESS_MS
+      throw rangeless(repository)
+    }
+    let left = range.end - range.start
+    for await (const bytes of answer.body) {
+      const part = bytes.subarray(Math.min(skip, bytes.length))
+      skip -= bytes.length - part.length
+      if (part.length > left && !(whole && range.end < this.size)) {
+        throw Failure.corrupt(`blob ${this.digest}: ${answer.url.host} sends more bytes than it was asked for`)
+      }
+      const wanted = part.subarray(0, left)
+      left -= wanted.length
+      if (wanted.length > 0) await take(wanted)
+      if (left === 0 && whole && range.end < this.size) return // the rest of the blob is cut off with the stream
+    }
+    if (left > 0) {
+      throw new Transient(
+        Failure.unavailable(`blob ${this.digest}: ${answer.url.host} ends its answer ${left} bytes too early`),
+      )
+    }
+  }
+}
+
+function rangeless(repository: Repository): Failure {
+  const { host } = repository.endpoint
+  return Failure.unsupported(`${host} does not support ranges`, {
+    why: 'it answers a ranged request with the whole blob, so its layers cannot be read lazily',
+    fix: 'Pull the image with the engine, or put a registry before it that honours Range.',
+  })
+}
+
+/** @throws Failure corrupt, limit: ranges come from indexes that others wrote */
+export function checkRange(range: Range, blob: { digest: Digest; size: number }): void {
+  const { start, end } = range
+  const sound = Number.isSafeInteger(start) && Number.isSafeInteger(end) && start >= 0 && start <= end
+  if (!sound || end > blob.size) {
+    throw Failure.corrupt(`blob ${blob.digest}: bytes ${start} to ${end} do not lie within its ${blob.size}`)
+  }
+  if (end - start > READ_MAX_BYTES) throw Failure.limit(`blob ${blob.digest}: a read of ${end - start} bytes`)
+}
+
+function contentLength(answer: Answer): number | undefined {
+  const header = answer.header('content-length')
+  return header === undefined ? undefined : Number(header)
+}
+
+function checkWhole(answer: Answer, blob: { digest: Digest; size: number }): void {
+  const length = contentLength(answer)
+  if (length !== undefined && length !== blob.size) {
+    throw Failure.corrupt(`blob ${blob.digest}: ${answer.url.host} has ${length} bytes, the manifest says ${blob.size}`)
+  }
+}
+
+/** The answer must say of itself that it is exactly what was asked for (RFC 9110 14.4). */
+function checkPartial(answer: Answer, range: Range, blob: { digest: Digest; size: number }): void {
+  const want = `bytes ${range.start}-${range.end - 1}/${blob.size}`
+  const got = answer.header('content-range')
+  if (got?.trim().toLowerCase() !== want) {
+    const what = `blob ${blob.digest}: ${answer.url.host} answers another range`
+    throw Failure.corrupt(what, { why: `want ${want}, got ${JSON.stringify(got?.slice(0, 100) ?? 'none')}` })
+  }
+  const length = contentLength(answer)
+  if (length !== undefined && length !== range.end - range.start) {
+    throw Failure.corrupt(`blob ${blob.digest}: ${answer.url.host} announces ${length} bytes for ${want}`)
+  }
+}

@@ -1,0 +1,63 @@
+// Where a redirect may lead, and how long its target (a signed URL) lasts.
+import { BlockList, isIP } from 'node:net'
+import { Failure } from '../errors.ts'
+
+/** Registries redirect once, storage behind them perhaps again. */
+export const REDIRECTS_MAX = 5
+
+const LINK_LOCAL = new BlockList()
+// cloud metadata services answer there
+LINK_LOCAL.addSubnet('169.254.0.0', 16, 'ipv4')
+LINK_LOCAL.addSubnet('fe80::', 10, 'ipv6')
+LINK_LOCAL.addAddress('fd00:ec2::254', 'ipv6')
+
+/** Whether an address (no name) reaches only this machine's link; IPv4 in IPv6 clothes too. */
+export function isLinkLocal(address: string): boolean {
+  const bare = address.replace(/^\[|\]$/g, '').replace(/%.*$/, '')
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1]
+  if (mapped !== undefined) return LINK_LOCAL.check(mapped, 'ipv4')
+  const family = isIP(bare)
+  return family !== 0 && LINK_LOCAL.check(bare, family === 4 ? 'ipv4' : 'ipv6')
+}
+
+/**
+ * The URL a redirect leads to.
+ * @throws Failure denied: to HTTP from HTTPS, to link-local addresses, with credentials in it, or no HTTP URL at all
+ */
+export function redirectTarget(from: URL, location: string | undefined): URL {
+  const refuse = (why: string) => Failure.denied(`${from.host}: its redirect is not followed`, { why })
+  if (location === undefined) throw refuse('it leads nowhere')
+  let to: URL
+  try {
+    to = new URL(location, from)
+  } catch {
+    throw refuse('its location is no URL')
+  }
+  if (to.protocol !== 'https:' && to.protocol !== 'http:') throw refuse(`it leads to ${to.protocol}`)
+  if (to.protocol === 'http:' && from.protocol === 'https:') throw refuse(`it leads from HTTPS to HTTP at ${to.host}`)
+  if (to.username !== '' || to.password !== '') throw refuse('it holds credentials')
+  if (isLinkLocal(to.hostname)) throw refuse(`it leads to the link-local address ${to.hostname}`)
+  to.hash = ''
+  return to
+}
+
+/**
+ * Milliseconds that a signed URL says it will last, undefined when it says nothing. Absolute times are taken relative to `now`,
+ * which is the server's clock where it told it. Amazon, Google: X-…-Expires with X-…-Date; Azure: se; CloudFront: Expires.
+ */
+export function lifetimeMs(url: URL, now: number): number | undefined {
+  const query = url.searchParams
+  for (const vendor of ['X-Amz', 'X-Goog']) {
+    const seconds = Number(query.get(`${vendor}-Expires`) ?? Number.NaN)
+    if (!Number.isFinite(seconds)) continue
+    const stamp = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(query.get(`${vendor}-Date`) ?? '')
+    const [, year, month, day, hour, minute, second] = stamp ?? []
+    const signed = stamp ? Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`) : now
+    return signed + seconds * 1000 - now
+  }
+  const until = query.get('se')
+  if (until !== null && !Number.isNaN(Date.parse(until))) return Date.parse(until) - now
+  const expires = query.get('Expires')
+  if (expires !== null && /^\d{9,11}$/.test(expires)) return Number(expires) * 1000 - now
+  return undefined
+}

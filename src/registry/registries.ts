@@ -1,0 +1,128 @@
+// Everything that sources of images share: settings, connections, and who we are to which host.
+import { join } from 'node:path'
+import type { Reference, RegistryReference } from '../image/reference.ts'
+import { Authority } from './auth.ts'
+import { Client, type Counters } from './client.ts'
+import { fileKeyring, type Keyring, type Login } from './credentials.ts'
+import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
+import { LayoutSource } from './layout.ts'
+import { LIMITS, type Limits } from './limits.ts'
+import { type Places, systemPlaces } from './places.ts'
+import { RegistrySource } from './registry-source.ts'
+import { type Host, Repository } from './repository.ts'
+import type { ImageSource } from './source.ts'
+import { certificateFolders, readTrust, type Trust } from './trust.ts'
+
+export interface RegistriesOptions {
+  /** --creds: for the hosts of references, instead of all files. */
+  creds?: Login
+  /** --authfile */
+  authfile?: string
+  /** --tls-verify: false makes every host insecure. Default: what registries.conf says. */
+  tlsVerify?: boolean
+  /** --cert-dir: instead of the certs.d folders. */
+  certDir?: string
+  /** Instead of CONTAINERS_REGISTRIES_CONF and the usual files. */
+  registriesConf?: string
+  places?: Partial<Places>
+  limits?: Partial<Limits>
+}
+
+/** Hosts whose folders were read; redirects may name any number of them. */
+const TRUSTS_MAX = 1024
+
+/** What a session with registries shares; made once, closed once. */
+export class Registries {
+  readonly #options: RegistriesOptions
+  readonly #places: Places
+  readonly #client: Client
+  readonly #originKeyring: Keyring
+  readonly #fileKeyring: Keyring
+  readonly #hosts = new Map<string, Host>()
+  readonly #trusts = new Map<string, Promise<Trust>>()
+  readonly #layouts = new Set<LayoutSource>()
+
+  constructor(options: RegistriesOptions = {}) {
+    const { creds, authfile } = options
+    this.#options = options
+    this.#places = { ...systemPlaces(), ...options.places }
+    this.#client = new Client({ ...LIMITS, ...options.limits })
+    this.#fileKeyring = fileKeyring(this.#places, authfile)
+    this.#originKeyring = creds ? { find: async () => creds } : this.#fileKeyring
+  }
+
+  /** No I/O happens before the source is asked. */
+  source(reference: Reference): ImageSource {
+    if (reference.transport === 'oci') {
+      const layout = new LayoutSource(reference)
+      this.#layouts.add(layout)
+      return layout
+    }
+    let found: Promise<Repository[]> | undefined
+    return new RegistrySource(reference, () => {
+      found ??= this.#repositories(reference).catch((error) => {
+        found = undefined // a file that is repaired counts at once
+        throw error
+      })
+      return found
+    })
+  }
+
+  counters(): Counters {
+    return { ...this.#client.counters }
+  }
+
+  /** Ends connections and closes layouts; what is under way fails with `aborted`. */
+  async close(): Promise<void> {
+    await Promise.all([this.#client.close(), ...[...this.#layouts].map((each) => each.close())])
+  }
+
+  async #repositories(reference: RegistryReference): Promise<Repository[]> {
+    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    const found = endpoints(rules, reference, this.#options.tlsVerify === false)
+    return found.map((endpoint, i) => {
+      const host = this.#host(endpoint, i === found.length - 1)
+      return new Repository(endpoint, host, this.#client)
+    })
+  }
+
+  /** Mirrors get only what auth files hold for them: --creds is for the origin. */
+  #host({ host, insecure }: Endpoint, origin: boolean): Host {
+    const key = `${host} ${insecure} ${origin}`
+    let known = this.#hosts.get(key)
+    if (known === undefined) {
+      this.#client.named(host)
+      const trust = (of: string) => this.#trust(of, host, insecure)
+      const keyring = origin ? this.#originKeyring : this.#fileKeyring
+      const authority = new Authority({ client: this.#client, keyring, host, insecure, trust })
+      known = { authority, trust, scheme: undefined, rangelessUntil: 0 }
+      this.#hosts.set(key, known)
+    }
+    return known
+  }
+
+  /** How connections to `host` are secured on behalf of the registry `registry`. Read once. */
+  #trust(host: string, registry: string, insecure: boolean): Promise<Trust> {
+    const key = `${host} ${registry} ${insecure}`
+    let trust = this.#trusts.get(key)
+    if (trust === undefined) {
+      if (this.#trusts.size >= TRUSTS_MAX) this.#trusts.clear()
+      trust = this.#readTrust(host, registry, insecure).catch((error) => {
+        this.#trusts.delete(key)
+        throw error
+      })
+      this.#trusts.set(key, trust)
+    }
+    return trust
+  }
+
+  async #readTrust(host: string, registry: string, insecure: boolean): Promise<Trust> {
+    const { certDir } = this.#options
+    const server = registry === 'docker.io' ? 'registry-1.docker.io' : registry
+    const known = host === server ? registry : host
+    const folders = certDir === undefined ? certificateFolders(this.#places, known) : [join(certDir)]
+    const trust = await readTrust(folders, !insecure)
+    // a client certificate named for the registry is shown to nobody else
+    return certDir !== undefined && host !== server ? { ...trust, identities: [] } : trust
+  }
+}

@@ -1,0 +1,88 @@
+// An image in a registry, through its mirrors where registries.conf names some.
+import { Failure } from '../errors.ts'
+import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Platform } from '../image/manifest.ts'
+import { type RegistryReference, referenceText } from '../image/reference.ts'
+import { RegistryBlob } from './blob.ts'
+import type { Answer } from './client.ts'
+import { type Image, resolveImage } from './manifests.ts'
+import type { Repository } from './repository.ts'
+import type { ImageSource, StoredBlob } from './source.ts'
+
+/** Failures of one endpoint after which the next may do better. */
+const TRY_NEXT = new Set(['missing', 'denied', 'unavailable', 'timeout', 'unsupported', 'corrupt'])
+
+export class RegistrySource implements ImageSource {
+  readonly #reference: RegistryReference
+  readonly #repositories: () => Promise<Repository[]>
+  /** The one that answered last is asked first. */
+  #preferred: Repository | undefined
+
+  constructor(reference: RegistryReference, repositories: () => Promise<Repository[]>) {
+    this.#reference = reference
+    this.#repositories = repositories
+  }
+
+  async resolve(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Image> {
+    const reference = this.#reference
+    const name = referenceText(reference)
+    return await this.#ask(async (repository) => {
+      const get = (path: string, max: number, accept: string, what: string, signal: AbortSignal | undefined) =>
+        repository.fetch(
+          { path, what, headers: () => ({ accept }), expected: max, priority: 'demand', signal },
+          async (answer) => ({ bytes: await readAll(answer, max, what), mediaType: answer.header('content-type') }),
+        )
+      const manifests = MANIFEST_TYPES.join(', ')
+      const documents = {
+        root: (signal: AbortSignal | undefined) => {
+          const version = reference.digest ?? reference.tag ?? 'latest'
+          return get(`manifests/${version}`, MANIFEST_MAX_BYTES, manifests, name, signal)
+        },
+        manifest: async (descriptor: Descriptor, signal: AbortSignal | undefined) => {
+          const what = `${name}: manifest ${descriptor.digest}`
+          return (await get(`manifests/${descriptor.digest}`, descriptor.size, manifests, what, signal)).bytes
+        },
+        config: async (descriptor: Descriptor, signal: AbortSignal | undefined) => {
+          const what = `${name}: config ${descriptor.digest}`
+          return (await get(`blobs/${descriptor.digest}`, descriptor.size, '*/*', what, signal)).bytes
+        },
+      }
+      return await resolveImage(reference, documents, platform, options.signal)
+    })
+  }
+
+  blob(descriptor: Descriptor): StoredBlob {
+    return new RegistryBlob(descriptor, (ask) => this.#ask(ask))
+  }
+
+  async #ask<T>(ask: (repository: Repository) => Promise<T>): Promise<T> {
+    const all = await this.#repositories()
+    const preferred = all.find((each) => each === this.#preferred)
+    const order = preferred ? [preferred, ...all.filter((each) => each !== preferred)] : all
+    let first: Failure | undefined
+    for (const repository of order) {
+      try {
+        const result = await ask(repository)
+        this.#preferred = repository
+        return result
+      } catch (error) {
+        if (!(error instanceof Failure) || !TRY_NEXT.has(error.code)) throw error
+        // the origin's word counts, a mirror's does not
+        first = repository === all.at(-1) ? error : (first ?? error)
+      }
+    }
+    throw first ?? Failure.usage(`${referenceText(this.#reference)}: nobody to ask`)
+  }
+}
+
+async function readAll(answer: Answer, max: number, what: string): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  let size = 0
+  const announced = Number(answer.header('content-length') ?? 0)
+  if (announced > max) throw Failure.limit(`${what} has ${announced} bytes, at most ${max} are read`)
+  for await (const bytes of answer.body) {
+    size += bytes.length
+    if (size > max) throw Failure.limit(`${what} has more than ${max} bytes`)
+    parts.push(bytes)
+  }
+  return new Uint8Array(Buffer.concat(parts))
+}

@@ -1,0 +1,227 @@
+// One repository at one host: requests with authorization, renewed once when refused, remembered redirects, and retries.
+import { Failure } from '../errors.ts'
+import type { Priority } from '../image/blob.ts'
+import { type Authority, parseChallenge } from './auth.ts'
+import type { Answer, Client } from './client.ts'
+import type { Endpoint } from './hosts.ts'
+import { retry, retryAfterMs, Transient } from './retry.ts'
+import type { Trust } from './trust.ts'
+
+/** What is known of a host, shared by its repositories. */
+export interface Host {
+  readonly authority: Authority
+  readonly trust: (host: string) => Promise<Trust>
+  /** Set by the first answer; an insecure host may speak only HTTP. */
+  scheme: 'https:' | 'http:' | undefined
+  /** Until when (performance.now) it is known to ignore ranges. */
+  rangelessUntil: number
+}
+
+export interface Wanted {
+  /** Behind /v2/REPOSITORY/. */
+  path: string
+  /** Names the thing in messages. */
+  what: string
+  /** Asked for at each try, as a resumed transfer wants less. */
+  headers: () => Record<string, string>
+  /** Body bytes expected at most. */
+  expected: number
+  priority: Priority
+  signal: AbortSignal | undefined
+}
+
+interface Target {
+  url: URL
+  /** On the clock of performance.now(). */
+  until: number
+}
+
+/** Blobs whose storage URLs are remembered. */
+const TARGETS_MAX = 1024
+/** A signed URL is given up that long before its end, so that a transfer can still begin. */
+const TARGET_MARGIN_MS = 5_000
+/** One that does not say how long it lasts is used that long. */
+const TARGET_LIFETIME_MS = 5 * 60_000
+/** What a storage answers to a signed URL whose time has passed. */
+const EXPIRED = new Set([400, 401, 403, 404, 410])
+/** Errors of servers and of what stands before them that go away. */
+const PASSING = new Set([408, 425, 429, 500, 502, 503, 504])
+const MESSAGE_MAX_BYTES = 16 << 10
+
+type Outcome<T> = { value: T } | { expired: true } | { refused: Answer }
+
+export class Repository {
+  readonly endpoint: Endpoint
+  readonly host: Host
+  readonly #client: Client
+  readonly #targets = new Map<string, Target>()
+
+  constructor(endpoint: Endpoint, host: Host, client: Client) {
+    this.endpoint = endpoint
+    this.host = host
+    this.#client = client
+  }
+
+  /**
+   * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a Transient.
+   * @throws Failure missing, denied, corrupt (416), unavailable, timeout, aborted; or what `use` throws
+   */
+  async fetch<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
+    const { counters, limits } = this.#client
+    return await retry(
+      () => this.#attempt(wanted, use),
+      limits,
+      wanted.signal,
+      () => counters.retries++,
+    )
+  }
+
+  async #attempt<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
+    const { authority } = this.host
+    const { repository } = this.endpoint
+    let target = this.#target(wanted.path)
+    let authorization = target ? undefined : await authority.authorization(repository, wanted.signal)
+    for (let renewed = false; ; ) {
+      const outcome = await this.#send(wanted, target, authorization, (answer, own) =>
+        this.#judge(wanted, target, renewed, answer, own, use),
+      )
+      if ('value' in outcome) return outcome.value
+      if ('expired' in outcome) {
+        target = undefined
+        authorization = await authority.authorization(repository, wanted.signal)
+        continue
+      }
+      renewed = true
+      const challenge = parseChallenge(outcome.refused.header('www-authenticate'))
+      const used = authorization
+      authorization = await authority.refused(repository, used, challenge, wanted.signal)
+      if (authorization === undefined) throw this.#denied(wanted, outcome.refused.status, used !== undefined)
+    }
+  }
+
+  async #judge<T>(
+    wanted: Wanted,
+    target: Target | undefined,
+    renewed: boolean,
+    answer: Answer,
+    own: boolean,
+    use: (answer: Answer) => Promise<T>,
+  ): Promise<Outcome<T>> {
+    const { status } = answer
+    if (target !== undefined && EXPIRED.has(status)) {
+      this.#targets.delete(wanted.path)
+      return { expired: true }
+    }
+    // only the registry itself may ask who we are
+    if ((status === 401 || status === 403) && own) {
+      if (!renewed) return { refused: answer }
+      throw this.#denied(wanted, status, true)
+    }
+    if (status !== 200 && status !== 206) throw await this.#refusal(wanted, answer, own)
+    if (answer.redirect !== undefined && !own) this.#remember(wanted.path, answer.redirect)
+    return { value: await use(answer) }
+  }
+
+  /** One request; an insecure host that does not speak TLS gets it over HTTP, and is remembered. */
+  async #send<T>(
+    wanted: Wanted,
+    target: Target | undefined,
+    authorization: string | undefined,
+    use: (answer: Answer, own: boolean) => Promise<T>,
+  ): Promise<T> {
+    const { host, endpoint } = this
+    const send = (url: URL, onAnswer: () => void) =>
+      this.#client.send(
+        {
+          url,
+          method: 'GET',
+          headers: { ...wanted.headers(), ...(authorization === undefined ? {} : { authorization }) },
+          trust: host.trust,
+          expected: wanted.expected,
+          priority: wanted.priority,
+          signal: wanted.signal,
+          follow: true,
+        },
+        (answer) => {
+          onAnswer()
+          return use(answer, target === undefined && answer.url.origin === url.origin)
+        },
+      )
+    if (target !== undefined) {
+      try {
+        return await send(target.url, () => {})
+      } catch (error) {
+        // whatever the storage's trouble is, the registry may know another place
+        if (error instanceof Transient) this.#targets.delete(wanted.path)
+        throw error
+      }
+    }
+    const server = endpoint.host === 'docker.io' ? 'registry-1.docker.io' : endpoint.host
+    const at = (scheme: 'https:' | 'http:') => new URL(`${scheme}//${server}/v2/${endpoint.repository}/${wanted.path}`)
+    if (host.scheme !== undefined) return await send(at(host.scheme), () => {})
+    let answered = false
+    try {
+      return await send(at('https:'), () => {
+        answered = true
+        host.scheme = 'https:'
+      })
+    } catch (error) {
+      if (!endpoint.insecure || answered || !(error instanceof Transient)) throw error
+      return await send(at('http:'), () => {
+        host.scheme = 'http:'
+      })
+    }
+  }
+
+  #target(path: string): Target | undefined {
+    const target = this.#targets.get(path)
+    if (target === undefined || performance.now() < target.until) return target
+    this.#targets.delete(path)
+    return undefined
+  }
+
+  #remember(path: string, redirect: NonNullable<Answer['redirect']>): void {
+    const lifetime = redirect.lifetimeMs ?? TARGET_LIFETIME_MS
+    const oldest = this.#targets.keys().next().value
+    if (this.#targets.size >= TARGETS_MAX && oldest !== undefined) this.#targets.delete(oldest)
+    this.#targets.set(path, { url: redirect.url, until: performance.now() + lifetime - TARGET_MARGIN_MS })
+  }
+
+  #denied(wanted: Wanted, status: number, authorized: boolean): Failure {
+    return Failure.denied(`${wanted.what}: ${this.endpoint.host} refuses access with status ${status}`, {
+      why: authorized ? 'the credentials do not suffice' : 'it wants credentials, and there are none',
+      fix: `Log in with: podman login ${this.endpoint.host}`,
+    })
+  }
+
+  async #refusal(wanted: Wanted, answer: Answer, own: boolean): Promise<Error> {
+    const { status } = answer
+    const what = `${wanted.what}: ${answer.url.host} answers with status ${status}`
+    const why = own ? await message(answer) : undefined
+    const reason = why === undefined ? {} : { why }
+    if (status === 404 || status === 410) return Failure.missing(what, reason)
+    if (status === 401 || status === 403) return Failure.denied(what, reason)
+    if (status === 416) return Failure.corrupt(what, { why: 'the manifest names a size that the blob does not have' })
+    const failure = Failure.unavailable(what, reason)
+    if (!PASSING.has(status)) return failure
+    return new Transient(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
+  }
+}
+
+/** What a registry says of its refusal (distribution specification, error codes), one printable line of it. */
+async function message(answer: Answer): Promise<string | undefined> {
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const bytes of answer.body) {
+    size += bytes.length
+    if (size > MESSAGE_MAX_BYTES) return undefined
+    parts.push(bytes)
+  }
+  try {
+    const text: unknown = JSON.parse(Buffer.concat(parts).toString('utf8'))?.errors?.[0]?.message
+    if (typeof text !== 'string' || text === '') return undefined
+    return `it says ${JSON.stringify(text.replace(/[^\x20-\x7e]/g, '?').slice(0, 200))}`
+  } catch {
+    return undefined // its own words are a courtesy
+  }
+}

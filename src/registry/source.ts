@@ -1,0 +1,63 @@
+// What the rest of the agent knows of registries and layouts: where an image comes from.
+
+import { createHash } from 'node:crypto'
+import type { FileHandle } from 'node:fs/promises'
+import { Failure } from '../errors.ts'
+import type { Blob, ReadOptions } from '../image/blob.ts'
+import { finish } from '../image/digest.ts'
+import type { Descriptor, Platform } from '../image/manifest.ts'
+import type { Image } from './manifests.ts'
+
+export interface ImageSource {
+  /** @throws Failure missing, denied, corrupt, limit, unsupported, unavailable, timeout, aborted */
+  resolve(platform: Platform, options?: { signal?: AbortSignal }): Promise<Image>
+  /** No I/O happens before it is read. */
+  blob(descriptor: Descriptor): StoredBlob
+}
+
+/** A blob that can also be read from its first byte to its last. */
+export interface StoredBlob extends Blob {
+  /**
+   * Hands all bytes in order to `take`, waiting for it; unverified, exactly `size` of them.
+   * @throws Failure as `read`, or what `take` throws
+   */
+  stream(take: (bytes: Uint8Array) => Promise<void>, options?: ReadOptions): Promise<void>
+}
+
+/** Parts are gathered up to that size, so that a write is worth its system call. */
+const WRITE_BYTES = 1 << 20
+
+/**
+ * Writes a whole blob to `file` from its beginning, in bounded memory, and checks its digest. What a failed call has
+ * written is unverified: the caller throws it away.
+ * @throws Failure corrupt (another digest), system, or what reading throws
+ */
+export async function fetchWhole(blob: StoredBlob, file: FileHandle, options?: ReadOptions): Promise<void> {
+  const hash = createHash('sha256')
+  const gathered = new Uint8Array(WRITE_BYTES)
+  let filled = 0
+  let at = 0
+  const flush = async () => {
+    for (let from = 0; from < filled; ) {
+      const { bytesWritten } = await file.write(gathered, from, filled - from, at).catch((cause) => {
+        throw Failure.system(`cannot write blob ${blob.digest}`, { cause })
+      })
+      from += bytesWritten
+      at += bytesWritten
+    }
+    filled = 0
+  }
+  await blob.stream(async (bytes) => {
+    hash.update(bytes)
+    for (let from = 0; from < bytes.length; ) {
+      const part = bytes.subarray(from, from + gathered.length - filled)
+      gathered.set(part, filled)
+      filled += part.length
+      from += part.length
+      if (filled === gathered.length) await flush()
+    }
+  }, options)
+  await flush()
+  const digest = finish(hash)
+  if (digest !== blob.digest) throw Failure.corrupt(`blob: want ${blob.digest}, got ${digest}`)
+}

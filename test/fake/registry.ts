@@ -1,0 +1,212 @@
+// A registry that misbehaves on demand: authentication, and faults by path and number of the request.
+import { createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import { setTimeout as pause } from 'node:timers/promises'
+import { type Certificate, selfSigned } from '../../src/build/certificate.ts'
+import {
+  answer,
+  attach,
+  headerOf,
+  type Listening,
+  listen,
+  listener,
+  type RegistryAnswer,
+  type RegistryRequest,
+  type RegistryResponse,
+  refusal,
+  type Shelf,
+  send,
+} from '../../src/build/registry.ts'
+import { type Fault, goAway, paced, reset, tampered } from './faults.ts'
+
+export type Auth =
+  | { scheme: 'basic'; username: string; password: string }
+  | {
+      scheme: 'bearer'
+      /** Undefined: anybody gets a token. */
+      users?: ReadonlyMap<string, string>
+      identityTokens?: readonly string[]
+      expiresS?: number
+      /** Default: this registry's /token. */
+      realm?: string
+      /** Before a token is handed out. */
+      tokenDelayMs?: number
+    }
+
+/** A request as the registry saw it. */
+export interface Seen {
+  method: string
+  path: string
+  kind: 'manifest' | 'blob' | 'token' | 'other'
+  protocol: 'h1' | 'h2'
+  /** Number of the connection, from 1. */
+  connection: number
+  authorization: string | undefined
+  range: string | undefined
+  header: (name: string) => string | undefined
+  body: string
+  status: number
+  /** Body bytes handed to the network. */
+  sent: number
+}
+
+export interface FakeOptions {
+  shelf: Shelf
+  /** Default: true. */
+  tls?: boolean
+  /** Default: true (with TLS). */
+  http2?: boolean
+  auth?: Auth
+  faults?: Fault[]
+  certificate?: Certificate
+}
+
+export interface FakeRegistry extends Listening {
+  /** The certificate that it shows, and its own authority. */
+  cert: string
+  seen: Seen[]
+  /** Replaced by tests as they go on. */
+  faults: Fault[]
+  auth: Auth | undefined
+  /** All tokens handed out so far are refused from now on. */
+  revoke(): void
+  /** Requests of that kind so far. */
+  count(kind: Seen['kind']): number
+}
+
+let shared: Promise<Certificate> | undefined
+
+/** One certificate for all fakes of a test file. */
+export function testCertificate(): Promise<Certificate> {
+  shared ??= selfSigned(['127.0.0.1', 'localhost'])
+  return shared
+}
+
+export async function startRegistry(options: FakeOptions): Promise<FakeRegistry> {
+  const certificate = options.certificate ?? (await testCertificate())
+  const seen: Seen[] = []
+  const connections = new Map<object, number>()
+  const hits = new Map<Fault, number>()
+  const tokens = new Map<string, string>()
+  let issued = 0
+
+  const handle = async (request: RegistryRequest, response: RegistryResponse): Promise<void> => {
+    const header = headerOf(request)
+    const path = request.url ?? ''
+    const session: object =
+      request.httpVersion === '2.0' && 'stream' in request ? (request.stream.session ?? {}) : request.socket
+    if (!connections.has(session)) connections.set(session, connections.size + 1)
+    const entry: Seen = {
+      method: request.method ?? '',
+      path,
+      kind: kind(path),
+      protocol: request.httpVersion === '2.0' ? 'h2' : 'h1',
+      connection: connections.get(session) ?? 0,
+      authorization: header('authorization'),
+      range: header('range'),
+      header,
+      body: '',
+      status: 0,
+      sent: 0,
+    }
+    seen.push(entry)
+    for await (const part of request) entry.body += String(part)
+    const faults = registry.faults.filter((fault) => {
+      if (!fault.match.test(path)) return false
+      const hit = (hits.get(fault) ?? 0) + 1
+      hits.set(fault, hit)
+      return fault.nth === undefined ? hit <= (fault.until ?? hit) : hit === fault.nth
+    })
+    const fault: Partial<Fault> = Object.assign({}, ...faults)
+    if (fault.delayMs !== undefined) await pause(fault.delayMs)
+    if (fault.reset || fault.goaway === 'refuse') {
+      goAway(request, fault, true)
+      return
+    }
+    const reply = await tampered(await respond(entry), fault, entry, options.shelf)
+    entry.status = reply.status
+    const { body } = reply
+    try {
+      await send({ ...reply, body: paced(body, fault, entry, () => goAway(request, fault, false)) }, response)
+    } catch {
+      reset(response)
+    }
+  }
+
+  const respond = async (entry: Seen): Promise<RegistryAnswer> => {
+    const { auth } = registry
+    if (auth?.scheme === 'bearer' && entry.kind === 'token') return await token(auth, entry)
+    if (auth !== undefined && !allowed(auth, entry)) {
+      const { headers, ...rest } = refusal(401, 'UNAUTHORIZED', 'authentication required')
+      return { ...rest, headers: { ...headers, 'www-authenticate': challenge(auth, entry) } }
+    }
+    return await answer(options.shelf, entry.method, entry.path, entry.header)
+  }
+
+  const allowed = (auth: Auth, entry: Seen): boolean => {
+    const { authorization = '' } = entry
+    if (auth.scheme === 'basic') return authorization === basic(auth.username, auth.password)
+    const scope = tokens.get(authorization.replace(/^Bearer /, ''))
+    return scope !== undefined && scope === scopeOf(entry.path)
+  }
+
+  const challenge = (auth: Auth, entry: Seen): string => {
+    if (auth.scheme === 'basic') return 'Basic realm="registry"'
+    const realm = auth.realm ?? `${registry.url}/token`
+    return `Bearer realm="${realm}",service="fake",scope="${scopeOf(entry.path)}"`
+  }
+
+  const token = async (auth: Auth & { scheme: 'bearer' }, entry: Seen): Promise<RegistryAnswer> => {
+    if (auth.tokenDelayMs !== undefined) await pause(auth.tokenDelayMs)
+    const query =
+      entry.method === 'POST' ? new URLSearchParams(entry.body) : new URL(entry.path, 'http://x').searchParams
+    const known =
+      entry.method === 'POST'
+        ? (auth.identityTokens ?? []).includes(query.get('refresh_token') ?? '')
+        : auth.users === undefined ||
+          [...auth.users].some(([username, password]) => entry.authorization === basic(username, password))
+    if (!known) return refusal(401, 'UNAUTHORIZED', 'wrong credentials')
+    const value = `token-${++issued}`
+    tokens.set(value, query.get('scope') ?? '')
+    const bytes = Buffer.from(JSON.stringify({ token: value, expires_in: auth.expiresS ?? 300 }))
+    return {
+      status: 200,
+      headers: { 'content-type': 'application/json' },
+      body: (async function* () {
+        yield bytes
+      })(),
+    }
+  }
+
+  const serve = listener(handle)
+  const listening =
+    options.tls === false
+      ? await attach(createServer(serve), 'http')
+      : options.http2 === false
+        ? await attach(createTlsServer({ ...certificate }, serve), 'https')
+        : await listen(handle, certificate)
+  const registry: FakeRegistry = {
+    ...listening,
+    cert: certificate.cert,
+    seen,
+    faults: options.faults ?? [],
+    auth: options.auth,
+    revoke: () => tokens.clear(),
+    count: (kind) => seen.filter((each) => each.kind === kind).length,
+  }
+  return registry
+}
+
+function kind(path: string): Seen['kind'] {
+  if (path.startsWith('/token')) return 'token'
+  if (path.includes('/manifests/')) return 'manifest'
+  return path.includes('/blobs/') ? 'blob' : 'other'
+}
+
+function scopeOf(path: string): string {
+  return `repository:${/^\/v2\/(.+)\/(?:manifests|blobs)\//.exec(path)?.[1] ?? ''}:pull`
+}
+
+function basic(username: string, password: string): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
+}

@@ -1,0 +1,289 @@
+import { createServer, type Server } from 'node:net'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import type { Priority } from '../../src/image/blob.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import { parseReference } from '../../src/image/reference.ts'
+import type { Limits } from '../../src/registry/limits.ts'
+import { MemoryShelf, pattern } from '../fake/image.ts'
+import { type FakeRegistry, startRegistry } from '../fake/registry.ts'
+import { Settings } from '../fake/settings.ts'
+
+const BYTES = pattern(2 << 20)
+
+let settings: Settings
+let shelf: MemoryShelf
+let layer: Descriptor
+const running: { close(): Promise<void> }[] = []
+
+beforeEach(async () => {
+  settings = await Settings.make()
+  shelf = new MemoryShelf()
+  layer = shelf.addBlob(BYTES)
+})
+
+afterEach(async () => {
+  await settings[Symbol.asyncDispose]()
+  await Promise.all(running.splice(0).map((each) => each.close()))
+})
+
+async function start(options: { tls?: boolean; http2?: boolean; trusted?: boolean } = {}): Promise<FakeRegistry> {
+  const { trusted = true, ...rest } = options
+  const registry = await startRegistry({ shelf, ...rest })
+  running.push(registry)
+  if (trusted) await settings.trust(registry.host, registry.cert)
+  return registry
+}
+
+function open(registry: { host: string }, limits: Partial<Limits> = {}) {
+  const registries = settings.registries({ limits })
+  const blob = registries.source(parseReference(`${registry.host}/a/b:v1`)).blob(layer)
+  const read = (start: number, end: number, priority: Priority = 'demand') => blob.read({ start, end }, { priority })
+  return { registries, read }
+}
+
+const many = (count: number, read: (start: number, end: number) => Promise<Uint8Array>) =>
+  Promise.all(Array.from({ length: count }, (_, i) => read(i * 1000, i * 1000 + 1000)))
+
+function expectRight(reads: Uint8Array[]): void {
+  for (const [i, bytes] of reads.entries())
+    expect(Buffer.compare(bytes, BYTES.subarray(i * 1000, i * 1000 + 1000))).toBe(0)
+}
+
+test('HTTP/2 is spoken where it is offered: one connection, however many reads begin at once', async () => {
+  const registry = await start()
+  const { registries, read } = open(registry)
+  expectRight(await many(60, read))
+  expect(new Set(registry.seen.map((each) => each.protocol))).toEqual(new Set(['h2']))
+  expect(new Set(registry.seen.map((each) => each.connection))).toEqual(new Set([1]))
+  expect(registries.counters()).toMatchObject({ requests: 60, connections: 1, retries: 0 })
+})
+
+test('HTTP/1.1 is spoken elsewhere, over at most so many connections', async () => {
+  const registry = await start({ http2: false })
+  const { registries, read } = open(registry, { connections: 3 })
+  expectRight(await many(30, read))
+  expect(new Set(registry.seen.map((each) => each.protocol))).toEqual(new Set(['h1']))
+  expect(Math.max(...registry.seen.map((each) => each.connection))).toBeLessThanOrEqual(3)
+  expect(registries.counters().requests).toBe(30)
+})
+
+test('no more requests than the limit are in flight, and demand passes waiting prefetch', async () => {
+  const registry = await start()
+  const { read } = open(registry, { streams: 4, connections: 4 })
+  await read(0, 1)
+  registry.seen.length = 0
+  registry.faults = [{ match: /blobs/, delayMs: 50 }]
+  const prefetch = Promise.all(Array.from({ length: 10 }, (_, i) => read(i * 10, i * 10 + 10, 'prefetch')))
+  await new Promise((done) => setTimeout(done, 20))
+  expect(registry.seen).toHaveLength(2)
+  const begun = performance.now()
+  await read(5000, 5001)
+  const waited = performance.now() - begun
+  expect(registry.seen.findIndex((each) => each.range === 'bytes=5000-5000')).toBe(2)
+  await prefetch
+  expect(performance.now() - begun).toBeGreaterThan(waited + 100)
+})
+
+test('a registry without a trusted certificate is refused, and never asked over HTTP', async () => {
+  const registry = await start({ trusted: false })
+  const { read, registries } = open(registry)
+  await expect(read(0, 1)).rejects.toMatchObject({ code: 'denied', message: /certificate is not trusted/ })
+  const plain = await start({ tls: false, trusted: false })
+  await expect(open(plain).read(0, 1)).rejects.toMatchObject({ code: 'unavailable' })
+  expect([...registry.seen, ...plain.seen]).toEqual([])
+  expect(registries.counters().retries).toBe(0)
+})
+
+test('a certificate for another name or of another time is refused', async () => {
+  const { selfSigned } = await import('../../src/build/certificate.ts')
+  for (const certificate of [await selfSigned(['other.example']), await selfSigned(['127.0.0.1'], -2)]) {
+    const registry = await startRegistry({ shelf, certificate })
+    running.push(registry)
+    await settings.trust(registry.host, certificate.cert)
+    await expect(open(registry).read(0, 1)).rejects.toMatchObject({ code: 'denied' })
+    expect(registry.seen).toEqual([])
+  }
+})
+
+test('an insecure registry is asked over HTTPS without verification, else over HTTP, and which is remembered', async () => {
+  const [secure, plain] = [await start({ trusted: false }), await start({ tls: false, trusted: false })]
+  const rule = (host: string) => `[[registry]]\nlocation = "${host}"\ninsecure = true\n`
+  await settings.write('etc/containers/registries.conf', rule(secure.host) + rule(plain.host))
+  for (const registry of [secure, plain]) {
+    const { read, registries } = open(registry)
+    expectRight(await many(5, read))
+    expectRight(await many(5, read))
+    expect(registry.seen).toHaveLength(10)
+    const { requests, retries } = registries.counters()
+    expect(retries).toBe(0)
+    expect(requests).toBeLessThanOrEqual(registry === secure ? 10 : 15)
+  }
+  expect(secure.seen[0]?.protocol).toBe('h2')
+})
+
+test('--tls-verify=false makes every host insecure, --cert-dir trusts its authorities', async () => {
+  const registry = await start({ trusted: false })
+  const reference = parseReference(`${registry.host}/a/b:v1`)
+  const insecure = settings.registries({ tlsVerify: false }).source(reference)
+  expect(await insecure.blob(layer).read({ start: 0, end: 5 })).toEqual(BYTES.subarray(0, 5))
+  await settings.write('certs/ca.crt', registry.cert)
+  const trusting = settings.registries({ certDir: `${settings.dir}/certs` }).source(reference)
+  expect(await trusting.blob(layer).read({ start: 0, end: 5 })).toEqual(BYTES.subarray(0, 5))
+  await settings.write('certs/half.cert', registry.cert)
+  const half = settings.registries({ certDir: `${settings.dir}/certs` }).source(reference)
+  await expect(half.blob(layer).read({ start: 0, end: 5 })).rejects.toMatchObject({ code: 'usage' })
+})
+
+test('a redirect to another origin is followed without credentials, and remembered for the blob', async () => {
+  const [registry, storage] = [await start(), await start()]
+  registry.auth = { scheme: 'bearer' }
+  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}?sig=1` }]
+  const { read, registries } = open(registry)
+  expectRight(await many(1, read))
+  expectRight(await many(10, read))
+  expect(registry.seen.map((each) => each.kind)).toEqual(['blob', 'token', 'blob'])
+  expect(storage.seen).toHaveLength(11)
+  for (const each of storage.seen) {
+    expect(each.authorization).toBeUndefined()
+    expect(each.header('cookie')).toBeUndefined()
+    expect(each.path).toContain('?sig=1')
+  }
+  expect(registries.counters().redirects).toBe(1)
+})
+
+test('a storage that asks who we are gets no answer (CVE-2020-15157)', async () => {
+  const [registry, storage] = [await start(), await start()]
+  registry.auth = { scheme: 'basic', username: 'ada', password: 'x' }
+  storage.auth = { scheme: 'basic', username: 'ada', password: 'x' }
+  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
+  const creds = { username: 'ada', password: 'x' }
+  const source = settings.registries({ creds }).source(parseReference(`${registry.host}/a/b:v1`))
+  await expect(source.blob(layer).read({ start: 0, end: 1 })).rejects.toMatchObject({ code: 'denied' })
+  expect(registry.seen.at(-1)?.authorization).toMatch(/^Basic /)
+  expect(storage.seen).toHaveLength(1)
+  expect(storage.seen[0]?.authorization).toBeUndefined()
+})
+
+test('credentials do not come back when a chain of redirects does', async () => {
+  const [registry, storage] = [await start(), await start()]
+  registry.auth = { scheme: 'basic', username: 'ada', password: 'x' }
+  registry.faults = [{ match: /^\/v2\/a\/b\/blobs/, redirect: `${storage.url}/hop` }]
+  storage.faults = [{ match: /hop/, redirect: `${registry.url}/v2/evil/blobs/${layer.digest}` }]
+  const creds = { username: 'ada', password: 'x' }
+  const source = settings.registries({ creds }).source(parseReference(`${registry.host}/a/b:v1`))
+  await expect(source.blob(layer).read({ start: 0, end: 1 })).rejects.toMatchObject({ code: 'denied' })
+  expect(registry.seen.find((each) => each.path.includes('evil'))?.authorization).toBeUndefined()
+})
+
+test('a redirect that has expired is asked for again', async () => {
+  const [registry, storage] = [await start(), await start()]
+  const target = `${storage.url}/v2/x/blobs/${layer.digest}`
+  registry.faults = [{ match: /blobs/, redirect: target }]
+  const { read } = open(registry)
+  await read(0, 1)
+  for (const status of [400, 401, 403, 404, 410]) {
+    registry.seen.length = 0
+    storage.faults = [{ match: /blobs/, nth: 1, status }]
+    expectRight(await many(1, read))
+    expect(registry.seen, `${status}`).toHaveLength(1)
+  }
+  storage.faults = [{ match: /blobs/, status: 403 }]
+  registry.seen.length = 0
+  await expect(read(0, 1)).rejects.toMatchObject({ code: 'denied' })
+  expect(registry.seen).toHaveLength(1)
+})
+
+test('a signed URL is not used beyond its lifetime, and a storage that is gone is left', async () => {
+  const [registry, storage] = [await start(), await start()]
+  const target = `${storage.url}/v2/x/blobs/${layer.digest}`
+  const { read } = open(registry)
+  registry.faults = [{ match: /blobs/, redirect: `${target}?X-Amz-Expires=5` }]
+  await read(0, 1)
+  await read(0, 1)
+  expect(registry.seen).toHaveLength(2)
+  registry.faults = [{ match: /blobs/, redirect: `${target}?X-Amz-Expires=60` }]
+  await read(0, 1)
+  await read(0, 1)
+  expect(registry.seen).toHaveLength(3)
+  await storage.close()
+  registry.faults = []
+  expectRight(await many(1, read))
+})
+
+test('redirects that lead astray are refused', async () => {
+  const registry = await start()
+  const plain = await start({ tls: false, trusted: false })
+  const { read } = open(registry)
+  const refused = async (redirect: string) => {
+    registry.faults = [{ match: /blobs/, redirect }]
+    await expect(read(0, 1), redirect).rejects.toMatchObject({ code: 'denied' })
+  }
+  await refused(`${plain.url}/v2/x/blobs/${layer.digest}`)
+  await refused('https://169.254.169.254/latest')
+  await refused('gopher://x/')
+  registry.seen.length = 0
+  await refused(`/v2/a/b/blobs/${layer.digest}`)
+  expect(registry.seen).toHaveLength(6)
+  expect(plain.seen).toEqual([])
+})
+
+test('a session that says GOAWAY is replaced, and what it refused is asked again', async () => {
+  const registry = await start()
+  const { read } = open(registry)
+  await read(0, 1)
+  registry.faults = [{ match: /blobs/, nth: 3, goaway: 'refuse' }]
+  expectRight(await many(10, read))
+  expect(Math.max(...registry.seen.map((each) => each.connection))).toBeGreaterThan(1)
+})
+
+test('a transfer during GOAWAY goes on to its end, later ones use a new session', async () => {
+  const registry = await start()
+  const { read } = open(registry)
+  registry.faults = [{ match: /blobs/, nth: 1, goaway: 100_000, bytesPerSecond: 2_000_000 }]
+  expect(Buffer.compare(await read(0, 400_000), BYTES.subarray(0, 400_000))).toBe(0)
+  expectRight(await many(5, read))
+  expect(registry.seen.at(-1)?.connection).toBe(2)
+})
+
+test('streams that are reset and sessions that end mid-way are taken up where they broke', async () => {
+  const registry = await start()
+  const { read, registries } = open(registry)
+  registry.faults = [{ match: /blobs/, nth: 1, cutAfter: 100_000 }]
+  expect(Buffer.compare(await read(0, 400_000), BYTES.subarray(0, 400_000))).toBe(0)
+  expect(registries.counters().retries).toBe(1)
+  registry.faults = [{ match: /blobs/, nth: 4, reset: true }]
+  expectRight(await many(12, read))
+})
+
+test('a host that is not there, or says nothing, ends in unavailable or timeout', async () => {
+  const { read, registries } = open({ host: '127.0.0.1:1' }, { attempts: 2 })
+  await expect(read(0, 1)).rejects.toMatchObject({ code: 'unavailable' })
+  expect(registries.counters().retries).toBe(1)
+  await expect(open({ host: 'absent.invalid' }, { attempts: 2 }).read(0, 1)).rejects.toMatchObject({
+    code: 'unavailable',
+  })
+  const mute = await listenMute()
+  const limits = { connectMs: 150, attempts: 2 }
+  await expect(open(mute, limits).read(0, 1)).rejects.toMatchObject({ code: 'timeout' })
+})
+
+async function listenMute(): Promise<{ host: string }> {
+  const server: Server = createServer((socket) => socket.on('error', () => {}).resume())
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const address = server.address()
+  running.push({ close: async () => void server.close() })
+  return { host: `127.0.0.1:${typeof address === 'object' ? address?.port : 0}` }
+}
+
+test('closing ends what is under way', async () => {
+  const registry = await start()
+  const { read, registries } = open(registry)
+  await read(0, 1)
+  registry.faults = [{ match: /blobs/, stallAfter: 100 }]
+  const reading = read(0, 1000)
+  const waiting = expect(reading).rejects.toMatchObject({ code: 'aborted' })
+  await new Promise((done) => setTimeout(done, 50))
+  await registries.close()
+  await waiting
+  await expect(read(0, 1)).rejects.toMatchObject({ code: 'aborted' })
+})

@@ -1,0 +1,60 @@
+import { expect, test } from 'vitest'
+import { isLinkLocal, lifetimeMs, redirectTarget } from '../../src/registry/redirect.ts'
+
+test('link-local addresses are recognised in all their clothes', () => {
+  for (const address of [
+    '169.254.169.254',
+    '169.254.0.1',
+    '[fe80::1]',
+    'fe80::1%eth0',
+    '::ffff:169.254.169.254',
+    'fd00:ec2::254',
+  ]) {
+    expect(isLinkLocal(address), address).toBe(true)
+  }
+  // what the URL parser makes of other spellings
+  for (const url of ['http://0xa9fea9fe/', 'http://2852039166/', 'http://[::ffff:a9fe:a9fe]/']) {
+    expect(isLinkLocal(new URL(url).hostname), url).toBe(true)
+  }
+  for (const address of ['10.0.0.1', '127.0.0.1', '::1', 'storage.example', '169.254.example']) {
+    expect(isLinkLocal(address), address).toBe(false)
+  }
+})
+
+test('redirects lead only where they may', () => {
+  const from = new URL('https://r.example/v2/a/blobs/x')
+  const to = (location: string | undefined, start = from) => redirectTarget(start, location).href
+  expect(to('https://cdn.example/x?sig=1#fragment')).toBe('https://cdn.example/x?sig=1')
+  expect(to('/y')).toBe('https://r.example/y')
+  expect(to('http://cdn.example/x', new URL('http://r.example/'))).toBe('http://cdn.example/x')
+  for (const location of [
+    undefined,
+    'http://cdn.example/x',
+    'http://r.example/x',
+    'file:///etc/passwd',
+    'ftp://cdn.example/x',
+    'https://user:password@cdn.example/x',
+    'https://169.254.169.254/latest/meta-data',
+    'https://[fe80::1]/',
+    'https://2852039166/',
+    'https://[::ffff:169.254.169.254]/',
+    'https://',
+    'javascript:alert(1)',
+  ]) {
+    expect(() => to(location), location).toThrow(expect.objectContaining({ code: 'denied' }))
+  }
+})
+
+test('signed URLs say how long they last', () => {
+  const now = Date.parse('2026-03-01T12:00:00Z')
+  const check = (query: string, want: number | undefined) =>
+    expect(lifetimeMs(new URL(`https://s.example/x?${query}`), now), query).toBe(want)
+  check('X-Amz-Expires=600&X-Amz-Date=20260301T115500Z', 300_000)
+  check('X-Amz-Expires=600', 600_000)
+  check('X-Goog-Expires=60&X-Goog-Date=20260301T120000Z', 60_000)
+  check('se=2026-03-01T12%3A01%3A00Z', 60_000)
+  check(`Expires=${now / 1000 + 5}`, 5_000)
+  check('X-Amz-Expires=x', undefined)
+  check('Expires=never', undefined)
+  check('', undefined)
+})
