@@ -1,0 +1,137 @@
+// Files that are whole or absent, whatever dies in between:
+//
+//   write tmp/<random>  ->  fsync it  ->  rename (or link) it to its name  ->  fsync the folder
+//
+// Folders are 0700 and files 0600 whatever the umask says.
+import { randomUUID } from 'node:crypto'
+import { constants } from 'node:fs'
+import fs, { type FileHandle } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { Failure } from '../errors.ts'
+import { type Locks, lock } from './locks.ts'
+
+export const FOLDER_MODE = 0o700
+export const FILE_MODE = 0o600
+
+/** The system's code of an error (`ENOENT`), if it has one. */
+export function systemCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
+
+/** What `path` could not be used for, as a Failure that says what to do. */
+export function diskFailure(path: string, cause: unknown): Failure {
+  if (cause instanceof Failure) return cause
+  const code = systemCode(cause)
+  const full = code === 'ENOSPC' || code === 'EDQUOT'
+  return Failure.system(full ? `no space is left for ${path}` : `${path} cannot be used by the cache`, {
+    cause,
+    fix: full
+      ? 'Free space on that filesystem, or name a cache on another one with --cache DIR.'
+      : 'Check that the folder belongs to this user and its filesystem is writable, or name another with --cache DIR.',
+  })
+}
+
+/** Makes one folder (its parent exists) durable; one that is there gets its mode corrected. @throws Failure system */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    const made = await fs.mkdir(path, { mode: FOLDER_MODE }).then(
+      () => true,
+      (error: unknown) => {
+        if (systemCode(error) === 'EEXIST') return false
+        throw error
+      },
+    )
+    if (((await fs.stat(path)).mode & 0o7777) !== FOLDER_MODE) await fs.chmod(path, FOLDER_MODE)
+    if (made) await syncFolder(dirname(path))
+  } catch (cause) {
+    throw diskFailure(path, cause)
+  }
+}
+
+export async function syncFolder(path: string): Promise<void> {
+  const handle = await fs.open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Runs `work` while nobody else runs any on the same folder, in any process. @throws Failure timeout */
+export async function lockedFolder<T>(locks: Locks, path: string, work: () => Promise<T>): Promise<T> {
+  const handle = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await lock(locks, handle.fd, true, path)
+    return await work()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function writeTemporary(temporary: string, path: string, bytes: Uint8Array): Promise<string> {
+  const name = join(temporary, randomUUID())
+  let handle: FileHandle | undefined
+  try {
+    handle = await fs.open(name, 'wx', FILE_MODE)
+    await handle.chmod(FILE_MODE)
+    await handle.writeFile(bytes)
+    await handle.sync()
+    return name
+  } catch (cause) {
+    await fs.rm(name, { force: true })
+    throw diskFailure(path, cause)
+  } finally {
+    await handle?.close()
+  }
+}
+
+/** `path` holds exactly `bytes` from now on. `temporary` is a folder on the same filesystem. @throws Failure system */
+export async function replaceFile(temporary: string, path: string, bytes: Uint8Array): Promise<void> {
+  const name = await writeTemporary(temporary, path, bytes)
+  try {
+    await fs.rename(name, path)
+    await syncFolder(dirname(path))
+  } catch (cause) {
+    await fs.rm(name, { force: true })
+    throw diskFailure(path, cause)
+  }
+}
+
+/** The same, but a `path` that exists is kept. @returns whether it was made. @throws Failure system */
+export async function claimFile(temporary: string, path: string, bytes: Uint8Array): Promise<boolean> {
+  const name = await writeTemporary(temporary, path, bytes)
+  try {
+    await fs.link(name, path)
+    await syncFolder(dirname(path))
+    return true
+  } catch (cause) {
+    if (systemCode(cause) === 'EEXIST') return false
+    throw diskFailure(path, cause)
+  } finally {
+    await fs.rm(name, { force: true })
+  }
+}
+
+/**
+ * All of a file, on memory of its own; undefined when there is none, or when it is longer than `maxBytes` (which nothing that we
+ * wrote is: the caller treats it as damaged).
+ * @throws Failure system
+ */
+export async function readWhole(path: string, maxBytes: number): Promise<Uint8Array | 'damaged' | undefined> {
+  let handle: FileHandle
+  try {
+    handle = await fs.open(path, 'r')
+  } catch (cause) {
+    if (systemCode(cause) === 'ENOENT') return undefined
+    throw diskFailure(path, cause)
+  }
+  try {
+    if ((await handle.stat()).size > maxBytes) return 'damaged'
+    return await handle.readFile()
+  } catch (cause) {
+    if (systemCode(cause) === 'EIO') return 'damaged' // a sector that cannot be read any more
+    throw diskFailure(path, cause)
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,14 @@
+// The ready file of a device: a header, then one byte a chunk. Bytes, not bits, because a worker sets one with a single pwrite
+// that touches nobody else's, and the native reader sees it through a shared mapping.
+//
+//   0  8  "lazyrdy\n"     8  4  version, little-endian     12  4  chunks     16  32  SHA-256 of the chunk table's decoded side
+//  48  16  zero           64  …  one byte a chunk
+
+export const READY_HEADER_BYTES = 64
+export const READY_VERSION = 1
+/** Nothing is there. */
+export const READY_MISSING = 0
+/** Written and verified by this process, or by its predecessor on the same FUSE connection. Only this is ever served. */
+export const READY_VERIFIED = 1
+/** Written by an earlier process: verified again before its first use. */
+export const READY_STORED = 2
