@@ -1,0 +1,497 @@
+// Fills a layer's chunks: checks what is there, joins what is under way, asks for the rest in few requests, decodes.
+// It does no I/O of its own: reading, decoding and checking are given to it. One per device of a process.
+import { Failure } from '../errors.ts'
+import type { Blob, Priority } from '../image/blob.ts'
+import type { Chunk } from '../tree/chunk.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { Budget } from './budget.ts'
+import type { Flight, Request, Waiter } from './flight.ts'
+import { Plan } from './plan.ts'
+import { type Run, type RunLimits, runs } from './runs.ts'
+
+/** States of a chunk, as the ready file has them; any other value: nothing is there. */
+export const VERIFIED = 1
+export const STORED = 2
+
+export interface Limits extends Readonly<Record<Priority, RunLimits>> {}
+
+// A gap costs its transfer, a request its round trip: at 100 Mbit/s, 64 KiB take 5 ms, which is less than the round trip to any
+// registry outside the building. A run is held in memory and nothing of it is decoded before it is complete: 4 MiB are 0.3 s
+// at that rate, which somebody who waits for one of its chunks can bear; prefetch has nobody waiting, and wants few requests.
+export const LIMITS: Limits = {
+  demand: { gapMaxBytes: 64 << 10, runMaxBytes: 4 << 20 },
+  prefetch: { gapMaxBytes: 64 << 10, runMaxBytes: 8 << 20 },
+}
+
+/** Chunks of one prefetch request decoded at once, and stored chunks checked for prefetch: what stands in the way of demand. */
+const PREFETCH_DECODES_MAX = 32
+const PREFETCH_CHECKS_MAX = 8
+/** Chunks of one request fetched again: a bit flips here and there; a blob that is wrong altogether does not heal by asking. */
+const RETRIES_MAX = 8
+
+export interface FillerOptions {
+  chunks: ChunkTable
+  blobs: (blob: number) => Blob
+  slots: { state(chunk: number): number }
+  /** Decodes, verifies, writes, and sets the chunk's state to VERIFIED. `stored` is the chunk's stored range. */
+  decode: (chunk: Chunk, stored: Uint8Array, index: number) => Promise<void>
+  /** Reads a STORED chunk back; true: it matches its digests, and its state is VERIFIED now. */
+  reverify: (chunk: Chunk, index: number) => Promise<boolean>
+  /** Shared by all fillers of the process. */
+  budget: Budget
+  limits?: Limits
+}
+
+export interface FillerCounters {
+  /** Ranged reads begun, and the bytes they asked for. */
+  readonly requests: number
+  readonly fetchedBytes: number
+  /** Chunks decoded and verified, and their decoded bytes. */
+  readonly filled: number
+  readonly filledBytes: number
+  /** Chunks that waited for somebody else's flight. */
+  readonly joined: number
+  /** Chunks of an earlier life found right, or wrong, on the disk. */
+  readonly reverified: number
+  readonly damaged: number
+  /** Answers that did not match their digests. */
+  readonly corrupt: number
+  /** Chunks filled although they were damaged or corrupt before. */
+  readonly healed: number
+}
+
+export class Filler {
+  readonly #options: FillerOptions
+  readonly #limits: Limits
+  readonly #plan: Plan
+  /** One a chunk: whoever wants it joins it. */
+  readonly #flights = new Map<number, Flight>()
+  /** What was queued since the last turn of the event loop, to be joined into requests. */
+  readonly #batch: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
+  #flushing = false
+  readonly #unchecked = new Set<Flight>()
+  #prefetchChecks = 0
+  readonly #requests = new Set<Request>()
+  readonly #work = new Set<Promise<void>>()
+  #closed = false
+  readonly #counters = {
+    requests: 0,
+    fetchedBytes: 0,
+    filled: 0,
+    filledBytes: 0,
+    joined: 0,
+    reverified: 0,
+    damaged: 0,
+    corrupt: 0,
+    healed: 0,
+  }
+
+  constructor(options: FillerOptions) {
+    this.#options = options
+    this.#limits = options.limits ?? LIMITS
+    this.#plan = new Plan(options.chunks, this.#limits.demand)
+  }
+
+  get counters(): FillerCounters {
+    return this.#counters
+  }
+
+  /**
+   * Resolves when all of them are VERIFIED. When some fail it waits for the others and throws the first error.
+   * @throws Failure what reading or decoding throws; aborted when `signal` or close ended it
+   */
+  fill(wanted: Iterable<number>, priority: Priority, signal?: AbortSignal): Promise<void> {
+    const chunks = new Set(wanted)
+    return new Promise((resolve, reject) => {
+      let left = chunks.size
+      let failed: unknown
+      const settled = (_: number, error?: unknown) => {
+        failed ??= error
+        if (--left > 0) return
+        if (failed === undefined) resolve()
+        else reject(failed)
+      }
+      if (left === 0) resolve()
+      else this.fillEach(chunks, priority, settled, signal)
+    })
+  }
+
+  /**
+   * Calls `settled` once for each distinct chunk: without error when it is VERIFIED, perhaps before this returns. A failure is
+   * not remembered: the next fill tries again. After `signal` nobody waits for what is left; what nobody waits for is not fetched.
+   */
+  fillEach(
+    wanted: Iterable<number>,
+    priority: Priority,
+    settled: (chunk: number, error?: unknown) => void,
+    signal?: AbortSignal,
+  ): void {
+    const abort = () => this.#withdraw(waiter)
+    const waiter: Waiter = { pending: new Set(), settled, done: () => signal?.removeEventListener('abort', abort) }
+    for (const chunk of new Set(wanted)) {
+      if (this.#closed || signal?.aborted) settled(chunk, aborted(chunk))
+      else this.#want(chunk, priority, waiter)
+    }
+    if (waiter.pending.size > 0) signal?.addEventListener('abort', abort, { once: true })
+  }
+
+  /**
+   * Fails all that is wanted, stops all requests, and resolves when nothing is being decoded or checked any more, so that the
+   * device may be closed.
+   */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const request of this.#requests) request.controller.abort()
+    for (const flight of [...this.#flights.values()]) this.#settle(flight, aborted(flight.chunk))
+    this.#unchecked.clear()
+    this.#batch.demand.clear()
+    this.#batch.prefetch.clear()
+    await Promise.all(this.#work)
+  }
+
+  #want(chunk: number, priority: Priority, waiter: Waiter): void {
+    const state = this.#options.slots.state(chunk)
+    if (state === VERIFIED) {
+      waiter.settled(chunk)
+      return
+    }
+    waiter.pending.add(chunk)
+    const known = this.#flights.get(chunk)
+    if (known !== undefined) {
+      this.#counters.joined++
+      known.waiters.add(waiter)
+      if (priority === 'demand') this.#promote(known)
+      return
+    }
+    const flight = this.#begin(chunk, priority)
+    flight.waiters.add(waiter)
+    if (state === STORED) this.#check(flight)
+    else this.#enqueue(flight)
+  }
+
+  #begin(chunk: number, priority: Priority): Flight {
+    const flight: Flight = {
+      chunk,
+      priority,
+      stage: 'queued',
+      waiters: new Set(),
+      request: undefined,
+      alone: false,
+      damaged: false,
+    }
+    this.#flights.set(chunk, flight)
+    return flight
+  }
+
+  /** Somebody waits now: what has not begun goes in front, what is under way is decoded first. */
+  #promote(flight: Flight): void {
+    if (flight.priority === 'demand') return
+    flight.priority = 'demand'
+    if (flight.stage === 'unchecked') {
+      this.#unchecked.delete(flight)
+      this.#check(flight)
+    } else if (flight.stage === 'queued' && flight.request?.priority !== 'demand') {
+      this.#leave(flight)
+      this.#enqueue(flight)
+    } else if (flight.stage === 'fetching') {
+      
+    }
+  }
+
+  /** Takes a flight out of whatever it waits in. */
+  #leave(flight: Flight): void {
+    this.#unchecked.delete(flight)
+    this.#batch.demand.delete(flight)
+    this.#batch.prefetch.delete(flight)
+    flight.request?.flights.delete(flight)
+    if (flight.request?.flights.size === 0) flight.request.controller.abort()
+    flight.request = undefined
+  }
+
+  #withdraw(waiter: Waiter): void {
+    const touched = new Set<Request>()
+    for (const chunk of [...waiter.pending]) {
+      const flight = this.#flights.get(chunk)
+      flight?.waiters.delete(waiter)
+      if (flight?.waiters.size === 0) {
+        if (flight.stage === 'unchecked' || flight.stage === 'queued') this.#drop(flight)
+        else if (flight.request !== undefined) touched.add(flight.request)
+      }
+      waiter.pending.delete(chunk)
+      waiter.settled(chunk, aborted(chunk))
+    }
+    for (const request of touched) {
+      const flights = [...request.flights]
+      if (flights.some((each) => each.waiters.size > 0)) continue
+      request.controller.abort()
+      // what is being decoded cannot be stopped, and must not be begun twice: it ends by itself
+      for (const each of flights) if (each.stage === 'fetching') this.#drop(each)
+    }
+  }
+
+  #drop(flight: Flight): void {
+    this.#leave(flight)
+    this.#flights.delete(flight.chunk)
+  }
+
+  /** False once it was settled or dropped: those whom it told may have done so to others of the same request. */
+  #flies(flight: Flight): boolean {
+    return this.#flights.get(flight.chunk) === flight
+  }
+
+  #settle(flight: Flight, error?: unknown): void {
+    if (!this.#flies(flight)) return
+    flight.request?.flights.delete(flight)
+    this.#flights.delete(flight.chunk)
+    for (const waiter of flight.waiters) {
+      waiter.pending.delete(flight.chunk)
+      if (waiter.pending.size === 0) waiter.done()
+      waiter.settled(flight.chunk, error)
+    }
+    flight.waiters.clear()
+  }
+
+  /** Runs to the end whatever happens; close waits for it. `work` handles its own errors: one that escapes is a bug, and shows. */
+  #track(work: Promise<void>): void {
+    this.#work.add(work)
+    void work.finally(() => this.#work.delete(work))
+  }
+
+  #check(flight: Flight): void {
+    if (flight.priority === 'prefetch' && this.#prefetchChecks >= PREFETCH_CHECKS_MAX) {
+      flight.stage = 'unchecked'
+      this.#unchecked.add(flight)
+      return
+    }
+    this.#track(this.#reverify(flight))
+  }
+
+  async #reverify(flight: Flight): Promise<void> {
+    flight.stage = 'checking'
+    const counted = flight.priority === 'prefetch' ? 1 : 0
+    this.#prefetchChecks += counted
+    let matches: boolean
+    try {
+      matches = await this.#options.reverify(this.#options.chunks.get(flight.chunk), flight.chunk)
+    } catch {
+      matches = false // the disk does not give it back: as good as damaged, and fetching overwrites it
+    }
+    this.#prefetchChecks -= counted
+    if (this.#closed) return
+    const [next] = this.#unchecked
+    if (counted > 0 && next !== undefined) {
+      this.#unchecked.delete(next)
+      this.#check(next)
+    }
+    if (matches) {
+      this.#counters.reverified++
+      this.#settle(flight)
+      return
+    }
+    this.#counters.damaged++
+    flight.damaged = true
+    if (flight.waiters.size === 0) this.#drop(flight)
+    else this.#enqueue(flight)
+  }
+
+  #enqueue(flight: Flight): void {
+    flight.stage = 'queued'
+    flight.request = undefined
+    this.#batch[flight.priority].add(flight)
+    if (this.#flushing) return
+    this.#flushing = true
+    // all that this turn of the event loop asks for is joined
+    setImmediate(() => {
+      this.#flushing = false
+      if (!this.#closed) this.#flush()
+    })
+  }
+
+  #flush(): void {
+    for (const priority of ['demand', 'prefetch'] as const) {
+      const flights = [...this.#batch[priority]]
+      this.#batch[priority].clear()
+      const joined = this.#runs(
+        flights.filter((each) => !each.alone),
+        priority,
+      )
+      // prefetch in the order in which the image wants its files
+      if (priority === 'prefetch') joined.sort((a, b) => lowest(a) - lowest(b))
+      const single = flights.filter((each) => each.alone).flatMap((each) => this.#runs([each], priority))
+      for (const run of single) this.#launch(run, priority)
+      for (const run of joined) {
+        if (priority === 'demand') this.#widen(run)
+        this.#launch(run, priority)
+      }
+    }
+  }
+
+  #runs(flights: Iterable<Flight>, priority: Priority): Run[] {
+    const { chunks } = this.#options
+    const wanted = Array.from(flights, ({ chunk }) => ({
+      index: chunk,
+      blob: chunks.blobOf(chunk),
+      stored: chunks.storedRange(chunk),
+    }))
+    return runs(wanted, this.#limits[priority])
+  }
+
+  #widen(run: Run): void {
+    const { chunks, slots } = this.#options
+    const absent = (chunk: number) => {
+      const state = slots.state(chunk)
+      return !this.#flights.has(chunk) && state !== VERIFIED && state !== STORED
+    }
+    for (const chunk of this.#plan.ahead(run.blob, run.range, absent)) {
+      this.#begin(chunk, 'prefetch') // nobody waits for it: it comes along, and if it fails nobody is told
+      run.chunks.push(chunk)
+      run.range.end = Math.max(run.range.end, chunks.storedRange(chunk).end)
+    }
+  }
+
+  #launch(run: Run, priority: Priority): void {
+    const flights = run.chunks.map((chunk) => this.#flights.get(chunk)).filter((each) => each !== undefined)
+    const request: Request = {
+      blob: run.blob,
+      range: run.range,
+      priority,
+      flights: new Set(flights),
+      urgent: [],
+      controller: new AbortController(),
+      retries: 0,
+    }
+    for (const flight of flights) flight.request = request
+    this.#requests.add(request)
+    this.#track(this.#carry(request).finally(() => this.#requests.delete(request)))
+  }
+
+  async #carry(request: Request): Promise<void> {
+    const { signal } = request.controller
+    let release: () => void
+    try {
+      release = await this.#options.budget.acquire(length(request), request.priority, signal)
+    } catch (error) {
+      // only whoever took all flights out of it aborts a request that waits
+      for (const flight of [...request.flights]) this.#settle(flight, error)
+      return
+    }
+    try {
+      if (!signal.aborted) this.#regroup(request)
+      if (request.flights.size === 0 || signal.aborted) return
+      const stored = await this.#read(request)
+      if (stored !== undefined) await this.#decodeAll(request, stored)
+    } finally {
+      release()
+    }
+  }
+
+  /** While it waited, chunks were filled by another process or taken out by demand; what is left may be several runs now. */
+  #regroup(request: Request): void {
+    for (const flight of [...request.flights]) {
+      if (this.#options.slots.state(flight.chunk) === VERIFIED) this.#settle(flight)
+    }
+    const flights = [...request.flights]
+    if (flights.every((each) => each.waiters.size === 0)) {
+      for (const flight of flights) this.#drop(flight) // they came along with one that is not wanted any more
+      return
+    }
+    const [first, ...others] = this.#runs(flights, request.priority)
+    if (first === undefined) return
+    request.range = first.range
+    for (const run of others) {
+      for (const chunk of run.chunks) {
+        const flight = this.#flights.get(chunk)
+        if (flight !== undefined) request.flights.delete(flight)
+      }
+      this.#launch(run, request.priority)
+    }
+    for (const flight of request.flights) flight.stage = 'fetching'
+  }
+
+  async #read(request: Request): Promise<Uint8Array | undefined> {
+    const { signal } = request.controller
+    this.#counters.requests++
+    this.#counters.fetchedBytes += length(request)
+    try {
+      const blob = this.#options.blobs(request.blob)
+      const stored = await blob.read(request.range, { signal, priority: request.priority })
+      return signal.aborted ? undefined : stored
+    } catch (error) {
+      for (const flight of [...request.flights]) {
+        // whoever joined a prefetch does not fail with it: a smaller and more urgent request may succeed
+        if (request.priority === 'prefetch' && flight.priority === 'demand' && this.#flies(flight)) {
+          request.flights.delete(flight)
+          this.#enqueue(flight)
+        } else {
+          this.#settle(flight, error)
+        }
+      }
+      return undefined
+    }
+  }
+
+  async #decodeAll(request: Request, stored: Uint8Array): Promise<void> {
+    const left = new Set(request.flights)
+    const next = (): Flight | undefined => {
+      for (let urgent = request.urgent.shift(); urgent !== undefined; urgent = request.urgent.shift()) {
+        if (left.delete(urgent)) return urgent
+      }
+      const [first] = left
+      if (first !== undefined) left.delete(first)
+      return first
+    }
+    const lane = async (): Promise<void> => {
+      for (let flight = next(); flight !== undefined && !request.controller.signal.aborted; flight = next()) {
+        await this.#decode(flight, request, stored)
+      }
+    }
+    const lanes = request.priority === 'demand' ? left.size : Math.min(left.size, PREFETCH_DECODES_MAX)
+    await Promise.all(Array.from({ length: lanes }, lane))
+  }
+
+  async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {
+    const chunk = this.#options.chunks.get(flight.chunk)
+    const { start } = request.range
+    flight.stage = 'decoding'
+    try {
+      await this.#options.decode(
+        chunk,
+        stored.subarray(chunk.stored.start - start, chunk.stored.end - start),
+        flight.chunk,
+      )
+    } catch (error) {
+      if (!this.#closed) this.#decodeFailed(flight, request, error)
+      return
+    }
+    this.#counters.filled++
+    this.#counters.filledBytes += chunk.size
+    if (flight.alone || flight.damaged) this.#counters.healed++
+    this.#settle(flight)
+  }
+
+  #decodeFailed(flight: Flight, request: Request, error: unknown): void {
+    const corrupt = error instanceof Failure && error.code === 'corrupt'
+    if (corrupt) this.#counters.corrupt++
+    if (corrupt && !flight.alone && flight.waiters.size > 0 && request.retries < RETRIES_MAX) {
+      // a registry, a proxy or a memory may have flipped a bit
+      request.retries++
+      request.flights.delete(flight)
+      flight.alone = true
+      this.#enqueue(flight)
+    } else {
+      this.#settle(flight, error)
+    }
+  }
+}
+
+function length({ range }: Request): number {
+  return range.end - range.start
+}
+
+function lowest(run: Run): number {
+  return run.chunks.reduce((least, each) => Math.min(least, each))
+}
+
+function aborted(chunk: number): Failure {
+  return Failure.aborted(`chunk ${chunk} is not wanted any more`)
+}

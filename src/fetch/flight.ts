@@ -1,0 +1,45 @@
+// What the filler knows of a chunk between the first wish for it and its end.
+//
+//   unchecked -> checking -> ready                      bytes of an earlier life that still match
+//                   |
+//                   v
+//                queued -> fetching -> decoding -> ready
+//                   ^                     |
+//                   +------ corrupt, once +-> failed
+import type { Priority, Range } from '../image/blob.ts'
+
+/** One call of fill: whom to tell, and of which chunks it has not been told yet. */
+export interface Waiter {
+  readonly pending: Set<number>
+  readonly settled: (chunk: number, error?: unknown) => void
+  /** Called when nothing is pending. */
+  readonly done: () => void
+}
+
+export interface Flight {
+  readonly chunk: number
+  priority: Priority
+  stage: 'unchecked' | 'checking' | 'queued' | 'fetching' | 'decoding'
+  /** None: nobody needs it (any more). */
+  readonly waiters: Set<Waiter>
+  /** The request it is part of, from `queued` on. */
+  request: Request | undefined
+  /** It was corrupt once and is fetched on its own now. */
+  alone: boolean
+  /** Bytes were there and were wrong. */
+  damaged: boolean
+}
+
+/** One ranged read, from waiting for its turn to the last decoded chunk. */
+export interface Request {
+  readonly blob: number
+  range: Range
+  readonly priority: Priority
+  /** Those that are not decoded yet, in stored order. */
+  readonly flights: Set<Flight>
+  /** Those that somebody began to wait for while they were fetched: decoded first. */
+  readonly urgent: Flight[]
+  readonly controller: AbortController
+  /** Chunks of it that were corrupt and are fetched again. */
+  retries: number
+}

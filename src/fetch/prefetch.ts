@@ -1,0 +1,38 @@
+// Fetches what the image itself wants ready first: chunks 0 … first - 1, in few large ranges, while demand passes.
+import { Failure } from '../errors.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { Filler } from './filler.ts'
+
+export interface Prefetched {
+  /** Chunks that are ready now, those that were before included. */
+  ready: number
+  /** Chunks that were not filled, or no longer waited for; whoever reads them tries again. */
+  failed: number
+  /** The first error, of those that are no abort. */
+  error?: unknown
+}
+
+/**
+ * Resolves when everything is settled, and always. It stops early when `signal` aborts, and when the disk fails or is full:
+ * what is left of it is for those who wait.
+ */
+export async function prefetch(filler: Filler, table: ChunkTable, signal: AbortSignal): Promise<Prefetched> {
+  const stop = new AbortController()
+  const result: Prefetched = { ready: 0, failed: 0 }
+  const first = Array.from({ length: table.first }, (_, i) => i)
+  if (first.length === 0) return result
+  return new Promise((resolve) => {
+    filler.fillEach(
+      first,
+      'prefetch',
+      (_, error) => {
+        if (error === undefined) result.ready++
+        else result.failed++
+        if (error !== undefined && !(error instanceof Failure && error.code === 'aborted')) result.error ??= error
+        if (error instanceof Failure && error.code === 'system') stop.abort()
+        if (result.ready + result.failed === first.length) resolve(result)
+      },
+      AbortSignal.any([signal, stop.signal]),
+    )
+  })
+}

@@ -1,0 +1,73 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { Budget } from '../../src/fetch/budget.ts'
+
+const LANE = { maxBytes: 100, maxRequests: 3 }
+const never = new AbortController().signal
+
+test('demand does not wait for prefetch', async () => {
+  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  await budget.acquire(100, 'prefetch', never)
+  void budget.acquire(100, 'prefetch', never) // waits for ever
+  const release = await budget.acquire(100, 'demand', never)
+  release()
+  expect([budget.bytes('demand'), budget.bytes('prefetch')]).toEqual([0, 100])
+})
+
+test('a request larger than the lane has it for itself', async () => {
+  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  const small = await budget.acquire(1, 'demand', never)
+  let got = false
+  const large = budget.acquire(1000, 'demand', never).then((release) => {
+    got = true
+    return release
+  })
+  await Promise.resolve()
+  expect(got).toBe(false)
+  small()
+  const release = await large
+  expect(budget.bytes('demand')).toBe(100)
+  release()
+  release()
+  expect(budget.bytes('demand')).toBe(0)
+})
+
+test('giving up a place lets those behind go', async () => {
+  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  await budget.acquire(60, 'demand', never)
+  const controller = new AbortController()
+  const large = budget.acquire(90, 'demand', controller.signal)
+  const small = budget.acquire(10, 'demand', never)
+  controller.abort(new Error('gave up'))
+  await expect(large).rejects.toThrow('gave up')
+  await small
+  expect(budget.bytes('demand')).toBe(70)
+  await expect(budget.acquire(1, 'demand', controller.signal)).rejects.toThrow('gave up')
+})
+
+test('no order of requests exceeds the limits, and all are served in order', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.integer({ min: 1, max: 150 }), fc.nat(5)), { maxLength: 30 }),
+      async (requests) => {
+        const budget = new Budget({ demand: LANE, prefetch: LANE })
+        const order: number[] = []
+        let open = 0
+        await Promise.all(
+          requests.map(async ([bytes, turns], i) => {
+            const release = await budget.acquire(bytes, 'demand', never)
+            order.push(i)
+            open++
+            expect(open).toBeLessThanOrEqual(LANE.maxRequests)
+            expect(budget.bytes('demand')).toBeLessThanOrEqual(LANE.maxBytes)
+            for (let left = turns; left > 0; left--) await Promise.resolve()
+            open--
+            release()
+          }),
+        )
+        expect(order).toEqual(requests.map((_, i) => i))
+        expect(budget.bytes('demand')).toBe(0)
+      },
+    ),
+  )
+})

@@ -1,0 +1,242 @@
+import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { STORED, VERIFIED } from '../../src/fetch/filler.ts'
+import { READY_STORED, READY_VERIFIED } from '../../src/store/ready.ts'
+import { Layer, row, settle } from './layer.ts'
+
+const KIB = 1 << 10
+const ranges = (layer: Layer) => layer.reads.map(({ range }) => [range.start, range.end])
+
+test('the states are those of the ready file', () => {
+  expect([VERIFIED, STORED]).toEqual([READY_VERIFIED, READY_STORED])
+})
+
+test('two readers of one chunk cost one request', async () => {
+  const layer = new Layer({ chunks: row(4, 100) })
+  await Promise.all([layer.filler.fill([1], 'demand'), layer.filler.fill([1], 'demand')])
+  expect(ranges(layer)).toEqual([[100, 200]])
+  expect(layer.decoded).toEqual([1])
+  expect(layer.filler.counters).toMatchObject({
+    joined: 1,
+    filled: 1,
+    filledBytes: 100,
+    fetchedBytes: 100,
+    requests: 1,
+  })
+})
+
+test('what is verified is not asked for, and what is asked for in one turn is joined', async () => {
+  const layer = new Layer({ chunks: row(6, 100) })
+  layer.states[2] = VERIFIED
+  await Promise.all([0, 1, 2, 3].map((chunk) => layer.filler.fill([chunk], 'demand')))
+  expect(ranges(layer)).toEqual([[0, 400]])
+  expect(layer.decoded).toEqual([0, 1, 3])
+  await layer.filler.fill([0, 1, 2, 3], 'demand')
+  await layer.filler.fill([], 'demand')
+  expect(layer.reads).toHaveLength(1)
+})
+
+test('fillEach tells of each chunk once', async () => {
+  const layer = new Layer({ chunks: row(3, 100) })
+  layer.states[0] = VERIFIED
+  layer.corrupt.set(2, 2)
+  const told: unknown[] = []
+  layer.filler.fillEach([0, 1, 2, 1], 'demand', (chunk, error) => told.push([chunk, error instanceof Failure]))
+  await settle()
+  expect(told).toEqual([
+    [0, false],
+    [1, false],
+    [2, true],
+  ])
+})
+
+test('what an earlier life stored is verified in place; only what is damaged is fetched, and counted as healed', async () => {
+  const layer = new Layer({ chunks: row(3, 100) })
+  layer.states.fill(STORED)
+  layer.rotten.add(1)
+  await layer.filler.fill([0, 1, 2], 'demand')
+  expect(ranges(layer)).toEqual([[100, 200]])
+  expect(layer.filler.counters).toMatchObject({ reverified: 2, damaged: 1, healed: 1 })
+})
+
+test('a chunk that is corrupt once is fetched again on its own, and the others do not notice', async () => {
+  const layer = new Layer({ chunks: row(5, 100) })
+  layer.corrupt.set(2, 1)
+  await layer.filler.fill([0, 1, 2, 3, 4], 'demand')
+  expect(ranges(layer)).toEqual([
+    [0, 500],
+    [200, 300],
+  ])
+  expect(layer.decoded).toEqual([0, 1, 3, 4, 2])
+  expect(layer.filler.counters).toMatchObject({ corrupt: 1, healed: 1 })
+})
+
+test('a chunk that is corrupt twice fails alone, and the next fill tries again', async () => {
+  const layer = new Layer({ chunks: row(5, 100) })
+  layer.corrupt.set(2, 2)
+  await expect(layer.filler.fill([0, 1, 2, 3, 4], 'demand')).rejects.toMatchObject({ code: 'corrupt' })
+  expect([...layer.states]).toEqual([1, 1, 0, 1, 1])
+  expect(layer.reads).toHaveLength(2)
+  await layer.filler.fill([2], 'demand')
+  expect(layer.states[2]).toBe(VERIFIED)
+})
+
+test('a blob that is wrong altogether is not asked for chunk by chunk', async () => {
+  const layer = new Layer({ chunks: row(100, 100) })
+  for (let i = 0; i < 100; i++) layer.corrupt.set(i, 5)
+  await expect(layer.filler.fill(Array(100).keys(), 'demand')).rejects.toMatchObject({ code: 'corrupt' })
+  expect(layer.reads).toHaveLength(1 + 8)
+})
+
+test('a failed read fails its chunks and is not remembered', async () => {
+  const layer = new Layer({ chunks: row(2, 100) })
+  layer.failing = () => Failure.unavailable('no registry')
+  await expect(layer.filler.fill([0, 1], 'demand')).rejects.toMatchObject({ code: 'unavailable' })
+  layer.failing = undefined
+  await layer.filler.fill([0, 1], 'demand')
+  expect(layer.reads).toHaveLength(2)
+})
+
+const LANES = { demand: { maxBytes: 1000, maxRequests: 10 }, prefetch: { maxBytes: 200, maxRequests: 1 } }
+const LIMITS = { demand: { gapMaxBytes: 10, runMaxBytes: 200 }, prefetch: { gapMaxBytes: 10, runMaxBytes: 200 } }
+
+test('demand passes prefetch: what is queued is taken out and fetched at once', async () => {
+  const layer = new Layer({ chunks: row(10, 100), hold: true, budget: LANES, limits: LIMITS })
+  const ahead = layer.filler.fill(Array(10).keys(), 'prefetch')
+  await settle()
+  expect(ranges(layer)).toEqual([[0, 200]])
+  const wanted = layer.filler.fill([5], 'demand')
+  await settle()
+  expect(layer.reads.map(({ range, priority }) => [range.start, range.end, priority])).toEqual([
+    [0, 200, 'prefetch'],
+    [500, 600, 'demand'],
+  ])
+  layer.reads[1]?.answer()
+  await wanted
+  expect(layer.open).toHaveLength(1)
+  for (let left = 5; layer.open.length > 0 && left > 0; left--) {
+    for (const read of layer.open) read.answer()
+    await settle()
+  }
+  await ahead
+  expect(layer.decoded.toSorted((a, b) => a - b)).toEqual([...Array(10).keys()])
+  expect(ranges(layer).filter(([start]) => start === 500)).toHaveLength(1)
+})
+
+test('demand joins a prefetch request that runs, and does not fail with it', async () => {
+  const layer = new Layer({ chunks: row(4, 100), hold: true })
+  const ahead = layer.filler.fill([0, 1, 2], 'prefetch')
+  ahead.catch(() => {}) // looked at below
+  await settle()
+  const wanted = layer.filler.fill([1], 'demand')
+  await settle()
+  expect(layer.reads).toHaveLength(1)
+  layer.reads[0]?.fail(Failure.unavailable('too slow'))
+  await settle()
+  expect(layer.reads[1]).toMatchObject({ range: { start: 100, end: 200 }, priority: 'demand' })
+  layer.reads[1]?.answer()
+  await wanted
+  await expect(ahead).rejects.toMatchObject({ code: 'unavailable' })
+})
+
+test('of a prefetch request that has arrived, what is wanted now is decoded first', async () => {
+  const layer = new Layer({ chunks: row(200, 10), hold: true, delay: () => 0 })
+  const ahead = layer.filler.fill(Array(200).keys(), 'prefetch')
+  await settle()
+  const wanted = layer.filler.fill([199], 'demand')
+  layer.reads[0]?.answer()
+  await wanted
+  expect(layer.decoded.length).toBeLessThanOrEqual(32)
+  await ahead
+  expect(layer.mostDecoding).toBeLessThanOrEqual(32)
+})
+
+test('checks for prefetch are few at a time, and demand does not wait for them', async () => {
+  const layer = new Layer({ chunks: row(100, 10), delay: () => 3 })
+  layer.states.fill(STORED)
+  const ahead = layer.filler.fill(Array(100).keys(), 'prefetch')
+  await layer.filler.fill([99], 'demand')
+  expect(layer.states.filter((each) => each === VERIFIED).length).toBeLessThanOrEqual(9)
+  await ahead
+  expect(layer.mostChecking).toBeLessThanOrEqual(9)
+  expect(layer.reads).toEqual([])
+})
+
+test('a prefetch that is cancelled leaves no flight and no request', async () => {
+  const layer = new Layer({ chunks: row(10, 100), hold: true, budget: LANES, limits: LIMITS })
+  const controller = new AbortController()
+  const ahead = layer.filler.fill(Array(10).keys(), 'prefetch', controller.signal)
+  await settle()
+  controller.abort()
+  await expect(ahead).rejects.toMatchObject({ code: 'aborted' })
+  await settle()
+  expect(layer.reads.map((each) => each.aborted)).toEqual([true])
+  expect(layer.budget.bytes('prefetch')).toBe(0)
+  const again = layer.filler.fill([0], 'demand', controller.signal)
+  await expect(again).rejects.toMatchObject({ code: 'aborted' })
+  const wanted = layer.filler.fill([0], 'demand')
+  await settle()
+  expect(layer.filler.counters.joined).toBe(0)
+  layer.reads[1]?.answer()
+  await wanted
+})
+
+test('cancelling does not take from those who joined', async () => {
+  const layer = new Layer({ chunks: row(2, 100), hold: true })
+  const controller = new AbortController()
+  const ahead = layer.filler.fill([0, 1], 'prefetch', controller.signal)
+  await settle()
+  const wanted = layer.filler.fill([1], 'demand')
+  controller.abort()
+  await expect(ahead).rejects.toMatchObject({ code: 'aborted' })
+  expect(layer.reads[0]?.aborted).toBe(false)
+  layer.reads[0]?.answer()
+  await wanted
+  expect(layer.reads).toHaveLength(1)
+})
+
+test('a request in waiting leaves out what another process filled meanwhile', async () => {
+  const layer = new Layer({
+    chunks: row(6, 100),
+    hold: true,
+    budget: LANES,
+    limits: { ...LIMITS, prefetch: { gapMaxBytes: 10, runMaxBytes: 300 } },
+  })
+  const ahead = layer.filler.fill(Array(6).keys(), 'prefetch')
+  await settle()
+  layer.states[4] = VERIFIED
+  for (let left = 4; left > 0; left--) {
+    for (const read of layer.open) read.answer()
+    await settle()
+  }
+  await ahead
+  expect(ranges(layer)).toEqual([
+    [0, 300],
+    [300, 400],
+    [500, 600],
+  ])
+})
+
+test('closing fails what is wanted, stops requests and waits for the last decode', async () => {
+  const layer = new Layer({ chunks: row(8, 100), hold: true, delay: () => 20, limits: LIMITS })
+  const wanted = layer.filler.fill([0, 1, 6], 'demand')
+  wanted.catch(() => {})
+  await settle()
+  layer.reads[0]?.answer()
+  while (layer.decoding.size === 0) await new Promise(setImmediate)
+  await layer.filler.close()
+  expect(layer.decoding.size).toBe(0)
+  await expect(wanted).rejects.toMatchObject({ code: 'aborted' })
+  expect(layer.reads.map((each) => each.aborted)).toContain(true)
+  await expect(layer.filler.fill([2], 'demand')).rejects.toMatchObject({ code: 'aborted' })
+  expect(layer.budget.bytes('demand')).toBe(0)
+})
+
+test('a reader that goes through small files costs few requests, and a single small file only itself', async () => {
+  const layer = new Layer({ chunks: row(400, 10 * KIB) })
+  await layer.filler.fill([200], 'demand')
+  expect(layer.filler.counters.fetchedBytes).toBe(10 * KIB)
+  for (let i = 0; i < 200; i++) await layer.filler.fill([i], 'demand')
+  expect(layer.reads.length).toBeLessThan(10)
+  expect(layer.filler.counters.fetchedBytes).toBeLessThanOrEqual(400 * 10 * KIB)
+})

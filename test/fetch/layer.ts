@@ -1,0 +1,178 @@
+// A layer for the filler's tests: blobs of known bytes, a device that is an array of states, and everything the filler is given.
+import { setImmediate as turn } from 'node:timers/promises'
+import { expect } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { Budget, type BudgetLimits } from '../../src/fetch/budget.ts'
+import { Filler, type Limits, STORED, VERIFIED } from '../../src/fetch/filler.ts'
+import type { Blob, Priority, Range } from '../../src/image/blob.ts'
+import { digestOf } from '../../src/image/digest.ts'
+import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
+
+export interface ChunkAt {
+  blob: number
+  stored: Range
+}
+
+/** Byte number `at` of a blob. */
+const byteOf = (blob: number, at: number) => (blob * 89 + at * 31 + (at >> 8) * 7) & 255
+export const bytesOf = (blob: number, { start, end }: Range) =>
+  Uint8Array.from({ length: end - start }, (_, i) => byteOf(blob, start + i))
+
+export function tableOf(chunks: readonly ChunkAt[], first = 0): ChunkTable {
+  const digest = digestOf(new Uint8Array())
+  const blobs = Array.from({ length: 1 + Math.max(0, ...chunks.map((each) => each.blob)) }, () => ({
+    digest,
+    size: 1e9,
+  }))
+  const made = chunks.map(({ blob, stored }, i) => ({
+    blob,
+    stored,
+    size: stored.end - stored.start,
+    codec: 'none' as const,
+    checks: [],
+    places: [{ from: 0, length: stored.end - stored.start, at: i * 4096 }],
+  }))
+  return new ChunkTable(encodeChunks(blobs, made, first, chunks.length * 4096))
+}
+
+/** `count` chunks of `size` bytes in a row, `gap` apart. */
+export const row = (count: number, size: number, gap = 0): ChunkAt[] =>
+  Array.from({ length: count }, (_, i) => ({
+    blob: 0,
+    stored: { start: i * (size + gap), end: i * (size + gap) + size },
+  }))
+
+export interface Read {
+  blob: number
+  range: Range
+  priority: Priority
+  answer(): void
+  fail(error: unknown): void
+  aborted: boolean
+  done: boolean
+}
+
+export interface LayerOptions {
+  chunks: readonly ChunkAt[]
+  first?: number
+  limits?: Limits
+  budget?: BudgetLimits
+  /** Turns of the event loop that the next read, decode or check takes; a read of 'hold' waits for its answer(). */
+  delay?: () => number
+  hold?: boolean
+}
+
+export class Layer {
+  readonly table: ChunkTable
+  readonly states: Uint8Array
+  readonly reads: Read[] = []
+  readonly decoding = new Set<number>()
+  readonly decoded: number[] = []
+  /** How many more answers for a chunk are corrupt. */
+  readonly corrupt = new Map<number, number>()
+  /** STORED chunks that do not match. */
+  readonly rotten = new Set<number>()
+  /** Set: what the next reads fail with. */
+  failing: (() => unknown) | undefined
+  checking = 0
+  mostChecking = 0
+  mostDecoding = 0
+  readonly inFlight: Record<Priority, number> = { demand: 0, prefetch: 0 }
+  readonly most: Record<Priority, number> = { demand: 0, prefetch: 0 }
+  readonly budget: Budget
+  readonly filler: Filler
+  readonly #options: LayerOptions
+
+  constructor(options: LayerOptions) {
+    this.#options = options
+    this.table = tableOf(options.chunks, options.first)
+    this.states = new Uint8Array(options.chunks.length)
+    this.budget = new Budget(options.budget)
+    this.filler = new Filler({
+      chunks: this.table,
+      blobs: (blob) => this.#blob(blob),
+      slots: { state: (chunk) => this.states[chunk] as number },
+      decode: async (chunk, stored, index) => {
+        expect(this.decoding.has(index)).toBe(false)
+        this.decoding.add(index)
+        this.mostDecoding = Math.max(this.mostDecoding, this.decoding.size)
+        expect(Buffer.from(stored).equals(bytesOf(chunk.blob, chunk.stored))).toBe(true)
+        await this.#wait()
+        this.decoding.delete(index)
+        const left = this.corrupt.get(index) ?? 0
+        if (left > 0) {
+          this.corrupt.set(index, left - 1)
+          throw Failure.corrupt(`chunk ${index}`)
+        }
+        this.decoded.push(index)
+        this.states[index] = VERIFIED
+      },
+      reverify: async (_, index) => {
+        expect(this.states[index]).toBe(STORED)
+        this.checking++
+        this.mostChecking = Math.max(this.mostChecking, this.checking)
+        await this.#wait()
+        this.checking--
+        if (this.rotten.has(index)) return false
+        this.states[index] = VERIFIED
+        return true
+      },
+      budget: this.budget,
+      ...(options.limits && { limits: options.limits }),
+    })
+  }
+
+  get open(): Read[] {
+    return this.reads.filter((each) => !each.done)
+  }
+
+  async #wait(): Promise<void> {
+    for (let left = this.#options.delay?.() ?? 0; left >= 0; left--) await turn()
+  }
+
+  #blob(blob: number): Blob {
+    return {
+      digest: digestOf(new Uint8Array()),
+      size: 1e9,
+      read: async (range, { signal, priority = 'demand' } = {}) => {
+        const { promise, resolve, reject } = Promise.withResolvers<void>()
+        const read: Read = {
+          blob,
+          range: { ...range },
+          priority,
+          answer: resolve,
+          fail: reject,
+          aborted: false,
+          done: false,
+        }
+        this.reads.push(read)
+        const bytes = range.end - range.start
+        this.inFlight[priority] += bytes
+        this.most[priority] = Math.max(this.most[priority], this.inFlight[priority])
+        signal?.addEventListener('abort', () => {
+          read.aborted = true
+          reject(Failure.aborted('the read'))
+        })
+        try {
+          if (!this.#options.hold) {
+            void this.#wait().then(() => {
+              const error = this.failing?.()
+              if (error === undefined) resolve()
+              else reject(error)
+            })
+          }
+          await promise
+          return bytesOf(blob, range)
+        } finally {
+          read.done = true
+          this.inFlight[priority] -= bytes
+        }
+      },
+    }
+  }
+}
+
+/** Lets everything happen that needs no answer. */
+export async function settle(): Promise<void> {
+  for (let i = 0; i < 50; i++) await turn()
+}
