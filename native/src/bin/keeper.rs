@@ -1,0 +1,231 @@
+//! `lazylayer-keeper COMMAND ARGS…` runs an agent and detaches its mounts when it ends in any way, SIGKILL included.
+//!
+//! The agent inherits the write end of a pipe, whose number is in LAZYLAYER_KEEPER. It writes records, each with a NUL after it (paths
+//! may hold anything else): `mount PATH` before it mounts on PATH, `unmount PATH` after it has unmounted; PATH is absolute and real, as
+//! the kernel lists it. When the agent is gone, what is still listed and still a FUSE or EROFS mount is detached, last first, and the
+//! keeper exits as the agent did (128 + signal).
+//!
+//! SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on, but not those that the kernel made (Ctrl-C, a hangup): a terminal sends them to
+//! the whole process group, so the agent, which stays in it, has them already.
+//!
+//! Should the keeper be killed, the agent goes on: its writes fail with EPIPE from then on.
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+
+use std::env;
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus};
+
+const VARIABLE: &str = "LAZYLAYER_KEEPER";
+const PASSED_ON: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+/// A verb and a path of PATH_MAX bytes fit; a record that is longer ends the list.
+const RECORD_MAX: usize = 8192;
+/// Mounts that are remembered: more than a node has layers.
+const MOUNTS_MAX: usize = 1 << 16;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let Some((command, rest)) = arguments.split_first() else {
+        eprintln!("usage: lazylayer-keeper COMMAND ARGS…");
+        return ExitCode::from(2);
+    };
+    match keep(command, rest) {
+        Ok(status) => ExitCode::from(code(status)),
+        Err(error) => {
+            eprintln!("lazylayer-keeper: {}: {error}", command.to_string_lossy());
+            ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> u8 {
+    let signalled = status.signal().map(|signal| 128 + signal);
+    u8::try_from(status.code().or(signalled).unwrap_or(1)).unwrap_or(1)
+}
+
+fn keep(command: &OsStr, arguments: &[impl AsRef<OsStr>]) -> io::Result<ExitStatus> {
+    let signals = signals()?;
+    let (records, agents) = pipe()?;
+    let mut agent = Command::new(command).args(arguments).env(VARIABLE, agents.as_raw_fd().to_string()).spawn()?;
+    drop(agents);
+    let mut list = List::default();
+    let mut open = true;
+    let status = loop {
+        let mut wait = [poll_for(signals.as_raw_fd()), poll_for(if open { records.as_raw_fd() } else { -1 })];
+        poll(&mut wait)?;
+        if wait[1].revents != 0 {
+            open = list.read(&records);
+        }
+        if wait[0].revents != 0 {
+            let signal = receive(&signals)?;
+            // not those that the kernel made: the agent got its own
+            if signal.ssi_signo != libc::SIGCHLD as u32 && signal.ssi_code != libc::SI_KERNEL {
+                send(agent.id(), signal.ssi_signo)?;
+            }
+            if let Some(status) = agent.try_wait()? {
+                break status;
+            }
+        }
+    };
+    while open && list.read(&records) {}
+    list.detach();
+    Ok(status)
+}
+
+/// The mounts that the agent told of.
+#[derive(Default)]
+struct List {
+    mounts: Vec<Vec<u8>>,
+    partial: Vec<u8>,
+}
+
+impl List {
+    /// Takes what is in the pipe; false when there is nothing now, or nothing to come.
+    fn read(&mut self, mut records: &File) -> bool {
+        let mut bytes = [0; 4096];
+        match records.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(count) => {
+                for &byte in &bytes[..count] {
+                    if byte == 0 {
+                        let record = std::mem::take(&mut self.partial);
+                        self.take(&record);
+                    } else if self.partial.len() == RECORD_MAX {
+                        eprintln!("lazylayer-keeper: a record is too long");
+                        return false;
+                    } else {
+                        self.partial.push(byte);
+                    }
+                }
+                true
+            }
+            Err(error) => error.kind() == io::ErrorKind::Interrupted,
+        }
+    }
+
+    fn take(&mut self, record: &[u8]) {
+        if let Some(path) = record.strip_prefix(b"mount ") {
+            if self.mounts.len() < MOUNTS_MAX {
+                self.mounts.push(path.to_owned());
+            }
+        } else if let Some(path) = record.strip_prefix(b"unmount ")
+            && let Some(index) = self.mounts.iter().rposition(|mount| mount == path)
+        {
+            self.mounts.remove(index);
+        }
+    }
+
+    fn detach(&self) {
+        for path in self.mounts.iter().rev() {
+            // looked at each time: a mount takes those below it along
+            let listed = kind(path);
+            if !listed.is_some_and(|kind| kind == "erofs" || kind == "fuse" || kind.starts_with("fuse.")) {
+                continue;
+            }
+            if let Err(error) = detach(path) {
+                eprintln!("lazylayer-keeper: detaching {}: {error}", OsStr::from_bytes(path).display());
+            }
+        }
+    }
+}
+
+/// The type of the mount that is seen at a path, by the mount table: a stat could wait for an agent that is gone.
+fn kind(path: &[u8]) -> Option<String> {
+    // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    let line = table.split(|&byte| byte == b'\n').rev().find(|line| {
+        let point = line.split(|&byte| byte == b' ').nth(4);
+        point.is_some_and(|point| unescape(point) == path)
+    })?;
+    let text = String::from_utf8_lossy(line);
+    let (_, after) = text.split_once(" - ")?;
+    after.split(' ').next().map(str::to_owned)
+}
+
+/// Undoes the octal escapes of space, tab, newline and backslash.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match (first, after) {
+            (b'\\', &[a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    out
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A descriptor that becomes readable with every signal of ours; they are blocked, and std unblocks them in the agent.
+fn signals() -> io::Result<File> {
+    // SAFETY: an all-zero sigset_t is a valid value to fill, and every pointer is to this local.
+    let fd = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
+            libc::sigaddset(&mut set, signal);
+        }
+        check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
+        check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC))?
+    };
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+fn receive(mut signals: &File) -> io::Result<libc::signalfd_siginfo> {
+    let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
+    signals.read_exact(&mut bytes)?;
+    // SAFETY: the structure is plain numbers, and the kernel fills all of it.
+    Ok(unsafe { std::mem::transmute::<[u8; size_of::<libc::signalfd_siginfo>()], libc::signalfd_siginfo>(bytes) })
+}
+
+/// Our end does not block and is not inherited; the agent's is as it should find it.
+fn pipe() -> io::Result<(File, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: an array of two to fill; the descriptors are new and ours alone.
+    let (ours, agents) = unsafe {
+        check(libc::pipe2(ends.as_mut_ptr(), 0))?;
+        (File::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
+    };
+    // SAFETY: fcntl on a descriptor that is open.
+    unsafe {
+        check(libc::fcntl(ours.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC))?;
+        check(libc::fcntl(ours.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK))?;
+    }
+    Ok((ours, agents))
+}
+
+fn poll_for(fd: libc::c_int) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+fn poll(wait: &mut [libc::pollfd]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of one slice.
+    check(unsafe { libc::poll(wait.as_mut_ptr(), wait.len() as libc::nfds_t, -1) })?;
+    Ok(())
+}
+
+/// The agent is not reaped yet, so the number is still its own.
+fn send(agent: u32, signal: u32) -> io::Result<()> {
+    // SAFETY: kill takes any numbers.
+    check(unsafe { libc::kill(agent as libc::pid_t, signal as libc::c_int) })?;
+    Ok(())
+}
+
+fn detach(path: &[u8]) -> io::Result<()> {
+    let path = CString::new(path)?;
+    // SAFETY: a NUL-terminated string that outlives the call.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) })?;
+    Ok(())
+}

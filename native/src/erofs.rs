@@ -1,0 +1,457 @@
+//! A reader of EROFS images without compression, over bytes that are not trusted: whatever is out of bounds is EUCLEAN.
+//!
+//! Layouts read: flat, flat with its tail in the inode, chunks (with device numbers or without). Directories are blocks of sorted
+//! entries, sorted among each other (`Documentation/filesystems/erofs.rst`).
+#![forbid(unsafe_code)]
+
+use std::cmp::Ordering;
+
+use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
+
+/// An errno.
+pub type Errno = i32;
+type Outcome<T> = Result<T, Errno>;
+
+const SUPERBLOCK: u64 = 1024;
+const MAGIC: u32 = 0xe0f5_e1e2;
+const BLOCK_BITS: u8 = 12;
+const BLOCK: u64 = 1 << BLOCK_BITS;
+/// ZERO_PADDING (how LZ4 blocks are padded: of no meaning without compression), CHUNKED_FILE, DEVICE_TABLE.
+const INCOMPAT_KNOWN: u32 = 0x1 | 0x4 | 0x8;
+const DIRENT: u64 = 12;
+const NAME_MAX: usize = 255;
+/// A symlink's target is at most PATH_MAX.
+const LINK_MAX: u64 = 4096;
+/// Device numbers and chunk formats.
+const CHUNK_BITS_MASK: u32 = 0x1f;
+const CHUNK_INDEXES: u32 = 0x20;
+const HOLE: u32 = u32::MAX;
+
+pub const S_IFMT: u32 = 0o170_000;
+pub const S_IFDIR: u32 = 0o040_000;
+pub const S_IFREG: u32 = 0o100_000;
+pub const S_IFLNK: u32 = 0o120_000;
+
+fn sound<T>(value: Option<T>) -> Outcome<T> {
+    value.ok_or(libc::EUCLEAN)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    Plain,
+    Inline,
+    Chunks,
+}
+
+/// An inode, decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Inode {
+    pub nid: u64,
+    pub mode: u32,
+    pub links: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub seconds: i64,
+    pub nanoseconds: u32,
+    layout: Layout,
+    /// Start block, device number or chunk format.
+    word: u32,
+    /// Where its extended attributes start in the image, and their length.
+    xattrs: u64,
+    xattrs_length: u64,
+}
+
+impl Inode {
+    pub fn kind(&self) -> u32 {
+        self.mode & S_IFMT
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.kind() == S_IFDIR
+    }
+
+    /// The device number of a device node, as stored.
+    pub fn rdev(&self) -> u32 {
+        match self.kind() {
+            0o020_000 | 0o060_000 => self.word,
+            _ => 0,
+        }
+    }
+
+    /// After inode and attributes: inline tail or chunk indexes.
+    fn tail(&self) -> u64 {
+        self.xattrs + self.xattrs_length
+    }
+}
+
+/// Where bytes of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    Image(&'a [u8]),
+    /// `at` bytes into device slot `slot` (1 …).
+    Device {
+        slot: u16,
+        at: u64,
+        length: u64,
+    },
+    Zeros(u64),
+}
+
+impl Place<'_> {
+    pub fn length(&self) -> u64 {
+        match self {
+            Place::Image(bytes) => bytes.len() as u64,
+            Place::Device { length, .. } | Place::Zeros(length) => *length,
+        }
+    }
+}
+
+pub struct DirEntry<'a> {
+    pub name: &'a [u8],
+    pub nid: u64,
+    /// S_IFMT bits, from the entry.
+    pub mode: u32,
+    /// Offset to go on from after this entry.
+    pub next: u64,
+}
+
+pub struct Erofs<B> {
+    bytes: B,
+    pub root: u64,
+    pub blocks: u64,
+    pub inodes: u64,
+    /// Slots of the device table.
+    pub devices: u16,
+    meta: u64,
+    xattrs: u64,
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl<B: AsRef<[u8]>> Erofs<B> {
+    /// Checks superblock and root directory; the error is a sentence.
+    pub fn open(bytes: B) -> Result<Self, String> {
+        let image = bytes.as_ref();
+        let superblock = slice(image, SUPERBLOCK, 128).ok_or("image: no room for a superblock")?;
+        let word = |at| u32_at(superblock, at).unwrap_or(0);
+        if word(0) != MAGIC {
+            return Err("image: not EROFS".into());
+        }
+        if u8_at(superblock, 12) != Some(BLOCK_BITS) {
+            return Err("image: blocks are not of 4096 bytes".into());
+        }
+        let unknown = word(80) & !INCOMPAT_KNOWN;
+        if unknown != 0 || u8_at(superblock, 90) != Some(0) {
+            return Err(format!("image: features 0x{unknown:x} are not supported"));
+        }
+        let erofs = Self {
+            root: u64::from(u16_at(superblock, 14).unwrap_or(0)),
+            inodes: u64_at(superblock, 16).unwrap_or(0),
+            seconds: u64_at(superblock, 24).unwrap_or(0) as i64,
+            nanoseconds: word(32),
+            blocks: u64::from(word(36)),
+            meta: u64::from(word(40)) * BLOCK,
+            xattrs: u64::from(word(44)) * BLOCK,
+            devices: if word(80) & 0x8 == 0 { 0 } else { u16_at(superblock, 86).unwrap_or(0) },
+            bytes,
+        };
+        match erofs.inode(erofs.root) {
+            Ok(root) if root.is_directory() => Ok(erofs),
+            _ => Err("image: the root is not a directory".into()),
+        }
+    }
+
+    fn image(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
+    pub fn inode(&self, nid: u64) -> Outcome<Inode> {
+        let at = sound(nid.checked_mul(32).and_then(|offset| offset.checked_add(self.meta)))?;
+        let image = self.image();
+        let format = sound(u16_at(image, at))?;
+        let layout = match format >> 1 {
+            0 => Layout::Plain,
+            2 => Layout::Inline,
+            4 => Layout::Chunks,
+            _ => return Err(libc::EUCLEAN),
+        };
+        let extended = format & 1 == 1;
+        let header = if extended { 64 } else { 32 };
+        let raw = sound(slice(image, at, header))?;
+        let (half, word, long) =
+            (|at| u16_at(raw, at).unwrap_or(0), |at| u32_at(raw, at).unwrap_or(0), |at| u64_at(raw, at).unwrap_or(0));
+        let xattrs_length = match half(2) {
+            0 => 0,
+            count => 12 + 4 * (u64::from(count) - 1),
+        };
+        let common = Inode {
+            nid,
+            mode: u32::from(half(4)),
+            links: u32::from(half(6)),
+            uid: u32::from(half(24)),
+            gid: u32::from(half(26)),
+            size: u64::from(word(8)),
+            seconds: self.seconds,
+            nanoseconds: self.nanoseconds,
+            layout,
+            word: word(16),
+            xattrs: at + header,
+            xattrs_length,
+        };
+        let inode = if extended {
+            Inode {
+                links: word(44),
+                uid: word(24),
+                gid: word(28),
+                size: long(8),
+                seconds: long(32) as i64,
+                nanoseconds: word(40),
+                ..common
+            }
+        } else {
+            common
+        };
+        // the kernel's own bounds: loff_t, and nanoseconds below a second
+        if inode.size > i64::MAX as u64 || inode.nanoseconds >= 1_000_000_000 {
+            return Err(libc::EUCLEAN);
+        }
+        Ok(inode)
+    }
+
+    /// Bytes `from` … `to` of a file laid out flat, cut at the end of the block that `from` is in where a tail may follow.
+    fn flat(&self, inode: &Inode, from: u64, to: u64) -> Outcome<&[u8]> {
+        let last = (inode.size.max(1) - 1) / BLOCK;
+        let (at, to) = if inode.layout == Layout::Inline && from / BLOCK == last {
+            (sound(inode.tail().checked_add(from % BLOCK))?, to)
+        } else {
+            let start = u64::from(inode.word) * BLOCK;
+            let to = if inode.layout == Layout::Inline { to.min(last * BLOCK) } else { to };
+            (sound(start.checked_add(from))?, to)
+        };
+        sound(slice(self.image(), at, sound(to.checked_sub(from))?))
+    }
+
+    /// The place of the first bytes of `from` … `to`, which must lie within the file; at least one byte.
+    pub fn place(&self, inode: &Inode, from: u64, to: u64) -> Outcome<Place<'_>> {
+        if inode.layout != Layout::Chunks {
+            return self.flat(inode, from, to).map(Place::Image);
+        }
+        let format = inode.word;
+        if format & !(CHUNK_BITS_MASK | CHUNK_INDEXES) != 0 {
+            return Err(libc::EUCLEAN);
+        }
+        let bits = u32::from(BLOCK_BITS) + (format & CHUNK_BITS_MASK);
+        let number = from >> bits;
+        let within = from - (number << bits);
+        let length = (to - from).min((1 << bits) - within);
+        let unit = if format & CHUNK_INDEXES == 0 { 4 } else { 8 };
+        let index = sound(number.checked_mul(unit).and_then(|offset| offset.checked_add(inode.tail().next_multiple_of(unit))))?;
+        let (slot, block) = if unit == 4 {
+            (0, sound(u32_at(self.image(), index))?)
+        } else {
+            (sound(u16_at(self.image(), index + 2))?, sound(u32_at(self.image(), index + 4))?)
+        };
+        if block == HOLE {
+            return Ok(Place::Zeros(length));
+        }
+        let at = sound((u64::from(block) * BLOCK).checked_add(within))?;
+        match slot {
+            0 => sound(slice(self.image(), at, length)).map(Place::Image),
+            slot if slot <= self.devices => Ok(Place::Device { slot, at, length }),
+            _ => Err(libc::EUCLEAN),
+        }
+    }
+
+    /// A symlink's target.
+    pub fn link(&self, inode: &Inode) -> Outcome<&[u8]> {
+        if inode.kind() != S_IFLNK {
+            return Err(libc::EINVAL);
+        }
+        if inode.size == 0 || inode.size > LINK_MAX || inode.layout == Layout::Chunks {
+            return Err(libc::EUCLEAN);
+        }
+        self.flat(inode, 0, inode.size)
+    }
+
+    fn block(&self, directory: &Inode, number: u64) -> Outcome<Block<'_>> {
+        if directory.layout == Layout::Chunks {
+            return Err(libc::EUCLEAN);
+        }
+        let from = number * BLOCK;
+        Block::new(self.flat(directory, from, directory.size.min(from + BLOCK))?)
+    }
+
+    /// The nid that a directory has under a name.
+    pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Outcome<Option<u64>> {
+        if !directory.is_directory() {
+            return Err(libc::ENOTDIR);
+        }
+        // the last block whose first name is not above ours
+        let (mut low, mut high) = (0, directory.size.div_ceil(BLOCK));
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match self.block(directory, middle)?.name(0)?.cmp(name) {
+                Ordering::Greater => high = middle,
+                _ => low = middle,
+            }
+        }
+        if high == 0 {
+            return Ok(None);
+        }
+        let block = self.block(directory, low)?;
+        let (mut low, mut high) = (0, block.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match block.name(middle)?.cmp(name) {
+                Ordering::Equal => return block.nid(middle).map(Some),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `each` for the entries from offset `from` on until it returns false.
+    pub fn entries<'s>(
+        &'s self,
+        directory: &Inode,
+        from: u64,
+        mut each: impl FnMut(DirEntry<'s>) -> Outcome<bool>,
+    ) -> Outcome<()> {
+        if !directory.is_directory() {
+            return Err(libc::ENOTDIR);
+        }
+        let blocks = directory.size.div_ceil(BLOCK);
+        let mut index = from % BLOCK / DIRENT;
+        for number in from / BLOCK..blocks {
+            let block = self.block(directory, number)?;
+            for index in index..block.count {
+                let entry = DirEntry {
+                    name: block.name(index)?,
+                    nid: block.nid(index)?,
+                    mode: block.mode(index)?,
+                    next: number * BLOCK + (index + 1) * DIRENT,
+                };
+                if !each(entry)? {
+                    return Ok(());
+                }
+            }
+            index = 0;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with prefix, rest of the name and value of every extended attribute until it returns false.
+    fn each_xattr<'s>(&'s self, inode: &Inode, mut each: impl FnMut(&'static str, &'s [u8], &'s [u8]) -> bool) -> Outcome<()> {
+        if inode.xattrs_length == 0 {
+            return Ok(());
+        }
+        let body = sound(slice(self.image(), inode.xattrs, inode.xattrs_length))?;
+        let shared = u64::from(sound(u8_at(body, 4))?);
+        for number in 0..shared {
+            let id = sound(u32_at(body, 12 + 4 * number))?;
+            let at = self.xattrs + 4 * u64::from(id);
+            let (prefix, name, value, _) = xattr(self.image(), at)?;
+            if !prefix.is_empty() && !each(prefix, name, value) {
+                return Ok(());
+            }
+        }
+        let mut at = 12 + 4 * shared;
+        while at < body.len() as u64 {
+            let (prefix, name, value, next) = xattr(body, at)?;
+            if !prefix.is_empty() && !each(prefix, name, value) {
+                return Ok(());
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    pub fn xattr(&self, inode: &Inode, wanted: &[u8]) -> Outcome<Option<&[u8]>> {
+        let mut found = None;
+        self.each_xattr(inode, |prefix, name, value| {
+            if wanted.strip_prefix(prefix.as_bytes()) == Some(name) {
+                found = Some(value);
+            }
+            found.is_none()
+        })?;
+        Ok(found)
+    }
+
+    /// The names, each with a NUL after it.
+    pub fn xattr_names(&self, inode: &Inode, into: &mut Vec<u8>) -> Outcome<()> {
+        self.each_xattr(inode, |prefix, name, _| {
+            into.extend(prefix.as_bytes());
+            into.extend(name);
+            into.push(0);
+            true
+        })
+    }
+}
+
+/// Prefix ("" when it is none of ours), rest of the name, value, and where the next attribute starts.
+fn xattr(bytes: &[u8], at: u64) -> Outcome<(&'static str, &[u8], &[u8], u64)> {
+    let name_length = u64::from(sound(u8_at(bytes, at))?);
+    let prefix = match sound(u8_at(bytes, at + 1))? {
+        1 => "user.",
+        2 => "system.posix_acl_access",
+        3 => "system.posix_acl_default",
+        4 => "trusted.",
+        6 => "security.",
+        _ => "",
+    };
+    let value_length = u64::from(sound(u16_at(bytes, at + 2))?);
+    let name = sound(slice(bytes, at + 4, name_length))?;
+    let value = sound(slice(bytes, at + 4 + name_length, value_length))?;
+    Ok((prefix, name, value, (at + 4 + name_length + value_length).next_multiple_of(4)))
+}
+
+/// A directory's block: entries, then their names.
+struct Block<'a> {
+    bytes: &'a [u8],
+    count: u64,
+}
+
+impl<'a> Block<'a> {
+    fn new(bytes: &'a [u8]) -> Outcome<Self> {
+        let names = u64::from(sound(u16_at(bytes, 8))?);
+        if names < DIRENT || names % DIRENT != 0 || names > bytes.len() as u64 {
+            return Err(libc::EUCLEAN);
+        }
+        Ok(Self { bytes, count: names / DIRENT })
+    }
+
+    fn name(&self, index: u64) -> Outcome<&'a [u8]> {
+        let start = sound(u16_at(self.bytes, index * DIRENT + 8))? as usize;
+        let name = if index + 1 < self.count {
+            let end = sound(u16_at(self.bytes, (index + 1) * DIRENT + 8))? as usize;
+            sound(self.bytes.get(start..end))?
+        } else {
+            // the last name ends with the block or at its padding
+            let rest = sound(self.bytes.get(start..))?;
+            rest.split(|&byte| byte == 0).next().unwrap_or(rest)
+        };
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Err(libc::EUCLEAN);
+        }
+        Ok(name)
+    }
+
+    fn nid(&self, index: u64) -> Outcome<u64> {
+        sound(u64_at(self.bytes, index * DIRENT))
+    }
+
+    fn mode(&self, index: u64) -> Outcome<u32> {
+        Ok(match sound(u8_at(self.bytes, index * DIRENT + 10))? {
+            1 => S_IFREG,
+            2 => S_IFDIR,
+            3 => 0o020_000,
+            4 => 0o060_000,
+            5 => 0o010_000,
+            6 => 0o140_000,
+            7 => S_IFLNK,
+            _ => 0,
+        })
+    }
+}

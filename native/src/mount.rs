@@ -1,0 +1,107 @@
+//! Mounts: making, ending and examining them.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::sys;
+use crate::wire::MAX_READ;
+
+/// How long a mount may take to show that it is alive.
+const STAT_TIMEOUT: Duration = Duration::from_secs(1);
+const KIND: &str = "fuse.lazylayer";
+
+pub fn open() -> io::Result<OwnedFd> {
+    let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse")?;
+    Ok(device.into())
+}
+
+pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u64) -> io::Result<()> {
+    let (uid, gid) = sys::identity();
+    let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
+    if allow_other {
+        options.push_str(",allow_other");
+    }
+    sys::mount(fsname, dir, KIND, libc::MS_NODEV, &options)?;
+    // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
+    set_read_ahead(dir, read_ahead / 1024);
+    Ok(())
+}
+
+pub fn unmount(dir: &str, lazy: bool) -> io::Result<()> {
+    sys::unmount(dir, libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 })
+}
+
+/// Whether stat says ENOTCONN; a mount that does not answer in time is not dead, but hung.
+pub fn is_dead(dir: String) -> bool {
+    let (send, receive) = mpsc::channel();
+    // its own thread, because nothing else ends a stat of a hung server; it goes when the server answers or dies
+    let spawned = thread::Builder::new().name("stat".into()).stack_size(64 << 10).spawn(move || {
+        sys::block_signals();
+        let dead = matches!(fs::metadata(dir), Err(error) if error.raw_os_error() == Some(libc::ENOTCONN));
+        let _ = send.send(dead); // nobody listens any more after the timeout
+    });
+    spawned.is_ok() && receive.recv_timeout(STAT_TIMEOUT).unwrap_or(false)
+}
+
+/// Finds the device number by the mount table, without touching the mount.
+pub fn set_read_ahead(dir: &str, kib: u64) -> bool {
+    let Some(dir) = resolved(dir) else { return false };
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
+    // 36 35 98:0 /mnt1 /mnt2 rw,noatime …: the last mount on a directory is the one that is seen
+    let device = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?;
+        (unescape(fields.nth(1)?) == dir).then_some(device)
+    });
+    device.is_some_and(|device| fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), kib.to_string()).is_ok())
+}
+
+/// The real path of a mount point: its parent's real path and its own name, so that the mount itself is not looked into.
+fn resolved(dir: &str) -> Option<String> {
+    let path = Path::new(dir);
+    let Some(name) = path.file_name() else { return Some("/".into()) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(parent.canonicalize().ok()?.join(name).to_str()?.to_owned())
+}
+
+/// Octal escapes of space, tab, newline and backslash.
+fn unescape(field: &str) -> String {
+    let mut out = String::new();
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &after[3..];
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// flock(2) without waiting.
+pub fn try_lock(fd: i32, exclusive: bool) -> io::Result<bool> {
+    let kind = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+    match sys::lock(fd, kind | libc::LOCK_NB) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A copy of the caller's descriptor as a file.
+pub fn file(fd: i32) -> io::Result<File> {
+    sys::duplicate(fd).map(File::from)
+}

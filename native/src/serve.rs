@@ -1,0 +1,403 @@
+//! What each request is answered.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::control::{CONTROL_BIT, Contents, Found};
+use crate::erofs::{Errno, S_IFDIR};
+use crate::inode::{Tree, split};
+use crate::parked::{Key, Request as Parked, What};
+use crate::reply::Reply;
+use crate::session::{Core, Scratch};
+use crate::wire::{self, Entry, FOR_EVER, Listing, MAX_READ, NOT_AT_ALL, ROOT_ID, Request, op};
+
+const NAME_MAX: usize = 255;
+/// The longest list of extended attributes' names, as the VFS has it (XATTR_LIST_MAX).
+const LIST_MAX: usize = 65536;
+
+/// Whose node it is.
+enum Node {
+    Control,
+    Tree(Arc<Tree>, u64),
+}
+
+/// What a look into a control directory says.
+enum Look {
+    Entry(Entry),
+    Ask,
+}
+
+impl Core {
+    fn node(&self, id: u64) -> Result<Node, Errno> {
+        if id & CONTROL_BIT != 0 {
+            return Ok(Node::Control);
+        }
+        if id == ROOT_ID {
+            return match self.root {
+                None => Ok(Node::Control),
+                Some(slot) => {
+                    let tree = self.tree(slot).ok_or(libc::ESTALE)?;
+                    let root = tree.image.root;
+                    Ok(Node::Tree(tree, root))
+                }
+            };
+        }
+        let (slot, nid) = split(id);
+        Ok(Node::Tree(self.tree(slot).ok_or(libc::ESTALE)?, nid))
+    }
+
+    pub fn serve(&self, request: &Request, reply: Reply, scratch: &mut Scratch) {
+        let errno = match request.opcode {
+            op::LOOKUP => return self.lookup(request, reply),
+            op::READ => return self.read_request(request, reply, scratch),
+            op::FORGET | op::BATCH_FORGET | op::DESTROY => return reply.none(),
+            op::INTERRUPT => {
+                // one that is not parked is being answered
+                if let Some(unique) = request.interrupted() {
+                    self.parked.interrupt(unique);
+                }
+                return reply.none();
+            }
+            op::INIT => match wire::init(request.body) {
+                Some(out) => return reply.bytes(&out),
+                None => libc::EPROTO,
+            },
+            op::GETATTR => match self.getattr(request.node) {
+                Ok(out) => return reply.bytes(&out),
+                Err(errno) => errno,
+            },
+            op::READDIR | op::READDIRPLUS => match self.list(request, scratch) {
+                Ok(length) => return reply.bytes(&scratch.answer[..length]),
+                Err(errno) => errno,
+            },
+            op::READLINK => match self.node(request.node) {
+                Ok(Node::Tree(tree, nid)) => match tree.image.inode(nid).and_then(|inode| tree.image.link(&inode)) {
+                    Ok(target) => return reply.bytes(target),
+                    Err(errno) => errno,
+                },
+                Ok(Node::Control) => libc::EINVAL,
+                Err(errno) => errno,
+            },
+            op::GETXATTR => return self.xattr(request, reply),
+            op::LISTXATTR => return self.xattr_names(request, reply),
+            op::STATFS => return reply.bytes(&self.statfs(request.node)),
+            op::OPENDIR => return self.opendir(request.node, reply),
+            op::RELEASEDIR => return reply.bytes(&[]),
+            op::CREATE | op::MKNOD => self.absent(request, "create", 16),
+            op::RMDIR => self.absent(request, "rmdir", 0),
+            op::SETATTR
+            | op::SYMLINK
+            | op::MKDIR
+            | op::UNLINK
+            | op::RENAME
+            | op::RENAME2
+            | op::LINK
+            | op::WRITE
+            | op::SETXATTR
+            | op::REMOVEXATTR
+            | op::FALLOCATE
+            | op::COPY_FILE_RANGE
+            | op::TMPFILE => libc::EROFS,
+            // OPEN, ACCESS, FLUSH, LSEEK, STATX …: the kernel then does it itself and does not ask again
+            _ => libc::ENOSYS,
+        };
+        reply.error(errno);
+    }
+
+    fn getattr(&self, node: u64) -> Result<[u8; 104], Errno> {
+        match self.node(node)? {
+            Node::Control => Ok(self.control.attributes(node).ok_or(libc::ESTALE)?.answer(NOT_AT_ALL)),
+            Node::Tree(tree, nid) => Ok(Tree::attributes(&tree.image.inode(nid)?).answer(FOR_EVER)),
+        }
+    }
+
+    /// A tree's directories may be cached. Where there is nothing else, ENOSYS says so once and for all; beside a control tree the
+    /// kernel has to be told each time, because without OPENDIR it would cache the control tree's too.
+    fn opendir(&self, node: u64, reply: Reply) {
+        if self.root.is_some() {
+            return reply.error(libc::ENOSYS);
+        }
+        match self.node(node) {
+            Ok(Node::Control) => reply.bytes(&wire::opened(0)),
+            Ok(Node::Tree(..)) => reply.bytes(&wire::opened(wire::OPEN_KEEP_CACHE | wire::OPEN_CACHE_DIR)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn lookup(&self, request: &Request, reply: Reply) {
+        self.connection.counters.lookups.fetch_add(1, Relaxed);
+        let Some(name) = request.name(0) else { return reply.error(libc::EINVAL) };
+        if name.len() > NAME_MAX {
+            return reply.error(libc::ENAMETOOLONG);
+        }
+        match self.node(request.node) {
+            Err(errno) => reply.error(errno),
+            Ok(Node::Tree(tree, nid)) => match tree.lookup(nid, name) {
+                Ok(Some(entry)) => reply.bytes(&entry.answer()),
+                Ok(None) => reply.bytes(&Entry::never()),
+                Err(errno) => reply.error(errno),
+            },
+            Ok(Node::Control) => match self.look(request.node, name) {
+                Ok(Look::Entry(entry)) => reply.bytes(&entry.answer()),
+                Err(errno) => reply.error(errno),
+                // a name that JavaScript cannot be given is none of its own
+                Ok(Look::Ask) => match std::str::from_utf8(name) {
+                    Ok(name) => self.ask(request.node, name, reply),
+                    Err(_) => reply.error(libc::ENOENT),
+                },
+            },
+        }
+    }
+
+    fn look(&self, parent: u64, name: &[u8]) -> Result<Look, Errno> {
+        match self.control.lookup(parent, name) {
+            Found::Node(node, attributes) => {
+                Ok(Look::Entry(Entry { node, entry_ttl: NOT_AT_ALL, attr_ttl: NOT_AT_ALL, attributes }))
+            }
+            Found::Tree(slot) => self.tree(slot).ok_or(libc::ENOENT)?.root().map(Look::Entry),
+            Found::Ask => Ok(Look::Ask),
+            Found::Nothing => Err(libc::ENOENT),
+            Found::NotDirectory => Err(libc::ENOTDIR),
+        }
+    }
+
+    fn ask(&self, parent: u64, name: &str, reply: Reply) {
+        let ticket = self.parked.park_lookup(reply, parent, name, self.timeouts.lookup);
+        if let Some(ticket) = ticket
+            && !self.upcalls.lookup(ticket, parent, name)
+        {
+            self.parked.settle(Key::Lookup(ticket), libc::ENOENT);
+        }
+    }
+
+    /// CREATE and RMDIR in the control tree are how engines tell of use; what they name is never there.
+    fn absent(&self, request: &Request, what: &'static str, skip: usize) -> Errno {
+        match self.node(request.node) {
+            Err(errno) => errno,
+            Ok(Node::Tree(..)) => libc::EROFS,
+            Ok(Node::Control) => match request.name(skip) {
+                None => libc::EINVAL,
+                Some(name) if name.len() > NAME_MAX => libc::ENAMETOOLONG,
+                Some(name) => {
+                    if let Ok(name) = std::str::from_utf8(name) {
+                        self.upcalls.hint(what, request.node, name);
+                    }
+                    libc::ENOENT
+                }
+            },
+        }
+    }
+
+    fn list(&self, request: &Request, scratch: &mut Scratch) -> Result<usize, Errno> {
+        let (from, size) = request.window().ok_or(libc::EINVAL)?;
+        let room = (size as usize).min(MAX_READ);
+        let mut listing = Listing::new(&mut scratch.answer[..room], request.opcode == op::READDIRPLUS);
+        match self.node(request.node)? {
+            Node::Tree(tree, nid) => tree.list(nid, from, &mut listing)?,
+            Node::Control => self.list_control(request.node, from, &mut listing)?,
+        }
+        Ok(listing.length())
+    }
+
+    fn list_control(&self, node: u64, from: u64, listing: &mut Listing) -> Result<(), Errno> {
+        let parent = self.control.parent(node)?;
+        if from < 1 && !listing.add(b".", node, S_IFDIR, 1, None) {
+            return Ok(());
+        }
+        if from < 2 && !listing.add(b"..", parent, S_IFDIR, 2, None) {
+            return Ok(());
+        }
+        let mut from = from;
+        while let Some(line) = self.control.line(node, from) {
+            let entry = match line.node {
+                Some((node, attributes)) => Some(Entry { node, entry_ttl: NOT_AT_ALL, attr_ttl: NOT_AT_ALL, attributes }),
+                None => self.tree(line.slot).and_then(|tree| tree.root().ok()),
+            };
+            from = line.next;
+            // a name whose tree is gone is none
+            let Some(entry) = entry else { continue };
+            if !listing.add(&line.name, entry.attributes.ino, entry.attributes.mode, from, Some(&entry)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn xattr(&self, request: &Request, reply: Reply) {
+        // u32 size, u32 padding, name
+        let (Some(size), Some(name)) = (request.size(), request.name(8)) else { return reply.error(libc::EINVAL) };
+        match self.node(request.node) {
+            Err(errno) => reply.error(errno),
+            Ok(Node::Control) => reply.error(libc::ENODATA),
+            Ok(Node::Tree(tree, nid)) => match tree.image.inode(nid).and_then(|inode| tree.image.xattr(&inode, name)) {
+                Err(errno) => reply.error(errno),
+                Ok(None) => reply.error(libc::ENODATA),
+                Ok(Some(value)) => sized(reply, size, value),
+            },
+        }
+    }
+
+    fn xattr_names(&self, request: &Request, reply: Reply) {
+        let Some(size) = request.size() else { return reply.error(libc::EINVAL) };
+        let mut names = Vec::new();
+        match self.node(request.node) {
+            Err(errno) => reply.error(errno),
+            Ok(Node::Control) => sized(reply, size, &names),
+            Ok(Node::Tree(tree, nid)) => {
+                match tree.image.inode(nid).and_then(|inode| tree.image.xattr_names(&inode, &mut names)) {
+                    Err(errno) => reply.error(errno),
+                    Ok(()) if names.len() > LIST_MAX => reply.error(libc::E2BIG),
+                    Ok(()) => sized(reply, size, &names),
+                }
+            }
+        }
+    }
+
+    fn statfs(&self, node: u64) -> [u8; 80] {
+        match self.node(node) {
+            Ok(Node::Tree(tree, _)) => wire::statfs(tree.blocks(), tree.image.inodes),
+            _ => wire::statfs(0, 0),
+        }
+    }
+
+    fn read_request(&self, request: &Request, reply: Reply, scratch: &mut Scratch) {
+        self.connection.counters.reads.fetch_add(1, Relaxed);
+        match request.window() {
+            Some((offset, size)) => self.read(request.node, offset, size.min(MAX_READ as u32), reply, scratch, false),
+            None => reply.error(libc::EINVAL),
+        }
+    }
+
+    /// Does again what had to wait.
+    pub fn resume(&self, request: Parked, scratch: &mut Scratch) {
+        match request.what {
+            What::Read { node, offset, size } => self.read(node, offset, size, request.reply, scratch, true),
+            What::Lookup { parent, name } => match self.look(parent, name.as_bytes()) {
+                Ok(Look::Entry(entry)) => request.reply.bytes(&entry.answer()),
+                Ok(Look::Ask) => request.reply.error(libc::ENOENT),
+                Err(errno) => request.reply.error(errno),
+            },
+        }
+    }
+
+    /// Answers a read, or parks it. One that is `resumed` and still lacks something was promised what is not there: EIO.
+    fn read(&self, node: u64, offset: u64, size: u32, reply: Reply, scratch: &mut Scratch, resumed: bool) {
+        scratch.keys.clear();
+        let outcome = match self.node(node) {
+            Ok(Node::Control) => self.read_control(node, offset, size, scratch),
+            Ok(Node::Tree(tree, nid)) => read_tree(&tree, nid, offset, size, scratch),
+            Err(errno) => Err(errno),
+        };
+        match outcome {
+            Err(errno) => reply.error(errno),
+            Ok(Got::Scratch(length)) => reply.bytes(&scratch.answer[..length]),
+            Ok(Got::Bytes(bytes, from, to)) => reply.bytes(&bytes[from..to]),
+            Ok(Got::Missing) if resumed => reply.error(libc::EIO),
+            Ok(Got::Missing) => {
+                self.connection.counters.missed.fetch_add(1, Relaxed);
+                self.wait(Parked { reply, what: What::Read { node, offset, size } }, &mut scratch.keys);
+            }
+        }
+    }
+
+    fn read_control(&self, node: u64, offset: u64, size: u32, scratch: &mut Scratch) -> Result<Got, Errno> {
+        let end = |length: u64| offset.saturating_add(u64::from(size)).min(length);
+        match self.control.contents(node)? {
+            Contents::Bytes(bytes) => {
+                let to = end(bytes.len() as u64) as usize;
+                let from = (offset as usize).min(to);
+                Ok(Got::Bytes(bytes, from, to))
+            }
+            Contents::Device { number, .. } => {
+                let device = self.device(number).ok_or(libc::EIO)?;
+                let to = end(device.size);
+                let from = offset.min(to);
+                device.missing(from, to, |chunk| scratch.keys.push(Key::Chunk { device: number, chunk }));
+                if !scratch.keys.is_empty() {
+                    return Ok(Got::Missing);
+                }
+                let length = (to - from) as usize;
+                device.read(from, &mut scratch.answer[..length])?;
+                Ok(Got::Scratch(length))
+            }
+            Contents::Late { file: None, .. } => {
+                scratch.keys.push(Key::Late(node));
+                Ok(Got::Missing)
+            }
+            Contents::Late { size: whole, file: Some(file) } => {
+                let to = end(whole);
+                let from = offset.min(to);
+                let length = (to - from) as usize;
+                // shorter than it was said to be is wrong, not short
+                file.read_exact_at(&mut scratch.answer[..length], from).map_err(|_| libc::EIO)?;
+                Ok(Got::Scratch(length))
+            }
+        }
+    }
+
+    /// Whether what a key stands for is still to come.
+    fn missing(&self, key: &Key) -> bool {
+        match *key {
+            Key::Chunk { device, chunk } => self.device(device).is_none_or(|device| !device.verified(chunk)),
+            Key::Late(node) => matches!(self.control.contents(node), Ok(Contents::Late { file: None, .. })),
+            Key::Lookup(_) => true,
+        }
+    }
+
+    fn wait(&self, request: Parked, keys: &mut Vec<Key>) {
+        keys.sort_unstable();
+        keys.dedup();
+        let timeout = match keys.first() {
+            Some(Key::Late(_)) => self.timeouts.late,
+            _ => self.timeouts.miss,
+        };
+        let fresh = self.parked.park(request, keys.clone(), timeout, |key| self.missing(key));
+        let mut chunks: HashMap<u32, Vec<u32>> = HashMap::new();
+        for key in fresh {
+            match key {
+                Key::Chunk { device, chunk } => chunks.entry(device).or_default().push(chunk),
+                Key::Late(node) if !self.upcalls.late(node) => self.parked.settle(key, libc::EIO),
+                _ => {}
+            }
+        }
+        for (device, chunks) in chunks {
+            if !self.upcalls.miss(device, chunks.clone()) {
+                for chunk in chunks {
+                    self.parked.settle(Key::Chunk { device, chunk }, libc::EIO);
+                }
+            }
+        }
+    }
+}
+
+/// What a read came to.
+enum Got {
+    /// So many bytes are in the scratch buffer.
+    Scratch(usize),
+    Bytes(Arc<[u8]>, usize, usize),
+    /// What is missing is in the scratch keys.
+    Missing,
+}
+
+fn read_tree(tree: &Tree, nid: u64, offset: u64, size: u32, scratch: &mut Scratch) -> Result<Got, Errno> {
+    let (inode, from, to) = tree.readable(nid, offset, size)?;
+    tree.missing(&inode, from, to, &mut scratch.keys)?;
+    if !scratch.keys.is_empty() {
+        return Ok(Got::Missing);
+    }
+    let length = (to - from) as usize;
+    tree.read(&inode, from, &mut scratch.answer[..length])?;
+    Ok(Got::Scratch(length))
+}
+
+/// Answers with a value, or with its size when that is what was asked for.
+fn sized(reply: Reply, size: u32, value: &[u8]) {
+    match size as usize {
+        0 => reply.bytes(&wire::xattr_size(value.len())),
+        room if room < value.len() => reply.error(libc::ERANGE),
+        _ => reply.bytes(value),
+    }
+}
