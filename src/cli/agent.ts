@@ -1,0 +1,112 @@
+// The wiring: everything a command needs to open images, made once from its flags.
+import { readFileSync } from 'node:fs'
+import { CodecPool } from '../codec/pool.ts'
+import { Failure } from '../errors.ts'
+import { Budget } from '../fetch/budget.ts'
+import { IndexBuilder } from '../format/parser.ts'
+import { hostPlatform, parsePlatform } from '../image/manifest.ts'
+import { Images } from '../mount/image.ts'
+import { Layers } from '../mount/layer.ts'
+import { loadNative, type NativeModule } from '../mount/native.ts'
+import { Registries } from '../registry/registries.ts'
+import { Store } from '../store/store.ts'
+import type { Invocation } from './flags.ts'
+import { defaultPlaces } from './places.ts'
+
+export type Values = Invocation['values']
+
+export interface Agent {
+  native: NativeModule
+  registries: Registries
+  store: Store
+  codecs: CodecPool
+  builder: IndexBuilder
+  images: Images
+  layers: Layers
+  /** Stops fetching and frees everything; mounts must be gone. */
+  close(): Promise<void>
+}
+
+export const log = (message: string): void => {
+  process.stderr.write(`lazylayer: ${message}\n`)
+}
+
+export function text(values: Values, name: string): string | undefined {
+  const value = values[name]
+  return typeof value === 'string' ? value : undefined
+}
+
+/** @throws Failure usage */
+export function openRegistries(values: Values): Registries {
+  const creds = text(values, 'creds')
+  const colon = creds?.indexOf(':') ?? 0
+  if (creds !== undefined && colon < 1) throw Failure.usage('--creds is not USER:PASSWORD')
+  const authfile = text(values, 'authfile')
+  const certDir = text(values, 'cert-dir')
+  const verify = text(values, 'tls-verify')
+  if (verify !== undefined && verify !== 'true' && verify !== 'false') {
+    throw Failure.usage(`--tls-verify is ${JSON.stringify(verify)}, neither true nor false`)
+  }
+  return new Registries({
+    ...(creds === undefined ? {} : { creds: { username: creds.slice(0, colon), password: creds.slice(colon + 1) } }),
+    ...(authfile === undefined ? {} : { authfile }),
+    ...(certDir === undefined ? {} : { certDir }),
+    ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
+  })
+}
+
+export function platformOf(values: Values) {
+  const platform = text(values, 'platform')
+  return platform === undefined ? hostPlatform() : parsePlatform(platform)
+}
+
+export function places() {
+  return defaultPlaces(process.env, process.getuid?.() ?? 0)
+}
+
+/** The addon, or what to do without it. @throws Failure system */
+export function openNative(): NativeModule {
+  try {
+    return loadNative()
+  } catch (cause) {
+    throw Failure.system('the native part cannot be loaded', {
+      cause,
+      fix: 'In a checkout, build it with npm run build (it needs Rust).',
+    })
+  }
+}
+
+export async function openAgent(values: Values): Promise<Agent> {
+  const kind = text(values, 'mount')
+  if (kind !== undefined && kind !== 'fuse') {
+    throw Failure.usage(`--mount ${kind} is not known`, { fix: 'Use --mount fuse.' })
+  }
+  const platform = platformOf(values)
+  const native = openNative()
+  const registries = openRegistries(values)
+  const store = await Store.open(text(values, 'cache') ?? places().cache, native, log)
+  const codecs = new CodecPool({ warn: log })
+  const builder = new IndexBuilder()
+  const layers = new Layers({ store, codecs, builder, budget: new Budget(), log })
+  const images = new Images(registries, store, platform, log)
+  return {
+    native,
+    registries,
+    store,
+    codecs,
+    builder,
+    images,
+    layers,
+    async close() {
+      await layers.close()
+      await Promise.all([codecs.close(), builder.close(), registries.close()])
+      await store.close()
+    },
+  }
+}
+
+export function version(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string } // our own file
+  return version
+}

@@ -1,0 +1,166 @@
+// lazylayer ls IMAGE [PATH], lazylayer cat IMAGE PATH: files of an image without a mount, through the same cache.
+import { once } from 'node:events'
+import { read } from 'node:fs'
+import { promisify } from 'node:util'
+import { Failure } from '../errors.ts'
+import { parseReference } from '../image/reference.ts'
+import { openAllLayers, openMerged } from '../mount/image.ts'
+import type { OpenLayer } from '../mount/layer.ts'
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../tree/entry.ts'
+import { type Attributes, ErofsReader } from '../tree/erofs-reader.ts'
+import type { Content } from '../tree/inode.ts'
+import { type Agent, openAgent, type Values } from './agent.ts'
+import type { Invocation } from './flags.ts'
+import { table } from './output.ts'
+
+export async function ls({ positionals, values }: Invocation): Promise<number> {
+  const [name, path = ''] = positionals as [string, string?] // the command declares them
+  return await withImage(name, values, async ({ reader }) => {
+    const start = find(reader, path)
+    const rows: string[][] = []
+    list(reader, start, components(path).join('/'), values.recursive === true, rows)
+    process.stdout.write(table(['MODE', 'OWNER', 'SIZE', 'MODIFIED', 'NAME'], rows))
+    return 0
+  })
+}
+
+/** Read and written in pieces of this size, so that a large file needs little memory. */
+const PIECE_BYTES = 4 << 20
+
+export async function cat({ positionals, values }: Invocation): Promise<number> {
+  const [name, path] = positionals as [string, string] // the command declares them
+  return await withImage(name, values, async ({ reader, layers }) => {
+    const node = find(reader, path)
+    if ((node.mode & S_IFMT) !== S_IFREG) throw Failure.usage(`${path} is no regular file`)
+    const content = reader.content(node.nid)
+    for (let at = 0; at < node.size; at += PIECE_BYTES) {
+      const bytes = await readPiece(content, layers, at, Math.min(at + PIECE_BYTES, node.size))
+      if (!process.stdout.write(bytes)) await once(process.stdout, 'drain')
+    }
+    return 0
+  })
+}
+
+async function readPiece(
+  content: Content | null,
+  layers: readonly OpenLayer[],
+  start: number,
+  end: number,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(end - start)
+  if (content === null) return bytes // a hole
+  const layer = layers[content.device - 1]
+  if (layer === undefined)
+    throw Failure.corrupt(`the merged image refers to layer ${content.device} of ${layers.length}`)
+  await layer.filler.fill(layer.chunks.chunksAt(content.offset + start, content.offset + end), 'demand')
+  for (let got = 0; got < bytes.length; ) {
+    const { bytesRead } = await readAt(
+      layer.slots.deviceFd,
+      bytes,
+      got,
+      bytes.length - got,
+      content.offset + start + got,
+    )
+    if (bytesRead === 0) throw Failure.corrupt('the device file is shorter than its layout')
+    got += bytesRead
+  }
+  return bytes
+}
+
+const readAt = promisify(read)
+
+interface OpenImage {
+  reader: ErofsReader
+  layers: readonly OpenLayer[]
+}
+
+async function withImage(name: string, values: Values, use: (image: OpenImage) => Promise<number>): Promise<number> {
+  const reference = parseReference(name)
+  const agent: Agent = await openAgent(values)
+  try {
+    const image = await agent.images.resolve(reference)
+    const layers = await openAllLayers(image, agent.layers)
+    const merged = await openMerged(layers, agent.store, agent.builder)
+    const bytes = await merged.image.readFile()
+    await merged.image.close()
+    return await use({ reader: new ErofsReader(bytes), layers })
+  } finally {
+    await agent.close()
+  }
+}
+
+const components = (path: string) => path.split('/').filter((each) => each !== '' && each !== '.')
+
+/** As many symlinks as Linux follows (MAXSYMLINKS). */
+const SYMLINKS_MAX = 40
+
+/** The file at `path`, symlinks on the way and at its end followed inside the image, as a container would. */
+function find(reader: ErofsReader, path: string): Attributes {
+  const left = components(path)
+  const way: Attributes[] = [reader.attributes(reader.root)]
+  for (let links = 0; left.length > 0; ) {
+    const name = left.shift() as string // just seen
+    const here = way.at(-1) as Attributes // the root at least
+    if (name === '..') {
+      if (way.length > 1) way.pop()
+      continue
+    }
+    const nid = (here.mode & S_IFMT) === S_IFDIR ? reader.lookup(here.nid, name) : undefined
+    if (nid === undefined) throw Failure.missing(`the image has no ${JSON.stringify(path)}`)
+    const node = reader.attributes(nid)
+    if ((node.mode & S_IFMT) !== S_IFLNK) {
+      way.push(node)
+      continue
+    }
+    if (++links > SYMLINKS_MAX) throw Failure.usage(`${path} has more than ${SYMLINKS_MAX} symlinks on its way`)
+    const target = reader.readlink(nid)
+    if (target.startsWith('/')) way.splice(1)
+    left.unshift(...components(target))
+  }
+  return way.at(-1) as Attributes // the root at least
+}
+
+function list(reader: ErofsReader, node: Attributes, path: string, deep: boolean, rows: string[][]): void {
+  if ((node.mode & S_IFMT) !== S_IFDIR) {
+    rows.push(row(reader, node, path))
+    return
+  }
+  for (const { name, nid } of reader.readdir(node.nid)) {
+    const child = reader.attributes(nid)
+    rows.push(row(reader, child, deep ? [path, name].filter(Boolean).join('/') : name))
+    if (deep && (child.mode & S_IFMT) === S_IFDIR)
+      list(reader, child, [path, name].filter(Boolean).join('/'), true, rows)
+  }
+}
+
+const LETTERS: Readonly<Record<number, string>> = {
+  [S_IFREG]: '-',
+  [S_IFDIR]: 'd',
+  [S_IFLNK]: 'l',
+  [S_IFCHR]: 'c',
+  [S_IFBLK]: 'b',
+  [S_IFIFO]: 'p',
+  [S_IFSOCK]: 's',
+}
+
+function row(reader: ErofsReader, node: Attributes, name: string): string[] {
+  const link = (node.mode & S_IFMT) === S_IFLNK ? ` -> ${printable(reader.readlink(node.nid))}` : ''
+  const mtime = new Date(Number(node.mtime / 1_000_000n)).toISOString().slice(0, 19)
+  return [modeText(node.mode), `${node.uid}:${node.gid}`, String(node.size), mtime, printable(name) + link]
+}
+
+/** Names come from the image: control characters would reach the terminal. */
+function printable(name: string): string {
+  return name.replace(/\p{Cc}/gu, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, '0')}`)
+}
+
+function modeText(mode: number): string {
+  const bits = [...'rwxrwxrwx'].map((letter, i) => (mode & (1 << (8 - i)) ? letter : '-'))
+  const special = (bit: number, at: number, set: string) => {
+    if (mode & bit) bits[at] = bits[at] === 'x' ? set : set.toUpperCase()
+  }
+  special(0o4000, 2, 's')
+  special(0o2000, 5, 's')
+  special(0o1000, 8, 't')
+  return (LETTERS[mode & S_IFMT] ?? '?') + bits.join('')
+}

@@ -1,0 +1,160 @@
+// Commands and flags: one list drives parsing, --help and completion.
+import { parseArgs } from 'node:util'
+import { Failure } from '../errors.ts'
+
+export interface Flag {
+  name: string
+  /** What the value is called in help; a flag without one is a switch. */
+  value?: string
+  short?: string
+  help: string
+}
+
+export interface Command {
+  name: string
+  /** Positional arguments as help shows them; `[X]` may be left out. */
+  arguments: readonly string[]
+  help: string
+  flags: readonly Flag[]
+}
+
+const CACHE: Flag = { name: 'cache', value: 'DIR', help: 'directory of the chunk cache' }
+const PLATFORM: Flag = {
+  name: 'platform',
+  value: 'OS/ARCH',
+  help: 'image to choose from an index (default: this machine)',
+}
+const FORMAT: Flag = { name: 'format', value: 'json|text', help: 'how to print (default: text)' }
+const REGISTRY: readonly Flag[] = [
+  { name: 'creds', value: 'USER:PASSWORD', help: 'credentials for the registry' },
+  { name: 'authfile', value: 'FILE', help: 'credentials file (default: where Podman keeps it)' },
+  { name: 'tls-verify', value: 'BOOL', help: 'false accepts any certificate and plain HTTP' },
+  { name: 'cert-dir', value: 'DIR', help: 'CA and client certificates for the registry' },
+]
+const MOUNT: Flag = { name: 'mount', value: 'KIND', help: 'kind of mount: fuse (the only one so far)' }
+
+export const COMMANDS: readonly Command[] = [
+  {
+    name: 'mount',
+    arguments: ['IMAGE', 'DIR'],
+    help: 'mount the root filesystem of an image, lazily',
+    flags: [
+      { name: 'detach', short: 'd', help: 'return when mounted; `lazylayer umount DIR` ends it' },
+      MOUNT,
+      CACHE,
+      PLATFORM,
+      ...REGISTRY,
+    ],
+  },
+  { name: 'umount', arguments: ['DIR'], help: 'end a mount, or a store', flags: [] },
+  {
+    name: 'serve',
+    arguments: ['[ROOT]'],
+    help: 'serve layers to Podman and CRI-O (additional layer store at ROOT/layers)',
+    flags: [
+      { name: 'diffid', value: 'proven|claimed', help: 'claimed: believe the DiffIDs images claim (default: proven)' },
+      MOUNT,
+      CACHE,
+      PLATFORM,
+      ...REGISTRY,
+    ],
+  },
+  {
+    name: 'inspect',
+    arguments: ['IMAGE'],
+    help: 'show the layers of an image, and which are lazy, or why not',
+    flags: [FORMAT, PLATFORM, ...REGISTRY],
+  },
+  {
+    name: 'ls',
+    arguments: ['IMAGE', '[PATH]'],
+    help: 'list files of an image without mounting it',
+    flags: [{ name: 'recursive', short: 'R', help: 'list directories below, too' }, CACHE, PLATFORM, ...REGISTRY],
+  },
+  {
+    name: 'cat',
+    arguments: ['IMAGE', 'PATH'],
+    help: 'print a file of an image, fetching only its chunks',
+    flags: [CACHE, PLATFORM, ...REGISTRY],
+  },
+  { name: 'status', arguments: ['[DIR]'], help: 'show running mounts and stores, or the one at DIR', flags: [FORMAT] },
+]
+
+const HELP: Flag = { name: 'help', short: 'h', help: 'show this help' }
+
+export interface Invocation {
+  command: Command
+  positionals: readonly string[]
+  values: Readonly<Record<string, string | boolean | undefined>>
+}
+
+/** What to run, or the help text to print. @throws Failure usage */
+export function parseCommandLine(argv: readonly string[]): Invocation | { help: string } {
+  const [name, ...rest] = argv
+  if (name === undefined || name === '--help' || name === '-h' || name === 'help') return { help: overview() }
+  const command = COMMANDS.find((each) => each.name === name)
+  if (command === undefined) {
+    throw Failure.usage(`there is no command ${JSON.stringify(name)}`, {
+      fix: `Use one of ${COMMANDS.map((each) => each.name).join(', ')}.`,
+    })
+  }
+  const flags = [...command.flags, HELP]
+  let parsed: ReturnType<typeof parseArgs>
+  try {
+    parsed = parseArgs({
+      args: [...rest],
+      allowPositionals: true,
+      options: Object.fromEntries(
+        flags.map(({ name, value, short }) => {
+          const type = value === undefined ? ('boolean' as const) : ('string' as const)
+          return [name, short === undefined ? { type } : { type, short }]
+        }),
+      ),
+    })
+  } catch (cause) {
+    throw Failure.usage(`lazylayer ${name}: bad arguments`, { cause, fix: `See lazylayer ${name} --help.` })
+  }
+  const values = parsed.values as Invocation['values'] // no option is `multiple`
+  if (values.help === true) return { help: helpFor(command) }
+  const required = command.arguments.filter((each) => !each.startsWith('[')).length
+  if (parsed.positionals.length < required || parsed.positionals.length > command.arguments.length) {
+    throw Failure.usage(`lazylayer ${name} takes ${command.arguments.join(' ') || 'no arguments'}`, {
+      why: `${parsed.positionals.length} were given`,
+      fix: `See lazylayer ${name} --help.`,
+    })
+  }
+  return { command, positionals: parsed.positionals, values }
+}
+
+function overview(): string {
+  const width = Math.max(...COMMANDS.map((each) => usage(each).length))
+  return [
+    'lazylayer mounts container images at once and fetches each chunk when a program first reads it.',
+    '',
+    'usage: lazylayer COMMAND …',
+    '',
+    ...COMMANDS.map((each) => `  ${usage(each).padEnd(width)}  ${each.help}`),
+    '',
+    'IMAGE is docker://HOST/REPOSITORY:TAG, the same without docker://, or oci:DIR[:TAG].',
+    'lazylayer COMMAND --help shows the flags of a command; lazylayer --version the version.',
+  ].join('\n')
+}
+
+function helpFor(command: Command): string {
+  const rows = [...command.flags, HELP].map((flag) => {
+    const short = flag.short === undefined ? '    ' : `-${flag.short}, `
+    return [`${short}--${flag.name}${flag.value === undefined ? '' : ` ${flag.value}`}`, flag.help] as const
+  })
+  const width = Math.max(...rows.map(([left]) => left.length))
+  return [
+    `usage: lazylayer ${usage(command)}`,
+    '',
+    `${command.help}`,
+    '',
+    ...rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`),
+  ].join('\n')
+}
+
+function usage(command: Command): string {
+  return [command.name, ...command.arguments].join(' ')
+}

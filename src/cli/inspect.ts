@@ -1,0 +1,55 @@
+// lazylayer inspect IMAGE
+
+import { chooseFormat } from '../format/formats.ts'
+import { hex } from '../image/digest.ts'
+import { platformText } from '../image/manifest.ts'
+import { parseReference, referenceText } from '../image/reference.ts'
+import { openRegistries, platformOf, text } from './agent.ts'
+import type { Invocation } from './flags.ts'
+import { printJson, sizeText, table } from './output.ts'
+
+export async function inspect({ positionals, values }: Invocation): Promise<number> {
+  const reference = parseReference(positionals[0] as string) // the command declares it
+  const registries = openRegistries(values)
+  try {
+    const image = await registries.source(reference).resolve(platformOf(values))
+    const layers = image.manifest.layers.map((descriptor, i) => {
+      const chosen = chooseFormat({ descriptor })
+      const lazy = 'format' in chosen
+      return {
+        digest: descriptor.digest,
+        size: descriptor.size,
+        mediaType: descriptor.mediaType,
+        diffId: image.config.diffIds[i],
+        lazy,
+        format: lazy ? chosen.format.name : null,
+        index: lazy ? chosen.format.indexDigest({ descriptor }) : null,
+        why: lazy ? null : chosen.reasons.join('; '),
+      }
+    })
+    if (text(values, 'format') === 'json') {
+      printJson({
+        reference: referenceText(reference),
+        digest: image.digest,
+        platform: platformText(image.config.platform),
+        layers,
+      })
+      return 0
+    }
+    process.stdout.write(`${referenceText(reference)}\n${image.digest}, ${platformText(image.config.platform)}\n\n`)
+    process.stdout.write(
+      table(
+        ['LAYER', 'SIZE', 'LAZY', 'FORMAT'],
+        layers.map((each) => [
+          hex(each.digest).slice(0, 12),
+          sizeText(each.size),
+          each.lazy ? 'yes' : 'no',
+          each.format ?? `(${each.why})`,
+        ]),
+      ),
+    )
+    return 0
+  } finally {
+    await registries.close()
+  }
+}

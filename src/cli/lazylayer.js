@@ -1,0 +1,102 @@
+#!/usr/bin/env node
+// The command `lazylayer`, in JavaScript that any Node from 18 on can run: it finds a Node that is new enough, puts commands that
+// keep a mount alive under the keeper, and hands over to main.
+//
+//   old Node ──spawn──▶ packaged Node 24 ──execve──▶ keeper ──starts──▶ Node 24 (kept) ──▶ main
+//            only if too old              mount, serve
+import { spawn } from 'node:child_process'
+import { accessSync, constants, existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { constants as system } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const NODE_MIN = [22, 19] // type stripping without a flag (22.18) and its last fixes; package.json says the same in `engines`
+/** Set for what runs under a keeper, by us and not by the keeper: whatever that does, it is not started within itself. */
+const KEPT = 'LAZYLAYER_KEPT'
+/** They hold a FUSE connection until they are told to end … */
+const KEPT_COMMANDS = ['mount', 'serve']
+/** … unless they only start another `lazylayer` that does, or print help. */
+const UNKEPT_FLAGS = ['--detach', '-d', '--help', '-h']
+/** Asked of the old Node's process, but meant for the agent. A terminal sends SIGINT and SIGQUIT to both by itself. */
+const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
+const FORWARDED_WITHOUT_TERMINAL = ['SIGINT', 'SIGQUIT']
+
+const self = fileURLToPath(import.meta.url)
+const root = dirname(dirname(dirname(self)))
+const args = process.argv.slice(2)
+
+if (isOld(process.versions.node)) runOnPackagedNode()
+else {
+  if (wantsKeeper()) becomeKeeper()
+  await runMain()
+}
+
+function isOld(version) {
+  const [major, minor] = version.split('.').map(Number)
+  return major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])
+}
+
+function runOnPackagedNode() {
+  const name = `node-linux-${process.arch}`
+  const node = findPackagedNode(name)
+  if (node === undefined) {
+    stop(
+      `lazylayer needs Node ${NODE_MIN.join('.')} or newer`,
+      `this is Node ${process.versions.node}, and the optional package ${name} is not installed`,
+      `run npm ci in ${root}, or use a newer Node`,
+    )
+    return
+  }
+  const child = spawn(node, [self, ...args], { stdio: 'inherit' })
+  const hasTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
+  for (const signal of FORWARDED) process.on(signal, () => child.kill(signal))
+  for (const signal of FORWARDED_WITHOUT_TERMINAL) process.on(signal, () => hasTerminal || child.kill(signal))
+  child.on('error', (error) => stop(`cannot start ${node}`, error.message, `run npm ci in ${root}`))
+  // A shell's way of saying "ended by a signal".
+  child.on('exit', (code, signal) => process.exit(code ?? 128 + system.signals[signal]))
+}
+
+function findPackagedNode(name) {
+  try {
+    const node = join(dirname(createRequire(self).resolve(`${name}/package.json`)), 'bin/node')
+    return existsSync(node) ? node : undefined
+  } catch {
+    return undefined // not installed: the caller says so
+  }
+}
+
+function wantsKeeper() {
+  return KEPT_COMMANDS.includes(args[0]) && !UNKEPT_FLAGS.some((flag) => args.includes(flag)) && !process.env[KEPT]
+}
+
+/** Does not return, unless the keeper was not built: then main runs without, and says what that means. */
+function becomeKeeper() {
+  const keeper = join(root, 'native/lazylayer-keeper')
+  if (!isExecutable(keeper)) return
+  process.execve(keeper, [keeper, process.execPath, ...process.execArgv, self, ...args], {
+    ...process.env,
+    [KEPT]: '1',
+  })
+}
+
+function isExecutable(path) {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function runMain() {
+  // Node strips no types below node_modules; an installed package has dist/ for that. A checkout runs what is being edited.
+  const installed = self.includes('/node_modules/')
+  const entry = await import(join(root, installed ? 'dist/cli/main.js' : 'src/cli/main.ts'))
+  process.exitCode = await entry.main(args)
+}
+
+function stop(what, why, fix) {
+  process.stderr.write(`${what}\n${why}\n${fix}\n`)
+  process.exitCode = 1
+}

@@ -1,0 +1,37 @@
+// What commands print.
+import { Failure } from '../errors.ts'
+
+/** Columns padded to their widest cell, each line ended. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [head, ...rows]
+  const widths = head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? '').length)))
+  const line = (row: readonly string[]) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ')
+  return all.map((row) => `${line(row).trimEnd()}\n`).join('')
+}
+
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
+
+/** Decimal units, as registries count: `12.1 MB`. */
+export function sizeText(bytes: number): string {
+  const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1)
+  return power === 0 ? `${bytes} B` : `${(bytes / 1000 ** power).toFixed(1)} ${UNITS[power]}`
+}
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`)
+}
+
+/** An error in at most three lines: what, why, what to do. */
+export function errorText(error: unknown): string {
+  if (!(error instanceof Failure))
+    return `lazylayer: ${error instanceof Error ? (error.stack ?? error.message) : error}\n`
+  const lines = [`lazylayer: ${error.message}`]
+  if (error.why !== undefined) lines.push(`  why: ${error.why}`)
+  if (error.fix !== undefined) lines.push(`  try: ${error.fix}`)
+  return `${lines.join('\n')}\n`
+}
+
+/** Exit codes: 0 done, 1 failed, 2 the command line is wrong. */
+export function exitCode(error: unknown): number {
+  return error instanceof Failure && error.code === 'usage' ? 2 : 1
+}

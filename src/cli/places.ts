@@ -1,0 +1,38 @@
+// Where things are by default: the store's root, the cache, and the socket of each mount.
+import { createHash } from 'node:crypto'
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+export interface Places {
+  root: string
+  cache: string
+  /** Directory of the sockets, one a mounted directory. */
+  sockets: string
+}
+
+/** What systemd gives a service with RuntimeDirectory=, CacheDirectory= or StateDirectory=; else system directories for root, XDG ones for everybody else. */
+export function defaultPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
+  const places = userPlaces(env, uid)
+  return {
+    root: env.STATE_DIRECTORY ? join(env.STATE_DIRECTORY, 'store') : places.root,
+    cache: env.CACHE_DIRECTORY || places.cache,
+    sockets: env.RUNTIME_DIRECTORY || places.sockets,
+  }
+}
+
+function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
+  if (uid === 0) {
+    return { root: '/var/lib/lazylayer/store', cache: '/var/lib/lazylayer/cache', sockets: '/run/lazylayer' }
+  }
+  const home = homedir()
+  const share = join(env.XDG_DATA_HOME || join(home, '.local/share'), 'lazylayer')
+  const cache = join(env.XDG_CACHE_HOME || join(home, '.cache'), 'lazylayer')
+  const run = env.XDG_RUNTIME_DIR ? join(env.XDG_RUNTIME_DIR, 'lazylayer') : join(cache, 'run')
+  return { root: join(share, 'store'), cache, sockets: run }
+}
+
+/** A socket's path has at most 107 bytes, a directory's has no bound: so it is named by a hash. */
+export function socketFor(sockets: string, dir: string): string {
+  const name = createHash('sha256').update(resolve(dir)).digest('hex').slice(0, 16)
+  return join(sockets, `${name}.sock`)
+}

@@ -1,0 +1,72 @@
+// lazylayer serve [ROOT]
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Failure } from '../errors.ts'
+import { Grafts } from '../mount/graft.ts'
+import { MountSession } from '../mount/session.ts'
+import { fetchWhole } from '../registry/source.ts'
+import { AdditionalLayerStore } from '../stores/als.ts'
+import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
+import { StandIns } from '../stores/stand-in.ts'
+import { log, openAgent, places, text } from './agent.ts'
+import type { Invocation } from './flags.ts'
+import { prepareDirectory, serveUntilEnd } from './serving.ts'
+
+export async function serve({ positionals, values }: Invocation): Promise<number> {
+  const diffId = text(values, 'diffid') ?? 'proven'
+  if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
+  const agent = await openAgent(values)
+  try {
+    const { registries, images, layers } = agent
+    const root = await prepareDirectory(agent.native, positionals[0] ?? places().root, true)
+    // Engines stat this directory at every command: it must be there when the mount is not.
+    await mkdir(join(root, AdditionalLayerStore.DIRECTORY), { recursive: true, mode: 0o755 })
+    const standIns = await StandIns.open(root)
+    let grafts: Grafts | undefined
+    const shown = new Set<number>()
+    const store = new AdditionalLayerStore({
+      images,
+      layers,
+      attach(layer) {
+        if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
+        shown.add(layer.slot)
+        return grafts.layer(layer)
+      },
+      async wholeBlob(image, descriptor) {
+        const file = await agent.store.temporary()
+        try {
+          await fetchWhole(image.blob(descriptor), file)
+        } catch (error) {
+          await file.close()
+          throw error
+        }
+        return { fd: file.fd, close: () => file.close() }
+      },
+      standIn: (path) => standIns.put(path),
+      progress: () => registries.counters().requests + registries.counters().fetched,
+      diffId,
+      log,
+    })
+    const session = MountSession.mount(agent.native, {
+      dir: root,
+      fsname: 'lazylayer',
+      allowOther: true,
+      rootSlot: null,
+      control: store,
+    })
+    grafts = new Grafts(session)
+    store.show(session)
+    const code = await serveUntilEnd({ session, agent, serves: 'store', layers: () => shown.size }, () => {
+      process.stdout.write(`serving ${join(root, AdditionalLayerStore.DIRECTORY)} (fuse, --diffid ${diffId})\n`)
+    })
+    await standIns.close()
+    return code
+  } catch (error) {
+    await agent.close()
+    throw error
+  }
+}
+
+function isPolicy(text: string): text is DiffIdPolicy {
+  return (DIFF_ID_POLICIES as readonly string[]).includes(text)
+}

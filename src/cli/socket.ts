@@ -1,0 +1,112 @@
+// The agent's socket: one JSON line asks, one JSON line answers. Only the user who runs the agent can open it (mode 0600).
+import { chmod, mkdir, readdir, unlink } from 'node:fs/promises'
+import { createConnection, createServer, type Server } from 'node:net'
+import { dirname, join } from 'node:path'
+import { Failure } from '../errors.ts'
+
+export type Request = { op: 'status' } | { op: 'unmount' }
+export type Answer = { ok: true; status?: Status } | { ok: false; what: string }
+
+export interface Status {
+  pid: number
+  version: string
+  /** The mounted directory. */
+  root: string
+  /** `serve`, or the reference of a mounted image. */
+  serves: string
+  mounts: readonly { dir: string; kind: string }[]
+  layers: number
+  bytes: { served: number; fetched: number; verified: number }
+  requests: number
+  counters: Readonly<Record<string, number>>
+}
+
+/** A request is one short line. */
+const LINE_MAX_BYTES = 64 << 10
+const ANSWER_TIMEOUT_MS = 30_000
+
+/** Listens at `path`. @throws Failure system when another agent has it */
+export async function listen(path: string, answer: (request: Request) => Promise<Answer>): Promise<Server> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  // a socket that nobody listens at is left over from an agent that died
+  if (await alive(path))
+    throw Failure.system('an agent is already running there', { fix: 'Use lazylayer status to see it.' })
+  await unlink(path).catch(() => {}) // nothing there is the usual case; anything else fails in listen
+  const server = createServer((connection) => {
+    connection.setEncoding('utf8')
+    let text = ''
+    connection.on('error', () => connection.destroy())
+    connection.on('data', (piece: string) => {
+      text += piece
+      if (text.length > LINE_MAX_BYTES) connection.destroy()
+      const end = text.indexOf('\n')
+      if (end < 0) return
+      connection.removeAllListeners('data')
+      void respond(text.slice(0, end), answer).then((reply) => connection.end(`${JSON.stringify(reply)}\n`)) // never rejects
+    })
+  })
+  const old = process.umask(0o177)
+  try {
+    await new Promise<void>((done, fail) => server.once('error', fail).listen(path, done))
+  } finally {
+    process.umask(old)
+  }
+  await chmod(path, 0o600)
+  return server
+}
+
+async function respond(line: string, answer: (request: Request) => Promise<Answer>): Promise<Answer> {
+  try {
+    const request: unknown = JSON.parse(line)
+    if (typeof request === 'object' && request !== null && 'op' in request) {
+      if (request.op === 'status' || request.op === 'unmount') return await answer({ op: request.op })
+    }
+    return { ok: false, what: 'unknown request' }
+  } catch (error) {
+    return { ok: false, what: error instanceof Error ? error.message : String(error) }
+  }
+}
+
+/** Asks the agent at `path`; undefined when none listens there. @throws Failure timeout, unavailable */
+export async function ask(path: string, request: Request): Promise<Answer | undefined> {
+  return await new Promise((done, fail) => {
+    const connection = createConnection(path)
+    connection.setEncoding('utf8')
+    connection.setTimeout(ANSWER_TIMEOUT_MS, () => {
+      connection.destroy(Failure.timeout(`the agent did not answer for ${ANSWER_TIMEOUT_MS} ms`))
+    })
+    let text = ''
+    connection.on('connect', () => connection.write(`${JSON.stringify(request)}\n`))
+    connection.on('data', (piece: string) => {
+      text += piece
+    })
+    connection.on('end', () => {
+      try {
+        done(JSON.parse(text) as Answer) // our own agent's
+      } catch (cause) {
+        fail(Failure.unavailable('the agent closed the connection', { cause }))
+      }
+    })
+    connection.on('error', (error) => {
+      if ('code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')) done(undefined)
+      else fail(error)
+    })
+  })
+}
+
+async function alive(path: string): Promise<boolean> {
+  return await new Promise((done) => {
+    const connection = createConnection(path)
+    connection.on('connect', () => {
+      connection.destroy()
+      done(true)
+    })
+    connection.on('error', () => done(false))
+  })
+}
+
+/** The sockets that exist, whether or not somebody listens. */
+export async function listSockets(sockets: string): Promise<string[]> {
+  const names = await readdir(sockets).catch(() => []) // no directory: no agent
+  return names.filter((each) => each.endsWith('.sock')).map((each) => join(sockets, each))
+}

@@ -1,0 +1,25 @@
+// lazylayer umount DIR
+import { resolve } from 'node:path'
+import { Failure } from '../errors.ts'
+import { openNative, places } from './agent.ts'
+import type { Invocation } from './flags.ts'
+import { socketFor } from './places.ts'
+import { ask } from './socket.ts'
+
+export async function umount({ positionals }: Invocation): Promise<number> {
+  const dir = resolve(positionals[0] as string) // the command declares it
+  const answer = await ask(socketFor(places().sockets, dir), { op: 'unmount' })
+  if (answer === undefined) {
+    const native = openNative()
+    if (!(await native.isDead(dir))) {
+      throw Failure.missing(`nothing of lazylayer is mounted on ${dir}`, { fix: 'lazylayer status shows what is.' })
+    }
+    await native.unmount(dir, true)
+  } else if (!answer.ok) {
+    throw Failure.system(`${dir} cannot be unmounted`, {
+      why: answer.what,
+      fix: `End what uses it (fuser -vm ${dir} shows that), then try again.`,
+    })
+  }
+  return 0
+}

@@ -1,0 +1,156 @@
+// An image: resolved from its source or from what is kept of it on disk, and its layers opened in parallel.
+import type { FileHandle } from 'node:fs/promises'
+import { Failure } from '../errors.ts'
+import { digestOf } from '../image/digest.ts'
+import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
+import { type Reference, referenceText } from '../image/reference.ts'
+import type { Image } from '../registry/manifests.ts'
+import type { Registries } from '../registry/registries.ts'
+import type { ImageSource, StoredBlob } from '../registry/source.ts'
+import type { Store } from '../store/store.ts'
+import type { EagerLayer, Layers, OpenLayer } from './layer.ts'
+
+export interface ResolvedImage extends Image {
+  blob(descriptor: Descriptor): StoredBlob
+}
+
+export class Images {
+  readonly #registries: Registries
+  readonly #store: Store
+  readonly #platform: Platform
+  readonly #sources = new Map<string, ImageSource>()
+  readonly #log: (message: string) => void
+
+  constructor(registries: Registries, store: Store, platform: Platform, log: (message: string) => void) {
+    this.#registries = registries
+    this.#store = store
+    this.#platform = platform
+    this.#log = log
+  }
+
+  /**
+   * The image as its source has it now, kept for restarts; by digest, what is kept is as good. Where the source does not answer,
+   * the image is what it was the last time.
+   * @throws Failure
+   */
+  async resolve(reference: Reference, signal?: AbortSignal): Promise<ResolvedImage> {
+    if (reference.digest !== undefined) {
+      const kept = await this.kept(reference)
+      if (kept !== undefined) return kept
+    }
+    const source = this.#source(reference)
+    try {
+      const image = await source.resolve(this.#platform, signal === undefined ? {} : { signal })
+      await this.#store.putObject(image.digest, image.manifestBytes)
+      await this.#store.putObject(image.manifest.config.digest, image.configBytes)
+      await this.#store.keepReference(referenceText(reference), platformText(this.#platform), image.digest)
+      return { ...image, blob: (descriptor) => source.blob(descriptor) }
+    } catch (error) {
+      if (!(error instanceof Failure) || (error.code !== 'unavailable' && error.code !== 'timeout')) throw error
+      const kept = await this.kept(reference)
+      if (kept === undefined) throw error
+      this.#log(`${referenceText(reference)}: ${error.message}; using ${kept.digest}, as resolved the last time`)
+      return kept
+    }
+  }
+
+  /** The image as resolved the last time, from disk alone; undefined when it never was or its objects are gone. */
+  async kept(reference: Reference): Promise<ResolvedImage | undefined> {
+    const text = referenceText(reference)
+    // what a digest names needs no record of what it meant
+    const digest = reference.digest ?? (await this.#store.reference(text, platformText(this.#platform)))?.manifest
+    const manifestBytes = digest && (await this.#store.getObject(digest))
+    if (digest === undefined || manifestBytes === undefined) return undefined
+    const manifest = parseManifest(manifestBytes, `manifest ${digest}`)
+    if (!('layers' in manifest)) return undefined
+    const configBytes = await this.#store.getObject(manifest.config.digest)
+    if (configBytes === undefined) return undefined
+    const config = parseConfig(configBytes, manifest.layers.length, `config ${manifest.config.digest}`)
+    const source = this.#source(reference)
+    const blob = (descriptor: Descriptor) => source.blob(descriptor)
+    return { reference, digest, manifestBytes, manifest, configBytes, config, blob }
+  }
+
+  #source(reference: Reference): ImageSource {
+    const text = referenceText(reference)
+    let source = this.#sources.get(text)
+    if (source === undefined) {
+      source = this.#registries.source(reference)
+      this.#sources.set(text, source)
+    }
+    return source
+  }
+}
+
+/** Opens every layer of an image at once; what cannot be served lazily comes back with its reason. */
+export function openLayers(
+  image: ResolvedImage,
+  layers: Layers,
+  signal?: AbortSignal,
+): readonly Promise<OpenLayer | EagerLayer>[] {
+  return image.manifest.layers.map(async (descriptor) => {
+    const format = layers.format(descriptor)
+    return 'why' in format ? format : await layers.open(descriptor, image.blob(descriptor), signal)
+  })
+}
+
+/** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported */
+export async function openAllLayers(image: ResolvedImage, layers: Layers, signal?: AbortSignal): Promise<OpenLayer[]> {
+  const opened = await Promise.all(openLayers(image, layers, signal))
+  const eager = opened.filter((each): each is EagerLayer => 'why' in each)
+  if (eager.length > 0) {
+    throw Failure.unsupported(
+      `${referenceText(image.reference)}: ${eager.length} of ${opened.length} layers cannot be served lazily`,
+      {
+        why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
+        fix: 'Convert the image to eStargz (for example nerdctl image convert --estargz --oci) and push it again.',
+      },
+    )
+  }
+  return opened.filter((each): each is OpenLayer => !('why' in each))
+}
+
+/** Puts images of trees together, lowest first, off the main thread. */
+export interface Merger {
+  merge(images: Uint8Array[]): Promise<Uint8Array>
+}
+
+/**
+ * One tree of all layers, open and intact: as merged before, or merged now (also where the one on disk was damaged).
+ * @throws Failure corrupt when it cannot be kept
+ */
+export async function openMerged(layers: readonly OpenLayer[], store: Store, merger: Merger): Promise<Merged> {
+  const trees = layers.map((each) => each.tree)
+  const key = digestOf(new TextEncoder().encode(trees.join(' ')))
+  const kept = await store.merged(key)
+  let image = kept && (await store.openImage(kept.image))
+  if (kept !== undefined && image !== undefined) return { image, slot: await store.slotOf(kept.image) }
+  const bytes = await merger.merge(await Promise.all(layers.map((each) => readAll(each))))
+  const digest = digestOf(bytes)
+  await store.keepMerged(key, bytes, { image: digest, trees })
+  image = await store.openImage(digest)
+  if (image === undefined) {
+    throw Failure.corrupt('the merged image cannot be read back from the cache', {
+      fix: 'Check the disk below the cache directory.',
+    })
+  }
+  return { image, slot: await store.slotOf(digest) }
+}
+
+export interface Merged {
+  /** The caller closes it. */
+  image: FileHandle
+  slot: number
+}
+
+async function readAll(layer: OpenLayer): Promise<Uint8Array> {
+  const { size } = await layer.image.stat()
+  const bytes = new Uint8Array(size)
+  let at = 0
+  while (at < size) {
+    const { bytesRead } = await layer.image.read(bytes, at, size - at, at)
+    if (bytesRead === 0) throw Failure.corrupt(`the image of layer ${layer.descriptor.digest} became shorter`)
+    at += bytesRead
+  }
+  return bytes
+}

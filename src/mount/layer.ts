@@ -1,0 +1,215 @@
+// Where the parts meet: a layer of an image, its index read, its tree built or found on disk, its device open and its filler ready.
+import type { FileHandle } from 'node:fs/promises'
+import type { CodecPool } from '../codec/pool.ts'
+import { Failure } from '../errors.ts'
+import type { Budget } from '../fetch/budget.ts'
+import { Filler } from '../fetch/filler.ts'
+import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
+import type { Format, Layer as FormatLayer } from '../format/format.ts'
+import { chooseFormat } from '../format/formats.ts'
+import type { IndexBuilder } from '../format/parser.ts'
+import type { Blob, Range, ReadOptions } from '../image/blob.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import type { Slots } from '../store/slots.ts'
+import type { Store } from '../store/store.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
+
+/** A layer that can be served lazily. */
+export interface OpenLayer {
+  readonly descriptor: Descriptor
+  /** The format's name. */
+  readonly format: string
+  /** The identity engines know the index by; proven. */
+  readonly indexDigest: Digest
+  /** Bytes of the layer's tar as the manifest claims them; undefined when it does not. */
+  readonly tarSize: number | undefined
+  /** Digest of the EROFS image. */
+  readonly tree: Digest
+  /** Number of the tree in node IDs. */
+  readonly slot: number
+  readonly image: FileHandle
+  readonly chunks: ChunkTable
+  readonly slots: Slots
+  readonly filler: Filler
+  /** Fetches what the image wants ready first; the first call does it, later ones join. */
+  prefetch(): Promise<Prefetched>
+}
+
+/** Why a layer cannot be served lazily; `why` is a sentence for the user. */
+export interface EagerLayer {
+  readonly descriptor: Descriptor
+  readonly why: string
+}
+
+export interface LayerParts {
+  store: Store
+  codecs: CodecPool
+  builder: IndexBuilder
+  budget: Budget
+  log(message: string): void
+}
+
+/** All layers this process has open; two images that share a layer share everything of it. */
+export class Layers {
+  readonly #parts: LayerParts
+  readonly #opened = new Map<string, { layer: Promise<OpenLayer>; sources: Sources }>()
+  /** One device and one filler a tree, however many layers build it. */
+  readonly #trees = new Map<Digest, Promise<{ slots: Slots; slot: number; image: FileHandle; filler: Filler }>>()
+  readonly #closing = new AbortController()
+
+  constructor(parts: LayerParts) {
+    this.#parts = parts
+  }
+
+  /** The format of a layer, or why it has none; reads nothing. */
+  format(descriptor: Descriptor): Format | EagerLayer {
+    const chosen = chooseFormat({ descriptor })
+    return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
+  }
+
+  /**
+   * Opens a layer: from disk where it is known, else by reading its index from `blob`. A failure is not remembered.
+   * @throws Failure unsupported (no lazy format), or what reading and parsing the index throw
+   */
+  async open(descriptor: Descriptor, blob: Blob, signal?: AbortSignal): Promise<OpenLayer> {
+    const format = this.format(descriptor)
+    if (!('detect' in format))
+      throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
+    // The blob's digest is a claim until all of it was read, so the index's digest, which is checked, is part of the name.
+    const indexDigest = format.indexDigest({ descriptor })
+    const key = `${descriptor.digest} ${indexDigest}`
+    const found = this.#opened.get(key)
+    if (found !== undefined) {
+      found.sources.add(blob)
+      return found.layer
+    }
+    const sources = new Sources(blob)
+    const layer = this.#open(format, { descriptor }, indexDigest, sources, signal)
+    this.#opened.set(key, { layer, sources })
+    layer.catch(() => this.#opened.delete(key))
+    return layer
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(Failure.aborted('the agent is stopping'))
+    const trees = await Promise.allSettled(this.#trees.values())
+    for (const each of trees) {
+      if (each.status !== 'fulfilled') continue
+      await each.value.filler.close()
+      await each.value.slots.close()
+      await each.value.image.close()
+    }
+  }
+
+  async #open(
+    format: Format,
+    layer: FormatLayer,
+    indexDigest: Digest,
+    sources: Sources,
+    signal: AbortSignal | undefined,
+  ): Promise<OpenLayer> {
+    const { store, builder } = this.#parts
+    const { descriptor } = layer
+    const key = digestOf(new TextEncoder().encode(`${descriptor.digest} ${indexDigest}`))
+    let known = await store.layer(key)
+    let tree = known && (await this.#tree(known.tree, known.chunks, sources))
+    if (known === undefined || tree === undefined) {
+      const index = await format.readIndex(layer, sources, signal === undefined ? {} : { signal })
+      const built = await builder.build(format, index, layer)
+      await store.keepLayer(key, { format: format.name, indexDigest }, built)
+      known = await store.layer(key)
+      tree = known && (await this.#tree(known.tree, known.chunks, sources))
+      if (known === undefined || tree === undefined) {
+        throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
+          fix: 'Check the disk below the cache directory.',
+        })
+      }
+    }
+    const { chunks } = known
+    const { filler } = tree
+    const closing = this.#closing.signal
+    let prefetching: Promise<Prefetched> | undefined
+    return {
+      descriptor,
+      format: format.name,
+      indexDigest,
+      tarSize: format.tarSize(layer),
+      tree: known.tree,
+      chunks,
+      ...tree,
+      prefetch() {
+        prefetching ??= prefetch(filler, chunks, closing)
+        return prefetching
+      },
+    }
+  }
+
+  /** The tree's image, device and filler; undefined when the image is not (or not intact) on disk. */
+  async #tree(digest: Digest, chunks: ChunkTable, sources: Sources) {
+    const found = this.#trees.get(digest)
+    if (found !== undefined) return found
+    const image = await this.#parts.store.openImage(digest)
+    if (image === undefined) return undefined
+    // between the await and here another layer with the same tree may have come first
+    const raced = this.#trees.get(digest)
+    if (raced !== undefined) {
+      await image.close()
+      return raced
+    }
+    const opened = this.#openTree(digest, chunks, sources, image)
+    this.#trees.set(digest, opened)
+    opened.catch(() => this.#trees.delete(digest))
+    return opened
+  }
+
+  async #openTree(digest: Digest, chunks: ChunkTable, sources: Sources, image: FileHandle) {
+    const { store, codecs, budget } = this.#parts
+    const slots = await store.openSlots(digest, chunks)
+    const slot = await store.slotOf(digest)
+    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
+    const filler = new Filler({
+      chunks,
+      blobs: () => sources,
+      slots,
+      budget,
+      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
+      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+    })
+    return { slots, slot, image, filler }
+  }
+}
+
+/** The same blob in several repositories: one that fails is passed over for the next. */
+class Sources implements Blob {
+  readonly digest: Digest
+  readonly size: number
+  #blobs: readonly Blob[]
+
+  constructor(first: Blob) {
+    this.digest = first.digest
+    this.size = first.size
+    this.#blobs = [first]
+  }
+
+  /** The newest is asked first: its credentials are the freshest. */
+  add(blob: Blob): void {
+    if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, SOURCES_MAX)
+  }
+
+  async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
+    const failures: unknown[] = []
+    for (const blob of this.#blobs) {
+      try {
+        return await blob.read(range, options)
+      } catch (error) {
+        if (options?.signal?.aborted) throw error
+        failures.push(error)
+      }
+    }
+    throw failures[0]
+  }
+}
+
+/** More than a few tags of one layer are all the same registry. */
+const SOURCES_MAX = 4

@@ -1,0 +1,140 @@
+// The Rust addon (`native/`), as the rest of the agent sees it. This file is the only one that loads it.
+//
+// Node IDs (u64, also st_ino's source): a pure function of what is on disk, so that a successor process answers for them.
+//   1                       the root of the FUSE mount
+//   2^63 | 63 bits          a control node: chosen by the caller (a hash of its path), never reused for another path
+//   slot << 40 | nid        inode `nid` of the EROFS image in tree slot `slot` (1 … 2^22 - 1; slots are persisted by the store)
+// st_ino of tree nodes is the nid alone (what EROFS reports), of control nodes the node ID.
+import { createRequire } from 'node:module'
+
+/** A device: one sparse file that chunks are written to, and one byte a chunk that says which are there. */
+export interface DeviceSpec {
+  /** Read by the session; dup'ed, so the caller may close its own. Bytes that no chunk covers read as zeros. */
+  deviceFd: number
+  /** The ready file: a header of READY_HEADER_BYTES, then one byte a chunk: READY_VERIFIED means its places may be read. Mapped shared. */
+  readyFd: number
+  chunks: number
+  /** Bytes. */
+  size: number
+  /** Packed little-endian records {at: u64, length: u64, chunk: u32, zero: u32}, sorted by `at`, disjoint. */
+  places: Uint8Array
+}
+
+export interface TreeSpec {
+  /** The EROFS image; mapped. Its digest was checked by the caller. */
+  imageFd: number
+  /** Device numbers (of addDevice) for the image's device slots 1…n. */
+  devices: number[]
+}
+
+export interface SessionOptions {
+  /** Descriptor of an open /dev/fuse on which mountFuse succeeded; the session owns it from now on. */
+  fuseFd: number
+  /** What node 1 is: the control tree's root, or a tree's root. */
+  rootSlot: number | null
+  /** Serving threads, ≥ 1. */
+  threads: number
+  /** A parked read fails with EIO after that many milliseconds without being settled. */
+  missTimeoutMs: number
+  /** The same for lookups (ENOENT) and late files (EIO). */
+  lookupTimeoutMs: number
+  lateTimeoutMs: number
+}
+
+/** What the native side asks of JavaScript; each is called on the main thread and must return at once. */
+export interface Upcalls {
+  /** These chunks of a device are missing and not yet under way: call `settle` for each. */
+  miss(device: number, chunks: Uint32Array): void
+  /** `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. */
+  lookup(ticket: number, parent: bigint, name: string): void
+  /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
+  late(node: bigint): void
+  /** A hint, nothing to answer: somebody tried to create `name` in (use) or to remove (rmdir) a control directory. */
+  hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
+  /** The connection ended: unmounted, or aborted. Called once. */
+  ended(reason: string): void
+}
+
+export interface NodeAttributes {
+  mode: number
+  uid: number
+  gid: number
+  /** Nanoseconds since 1970. */
+  mtime: bigint
+}
+
+export interface SessionCounters {
+  /** Bytes answered to READ. */
+  served: bigint
+  reads: bigint
+  /** READs that had to wait for at least one chunk. */
+  missed: bigint
+  lookups: bigint
+  /** READs, lookups that ended in a deadline. */
+  expired: bigint
+  /** READs that failed with EIO for any reason. */
+  failed: bigint
+}
+
+/** A FUSE session; its threads run until the mount ends. */
+export interface NativeSession {
+  /** @returns the device's number */
+  addDevice(spec: DeviceSpec): number
+  removeDevice(device: number): void
+  /** Makes slot number `slot` answer from an image. Throws when the image breaks a bound. */
+  addTree(slot: number, spec: TreeSpec): void
+  removeTree(slot: number): void
+  /** `asks`: names that are not in the directory are asked for by `lookup`; otherwise they do not exist. */
+  addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
+  /** A file with fixed contents. */
+  addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  /** A file of known size whose contents come on first read. */
+  addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
+  /** A device file: reads are served from the device, misses wait. */
+  addDeviceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, device: number): void
+  /** `parent/name` is the root of the tree in `slot`. */
+  graft(parent: bigint, name: string, slot: number): void
+  /** Forgets `parent/name` and what is below it, and tells the kernel. */
+  remove(parent: bigint, name: string): void
+  /** A chunk is ready (errno 0, its ready byte already set) or will not be: wakes the reads that wait for it. */
+  settle(device: number, chunk: number, errno: number): void
+  answerLookup(ticket: number, errno: number): void
+  /** Gives a late file its contents (fd is dup'ed) or fails the reads that wait (they may ask again later). */
+  settleLate(node: bigint, fd: number, errno: number): void
+  counters(): SessionCounters
+  /** Detaches nothing; answers every parked request with EIO and joins the threads once the connection is gone. */
+  close(): void
+}
+
+export interface MountOptions {
+  fsname: string
+  allowOther: boolean
+  /** Bytes; the kernel's read-ahead for this mount. */
+  readAhead: number
+}
+
+export interface NativeModule {
+  /** Opens /dev/fuse (O_CLOEXEC). */
+  openFuse(): number
+  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nodev, default_permissions. */
+  mountFuse(fuseFd: number, dir: string, options: MountOptions): void
+  Session: new (options: SessionOptions, upcalls: Upcalls) => NativeSession
+  /** umount2(2); lazy: MNT_DETACH. Throws with `code` (EBUSY, EINVAL …). Runs off the main thread. */
+  unmount(dir: string, lazy: boolean): Promise<void>
+  /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */
+  isDead(dir: string): Promise<boolean>
+  /** flock(2) without waiting: whether the lock was got. Ends with the descriptor. */
+  tryLock(fd: number, exclusive: boolean): boolean
+  /** Sets read_ahead_kb of the bdi behind mounted `dir`, if the system lets us; returns whether it did. */
+  setReadAhead(dir: string, kib: number): boolean
+}
+
+const SLOT_BITS = 22n
+export const SLOT_MAX = Number((1n << SLOT_BITS) - 1n)
+export const ROOT_NODE = 1n
+
+/** Loads the addon. Throws the loader's own error where it was not built. */
+export function loadNative(): NativeModule {
+  const require = createRequire(import.meta.url)
+  return require('../../native/lazylayer.node') as NativeModule // the addon's own type is this interface
+}
