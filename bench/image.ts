@@ -1,0 +1,66 @@
+// A tree as an image in a registry: written as one eStargz layer, served over TLS and HTTP/2 from this process, behind a link.
+import { mkdir } from 'node:fs/promises'
+import { selfSigned } from '../src/build/certificate.ts'
+import { folderEntries } from '../src/build/folder.ts'
+import { writeImage } from '../src/build/layout-writer.ts'
+import { answer, layoutShelf, listen, send } from '../src/build/registry.ts'
+import type { Context, LinkShape } from './case.ts'
+import { openLink } from './link.ts'
+
+export interface Served {
+  /** As the command takes it. */
+  reference: string
+  /** `https://HOST:PORT`, repository and tag, for clients that speak to the registry themselves. */
+  origin: string
+  repository: string
+  tag: string
+  /** Requests that reached the registry; bytes that entered the link towards the client, TLS and all. */
+  counters(): { requests: number; bytesDown: number }
+}
+
+export interface Serving {
+  source: string
+  /** For the OCI layout. */
+  dir: string
+  /** Paths that the image says a start needs. */
+  prioritized?: readonly string[]
+  /** Default: one that delays nothing. */
+  link?: LinkShape
+  defer: Context['defer']
+}
+
+const REPOSITORY = 'bench/tree'
+const TAG = 'one'
+const NO_DELAY: LinkShape = { roundTripMs: 0, bytesPerSecond: Number.POSITIVE_INFINITY }
+
+export async function serveTree({ source, dir, prioritized = [], link = NO_DELAY, defer }: Serving): Promise<Served> {
+  await mkdir(dir)
+  // gzip's fastest level: how well the layer compresses is not what is measured
+  const options = { prioritized, level: 1 }
+  await writeImage({ dir, tag: TAG, layers: [{ kind: 'estargz', entries: folderEntries(source), options }] })
+  const shelf = layoutShelf(dir)
+  let requests = 0
+  const registry = await listen(
+    async (request, response) => {
+      requests += 1
+      const header = (name: string) => {
+        const value = request.headers[name]
+        return typeof value === 'string' ? value : undefined
+      }
+      await send(await answer(shelf, request.method ?? '', request.url ?? '', header), response)
+    },
+    await selfSigned(['127.0.0.1']),
+  )
+  defer(() => registry.close())
+  const [host = '', port] = registry.host.split(':')
+  const over = await openLink({ target: { host, port: Number(port) }, ...link })
+  defer(() => over.close())
+  const at = `127.0.0.1:${over.port}`
+  return {
+    reference: `docker://${at}/${REPOSITORY}:${TAG}`,
+    origin: `https://${at}`,
+    repository: REPOSITORY,
+    tag: TAG,
+    counters: () => ({ requests, bytesDown: over.counters().bytesDown }),
+  }
+}

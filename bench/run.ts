@@ -1,0 +1,99 @@
+// `npm run bench`: runs the cases, prints what was measured and why, and writes bench/record/<case>.json.
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, Failure } from '../src/errors.ts'
+import type { Case } from './case.ts'
+import { coldStart } from './cases/cold-start.ts'
+import { sequentialDropped } from './cases/sequential-dropped.ts'
+import { sequentialWarm } from './cases/sequential-warm.ts'
+import { smallFiles } from './cases/small-files.ts'
+import { walk } from './cases/walk.ts'
+import { type Flags, parseFlags, USAGE } from './flags.ts'
+import { measure, missed, takeTurns } from './measure.ts'
+import { detachBelow } from './mount.ts'
+import { compileProbe, type Probe } from './probe.ts'
+import { type Outcome, record, table } from './record.ts'
+
+const CASES: readonly Case[] = [walk, smallFiles, sequentialWarm, sequentialDropped, coldStart]
+const HERE = import.meta.dirname
+/** On the clone's own filesystem: that is the one compared with. */
+const WORK = join(HERE, '../.cache/bench')
+
+async function runCase(
+  which: Case,
+  { rounds, link }: Flags,
+  probe: Probe,
+  closing: (() => Promise<void>)[],
+): Promise<Outcome> {
+  const dir = join(WORK, which.name)
+  await mkdir(dir, { recursive: true })
+  try {
+    const subjects = await which.prepare({ dir, probe, link, defer: (close) => void closing.push(close) })
+    const { measured, absent } = await takeTurns(subjects, rounds)
+    const ratios = which.ratios.map((each) => measure(each, measured))
+    return { case: which, rounds, link, subjects: measured, absent, ratios }
+  } finally {
+    await closeAll(closing)
+  }
+}
+
+async function closeAll(closing: (() => Promise<void>)[]): Promise<void> {
+  for (let close = closing.pop(); close !== undefined; close = closing.pop()) {
+    try {
+      await close()
+    } catch (error) {
+      process.stderr.write(`clean-up: ${describe(error)}\n`) // and go on: the rest must not be left behind
+    }
+  }
+}
+
+async function clear(): Promise<void> {
+  await detachBelow(WORK)
+  await rm(WORK, { recursive: true, force: true })
+}
+
+async function main(words: readonly string[]): Promise<number> {
+  if (words.includes('--help')) {
+    process.stdout.write(USAGE)
+    return 0
+  }
+  const flags = parseFlags(
+    words,
+    CASES.map((each) => each.name),
+  )
+  const chosen = CASES.filter((each) => flags.cases.length === 0 || flags.cases.includes(each.name))
+  const closing: (() => Promise<void>)[] = []
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      void closeAll(closing)
+        .then(clear)
+        .finally(() => process.exit(1)) // nothing follows that could be awaited
+    })
+  }
+  await clear()
+  let failed = false
+  try {
+    await mkdir(WORK, { recursive: true })
+    await mkdir(join(HERE, 'record'), { recursive: true })
+    const probe = await compileProbe(WORK)
+    for (const each of chosen) {
+      process.stderr.write(`${each.name} …\n`)
+      const outcome = await runCase(each, flags, probe, closing)
+      process.stdout.write(`\n${table(outcome)}`)
+      const kept = record(outcome)
+      if (kept !== undefined) await writeFile(join(HERE, 'record', `${each.name}.json`), kept)
+      failed ||= outcome.ratios.some(missed)
+    }
+  } finally {
+    await clear()
+  }
+  return failed && flags.strict ? 1 : 0
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2))
+} catch (error) {
+  process.stderr.write(`bench: ${describe(error)}\n`)
+  if (error instanceof Failure && error.fix) process.stderr.write(`${error.fix}\n`)
+  process.exitCode = error instanceof Failure && error.code === 'usage' ? 2 : 1
+}

@@ -1,0 +1,109 @@
+// Holds the rules of the house: who may import whom, and what only one place may do.
+import { readdir, readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+import { violations } from './architecture.ts'
+
+const SOURCE = fileURLToPath(new URL('../src/', import.meta.url))
+const files = (await readdir(SOURCE, { recursive: true }))
+  .filter((path) => /\.[jt]s$/.test(path) && !path.endsWith('.d.ts'))
+  .sort()
+
+describe('the source', () => {
+  test('is there', () => {
+    expect(files).toContain('errors.ts')
+    expect(files).toContain('cli/lazylayer.js')
+  })
+
+  test('keeps the rules, every file of it', async () => {
+    const broken = await Promise.all(
+      files.map(async (path) =>
+        violations(path, await readFile(`${SOURCE}${path}`, 'utf8')).map((violation) => `${path}: ${violation}`),
+      ),
+    )
+    expect(broken.flat()).toEqual([])
+  })
+})
+
+describe('a file breaks the rules when it', () => {
+  const check = (title: string, path: string, source: string, expected: string[]) =>
+    test(title, () => expect(violations(path, source)).toEqual(expected))
+
+  check('imports upwards', 'tree/a.ts', `import { x } from '../mount/layer.ts'`, ['tree imports mount'])
+  check('imports a neighbour', 'codec/a.ts', `import { x } from '../store/slots.ts'`, ['codec imports store'])
+  check('imports only a type of a neighbour', 'fetch/a.ts', `import type { X } from '../registry/blob.ts'`, [
+    'fetch imports registry',
+  ])
+  check('names a type in place', 'fetch/a.ts', `let x: import('../store/store.ts').Store`, ['fetch imports store'])
+  check('imports late', 'image/a.ts', `const x = await import('../tree/entry.ts')`, ['image imports tree'])
+  check('exports from above', 'mount/a.ts', `export { x } from '../stores/als.ts'`, ['mount imports stores'])
+  check('starts a worker of a neighbour', 'codec/a.ts', `new URL('../format/worker.ts', import.meta.url)`, [
+    'codec imports format',
+  ])
+  check('imports beside, on the engines’ row', 'stores/a.ts', `import { x } from '../build/tar.ts'`, [
+    'stores imports build',
+  ])
+  check('lies in no known folder', 'extra/a.ts', `import { x } from '../image/digest.ts'`, [
+    'a folder that is not on the map: extra',
+  ])
+  check('leaves src/', 'cli/a.ts', `import { x } from '../../bench/run.ts'`, [
+    'an import from outside src/: ../../bench/run.ts',
+  ])
+  check('omits a suffix', 'cli/a.ts', `import { x } from './flags'`, ['an import without its suffix: ./flags'])
+
+  for (const module of ['undici', 'undici/types', 'node:http', 'node:https', 'node:http2', 'http']) {
+    check(`imports ${module}`, 'stores/a.ts', `import x from '${module}'`, [`HTTP outside registry/: ${module}`])
+  }
+  check('calls fetch', 'cli/a.ts', `await fetch('https://x')`, ['HTTP outside registry/: fetch()'])
+  check('loads the addon', 'cli/a.ts', `require('../../native/lazylayer.node')`, [
+    'native code outside mount/: ../../native/lazylayer.node',
+  ])
+  check('imports fuse-native', 'stores/a.ts', `import x from 'fuse-native'`, [
+    'native code outside mount/: fuse-native',
+  ])
+
+  const verified = ['as Verified outside codec/verify.ts']
+  check('makes Verified', 'codec/pool.ts', 'const x = y as Verified', verified)
+  check('makes Verified by a detour', 'store/a.ts', 'const x = y as unknown as (Verified | undefined)', verified)
+
+  check('names a format in a string', 'mount/a.ts', `const x = 'containerd.io/snapshot/stargz/toc.digest'`, [
+    `a format's name: containerd.io/snapshot/stargz/toc.digest`,
+  ])
+  check('names a format in a template', 'store/a.ts', 'const x = `a nydus`', [`a format's name: a nydus`])
+  check('names a format in a name', 'stores/a.ts', 'const isZstdChunked = 1', [`a format's name: isZstdChunked`])
+  check('imports a format by its name', 'mount/a.ts', `import { x } from '../format/rafs6.ts'`, [
+    `a format's name: ../format/rafs6.ts`,
+  ])
+
+  check('has an error class of its own', 'registry/a.ts', 'class HttpError extends Error {}', ['a second error class'])
+  check('refines the error class', 'registry/a.ts', 'export class Denied extends Failure {}', ['a second error class'])
+  check('has a default export', 'cli/a.ts', 'export default 1', ['a default export'])
+  check('is a barrel', 'format/index.ts', '', ['a barrel file'])
+  check('passes everything on', 'format/a.ts', `export * from './toc.ts'`, ['a barrel: export *'])
+
+  const check1 = (title: string, source: string, syntax: string) =>
+    check(title, 'cli/a.ts', source, [`syntax that cannot be erased: ${syntax}`])
+  check1('has an enum', 'enum E { a }', 'TSEnumDeclaration')
+  check1('has a namespace', 'namespace N { export const a = 1 }', 'namespace')
+  check1('has a parameter property', 'class C { constructor(private a: number) {} }', 'TSParameterProperty')
+  check1('has import =', `import x = require('y')`, 'TSImportEqualsDeclaration')
+  check1('has an angle assertion', 'const x = <number>y', 'TSTypeAssertion')
+})
+
+describe('a file keeps the rules when it', () => {
+  const check = (title: string, path: string, source: string) =>
+    test(title, () => expect(violations(path, source)).toEqual([]))
+
+  check('imports downwards, over several rows', 'cli/a.ts', `import { x } from '../image/digest.ts'`)
+  check('imports from its own folder', 'codec/a.ts', `import { x } from './verify.ts'`)
+  check('imports the error class', 'image/a.ts', `import { Failure } from '../errors.ts'`)
+  check('names a format in a comment', 'tree/a.ts', '// eStargz and nydus agree here\nexport const x = 1')
+  check('names a format where they are known', 'format/a.ts', `const x = 'stargz'`)
+  check('speaks HTTP in registry/', 'registry/a.ts', `import { request } from 'undici'`)
+  check('serves HTTP in build/registry.ts', 'build/registry.ts', `import http2 from 'node:http2'`)
+  check('calls a method named fetch', 'mount/a.ts', 'blob.fetch(1)')
+  check('loads the addon in mount/', 'mount/a.ts', `require('../../native/lazylayer.node')`)
+  check('makes Verified in verify.ts', 'codec/verify.ts', 'const x = y as Verified')
+  check('takes Verified', 'codec/pool.ts', 'function f(x: Verified): void {}')
+  check('declares a module', 'mount/a.ts', 'declare global { const x: number }')
+})

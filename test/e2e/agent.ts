@@ -1,0 +1,69 @@
+// The product as a user starts it, for end-to-end tests: the launcher with its keeper, cache and sockets in a folder of the test.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { socketFor } from '../../src/cli/places.ts'
+import { ask, type Status } from '../../src/cli/socket.ts'
+import { command, type Outcome } from './engines/command.ts'
+
+const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+
+export interface Agent {
+  /** The line that said it is ready. */
+  readonly line: string
+  /** Of the agent itself, not of its keeper. */
+  readonly pid: number
+  status(): Promise<Status>
+  /** What it wrote to stderr so far. */
+  log(): string
+  /** SIGTERM to the keeper, as systemd would; resolves with the exit code. */
+  stop(): Promise<number>
+  /** Resolves when the keeper has ended. */
+  readonly ended: Promise<number>
+}
+
+const environment = (work: string) => ({ ...process.env, RUNTIME_DIRECTORY: `${work}/run` })
+
+/** `lazylayer ARGS` for a command that ends by itself. */
+export function lazylayer(work: string, ...args: string[]): Promise<Outcome> {
+  return command(process.execPath, [LAUNCHER, ...args], { env: environment(work) })
+}
+
+/** `lazylayer mount …` or `serve …` on `dir`, running and ready. */
+export async function startAgent(work: string, dir: string, args: readonly string[]): Promise<Agent> {
+  const child = spawn(process.execPath, [LAUNCHER, ...args], {
+    env: environment(work),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true, // signals for the test's own process group are not the agent's
+  })
+  let log = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log += text
+  })
+  const ended = new Promise<number>((done) => child.once('exit', (code, signal) => done(code ?? (signal ? 128 : 0))))
+  const line = await firstLine(child)
+  if (line === undefined) throw new Error(`lazylayer ${args.join(' ')} ended with ${await ended}: ${log}`)
+  const status = async () => {
+    const answer = await ask(socketFor(`${work}/run`, dir), { op: 'status' })
+    if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}: ${log}`)
+    return answer.status
+  }
+  const { pid } = await status()
+  return {
+    line,
+    pid,
+    status,
+    log: () => log,
+    ended,
+    async stop() {
+      child.kill('SIGTERM')
+      return ended
+    },
+  }
+}
+
+async function firstLine(child: ChildProcess): Promise<string | undefined> {
+  if (child.stdout === null) return undefined
+  for await (const line of createInterface({ input: child.stdout })) return line
+  return undefined
+}

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes a Debian 13 (trixie) root that holds Podman 5.4 and runc, once, and prints its path. Root only; about a minute the first time.
+# It is made beside its place and renamed, under a lock, so that an interrupted or a second run never shows a half-made one.
+set -eu
+home=${LAZYLAYER_TEST_CACHE:-/var/cache/lazylayer-test}
+# The name carries what is in it: a change of the packages makes a new root.
+packages="podman runc ca-certificates"
+root=$home/trixie-1
+
+mkdir -p "$home"
+exec 9>"$home/lock"
+flock 9
+if [ ! -e "$root" ]; then
+  mirror=$(sed -n 's/^URIs: *\([^ ]*\/debian\/*\)$/\1/p; s/^deb \(\[[^]]*\] \)*\([^ ]*\/debian\/*\) .*/\2/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1)
+  mirror=${mirror:-http://deb.debian.org/debian}
+  rm -rf "$home"/making.*
+  making=$(mktemp -d "$home/making.XXXXXX")
+  log=$home/trixie.log
+  fail() {
+    tail -n 15 "$log" >&2
+    echo "trixie: $1 failed (whole log: $log)" >&2
+    rm -rf "$making"
+    exit 1
+  }
+  echo "trixie: making a Debian 13 root with Podman in $root (once, about a minute)" >&2
+  debootstrap --variant=minbase trixie "$making" "$mirror" >"$log" 2>&1 || fail debootstrap
+  # No service may start from inside, and apt must reach what the host's apt reaches.
+  printf '#!/bin/sh\nexit 101\n' >"$making/usr/sbin/policy-rc.d"
+  chmod 755 "$making/usr/sbin/policy-rc.d"
+  cp /etc/resolv.conf "$making/etc/resolv.conf"
+  for proxy in $(grep -lis proxy /etc/apt/apt.conf /etc/apt/apt.conf.d/*); do cp "$proxy" "$making/etc/apt/apt.conf.d/"; done
+  DEBIAN_FRONTEND=noninteractive chroot "$making" apt-get install -y --no-install-recommends $packages </dev/null >>"$log" 2>&1 ||
+    fail "apt-get install $packages"
+  rm -rf "$making"/var/cache/apt/archives/*.deb "$making"/var/lib/apt/lists/*
+  chmod 755 "$making"
+  mv "$making" "$root"
+fi
+echo "$root"
