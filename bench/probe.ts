@@ -22,6 +22,9 @@ export interface Read {
   resident: number
 }
 
+/** What becomes of a file's own pages: left alone; given back once and read in again; given back before each pass. */
+export type Pages = 'keep' | 'refill' | 'drop'
+
 export interface Probe {
   /** The program itself: static, so that it also runs from inside an image. */
   path: string
@@ -29,7 +32,7 @@ export interface Probe {
   tree(what: 'walk' | 'readall', dir: string): Promise<Walked>
   /** Reads the files that `list` names, by `program`, which is the probe or a copy of it. */
   list(program: string, dir: string, list: string): Promise<Walked>
-  sequential(file: string, bufferBytes: number, passes: number, pages: 'keep' | 'drop'): Promise<Read>
+  sequential(file: string, bufferBytes: number, passes: number, pages: Pages): Promise<Read>
 }
 
 /** The slowest measurement takes seconds; a mount that hangs must not hang the benchmark. */

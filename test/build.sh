@@ -30,5 +30,4 @@ rust=$(cargo --version)
 minor=$(printf '%s' "$rust" | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
 [ "${minor:-$rust_min}" -ge "$rust_min" ] || stop "build: $rust is too old" 'native/ uses edition 2024' \
   "install Rust 1.$rust_min or newer with rustup"
-echo 'build: native/'
 sh native/build.sh

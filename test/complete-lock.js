@@ -40,7 +40,8 @@ for (const wanting of Object.values(lock.packages)) {
     ) {
       throw new Error(`${name}@${version} is not in the lock, and its name does not say for which platform it is`)
     }
-    const fields = { version, ...platform, ...(wanting.dev ? { dev: true } : {}), optional: true }
+    const { cpu, libc, os } = platform
+    const fields = { version, cpu, dev: wanting.dev, libc, optional: true, os } // in npm's order
     lock.packages[key] = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
     added.push(name)
   }

@@ -4,7 +4,7 @@
 #   sh wasm/build.sh            rebuilds wasm/codecs.wasm
 #   sh wasm/build.sh --check    rebuilds elsewhere and compares with the committed file, byte for byte; exit 1 when they differ
 #   sh wasm/build.sh --changed [COMMIT]
-#                               exit 0 when anything here differs from COMMIT (default: HEAD^), 1 when not: whether to check
+#                               exit 0 when anything here but the documents differs from COMMIT (default: HEAD^), 1 when not: whether to check
 #
 # Downloads once, checked against wasm/Cargo.lock and wasm/requirements.txt, into .cache/wasm (LAZYLAYER_WASM_CACHE): about
 # 500 MB. Needs cargo, and python3 with venv.
@@ -21,7 +21,7 @@ fail() {
 case "${1:-}" in
   '' | --check) ;;
   --changed)
-    ! git -C "$here" diff --quiet "${2:-HEAD^}" -- . ':!README.md'
+    ! git -C "$here" diff --quiet "${2:-HEAD^}" -- . ':!README.md' ':!NOTICES'
     exit
     ;;
   *) fail "unknown argument $1" ;;
@@ -33,7 +33,7 @@ mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 
 # a folder is renamed to its final name when it is complete; that name holds what it was made from
-key=$(cat "$here/Cargo.lock" | sha256sum | cut -c1-16)
+key=$(sha256sum <"$here/Cargo.lock" | cut -c1-16)
 sources=$cache/sources-$key
 if [ ! -d "$sources" ]; then
   echo 'fetching libdeflate and zstd' >&2
@@ -42,7 +42,7 @@ if [ ! -d "$sources" ]; then
   mv "$sources.part" "$sources"
 fi
 
-key=$(cat "$here/requirements.txt" | sha256sum | cut -c1-16)
+key=$(sha256sum <"$here/requirements.txt" | cut -c1-16)
 venv=$cache/zig-$key
 if [ ! -f "$venv/complete" ]; then
   echo 'installing zig (a 94 MB wheel)' >&2

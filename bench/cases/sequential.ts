@@ -1,10 +1,10 @@
 // What the two sequential cases share: one large file behind each mount, its bytes cached, read from start to end.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Context, Sample, Subject } from '../case.ts'
 import { serveTree } from '../image.ts'
 import { type Mounted, mountFuseNative } from '../mount.ts'
-import type { Probe } from '../probe.ts'
+import type { Pages, Probe } from '../probe.ts'
 import { mountImage } from '../product.ts'
 import { noise } from '../tree.ts'
 
@@ -16,21 +16,38 @@ const PASSES = 5
 const BUFFERS = { 'MB/s, 128 KiB reads': 128 << 10, 'MB/s, 1 MiB reads': 1 << 20 } as const
 export const METRICS = Object.keys(BUFFERS) as (keyof typeof BUFFERS)[]
 
-/** ext4, fuse-native in both ways of reading, lazylayer; mounted once. `pages`: what becomes of a mount's own before each pass. */
+/** How engines write files when they unpack a layer (Go's io.Copy); it decides the size of the page cache's folios. */
+const UNPACK_WRITE_BYTES = 32 << 10
+
+/**
+ * ext4 (also `read back` when pages are kept), fuse-native in both ways of reading, lazylayer; each mounted once.
+ * `pages`: what becomes of a mount's own before each pass.
+ */
 export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 'keep' | 'drop'): Promise<Subject[]> {
   const source = join(dir, 'tree')
   await mkdir(source)
-  await writeFile(join(source, NAME), noise(NAME, FILE_BYTES), { flush: true }) // dirty pages could not be dropped
-  const turn = (at: string) => () => readThrough(probe, join(at, NAME), pages)
+  await unpack(join(source, NAME))
+  const turn = (at: string, of: Pages) => () => readThrough(probe, join(at, NAME), of)
   const behind = async (name: string, mount: (mnt: string) => Promise<Mounted>) => {
     const mnt = join(dir, name)
     await mkdir(mnt)
     const mounted = await mount(mnt)
     defer(() => mounted.stop())
-    return turn(mnt)
+    return turn(mnt, pages)
+  }
+  const readBack: Subject = {
+    name: 'ext4, read back',
+    async open() {
+      const other = join(dir, 'read-back')
+      await mkdir(other)
+      await copyFile(join(source, NAME), join(other, NAME))
+      await flush(join(other, NAME))
+      return turn(other, 'refill')
+    },
   }
   return [
-    { name: 'ext4', open: async () => turn(source) },
+    { name: 'ext4', open: async () => turn(source, pages) },
+    ...(pages === 'keep' ? [readBack] : []),
     { name: 'fuse-native', open: () => behind('async', (mnt) => mountFuseNative(source, mnt, 'async')) },
     { name: 'fuse-native, readSync', open: () => behind('sync', (mnt) => mountFuseNative(source, mnt, 'sync')) },
     {
@@ -43,13 +60,36 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
   ]
 }
 
-async function readThrough(probe: Probe, file: string, pages: 'keep' | 'drop'): Promise<Sample> {
+/** Writes the file as an engine would; flushed, because dirty pages cannot be given back. */
+async function unpack(file: string): Promise<void> {
+  const bytes = noise(NAME, FILE_BYTES)
+  const handle = await open(file, 'wx')
+  try {
+    for (let at = 0; at < bytes.length; at += UNPACK_WRITE_BYTES) {
+      await handle.write(bytes, at, UNPACK_WRITE_BYTES)
+    }
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function flush(file: string): Promise<void> {
+  const handle = await open(file, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function readThrough(probe: Probe, file: string, pages: Pages): Promise<Sample> {
   const sample: Record<string, number> = {}
   for (const metric of METRICS) {
     const { bytes, seconds, resident } = await probe.sequential(file, BUFFERS[metric], PASSES, pages)
     if (bytes !== FILE_BYTES) throw new Error(`a pass read ${bytes} bytes of ${FILE_BYTES}`)
     // the case says warm, or dropped: a number for anything else would be another measurement under its name
-    if (pages === 'keep' ? resident < 0.99 : resident > 0.01) throw new Error(`${resident} of the pages were in memory`)
+    if (pages === 'drop' ? resident > 0.01 : resident < 0.99) throw new Error(`${resident} of the pages were in memory`)
     sample[metric] = bytes / seconds / 1e6
   }
   return sample

@@ -3,9 +3,10 @@
 //   probe walk DIR                           readdir and fstatat of every entry
 //   probe readall DIR                        open, read to the end and close every regular file
 //   probe readlist DIR LIST                  the same for the files named in LIST, a path below DIR a line
-//   probe seq FILE BUFFER PASSES keep|drop   reads FILE from start to end PASSES times; the fastest pass counts
+//   probe seq FILE BUFFER PASSES keep|refill|drop   reads FILE from start to end PASSES times; the fastest pass counts
 //
-// The fastest, because a pass is so short that one interruption by another process doubles it. `drop` gives the file's clean pages back before each pass (posix_fadvise DONTNEED on the file itself: whatever lies below
+// The fastest, because a pass is so short that one interruption by another process doubles it. `keep` leaves the file's pages
+// as they are, `refill` gives them back once and lets reading bring them in again before the passes, `drop` gives the file's clean pages back before each pass (posix_fadvise DONTNEED on the file itself: whatever lies below
 // its filesystem keeps its own). Each prints one JSON object; times are of the work alone, not of starting the process.
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -115,14 +116,14 @@ static void read_through(int fd, size_t length) {
   }
 }
 
-static void sequential(const char *path, size_t length, int passes, int drop) {
+static void sequential(const char *path, size_t length, int passes, const char *pages) {
+  int drop = strcmp(pages, "drop") == 0;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   struct stat st;
   if (fd < 0 || fstat(fd, &st) != 0) fail(path);
   if (length == 0 || length > sizeof buffer || st.st_size == 0) fail("buffer or file size");
-  // A page cache filled by reading, as on any machine: one left behind by writing has larger folios, and is read faster.
-  if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
-  read_through(fd, length);
+  if (strcmp(pages, "refill") == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
+  read_through(fd, length); // what was not in memory is now, wherever it comes from
   double fastest = 0, before = 0;
   for (int i = 0; i < passes; i++) {
     bytes = 0;
@@ -143,10 +144,10 @@ int main(int count, char **words) {
   } else if (count == 4 && strcmp(words[1], "readlist") == 0) {
     read_list(words[2], words[3]);
   } else if (count == 6 && strcmp(words[1], "seq") == 0) {
-    sequential(words[2], strtoul(words[3], NULL, 10), atoi(words[4]), strcmp(words[5], "drop") == 0);
+    sequential(words[2], strtoul(words[3], NULL, 10), atoi(words[4]), words[5]);
     return 0;
   } else {
-    fputs("usage: probe walk|readall DIR, readlist DIR LIST, seq FILE BUFFER PASSES keep|drop\n", stderr);
+    fputs("usage: probe walk|readall DIR, readlist DIR LIST, seq FILE BUFFER PASSES keep|refill|drop\n", stderr);
     return 2;
   }
   double seconds = now() - start;

@@ -277,3 +277,74 @@ fn attributes(id: u64, node: &Node) -> Attributes {
         rdev: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Owner = Owner { mode: 0o644, uid: 1, gid: 2, seconds: 3, nanoseconds: 4 };
+
+    fn id(number: u64) -> u64 {
+        CONTROL_BIT | number
+    }
+
+    fn file() -> Contents {
+        Contents::Bytes(Arc::from(&b"abc"[..]))
+    }
+
+    fn names(control: &Control, node: u64, mut from: u64) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(line) = control.line(node, from) {
+            all.push(String::from_utf8(line.name.into_vec()).unwrap());
+            from = line.next;
+        }
+        all
+    }
+
+    #[test]
+    fn names_that_are_none_and_nodes_in_use_are_refused() {
+        let control = Control::new();
+        for name in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
+            assert!(control.add_file(id(1), ROOT_ID, name, OWNER, file()).is_err(), "{name:?}");
+        }
+        assert!(control.add_file(5, ROOT_ID, "low", OWNER, file()).is_err());
+        assert!(control.add_file(id(1), id(9), "orphan", OWNER, file()).is_err());
+        control.add_file(id(1), ROOT_ID, "a", OWNER, file()).unwrap();
+        assert!(control.add_file(id(1), ROOT_ID, "b", OWNER, file()).is_err());
+        assert!(control.add_file(id(2), ROOT_ID, "a", OWNER, file()).is_err());
+        assert!(control.add_file(id(2), id(1), "below a file", OWNER, file()).is_err());
+        assert_eq!(names(&control, ROOT_ID, 0), ["a"]);
+    }
+
+    #[test]
+    fn a_listing_goes_on_while_names_come_and_go() {
+        let control = Control::new();
+        for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+            control.add_file(id(number as u64), ROOT_ID, name, OWNER, file()).unwrap();
+        }
+        let after_a = control.line(ROOT_ID, 0).unwrap().next;
+        control.remove(ROOT_ID, "a").unwrap();
+        control.remove(ROOT_ID, "b").unwrap();
+        control.add_file(id(7), ROOT_ID, "a", OWNER, file()).unwrap();
+        assert_eq!(names(&control, ROOT_ID, after_a), ["c", "a"]);
+        assert!(control.line(ROOT_ID, u64::MAX).is_none());
+    }
+
+    #[test]
+    fn removing_takes_what_is_below_along() {
+        let control = Control::new();
+        control.add_directory(id(1), ROOT_ID, "dir", OWNER, true).unwrap();
+        control.add_directory(id(2), id(1), "dir", OWNER, false).unwrap();
+        control.add_file(id(3), id(2), "file", OWNER, file()).unwrap();
+        control.graft(id(1), "tree", 5).unwrap();
+        assert!(matches!(control.lookup(id(1), b"tree"), Found::Tree(5)));
+        assert!(matches!(control.lookup(id(1), b"other"), Found::Ask));
+        assert!(matches!(control.lookup(id(2), b"other"), Found::Nothing));
+        let mut gone = control.remove(ROOT_ID, "dir").unwrap();
+        gone.sort_unstable();
+        assert_eq!(gone, [id(1), id(2), id(3)]);
+        assert!(control.attributes(id(3)).is_none());
+        assert!(matches!(control.lookup(id(1), b"tree"), Found::Nothing));
+        assert!(control.remove(ROOT_ID, "dir").is_err());
+    }
+}

@@ -28,7 +28,7 @@ pub struct Device {
 impl Device {
     /// The error is a sentence.
     pub fn new(number: u32, file: File, ready: Ready, chunks: u32, size: u64, packed: &[u8]) -> Result<Self, String> {
-        if packed.len() % PLACE != 0 {
+        if !packed.len().is_multiple_of(PLACE) {
             return Err(format!("places: {} bytes are no whole number of records of {PLACE}", packed.len()));
         }
         let mut places: Vec<Place> = Vec::with_capacity(packed.len() / PLACE);
@@ -98,5 +98,91 @@ impl Device {
         }
         into[(done - at) as usize..].fill(0);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn scratch(name: &str, bytes: &[u8]) -> File {
+        let path = std::env::temp_dir().join(format!("lazylayer-{}-{name}", std::process::id()));
+        let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn ready(name: &str, states: &[u8]) -> Ready {
+        let mut bytes = b"lazyrdy\n\x01\0\0\0".to_vec();
+        bytes.extend((states.len() as u32).to_le_bytes());
+        bytes.resize(64, 0);
+        bytes.extend(states);
+        Ready::of(&scratch(name, &bytes), states.len() as u32).unwrap()
+    }
+
+    fn pack(places: &[(u64, u64, u32)]) -> Vec<u8> {
+        places
+            .iter()
+            .flat_map(|(at, length, chunk)| [at.to_le_bytes(), length.to_le_bytes(), u64::from(*chunk).to_le_bytes()].concat())
+            .collect()
+    }
+
+    #[test]
+    fn places_that_break_a_bound_are_refused() {
+        let check = |name: &str, packed: &[u8], want: &str| {
+            let made = Device::new(1, scratch(name, b""), ready(name, &[0, 0]), 2, 10_000, packed);
+            assert!(made.is_err_and(|error| error.contains(want)), "{want}");
+        };
+        check("cut", &pack(&[(0, 1, 0)])[1..], "no whole number of records");
+        check("end", &pack(&[(9_000, 1_001, 0)]), "ends after the device");
+        check("wrap", &pack(&[(u64::MAX, 2, 0)]), "ends after the device");
+        check("empty", &pack(&[(0, 0, 0)]), "is empty");
+        check("chunk", &pack(&[(0, 1, 2)]), "does not have");
+        check("order", &pack(&[(10, 10, 0), (0, 5, 1)]), "out of order");
+        check("overlap", &pack(&[(0, 10, 0), (9, 5, 1)]), "overlaps");
+    }
+
+    #[test]
+    fn only_chunks_in_reach_that_are_not_verified_are_missing() {
+        let device = Device::new(
+            1,
+            scratch("m", b""),
+            ready("m", &[1, 0, 2, 0]),
+            4,
+            1_000,
+            &pack(&[(0, 10, 0), (10, 10, 1), (20, 10, 2), (100, 10, 3)]),
+        )
+        .unwrap();
+        let missing = |from, to| {
+            let mut all = Vec::new();
+            device.missing(from, to, |chunk| all.push(chunk));
+            all
+        };
+        assert_eq!(missing(0, 10), []);
+        assert_eq!(missing(0, 11), [1]);
+        assert_eq!(missing(5, 1_000), [1, 2, 3]);
+        assert_eq!(missing(30, 100), []);
+        assert_eq!(missing(109, 110), [3]);
+        assert_eq!(missing(110, 1_000), []);
+    }
+
+    #[test]
+    fn bytes_that_no_chunk_covers_are_zeros_whatever_the_file_holds() {
+        let device =
+            Device::new(1, scratch("g", &[7; 60]), ready("g", &[1, 1]), 2, 100, &pack(&[(10, 10, 0), (30, 10, 1)])).unwrap();
+        let mut got = [9; 90];
+        device.read(5, &mut got).unwrap();
+        let want: Vec<u8> = (5..95).map(|at| if (10..20).contains(&at) || (30..40).contains(&at) { 7 } else { 0 }).collect();
+        assert_eq!(got[..], want[..]);
+    }
+
+    #[test]
+    fn a_cache_file_shorter_than_its_ready_bytes_promise_is_an_error() {
+        let device = Device::new(1, scratch("s", &[7; 15]), ready("s", &[1]), 1, 100, &pack(&[(10, 10, 0)])).unwrap();
+        assert_eq!(device.read(0, &mut [0; 50]), Err(libc::EIO));
+        assert_eq!(device.read(0, &mut [0; 15]), Ok(()));
     }
 }

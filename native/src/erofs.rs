@@ -416,7 +416,7 @@ struct Block<'a> {
 impl<'a> Block<'a> {
     fn new(bytes: &'a [u8]) -> Outcome<Self> {
         let names = u64::from(sound(u16_at(bytes, 8))?);
-        if names < DIRENT || names % DIRENT != 0 || names > bytes.len() as u64 {
+        if names < DIRENT || !names.is_multiple_of(DIRENT) || names > bytes.len() as u64 {
             return Err(libc::EUCLEAN);
         }
         Ok(Self { bytes, count: names / DIRENT })
@@ -455,3 +455,6 @@ impl<'a> Block<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

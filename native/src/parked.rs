@@ -287,3 +287,6 @@ impl Parked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

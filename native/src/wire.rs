@@ -347,3 +347,47 @@ pub fn inval_entry(parent: u64, name: &[u8]) -> Vec<u8> {
 pub fn inval_inode(node: u64) -> Vec<u8> {
     [node.to_le_bytes(), [0; 8], [0; 8]].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_takes_what_it_wants_of_what_is_offered() {
+        let mut body = vec![0; 64];
+        body[0] = 7;
+        body[4] = 45;
+        body[12..16].fill(0xff);
+        body[16..20].fill(0xff);
+        let out = init(&body).unwrap();
+        assert_eq!(u64::from(u32_at(&out, 12).unwrap()) | u64::from(u32_at(&out, 32).unwrap()) << 32, WANTED);
+        assert_eq!(u32_at(&out, 4), Some(MINOR));
+        // no FUSE_INIT_EXT: the second word is not the kernel's
+        body[15] = 0;
+        assert_eq!(u32_at(&init(&body).unwrap(), 32), Some(0));
+        // neither file locks nor flock
+        assert_eq!(WANTED & (1 << 1 | 1 << 10), 0);
+        body[0] = 8;
+        assert!(init(&body).is_none());
+        assert!(init(&[7, 0, 0]).is_none());
+    }
+
+    #[test]
+    fn a_listing_never_exceeds_its_room() {
+        let mut room = [0xaa; 100];
+        let mut listing = Listing::new(&mut room[..80], false);
+        assert!(listing.add(b"a", 1, 0o100_644, 1, None));
+        assert!(listing.add(b"a name of 24 bytes here!", 1, 0o040_755, 2, None));
+        assert_eq!(listing.length(), 32 + 48);
+        assert!(!listing.add(b"", 1, 0, 3, None));
+        assert_eq!((room[20], room[32 + 20], room[80]), (8, 4, 0xaa));
+    }
+
+    #[test]
+    fn a_name_ends_at_its_nul() {
+        let request = Request { opcode: 1, unique: 1, node: 1, body: b"ab\0cd" };
+        assert_eq!(request.name(0), Some(&b"ab"[..]));
+        assert_eq!(request.name(3), None);
+        assert_eq!(request.name(9), None);
+    }
+}

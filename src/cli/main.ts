@@ -1,5 +1,7 @@
 // The command line: finds the command, prints its errors, and turns them into an exit code.
+import { realpath } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
+import { Failure } from '../errors.ts'
 import { version } from './agent.ts'
 import { cat, ls } from './files.ts'
 import { type Invocation, parseCommandLine } from './flags.ts'
@@ -33,7 +35,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       return 0
     }
     if (invocation.values.detach === true) {
-      return await mountDetached(argv, fileURLToPath(new URL('lazylayer.js', import.meta.url)))
+      const dir = await realpath(invocation.positionals[1] as string).catch((cause) => {
+        throw Failure.usage(`${invocation.positionals[1]} cannot be mounted on`, { cause })
+      })
+      return await mountDetached(argv, dir, fileURLToPath(new URL('lazylayer.js', import.meta.url)))
     }
     const run = RUN[invocation.command.name]
     if (run === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)

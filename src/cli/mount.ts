@@ -1,12 +1,14 @@
 // lazylayer mount IMAGE DIR
 import { spawn } from 'node:child_process'
+import { mkdir, open, readFile, unlink } from 'node:fs/promises'
 import { describe } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
 import { Grafts } from '../mount/graft.ts'
 import { openAllLayers, openMerged } from '../mount/image.ts'
 import { MountSession } from '../mount/session.ts'
-import { log, openAgent } from './agent.ts'
+import { log, openAgent, places } from './agent.ts'
 import type { Invocation } from './flags.ts'
+import { logFor, socketFor } from './places.ts'
 import { prepareDirectory, serveUntilEnd } from './serving.ts'
 
 export async function mount({ positionals, values }: Invocation): Promise<number> {
@@ -38,20 +40,30 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   }
 }
 
-/** Starts the same command without --detach in the background and returns when it is mounted. */
-export async function mountDetached(argv: readonly string[], launcher: string): Promise<number> {
+/** Starts the same command without --detach in the background, its messages in a file beside its socket; returns when it is mounted. */
+export async function mountDetached(argv: readonly string[], dir: string, launcher: string): Promise<number> {
   const rest = argv.filter((each) => each !== '--detach' && each !== '-d')
+  const { sockets } = places()
+  await mkdir(sockets, { recursive: true, mode: 0o700 })
+  const logFile = logFor(socketFor(sockets, dir))
+  const log = await open(logFile, 'w', 0o600)
   const child = spawn(process.execPath, [launcher, ...rest], {
     detached: true,
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', log.fd],
   })
-  return await new Promise((done) => {
-    child.stdout.once('data', (line: Buffer) => {
+  await log.close()
+  const code = await new Promise<number>((done) => {
+    child.stdout?.once('data', (line: Buffer) => {
       process.stdout.write(line)
-      child.stdout.destroy()
+      child.stdout?.destroy()
       child.unref()
       done(0)
     })
     child.once('exit', (code) => done(code ?? 1))
   })
+  if (code !== 0) {
+    process.stderr.write(await readFile(logFile))
+    await unlink(logFile)
+  }
+  return code
 }

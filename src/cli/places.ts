@@ -31,6 +31,11 @@ function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
   return { root: join(share, 'store'), cache, sockets: run }
 }
 
+/** Where a detached agent's messages go while it runs. */
+export function logFor(socket: string): string {
+  return socket.replace(/\.sock$/, '.log')
+}
+
 /** A socket's path has at most 107 bytes, a directory's has no bound: so it is named by a hash. */
 export function socketFor(sockets: string, dir: string): string {
   const name = createHash('sha256').update(resolve(dir)).digest('hex').slice(0, 16)

@@ -6,7 +6,7 @@ import { Keeper } from '../mount/keeper.ts'
 import type { NativeModule } from '../mount/native.ts'
 import type { MountSession } from '../mount/session.ts'
 import { type Agent, log, places, version } from './agent.ts'
-import { socketFor } from './places.ts'
+import { logFor, socketFor } from './places.ts'
 import { type Answer, listen, type Request, type Status } from './socket.ts'
 
 /** The directory to mount on, absolute, existing, and without a dead mount on it. @throws Failure system, usage */
@@ -60,6 +60,7 @@ export async function serveUntilEnd({ session, agent, serves, layers }: Served, 
         chunks_corrupt: codecs.corrupt,
         chunks_reverified: codecs.reverified,
         images_corrupt: agent.store.counters.corruptImages,
+        records_corrupt: agent.store.counters.corruptRecords,
       },
     }
   }
@@ -90,7 +91,7 @@ export async function serveUntilEnd({ session, agent, serves, layers }: Served, 
   keeper.unmounted(session.dir)
   session.close()
   server.close()
-  await unlink(path).catch(() => {}) // closing the server removes it on most systems
+  for (const file of [path, logFor(path)]) await unlink(file).catch(() => {}) // usually gone, or never there
   await agent.close()
   return 0
 }

@@ -53,12 +53,16 @@ export class CodecPool {
   #waiting: Waiting[] = []
   #scheduled = false
   #closed = false
-  #workers: Promise<Piscina<Job[], Outcome[]>> | undefined
+  readonly #workers: Promise<Piscina<Job[], Outcome[]>>
 
   constructor(options: CodecPoolOptions = {}) {
     this.#threads = options.threads ?? Math.min(availableParallelism(), THREADS_MAX)
     this.#warn = options.warn ?? ((message) => process.emitWarning(message))
     this.#module = options.module ?? CODECS_WASM
+    // now, so that the first chunk does not wait for a thread's start
+    this.#workers = this.#start()
+    // whoever wants a chunk is told
+    this.#workers.catch(() => {})
   }
 
   /**
@@ -99,7 +103,7 @@ export class CodecPool {
     for (const { settle } of this.#waiting.splice(0)) settle.reject(Failure.aborted('the codec pool was closed'))
     await Promise.allSettled(this.#running)
     // a start that failed has nothing to stop, and was told to those who waited for it
-    const workers = await this.#workers?.catch(() => undefined)
+    const workers = await this.#workers.catch(() => undefined)
     await workers?.destroy()
   }
 
@@ -149,7 +153,6 @@ export class CodecPool {
   async #send(batch: Waiting[]): Promise<void> {
     let outcomes: Outcome[]
     try {
-      this.#workers ??= this.#start()
       const workers = await this.#workers
       outcomes = await workers.run(batch.map(({ job }) => job))
     } catch (cause) {

@@ -5,23 +5,16 @@ import type { Blob, Priority } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Budget } from './budget.ts'
+import { type FillerCounters, noCounters } from './counters.ts'
 import type { Flight, Request, Waiter } from './flight.ts'
+import { inLanes } from './lanes.ts'
+import { LIMITS, type Limits } from './limits.ts'
 import { Plan } from './plan.ts'
-import { type Run, type RunLimits, runs } from './runs.ts'
+import { type Run, runs } from './runs.ts'
 
 /** States of a chunk, as the ready file has them; any other value: nothing is there. */
 export const VERIFIED = 1
 export const STORED = 2
-
-export interface Limits extends Readonly<Record<Priority, RunLimits>> {}
-
-// A gap costs its transfer, a request its round trip: at 100 Mbit/s, 64 KiB take 5 ms, which is less than the round trip to any
-// registry outside the building. A run is held in memory and nothing of it is decoded before it is complete: 4 MiB are 0.3 s
-// at that rate, which somebody who waits for one of its chunks can bear; prefetch has nobody waiting, and wants few requests.
-export const LIMITS: Limits = {
-  demand: { gapMaxBytes: 64 << 10, runMaxBytes: 4 << 20 },
-  prefetch: { gapMaxBytes: 64 << 10, runMaxBytes: 8 << 20 },
-}
 
 /** Chunks of one prefetch request decoded at once, and stored chunks checked for prefetch: what stands in the way of demand. */
 const PREFETCH_DECODES_MAX = 32
@@ -42,24 +35,6 @@ export interface FillerOptions {
   limits?: Limits
 }
 
-export interface FillerCounters {
-  /** Ranged reads begun, and the bytes they asked for. */
-  readonly requests: number
-  readonly fetchedBytes: number
-  /** Chunks decoded and verified, and their decoded bytes. */
-  readonly filled: number
-  readonly filledBytes: number
-  /** Chunks that waited for somebody else's flight. */
-  readonly joined: number
-  /** Chunks of an earlier life found right, or wrong, on the disk. */
-  readonly reverified: number
-  readonly damaged: number
-  /** Answers that did not match their digests. */
-  readonly corrupt: number
-  /** Chunks filled although they were damaged or corrupt before. */
-  readonly healed: number
-}
-
 export class Filler {
   readonly #options: FillerOptions
   readonly #limits: Limits
@@ -74,17 +49,7 @@ export class Filler {
   readonly #requests = new Set<Request>()
   readonly #work = new Set<Promise<void>>()
   #closed = false
-  readonly #counters = {
-    requests: 0,
-    fetchedBytes: 0,
-    filled: 0,
-    filledBytes: 0,
-    joined: 0,
-    reverified: 0,
-    damaged: 0,
-    corrupt: 0,
-    healed: 0,
-  }
+  readonly #counters = noCounters()
 
   constructor(options: FillerOptions) {
     this.#options = options
@@ -92,7 +57,7 @@ export class Filler {
     this.#plan = new Plan(options.chunks, this.#limits.demand)
   }
 
-  get counters(): FillerCounters {
+  get counters(): Readonly<FillerCounters> {
     return this.#counters
   }
 
@@ -194,7 +159,7 @@ export class Filler {
       this.#leave(flight)
       this.#enqueue(flight)
     } else if (flight.stage === 'fetching') {
-      
+      flight.request?.urgent.push(flight)
     }
   }
 
@@ -379,7 +344,9 @@ export class Filler {
       if (!signal.aborted) this.#regroup(request)
       if (request.flights.size === 0 || signal.aborted) return
       const stored = await this.#read(request)
-      if (stored !== undefined) await this.#decodeAll(request, stored)
+      if (stored === undefined) return
+      const width = request.priority === 'demand' ? Number.POSITIVE_INFINITY : PREFETCH_DECODES_MAX
+      await inLanes(request.flights, request.urgent, width, signal, (flight) => this.#decode(flight, request, stored))
     } finally {
       release()
     }
@@ -428,25 +395,6 @@ export class Filler {
       }
       return undefined
     }
-  }
-
-  async #decodeAll(request: Request, stored: Uint8Array): Promise<void> {
-    const left = new Set(request.flights)
-    const next = (): Flight | undefined => {
-      for (let urgent = request.urgent.shift(); urgent !== undefined; urgent = request.urgent.shift()) {
-        if (left.delete(urgent)) return urgent
-      }
-      const [first] = left
-      if (first !== undefined) left.delete(first)
-      return first
-    }
-    const lane = async (): Promise<void> => {
-      for (let flight = next(); flight !== undefined && !request.controller.signal.aborted; flight = next()) {
-        await this.#decode(flight, request, stored)
-      }
-    }
-    const lanes = request.priority === 'demand' ? left.size : Math.min(left.size, PREFETCH_DECODES_MAX)
-    await Promise.all(Array.from({ length: lanes }, lane))
   }
 
   async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {

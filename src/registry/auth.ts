@@ -25,7 +25,7 @@ export function parseChallenge(header: string | undefined): Challenge | undefine
   const text = (header ?? '').slice(0, CHALLENGE_MAX_LENGTH)
   const found: { scheme: string; parameters: Map<string, string> }[] = []
   // a token with "=" is a parameter of the scheme before it; one without begins a challenge
-  const part = /\s*,?\s*([!#$%&'*+.^_`|~\w-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]*)))?/y
+  const part = /[\s,]*([!#$%&'*+.^_`|~\w-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]*)))?/y
   for (;;) {
     const match = part.exec(text)
     if (match === null) break

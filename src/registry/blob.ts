@@ -66,6 +66,7 @@ export class RegistryBlob implements StoredBlob {
       if (first.start > SKIP_MAX_BYTES && performance.now() < host.rangelessUntil) throw rangeless(repository)
       const wanted = {
         path: `blobs/${this.digest}`,
+        lasting: true,
         what: `blob ${this.digest}`,
         headers: (): Record<string, string> => {
           const { start, end } = rest()

@@ -16,7 +16,7 @@ export interface Query {
   body?: string
   /** How connections to a host are secured; asked again for each redirect's host. */
   trust: (host: string) => Promise<Trust>
-  /** Body bytes expected at most; a longer body may take longer. */
+  /** Body bytes expected at most; a longer one may take longer. */
   expected: number
   priority: Priority
   signal?: AbortSignal | undefined
@@ -28,6 +28,8 @@ export interface Answer {
   header(name: string): string | undefined
   /** What answered, after redirects. */
   url: URL
+  /** No redirect led away from the origin that was asked. */
+  own: boolean
   /** Where the first redirect led and how long that lasts, if there was one. */
   redirect: { url: URL; lifetimeMs: number | undefined } | undefined
   /** To be read at most once; what is left is dropped with the stream. */
@@ -77,7 +79,7 @@ export class Client {
 
   /** `host` (host[:port]) was named by the user or the user's settings. */
   named(host: string): void {
-    this.#named.add(new URL(`https://${host}`).hostname)
+    this.#named.add(bare(new URL(`https://${host}`).hostname))
   }
 
   /**
@@ -85,31 +87,27 @@ export class Client {
    * @throws Transient (may be tried again), Failure denied (certificate, redirect), aborted, timeout; or what `use` throws
    */
   async send<T>(query: Query, use: (answer: Answer) => Promise<T>): Promise<T> {
-    const { limits } = this
-    const total = limits.totalMs + query.expected / TOTAL_BYTES_PER_MS
+    const { signal } = query
     const stop = new AbortController()
-    const giveUp = () => stop.abort(abortion(query.signal))
-    if (query.signal?.aborted) throw abortion(query.signal)
-    query.signal?.addEventListener('abort', giveUp, { once: true })
-    const timer = setTimeout(
-      () => stop.abort(Failure.timeout(`${query.url.host}: no answer within ${total} ms`)),
-      total,
-    )
+    const giveUp = () => stop.abort(abortion(signal))
+    if (signal?.aborted) throw abortion(signal)
+    signal?.addEventListener('abort', giveUp, { once: true })
     try {
       return await this.#follow(query, stop, use)
     } finally {
-      clearTimeout(timer)
-      query.signal?.removeEventListener('abort', giveUp)
+      signal?.removeEventListener('abort', giveUp)
     }
   }
 
   async #follow<T>(query: Query, stop: AbortController, use: (answer: Answer) => Promise<T>): Promise<T> {
     let { url } = query
     let redirect: Answer['redirect']
+    let own = true
     const headers: Record<string, string> = { ...query.headers }
     for (let hops = 0; ; hops++) {
       const outcome = await this.#once(query, url, headers, stop, async (answer) => {
-        if (!query.follow || !REDIRECT_STATUS.has(answer.status)) return { value: await use({ ...answer, redirect }) }
+        if (!query.follow || !REDIRECT_STATUS.has(answer.status))
+          return { value: await use({ ...answer, redirect, own }) }
         if (hops >= REDIRECTS_MAX) throw Failure.denied(`${query.url.host}: more than ${REDIRECTS_MAX} redirects`)
         const to = redirectTarget(url, answer.header('location'))
         this.counters.redirects++
@@ -119,7 +117,10 @@ export class Client {
       })
       if ('value' in outcome) return outcome.value
       // dropped for good: a chain that comes back to the first origin was led there by somebody else
-      if (outcome.to.origin !== url.origin) delete headers.authorization
+      if (outcome.to.origin !== url.origin) {
+        delete headers.authorization
+        own = false
+      }
       url = outcome.to
     }
   }
@@ -134,6 +135,9 @@ export class Client {
     const agent = this.#agent(await query.trust(url.host))
     const gate = this.#gate(url.origin)
     const leave = await gate.enter(query.priority, stop.signal)
+    // time in the queue is the caller's to bound
+    const total = this.limits.totalMs + query.expected / TOTAL_BYTES_PER_MS
+    const timer = setTimeout(() => stop.abort(Failure.timeout(`${url.host}: no end within ${total} ms`)), total)
     let response: Dispatcher.ResponseData | undefined
     try {
       this.counters.requests++
@@ -159,11 +163,19 @@ export class Client {
           why: 'none was asked for',
         })
       }
-      return await use({ status, header, url, redirect: undefined, body: this.#watched(response.body, url, stop) })
+      return await use({
+        status,
+        header,
+        url,
+        redirect: undefined,
+        own: true,
+        body: this.#watched(response.body, url, stop),
+      })
     } catch (error) {
       throw this.#sorted(error, url, stop.signal)
     } finally {
-      if (response) await dispose(response, AbortSignal.any([stop.signal, AbortSignal.timeout(this.limits.headersMs)]))
+      clearTimeout(timer)
+      if (response) await dispose(response, stop.signal, this.limits.headersMs)
       leave()
     }
   }
@@ -172,8 +184,10 @@ export class Client {
   async *#watched(body: AsyncIterable<Uint8Array>, url: URL, stop: AbortController): AsyncGenerator<Uint8Array> {
     const { windowMs, windowBytes } = this.limits
     let fresh = 0
+    // a reader who takes his time is no stall
+    let taking = false
     const timer = setInterval(() => {
-      if (fresh < windowBytes) {
+      if (fresh < windowBytes && !taking) {
         stop.abort(
           Failure.timeout(`${url.host}: sent ${fresh} bytes in ${windowMs} ms`, { why: 'the transfer stalled' }),
         )
@@ -184,7 +198,9 @@ export class Client {
       for await (const bytes of body) {
         fresh += bytes.length
         this.counters.fetched += bytes.length
+        taking = true
         yield bytes
+        taking = false
       }
     } finally {
       clearInterval(timer)
@@ -200,6 +216,12 @@ export class Client {
     if (error instanceof Failure || error instanceof Transient) return error
     if (this.#closed) return Failure.aborted(`${url.host}: the connection was closed by us`)
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+    if (/ALERT/.test(code)) {
+      return Failure.denied(`${url.host}: refuses the connection's TLS`, {
+        cause: error,
+        fix: `If it wants a client certificate, put client.cert and client.key into /etc/containers/certs.d/${url.host}/.`,
+      })
+    }
     if (/CERT|VERIFY|ALTNAME|SELF_SIGNED|HOSTNAME_MISMATCH/.test(code)) {
       return Failure.denied(`${url.host}: its certificate is not trusted`, {
         cause: error,
@@ -209,7 +231,9 @@ export class Client {
     if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
       return new Transient(Failure.timeout(`${url.host} does not answer`, { cause: error }))
     }
-    return new Transient(Failure.unavailable(`cannot talk to ${url.host}`, { cause: error }))
+    // of several addresses the first one's error says most
+    const cause: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error
+    return new Transient(Failure.unavailable(`cannot talk to ${url.host}`, { cause }))
   }
 
   #gate(origin: string): Gate {
@@ -252,18 +276,15 @@ export class Client {
             const [error, socket] = result
             if (error !== null) return callback(error, null)
             const address = socket.remoteAddress ?? ''
-            if (isLinkLocal(address) && !this.#named.has(options.hostname)) {
+            if (isLinkLocal(address) && !this.#named.has(bare(options.hostname))) {
               socket.destroy()
               return callback(Failure.denied(`${options.hostname} has the link-local address ${address}`), null)
             }
             this.counters.connections++
-            const protocol = 'alpnProtocol' in socket ? socket.alpnProtocol : false
             const { streams, connections } = this.limits
-            const scheme = options.protocol
-            const port = options.port ? `:${options.port}` : ''
-            this.#gate(
-              new URL(`${scheme}//${options.host ?? options.hostname}${options.host ? '' : port}`).origin,
-            ).limit = protocol === 'h2' ? streams : connections
+            const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
+            const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
+            this.#gate(origin).limit = h2 ? streams : connections
             return callback(null, socket)
           }),
       })
@@ -279,10 +300,16 @@ export class Client {
   }
 }
 
+/** An IPv6 address without its brackets. */
+function bare(hostname: string): string {
+  return hostname.replace(/^\[|\]$/g, '')
+}
+
 /** A short refusal is read to its end, which keeps an HTTP/1.1 connection; content that nobody wants is cut off. */
-async function dispose(response: Dispatcher.ResponseData, signal: AbortSignal): Promise<void> {
+async function dispose(response: Dispatcher.ResponseData, stop: AbortSignal, ms: number): Promise<void> {
   const { body, statusCode } = response
-  if (statusCode >= 300 && !body.destroyed && !signal.aborted) {
+  if (statusCode >= 300 && !body.destroyed && !stop.aborted) {
+    const signal = AbortSignal.any([stop, AbortSignal.timeout(ms)])
     await body.dump({ limit: REFUSAL_MAX_BYTES, signal }).catch(() => {}) // it is thrown away either way
   }
   body.destroy()

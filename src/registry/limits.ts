@@ -9,7 +9,7 @@ export interface Limits {
   windowMs: number
   /** … a body brings at least so many bytes, or its rest. Stalls and trickles end here. */
   windowBytes: number
-  /** A request with its redirects and its body; longer for long bodies, see `totalMs` in client.ts. */
+  /** A request with its body, from its turn in the queue; more for long bodies (TOTAL_BYTES_PER_MS). */
   totalMs: number
   /** Tries of one idempotent request, the first included. */
   attempts: number

@@ -28,7 +28,7 @@ export class RegistrySource implements ImageSource {
     return await this.#ask(async (repository) => {
       const get = (path: string, max: number, accept: string, what: string, signal: AbortSignal | undefined) =>
         repository.fetch(
-          { path, what, headers: () => ({ accept }), expected: max, priority: 'demand', signal },
+          { path, what, lasting: false, headers: () => ({ accept }), expected: max, priority: 'demand', signal },
           async (answer) => ({ bytes: await readAll(answer, max, what), mediaType: answer.header('content-type') }),
         )
       const manifests = MANIFEST_TYPES.join(', ')

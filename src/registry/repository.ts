@@ -20,6 +20,8 @@ export interface Host {
 export interface Wanted {
   /** Behind /v2/REPOSITORY/. */
   path: string
+  /** Named by its digest: what a redirect leads to may be asked again without the registry. A tag may have moved by then. */
+  lasting: boolean
   /** Names the thing in messages. */
   what: string
   /** Asked for at each try, as a resumed transfer wants less. */
@@ -118,7 +120,7 @@ export class Repository {
       throw this.#denied(wanted, status, true)
     }
     if (status !== 200 && status !== 206) throw await this.#refusal(wanted, answer, own)
-    if (answer.redirect !== undefined && !own) this.#remember(wanted.path, answer.redirect)
+    if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
     return { value: await use(answer) }
   }
 
@@ -144,7 +146,7 @@ export class Repository {
         },
         (answer) => {
           onAnswer()
-          return use(answer, target === undefined && answer.url.origin === url.origin)
+          return use(answer, target === undefined && answer.own)
         },
       )
     if (target !== undefined) {

@@ -8,7 +8,7 @@
 //   SHA-256 of all of it before
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
-import { type Digest, finish, hex } from '../image/digest.ts'
+import { type Digest, digestOf, hex } from '../image/digest.ts'
 import type { Check, Chunk, Codec, Place } from './chunk.ts'
 
 export interface ChunkBlob {
@@ -29,6 +29,8 @@ interface Header {
 const MAGIC = new TextEncoder().encode('lazychk1')
 const CODECS: readonly Codec[] = ['none', 'gzip', 'zstd']
 const HASH_BYTES = 32
+/** In the column that says what a check is of; 0 is decoded bytes. */
+const STORED = 1
 
 const columnSizes = (of: Header) => [
   of.chunks * 8,
@@ -135,7 +137,7 @@ export function encodeChunks(
     for (const each of chunk.checks) {
       to.checkStart[check] = each.range.start
       to.checkEnd[check] = each.range.end
-      to.checkOf[check] = each.of === 'stored' ? 1 : 0
+      to.checkOf[check] = each.of === 'stored' ? STORED : 0
       to.checkDigest.set(Buffer.from(hex(each.digest), 'hex'), check * HASH_BYTES)
       check++
     }
@@ -193,7 +195,7 @@ export class ChunkTable {
     for (let j = i === 0 ? 0 : n(at.checksEnd, i - 1); j < n(at.checksEnd, i); j++) {
       const digest = Buffer.from(at.checkDigest.subarray(j * HASH_BYTES, (j + 1) * HASH_BYTES)).toString('hex')
       checks.push({
-        of: n(at.checkOf, j) === 1 ? 'stored' : 'decoded',
+        of: n(at.checkOf, j) === STORED ? 'stored' : 'decoded',
         range: { start: n(at.checkStart, j), end: n(at.checkEnd, j) },
         digest: `sha256:${digest}`,
       })
@@ -249,18 +251,35 @@ export class ChunkTable {
    * share a device.
    */
   contentDigest(): Digest {
-    const hash = createHash('sha256')
+    const { size, checksEnd, placesEnd, checkOf, checkStart, checkEnd, checkDigest } = this.#at
+    const { placeFrom, placeLength, placeAt } = this.#at
+    // a chunk: size, numbers of checks and places; a check: range, digest; a place: three numbers
+    const bytes = new Uint8Array(this.length * 16 + checkOf.length * (16 + HASH_BYTES) + placeAt.length * 24)
+    const view = new DataView(bytes.buffer)
+    let at = 0
+    let check = 0
+    let place = 0
     for (let i = 0; i < this.length; i++) {
-      const { size, checks, places } = this.get(i)
-      const line = [
-        size,
-        ...checks
-          .filter(({ of }) => of === 'decoded')
-          .map(({ range, digest }) => `${range.start}-${range.end}=${hex(digest)}`),
-        ...places.map(({ from, length, at }) => `${from}+${length}@${at}`),
-      ]
-      hash.update(`${line.join(' ')}\n`)
+      const head = at
+      at += 16
+      let checks = 0
+      for (; check < (checksEnd[i] as number); check++) {
+        if (checkOf[check] === STORED) continue
+        view.setFloat64(at, checkStart[check] as number, true)
+        view.setFloat64(at + 8, checkEnd[check] as number, true)
+        bytes.set(checkDigest.subarray(check * HASH_BYTES, (check + 1) * HASH_BYTES), at + 16)
+        at += 16 + HASH_BYTES
+        checks++
+      }
+      view.setFloat64(head, size[i] as number, true)
+      view.setUint32(head + 8, checks, true)
+      view.setUint32(head + 12, (placesEnd[i] as number) - place, true)
+      for (; place < (placesEnd[i] as number); place++, at += 24) {
+        view.setFloat64(at, placeFrom[place] as number, true)
+        view.setFloat64(at + 8, placeLength[place] as number, true)
+        view.setFloat64(at + 16, placeAt[place] as number, true)
+      }
     }
-    return finish(hash)
+    return digestOf(bytes.subarray(0, at))
   }
 }

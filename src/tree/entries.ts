@@ -116,7 +116,7 @@ class Grower {
   #addLink(parent: Directory, name: string, { path }: Entry, link: string): void {
     // what is at `path` goes first, so it cannot be linked to, nor can what is below
     if (link === path || link.startsWith(`${path}/`)) throw Failure.corrupt(`${quote(path)} is a hard link to itself`)
-    split(link)
+    split(link, `the target of hard link ${quote(path)}`)
     this.#count()
     parent.children.set(name, this.#links.add(path, this.#find(link) ?? link))
   }
@@ -166,18 +166,16 @@ function notADirectory(inode: Inode, name: string, path: string): Failure {
   return Failure.corrupt(`${quote(path)} lies below ${quote(name)}, which is no directory`)
 }
 
-/** The components of a path. @throws Failure corrupt, limit */
-function split(path: string): string[] {
-  if (path.includes('\0') || !path.isWellFormed()) throw Failure.corrupt(`${quote(path)} is no path`)
-  if (Buffer.byteLength(path) > PATH_MAX_BYTES) {
-    throw Failure.limit(`${quote(path.slice(0, NAME_MAX_BYTES))}… is longer than ${PATH_MAX_BYTES} bytes`)
-  }
+/** The components of a path, which messages call `of`. @throws Failure corrupt, limit */
+function split(path: string, of = quote(path)): string[] {
+  if (path.includes('\0') || !path.isWellFormed()) throw Failure.corrupt(`${of} is no path`)
+  if (Buffer.byteLength(path) > PATH_MAX_BYTES) throw Failure.limit(`${of} is longer than ${PATH_MAX_BYTES} bytes`)
   const names = path.split('/')
-  if (names.length > DEPTH_MAX) throw Failure.limit(`${quote(path)} is deeper than ${DEPTH_MAX} directories`)
+  if (names.length > DEPTH_MAX) throw Failure.limit(`${of} is deeper than ${DEPTH_MAX} directories`)
   for (const name of names) {
-    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${quote(path)} is no path`)
+    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of} is no path`)
     if (Buffer.byteLength(name) > NAME_MAX_BYTES) {
-      throw Failure.limit(`${quote(path)} has a name of more than ${NAME_MAX_BYTES} bytes`)
+      throw Failure.limit(`${of} has a name of more than ${NAME_MAX_BYTES} bytes`)
     }
   }
   return names
@@ -195,6 +193,7 @@ function reachable(root: Directory): Set<Inode> {
   return reached
 }
 
+/** For messages, whose readers do not want thousands of letters. */
 function quote(path: string): string {
-  return JSON.stringify(path)
+  return JSON.stringify(path.length > NAME_MAX_BYTES ? `${path.slice(0, NAME_MAX_BYTES)}…` : path)
 }

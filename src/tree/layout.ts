@@ -51,39 +51,35 @@ export function layOut(chunks: readonly StoredChunk[], wantedFirst: readonly num
     return content
   })
 
+  const distinct = [...contents.values()]
   const first = [...new Set(wantedFirst.map((chunk) => alike.representative(chunk)))]
-  const deviceSize = assignOffsets(inLayoutOrder([...contents.values()], first))
-
-  const places = new Map<number, Place[]>()
-  // a chunk that was wanted first leads, whatever lies before it on the device
-  const order = new Set<number>()
-  const laidOut = [...contents.values()].sort((a, b) => a.offset - b.offset)
-  const used = usedChunks(laidOut)
-  for (const chunk of first) if (used.has(chunk)) order.add(chunk)
-  const leading = order.size
-  for (const { pieces, offset } of laidOut) {
-    for (const { at, chunk, offset: from, length } of pieces) {
-      order.add(chunk)
-      const of = places.get(chunk)
-      if (of === undefined) places.set(chunk, [{ from, length, at: offset + at }])
-      else of.push({ from, length, at: offset + at })
-    }
-  }
+  const deviceSize = assignOffsets(inLayoutOrder(distinct, first))
+  const places = collectPlaces(distinct.sort((a, b) => a.offset - b.offset))
+  // what is wanted first leads, whatever lies before it on the device
+  const leading = first.filter((chunk) => places.has(chunk))
   return {
-    chunks: [...order].map((i) => ({
+    chunks: [...new Set([...leading, ...places.keys()])].map((i) => ({
       ...(chunks[i] as StoredChunk),
       places: (places.get(i) as Place[]).sort((a, b) => a.from - b.from || a.at - b.at),
     })),
-    first: leading,
+    first: leading.length,
     offsets: contentOf.map(({ offset }) => offset),
     deviceSize,
   }
 }
 
-function usedChunks(contents: readonly Content[]): Set<number> {
-  const used = new Set<number>()
-  for (const { pieces } of contents) for (const { chunk } of pieces) used.add(chunk)
-  return used
+/** Chunk -> where its bytes go; chunks in the order of the device, as `contents` are. */
+function collectPlaces(contents: readonly Content[]): Map<number, Place[]> {
+  const places = new Map<number, Place[]>()
+  for (const { pieces, offset } of contents) {
+    for (const { at, chunk, offset: from, length } of pieces) {
+      const place = { from, length, at: offset + at }
+      const others = places.get(chunk)
+      if (others) others.push(place)
+      else places.set(chunk, [place])
+    }
+  }
+  return places
 }
 
 /** First the contents that `first` chunks are part of, chunk by chunk, then the others. */

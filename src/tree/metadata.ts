@@ -41,7 +41,7 @@ export function makeInode(entry: Entry): Inode {
     gid,
     mtime,
     size: 0,
-    xattrs: entry.xattrs ? keptXattrs(entry.xattrs, of) : NO_XATTRS,
+    xattrs: entry.xattrs ? keptXattrs(entry.xattrs, type, of) : NO_XATTRS,
   }
   switch (type) {
     case S_IFREG:
@@ -87,12 +87,26 @@ function checkedTarget(target: string | undefined, of: string): string {
   return target
 }
 
-/** Without overlayfs's own, and without those that no Linux filesystem can hold (other namespaces, as macOS writes them). */
-function keptXattrs(xattrs: ReadonlyMap<string, Uint8Array>, of: string): ReadonlyMap<string, Uint8Array> {
+/**
+ * Without overlayfs's own, and without those that no Linux filesystem can hold: other namespaces, as macOS writes them; `user.` but
+ * on files and directories; ACLs of symlinks (xattr(7)).
+ */
+function canHold(name: string, type: number): boolean {
+  const prefix = xattrPrefix(name)
+  if (prefix === undefined || isOverlayXattr(name)) return false
+  if (prefix.whole) return type !== S_IFLNK
+  if (prefix.prefix === 'user.' && type !== S_IFREG && type !== S_IFDIR) return false
+  return name !== prefix.prefix
+}
+
+function keptXattrs(
+  xattrs: ReadonlyMap<string, Uint8Array>,
+  type: number,
+  of: string,
+): ReadonlyMap<string, Uint8Array> {
   const kept = new Map<string, Uint8Array>()
   for (const [name, value] of xattrs) {
-    const prefix = xattrPrefix(name)
-    if (prefix === undefined || isOverlayXattr(name) || (!prefix.whole && name === prefix.prefix)) continue
+    if (!canHold(name, type)) continue
     const what = `${of}: xattr ${JSON.stringify(name.slice(0, XATTR_NAME_MAX_BYTES))}`
     if (name.includes('\0') || !name.isWellFormed()) throw Failure.corrupt(`${what} is no name`)
     if (Buffer.byteLength(name) > XATTR_NAME_MAX_BYTES) {

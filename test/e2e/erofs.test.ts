@@ -14,6 +14,7 @@ import { compare, type Line, listTree, PYTHON } from '../fixtures/listing.ts'
 import { decode } from '../format/listing.ts'
 import { MemoryBlob } from '../format/memory-blob.ts'
 import { expected, type SampleLayer, sampleLayers, tarListing } from '../format/samples.ts'
+import { edges } from '../tree/edges.ts'
 import { dir, fifo, file, fillDevice, layer, lines, link, type Spec, symlink } from '../tree/layer.ts'
 import { succeed } from './engines/command.ts'
 import { lacking, samples } from './engines/needs.ts'
@@ -126,6 +127,13 @@ suite('the kernel mounts our images', reason, () => {
     const { at } = await build(work, 'lower', LOWER, [3])
     expect(compare(lines(LOWER), await listTree(at))).toEqual([])
   })
+
+  for (const [i, [title, specs]] of edges.entries()) {
+    test(`what ends where a block ends: ${title}`, async () => {
+      const { at } = await build(work, `edge${i}`, specs())
+      expect(compare(lines(specs()), await listTree(at))).toEqual([])
+    })
+  }
 
   test('whiteouts and opaque directories are as overlayfs wants them', async () => {
     const { at } = await build(work, 'upper', UPPER)

@@ -57,7 +57,7 @@ export async function tampered(
     status = fault.status
     if (status >= 300) ({ headers, body } = refusal(status, 'FAULT', 'as scripted'))
   }
-  if (fault.redirect !== undefined) {
+  if (fault.redirect !== undefined && reply.status !== 401) {
     status = fault.status ?? 307
     headers = { location: fault.redirect, 'content-length': '0' }
     body = (async function* () {})()

@@ -240,3 +240,26 @@ test('a reader that goes through small files costs few requests, and a single sm
   expect(layer.reads.length).toBeLessThan(10)
   expect(layer.filler.counters.fetchedBytes).toBeLessThanOrEqual(400 * 10 * KIB)
 })
+
+test('whoever is told may cancel and ask again at once', async () => {
+  const layer = new Layer({ chunks: row(3, 100) })
+  layer.failing = () => Failure.unavailable('once')
+  const controller = new AbortController()
+  const told: string[] = []
+  const again = Promise.withResolvers<void>()
+  layer.filler.fillEach(
+    [0, 1, 2],
+    'demand',
+    (chunk, error) => {
+      told.push(`${chunk} ${error instanceof Failure ? error.code : 'ready'}`)
+      if (told.length > 1) return
+      controller.abort()
+      layer.failing = undefined
+      layer.filler.fill([0, 1, 2], 'demand').then(again.resolve, again.reject)
+    },
+    controller.signal,
+  )
+  await again.promise
+  expect(told).toEqual(['0 unavailable', '1 aborted', '2 aborted'])
+  expect(layer.states.every((state) => state === VERIFIED)).toBe(true)
+})

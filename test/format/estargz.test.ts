@@ -134,6 +134,17 @@ describe('a blob is refused when', () => {
     }
   })
 
+  test('other bytes or another member follow the member, which zlib lets pass', async () => {
+    const good = gzipSync(tocTar(EMPTY))
+    // zlib drops what is no gzip; its last four bytes then stand where the length does
+    await refused(
+      read(member(Buffer.concat([good, Buffer.from([0, 0, 0, 0, 0, 0, 1, 0])]))),
+      'corrupt',
+      'shorter than it says',
+    )
+    await refused(read(member(Buffer.concat([good, gzipSync(new Uint8Array(9))]))), 'corrupt', 'longer than it says')
+  })
+
   test('its table inflates 1000:1 beyond the limit, in bounded memory, the event loop running', async () => {
     // a deflate block of 64 MiB of zeros, repeated until 576 MiB; the trailer says 4 KiB, then the truth
     const zeros = gzipSync(new Uint8Array(576 << 20), { level: 1 })

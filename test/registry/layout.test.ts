@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { cp, mkdtemp, open, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, mkdtemp, open, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -121,6 +121,17 @@ test('a blob that changed, shrank or is no file is refused', async () => {
   await rm(path(layer))
   await symlink('/dev/zero', path(layer))
   await expect(read()).rejects.toMatchObject({ code: 'corrupt' })
+})
+
+test('a manifest that is another image is refused, whatever names it', async () => {
+  const [one, two] = [await image('amd64', pattern(100, 1)), await image('amd64', pattern(100, 2))]
+  expect(one.size).toBe(two.size)
+  await index(tagged(one, 'one'))
+  await resolve(':one')
+  await copyFile(path(two), path(one))
+  await refuse('', 'corrupt')
+  await refuse(':one', 'corrupt')
+  await refuse(`@${one.digest}`, 'corrupt')
 })
 
 test('hostile layouts are refused', async () => {

@@ -8,7 +8,8 @@ import { digestOf, hex } from '../../src/image/digest.ts'
 import type { Locks } from '../../src/store/locks.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/store/ready.ts'
 import { Store } from '../../src/store/store.ts'
-import { folder, LAYER, RECORD, tree } from './layer.ts'
+import { folder } from './folder.ts'
+import { LAYER, RECORD, tree } from './layer.ts'
 
 /** A copy is opened by one process only. */
 const alone: Locks = { tryLock: () => true }

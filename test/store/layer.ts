@@ -1,8 +1,4 @@
-// A small layer for the store's tests, and a folder to keep it in.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { onTestFinished } from 'vitest'
+// A small layer for the store's tests.
 import { digestOf } from '../../src/image/digest.ts'
 import type { Chunk } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
@@ -32,10 +28,3 @@ export function tree(chunks = 5, content = 'x'): Tree {
 
 export const LAYER = digestOf(text('layer'))
 export const RECORD = { format: 'estargz', indexDigest: digestOf(text('index')), tarSize: 12345 }
-
-/** A new folder, removed after the test. */
-export async function folder(): Promise<string> {
-  const made = await mkdtemp(join(tmpdir(), 'lazylayer-store-'))
-  onTestFinished(() => rm(made, { recursive: true, force: true }))
-  return made
-}

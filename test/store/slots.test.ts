@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFile, stat, truncate, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -5,7 +7,8 @@ import { hex } from '../../src/image/digest.ts'
 import { READY_HEADER_BYTES, READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/store/ready.ts'
 import { Store } from '../../src/store/store.ts'
 import { flock } from './flock.ts'
-import { folder, table, tree } from './layer.ts'
+import { folder } from './folder.ts'
+import { table, tree } from './layer.ts'
 
 const kept = tree(8)
 const name = hex(kept.digest)
@@ -150,4 +153,24 @@ test('closing lets go of lock and descriptors', async () => {
   await slots.close()
   expect(() => slots.state(0)).toThrow()
   expect(fd).toBeGreaterThan(2)
+})
+
+test('what another process verified is trusted while it lives, and no more once it is killed', async () => {
+  const dir = await folder()
+  const holder = spawn(process.execPath, [join(import.meta.dirname, 'holder.ts'), dir], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const ended = once(holder, 'exit')
+  onTestFinished(() => void holder.kill('SIGKILL'))
+  const [line] = await once(holder.stdout, 'data')
+  expect(String(line)).toContain(`chunk 0 is ${READY_VERIFIED}`)
+  const cache = await store(dir)
+  const beside = await cache.openSlots(kept.digest, kept.chunks)
+  expect(beside.state(0)).toBe(READY_VERIFIED)
+  await beside.close()
+  holder.kill('SIGKILL')
+  await ended
+  const after = await cache.openSlots(kept.digest, kept.chunks)
+  expect(after.state(0)).toBe(READY_STORED)
+  await after.close()
 })

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto'
-import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, open as openFile, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
+import { Slots } from '../../src/store/slots.ts'
 import { Store } from '../../src/store/store.ts'
 import { flock } from './flock.ts'
-import { folder, LAYER, RECORD, tree } from './layer.ts'
+import { folder } from './folder.ts'
+import { LAYER, RECORD, tree } from './layer.ts'
 
 const bytes = (of: string) => new TextEncoder().encode(of)
 const warnings: string[] = []
@@ -276,3 +278,35 @@ test('when the last number is given the store says so', async () => {
   await expect(store.slotOf(digestOf(bytes('one more')))).rejects.toMatchObject({ code: 'limit' })
   await store.close()
 })
+
+test.each(['ENOSPC', 'EDQUOT'])(
+  'a full disk (%s) is an error that says what to do, and leaves nothing half written',
+  async (code) => {
+    const dir = await folder()
+    const store = await open(dir)
+    const kept = tree()
+    const probe = await openFile(dir)
+    const full = vi.spyOn(Object.getPrototypeOf(probe), 'writeFile')
+    await probe.close()
+    const works: (() => Promise<unknown>)[] = [
+      () => store.putObject(digestOf(bytes('a')), bytes('a')),
+      () => store.keepLayer(LAYER, RECORD, kept),
+      () => store.keepReference('a', 'b', LAYER),
+      () => store.slotOf(kept.digest),
+      () => store.openSlots(kept.digest, kept.chunks),
+    ]
+    for (const work of works) {
+      full.mockRejectedValueOnce(Object.assign(new Error(`${code}: write`), { code }))
+      await expect(work()).rejects.toMatchObject({ code: 'system', fix: expect.stringContaining('--cache') })
+      expect(await readdir(join(dir, 'tmp'))).toEqual([])
+    }
+    full.mockRestore()
+    for (const work of works) {
+      const made = await work()
+      if (made instanceof Slots) await made.close()
+    }
+    expect(await store.layer(LAYER)).toBeDefined()
+    expect(store.counters.corruptDevices).toBe(0)
+    await store.close()
+  },
+)

@@ -188,6 +188,28 @@ describe('xattrs', () => {
   )
 })
 
+describe('xattrs that a type of file cannot have', () => {
+  const all = new Map(
+    ['security.s', 'system.posix_acl_access', 'trusted.t', 'user.u'].map((each) => [each, Buffer.from('1')]),
+  )
+  check(
+    'are dropped: user. but of files and directories, ACLs of symlinks',
+    [
+      dir('d', { xattrs: all }),
+      file('f', '', { xattrs: all }),
+      symlink('l', 't', { xattrs: all }),
+      fifo('p', { xattrs: all }),
+    ],
+    [
+      '/ dir 755 0:0',
+      'd dir 755 0:0 security.s=1 system.posix_acl_access=1 trusted.t=1 user.u=1',
+      'f file 644 0:0 0 security.s=1 system.posix_acl_access=1 trusted.t=1 user.u=1',
+      'l symlink 777 0:0 -> t security.s=1 trusted.t=1',
+      'p fifo 600 0:0 security.s=1 system.posix_acl_access=1 trusted.t=1',
+    ],
+  )
+})
+
 describe('names are sorted by their bytes', () => {
   check(
     'beyond the basic plane and before the dot',
@@ -231,7 +253,9 @@ describe('refused, naming the entry', () => {
   refuse('a link to what it replaces', [file('a/b'), link('a', 'a/b')], 'corrupt', /"a" is a hard link to itself/)
   refuse('links in a circle', [link('a', 'b'), link('b', 'c'), link('c', 'a')], 'corrupt', /hard link to itself/)
   refuse('a link to nothing', [link('a', 'b')], 'corrupt', /"a" is a hard link to "b", which is not there/)
-  refuse('a link to the root', [link('a', '')], 'corrupt', /is no path/)
+  for (const to of ['', '..', '../a', '/a', 'b\0']) {
+    refuse(`a link to ${JSON.stringify(to)}`, [link('a', to)], 'corrupt', /^the target of hard link "a" is no path$/)
+  }
   refuse('a link to a directory', [dir('d'), link('a', 'd')], 'corrupt', /"a" is a hard link to a directory/)
   refuse('a link to a whiteout', [file('.wh.x'), link('a', '.wh.x')], 'corrupt', /which is not there/)
   refuse('a symlink to nothing', [symlink('a', '')], 'corrupt', /"a" is a symlink to nothing/)

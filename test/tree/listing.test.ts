@@ -130,7 +130,7 @@ test('a directory is listed with names, times, contents, links and targets', asy
   try {
     await mkdir(join(top, 'd'))
     await writeFile(join(top, 'd', 'é'), 'hello', { mode: 0o640 })
-    await utimes(join(top, 'd', 'é'), 1.5, -1.5)
+    await utimes(join(top, 'd', 'é'), new Date(1500), new Date(-1500))
     await makeSymlink('d/é', join(top, 'link'))
     const lines = await listTree(top)
     expect(lines.map(({ path, type }) => `${path} ${type}`)).toEqual(['. dir', 'd dir', 'd/é file', 'link symlink'])

@@ -1,15 +1,5 @@
 // An image as text, one line a path, for tests to compare: `d/x file 644 0:0 "hello"`.
-import {
-  type Entry,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFIFO,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-  S_IFSOCK,
-} from '../../src/tree/entry.ts'
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../../src/tree/entry.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 
 const KINDS: Record<number, string> = {
@@ -58,9 +48,4 @@ export function show(image: Uint8Array, { devices = [], mtime = false }: ShowOpt
   }
   walk(reader.root, '')
   return lines
-}
-
-/** The line of an entry alone, for messages. */
-export function showEntry(entry: Entry): string {
-  return JSON.stringify(entry, (_, value) => (typeof value === 'bigint' ? `${value}` : value))
 }

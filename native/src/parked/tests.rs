@@ -1,0 +1,170 @@
+//! Waiting, over a socket in place of /dev/fuse.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use super::*;
+use crate::reply::Connection;
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct Kernel {
+    connection: Arc<Connection>,
+    answers: UnixStream,
+}
+
+impl Kernel {
+    fn new() -> Self {
+        let (ours, answers) = UnixStream::pair().unwrap();
+        answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self { connection: Arc::new(Connection::new(File::from(OwnedFd::from(ours)))), answers }
+    }
+
+    fn reply(&self, unique: u64) -> Reply {
+        Reply::new(&self.connection, unique, true)
+    }
+
+    fn read(&self, unique: u64) -> Request {
+        Request { reply: self.reply(unique), what: What::Read { node: 1, offset: 0, size: 1 } }
+    }
+
+    /// Number and errno of the next answer without a body.
+    fn answer(&mut self) -> (u64, i32) {
+        let mut header = [0; 16];
+        self.answers.read_exact(&mut header).unwrap();
+        let error = i32::from_le_bytes(header[4..8].try_into().unwrap());
+        (u64::from_le_bytes(header[8..].try_into().unwrap()), -error)
+    }
+}
+
+fn chunk(chunk: u32) -> Key {
+    Key::Chunk { device: 1, chunk }
+}
+
+/// What the workers would get, as numbers and errnos (0: resumed).
+fn work(parked: &Parked) -> Vec<(u64, i32)> {
+    let mut all = Vec::new();
+    while let Some(work) = parked.lock().work.pop_front() {
+        match work {
+            Work::Resume(request) => {
+                all.push((request.reply.unique(), 0));
+                request.reply.none();
+            }
+            Work::Fail(request, errno) => {
+                all.push((request.reply.unique(), errno));
+                request.reply.none();
+            }
+        }
+    }
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn a_reply_that_is_dropped_is_eio() {
+    let mut kernel = Kernel::new();
+    drop(kernel.reply(7));
+    assert_eq!(kernel.answer(), (7, libc::EIO));
+    assert_eq!(kernel.connection.counters.failed.load(Relaxed), 1);
+}
+
+#[test]
+fn an_errno_that_the_kernel_does_not_know_is_eio() {
+    let mut kernel = Kernel::new();
+    kernel.reply(7).error(0);
+    assert_eq!(kernel.answer(), (7, libc::EIO));
+    kernel.reply(8).error(512);
+    assert_eq!(kernel.answer(), (8, libc::EIO));
+}
+
+#[test]
+fn two_readers_of_a_chunk_ask_once_and_wake_together() {
+    let (kernel, parked) = (Kernel::new(), Parked::default());
+    assert_eq!(parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, |_| true), [chunk(1), chunk(2)]);
+    assert_eq!(parked.park(kernel.read(2), vec![chunk(2)], LONG, |_| true), []);
+    parked.settle(chunk(2), 0);
+    assert_eq!(work(&parked), [(2, 0)]);
+    parked.settle(chunk(1), 0);
+    assert_eq!(work(&parked), [(1, 0)]);
+    assert!(parked.lock().keys.is_empty() && parked.lock().deadlines.is_empty());
+}
+
+#[test]
+fn one_failed_chunk_fails_the_read_and_forgets_its_other_chunks() {
+    let (kernel, parked) = (Kernel::new(), Parked::default());
+    parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, |_| true);
+    parked.settle(chunk(2), libc::EACCES);
+    assert_eq!(work(&parked), [(1, libc::EACCES)]);
+    assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], LONG, |_| true), [chunk(1)]);
+    parked.close();
+    work(&parked);
+}
+
+#[test]
+fn what_became_ready_meanwhile_is_not_waited_for() {
+    let (kernel, parked) = (Kernel::new(), Parked::default());
+    assert_eq!(parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| false), []);
+    assert_eq!(work(&parked), [(1, 0)]);
+}
+
+#[test]
+fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_again() {
+    let (mut kernel, parked) = (Kernel::new(), Parked::default());
+    let soon = Duration::from_millis(30);
+    std::thread::scope(|scope| {
+        scope.spawn(|| parked.keep_deadlines());
+        parked.park(kernel.read(1), vec![chunk(1)], soon, |_| true);
+        assert_eq!(kernel.answer(), (1, libc::EIO));
+        assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], soon, |_| true), [chunk(1)]);
+        assert_eq!(kernel.answer(), (2, libc::EIO));
+        let first = parked.park_lookup(kernel.reply(3), 1, "name", soon);
+        assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", soon), None);
+        assert_eq!((kernel.answer(), kernel.answer()), ((3, libc::ENOENT), (4, libc::ENOENT)));
+        let second = parked.park_lookup(kernel.reply(5), 1, "name", soon);
+        assert!(first.is_some() && second.is_some() && first != second);
+        assert_eq!(kernel.answer(), (5, libc::ENOENT));
+        parked.end();
+    });
+    assert_eq!(kernel.connection.counters.expired.load(Relaxed), 5);
+    assert!(parked.lock().tickets.is_empty() && parked.lock().names.is_empty());
+}
+
+#[test]
+fn an_interrupt_ends_only_its_own_request() {
+    let (mut kernel, parked) = (Kernel::new(), Parked::default());
+    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
+    parked.park(kernel.read(2), vec![chunk(1)], LONG, |_| true);
+    assert!(parked.interrupt(1));
+    assert!(!parked.interrupt(1));
+    assert_eq!(kernel.answer(), (1, libc::EINTR));
+    parked.settle(chunk(1), 0);
+    assert_eq!(work(&parked), [(2, 0)]);
+}
+
+#[test]
+fn a_device_that_goes_fails_its_own_waiters() {
+    let (kernel, parked) = (Kernel::new(), Parked::default());
+    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
+    parked.park(kernel.read(2), vec![Key::Chunk { device: 2, chunk: 1 }], LONG, |_| true);
+    parked.fail_device(1);
+    assert_eq!(work(&parked), [(1, libc::EIO)]);
+    parked.close();
+    assert_eq!(work(&parked), [(2, libc::EIO)]);
+}
+
+#[test]
+fn nothing_waits_in_a_session_that_is_closed_or_full() {
+    let (mut kernel, parked) = (Kernel::new(), Parked::default());
+    for unique in 0..PARKED_MAX as u64 {
+        parked.park(kernel.read(unique), vec![chunk(unique as u32)], LONG, |_| true);
+    }
+    assert_eq!(parked.park(kernel.read(9_999), vec![chunk(0)], LONG, |_| true), []);
+    assert_eq!(kernel.answer(), (9_999, libc::EIO));
+    parked.close();
+    assert_eq!(work(&parked).len(), PARKED_MAX);
+    assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", LONG), None);
+    assert_eq!(kernel.answer(), (10_000, libc::EIO));
+}

@@ -1,0 +1,264 @@
+import { execFileSync } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
+import { gzipSync } from 'node:zlib'
+import fc from 'fast-check'
+import { afterAll, describe, expect, test } from 'vitest'
+import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
+import { CodecPool } from '../../src/codec/pool.ts'
+import { digestOf } from '../../src/image/digest.ts'
+import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/store/ready.ts'
+import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import { chunkOf, Device, noise, store, text } from './fixture.ts'
+
+const warnings: string[] = []
+const nowhere = new URL('file:///nowhere/codecs.wasm')
+const wasm = new CodecPool({ threads: 2, warn: (message) => warnings.push(`unexpected: ${message}`) })
+const fallback = new CodecPool({ threads: 2, module: nowhere, warn: (message) => warnings.push(message) })
+afterAll(async () => {
+  await wasm.close()
+  await fallback.close()
+  expect(warnings).toEqual([expect.stringContaining('/nowhere/codecs.wasm')])
+})
+
+const CODECS: Codec[] = ['none', 'gzip', 'zstd']
+const bytes = text(50_000)
+
+function flip(stored: Uint8Array, bit: number): Uint8Array {
+  const flipped = Uint8Array.from(stored)
+  const at = (bit >> 3) % flipped.length
+  flipped[at] = (flipped[at] as number) ^ (1 << (bit & 7))
+  return flipped
+}
+
+describe.each([
+  ['wasm', wasm],
+  ['fallback', fallback],
+] as const)('%s', (_, pool) => {
+  test.each(CODECS)('a %s chunk is decoded, checked, written to all its places and marked ready', async (codec) => {
+    using device = new Device()
+    const stored = store(codec, bytes)
+    const places = [
+      { from: 0, length: 1000, at: 4096 },
+      { from: 500, length: 49_500, at: 100_000 },
+      { from: 500, length: 1, at: 0 },
+    ]
+    await pool.decode(chunkOf(codec, bytes, stored, { places }), stored, device.slot(7))
+    for (const { from, length, at } of places)
+      expect(device.read(at, length)).toEqual(bytes.subarray(from, from + length))
+    expect(device.ready(7)).toBe(READY_VERIFIED)
+    expect(device.ready(6)).toBe(0)
+    expect(device.ready(8)).toBe(0)
+  })
+
+  test('bytes on shared memory are taken as they are', async () => {
+    using device = new Device()
+    const stored = store('gzip', bytes)
+    const shared = new Uint8Array(new SharedArrayBuffer(stored.length + 100), 50, stored.length)
+    shared.set(stored)
+    await pool.decode(chunkOf('gzip', bytes, stored), shared, device.slot())
+    expect(device.read(8192, bytes.length)).toEqual(bytes)
+  })
+
+  test('a corrupt chunk fails alone among those that travel with it', async () => {
+    using device = new Device()
+    const all = Array.from({ length: 20 }, (_, i) => {
+      const content = text(3000 + i, i + 1)
+      const stored = store(i % 2 ? 'gzip' : 'zstd', content)
+      const chunk = chunkOf(i % 2 ? 'gzip' : 'zstd', content, stored, {
+        places: [{ from: 0, length: 3000, at: i * 4096 }],
+      })
+      return { content, chunk, stored: i === 5 ? noise(stored.length) : stored }
+    })
+    const before = pool.counters()
+    const settled = await Promise.allSettled(
+      all.map(({ chunk, stored }, i) => pool.decode(chunk, stored, device.slot(i))),
+    )
+    for (const [i, { status }] of settled.entries()) {
+      expect(status).toBe(i === 5 ? 'rejected' : 'fulfilled')
+      expect(device.ready(i)).toBe(i === 5 ? READY_MISSING : READY_VERIFIED)
+      if (i !== 5) expect(device.read(i * 4096, 3000)).toEqual(all[i]?.content.subarray(0, 3000))
+    }
+    expect(settled[5]).toMatchObject({ reason: { name: 'Failure', code: 'corrupt' } })
+    const after = pool.counters()
+    expect(after.decoded - before.decoded).toBe(19)
+    expect(after.verified - before.verified).toBe(19 * 3000)
+    expect(after.corrupt - before.corrupt).toBe(1)
+  })
+
+  test('whatever happens to the stored bytes: right bytes and ready, or a Failure, no byte written and not ready', async () => {
+    const content = text(4000)
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...CODECS),
+        fc.nat(),
+        fc.option(fc.nat()),
+        fc.boolean(),
+        async (codec, bit, cut, resized) => {
+          using device = new Device()
+          const right = store(codec, content)
+          let stored = flip(right, bit)
+          if (cut !== null) stored = stored.subarray(0, cut % stored.length)
+          const chunk = chunkOf(codec, content, resized ? stored : right)
+          const failure = await pool.decode(chunk, stored, device.slot()).then(
+            () => null,
+            (error) => error,
+          )
+          if (failure === null) {
+            expect(device.read(8192, 4000)).toEqual(content)
+            expect(device.ready()).toBe(READY_VERIFIED)
+          } else {
+            expect(['corrupt', 'limit']).toContain(failure.code)
+            expect(device.read(0, 20_000).length).toBe(0)
+            expect(device.ready()).toBe(READY_MISSING)
+          }
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
+
+  test('a chunk beyond the limits is refused, whatever it holds', async () => {
+    using device = new Device()
+    const stored = gzipSync(bytes)
+    const refuse = (changes: Partial<Chunk>) =>
+      pool.decode(chunkOf('gzip', bytes, stored, changes), stored, device.slot())
+    await expect(refuse({ size: DECODED_MAX_BYTES + 1 })).rejects.toMatchObject({ code: 'limit' })
+    await expect(refuse({ size: 0 })).rejects.toMatchObject({ code: 'corrupt' })
+    await expect(refuse({ size: Number.NaN })).rejects.toMatchObject({ code: 'corrupt' })
+    await expect(refuse({ stored: { start: 9, end: 9 } })).rejects.toMatchObject({ code: 'limit' })
+    await expect(refuse({ stored: { start: 0, end: 2 ** 40 } })).rejects.toMatchObject({ code: 'limit' })
+    await expect(refuse({ checks: [] })).rejects.toMatchObject({ code: 'corrupt' })
+    expect(device.ready()).toBe(READY_MISSING)
+  })
+
+  test('a device that cannot be written is a system failure that says which', async () => {
+    using device = new Device()
+    const stored = store('zstd', bytes)
+    const deviceFd = device.openReadOnly()
+    const failed = pool.decode(chunkOf('zstd', bytes, stored), stored, { ...device.slot(), deviceFd })
+    await expect(failed).rejects.toMatchObject({ code: 'system', cause: { code: 'EBADF' } })
+    closeSync(deviceFd)
+    expect(device.ready()).toBe(READY_MISSING)
+  })
+
+  test('a full disk is a system failure that says so', async () => {
+    using device = new Device()
+    const stored = store('zstd', bytes)
+    const deviceFd = openSync('/dev/full', 'w')
+    const failed = pool.decode(chunkOf('zstd', bytes, stored), stored, { ...device.slot(), deviceFd })
+    await expect(failed).rejects.toMatchObject({
+      code: 'system',
+      cause: { code: 'ENOSPC' },
+      fix: expect.stringMatching(/Free space/),
+    })
+    closeSync(deviceFd)
+    expect(device.ready()).toBe(READY_MISSING)
+  })
+
+  test('what cannot be sent to a worker fails, and the pool goes on', async () => {
+    using device = new Device()
+    const stored = store('gzip', bytes)
+    const unsendable = { ...chunkOf('gzip', bytes, stored), places: [() => {}] } as unknown as Chunk
+    await expect(pool.decode(unsendable, stored, device.slot())).rejects.toMatchObject({ code: 'system' })
+    await pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot())
+    expect(device.ready()).toBe(READY_VERIFIED)
+  })
+
+  test('a chunk of an earlier life is found right', async () => {
+    using device = new Device()
+    device.write(8192, bytes)
+    device.setReady(READY_STORED, 3)
+    const before = pool.counters()
+    expect(await pool.verify(chunkOf('zstd', bytes, noise(10)), device.slot(3))).toBe(true)
+    expect(device.ready(3)).toBe(READY_VERIFIED)
+    const after = pool.counters()
+    expect([after.reverified - before.reverified, after.verified - before.verified]).toEqual([1, bytes.length])
+  })
+
+  test.each([
+    ['a flipped bit', (device: Device) => device.write(8192, flip(bytes, 12_345)), 1],
+    ['an end that is not there', (device: Device) => device.write(8192, bytes.subarray(1)), 1],
+    ['nothing at all', () => {}, 1],
+  ] as const)('a chunk of an earlier life with %s is missing', async (_, damage, corrupt) => {
+    using device = new Device()
+    damage(device)
+    device.setReady(READY_STORED)
+    const before = pool.counters().corrupt
+    expect(await pool.verify(chunkOf('zstd', bytes, noise(10)), device.slot())).toBe(false)
+    expect(device.ready()).toBe(READY_MISSING)
+    expect(pool.counters().corrupt - before).toBe(corrupt)
+  })
+
+  test('each of two places with the same bytes is looked at', async () => {
+    const places = [
+      { from: 0, length: 50_000, at: 0 },
+      { from: 100, length: 200, at: 60_000 },
+    ]
+    for (const damaged of [false, true]) {
+      using device = new Device()
+      device.write(0, bytes)
+      device.write(60_000, damaged ? flip(bytes.subarray(100, 300), 9) : bytes.subarray(100, 300))
+      expect(await pool.verify(chunkOf('gzip', bytes, noise(10), { places }), device.slot())).toBe(!damaged)
+      expect(device.ready()).toBe(damaged ? READY_MISSING : READY_VERIFIED)
+    }
+  })
+
+  test('a chunk whose check cannot be repeated is fetched again, which is no corruption', async () => {
+    using device = new Device()
+    device.write(8192, bytes)
+    device.setReady(READY_STORED)
+    const stored = store('gzip', bytes)
+    const range = { start: 0, end: stored.length }
+    const before = pool.counters().corrupt
+    const chunk = chunkOf('gzip', bytes, stored, { checks: [{ of: 'stored', range, digest: digestOf(stored) }] })
+    expect(await pool.verify(chunk, device.slot())).toBe(false)
+    expect(device.ready()).toBe(READY_MISSING)
+    expect(pool.counters().corrupt).toBe(before)
+  })
+})
+
+test('both pools leave the same device behind', async () => {
+  using one = new Device()
+  using other = new Device()
+  for (const codec of CODECS) {
+    const stored = store(codec, bytes)
+    const chunk = chunkOf(codec, bytes, stored)
+    await wasm.decode(chunk, stored, one.slot())
+    await fallback.decode(chunk, stored, other.slot())
+    expect(one.read(0, 60_000)).toEqual(other.read(0, 60_000))
+  }
+})
+
+test('a closed pool refuses, and what waited is told so', async () => {
+  using device = new Device()
+  const pool = new CodecPool({ threads: 1 })
+  const stored = store('gzip', bytes)
+  const all = Array.from({ length: 30 }, (_, i) => pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot(i)))
+  const settled = Promise.allSettled(all)
+  await all[0]
+  await pool.close()
+  const codes = (await settled).map((each) => (each.status === 'fulfilled' ? 'done' : each.reason.code))
+  expect(new Set(codes)).toEqual(new Set(['done', 'aborted']))
+  for (const [i, code] of codes.entries())
+    expect(device.ready(i)).toBe(code === 'done' ? READY_VERIFIED : READY_MISSING)
+  await expect(pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot())).rejects.toMatchObject({
+    code: 'aborted',
+  })
+  await pool.close()
+})
+
+test('an idle pool does not keep its process alive', () => {
+  const pool = new URL('../../src/codec/pool.ts', import.meta.url).href
+  const fixture = new URL('./fixture.ts', import.meta.url).href
+  const program = `
+    const { CodecPool } = await import(${JSON.stringify(pool)})
+    const { chunkOf, Device, store, text } = await import(${JSON.stringify(fixture)})
+    const bytes = text(1000), stored = store('zstd', bytes), device = new Device()
+    await new CodecPool().decode(chunkOf('zstd', bytes, stored), stored, device.slot())
+    process.stdout.write(String(device.ready()))
+    device[Symbol.dispose]()`
+  const out = execFileSync(process.execPath, ['--input-type=module', '--no-warnings', '-e', program], {
+    timeout: 20_000,
+  })
+  expect(out.toString()).toBe('1')
+})

@@ -1,0 +1,68 @@
+// The real sample image: what its prefetch costs.
+import { readFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { Budget } from '../../src/fetch/budget.ts'
+import { Filler, VERIFIED } from '../../src/fetch/filler.ts'
+import { prefetch } from '../../src/fetch/prefetch.ts'
+import { chooseFormat } from '../../src/format/formats.ts'
+import type { Blob, Range } from '../../src/image/blob.ts'
+import { hex } from '../../src/image/digest.ts'
+import { type Manifest, parseManifest } from '../../src/image/manifest.ts'
+import { buildTree } from '../../src/tree/build.ts'
+
+const samples = process.env.LAZYLAYER_SAMPLES
+
+if (samples === undefined) {
+  test.skip('the sample image’s prefetch (LAZYLAYER_SAMPLES is not set)', () => {})
+} else {
+  test('the prioritized part of the sample image takes one request a layer', async () => {
+    const dir = join(samples, 'images', 'py-esgz')
+    const blobPath = (digest: string) => join(dir, 'blobs', 'sha256', digest.slice('sha256:'.length))
+    let manifest = parseManifest(readFileSync(join(dir, 'index.json')), 'the index')
+    while ('manifests' in manifest) {
+      manifest = parseManifest(readFileSync(blobPath(manifest.manifests[0]?.digest ?? '')), 'the manifest')
+    }
+    const stored: number[] = []
+    for (const descriptor of (manifest satisfies Manifest).layers) {
+      const chosen = chooseFormat({ descriptor })
+      if (!('format' in chosen)) continue
+      const file = await open(blobPath(`sha256:${hex(descriptor.digest)}`))
+      const reads: Range[] = []
+      const blob: Blob = {
+        digest: descriptor.digest,
+        size: descriptor.size,
+        async read(range) {
+          reads.push({ ...range })
+          const bytes = new Uint8Array(range.end - range.start)
+          await file.read(bytes, 0, bytes.length, range.start)
+          return bytes
+        },
+      }
+      const index = await chosen.format.readIndex({ descriptor }, blob)
+      const { chunks } = buildTree(chosen.format.parseIndex(index, { descriptor }))
+      const states = new Uint8Array(chunks.length)
+      const filler = new Filler({
+        chunks,
+        blobs: () => blob,
+        slots: { state: (chunk) => states[chunk] as number },
+        decode: async (_, __, chunk) => {
+          states[chunk] = VERIFIED
+        },
+        reverify: async () => false,
+        budget: new Budget(),
+      })
+      reads.length = 0
+      const done = await prefetch(filler, chunks, new AbortController().signal)
+      expect(done).toEqual({ ready: chunks.first, failed: 0 })
+      if (chunks.first > 0) {
+        expect(reads).toHaveLength(1)
+        stored.push(filler.counters.fetchedBytes)
+      }
+      await filler.close()
+      await file.close()
+    }
+    expect(stored.map((bytes) => (bytes / 1e6).toFixed(2))).toEqual(['5.87', '5.69'])
+  })
+}
