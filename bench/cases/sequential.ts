@@ -1,12 +1,16 @@
 // What the two sequential cases share: one large file behind each mount, its bytes cached, read from start to end.
-import { copyFile, mkdir, open } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { mkdir, open } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import type { Context, Sample, Subject } from '../case.ts'
 import { serveTree } from '../image.ts'
 import { type Mounted, mountFuseNative } from '../mount.ts'
 import type { Pages, Probe } from '../probe.ts'
 import { mountImage } from '../product.ts'
 import { noise } from '../tree.ts'
+
+const run = promisify(execFile)
 
 /** Large enough that a pass takes tens of milliseconds, small enough to stay in every cache on the way. */
 export const FILE_BYTES = 128 << 20
@@ -16,17 +20,21 @@ const PASSES = 5
 const BUFFERS = { 'MB/s, 128 KiB reads': 128 << 10, 'MB/s, 1 MiB reads': 1 << 20 } as const
 export const METRICS = Object.keys(BUFFERS) as (keyof typeof BUFFERS)[]
 
-/** How engines write files when they unpack a layer (Go's io.Copy); it decides the size of the page cache's folios. */
-const UNPACK_WRITE_BYTES = 32 << 10
+/** What Go's io.Copy writes with, by which engines unpack; the size of writes decides that of the page cache's folios. */
+const ENGINE_WRITE_BYTES = 32 << 10
+
+/** ext4 in each state that a file can be warm in; the first is the limit that counts. */
+export const EXT4_BY_TAR = 'ext4, unpacked by tar'
+export const EXT4_BY_ENGINE = 'ext4, written 32 KiB at a time'
+export const EXT4_READ_BACK = 'ext4, read back'
 
 /**
- * ext4 (also `read back` when pages are kept), fuse-native in both ways of reading, lazylayer; each mounted once.
- * `pages`: what becomes of a mount's own before each pass.
+ * ext4, fuse-native in both ways of reading, lazylayer; each mounted once. `pages`: what becomes of a mount's own before each
+ * pass; where they are kept, ext4 is there in three states.
  */
 export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 'keep' | 'drop'): Promise<Subject[]> {
   const source = join(dir, 'tree')
-  await mkdir(source)
-  await unpack(join(source, NAME))
+  await writeLarge(source)
   const turn = (at: string, of: Pages) => () => readThrough(probe, join(at, NAME), of)
   const behind = async (name: string, mount: (mnt: string) => Promise<Mounted>) => {
     const mnt = join(dir, name)
@@ -35,19 +43,29 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
     defer(() => mounted.stop())
     return turn(mnt, pages)
   }
-  const readBack: Subject = {
-    name: 'ext4, read back',
-    async open() {
-      const other = join(dir, 'read-back')
-      await mkdir(other)
-      await copyFile(join(source, NAME), join(other, NAME))
-      await flush(join(other, NAME))
-      return turn(other, 'refill')
+  const dropped: Subject[] = [{ name: 'ext4', open: async () => turn(source, 'drop') }]
+  const kept: Subject[] = [
+    {
+      name: EXT4_BY_TAR,
+      async open() {
+        const to = join(dir, 'by-tar')
+        await mkdir(to)
+        await run('sh', ['-c', 'tar -cf - -C "$1" . | tar -xf - -C "$2"', 'sh', source, to])
+        return turn(to, 'keep')
+      },
     },
-  }
+    { name: EXT4_BY_ENGINE, open: async () => turn(source, 'keep') },
+    {
+      name: EXT4_READ_BACK,
+      async open() {
+        const to = join(dir, 'read-back')
+        await writeLarge(to)
+        return turn(to, 'refill')
+      },
+    },
+  ]
   return [
-    { name: 'ext4', open: async () => turn(source, pages) },
-    ...(pages === 'keep' ? [readBack] : []),
+    ...(pages === 'keep' ? kept : dropped),
     { name: 'fuse-native', open: () => behind('async', (mnt) => mountFuseNative(source, mnt, 'async')) },
     { name: 'fuse-native, readSync', open: () => behind('sync', (mnt) => mountFuseNative(source, mnt, 'sync')) },
     {
@@ -61,22 +79,12 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
 }
 
 /** Writes the file as an engine would; flushed, because dirty pages cannot be given back. */
-async function unpack(file: string): Promise<void> {
+async function writeLarge(dir: string): Promise<void> {
+  await mkdir(dir)
   const bytes = noise(NAME, FILE_BYTES)
-  const handle = await open(file, 'wx')
+  const handle = await open(join(dir, NAME), 'wx')
   try {
-    for (let at = 0; at < bytes.length; at += UNPACK_WRITE_BYTES) {
-      await handle.write(bytes, at, UNPACK_WRITE_BYTES)
-    }
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
-async function flush(file: string): Promise<void> {
-  const handle = await open(file, 'r')
-  try {
+    for (let at = 0; at < bytes.length; at += ENGINE_WRITE_BYTES) await handle.write(bytes, at, ENGINE_WRITE_BYTES)
     await handle.sync()
   } finally {
     await handle.close()

@@ -1,13 +1,15 @@
 // The measuring program: what a container's processes do to a filesystem, with as little of its own as possible.
 //
-//   probe walk DIR                           readdir and fstatat of every entry
-//   probe readall DIR                        open, read to the end and close every regular file
-//   probe readlist DIR LIST                  the same for the files named in LIST, a path below DIR a line
-//   probe seq FILE BUFFER PASSES keep|refill|drop   reads FILE from start to end PASSES times; the fastest pass counts
+//   probe walk DIR                  readdir and fstatat of every entry
+//   probe readall DIR               open, read to the end and close every regular file
+//   probe readlist DIR LIST         the same for the files named in LIST, a path below DIR a line
+//   probe seq FILE BUFFER PASSES keep|refill|drop
+//                                   reads FILE from start to end PASSES times; the fastest pass counts
 //
 // The fastest, because a pass is so short that one interruption by another process doubles it. `keep` leaves the file's pages
-// as they are, `refill` gives them back once and lets reading bring them in again before the passes, `drop` gives the file's clean pages back before each pass (posix_fadvise DONTNEED on the file itself: whatever lies below
-// its filesystem keeps its own). Each prints one JSON object; times are of the work alone, not of starting the process.
+// as they are; `refill` gives them back once and lets reading bring them in again before the passes; `drop` gives them back
+// before each pass (posix_fadvise DONTNEED on the file itself: whatever lies below its filesystem keeps its own). Each prints
+// one JSON object; times are of the work alone, not of starting the process.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>

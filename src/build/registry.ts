@@ -30,6 +30,7 @@ export interface Shelf {
   blob(repository: string, digest: Digest): Promise<Content | undefined>
 }
 
+/** An answer before it is sent. */
 export interface RegistryAnswer {
   status: number
   headers: Record<string, string>
@@ -170,10 +171,14 @@ export function refusal(status: number, code: string, message: string): Registry
   }
 }
 
+/** Of either protocol. */
 export type RegistryRequest = IncomingMessage | Http2ServerRequest
+/** Of either protocol. */
 export type RegistryResponse = ServerResponse | Http2ServerResponse
+/** Answers one request. */
 export type Handler = (request: RegistryRequest, response: RegistryResponse) => Promise<void>
 
+/** A server that listens. */
 export interface Listening {
   /** `127.0.0.1:PORT`, to be used as a reference's host. */
   host: string

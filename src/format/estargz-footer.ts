@@ -21,15 +21,15 @@ const EXTRA_AT = 10
 const END = '\x01\x00\x00\xff\xff\0\0\0\0\0\0\0\0'
 
 export interface Footer {
-  /** Where the gzip member of the table of contents begins in the blob. */
-  tocOffset: number
+  /** Where the gzip member of the table of contents begins in the blob; undefined: it is in another image. */
+  tocOffset: number | undefined
   /** Bytes of the footer itself. */
   length: number
 }
 
 /**
  * @param tail the blob's last bytes, FOOTER_BYTES of them at least unless the blob is shorter
- * @throws Failure corrupt (no footer), unsupported (external table)
+ * @throws Failure corrupt (no footer)
  */
 export function parseFooter(tail: Uint8Array, what: string): Footer {
   const text = Buffer.from(tail.subarray(-FOOTER_BYTES)).toString('latin1')
@@ -41,9 +41,7 @@ export function parseFooter(tail: Uint8Array, what: string): Footer {
     }
   }
   if (extra(text, EXTERNAL_BYTES) === '\x15\0SG\x11\0STARGZEXTERNALTOC') {
-    throw Failure.unsupported(`${what}: its table of contents is kept in another image (external TOC)`, {
-      fix: 'Convert the image without an external table of contents.',
-    })
+    return { tocOffset: undefined, length: EXTERNAL_BYTES }
   }
   throw Failure.corrupt(`${what}: the blob does not end with an eStargz footer`, {
     why: 'the manifest promises an eStargz layer',

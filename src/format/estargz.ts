@@ -6,6 +6,8 @@
 //
 // The index of a layer, as readIndex returns it and parseIndex takes it, is 16 bytes and the JSON:
 //   0  8  tocOffset     8  8  tocEnd     (little-endian; not under the digest: they bound chunks, whose digests are)
+// The table may also be kept in an image of its own, tagged `<tag>-esgztoc`, with a layer for each layer; then tocOffset and tocEnd
+// are both where the footer begins.
 import { Failure } from '../errors.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, isDigest, parseDigest } from '../image/digest.ts'
@@ -13,7 +15,7 @@ import type { StoredChunk } from '../tree/chunk.ts'
 import { type Entry, S_IFREG } from '../tree/entry.ts'
 import { FOOTER_BYTES, parseFooter } from './estargz-footer.ts'
 import { digestInTurns, findJson, inflateToc, JSON_AT, TOC_NAME, TOC_STORED_MAX_BYTES } from './estargz-toc.ts'
-import type { Contents, Format, Layer } from './format.ts'
+import type { Contents, Format, Layer, Source } from './format.ts'
 import { parseToc } from './toc.ts'
 import { CHUNK_MAX_BYTES } from './toc-chunks.ts'
 
@@ -23,6 +25,10 @@ export const TAR_SIZE = 'io.containers.estargz.uncompressed-size'
 export const LANDMARK = '.prefetch.landmark'
 /** Says that nothing is known to be needed first. */
 export const NO_LANDMARK = '.no.prefetch.landmark'
+
+/** What follows the tag of an image in the tag of its tables, and the annotation that says whose table a layer holds. */
+const EXTERNAL_SUFFIX = '-esgztoc'
+const EXTERNAL_OF = 'containerd.io/snapshot/stargz/layer.digest'
 
 const MEDIA_TYPES: readonly string[] = [
   'application/vnd.oci.image.layer.v1.tar+gzip',
@@ -59,15 +65,19 @@ function tarSize({ descriptor }: Layer): number | undefined {
   return Number.isSafeInteger(size) && size > 0 ? size : undefined
 }
 
-async function readIndex(layer: Layer, blob: Blob, options?: ReadOptions): Promise<Uint8Array> {
+async function readIndex(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array> {
   const what = nameOf(layer)
-  const want = indexDigest(layer)
+  const { blob } = source
   const { size } = layer.descriptor
   const guess = Math.min(Math.max(Math.ceil(size / TAIL_FRACTION), TAIL_MIN_BYTES), TAIL_MAX_BYTES)
   const from = Math.max(size - guess, 0)
   const tail = size > 0 ? await readExactly(blob, { start: from, end: size }, what, options) : new Uint8Array()
   const footer = parseFooter(tail.subarray(-FOOTER_BYTES), what)
-  const toc = { start: footer.tocOffset, end: size - footer.length }
+  const end = size - footer.length
+  if (footer.tocOffset === undefined) {
+    return await indexOf(await readExternal(layer, source, options), { start: end, end }, layer)
+  }
+  const toc = { start: footer.tocOffset, end }
   if (toc.start >= toc.end) {
     throw Failure.corrupt(
       `${what}: its footer puts the table of contents at ${toc.start}, outside the blob of ${size} bytes`,
@@ -80,7 +90,36 @@ async function readIndex(layer: Layer, blob: Blob, options?: ReadOptions): Promi
   }
   const head = toc.start < from ? await readExactly(blob, { start: toc.start, end: from }, what, options) : undefined
   const rest = tail.subarray(Math.max(toc.start - from, 0), toc.end - from)
-  const tar = await inflateToc(head ? Buffer.concat([head, rest]) : rest, what)
+  return await indexOf(head ? Buffer.concat([head, rest]) : rest, toc, layer)
+}
+
+/** The gzipped table that the image `<tag>-esgztoc` has for this layer. */
+async function readExternal(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array> {
+  const what = nameOf(layer)
+  const tables = await source.companion(EXTERNAL_SUFFIX)
+  const table = tables?.find(({ descriptor }) => descriptor.annotations[EXTERNAL_OF] === layer.descriptor.digest)
+  if (table === undefined) {
+    throw Failure.missing(`${what}: its table of contents is kept in another image, which cannot be found`, {
+      why: tables
+        ? `the image ${EXTERNAL_SUFFIX} has no table for it`
+        : `there is no tag that ends with ${EXTERNAL_SUFFIX}`,
+      fix: `Push the image's tables to the tag with ${EXTERNAL_SUFFIX} behind it, and use the image by its tag.`,
+    })
+  }
+  const { size } = table.descriptor
+  if (size > TOC_STORED_MAX_BYTES) {
+    throw Failure.limit(`${what}: its table of contents has ${size} bytes compressed`, {
+      why: `at most ${TOC_STORED_MAX_BYTES} are accepted`,
+    })
+  }
+  return await readExactly(table.blob, { start: 0, end: size }, what, options)
+}
+
+/** The index, from a gzipped table that must have the digest which the manifest promises. */
+async function indexOf(stored: Uint8Array, toc: Range, layer: Layer): Promise<Uint8Array> {
+  const what = nameOf(layer)
+  const want = indexDigest(layer)
+  const tar = await inflateToc(stored, what)
   const json = findJson(tar, what)
   const got = await digestInTurns(tar.subarray(json.start, json.end))
   if (got !== want) {
@@ -110,13 +149,14 @@ function parseIndex(index: Uint8Array, layer: Layer): Contents {
   if (index.length < PREFIX_BYTES) throw Failure.corrupt(`${what}: its index is cut off`)
   const prefix = new DataView(index.buffer, index.byteOffset)
   const member = { start: Number(prefix.getBigUint64(0, true)), end: Number(prefix.getBigUint64(8, true)) }
-  if (member.start >= member.end || member.end > size) {
+  if (member.start > member.end || member.end > size) {
     throw Failure.corrupt(`${what}: its table of contents lies outside the blob`)
   }
   const json = index.subarray(PREFIX_BYTES)
   const { entries, chunks } = parseToc(json, { end: member.start, codec: 'gzip' }, what)
   const first = wantedFirst(entries)
-  addToc(entries, chunks, member, json.length, indexDigest(layer))
+  // a table in another image is no part of this layer's tar
+  if (member.start < member.end) addToc(entries, chunks, member, json.length, indexDigest(layer))
   return { blobs: [{ digest, size }], chunks, entries, first }
 }
 

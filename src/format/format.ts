@@ -20,6 +20,17 @@ export interface Layer {
   descriptor: Descriptor
 }
 
+/** Where a layer's index comes from. */
+export interface Source {
+  blob: Blob
+  /**
+   * The layers of the image that is tagged as this one with `suffix` behind it, in the same repository: some tools keep indexes
+   * there. Undefined where there is none. Nothing of it is vouched for by this image's manifest.
+   * @throws Failure what the registry's answers amount to
+   */
+  companion(suffix: string): Promise<readonly { descriptor: Descriptor; blob: Blob }[] | undefined>
+}
+
 export interface Format {
   readonly name: string
   /** Whether the manifest marks this layer as such; reads no byte. Otherwise the reason why not. */
@@ -29,10 +40,10 @@ export interface Format {
   /** Bytes of the layer's tar as the manifest claims them, if it does. */
   tarSize(layer: Layer): number | undefined
   /**
-   * The index's bytes, fetched from the layer's blob and checked against the manifest.
-   * @throws Failure corrupt, limit, or what `blob.read` throws
+   * The index's bytes, fetched and checked against the manifest.
+   * @throws Failure corrupt, limit, or what reading the source throws
    */
-  readIndex(layer: Layer, blob: Blob, options?: ReadOptions): Promise<Uint8Array>
+  readIndex(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array>
   /** Pure. @throws Failure corrupt, limit: naming layer and entry */
   parseIndex(index: Uint8Array, layer: Layer): Contents
 }

@@ -1,6 +1,7 @@
 // An image: resolved from its source or from what is kept of it on disk, and its layers opened in parallel.
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
+import type { Source } from '../format/format.ts'
 import { digestOf } from '../image/digest.ts'
 import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
@@ -12,6 +13,8 @@ import type { EagerLayer, Layers, OpenLayer } from './layer.ts'
 
 export interface ResolvedImage extends Image {
   blob(descriptor: Descriptor): StoredBlob
+  /** As a format's Source wants it; asked once, however many layers ask. */
+  companion: Source['companion']
 }
 
 export class Images {
@@ -44,7 +47,7 @@ export class Images {
       await this.#store.putObject(image.digest, image.manifestBytes)
       await this.#store.putObject(image.manifest.config.digest, image.configBytes)
       await this.#store.keepReference(referenceText(reference), platformText(this.#platform), image.digest)
-      return { ...image, blob: (descriptor) => source.blob(descriptor) }
+      return { ...image, ...this.#reach(reference) }
     } catch (error) {
       if (!(error instanceof Failure) || (error.code !== 'unavailable' && error.code !== 'timeout')) throw error
       const kept = await this.kept(reference)
@@ -66,9 +69,34 @@ export class Images {
     const configBytes = await this.#store.getObject(manifest.config.digest)
     if (configBytes === undefined) return undefined
     const config = parseConfig(configBytes, manifest.layers.length, `config ${manifest.config.digest}`)
+    return { reference, digest, manifestBytes, manifest, configBytes, config, ...this.#reach(reference) }
+  }
+
+  #reach(reference: Reference): Pick<ResolvedImage, 'blob' | 'companion'> {
     const source = this.#source(reference)
-    const blob = (descriptor: Descriptor) => source.blob(descriptor)
-    return { reference, digest, manifestBytes, manifest, configBytes, config, blob }
+    const companions = new Map<string, ReturnType<Source['companion']>>()
+    return {
+      blob: (descriptor) => source.blob(descriptor),
+      companion: (suffix) => {
+        const found = companions.get(suffix) ?? this.#companion(reference, suffix)
+        companions.set(suffix, found)
+        found.catch(() => companions.delete(suffix)) // the next layer asks again
+        return found
+      },
+    }
+  }
+
+  async #companion(reference: Reference, suffix: string): ReturnType<Source['companion']> {
+    if (reference.tag === undefined) return undefined
+    const { digest: _, ...tagged } = reference
+    const source = this.#source({ ...tagged, tag: `${reference.tag}${suffix}` })
+    try {
+      const { layers } = await source.manifest(this.#platform)
+      return layers.map((descriptor) => ({ descriptor, blob: source.blob(descriptor) }))
+    } catch (error) {
+      if (error instanceof Failure && error.code === 'missing') return undefined
+      throw error
+    }
   }
 
   #source(reference: Reference): ImageSource {
@@ -90,7 +118,8 @@ export function openLayers(
 ): readonly Promise<OpenLayer | EagerLayer>[] {
   return image.manifest.layers.map(async (descriptor) => {
     const format = layers.format(descriptor)
-    return 'why' in format ? format : await layers.open(descriptor, image.blob(descriptor), signal)
+    if ('why' in format) return format
+    return await layers.open(descriptor, { blob: image.blob(descriptor), companion: image.companion }, signal)
   })
 }
 

@@ -5,7 +5,7 @@ import { Failure } from '../errors.ts'
 import type { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
-import type { Format, Layer as FormatLayer } from '../format/format.ts'
+import type { Format, Layer as FormatLayer, Source } from '../format/format.ts'
 import { chooseFormat } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
@@ -53,7 +53,7 @@ export interface LayerParts {
 /** All layers this process has open; two images that share a layer share everything of it. */
 export class Layers {
   readonly #parts: LayerParts
-  readonly #opened = new Map<string, { layer: Promise<OpenLayer>; sources: Sources }>()
+  readonly #opened = new Map<string, { layer: Promise<OpenLayer>; blobs: Copies }>()
   /** One device and one filler a tree, however many layers build it. */
   readonly #trees = new Map<Digest, Promise<{ slots: Slots; slot: number; image: FileHandle; filler: Filler }>>()
   readonly #closing = new AbortController()
@@ -69,10 +69,10 @@ export class Layers {
   }
 
   /**
-   * Opens a layer: from disk where it is known, else by reading its index from `blob`. A failure is not remembered.
+   * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
    * @throws Failure unsupported (no lazy format), or what reading and parsing the index throw
    */
-  async open(descriptor: Descriptor, blob: Blob, signal?: AbortSignal): Promise<OpenLayer> {
+  async open(descriptor: Descriptor, source: Source, signal?: AbortSignal): Promise<OpenLayer> {
     const format = this.format(descriptor)
     if (!('detect' in format))
       throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
@@ -81,12 +81,13 @@ export class Layers {
     const key = `${descriptor.digest} ${indexDigest}`
     const found = this.#opened.get(key)
     if (found !== undefined) {
-      found.sources.add(blob)
+      found.blobs.add(source.blob)
       return found.layer
     }
-    const sources = new Sources(blob)
-    const layer = this.#open(format, { descriptor }, indexDigest, sources, signal)
-    this.#opened.set(key, { layer, sources })
+    const blobs = new Copies(source.blob)
+    const companion = (suffix: string) => source.companion(suffix)
+    const layer = this.#open(format, { descriptor }, indexDigest, { blob: blobs, companion }, signal)
+    this.#opened.set(key, { layer, blobs })
     layer.catch(() => this.#opened.delete(key))
     return layer
   }
@@ -106,20 +107,20 @@ export class Layers {
     format: Format,
     layer: FormatLayer,
     indexDigest: Digest,
-    sources: Sources,
+    source: Source,
     signal: AbortSignal | undefined,
   ): Promise<OpenLayer> {
     const { store, builder } = this.#parts
     const { descriptor } = layer
     const key = digestOf(new TextEncoder().encode(`${descriptor.digest} ${indexDigest}`))
     let known = await store.layer(key)
-    let tree = known && (await this.#tree(known.tree, known.chunks, sources))
+    let tree = known && (await this.#tree(known.tree, known.chunks, source.blob))
     if (known === undefined || tree === undefined) {
-      const index = await format.readIndex(layer, sources, signal === undefined ? {} : { signal })
+      const index = await format.readIndex(layer, source, signal === undefined ? {} : { signal })
       const built = await builder.build(format, index, layer)
       await store.keepLayer(key, { format: format.name, indexDigest }, built)
       known = await store.layer(key)
-      tree = known && (await this.#tree(known.tree, known.chunks, sources))
+      tree = known && (await this.#tree(known.tree, known.chunks, source.blob))
       if (known === undefined || tree === undefined) {
         throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
           fix: 'Check the disk below the cache directory.',
@@ -146,7 +147,7 @@ export class Layers {
   }
 
   /** The tree's image, device and filler; undefined when the image is not (or not intact) on disk. */
-  async #tree(digest: Digest, chunks: ChunkTable, sources: Sources) {
+  async #tree(digest: Digest, chunks: ChunkTable, blob: Blob) {
     const found = this.#trees.get(digest)
     if (found !== undefined) return found
     const image = await this.#parts.store.openImage(digest)
@@ -157,20 +158,20 @@ export class Layers {
       await image.close()
       return raced
     }
-    const opened = this.#openTree(digest, chunks, sources, image)
+    const opened = this.#openTree(digest, chunks, blob, image)
     this.#trees.set(digest, opened)
     opened.catch(() => this.#trees.delete(digest))
     return opened
   }
 
-  async #openTree(digest: Digest, chunks: ChunkTable, sources: Sources, image: FileHandle) {
+  async #openTree(digest: Digest, chunks: ChunkTable, blob: Blob, image: FileHandle) {
     const { store, codecs, budget } = this.#parts
     const slots = await store.openSlots(digest, chunks)
     const slot = await store.slotOf(digest)
     const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     const filler = new Filler({
       chunks,
-      blobs: () => sources,
+      blobs: () => blob,
       slots,
       budget,
       decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
@@ -181,7 +182,7 @@ export class Layers {
 }
 
 /** The same blob in several repositories: one that fails is passed over for the next. */
-class Sources implements Blob {
+class Copies implements Blob {
   readonly digest: Digest
   readonly size: number
   #blobs: readonly Blob[]
@@ -194,7 +195,7 @@ class Sources implements Blob {
 
   /** The newest is asked first: its credentials are the freshest. */
   add(blob: Blob): void {
-    if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, SOURCES_MAX)
+    if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, COPIES_MAX)
   }
 
   async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
@@ -212,4 +213,4 @@ class Sources implements Blob {
 }
 
 /** More than a few tags of one layer are all the same registry. */
-const SOURCES_MAX = 4
+const COPIES_MAX = 4

@@ -5,7 +5,7 @@ import type { Client } from './client.ts'
 import type { Credentials, Keyring, Login } from './credentials.ts'
 import { abortion } from './gate.ts'
 import { isLinkLocal } from './redirect.ts'
-import { retry, retryAfterMs, Transient } from './retry.ts'
+import { passing, retry, retryAfterMs } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 /** What a registry wants to see (RFC 9110 11.6.1, distribution's token specification). */
@@ -48,6 +48,7 @@ interface Token {
   until: number
 }
 
+/** What an authority works with. */
 export interface AuthorityOptions {
   client: Client
   keyring: Keyring
@@ -161,7 +162,7 @@ export class Authority {
         client.counters.tokens++
         if (answer.status === 429 || answer.status >= 500) {
           const failure = Failure.unavailable(`token service ${url.host}: status ${answer.status}`)
-          throw new Transient(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
+          throw passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
         }
         if (answer.status !== 200) throw refusal(url.host, answer.status, host, credentials)
         const bytes: Uint8Array[] = []

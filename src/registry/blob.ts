@@ -5,7 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Answer } from './client.ts'
 import type { Repository } from './repository.ts'
-import { Transient } from './retry.ts'
+import { passing } from './retry.ts'
 import type { StoredBlob } from './source.ts'
 
 /** One read's memory. No chunk and no index comes near it. */
@@ -18,6 +18,7 @@ const RANGELESS_MS = 10 * 60_000
 /** Does `ask` with the first repository that can, in their order (mirrors, then the origin). */
 export type Ask = <T>(ask: (repository: Repository) => Promise<T>) => Promise<T>
 
+/** Reads are checked to be exactly what was asked for; what they bring is not verified here. */
 export class RegistryBlob implements StoredBlob {
   readonly digest: Digest
   readonly size: number
@@ -103,7 +104,7 @@ export class RegistryBlob implements StoredBlob {
       if (left === 0 && whole && range.end < this.size) return // the rest of the blob is cut off with the stream
     }
     if (left > 0) {
-      throw new Transient(
+      throw passing(
         Failure.unavailable(`blob ${this.digest}: ${answer.url.host} ends its answer ${left} bytes too early`),
       )
     }

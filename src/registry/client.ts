@@ -1,14 +1,15 @@
-// The only place that speaks HTTP: one request with its deadlines, its place in the host's queue, and redirects by hand.
-import { createSecureContext, type SecureContext } from 'node:tls'
-import { Agent, buildConnector, type Dispatcher } from 'undici'
+// Speaks HTTP: one request with its deadlines, its place in the host's queue, and redirects by hand.
+import type { Dispatcher } from 'undici'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
-import { abortion, Gate } from './gate.ts'
+import { Connections } from './connections.ts'
+import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
-import { isLinkLocal, lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
-import { Transient } from './retry.ts'
-import { systemAuthorities, type Trust } from './trust.ts'
+import { lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
+import { passing } from './retry.ts'
+import type { Trust } from './trust.ts'
 
+/** One request, as its sender knows it. */
 export interface Query {
   url: URL
   method: 'GET' | 'POST'
@@ -23,6 +24,7 @@ export interface Query {
   follow: boolean
 }
 
+/** What came back; headers are in hand, the body is still to be read. */
 export interface Answer {
   status: number
   header(name: string): string | undefined
@@ -36,6 +38,7 @@ export interface Answer {
   body: AsyncIterable<Uint8Array>
 }
 
+/** What was done since the client was made. */
 export interface Counters {
   requests: number
   /** Body bytes received. */
@@ -46,45 +49,32 @@ export interface Counters {
   connections: number
 }
 
-/** Prefetch leaves this many places of a host to demand. */
-const DEMAND_RESERVE = 2
 /** 16 KB/s: what a long body must bring on the average, beyond the floor of each window. */
 const TOTAL_BYTES_PER_MS = 16
-/** As Node's own default; an answer with more headers is an error. */
-const HEADERS_MAX_BYTES = 16 << 10
-/** An idle connection is kept a little longer than registries' token lifetimes make sense of. */
-const KEEP_ALIVE_MS = 30_000
-const STREAM_WINDOW_BYTES = 1 << 20
-const CONNECTION_WINDOW_BYTES = 8 << 20
-
-/** Origins whose queues are kept; redirects may name any number of them. */
-const GATES_MAX = 1024
 /** What is read of an answer that is no content. */
 const REFUSAL_MAX_BYTES = 16 << 10
 
 const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308])
 
+/** Sends requests; keeps connections, queues and counters. */
 export class Client {
   readonly limits: Limits
   readonly counters: Counters = { requests: 0, fetched: 0, retries: 0, redirects: 0, tokens: 0, connections: 0 }
-  readonly #agents = new Map<string, Agent>()
-  readonly #gates = new Map<string, Gate>()
-  /** Hosts that the user named: these alone may have link-local addresses. */
-  readonly #named = new Set<string>()
-  #closed = false
+  readonly #connections: Connections
 
   constructor(limits: Limits) {
     this.limits = limits
+    this.#connections = new Connections(limits, () => this.counters.connections++)
   }
 
   /** `host` (host[:port]) was named by the user or the user's settings. */
   named(host: string): void {
-    this.#named.add(bare(new URL(`https://${host}`).hostname))
+    this.#connections.named(host)
   }
 
   /**
    * Sends one request and hands the answer to `use`, which reads the body. The place in the queue is kept until `use` is done.
-   * @throws Transient (may be tried again), Failure denied (certificate, redirect), aborted, timeout; or what `use` throws
+   * @throws Failure unavailable, timeout (marked as passing), denied (certificate, redirect), aborted, timeout; or what `use` throws
    */
   async send<T>(query: Query, use: (answer: Answer) => Promise<T>): Promise<T> {
     const { signal } = query
@@ -132,9 +122,8 @@ export class Client {
     stop: AbortController,
     use: (answer: Answer) => Promise<T>,
   ): Promise<T> {
-    const agent = this.#agent(await query.trust(url.host))
-    const gate = this.#gate(url.origin)
-    const leave = await gate.enter(query.priority, stop.signal)
+    const agent = this.#connections.agent(await query.trust(url.host))
+    const leave = await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
     // time in the queue is the caller's to bound
     const total = this.limits.totalMs + query.expected / TOTAL_BYTES_PER_MS
     const timer = setTimeout(() => stop.abort(Failure.timeout(`${url.host}: no end within ${total} ms`)), total)
@@ -172,7 +161,7 @@ export class Client {
         body: this.#watched(response.body, url, stop),
       })
     } catch (error) {
-      throw this.#sorted(error, url, stop.signal)
+      throw this.#sorted(error, query, url, stop.signal)
     } finally {
       clearTimeout(timer)
       if (response) await dispose(response, stop.signal, this.limits.headersMs)
@@ -208,14 +197,16 @@ export class Client {
   }
 
   /** What an error of the network means: give up (the caller's wish, a certificate), or try again. */
-  #sorted(error: unknown, url: URL, signal: AbortSignal): Error {
+  #sorted(error: unknown, query: Query, url: URL, signal: AbortSignal): unknown {
     if (signal.aborted) {
       const failure = abortion(signal)
-      return failure.code === 'timeout' ? new Transient(failure) : failure
+      return failure.code === 'timeout' && !query.signal?.aborted ? passing(failure) : failure
     }
-    if (error instanceof Failure || error instanceof Transient) return error
-    if (this.#closed) return Failure.aborted(`${url.host}: the connection was closed by us`)
-    const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+    if (error instanceof Failure) return error
+    if (this.#connections.closed) return Failure.aborted(`${url.host}: the connection was closed by us`)
+    // what has no code comes neither from the network nor from undici, but from a mistake of ours
+    if (!(error instanceof Error) || !('code' in error)) return error
+    const code = String(error.code)
     if (/ALERT/.test(code)) {
       return Failure.denied(`${url.host}: refuses the connection's TLS`, {
         cause: error,
@@ -229,80 +220,17 @@ export class Client {
       })
     }
     if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
-      return new Transient(Failure.timeout(`${url.host} does not answer`, { cause: error }))
+      return passing(Failure.timeout(`${url.host} does not answer`, { cause: error }))
     }
     // of several addresses the first one's error says most
     const cause: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error
-    return new Transient(Failure.unavailable(`cannot talk to ${url.host}`, { cause }))
-  }
-
-  #gate(origin: string): Gate {
-    let gate = this.#gates.get(origin)
-    if (!gate) {
-      if (this.#gates.size >= GATES_MAX) for (const [of, each] of this.#gates) if (each.idle) this.#gates.delete(of)
-      // until a connection says h2, it may be HTTP/1.1
-      gate = new Gate(this.limits.connections, DEMAND_RESERVE)
-      this.#gates.set(origin, gate)
-    }
-    return gate
-  }
-
-  /** One agent a way of securing connections. Agents keep one connection an origin, more only for HTTP/1.1. */
-  #agent(trust: Trust): Agent {
-    if (this.#closed) throw Failure.aborted('the registry client is closed')
-    const key = JSON.stringify(trust)
-    let agent = this.#agents.get(key)
-    if (!agent) {
-      const connector = buildConnector({
-        allowH2: true,
-        preferH2: true,
-        rejectUnauthorized: trust.verify,
-        secureContext: secureContext(trust),
-        timeout: this.limits.connectMs,
-        autoSelectFamily: true,
-      })
-      agent = new Agent({
-        allowH2: true,
-        connections: this.limits.connections,
-        maxHeaderSize: HEADERS_MAX_BYTES,
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        h2Options: {
-          maxConcurrentStreams: this.limits.streams * 2,
-          connectionWindowSize: CONNECTION_WINDOW_BYTES,
-          settings: { initialWindowSize: STREAM_WINDOW_BYTES },
-        },
-        connect: (options, callback) =>
-          connector(options, (...result) => {
-            const [error, socket] = result
-            if (error !== null) return callback(error, null)
-            const address = socket.remoteAddress ?? ''
-            if (isLinkLocal(address) && !this.#named.has(bare(options.hostname))) {
-              socket.destroy()
-              return callback(Failure.denied(`${options.hostname} has the link-local address ${address}`), null)
-            }
-            this.counters.connections++
-            const { streams, connections } = this.limits
-            const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
-            const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
-            this.#gate(origin).limit = h2 ? streams : connections
-            return callback(null, socket)
-          }),
-      })
-      this.#agents.set(key, agent)
-    }
-    return agent
+    return passing(Failure.unavailable(`cannot talk to ${url.host}`, { cause }))
   }
 
   /** Ends all connections; requests under way fail with `aborted`. */
   async close(): Promise<void> {
-    this.#closed = true
-    await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()))
+    await this.#connections.close()
   }
-}
-
-/** An IPv6 address without its brackets. */
-function bare(hostname: string): string {
-  return hostname.replace(/^\[|\]$/g, '')
 }
 
 /** A short refusal is read to its end, which keeps an HTTP/1.1 connection; content that nobody wants is cut off. */
@@ -313,14 +241,4 @@ async function dispose(response: Dispatcher.ResponseData, stop: AbortSignal, ms:
     await body.dump({ limit: REFUSAL_MAX_BYTES, signal }).catch(() => {}) // it is thrown away either way
   }
   body.destroy()
-}
-
-function secureContext(trust: Trust): SecureContext {
-  const [first] = trust.identities
-  return createSecureContext({
-    ca: [...systemAuthorities(), ...trust.authorities],
-    ...(first
-      ? { cert: trust.identities.map((each) => each.cert), key: trust.identities.map((each) => each.key) }
-      : {}),
-  })
 }

@@ -6,6 +6,7 @@ import { Failure } from '../errors.ts'
 import { readText } from './file.ts'
 import { configHome, type Places } from './places.ts'
 
+/** A user name and a password. */
 export interface Login {
   username: string
   password: string
@@ -66,6 +67,7 @@ export function fileKeyring(places: Places, authfile?: string): Keyring {
   }
 }
 
+/** What an auth file says. */
 export interface AuthFile {
   auths: ReadonlyMap<string, Credentials>
   /** Host -> name of its helper. */

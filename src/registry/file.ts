@@ -32,6 +32,7 @@ export async function readText(path: string, maxBytes: number = FILE_MAX_BYTES):
   }
 }
 
+/** Whether an error says that there is no such file or folder. */
 export function isAbsent(error: unknown): boolean {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
   return code === 'ENOENT' || code === 'ENOTDIR'

@@ -9,6 +9,7 @@ interface Waiter {
   admit(): void
 }
 
+/** A host's queue. */
 export class Gate {
   /** Requests at once; may change while requests are under way. */
   limit: number

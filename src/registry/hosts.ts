@@ -18,6 +18,7 @@ export interface HostRule {
   mirrors: readonly Mirror[]
 }
 
+/** One `[[registry.mirror]]` table. */
 export interface Mirror {
   location: string
   insecure: boolean

@@ -13,6 +13,7 @@ import type { StoredBlob } from './source.ts'
 
 const STREAM_BYTES = 1 << 20
 
+/** Its file must be a regular one of exactly the size that its descriptor names. */
 export class LayoutBlob implements StoredBlob {
   readonly digest: Digest
   readonly size: number

@@ -7,19 +7,21 @@ import {
   type Descriptor,
   type ImageIndex,
   MANIFEST_MAX_BYTES,
+  type Manifest,
   type Platform,
   parseManifest,
 } from '../image/manifest.ts'
 import { type LayoutReference, referenceText } from '../image/reference.ts'
 import { readText } from './file.ts'
 import { LayoutBlob } from './layout-blob.ts'
-import { type Image, isIndex, resolveImage } from './manifests.ts'
+import { type Documents, type Image, isIndex, resolveImage, resolveManifest } from './manifests.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
 
 /** The annotation that holds a tag (image layout specification). */
 const REF_NAME = 'org.opencontainers.image.ref.name'
 const TAGS_SHOWN = 20
 
+/** Reads `index.json` anew at each resolution; keeps blobs' files open until it is closed. */
 export class LayoutSource implements ImageSource {
   readonly #reference: LayoutReference
   readonly #blobs = new Map<string, LayoutBlob>()
@@ -28,20 +30,27 @@ export class LayoutSource implements ImageSource {
     this.#reference = reference
   }
 
-  async resolve(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Image> {
-    const { signal } = options
-    const read = async (descriptor: Descriptor): Promise<Uint8Array> =>
+  async resolve(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Image> {
+    return await resolveImage(this.#reference, this.#documents(platform), platform, signal)
+  }
+
+  async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {
+    return (await resolveManifest(this.#reference, this.#documents(platform), platform, signal)).manifest
+  }
+
+  #documents(platform: Platform): Documents {
+    const read = async (descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Uint8Array> =>
       await this.#open(descriptor).read({ start: 0, end: descriptor.size }, signal ? { signal } : {})
-    const root = async () => {
+    const root = async (signal: AbortSignal | undefined) => {
       const descriptor = await this.#root(platform)
       const what = `${referenceText(this.#reference)}: manifest ${descriptor.digest}`
       if (descriptor.size > MANIFEST_MAX_BYTES) throw Failure.limit(`${what} has ${descriptor.size} bytes`)
-      const bytes = await read(descriptor)
+      const bytes = await read(descriptor, signal)
       const digest = digestOf(bytes)
       if (digest !== descriptor.digest) throw Failure.corrupt(`${what}: got ${digest}`)
       return { bytes, mediaType: descriptor.mediaType }
     }
-    return await resolveImage(this.#reference, { root, manifest: read, config: read }, platform, signal)
+    return { root, manifest: read, config: read }
   }
 
   blob(descriptor: Descriptor): StoredBlob {

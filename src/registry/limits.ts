@@ -1,5 +1,6 @@
 // The deadlines and bounds of talking to registries, in one place.
 
+/** Each has its reason at its default, `LIMITS`, or here. */
 export interface Limits {
   /** TCP and TLS. */
   connectMs: number
@@ -24,6 +25,7 @@ export interface Limits {
   connections: number
 }
 
+/** What holds unless a test says otherwise. */
 export const LIMITS: Readonly<Limits> = {
   connectMs: 10_000,
   headersMs: 15_000,

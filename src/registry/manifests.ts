@@ -38,13 +38,20 @@ export interface Documents {
 /** Indexes inside indexes; tools make one level. */
 const NESTING_MAX = 3
 
+/** A manifest without its config: of an image that is none, but a carrier of something else. */
+export interface BareManifest {
+  digest: Digest
+  bytes: Uint8Array
+  manifest: Manifest
+}
+
 /** @throws Failure corrupt, limit, missing (no such platform), unsupported; or what `documents` throws */
-export async function resolveImage(
+export async function resolveManifest(
   reference: Reference,
   documents: Documents,
   platform: Platform,
   signal: AbortSignal | undefined,
-): Promise<Image> {
+): Promise<BareManifest> {
   const name = referenceText(reference)
   const root = await documents.root(signal)
   let bytes = root.bytes
@@ -60,8 +67,19 @@ export async function resolveImage(
     digest = check(bytes, chosen, what)
     document = parse(bytes, chosen.mediaType, what)
   }
-  const { config } = document
-  const what = `${name}: config ${config.digest}`
+  return { digest, bytes, manifest: document }
+}
+
+/** @throws Failure as resolveManifest */
+export async function resolveImage(
+  reference: Reference,
+  documents: Documents,
+  platform: Platform,
+  signal: AbortSignal | undefined,
+): Promise<Image> {
+  const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, signal)
+  const { config } = manifest
+  const what = `${referenceText(reference)}: config ${config.digest}`
   checkSize(config, CONFIG_MAX_BYTES, what)
   const configBytes = await documents.config(config, signal)
   check(configBytes, config, what)
@@ -69,12 +87,13 @@ export async function resolveImage(
     reference,
     digest,
     manifestBytes: bytes,
-    manifest: document,
+    manifest,
     configBytes,
-    config: parseConfig(configBytes, document.layers.length, what),
+    config: parseConfig(configBytes, manifest.layers.length, what),
   }
 }
 
+/** Tells the two results of `parseManifest` apart. */
 export function isIndex(document: Manifest | ImageIndex): document is ImageIndex {
   return 'manifests' in document
 }

@@ -2,6 +2,7 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 
+/** Folders, user and environment that decide which settings files are read. */
 export interface Places {
   /** System-wide settings; /etc. */
   etc: string
@@ -13,6 +14,7 @@ export interface Places {
   env: Readonly<Record<string, string | undefined>>
 }
 
+/** This process's own. */
 export function systemPlaces(): Places {
   return { etc: '/etc', home: homedir(), run: '/run/containers', uid: process.getuid?.() ?? 0, env: process.env }
 }

@@ -13,6 +13,7 @@ import { type Host, Repository } from './repository.ts'
 import type { ImageSource } from './source.ts'
 import { certificateFolders, readTrust, type Trust } from './trust.ts'
 
+/** Flags of the command line, and what tests replace. */
 export interface RegistriesOptions {
   /** --creds: for the hosts of references, instead of all files. */
   creds?: Login

@@ -1,16 +1,17 @@
 // An image in a registry, through its mirrors where registries.conf names some.
 import { Failure } from '../errors.ts'
-import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Platform } from '../image/manifest.ts'
+import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Manifest, type Platform } from '../image/manifest.ts'
 import { type RegistryReference, referenceText } from '../image/reference.ts'
 import { RegistryBlob } from './blob.ts'
 import type { Answer } from './client.ts'
-import { type Image, resolveImage } from './manifests.ts'
+import { type Documents, type Image, resolveImage, resolveManifest } from './manifests.ts'
 import type { Repository } from './repository.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
 
 /** Failures of one endpoint after which the next may do better. */
 const TRY_NEXT = new Set(['missing', 'denied', 'unavailable', 'timeout', 'unsupported', 'corrupt'])
 
+/** Asks mirrors first and the origin last; whoever answered is asked first the next time. */
 export class RegistrySource implements ImageSource {
   readonly #reference: RegistryReference
   readonly #repositories: () => Promise<Repository[]>
@@ -22,32 +23,38 @@ export class RegistrySource implements ImageSource {
     this.#repositories = repositories
   }
 
-  async resolve(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Image> {
+  async resolve(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Image> {
+    return await this.#ask((each) => resolveImage(this.#reference, this.#documents(each), platform, signal))
+  }
+
+  async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {
+    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, signal))
+    return found.manifest
+  }
+
+  #documents(repository: Repository): Documents {
     const reference = this.#reference
     const name = referenceText(reference)
-    return await this.#ask(async (repository) => {
-      const get = (path: string, max: number, accept: string, what: string, signal: AbortSignal | undefined) =>
-        repository.fetch(
-          { path, what, lasting: false, headers: () => ({ accept }), expected: max, priority: 'demand', signal },
-          async (answer) => ({ bytes: await readAll(answer, max, what), mediaType: answer.header('content-type') }),
-        )
-      const manifests = MANIFEST_TYPES.join(', ')
-      const documents = {
-        root: (signal: AbortSignal | undefined) => {
-          const version = reference.digest ?? reference.tag ?? 'latest'
-          return get(`manifests/${version}`, MANIFEST_MAX_BYTES, manifests, name, signal)
-        },
-        manifest: async (descriptor: Descriptor, signal: AbortSignal | undefined) => {
-          const what = `${name}: manifest ${descriptor.digest}`
-          return (await get(`manifests/${descriptor.digest}`, descriptor.size, manifests, what, signal)).bytes
-        },
-        config: async (descriptor: Descriptor, signal: AbortSignal | undefined) => {
-          const what = `${name}: config ${descriptor.digest}`
-          return (await get(`blobs/${descriptor.digest}`, descriptor.size, '*/*', what, signal)).bytes
-        },
-      }
-      return await resolveImage(reference, documents, platform, options.signal)
-    })
+    const get = (path: string, max: number, accept: string, what: string, signal: AbortSignal | undefined) =>
+      repository.fetch(
+        { path, what, lasting: false, headers: () => ({ accept }), expected: max, priority: 'demand', signal },
+        async (answer) => ({ bytes: await readAll(answer, max, what), mediaType: answer.header('content-type') }),
+      )
+    const manifests = MANIFEST_TYPES.join(', ')
+    return {
+      root: (signal) => {
+        const version = reference.digest ?? reference.tag ?? 'latest'
+        return get(`manifests/${version}`, MANIFEST_MAX_BYTES, manifests, name, signal)
+      },
+      manifest: async (descriptor, signal) => {
+        const what = `${name}: manifest ${descriptor.digest}`
+        return (await get(`manifests/${descriptor.digest}`, descriptor.size, manifests, what, signal)).bytes
+      },
+      config: async (descriptor, signal) => {
+        const what = `${name}: config ${descriptor.digest}`
+        return (await get(`blobs/${descriptor.digest}`, descriptor.size, '*/*', what, signal)).bytes
+      },
+    }
   }
 
   blob(descriptor: Descriptor): StoredBlob {

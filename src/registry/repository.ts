@@ -4,7 +4,7 @@ import type { Priority } from '../image/blob.ts'
 import { type Authority, parseChallenge } from './auth.ts'
 import type { Answer, Client } from './client.ts'
 import type { Endpoint } from './hosts.ts'
-import { retry, retryAfterMs, Transient } from './retry.ts'
+import { isPassing, passing, retry, retryAfterMs } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 /** What is known of a host, shared by its repositories. */
@@ -17,6 +17,7 @@ export interface Host {
   rangelessUntil: number
 }
 
+/** A document or blob, and how it is wanted. */
 export interface Wanted {
   /** Behind /v2/REPOSITORY/. */
   path: string
@@ -52,6 +53,7 @@ const MESSAGE_MAX_BYTES = 16 << 10
 
 type Outcome<T> = { value: T } | { expired: true } | { refused: Answer }
 
+/** Knows the way to its documents and blobs, and goes it again when it has changed. */
 export class Repository {
   readonly endpoint: Endpoint
   readonly host: Host
@@ -65,7 +67,7 @@ export class Repository {
   }
 
   /**
-   * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a Transient.
+   * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a passing failure.
    * @throws Failure missing, denied, corrupt (416), unavailable, timeout, aborted; or what `use` throws
    */
   async fetch<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
@@ -154,7 +156,7 @@ export class Repository {
         return await send(target.url, () => {})
       } catch (error) {
         // whatever the storage's trouble is, the registry may know another place
-        if (error instanceof Transient) this.#targets.delete(wanted.path)
+        if (isPassing(error)) this.#targets.delete(wanted.path)
         throw error
       }
     }
@@ -168,7 +170,7 @@ export class Repository {
         host.scheme = 'https:'
       })
     } catch (error) {
-      if (!endpoint.insecure || answered || !(error instanceof Transient)) throw error
+      if (!endpoint.insecure || answered || !isPassing(error)) throw error
       return await send(at('http:'), () => {
         host.scheme = 'http:'
       })
@@ -206,7 +208,7 @@ export class Repository {
     if (status === 416) return Failure.corrupt(what, { why: 'the manifest names a size that the blob does not have' })
     const failure = Failure.unavailable(what, reason)
     if (!PASSING.has(status)) return failure
-    return new Transient(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
+    return passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
   }
 }
 

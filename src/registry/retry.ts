@@ -1,20 +1,21 @@
 // Trying an idempotent request again: how often, after which pause.
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Failure } from '../errors.ts'
+import { Failure } from '../errors.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
 
-/** Thrown by one attempt where another may succeed; `retry` turns the last one into its failure, so nobody else sees it. */
-export class Transient extends Error {
-  readonly failure: Failure
-  /** The peer asked for at least this pause. */
-  readonly afterMs: number
+/** Failures of one attempt after which another may succeed, and the pause (ms) that the peer asked for. */
+const passingFailures = new WeakMap<Failure, number>()
 
-  constructor(failure: Failure, afterMs = 0) {
-    super(failure.message)
-    this.failure = failure
-    this.afterMs = afterMs
-  }
+/** Marks a failure as one that may pass: `retry` then tries again, at the earliest after `afterMs`. */
+export function passing(failure: Failure, afterMs = 0): Failure {
+  passingFailures.set(failure, afterMs)
+  return failure
+}
+
+/** Whether `retry` would try again after it. */
+export function isPassing(error: unknown): boolean {
+  return error instanceof Failure && passingFailures.has(error)
 }
 
 /**
@@ -31,9 +32,14 @@ export async function retry<T>(
     try {
       return await attempt()
     } catch (error) {
-      if (!(error instanceof Transient)) throw error
-      if (tries >= limits.attempts || error.afterMs > limits.retryAfterMaxMs) throw error.failure
-      await rest(Math.max(error.afterMs, pauseMs(tries, limits, Math.random())), signal)
+      const afterMs = error instanceof Failure ? passingFailures.get(error) : undefined
+      if (!(error instanceof Failure) || afterMs === undefined) throw error
+      if (tries >= limits.attempts || afterMs > limits.retryAfterMaxMs) {
+        // final: whoever retries around us must not multiply the tries
+        passingFailures.delete(error)
+        throw error
+      }
+      await rest(Math.max(afterMs, pauseMs(tries, limits, Math.random())), signal)
       onRetry()
     }
   }

@@ -6,6 +6,7 @@ import { Failure } from '../errors.ts'
 import { isAbsent, readText } from './file.ts'
 import { configHome, type Places } from './places.ts'
 
+/** What makes a TLS connection acceptable. */
 export interface Trust {
   /** False accepts any certificate. */
   verify: boolean

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { connect } from 'node:http2'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { command, succeed } from './engines/command.ts'
 import { lacking, REGISTRY_PROGRAMS, samples } from './engines/needs.ts'
@@ -125,17 +125,20 @@ suite('ordinary pulls from a real registry', reason, () => {
     test('ends with everything it started: a running container, its monitor, its group', async () => {
       const mark = `LAZYLAYER-${flavour}-${process.pid}`
       const podman = await Podman.start({ flavour, work: work.path, trust: [registry] })
+      const pattern = `*/lazylayer-test-${basename(podman.path)}*`
+      const groups = () => command('find', ['/sys/fs/cgroup', '-path', pattern]).then(({ stdout }) => stdout)
       try {
         const args = ['--detach', `${registry.host}/py:py`, 'sh', '-c', `sleep 600; echo ${mark}`]
         expect(await podman.container('run', args)).toMatchObject({ code: 0 })
         expect(await commandLinesWith(mark)).not.toEqual([])
         expect(await commandLinesWith(podman.path)).not.toEqual([])
+        expect(await groups()).not.toBe('')
       } finally {
         await podman.close()
       }
       expect(await commandLinesWith(mark)).toEqual([])
       expect(await commandLinesWith(podman.path)).toEqual([])
-      expect((await command('find', ['/sys/fs/cgroup', '-path', '*/lazylayer-test-*'])).stdout).toBe('')
+      expect(await groups()).toBe('')
     })
   }
 })

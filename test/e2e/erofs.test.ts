@@ -12,7 +12,7 @@ import type { Tree } from '../../src/tree/tree.ts'
 import { fsck, NO_FSCK } from '../fixtures/fsck.ts'
 import { compare, type Line, listTree, PYTHON } from '../fixtures/listing.ts'
 import { decode } from '../format/listing.ts'
-import { MemoryBlob } from '../format/memory-blob.ts'
+import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
 import { expected, type SampleLayer, sampleLayers, tarListing } from '../format/samples.ts'
 import { edges } from '../tree/edges.ts'
 import { dir, fifo, file, fillDevice, layer, lines, link, type Spec, symlink } from '../tree/layer.ts'
@@ -215,7 +215,7 @@ suite('the kernel mounts our images', reason, () => {
 })
 
 async function buildSample({ descriptor, bytes }: SampleLayer): Promise<{ tree: Tree; device: Uint8Array }> {
-  const index = await estargz.readIndex({ descriptor }, new MemoryBlob(bytes))
+  const index = await estargz.readIndex({ descriptor }, sourceOf(new MemoryBlob(bytes)))
   const tree = buildTree(estargz.parseIndex(index, { descriptor }))
   const device = new Uint8Array(tree.chunks.deviceSize)
   for (let i = 0; i < tree.chunks.length; i++) {

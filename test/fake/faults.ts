@@ -113,6 +113,7 @@ export function goAway(request: RegistryRequest, fault: Partial<Fault>, refuse: 
   if (refuse) setTimeout(() => session.destroy(), 50).unref()
 }
 
+/** Resets the stream (HTTP/2) or ends the connection (HTTP/1.1). */
 export function reset(response: RegistryResponse): void {
   const stream = (response as Http2ServerResponse).stream
   // NGHTTP2_INTERNAL_ERROR

@@ -19,10 +19,12 @@ export function pattern(length: number, seed = 1): Uint8Array {
   return bytes
 }
 
+/** A value as the bytes of its JSON. */
 export function json(value: unknown): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(value))
 }
 
+/** The descriptor of bytes. */
 export function describeBytes(bytes: Uint8Array, mediaType: string): Descriptor {
   return { mediaType, digest: digestOf(bytes), size: bytes.length, annotations: {} }
 }

@@ -19,6 +19,7 @@ import {
 } from '../../src/build/registry.ts'
 import { type Fault, goAway, paced, reset, tampered } from './faults.ts'
 
+/** Who is let in. */
 export type Auth =
   | { scheme: 'basic'; username: string; password: string }
   | {
@@ -39,6 +40,8 @@ export interface Seen {
   path: string
   kind: 'manifest' | 'blob' | 'token' | 'other'
   protocol: 'h1' | 'h2'
+  /** Bytes that the client lets be under way for one stream (HTTP/2), else 0. */
+  window: number
   /** Number of the connection, from 1. */
   connection: number
   authorization: string | undefined
@@ -50,6 +53,7 @@ export interface Seen {
   sent: number
 }
 
+/** What it serves, and how. */
 export interface FakeOptions {
   shelf: Shelf
   /** Default: true. */
@@ -61,6 +65,7 @@ export interface FakeOptions {
   certificate?: Certificate
 }
 
+/** A running registry, what it has seen, and what it does next. */
 export interface FakeRegistry extends Listening {
   /** The certificate that it shows, and its own authority. */
   cert: string
@@ -82,6 +87,7 @@ export function testCertificate(): Promise<Certificate> {
   return shared
 }
 
+/** Listens on the loopback until it is closed. */
 export async function startRegistry(options: FakeOptions): Promise<FakeRegistry> {
   const certificate = options.certificate ?? (await testCertificate())
   const seen: Seen[] = []
@@ -101,6 +107,7 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
       path,
       kind: kind(path),
       protocol: request.httpVersion === '2.0' ? 'h2' : 'h1',
+      window: ('stream' in request && request.stream.session?.remoteSettings.initialWindowSize) || 0,
       connection: connections.get(session) ?? 0,
       authorization: header('authorization'),
       range: header('range'),

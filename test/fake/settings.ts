@@ -15,6 +15,7 @@ export const QUICK: Partial<Limits> = {
   connectMs: 2_000,
 }
 
+/** Disposing of it closes its registries and removes its folder. */
 export class Settings implements AsyncDisposable {
   readonly dir: string
   readonly places: Places

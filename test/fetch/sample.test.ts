@@ -11,6 +11,7 @@ import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import { type Manifest, parseManifest } from '../../src/image/manifest.ts'
 import { buildTree } from '../../src/tree/build.ts'
+import { sourceOf } from '../format/memory-blob.ts'
 
 const samples = process.env.LAZYLAYER_SAMPLES
 
@@ -40,7 +41,7 @@ if (samples === undefined) {
           return bytes
         },
       }
-      const index = await chosen.format.readIndex({ descriptor }, blob)
+      const index = await chosen.format.readIndex({ descriptor }, sourceOf(blob))
       const { chunks } = buildTree(chosen.format.parseIndex(index, { descriptor }))
       const states = new Uint8Array(chunks.length)
       const filler = new Filler({

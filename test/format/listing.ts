@@ -15,7 +15,22 @@ const TYPES = new Map([
   [S_IFIFO, 'fifo'],
 ])
 
-export type Line = Record<string, unknown> & { path: string }
+/** A line of samples/expected. */
+export interface Line {
+  path: string
+  type: string
+  /** As Python writes it: `0o755`. */
+  mode: string
+  uid: number
+  gid: number
+  /** Seconds. */
+  mtime: number
+  size?: number
+  sha256?: string
+  target?: string
+  rdev?: number[]
+  xattrs?: Record<string, string>
+}
 
 export function decode(chunk: StoredChunk, blob: Uint8Array): Uint8Array {
   const stream = gunzipSync(blob.subarray(chunk.stored.start, chunk.stored.end))
@@ -42,7 +57,7 @@ export function listing(contents: Contents, blob: Uint8Array): Line[] {
 }
 
 function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
-  const type = entry.link === undefined ? TYPES.get(entry.mode & S_IFMT) : 'hardlink'
+  const type = entry.link === undefined ? (TYPES.get(entry.mode & S_IFMT) ?? 'unknown') : 'hardlink'
   const line: Line = {
     path: entry.path || '.',
     type,

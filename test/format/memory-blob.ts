@@ -1,4 +1,5 @@
 // A blob in memory that counts what is read of it; as many zeros as wanted precede it. Its bytes come on shared memory, as those of real blobs do.
+import type { Source } from '../../src/format/format.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 
@@ -27,4 +28,12 @@ export class MemoryBlob implements Blob {
     answer.set(this.#bytes.subarray(at, at + answer.length - from), from)
     return answer
   }
+}
+
+/** The source of a layer whose image has no companions, unless they are given by suffix. */
+export function sourceOf(
+  blob: Blob,
+  companions: Record<string, Awaited<ReturnType<Source['companion']>>> = {},
+): Source {
+  return { blob, companion: async (suffix) => companions[suffix] }
 }

@@ -6,7 +6,7 @@ import type { Contents } from '../../src/format/format.ts'
 import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
 import { S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
 import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
-import { MemoryBlob } from './memory-blob.ts'
+import { MemoryBlob, sourceOf } from './memory-blob.ts'
 
 /** What every parser promises (tree/entry.ts, tree/chunk.ts, format/format.ts). */
 function holds(contents: Contents, blobSize: number): void {
@@ -166,7 +166,7 @@ test('blobs with flipped bytes in table and footer give either a Failure or the 
         for (const [at, byte] of flips) bytes[at % bytes.length] = byte
         const blob = new MemoryBlob(bytes)
         try {
-          const index = await estargz.readIndex(layerOf(json, bytes.length), blob)
+          const index = await estargz.readIndex(layerOf(json, bytes.length), sourceOf(blob))
           expect(Buffer.from(index.subarray(16)).equals(json)).toBe(true)
         } catch (error) {
           expect(error).toBeInstanceOf(Failure)

@@ -3,14 +3,14 @@ import { estargz, LANDMARK, NO_LANDMARK } from '../../src/format/estargz.ts'
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
 import { chooseFormat } from '../../src/format/formats.ts'
 import { listing } from './listing.ts'
-import { MemoryBlob } from './memory-blob.ts'
+import { MemoryBlob, sourceOf } from './memory-blob.ts'
 import { expected, SAMPLES, type SampleLayer, sampleLayers, tarListing } from './samples.ts'
 
 const OWN: readonly string[] = [LANDMARK, NO_LANDMARK, TOC_NAME]
 
 async function open({ descriptor, bytes }: SampleLayer) {
   const blob = new MemoryBlob(bytes)
-  const index = await estargz.readIndex({ descriptor }, blob)
+  const index = await estargz.readIndex({ descriptor }, sourceOf(blob))
   return { reads: blob.ranges.length, contents: estargz.parseIndex(index, { descriptor }) }
 }
 
@@ -61,13 +61,36 @@ function sampleTests(): void {
     expect(contents.chunks.map((each) => each.checks.length)).toEqual([5, 305, 1])
   })
 
-  test('an external table of contents is refused as such', async () => {
-    for (const sample of sampleLayers('samples/oci', 'esgz-ext')) {
-      await expect(open(sample)).rejects.toMatchObject({
-        code: 'unsupported',
-        message: expect.stringContaining('external'),
-      })
+  /** A layer of esgz-ext, with the tables of its companion image as `change` leaves them. */
+  async function openExternal(sample: SampleLayer, change = (tables: SampleLayer[]) => tables) {
+    const tables = change(sampleLayers('samples/oci', 'esgz-ext-esgztoc'))
+    const companions = tables.map(({ descriptor, bytes }) => ({ descriptor, blob: new MemoryBlob(bytes) }))
+    const { descriptor } = sample
+    const source = sourceOf(new MemoryBlob(sample.bytes), { '-esgztoc': companions })
+    return estargz.parseIndex(await estargz.readIndex({ descriptor }, source), { descriptor })
+  }
+
+  for (const layer of [0, 1]) {
+    test(`esgz-ext, layer ${layer + 1} shows what is expected, its table being in another image`, async () => {
+      const sample = sampleLayers('samples/oci', 'esgz-ext')[layer] as SampleLayer
+      const lines = listing(await openExternal(sample), sample.bytes)
+      expect(lines.filter((line) => !OWN.includes(line.path))).toEqual(expected(layer))
+      expect(lines).toEqual(tarListing(sample.path))
+    })
+  }
+
+  test('an external table that is missing, or that the manifest does not promise, is refused', async () => {
+    const [sample] = sampleLayers('samples/oci', 'esgz-ext') as [SampleLayer]
+    await expect(open(sample)).rejects.toMatchObject({ code: 'missing', why: expect.stringContaining('-esgztoc') })
+    await expect(openExternal(sample, () => [])).rejects.toMatchObject({ code: 'missing' })
+    const swapped = ([one, other]: SampleLayer[]) => {
+      if (!one || !other) throw new Error('two tables are expected')
+      return [
+        { ...one, bytes: other.bytes, descriptor: { ...other.descriptor, annotations: one.descriptor.annotations } },
+        { ...other, bytes: one.bytes, descriptor: { ...one.descriptor, annotations: other.descriptor.annotations } },
+      ]
     }
+    await expect(openExternal(sample, swapped)).rejects.toMatchObject({ code: 'corrupt' })
   })
 
   test('layers of other formats are not taken for eStargz, for a reason', () => {

@@ -106,6 +106,7 @@ test('answers that contradict the request are refused and not asked for again', 
   }
   await check({ headers: { 'content-range': '', 'content-type': 'multipart/byteranges; boundary=x' } }, 'corrupt')
   await check({ headers: { 'content-encoding': 'gzip' } }, 'corrupt')
+  await check({ headers: { 'content-length': '5000' } }, 'corrupt')
   await check({ extra: 1 }, 'corrupt')
   await check({ status: 416 }, 'corrupt')
   await check({ status: 404 }, 'missing')

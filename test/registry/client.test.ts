@@ -56,6 +56,8 @@ test('HTTP/2 is spoken where it is offered: one connection, however many reads b
   expectRight(await many(60, read))
   expect(new Set(registry.seen.map((each) => each.protocol))).toEqual(new Set(['h2']))
   expect(new Set(registry.seen.map((each) => each.connection))).toEqual(new Set([1]))
+  // a smaller window makes a large read wait for the link's round trips
+  expect(registry.seen.at(-1)?.window).toBe(2 << 20)
   expect(registries.counters()).toMatchObject({ requests: 60, connections: 1, retries: 0 })
 })
 
@@ -197,9 +199,10 @@ test('a storage cannot send our credentials to a token service of its own (CVE-2
   const [registry, storage, capture] = [await start(), await start(), await start()]
   registry.auth = { scheme: 'bearer', users: new Map([['ada', 'x']]) }
   storage.auth = { scheme: 'bearer', realm: `${capture.url}/token` }
-  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
   const creds = { username: 'ada', password: 'x' }
   const source = settings.registries({ creds }).source(parseReference(`${registry.host}/a/b:v1`))
+  await source.blob(layer).read({ start: 0, end: 1 })
+  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
   await expect(source.blob(layer).read({ start: 0, end: 1 })).rejects.toMatchObject({ code: 'denied' })
   expect(storage.seen).toHaveLength(1)
   expect(capture.seen).toEqual([])

@@ -1,16 +1,16 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { LIMITS } from '../../src/registry/limits.ts'
-import { pauseMs, retry, retryAfterMs, Transient } from '../../src/registry/retry.ts'
+import { isPassing, passing, pauseMs, retry, retryAfterMs } from '../../src/registry/retry.ts'
 
 const limits = { ...LIMITS, pauseMs: 1, pauseMaxMs: 4 }
-const passing = (afterMs = 0) => new Transient(Failure.unavailable('x'), afterMs)
+const stumble = (afterMs = 0) => passing(Failure.unavailable('x'), afterMs)
 
 test('a passing failure is tried again, at most so often', async () => {
   let tries = 0
   let counted = 0
   const attempt = async () => {
-    if (++tries < 3) throw passing()
+    if (++tries < 3) throw stumble()
     return tries
   }
   expect(await retry(attempt, limits, undefined, () => counted++)).toBe(3)
@@ -21,6 +21,19 @@ test('a passing failure is tried again, at most so often', async () => {
     code: 'unavailable',
   })
   expect(tries).toBe(-100 + limits.attempts)
+})
+
+test('tries do not multiply where one retry runs within another', async () => {
+  let tries = 0
+  const attempt = async () => {
+    tries++
+    throw stumble()
+  }
+  const inner = () => retry(attempt, limits, undefined, () => {})
+  const error: unknown = await retry(inner, limits, undefined, () => {}).catch((error: unknown) => error)
+  expect(error).toMatchObject({ code: 'unavailable' })
+  expect(isPassing(error)).toBe(false)
+  expect(tries).toBe(limits.attempts)
 })
 
 test('a failure for good is not tried again', async () => {
@@ -37,7 +50,7 @@ test('a Retry-After is obeyed when bounded, else it is the answer', async () => 
   let tries = 0
   const begun = performance.now()
   await retry(
-    async () => (++tries === 1 ? Promise.reject(passing(60)) : 0),
+    async () => (++tries === 1 ? Promise.reject(stumble(60)) : 0),
     limits,
     undefined,
     () => {},
@@ -46,7 +59,7 @@ test('a Retry-After is obeyed when bounded, else it is the answer', async () => 
   tries = 0
   const refuse = async () => {
     tries++
-    throw passing(limits.retryAfterMaxMs + 1)
+    throw stumble(limits.retryAfterMaxMs + 1)
   }
   const late = retry(refuse, limits, undefined, () => {})
   await expect(late).rejects.toMatchObject({ code: 'unavailable' })
@@ -56,7 +69,7 @@ test('a Retry-After is obeyed when bounded, else it is the answer', async () => 
 test('a pause ends when the caller gives up', async () => {
   const stop = new AbortController()
   const waiting = retry(
-    async () => Promise.reject(passing(10_000)),
+    async () => Promise.reject(stumble(10_000)),
     limits,
     stop.signal,
     () => {},

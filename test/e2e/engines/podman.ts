@@ -1,9 +1,8 @@
 // A Podman of a test's own: storage, configuration, temporary files, processes and mounts are all below one work directory and in one
 // sandbox, so that a machine's own Podman and its images are neither seen nor touched.
-import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, rmdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { command, type Outcome, succeed } from './command.ts'
 import { lacking, PODMAN_PROGRAMS, program, TRIXIE_PROGRAMS } from './needs.ts'
@@ -58,7 +57,7 @@ export class Podman {
     // 5.x warns about cgroup v1 with every command.
     const env = { HOME: join(path, 'home'), TMPDIR: join(path, 'tmp'), PODMAN_IGNORE_CGROUPSV1_WARNING: '1' }
     const sandbox = await Sandbox.start({ work: options.work, configuration, root, env })
-    return new Podman(path, sandbox, `lazylayer-test-${randomUUID()}`)
+    return new Podman(path, sandbox, `lazylayer-test-${basename(path)}`)
   }
 
   /** `podman ARGS`, whatever its exit code. `run` and `create` need what `container` adds. */

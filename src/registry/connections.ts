@@ -1,0 +1,126 @@
+// Connections to registries: one agent a way of securing them, one queue an origin.
+import { createSecureContext, type SecureContext } from 'node:tls'
+import { Agent, buildConnector } from 'undici'
+import { Failure } from '../errors.ts'
+import { Gate } from './gate.ts'
+import type { Limits } from './limits.ts'
+import { isLinkLocal } from './redirect.ts'
+import { systemAuthorities, type Trust } from './trust.ts'
+
+/** Prefetch leaves this many places of a host to demand. */
+const DEMAND_RESERVE = 2
+/** As Node's own default; an answer with more headers is an error. */
+const HEADERS_MAX_BYTES = 16 << 10
+/** An idle connection is kept a little longer than registries' token lifetimes make sense of. */
+const KEEP_ALIVE_MS = 30_000
+/** What may be under way for one read: 2 MiB keep 20 MB/s flowing over a round trip of 100 ms. */
+const STREAM_WINDOW_BYTES = 2 << 20
+const CONNECTION_WINDOW_BYTES = 16 << 20
+
+/** Origins whose queues are kept; redirects may name any number of them. */
+const GATES_MAX = 1024
+
+/** Keeps agents and queues, and knows which hosts the user named. */
+export class Connections {
+  readonly #limits: Limits
+  readonly #onConnect: () => void
+  readonly #agents = new Map<string, Agent>()
+  readonly #gates = new Map<string, Gate>()
+  /** Hosts that the user named: these alone may have link-local addresses. */
+  readonly #named = new Set<string>()
+  #closed = false
+
+  constructor(limits: Limits, onConnect: () => void) {
+    this.#limits = limits
+    this.#onConnect = onConnect
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  named(host: string): void {
+    this.#named.add(bare(new URL(`https://${host}`).hostname))
+  }
+
+  /** The queue of an origin. */
+  gate(origin: string): Gate {
+    let gate = this.#gates.get(origin)
+    if (!gate) {
+      if (this.#gates.size >= GATES_MAX) for (const [of, each] of this.#gates) if (each.idle) this.#gates.delete(of)
+      // until a connection says h2, it may be HTTP/1.1
+      gate = new Gate(this.#limits.connections, DEMAND_RESERVE)
+      this.#gates.set(origin, gate)
+    }
+    return gate
+  }
+
+  /** One agent a way of securing connections. Agents keep one connection an origin, more only for HTTP/1.1. */
+  agent(trust: Trust): Agent {
+    if (this.#closed) throw Failure.aborted('the registry client is closed')
+    const key = JSON.stringify(trust)
+    let agent = this.#agents.get(key)
+    if (!agent) {
+      const connector = buildConnector({
+        allowH2: true,
+        preferH2: true,
+        rejectUnauthorized: trust.verify,
+        secureContext: secureContext(trust),
+        timeout: this.#limits.connectMs,
+        autoSelectFamily: true,
+      })
+      agent = new Agent({
+        allowH2: true,
+        connections: this.#limits.connections,
+        maxHeaderSize: HEADERS_MAX_BYTES,
+        keepAliveTimeout: KEEP_ALIVE_MS,
+        // undici 8.12 checks the setting below, but sends this older option
+        initialWindowSize: STREAM_WINDOW_BYTES,
+        h2Options: {
+          maxConcurrentStreams: this.#limits.streams * 2,
+          connectionWindowSize: CONNECTION_WINDOW_BYTES,
+          settings: { initialWindowSize: STREAM_WINDOW_BYTES },
+        },
+        connect: (options, callback) =>
+          connector(options, (...result) => {
+            const [error, socket] = result
+            if (error !== null) return callback(error, null)
+            const address = socket.remoteAddress ?? ''
+            if (isLinkLocal(address) && !this.#named.has(bare(options.hostname))) {
+              socket.destroy()
+              return callback(Failure.denied(`${options.hostname} has the link-local address ${address}`), null)
+            }
+            this.#onConnect()
+            const { streams, connections } = this.#limits
+            const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
+            const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
+            this.gate(origin).limit = h2 ? streams : connections
+            return callback(null, socket)
+          }),
+      })
+      this.#agents.set(key, agent)
+    }
+    return agent
+  }
+
+  /** Ends all connections; requests under way fail with `aborted`. */
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()))
+  }
+}
+
+/** An IPv6 address without its brackets. */
+function bare(hostname: string): string {
+  return hostname.replace(/^\[|\]$/g, '')
+}
+
+function secureContext(trust: Trust): SecureContext {
+  const [first] = trust.identities
+  return createSecureContext({
+    ca: [...systemAuthorities(), ...trust.authorities],
+    ...(first
+      ? { cert: trust.identities.map((each) => each.cert), key: trust.identities.map((each) => each.key) }
+      : {}),
+  })
+}
