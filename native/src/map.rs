@@ -60,7 +60,7 @@ const MAGIC: &[u8] = b"lazyrdy\n";
 const VERSION: u32 = 1;
 const VERIFIED: u8 = 1;
 
-/// The ready bytes of a device (`src/store/ready.ts`), set by other threads and processes.
+/// The ready bytes of a device (`src/tree/ready.ts`), set by other threads and processes.
 pub struct Ready {
     mapping: Mapping,
     chunks: usize,

@@ -43,7 +43,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         return { fd: file.fd, close: () => file.close() }
       },
       standIn: (path) => standIns.put(path),
-      progress: () => registries.counters().requests + registries.counters().fetched,
+      // a slow registry stands still, a busy processor does not
+      progress: () =>
+        agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
       diffId,
       log,
     })

@@ -1,8 +1,8 @@
 // The worker's end of a device: places are written and read back, then the chunk's ready byte says what they are.
 import { readSync, writeSync } from 'node:fs'
 import { Failure } from '../errors.ts'
-import { READY_HEADER_BYTES } from '../store/ready.ts'
 import type { Chunk } from '../tree/chunk.ts'
+import { READY_HEADER_BYTES } from '../tree/ready.ts'
 import { errnoOf, type Slot } from './job.ts'
 import { chunkName, type Verified } from './verify.ts'
 

@@ -1,8 +1,8 @@
 // A codec worker: decode, verify, write, mark ready, in one hop, for a few chunks a task.
 import { workerData } from 'node:worker_threads'
 import { Failure } from '../errors.ts'
-import { READY_MISSING, READY_VERIFIED } from '../store/ready.ts'
 import type { Chunk } from '../tree/chunk.ts'
+import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
 import { DECODED_MAX_BYTES, type Decoder, STORED_MAX_BYTES } from './decoder.ts'
 import { readPlaces, setReady, writePlaces } from './device.ts'
 import { type Job, type Outcome, pack, type Slot, type WorkerSetup } from './job.ts'

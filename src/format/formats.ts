@@ -25,3 +25,7 @@ export function formatNamed(name: string): Format {
   if (format) return format
   throw Failure.unsupported(`${JSON.stringify(name)} is no known format`)
 }
+
+/** What to tell the owner of an image that has no lazy format. */
+export const HOW_TO_CONVERT =
+  'Convert the image to eStargz (for example with nerdctl image convert --estargz --oci) and push it again.'

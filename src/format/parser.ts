@@ -27,6 +27,7 @@ export interface BuildOptions {
 export class IndexBuilder {
   readonly #pool: Piscina<Task | Uint8Array[], Built | Merged | Failed>
   readonly #deadlineMs: number
+  #running = 0
 
   constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS } = {}) {
     this.#deadlineMs = deadlineMs
@@ -39,6 +40,11 @@ export class IndexBuilder {
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
     })
+  }
+
+  /** Whether something is being parsed, built or merged: work that goes on even when no byte arrives. */
+  get busy(): boolean {
+    return this.#running > 0
   }
 
   /**
@@ -69,6 +75,7 @@ export class IndexBuilder {
   ): Promise<Built | Merged> {
     const deadline = AbortSignal.timeout(this.#deadlineMs)
     let outcome: Built | Merged | Failed
+    this.#running++
     try {
       outcome = await this.#pool.run(task, { name, signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
     } catch (cause) {
@@ -78,6 +85,8 @@ export class IndexBuilder {
         throw Failure.limit(what, { why: 'it needs more memory than a layer may', cause })
       }
       throw cause
+    } finally {
+      this.#running--
     }
     if ('failure' in outcome) {
       const { code, what, why, fix } = outcome.failure

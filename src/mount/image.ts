@@ -2,6 +2,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Source } from '../format/format.ts'
+import { HOW_TO_CONVERT } from '../format/formats.ts'
 import { digestOf } from '../image/digest.ts'
 import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
@@ -132,7 +133,7 @@ export async function openAllLayers(image: ResolvedImage, layers: Layers, signal
       `${referenceText(image.reference)}: ${eager.length} of ${opened.length} layers cannot be served lazily`,
       {
         why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
-        fix: 'Convert the image to eStargz (for example nerdctl image convert --estargz --oci) and push it again.',
+        fix: HOW_TO_CONVERT,
       },
     )
   }

@@ -14,9 +14,9 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hex } from '../image/digest.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
+import { READY_HEADER_BYTES, READY_MISSING, READY_STORED, READY_VERIFIED, READY_VERSION } from '../tree/ready.ts'
 import { diskFailure, FILE_MODE, lockedFolder, replaceFile, systemCode } from './durable.ts'
 import { type Locks, lock } from './locks.ts'
-import { READY_HEADER_BYTES, READY_MISSING, READY_STORED, READY_VERIFIED, READY_VERSION } from './ready.ts'
 
 const MAGIC = new TextEncoder().encode('lazyrdy\n')
 

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import type { Slot } from '../../src/codec/job.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { READY_HEADER_BYTES } from '../../src/store/ready.ts'
 import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import { READY_HEADER_BYTES } from '../../src/tree/ready.ts'
 
 /** `size` bytes that compress, but not to nothing. */
 export function text(size: number, seed = 1): Uint8Array {

@@ -6,8 +6,8 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/store/ready.ts'
 import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { chunkOf, Device, noise, store, text } from './fixture.ts'
 
 const warnings: string[] = []

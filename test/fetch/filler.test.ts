@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { STORED, VERIFIED } from '../../src/fetch/filler.ts'
-import { READY_STORED, READY_VERIFIED } from '../../src/store/ready.ts'
+import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 
 const KIB = 1 << 10

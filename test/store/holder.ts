@@ -1,7 +1,7 @@
 // Run as a process of its own: opens a device of the cache named by its argument, verifies chunk 0, says so, and waits to be killed.
 import { writeSync } from 'node:fs'
-import { READY_HEADER_BYTES, READY_VERIFIED } from '../../src/store/ready.ts'
 import { Store } from '../../src/store/store.ts'
+import { READY_HEADER_BYTES, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { flock } from './flock.ts'
 import { tree } from './layer.ts'
 
