@@ -6,6 +6,7 @@ mod control;
 mod device;
 mod erofs;
 mod inode;
+mod kernel;
 mod map;
 mod mount;
 mod parked;
@@ -18,7 +19,7 @@ mod wire;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -323,6 +324,21 @@ pub fn mount_fuse(fuse_fd: i32, dir: String, options: MountOptions) -> Result<()
 #[napi]
 pub fn unmount(env: &Env, dir: String, lazy: bool) -> Result<Object<'_>> {
     promise(env, format!("unmounting {dir}"), move || mount::unmount(&dir, lazy))
+}
+
+#[napi]
+pub fn mount_erofs(
+    env: &Env,
+    image_fd: i32,
+    devices: Vec<String>,
+    target: String,
+    context: Option<String>,
+) -> Result<Object<'_>> {
+    // a copy of its own: the caller may close its descriptor while the mount is being made
+    let image = mount::file(image_fd).map_err(|error| failed("imageFd", &error))?;
+    promise(env, format!("mounting EROFS on {target}"), move || {
+        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref())
+    })
 }
 
 #[napi]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 /// A read-only shared mapping of a whole file.
 struct Mapping {
@@ -85,15 +85,17 @@ impl Ready {
         Ok(Self { mapping, chunks: chunks as usize })
     }
 
-    /// Whether the chunk's places may be read. Acquire: what was written before the byte was set is seen after.
+    /// Whether the chunk's places may be read; what was written before the byte was set is seen after.
     pub fn verified(&self, chunk: u32) -> bool {
         let chunk = chunk as usize;
         if chunk >= self.chunks {
             return false;
         }
         // SAFETY: header and chunks lie within the mapping (checked in `of`); a u8 has no alignment, and the byte is only ever
-        // accessed atomically in this process.
+        // accessed atomically in this process. Of memory that is mapped read-only, std allows atomic loads that are relaxed.
         let byte = unsafe { AtomicU8::from_ptr(self.mapping.start.as_ptr().add(HEADER_BYTES + chunk)) };
-        byte.load(Ordering::Acquire) == VERIFIED
+        let verified = byte.load(Ordering::Relaxed) == VERIFIED;
+        fence(Ordering::Acquire);
+        verified
     }
 }

@@ -64,3 +64,52 @@ pub fn identity() -> (u32, u32) {
     // SAFETY: neither can fail.
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
+
+fn made(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = check(result as libc::c_int)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC.
+const MOUNT_CLOEXEC: libc::c_uint = 1;
+
+pub fn fsopen(kind: &str) -> io::Result<OwnedFd> {
+    let kind = text(kind)?;
+    // SAFETY: a NUL-terminated string that outlives the call.
+    made(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), MOUNT_CLOEXEC) })
+}
+
+/// `command` with a key and, for strings, a value; without, for commands that take none.
+pub fn fsconfig(context: RawFd, command: u32, parameter: Option<(&str, Option<&str>)>) -> io::Result<()> {
+    let key = parameter.map(|(key, _)| text(key)).transpose()?;
+    let value = parameter.and_then(|(_, value)| value).map(text).transpose()?;
+    let pointer = |of: &Option<CString>| of.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+    // SAFETY: strings that are null or NUL-terminated and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_fsconfig, context, command, pointer(&key), pointer(&value), 0) };
+    check(result as libc::c_int)?;
+    Ok(())
+}
+
+pub fn fsmount(context: RawFd, attributes: u32) -> io::Result<OwnedFd> {
+    // SAFETY: fsmount takes any numbers; wrong ones are errors.
+    made(unsafe { libc::syscall(libc::SYS_fsmount, context, MOUNT_CLOEXEC, attributes) })
+}
+
+/// Attaches a mount that fsmount made.
+pub fn move_mount(mount: RawFd, target: &str) -> io::Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+    let (empty, target) = (text("")?, text(target)?);
+    // SAFETY: two NUL-terminated strings that outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_move_mount, mount, empty.as_ptr(), libc::AT_FDCWD, target.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    check(result as libc::c_int)?;
+    Ok(())
+}
+
+pub fn read(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of one slice.
+    let length = unsafe { libc::read(fd, into.as_mut_ptr().cast(), into.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}

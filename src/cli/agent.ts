@@ -6,6 +6,8 @@ import { Budget } from '../fetch/budget.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import { Images } from '../mount/image.ts'
+import { Keeper } from '../mount/keeper.ts'
+import { RUNGS, type Rung } from '../mount/ladder.ts'
 import { Layers } from '../mount/layer.ts'
 import { loadNative, type NativeModule } from '../mount/native.ts'
 import { Registries } from '../registry/registries.ts'
@@ -17,6 +19,7 @@ export type Values = Invocation['values']
 
 export interface Agent {
   native: NativeModule
+  keeper: Keeper
   registries: Registries
   store: Store
   codecs: CodecPool
@@ -55,6 +58,15 @@ export function openRegistries(values: Values): Registries {
   })
 }
 
+/** @throws Failure usage */
+export function wantedRung(values: Values): Rung | 'auto' {
+  const wanted = text(values, 'mount') ?? 'auto'
+  const found = ['auto' as const, ...RUNGS].find((each) => each === wanted)
+  if (found === undefined)
+    throw Failure.usage(`--mount ${wanted} is not known`, { fix: `Use auto, ${RUNGS.join(' or ')}.` })
+  return found
+}
+
 export function platformOf(values: Values) {
   const platform = text(values, 'platform')
   return platform === undefined ? hostPlatform() : parsePlatform(platform)
@@ -77,10 +89,6 @@ export function openNative(): NativeModule {
 }
 
 export async function openAgent(values: Values): Promise<Agent> {
-  const kind = text(values, 'mount')
-  if (kind !== undefined && kind !== 'fuse') {
-    throw Failure.usage(`--mount ${kind} is not known`, { fix: 'Use --mount fuse.' })
-  }
   const platform = platformOf(values)
   const native = openNative()
   const registries = openRegistries(values)
@@ -91,6 +99,7 @@ export async function openAgent(values: Values): Promise<Agent> {
   const images = new Images(registries, store, platform, log)
   return {
     native,
+    keeper: Keeper.current(process.env),
     registries,
     store,
     codecs,

@@ -31,7 +31,11 @@ const REGISTRY: readonly Flag[] = [
   { name: 'tls-verify', value: 'BOOL', help: 'false accepts any certificate and plain HTTP' },
   { name: 'cert-dir', value: 'DIR', help: 'CA and client certificates for the registry' },
 ]
-const MOUNT: Flag = { name: 'mount', value: 'KIND', help: 'kind of mount: fuse (the only one so far)' }
+const MOUNT: Flag = {
+  name: 'mount',
+  value: 'auto|erofs|fuse',
+  help: 'erofs: metadata in the kernel (root, Linux 6.12); fuse: works everywhere (default: the highest that works)',
+}
 
 export const COMMANDS: readonly Command[] = [
   {

@@ -1,12 +1,11 @@
 // The command line: finds the command, prints its errors, and turns them into an exit code.
-import { realpath } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { Failure } from '../errors.ts'
 import { version } from './agent.ts'
+import { runDetached } from './detached.ts'
 import { cat, ls } from './files.ts'
 import { type Invocation, parseCommandLine } from './flags.ts'
 import { inspect } from './inspect.ts'
-import { mount, mountDetached } from './mount.ts'
+import { mount } from './mount.ts'
 import { errorText, exitCode } from './output.ts'
 import { serve } from './serve.ts'
 import { status } from './status.ts'
@@ -35,10 +34,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       return 0
     }
     if (invocation.values.detach === true) {
-      const dir = await realpath(invocation.positionals[1] as string).catch((cause) => {
-        throw Failure.usage(`${invocation.positionals[1]} cannot be mounted on`, { cause })
-      })
-      return await mountDetached(argv, dir, fileURLToPath(new URL('lazylayer.js', import.meta.url)))
+      const target = invocation.positionals[1] as string // mount, the one command with this flag, has it
+      return await runDetached(argv, target, fileURLToPath(new URL('lazylayer.js', import.meta.url)))
     }
     const run = RUN[invocation.command.name]
     if (run === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)

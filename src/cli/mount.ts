@@ -1,38 +1,45 @@
 // lazylayer mount IMAGE DIR
-import { spawn } from 'node:child_process'
-import { mkdir, open, readFile, unlink } from 'node:fs/promises'
-import { describe } from '../errors.ts'
+//
+//   erofs   DIR is an EROFS mount of the merged image; its devices are files of a FUSE mount beside the agent's socket
+//   fuse    DIR is a FUSE mount that answers from the merged image
+import { rmdir } from 'node:fs/promises'
+import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
+import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
-import { openAllLayers, openMerged } from '../mount/image.ts'
+import { type Merged, openAllLayers, openMerged } from '../mount/image.ts'
+import { type Choice, chooseRung } from '../mount/ladder.ts'
+import type { OpenLayer } from '../mount/layer.ts'
 import { MountSession } from '../mount/session.ts'
-import { log, openAgent, places } from './agent.ts'
+import { type Agent, log, openAgent, places, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { logFor, socketFor } from './places.ts'
-import { prepareDirectory, serveUntilEnd } from './serving.ts'
+import { count } from './output.ts'
+import { devicesFor, socketFor } from './places.ts'
+import { goneFrom, prepareDirectory, type Served, serveUntilEnd } from './serving.ts'
 
 export async function mount({ positionals, values }: Invocation): Promise<number> {
   const [name, target] = positionals as [string, string] // as many as the command declares
   const reference = parseReference(name)
+  const wanted = wantedRung(values)
   const agent = await openAgent(values)
   try {
     const dir = await prepareDirectory(agent.native, target, false)
-    const image = await agent.images.resolve(reference)
+    const { sockets } = places()
+    const [choice, image] = await Promise.all([
+      chooseRung(wanted, agent.native, agent.store, sockets),
+      agent.images.resolve(reference),
+    ])
     const layers = await openAllLayers(image, agent.layers)
     const merged = await openMerged(layers, agent.store, agent.builder)
-    const session = MountSession.mount(agent.native, {
-      dir,
-      fsname: `lazylayer:${name}`,
-      allowOther: process.getuid?.() === 0,
-      rootSlot: merged.slot,
-    })
-    new Grafts(session).tree(merged.slot, merged.image, layers)
+    const it = { agent, dir, name, merged, layers, choice }
+    const shown = choice.rung === 'erofs' ? await showErofs(it, wanted === 'erofs') : showFuse(it)
     await merged.image.close()
     for (const each of layers) {
       each.prefetch().catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
     }
-    return await serveUntilEnd({ session, agent, serves: name, layers: () => layers.length }, () => {
-      process.stdout.write(`${name} is mounted on ${dir} (fuse, ${layers.length} layers)\n`)
+    const { rung } = shown.choice
+    return await serveUntilEnd({ ...shown, dir, agent, serves: name, layers: () => layers.length }, () => {
+      process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
     })
   } catch (error) {
     await agent.close()
@@ -40,30 +47,47 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   }
 }
 
-/** Starts the same command without --detach in the background, its messages in a file beside its socket; returns when it is mounted. */
-export async function mountDetached(argv: readonly string[], dir: string, launcher: string): Promise<number> {
-  const rest = argv.filter((each) => each !== '--detach' && each !== '-d')
-  const { sockets } = places()
-  await mkdir(sockets, { recursive: true, mode: 0o700 })
-  const logFile = logFor(socketFor(sockets, dir))
-  const log = await open(logFile, 'w', 0o600)
-  const child = spawn(process.execPath, [launcher, ...rest], {
-    detached: true,
-    stdio: ['ignore', 'pipe', log.fd],
+interface Shown extends Pick<Served, 'session' | 'covers' | 'choice' | 'ended'> {}
+
+interface ToShow {
+  agent: Agent
+  dir: string
+  name: string
+  merged: Merged
+  layers: readonly OpenLayer[]
+  choice: Choice
+}
+
+function showFuse({ agent, dir, name, merged, layers, choice }: ToShow): Shown {
+  agent.keeper.mounting(dir)
+  const session = MountSession.mount(agent.native, {
+    dir,
+    fsname: `lazylayer:${name}`,
+    allowOther: process.getuid?.() === 0,
+    rootSlot: merged.slot,
   })
-  await log.close()
-  const code = await new Promise<number>((done) => {
-    child.stdout?.once('data', (line: Buffer) => {
-      process.stdout.write(line)
-      child.stdout?.destroy()
-      child.unref()
-      done(0)
-    })
-    child.once('exit', (code) => done(code ?? 1))
+  new Grafts(session).tree(merged.slot, merged.image, layers)
+  return { session, covers: undefined, choice, ended: session.ended }
+}
+
+/** @throws Failure unsupported: EROFS is a must, and this image cannot be mounted so */
+async function showErofs(it: ToShow, must: boolean): Promise<Shown> {
+  const { agent, dir, name, merged, layers, choice } = it
+  const hidden = await prepareDirectory(agent.native, devicesFor(socketFor(places().sockets, dir)), true)
+  agent.keeper.mounting(hidden)
+  agent.keeper.mounting(dir)
+  const session = MountSession.mount(agent.native, {
+    dir: hidden,
+    fsname: `lazylayer:${name}`,
+    allowOther: false,
+    rootSlot: null,
   })
-  if (code !== 0) {
-    process.stderr.write(await readFile(logFile))
-    await unlink(logFile)
-  }
-  return code
+  void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
+  const covers = new Covers(agent.native, session, new Grafts(session))
+  const why = await covers.add(merged.image, layers, dir)
+  if (why === undefined) return { session, covers, choice, ended: goneFrom(dir) }
+  await session.detach()
+  if (must) throw Failure.unsupported(`${name} cannot be mounted by EROFS`, { why, fix: 'Use --mount fuse.' })
+  log(`${name}: FUSE answers, not EROFS: ${why}`)
+  return showFuse({ ...it, choice: { rung: 'fuse', why } })
 }

@@ -31,6 +31,11 @@ function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
   return { root: join(share, 'store'), cache, sockets: run }
 }
 
+/** Where the devices of an EROFS mount are served. */
+export function devicesFor(socket: string): string {
+  return socket.replace(/\.sock$/, '.devices')
+}
+
 /** Where a detached agent's messages go while it runs. */
 export function logFor(socket: string): string {
   return socket.replace(/\.sock$/, '.log')

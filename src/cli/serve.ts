@@ -2,27 +2,33 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
+import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
+import { chooseRung } from '../mount/ladder.ts'
 import { MountSession } from '../mount/session.ts'
 import { fetchWhole } from '../registry/source.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
-import { log, openAgent, places, text } from './agent.ts'
+import { log, openAgent, places, text, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
 import { prepareDirectory, serveUntilEnd } from './serving.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
   if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
+  const wanted = wantedRung(values)
   const agent = await openAgent(values)
   try {
     const { registries, images, layers } = agent
     const root = await prepareDirectory(agent.native, positionals[0] ?? places().root, true)
     // Engines stat this directory at every command: it must be there when the mount is not.
     await mkdir(join(root, AdditionalLayerStore.DIRECTORY), { recursive: true, mode: 0o755 })
+    const choice = await chooseRung(wanted, agent.native, agent.store, places().sockets)
+    if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
+    let covers: Covers | undefined
     const shown = new Set<number>()
     const store = new AdditionalLayerStore({
       images,
@@ -42,6 +48,18 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         }
         return { fd: file.fd, close: () => file.close() }
       },
+      cover:
+        choice.rung === 'fuse'
+          ? undefined
+          : async (layer, path) => {
+              const why = await covers?.add(layer.image, [layer], join(root, ...path))
+              if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
+            },
+      async fileOf(bytes) {
+        const file = await agent.store.temporary()
+        await file.writeFile(bytes)
+        return { fd: file.fd, close: () => file.close() }
+      },
       standIn: (path) => standIns.put(path),
       // a slow registry stands still, a busy processor does not
       progress: () =>
@@ -49,6 +67,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       diffId,
       log,
     })
+    agent.keeper.mounting(root)
     const session = MountSession.mount(agent.native, {
       dir: root,
       fsname: 'lazylayer',
@@ -57,9 +76,13 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       control: store,
     })
     grafts = new Grafts(session)
+    if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts)
     store.show(session)
-    const code = await serveUntilEnd({ session, agent, serves: 'store', layers: () => shown.size }, () => {
-      process.stdout.write(`serving ${join(root, AdditionalLayerStore.DIRECTORY)} (fuse, --diffid ${diffId})\n`)
+    const { ended } = session
+    const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, ended }
+    const code = await serveUntilEnd(served, () => {
+      const dir = join(root, AdditionalLayerStore.DIRECTORY)
+      process.stdout.write(`serving ${dir} (${choice.rung}, --diffid ${diffId})\n`)
     })
     await standIns.close()
     return code

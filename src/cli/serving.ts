@@ -1,8 +1,9 @@
-// The life of a mount, the same for an image and for a store: mounted, told to the keeper, answering on its socket, and ended in
-// order by a signal, a request, or from outside.
-import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
+// The life of a mount, the same for an image and for a store: mounted, answering on its socket, and ended in order by a signal, a
+// request, or from outside.
+import { mkdir, readFile, realpath, stat, unlink } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
-import { Keeper } from '../mount/keeper.ts'
+import type { Covers } from '../mount/covers.ts'
+import type { Choice } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import type { MountSession } from '../mount/session.ts'
 import { type Agent, log, places, version } from './agent.ts'
@@ -23,75 +24,109 @@ export async function prepareDirectory(native: NativeModule, dir: string, create
   return real
 }
 
+/** The kernel tells nobody that an EROFS mount was ended by somebody else. */
+const GONE_POLL_MS = 2_000
+
+/** Resolves when nothing is mounted on `dir` any more. */
+export function goneFrom(dir: string): Promise<string> {
+  return new Promise((resolve) => {
+    const timer = setInterval(async () => {
+      const table = await readFile('/proc/self/mountinfo', 'utf8').catch(() => undefined) // asked again soon
+      // 36 35 98:0 /mnt1 /mnt2 rw …; octal escapes of what would split fields
+      const escaped = dir.replace(/[ \t\n\\]/g, (each) => `\\${each.charCodeAt(0).toString(8).padStart(3, '0')}`)
+      if (table === undefined || table.split('\n').some((line) => line.split(' ')[4] === escaped)) return
+      clearInterval(timer)
+      resolve('unmounted')
+    }, GONE_POLL_MS)
+    timer.unref()
+  })
+}
+
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export interface Served {
+  /** What the user named. */
+  dir: string
   session: MountSession
+  /** What is mounted over the session in the kernel, if anything is. */
+  covers: Covers | undefined
+  choice: Choice
   agent: Agent
   serves: string
   layers(): number
+  /** Resolves with a reason when it has ended without our doing. */
+  ended: Promise<string>
 }
 
 /** Serves until the mount ends. `ready` runs when everything answers. @returns the exit code */
-export async function serveUntilEnd({ session, agent, serves, layers }: Served, ready: () => void): Promise<number> {
-  const keeper = Keeper.current(process.env)
-  keeper.mounted(session.dir)
-  const path = socketFor(places().sockets, session.dir)
-  const status = (): Status => {
-    const native = session.counters()
-    const { requests, fetched } = agent.registries.counters()
-    const codecs = agent.codecs.counters()
-    return {
-      pid: process.pid,
-      version: version(),
-      root: session.dir,
-      serves,
-      mounts: [{ dir: session.dir, kind: 'fuse' }],
-      layers: layers(),
-      bytes: { served: Number(native.served), fetched, verified: codecs.verified },
-      requests,
-      counters: {
-        reads: Number(native.reads),
-        reads_missed: Number(native.missed),
-        reads_failed: Number(native.failed),
-        expired: Number(native.expired),
-        lookups: Number(native.lookups),
-        chunks_corrupt: codecs.corrupt,
-        chunks_reverified: codecs.reverified,
-        images_corrupt: agent.store.counters.corruptImages,
-        records_corrupt: agent.store.counters.corruptRecords,
-      },
-    }
+export async function serveUntilEnd(served: Served, ready: () => void): Promise<number> {
+  const { dir, session, covers, agent } = served
+  const path = socketFor(places().sockets, dir)
+  const unmount = async () => (await covers?.unmount()) !== false && (await session.unmount())
+  const detach = async () => {
+    await covers?.detach()
+    await session.detach()
   }
   const answer = async (request: Request): Promise<Answer> => {
-    if (request.op === 'status') return { ok: true, status: status() }
-    return (await session.unmount()) ? { ok: true } : { ok: false, what: `${session.dir} is busy` }
+    if (request.op === 'status') return { ok: true, status: statusOf(served) }
+    return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
   }
   const server = await listen(path, answer).catch(async (error) => {
-    await session.detach()
+    await detach()
     throw error
   })
   const stopped = Promise.withResolvers<string>()
   const stop = async () => {
     try {
-      if (!(await session.unmount())) {
-        log(`${session.dir} is busy: detached; programs that use it get errors for what is not cached`)
-        await session.detach()
+      if (!(await unmount())) {
+        log(`${dir} is busy: detached; programs that use it get errors for what is not cached`)
+        await detach()
       }
     } catch (error) {
-      log(`${session.dir} cannot be unmounted: ${describe(error)}`)
+      log(`${dir} cannot be unmounted: ${describe(error)}`)
     }
     stopped.resolve('stopped')
   }
   for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
   ready()
-  const reason = await Promise.race([session.ended, stopped.promise])
+  const reason = await Promise.race([session.ended, served.ended, stopped.promise])
   if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
-  keeper.unmounted(session.dir)
+  // whoever ended one of several mounts meant all of them
+  await detach().catch(() => {}) // nothing left is the usual case
+  agent.keeper.unmounted(dir)
   session.close()
   server.close()
   for (const file of [path, logFor(path)]) await unlink(file).catch(() => {}) // usually gone, or never there
   await agent.close()
   return 0
+}
+
+function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Status {
+  const native = session.counters()
+  const { requests, fetched } = agent.registries.counters()
+  const codecs = agent.codecs.counters()
+  return {
+    pid: process.pid,
+    version: version(),
+    root: dir,
+    serves,
+    mount: choice.rung,
+    ...(choice.why === undefined ? {} : { why: choice.why }),
+    mounts: [{ dir: session.dir, kind: 'fuse' }, ...(covers?.dirs ?? []).map((each) => ({ dir: each, kind: 'erofs' }))],
+    layers: layers(),
+    bytes: { served: Number(native.served), fetched, verified: codecs.verified },
+    requests,
+    counters: {
+      reads: Number(native.reads),
+      reads_missed: Number(native.missed),
+      reads_failed: Number(native.failed),
+      expired: Number(native.expired),
+      lookups: Number(native.lookups),
+      chunks_corrupt: codecs.corrupt,
+      chunks_reverified: codecs.reverified,
+      images_corrupt: agent.store.counters.corruptImages,
+      records_corrupt: agent.store.counters.corruptRecords,
+    },
+  }
 }

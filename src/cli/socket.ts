@@ -14,6 +14,9 @@ export interface Status {
   root: string
   /** `serve`, or the reference of a mounted image. */
   serves: string
+  /** The rung of the ladder of mounts, and why it is not a higher one. */
+  mount: string
+  why?: string
   mounts: readonly { dir: string; kind: string }[]
   layers: number
   bytes: { served: number; fetched: number; verified: number }

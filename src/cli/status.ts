@@ -27,7 +27,7 @@ function row(of: Status): string[] {
   return [
     of.root,
     of.serves,
-    of.mounts.map((each) => each.kind).join(','),
+    of.mount,
     String(of.layers),
     sizeText(of.bytes.served),
     sizeText(of.bytes.fetched),

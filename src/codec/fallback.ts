@@ -16,9 +16,9 @@ interface Binding {
   ZstdDecompressStreamBinding: new () => ZstdStream
 }
 
-// zstd-codec cannot be stopped within a piece: of a bomb, 4 KiB are at most 1024 blocks (RFC 8878 3.1.1.2.4) of 128 KiB, 128 MiB,
-// which are dropped as they come.
-const PIECE_BYTES = 4096
+// zstd-codec cannot be stopped within a piece: of a bomb, 1 KiB is at most 256 blocks of 4 bytes (RFC 8878 3.1.1.2) that hold
+// 128 KiB each, 32 MiB, which are dropped as they come.
+const PIECE_BYTES = 1024
 
 class FallbackDecoder implements Decoder {
   #binding: Promise<Loaded>

@@ -21,7 +21,8 @@ export class Keeper {
     return this.#fd !== undefined
   }
 
-  mounted(dir: string): void {
+  /** Before mount(2), so that no death comes too early. `dir`: absolute, without symlinks. */
+  mounting(dir: string): void {
     this.#send(`mount ${dir}\0`)
   }
 

@@ -41,7 +41,10 @@ export interface SessionOptions {
   lateTimeoutMs: number
 }
 
-/** What the native side asks of JavaScript; each is called on the main thread and must return at once. */
+/**
+ * What the native side asks of JavaScript; each is called on the main thread and must return at once. Names that are not UTF-8 are not
+ * asked for: they do not exist. At most 4096 requests wait at a time; more are EIO.
+ */
 export interface Upcalls {
   /** These chunks of a device are missing and not yet under way: call `settle` for each. */
   miss(device: number, chunks: Uint32Array): void
@@ -49,7 +52,10 @@ export interface Upcalls {
   lookup(ticket: number, parent: bigint, name: string): void
   /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
   late(node: bigint): void
-  /** A hint, nothing to answer: somebody tried to create `name` in (use) or to remove (rmdir) a control directory. */
+  /**
+   * A hint, nothing to answer: somebody tried to create `name` in control directory `parent` (use), or to remove `parent/name` (rmdir).
+   * The kernel detaches every mount below a directory whose rmdir is answered ENOENT: make them again.
+   */
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
   /** The connection ended: unmounted, or aborted. Called once. */
   ended(reason: string): void
@@ -76,7 +82,7 @@ export interface SessionCounters {
   failed: bigint
 }
 
-/** A FUSE session; its threads run until the mount ends. */
+/** A FUSE session; its threads run until the mount ends. Its methods throw on arguments that break a bound, and never wait. */
 export interface NativeSession {
   /** @returns the device's number */
   addDevice(spec: DeviceSpec): number
@@ -84,7 +90,10 @@ export interface NativeSession {
   /** Makes slot number `slot` answer from an image. Throws when the image breaks a bound. */
   addTree(slot: number, spec: TreeSpec): void
   removeTree(slot: number): void
-  /** `asks`: names that are not in the directory are asked for by `lookup`; otherwise they do not exist. */
+  /**
+   * `asks`: names that are not in the directory are asked for by `lookup`; otherwise they do not exist. With node 1 it sets the
+   * root's own attributes and whether it asks (0755, root, no).
+   */
   addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
   /** A file with fixed contents. */
   addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
@@ -102,7 +111,10 @@ export interface NativeSession {
   /** Gives a late file its contents (fd is dup'ed) or fails the reads that wait (they may ask again later). */
   settleLate(node: bigint, fd: number, errno: number): void
   counters(): SessionCounters
-  /** Detaches nothing; answers every parked request with EIO and joins the threads once the connection is gone. */
+  /**
+   * Detaches nothing and returns at once: what waits, and what would from now on, is EIO; the threads end with the connection. Until
+   * `ended` or this, the session keeps the event loop alive; await `ended` first where it matters.
+   */
   close(): void
 }
 
@@ -113,13 +125,19 @@ export interface MountOptions {
   readAhead: number
 }
 
+/** What fails in the system throws with `code`: EBUSY, EINVAL, EPERM … */
 export interface NativeModule {
   /** Opens /dev/fuse (O_CLOEXEC). */
   openFuse(): number
   /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nodev, default_permissions. */
   mountFuse(fuseFd: number, dir: string, options: MountOptions): void
   Session: new (options: SessionOptions, upcalls: Upcalls) => NativeSession
-  /** umount2(2); lazy: MNT_DETACH. Throws with `code` (EBUSY, EINVAL …). Runs off the main thread. */
+  /**
+   * Mounts an EROFS image in the kernel, read-only and nodev; `devices` are the paths of its device slots. Off the main thread,
+   * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
+   */
+  mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
+  /** umount2(2); lazy: MNT_DETACH. Off the main thread. */
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */
   isDead(dir: string): Promise<boolean>

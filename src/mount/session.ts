@@ -110,6 +110,10 @@ export class MountSession {
     this.#session.addFile(node, parent, name, attributes, bytes)
   }
 
+  addDeviceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, device: number): void {
+    this.#session.addDeviceFile(node, parent, name, attributes, device)
+  }
+
   addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void {
     this.#session.addLate(node, parent, name, attributes, size)
   }
@@ -180,7 +184,7 @@ export class MountSession {
   }
 }
 
-function isBusy(error: unknown): boolean {
+export function isBusy(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'EBUSY'
 }
 

@@ -34,6 +34,13 @@ export interface StoreParts {
   attach(layer: OpenLayer): number
   /** The whole verified blob of a layer in a file. */
   wholeBlob(image: ResolvedImage, descriptor: Descriptor): Promise<{ fd: number; close(): Promise<void> }>
+  /**
+   * Mounts a layer that was just grafted at this path from the root in the kernel, where that is done; resolves when it is, or when
+   * it is not, which is logged. Undefined: it is not done here.
+   */
+  cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
+  /** Bytes in a file. */
+  fileOf(bytes: Uint8Array): Promise<{ fd: number; close(): Promise<void> }>
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
   /** Grows with every byte and request: tells a slow registry from a dead one. */
@@ -73,6 +80,7 @@ export class AdditionalLayerStore implements ControlTree {
   #mount: StoreMount | undefined
   readonly #references = new Map<bigint, Known>()
   readonly #blobs = new Map<bigint, { image: ResolvedImage; descriptor: Descriptor }>()
+  readonly #infos = new Map<bigint, { bytes: Uint8Array; covered: Promise<void> }>()
   readonly #shownLayers = new Set<bigint>()
   /** Layers whose reason was logged: once is enough. */
   readonly #told = new Set<string>()
@@ -101,6 +109,11 @@ export class AdditionalLayerStore implements ControlTree {
   }
 
   async late(node: bigint): Promise<{ fd: number; close(): Promise<void> }> {
+    const info = this.#infos.get(node)
+    if (info !== undefined) {
+      await info.covered
+      return await this.#parts.fileOf(info.bytes)
+    }
     const blob = this.#blobs.get(node)
     if (blob === undefined) throw Failure.missing('no such blob')
     try {
@@ -213,7 +226,16 @@ export class AdditionalLayerStore implements ControlTree {
     const info = new TextEncoder().encode(JSON.stringify(this.#info(found, layer, image)))
     mount.addDirectory(node, known.node, digest, DIRECTORY, true)
     mount.graft(node, 'diff', slot)
-    mount.addFile(controlNode(String(node), 'info'), node, 'info', FILE, info)
+    const infoNode = controlNode(String(node), 'info')
+    if (this.#parts.cover === undefined) {
+      mount.addFile(infoNode, node, 'info', FILE, info)
+    } else {
+      // The engine's lookup of this very directory still waits for us, so the mount, which walks the same path, is made behind it;
+      // the engine reads `info` before it takes the layer, and that waits for the mount.
+      const path = [AdditionalLayerStore.DIRECTORY, encodeReference(known.reference), digest, 'diff']
+      this.#infos.set(infoNode, { bytes: info, covered: this.#parts.cover(layer, path) })
+      mount.addLate(infoNode, node, 'info', FILE, info.length)
+    }
     mount.addLate(blob, node, 'blob', FILE, layer.descriptor.size)
   }
 

@@ -17,8 +17,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitCode, ExitStatus};
 
 const VARIABLE: &str = "LAZYLAYER_KEEPER";
 const PASSED_ON: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
@@ -48,9 +48,11 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 fn keep(command: &OsStr, arguments: &[impl AsRef<OsStr>]) -> io::Result<ExitStatus> {
-    let signals = signals()?;
+    let (signals, mask) = signals()?;
     let (records, agents) = pipe()?;
-    let mut agent = Command::new(command).args(arguments).env(VARIABLE, agents.as_raw_fd().to_string()).spawn()?;
+    let mut agents_command = Command::new(command);
+    agents_command.args(arguments).env(VARIABLE, agents.as_raw_fd().to_string());
+    let mut agent = spawn(agents_command, mask)?;
     drop(agents);
     let mut list = List::default();
     let mut open = true;
@@ -167,20 +169,28 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// A descriptor that becomes readable with every signal of ours; they are blocked, and std unblocks them in the agent.
-fn signals() -> io::Result<File> {
-    // SAFETY: an all-zero sigset_t is a valid value to fill, and every pointer is to this local.
-    let fd = unsafe {
+/// A descriptor that becomes readable with every signal of ours, which are blocked from now on, and the mask as it was before.
+fn signals() -> io::Result<(File, libc::sigset_t)> {
+    // SAFETY: an all-zero sigset_t is a valid value to fill, and every pointer is to these locals.
+    let (fd, before) = unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
             libc::sigaddset(&mut set, signal);
         }
-        check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
-        check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC))?
+        check(libc::sigprocmask(libc::SIG_BLOCK, &set, &mut before))?;
+        (check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC))?, before)
     };
     // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok(unsafe { File::from_raw_fd(fd) })
+    Ok((unsafe { File::from_raw_fd(fd) }, before))
+}
+
+/// Starts the agent with the signal mask that the keeper was started with.
+fn spawn(mut command: Command, mask: libc::sigset_t) -> io::Result<Child> {
+    // SAFETY: between fork and exec there is one system call, on a copy of a local, and no allocation.
+    unsafe { command.pre_exec(move || check(libc::sigprocmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut())).map(drop)) };
+    command.spawn()
 }
 
 fn receive(mut signals: &File) -> io::Result<libc::signalfd_siginfo> {

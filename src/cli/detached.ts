@@ -1,0 +1,40 @@
+// lazylayer mount --detach: the same command again without it, in the background.
+import { spawn } from 'node:child_process'
+import { mkdir, open, readFile, realpath, unlink } from 'node:fs/promises'
+import { Failure } from '../errors.ts'
+import { places } from './agent.ts'
+import { logFor, socketFor } from './places.ts'
+
+/**
+ * Returns when it is mounted, or has failed; its messages are in a file beside its socket while it runs.
+ * @throws Failure usage
+ */
+export async function runDetached(argv: readonly string[], target: string, launcher: string): Promise<number> {
+  const dir = await realpath(target).catch((cause) => {
+    throw Failure.usage(`${target} cannot be mounted on`, { cause, fix: 'Create the directory first.' })
+  })
+  const rest = argv.filter((each) => each !== '--detach' && each !== '-d')
+  const { sockets } = places()
+  await mkdir(sockets, { recursive: true, mode: 0o700 })
+  const logFile = logFor(socketFor(sockets, dir))
+  const log = await open(logFile, 'w', 0o600)
+  const child = spawn(process.execPath, [launcher, ...rest], {
+    detached: true,
+    stdio: ['ignore', 'pipe', log.fd],
+  })
+  await log.close()
+  const code = await new Promise<number>((done) => {
+    child.stdout?.once('data', (line: Buffer) => {
+      process.stdout.write(line)
+      child.stdout?.destroy()
+      child.unref()
+      done(0)
+    })
+    child.once('exit', (code) => done(code ?? 1))
+  })
+  if (code !== 0) {
+    process.stderr.write(await readFile(logFile))
+    await unlink(logFile)
+  }
+  return code
+}

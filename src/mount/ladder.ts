@@ -1,0 +1,42 @@
+// The ladder of mounts: the highest rung that works here, found by trying.
+import { mkdir, mkdtemp, rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Failure } from '../errors.ts'
+import type { Store } from '../store/store.ts'
+import { whyNoErofs } from './covers.ts'
+import type { NativeModule } from './native.ts'
+
+/** Highest first. erofs: metadata and cached data in the kernel; fuse: our server answers from the same image. */
+export const RUNGS = ['erofs', 'fuse'] as const
+export type Rung = (typeof RUNGS)[number]
+
+export interface Choice {
+  rung: Rung
+  /** Why not a higher one; undefined on the highest, or when this one was asked for. */
+  why: string | undefined
+}
+
+/**
+ * @param scratch a directory in which a mount point may be made for the trial
+ * @throws Failure unsupported: a rung was asked for that does not work
+ */
+export async function chooseRung(
+  wanted: Rung | 'auto',
+  native: NativeModule,
+  store: Store,
+  scratch: string,
+): Promise<Choice> {
+  if (wanted === 'fuse') return { rung: 'fuse', why: undefined }
+  await mkdir(scratch, { recursive: true, mode: 0o700 })
+  const dir = await mkdtemp(join(scratch, 'trial-'))
+  const file = await store.temporary()
+  const why = await whyNoErofs(native, file, dir)
+  await file.close()
+  await rmdir(dir)
+  if (why === undefined) return { rung: 'erofs', why }
+  if (wanted === 'auto') return { rung: 'fuse', why }
+  throw Failure.unsupported('EROFS cannot be mounted here', {
+    why,
+    fix: 'It needs root, Linux 6.12, and a cache directory on a disk filesystem; --mount fuse works without.',
+  })
+}
