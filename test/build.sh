@@ -22,12 +22,12 @@ node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.ex
   stop "build: $(node --version) is too old" 'Node 22.19 or newer runs TypeScript; npm left out the optional package that has it' \
     'run npm ci --include=optional'
 
-rust_min=85 # 1.85: edition 2024
+rust_min=88 # what napi 3 needs
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || stop 'build: cargo is missing' 'native/ is written in Rust' \
   "install Rust 1.$rust_min or newer with rustup (Debian 12's own, 1.63, is too old)"
 rust=$(cargo --version)
 minor=$(printf '%s' "$rust" | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
-[ "${minor:-$rust_min}" -ge "$rust_min" ] || stop "build: $rust is too old" 'native/ uses edition 2024' \
+[ "${minor:-$rust_min}" -ge "$rust_min" ] || stop "build: $rust is too old" 'napi needs it' \
   "install Rust 1.$rust_min or newer with rustup"
 sh native/build.sh

@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use crate::bytes::{u32_at, u64_at};
 use crate::map::Ready;
+use crate::sys;
 
 const PLACE: usize = 24;
 
@@ -71,6 +73,11 @@ impl Device {
                 add(place.chunk);
             }
         }
+    }
+
+    /// Gives the pages of `from` … `to` in the file's own page cache back to the kernel.
+    pub fn forget(&self, from: u64, to: u64) {
+        sys::drop_cached(self.file.as_raw_fd(), from as i64, (to - from) as i64);
     }
 
     /// Reads verified bytes; what no chunk covers is zeros, whatever the file holds.

@@ -18,6 +18,9 @@ const NAME_MAX: usize = 255;
 /// The longest list of extended attributes' names, as the VFS has it (XATTR_LIST_MAX).
 const LIST_MAX: usize = 65536;
 
+/// Reads of a device from this size on are not repeated: the kernel keeps what it got. Small ones share their pages with neighbours.
+const FORGET_MIN: usize = 128 << 10;
+
 /// Whose node it is.
 enum Node {
     Control,
@@ -321,6 +324,9 @@ impl Core {
                 }
                 let length = (to - from) as usize;
                 device.read(from, &mut scratch.answer[..length])?;
+                if length >= FORGET_MIN {
+                    device.forget(from, to);
+                }
                 Ok(Got::Scratch(length))
             }
             Contents::Late { file: None, .. } => {

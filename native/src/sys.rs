@@ -59,6 +59,12 @@ pub fn lock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the kernel drop its cached pages of a part of a file; those that are dirty, locked or mapped stay.
+pub fn drop_cached(fd: RawFd, offset: i64, length: i64) {
+    // SAFETY: posix_fadvise takes any numbers; wrong ones are errors, and the advice is only that.
+    unsafe { libc::posix_fadvise(fd, offset, length, libc::POSIX_FADV_DONTNEED) };
+}
+
 /// The effective user and group.
 pub fn identity() -> (u32, u32) {
     // SAFETY: neither can fail.

@@ -13,6 +13,7 @@ import { loadNative, type NativeModule } from '../mount/native.ts'
 import { Registries } from '../registry/registries.ts'
 import { Store } from '../store/store.ts'
 import type { Invocation } from './flags.ts'
+import { printable } from './output.ts'
 import { defaultPlaces } from './places.ts'
 
 export type Values = Invocation['values']
@@ -31,7 +32,7 @@ export interface Agent {
 }
 
 export const log = (message: string): void => {
-  process.stderr.write(`lazylayer: ${message}\n`)
+  process.stderr.write(`lazylayer: ${printable(message)}\n`)
 }
 
 export function text(values: Values, name: string): string | undefined {
@@ -43,7 +44,9 @@ export function text(values: Values, name: string): string | undefined {
 export function openRegistries(values: Values): Registries {
   const creds = text(values, 'creds')
   const colon = creds?.indexOf(':') ?? 0
-  if (creds !== undefined && colon < 1) throw Failure.usage('--creds is not USER:PASSWORD')
+  if (creds !== undefined && colon < 1) {
+    throw Failure.usage('--creds is not USER:PASSWORD', { fix: 'Put a colon between user name and password.' })
+  }
   const authfile = text(values, 'authfile')
   const certDir = text(values, 'cert-dir')
   const verify = text(values, 'tls-verify')

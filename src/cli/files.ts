@@ -11,7 +11,8 @@ import { type Attributes, ErofsReader } from '../tree/erofs-reader.ts'
 import type { Content } from '../tree/inode.ts'
 import { type Agent, openAgent, type Values } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { table } from './output.ts'
+import { components, find } from './image-path.ts'
+import { printable, table } from './output.ts'
 
 export async function ls({ positionals, values }: Invocation): Promise<number> {
   const [name, path = ''] = positionals as [string, string?] // the command declares them
@@ -81,43 +82,11 @@ async function withImage(name: string, values: Values, use: (image: OpenImage) =
     const image = await agent.images.resolve(reference)
     const layers = await openAllLayers(image, agent.layers)
     const merged = await openMerged(layers, agent.store, agent.builder)
-    const bytes = await merged.image.readFile()
-    await merged.image.close()
+    const bytes = await merged.image.readFile().finally(() => merged.image.close())
     return await use({ reader: new ErofsReader(bytes), layers })
   } finally {
     await agent.close()
   }
-}
-
-const components = (path: string) => path.split('/').filter((each) => each !== '' && each !== '.')
-
-/** As many symlinks as Linux follows (MAXSYMLINKS). */
-const SYMLINKS_MAX = 40
-
-/** The file at `path`, symlinks on the way and at its end followed inside the image, as a container would. */
-function find(reader: ErofsReader, path: string): Attributes {
-  const left = components(path)
-  const way: Attributes[] = [reader.attributes(reader.root)]
-  for (let links = 0; left.length > 0; ) {
-    const name = left.shift() as string // just seen
-    const here = way.at(-1) as Attributes // the root at least
-    if (name === '..') {
-      if (way.length > 1) way.pop()
-      continue
-    }
-    const nid = (here.mode & S_IFMT) === S_IFDIR ? reader.lookup(here.nid, name) : undefined
-    if (nid === undefined) throw Failure.missing(`the image has no ${JSON.stringify(path)}`)
-    const node = reader.attributes(nid)
-    if ((node.mode & S_IFMT) !== S_IFLNK) {
-      way.push(node)
-      continue
-    }
-    if (++links > SYMLINKS_MAX) throw Failure.usage(`${path} has more than ${SYMLINKS_MAX} symlinks on its way`)
-    const target = reader.readlink(nid)
-    if (target.startsWith('/')) way.splice(1)
-    left.unshift(...components(target))
-  }
-  return way.at(-1) as Attributes // the root at least
 }
 
 function list(reader: ErofsReader, node: Attributes, path: string, deep: boolean, rows: string[][]): void {
@@ -145,13 +114,19 @@ const LETTERS: Readonly<Record<number, string>> = {
 
 function row(reader: ErofsReader, node: Attributes, name: string): string[] {
   const link = (node.mode & S_IFMT) === S_IFLNK ? ` -> ${printable(reader.readlink(node.nid))}` : ''
-  const mtime = new Date(Number(node.mtime / 1_000_000n)).toISOString().slice(0, 19)
-  return [modeText(node.mode), `${node.uid}:${node.gid}`, String(node.size), mtime, printable(name) + link]
+  return [
+    modeText(node.mode),
+    `${node.uid}:${node.gid}`,
+    String(node.size),
+    timeText(node.mtime),
+    printable(name) + link,
+  ]
 }
 
-/** Names come from the image: control characters would reach the terminal. */
-function printable(name: string): string {
-  return name.replace(/\p{Cc}/gu, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, '0')}`)
+/** Images may claim any time; a Date holds 285,616 years. */
+function timeText(nanoseconds: bigint): string {
+  const date = new Date(Number(nanoseconds / 1_000_000n))
+  return Number.isNaN(date.getTime()) ? `@${nanoseconds / 1_000_000_000n}` : date.toISOString().slice(0, 19)
 }
 
 function modeText(mode: number): string {

@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 
 export interface Flag {
   name: string
-  /** What the value is called in help; a flag without one is a switch. */
+  /** What the value is called in help, or `a|b`: one of these; a flag without one is a switch. */
   value?: string
   short?: string
   help: string
@@ -120,6 +120,7 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
   }
   const values = parsed.values as Invocation['values'] // no option is `multiple`
   if (values.help === true) return { help: helpFor(command) }
+  for (const flag of command.flags) checkValue(flag, values[flag.name])
   const required = command.arguments.filter((each) => !each.startsWith('[')).length
   if (parsed.positionals.length < required || parsed.positionals.length > command.arguments.length) {
     throw Failure.usage(`lazylayer ${name} takes ${command.arguments.join(' ') || 'no arguments'}`, {
@@ -128,6 +129,14 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
     })
   }
   return { command, positionals: parsed.positionals, values }
+}
+
+/** @throws Failure usage: nothing at all, or none of `a|b` */
+function checkValue({ name, value }: Flag, given: string | boolean | undefined): void {
+  if (given === '') throw Failure.usage(`--${name} is empty`, { fix: `Write --${name} ${value}, or leave it out.` })
+  const choices = value?.includes('|') ? value.split('|') : undefined
+  if (choices === undefined || typeof given !== 'string' || choices.includes(given)) return
+  throw Failure.usage(`--${name} ${JSON.stringify(given)} is not known`, { fix: `Use one of ${choices.join(', ')}.` })
 }
 
 function overview(): string {

@@ -1,12 +1,11 @@
 // lazylayer inspect IMAGE
-
 import { chooseFormat } from '../format/formats.ts'
 import { hex } from '../image/digest.ts'
 import { platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import { openRegistries, platformOf, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { printJson, sizeText, table } from './output.ts'
+import { printable, printJson, sizeText, table } from './output.ts'
 
 export async function inspect({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
@@ -36,7 +35,8 @@ export async function inspect({ positionals, values }: Invocation): Promise<numb
       })
       return 0
     }
-    process.stdout.write(`${referenceText(reference)}\n${image.digest}, ${platformText(image.config.platform)}\n\n`)
+    const platform = printable(platformText(image.config.platform))
+    process.stdout.write(`${referenceText(reference)}\n${image.digest}, ${platform}\n\n`)
     process.stdout.write(
       table(
         ['LAYER', 'SIZE', 'LAZY', 'FORMAT'],
@@ -44,7 +44,7 @@ export async function inspect({ positionals, values }: Invocation): Promise<numb
           hex(each.digest).slice(0, 12),
           sizeText(each.size),
           each.lazy ? 'yes' : 'no',
-          each.format ?? `(${each.why})`,
+          each.format ?? printable(`(${each.why})`),
         ]),
       ),
     )

@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 /** Columns padded to their widest cell, each line ended. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows]
-  const widths = head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? '').length)))
+  const widths = head.map((_, i) => all.reduce((most, row) => Math.max(most, (row[i] ?? '').length), 0))
   const line = (row: readonly string[]) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ')
   return all.map((row) => `${line(row).trimEnd()}\n`).join('')
 }
@@ -26,14 +26,22 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`)
 }
 
-/** An error in at most three lines: what, why, what to do. */
+/** In one line, and without control characters: what comes from images and registries would otherwise steer the terminal. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, '0')}`)
+}
+
+/** An error in at most three lines: what, why, what to do. Faults of our own come with their stack. */
 export function errorText(error: unknown): string {
-  if (!(error instanceof Failure))
-    return `lazylayer: ${error instanceof Error ? (error.stack ?? error.message) : error}\n`
-  const lines = [`lazylayer: ${error.message}`]
-  if (error.why !== undefined) lines.push(`  why: ${error.why}`)
-  if (error.fix !== undefined) lines.push(`  try: ${error.fix}`)
-  return `${lines.join('\n')}\n`
+  if (error instanceof Failure) {
+    const lines = [`lazylayer: ${printable(error.message)}`]
+    if (error.why !== undefined) lines.push(`  why: ${printable(error.why)}`)
+    if (error.fix !== undefined) lines.push(`  try: ${printable(error.fix)}`)
+    return `${lines.join('\n')}\n`
+  }
+  // the system's own errors say enough
+  if (error instanceof Error && 'code' in error) return `lazylayer: ${printable(error.message)}\n`
+  return `lazylayer: ${error instanceof Error ? (error.stack ?? error.message) : error}\n`
 }
 
 /** Exit codes: 0 done, 1 failed, 2 the command line is wrong. */

@@ -14,10 +14,15 @@ export interface Places {
 export function defaultPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
   const places = userPlaces(env, uid)
   return {
-    root: env.STATE_DIRECTORY ? join(env.STATE_DIRECTORY, 'store') : places.root,
-    cache: env.CACHE_DIRECTORY || places.cache,
-    sockets: env.RUNTIME_DIRECTORY || places.sockets,
+    root: env.STATE_DIRECTORY ? join(firstOf(env.STATE_DIRECTORY), 'store') : places.root,
+    cache: env.CACHE_DIRECTORY ? firstOf(env.CACHE_DIRECTORY) : places.cache,
+    sockets: env.RUNTIME_DIRECTORY ? firstOf(env.RUNTIME_DIRECTORY) : places.sockets,
   }
+}
+
+/** A unit may name several directories (systemd.exec). */
+function firstOf(directories: string): string {
+  return directories.split(':')[0] as string // split gives one at least
 }
 
 function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
@@ -25,10 +30,16 @@ function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
     return { root: '/var/lib/lazylayer/store', cache: '/var/lib/lazylayer/cache', sockets: '/run/lazylayer' }
   }
   const home = homedir()
-  const share = join(env.XDG_DATA_HOME || join(home, '.local/share'), 'lazylayer')
-  const cache = join(env.XDG_CACHE_HOME || join(home, '.cache'), 'lazylayer')
-  const run = env.XDG_RUNTIME_DIR ? join(env.XDG_RUNTIME_DIR, 'lazylayer') : join(cache, 'run')
+  const share = join(absolute(env.XDG_DATA_HOME) ?? join(home, '.local/share'), 'lazylayer')
+  const cache = join(absolute(env.XDG_CACHE_HOME) ?? join(home, '.cache'), 'lazylayer')
+  const runtime = absolute(env.XDG_RUNTIME_DIR)
+  const run = runtime === undefined ? join(cache, 'run') : join(runtime, 'lazylayer')
   return { root: join(share, 'store'), cache, sockets: run }
+}
+
+/** Relative paths in these variables are invalid and ignored (XDG base directory specification). */
+function absolute(path: string | undefined): string | undefined {
+  return path?.startsWith('/') ? path : undefined
 }
 
 /** Where the devices of an EROFS mount are served. */

@@ -1,7 +1,7 @@
 // lazylayer serve [ROOT]
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Failure } from '../errors.ts'
+import { describe, Failure } from '../errors.ts'
 import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
@@ -55,6 +55,11 @@ export async function serve({ positionals, values }: Invocation): Promise<number
               const why = await covers?.add(layer.image, [layer], join(root, ...path))
               if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
             },
+      uncovered(path) {
+        covers
+          ?.restore(join(root, ...path))
+          .catch((error) => log(`${path.join('/')}: FUSE answers, not EROFS: ${describe(error)}`))
+      },
       async fileOf(bytes) {
         const file = await agent.store.temporary()
         await file.writeFile(bytes)

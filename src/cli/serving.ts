@@ -1,9 +1,10 @@
 // The life of a mount, the same for an image and for a store: mounted, answering on its socket, and ended in order by a signal, a
 // request, or from outside.
-import { mkdir, readFile, realpath, stat, unlink } from 'node:fs/promises'
+import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
 import type { Covers } from '../mount/covers.ts'
 import type { Choice } from '../mount/ladder.ts'
+import { mountPoints } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
 import type { MountSession } from '../mount/session.ts'
 import { type Agent, log, places, version } from './agent.ts'
@@ -31,10 +32,8 @@ const GONE_POLL_MS = 2_000
 export function goneFrom(dir: string): Promise<string> {
   return new Promise((resolve) => {
     const timer = setInterval(async () => {
-      const table = await readFile('/proc/self/mountinfo', 'utf8').catch(() => undefined) // asked again soon
-      // 36 35 98:0 /mnt1 /mnt2 rw …; octal escapes of what would split fields
-      const escaped = dir.replace(/[ \t\n\\]/g, (each) => `\\${each.charCodeAt(0).toString(8).padStart(3, '0')}`)
-      if (table === undefined || table.split('\n').some((line) => line.split(' ')[4] === escaped)) return
+      const mounted = await mountPoints().catch(() => undefined) // asked again soon
+      if (mounted === undefined || mounted.has(dir)) return
       clearInterval(timer)
       resolve('unmounted')
     }, GONE_POLL_MS)
@@ -77,7 +76,10 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
     throw error
   })
   const stopped = Promise.withResolvers<string>()
+  let stopping = false
   const stop = async () => {
+    if (stopping) return // a second signal changes nothing
+    stopping = true
     try {
       if (!(await unmount())) {
         log(`${dir} is busy: detached; programs that use it get errors for what is not cached`)

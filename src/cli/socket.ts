@@ -1,8 +1,9 @@
 // The agent's socket: one JSON line asks, one JSON line answers. Only the user who runs the agent can open it (mode 0600).
-import { chmod, mkdir, readdir, unlink } from 'node:fs/promises'
+import { mkdir, readdir, realpath, unlink } from 'node:fs/promises'
 import { createConnection, createServer, type Server } from 'node:net'
-import { dirname, join } from 'node:path'
-import { Failure } from '../errors.ts'
+import { dirname, join, resolve } from 'node:path'
+import { describe, Failure } from '../errors.ts'
+import { socketFor } from './places.ts'
 
 export type Request = { op: 'status' } | { op: 'unmount' }
 export type Answer = { ok: true; status?: Status } | { ok: false; what: string }
@@ -27,6 +28,8 @@ export interface Status {
 /** A request is one short line. */
 const LINE_MAX_BYTES = 64 << 10
 const ANSWER_TIMEOUT_MS = 30_000
+/** Commands ask one question each; nobody types so many at once. */
+const CONNECTIONS_MAX = 64
 
 /** Listens at `path`. @throws Failure system when another agent has it */
 export async function listen(path: string, answer: (request: Request) => Promise<Answer>): Promise<Server> {
@@ -39,22 +42,33 @@ export async function listen(path: string, answer: (request: Request) => Promise
     connection.setEncoding('utf8')
     let text = ''
     connection.on('error', () => connection.destroy())
+    // who asks nothing, or reads no answer, keeps neither a place nor the process
+    connection.setTimeout(ANSWER_TIMEOUT_MS, () => connection.destroy())
     connection.on('data', (piece: string) => {
       text += piece
-      if (text.length > LINE_MAX_BYTES) connection.destroy()
+      if (text.length > LINE_MAX_BYTES) {
+        connection.destroy()
+        return
+      }
       const end = text.indexOf('\n')
       if (end < 0) return
       connection.removeAllListeners('data')
+      connection.resume() // or what comes behind the line would hold up the end
       void respond(text.slice(0, end), answer).then((reply) => connection.end(`${JSON.stringify(reply)}\n`)) // never rejects
     })
   })
+  server.maxConnections = CONNECTIONS_MAX
+  const listening = new Promise<void>((done, fail) => server.on('error', fail).once('listening', done)) // later errors are single connections'
+  // bind(2) happens within this call, so that nothing else of the process sees the umask
   const old = process.umask(0o177)
   try {
-    await new Promise<void>((done, fail) => server.once('error', fail).listen(path, done))
+    server.listen(path)
   } finally {
     process.umask(old)
   }
-  await chmod(path, 0o600)
+  await listening.catch((cause) => {
+    throw Failure.system(`cannot listen at ${path}`, { cause })
+  })
   return server
 }
 
@@ -66,7 +80,7 @@ async function respond(line: string, answer: (request: Request) => Promise<Answe
     }
     return { ok: false, what: 'unknown request' }
   } catch (error) {
-    return { ok: false, what: error instanceof Error ? error.message : String(error) }
+    return { ok: false, what: describe(error) }
   }
 }
 
@@ -91,10 +105,26 @@ export async function ask(path: string, request: Request): Promise<Answer | unde
       }
     })
     connection.on('error', (error) => {
-      if ('code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')) done(undefined)
-      else fail(error)
+      if (error instanceof Failure) fail(error)
+      else if ('code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')) done(undefined)
+      else if ('code' in error && error.code === 'EACCES') {
+        fail(
+          Failure.denied(`the agent at ${path} is another user's`, {
+            fix: 'Run the command as that user, or as root.',
+          }),
+        )
+      } else fail(Failure.unavailable(`the agent at ${path} cannot be asked`, { cause: error }))
     })
   })
+}
+
+/** Asks the agent that serves `dir`, whichever symlinks lead there; undefined when there is none. @throws Failure as ask */
+export async function askAt(sockets: string, dir: string, request: Request): Promise<Answer | undefined> {
+  const answer = await ask(socketFor(sockets, resolve(dir)), request)
+  if (answer !== undefined) return answer
+  // last, because it looks at the directory, which a hung agent does not answer
+  const real = await realpath(dir).catch(() => undefined) // then there is nothing else to try
+  return real === undefined || real === resolve(dir) ? undefined : await ask(socketFor(sockets, real), request)
 }
 
 async function alive(path: string): Promise<boolean> {

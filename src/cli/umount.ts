@@ -3,12 +3,11 @@ import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { openNative, places } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { socketFor } from './places.ts'
-import { ask } from './socket.ts'
+import { askAt } from './socket.ts'
 
 export async function umount({ positionals }: Invocation): Promise<number> {
   const dir = resolve(positionals[0] as string) // the command declares it
-  const answer = await ask(socketFor(places().sockets, dir), { op: 'unmount' })
+  const answer = await askAt(places().sockets, dir, { op: 'unmount' })
   if (answer === undefined) {
     const native = openNative()
     if (!(await native.isDead(dir))) {

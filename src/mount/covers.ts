@@ -3,12 +3,14 @@
 // everything is as it always is. The FUSE server goes on answering the same tree underneath, for whoever does not see the cover.
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from '../errors.ts'
 import { hex } from '../image/digest.ts'
 import { writeImage } from '../tree/erofs.ts'
 import { makeDirectory } from '../tree/inode.ts'
 import type { Grafts } from './graft.ts'
 import type { OpenLayer } from './layer.ts'
+import { mountPoints } from './mount-table.ts'
 import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
 import { controlNode, isBusy, type MountSession } from './session.ts'
 
@@ -24,6 +26,9 @@ export const COVERS_MAX = 1000
 /** Devices of one EROFS image that this kernel was tried with; images have at most some hundred layers. */
 export const DEVICES_MAX = 127
 
+/** The kernel is done microseconds after the answer; a machine that is very busy takes longer. */
+const RESTORE_AFTER_MS = [10, 200, 2_000]
+
 export class Covers {
   readonly #native: NativeModule
   readonly #session: MountSession
@@ -32,7 +37,7 @@ export class Covers {
   readonly #directory = controlNode(DEVICES_DIRECTORY)
   readonly #devices = new Set<string>()
   /** Mounted, or being mounted; in that order. */
-  readonly #covered = new Set<string>()
+  readonly #covered = new Map<string, { image: FileHandle; layers: readonly OpenLayer[] }>()
   #closed = false
 
   /** @param context SELinux label of everything in the mounts */
@@ -46,7 +51,7 @@ export class Covers {
 
   /** Where EROFS is mounted, the first mount first. */
   get dirs(): readonly string[] {
-    return [...this.#covered]
+    return [...this.#covered.keys()]
   }
 
   /**
@@ -59,16 +64,34 @@ export class Covers {
     if (this.#covered.has(target)) return undefined
     if (this.#covered.size >= COVERS_MAX) return `${COVERS_MAX} layers are mounted already`
     if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
-    this.#covered.add(target)
+    this.#covered.set(target, { image, layers })
     try {
-      const devices = layers.map((each) => this.#device(each))
-      await this.#native.mountErofs(image.fd, devices, target, this.#context)
-      if (this.#closed) await this.#native.unmount(target, true)
+      await this.#mount(image, layers, target)
       return undefined
     } catch (error) {
       this.#covered.delete(target)
       return describe(error)
     }
+  }
+
+  /**
+   * Mounts again what the kernel detached: an rmdir that is answered with ENOENT, as engines expect when they are done with a
+   * layer, makes it forget the directory and whatever is mounted below. It does so after the answer, so it is looked at more than
+   * once; meanwhile FUSE answers.
+   */
+  async restore(target: string): Promise<void> {
+    for (const waitMs of RESTORE_AFTER_MS) {
+      await sleep(waitMs, undefined, { ref: false })
+      const covered = this.#covered.get(target)
+      if (covered === undefined || this.#closed) return
+      if (!(await mountPoints()).has(target)) await this.#mount(covered.image, covered.layers, target)
+    }
+  }
+
+  async #mount(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<void> {
+    const devices = layers.map((each) => this.#device(each))
+    await this.#native.mountErofs(image.fd, devices, target, this.#context)
+    if (this.#closed) await this.#native.unmount(target, true)
   }
 
   /** @returns false when one is busy: that one and those mounted before it stay */

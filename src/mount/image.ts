@@ -3,11 +3,10 @@ import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Source } from '../format/format.ts'
 import { HOW_TO_CONVERT } from '../format/formats.ts'
-import { digestOf } from '../image/digest.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
 import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { Image } from '../registry/manifests.ts'
-import type { Registries } from '../registry/registries.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
 import type { Store } from '../store/store.ts'
 import type { EagerLayer, Layers, OpenLayer } from './layer.ts'
@@ -18,14 +17,20 @@ export interface ResolvedImage extends Image {
   companion: Source['companion']
 }
 
+/** Where images come from. */
+export interface Sources {
+  source(reference: Reference): ImageSource
+}
+
 export class Images {
-  readonly #registries: Registries
+  readonly #registries: Sources
   readonly #store: Store
   readonly #platform: Platform
+  /** One a reference, and of it one blob a layer: Layers tells copies of a blob apart by that. */
   readonly #sources = new Map<string, ImageSource>()
   readonly #log: (message: string) => void
 
-  constructor(registries: Registries, store: Store, platform: Platform, log: (message: string) => void) {
+  constructor(registries: Sources, store: Store, platform: Platform, log: (message: string) => void) {
     this.#registries = registries
     this.#store = store
     this.#platform = platform
@@ -60,9 +65,9 @@ export class Images {
 
   /** The image as resolved the last time, from disk alone; undefined when it never was or its objects are gone. */
   async kept(reference: Reference): Promise<ResolvedImage | undefined> {
-    const text = referenceText(reference)
-    // what a digest names needs no record of what it meant
-    const digest = reference.digest ?? (await this.#store.reference(text, platformText(this.#platform)))?.manifest
+    const record = await this.#store.reference(referenceText(reference), platformText(this.#platform))
+    // a digest needs no record of what it meant, unless it is an index's
+    const digest = record?.manifest ?? reference.digest
     const manifestBytes = digest && (await this.#store.getObject(digest))
     if (digest === undefined || manifestBytes === undefined) return undefined
     const manifest = parseManifest(manifestBytes, `manifest ${digest}`)
@@ -104,38 +109,50 @@ export class Images {
     const text = referenceText(reference)
     let source = this.#sources.get(text)
     if (source === undefined) {
-      source = this.#registries.source(reference)
+      source = withBlobsKept(this.#registries.source(reference))
       this.#sources.set(text, source)
     }
     return source
   }
 }
 
-/** Opens every layer of an image at once; what cannot be served lazily comes back with its reason. */
-export function openLayers(
-  image: ResolvedImage,
-  layers: Layers,
-  signal?: AbortSignal,
-): readonly Promise<OpenLayer | EagerLayer>[] {
-  return image.manifest.layers.map(async (descriptor) => {
-    const format = layers.format(descriptor)
-    if ('why' in format) return format
-    return await layers.open(descriptor, { blob: image.blob(descriptor), companion: image.companion }, signal)
-  })
+function withBlobsKept(source: ImageSource): ImageSource {
+  const blobs = new Map<string, StoredBlob>()
+  return {
+    resolve: (platform, options) => source.resolve(platform, options),
+    manifest: (platform, options) => source.manifest(platform, options),
+    blob(descriptor) {
+      const key = `${descriptor.digest} ${descriptor.size}`
+      const blob = blobs.get(key) ?? source.blob(descriptor)
+      blobs.set(key, blob)
+      return blob
+    },
+  }
 }
 
-/** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported */
-export async function openAllLayers(image: ResolvedImage, layers: Layers, signal?: AbortSignal): Promise<OpenLayer[]> {
-  const opened = await Promise.all(openLayers(image, layers, signal))
+/** What of Layers opens layers. */
+export type LayerOpener = Pick<Layers, 'format' | 'open'>
+
+/** Opens a layer of an image; what cannot be served lazily comes back with its reason. @throws Failure as Layers.open */
+export async function openLayer(
+  image: ResolvedImage,
+  descriptor: Descriptor,
+  layers: LayerOpener,
+): Promise<OpenLayer | EagerLayer> {
+  const format = layers.format(descriptor)
+  if ('why' in format) return format
+  return await layers.open(descriptor, { blob: image.blob(descriptor), companion: image.companion })
+}
+
+/** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported; as Layers.open */
+export async function openAllLayers(image: ResolvedImage, layers: LayerOpener): Promise<OpenLayer[]> {
+  const opened = await Promise.all(image.manifest.layers.map((each) => openLayer(image, each, layers)))
   const eager = opened.filter((each): each is EagerLayer => 'why' in each)
   if (eager.length > 0) {
-    throw Failure.unsupported(
-      `${referenceText(image.reference)}: ${eager.length} of ${opened.length} layers cannot be served lazily`,
-      {
-        why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
-        fix: HOW_TO_CONVERT,
-      },
-    )
+    throw Failure.unsupported(`${referenceText(image.reference)} has layers that cannot be served lazily`, {
+      why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
+      fix: HOW_TO_CONVERT,
+    })
   }
   return opened.filter((each): each is OpenLayer => !('why' in each))
 }
@@ -154,7 +171,7 @@ export async function openMerged(layers: readonly OpenLayer[], store: Store, mer
   const key = digestOf(new TextEncoder().encode(trees.join(' ')))
   const kept = await store.merged(key)
   let image = kept && (await store.openImage(kept.image))
-  if (kept !== undefined && image !== undefined) return { image, slot: await store.slotOf(kept.image) }
+  if (kept !== undefined && image !== undefined) return await numbered(image, kept.image, store)
   const bytes = await merger.merge(await Promise.all(layers.map((each) => readAll(each))))
   const digest = digestOf(bytes)
   await store.keepMerged(key, bytes, { image: digest, trees })
@@ -164,7 +181,16 @@ export async function openMerged(layers: readonly OpenLayer[], store: Store, mer
       fix: 'Check the disk below the cache directory.',
     })
   }
-  return { image, slot: await store.slotOf(digest) }
+  return await numbered(image, digest, store)
+}
+
+async function numbered(image: FileHandle, digest: Digest, store: Store): Promise<Merged> {
+  try {
+    return { image, slot: await store.slotOf(digest) }
+  } catch (error) {
+    await image.close()
+    throw error
+  }
 }
 
 export interface Merged {

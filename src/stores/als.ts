@@ -10,13 +10,14 @@ import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { hex } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
-import { type RegistryReference, referenceText } from '../image/reference.ts'
-import { type Images, openLayers, type ResolvedImage } from '../mount/image.ts'
-import type { EagerLayer, Layers, OpenLayer } from '../mount/layer.ts'
+import { referenceText } from '../image/reference.ts'
+import type { LayerOpener, ResolvedImage } from '../mount/image.ts'
+import type { EagerLayer, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, controlNode } from '../mount/session.ts'
-import { type Dialect, type DiffIdPolicy, whyHidden } from './identity.ts'
-import { decodeDigest, decodeReference, encodeReference } from './names.ts'
+import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import { type DiffIdPolicy, whyHidden } from './identity.ts'
+import { decodeDigest, decodeReference } from './names.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 
 /** The part of a mount that the store builds. */
@@ -28,8 +29,8 @@ export interface StoreMount {
 }
 
 export interface StoreParts {
-  images: Images
-  layers: Layers
+  images: Resolver
+  layers: LayerOpener
   /** Makes a layer's tree answer in the mount. @returns its slot */
   attach(layer: OpenLayer): number
   /** The whole verified blob of a layer in a file. */
@@ -39,6 +40,8 @@ export interface StoreParts {
    * it is not, which is logged. Undefined: it is not done here.
    */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
+  /** Has what is mounted at this path checked, and mounted again if it is gone. */
+  uncovered(path: readonly string[]): void
   /** Bytes in a file. */
   fileOf(bytes: Uint8Array): Promise<{ fd: number; close(): Promise<void> }>
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
@@ -49,26 +52,22 @@ export interface StoreParts {
   log(message: string): void
 }
 
-/** What is known of a reference that an engine asked for. */
+/** A reference that an engine asked for. */
 interface Known {
-  reference: RegistryReference
   node: bigint
-  image?: Promise<Listing>
-  /** When `image` failed: asked again only after a while, so that a pull of many layers does not wait for each of them. */
-  failedAt?: number
-}
-
-interface Listing {
-  image: ResolvedImage
-  layers: readonly Promise<OpenLayer | EagerLayer>[]
+  /** Of its directory, as the engine wrote it. */
+  name: string
+  /** The reference, for messages. */
+  text: string
+  asked: AskedImage
 }
 
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 /** References are chosen by local users of the engines; each costs a directory. */
 const REFERENCES_MAX = 10_000
-/** How long a failure answers for later lookups of the same pull; transient errors must not stick. */
-const FAILURE_TTL_MS = 3_000
+/** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
+const TOLD_MAX = 10_000
 /** The engine's numbers for compression (containers/storage archive.Compression). */
 const GZIP = 2
 const ZSTD = 4
@@ -82,7 +81,7 @@ export class AdditionalLayerStore implements ControlTree {
   readonly #blobs = new Map<bigint, { image: ResolvedImage; descriptor: Descriptor }>()
   readonly #infos = new Map<bigint, { bytes: Uint8Array; covered: Promise<void> }>()
   readonly #shownLayers = new Set<bigint>()
-  /** Layers whose reason was logged: once is enough. */
+  /** What was logged: once is enough. */
   readonly #told = new Set<string>()
 
   constructor(parts: StoreParts) {
@@ -124,106 +123,94 @@ export class AdditionalLayerStore implements ControlTree {
     }
   }
 
-  /** Engines say when they take a layer into use and drop it; they do not repeat it after a restart, so it is only a hint. */
-  hint(): void {}
+  /**
+   * Engines say when they take a layer into use and drop it; they do not repeat it after a restart, so it is only a hint. But the
+   * kernel takes the answer to a removal at its word.
+   */
+  hint(op: 'create' | 'rmdir', parent: bigint, name: string): void {
+    const known = this.#references.get(parent)
+    if (op === 'rmdir' && known !== undefined) {
+      this.#parts.uncovered([AdditionalLayerStore.DIRECTORY, known.name, name, 'diff'])
+    }
+  }
 
   #lookupReference(name: string): void {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
-    if (this.#references.size >= REFERENCES_MAX) throw Failure.limit(`more than ${REFERENCES_MAX} references`)
     const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
-    if (!this.#references.has(node)) {
-      this.#references.set(node, { reference, node })
-      this.#shown.addDirectory(node, this.#top, name, DIRECTORY, true)
+    if (this.#references.has(node)) return
+    if (this.#references.size >= REFERENCES_MAX) {
+      this.#tell(`more than ${REFERENCES_MAX} references were asked for; those that come now are left to the engine`)
+      throw Failure.missing(`${name} is one reference too many`)
     }
+    const { images, layers } = this.#parts
+    const asked = new AskedImage(reference, images, layers, (...opening) => void this.#opened(...opening)) // logs its own errors
+    this.#shown.addDirectory(node, this.#top, name, DIRECTORY, true)
+    this.#references.set(node, { node, name, text: referenceText(reference), asked })
   }
 
   async #lookupLayer(known: Known, digest: Digest): Promise<void> {
-    const text = referenceText(known.reference)
     try {
       await patiently(this.#showLayer(known, digest), this.#parts.progress, LOOKUP_PATIENCE)
     } catch (error) {
-      if (!(error instanceof Failure)) throw error
-      this.#tell(`${text} ${digest}`, `${text}: layer ${digest} is left to the engine: ${describe(error)}`)
+      // what came of it was told, or will be; that it takes too long is known only here
+      if (error instanceof Failure && error.code === 'timeout') this.#leave(known.text, digest, error)
       throw Failure.missing(`layer ${digest} is not served`, { cause: error })
     }
   }
 
+  /** Also goes on when nobody waits any more. @throws Failure missing; why was logged */
   async #showLayer(known: Known, digest: Digest): Promise<void> {
-    const { image, layers } = await this.#listing(known, digest)
-    const found = findLayer(image, digest, this.#parts.layers)
-    if (found === undefined) {
-      throw Failure.missing(`${referenceText(known.reference)} has no layer ${digest}`, {
-        why: `manifest ${image.digest} lists no layer or index of that digest`,
-      })
+    let layer = digest
+    try {
+      const listing = await known.asked.listing(digest)
+      const found = listing?.find(digest)
+      if (listing === undefined || found === undefined) {
+        throw Failure.missing('the image has no such layer', {
+          why: `manifest ${listing?.image.digest} lists no layer or index of that digest`,
+        })
+      }
+      layer = found.descriptor.digest
+      await this.#showFound(known, digest, found, listing)
+    } catch (error) {
+      this.#leave(known.text, layer, error)
+      throw Failure.missing(`layer ${digest} is not served`, { cause: error })
     }
+  }
+
+  async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
+    const format = this.#parts.layers.format(found.descriptor)
+    if ('why' in format) throw notLazy(format)
+    // before anything is opened: the engine will fetch all of it
     const hidden = whyHidden(found.dialect, this.#parts.diffId)
-    const layer = await (layers[found.index] as Promise<OpenLayer | EagerLayer>) // as many as the manifest has
-    if ('why' in layer) throw Failure.unsupported('it is not lazy', { why: layer.why })
     if (hidden !== undefined) throw Failure.unsupported('its identity is not proven', { why: hidden })
-    await this.#parts.standIn([AdditionalLayerStore.DIRECTORY, encodeReference(known.reference), digest])
-    this.#graft(known, digest, found, layer, image)
+    const layer = await listing.open(found)
+    if ('why' in layer) throw notLazy(layer)
+    await this.#parts.standIn([AdditionalLayerStore.DIRECTORY, known.name, digest])
+    this.#graft(known, digest, found, layer, listing.image)
   }
 
-  /** The image that has this layer: as kept on disk, or, where that does not list the digest, as the registry has it now. */
-  async #listing(known: Known, digest: Digest): Promise<Listing> {
-    const { images, layers } = this.#parts
-    const failing = known.failedAt !== undefined && performance.now() - known.failedAt < FAILURE_TTL_MS
-    if (known.image !== undefined) {
-      const current = await known.image.catch((error) => {
-        if (failing) throw error
-        return undefined
-      })
-      if (current !== undefined && findLayer(current.image, digest, layers) !== undefined) return current
+  /** Has what a layer wants ready first fetched as soon as its index is there. */
+  async #opened(image: ResolvedImage, descriptor: Descriptor, opening: Promise<OpenLayer | EagerLayer>): Promise<void> {
+    try {
+      const layer = await opening
+      if ('why' in layer) throw notLazy(layer)
+      await layer.prefetch()
+    } catch (error) {
+      this.#leave(referenceText(image.reference), descriptor.digest, error)
     }
-    const kept = known.image === undefined ? await images.kept(known.reference) : undefined
-    if (kept !== undefined && findLayer(kept, digest, layers) !== undefined) {
-      known.image = Promise.resolve(this.#list(kept))
-      return known.image
-    }
-    if (failing && known.image !== undefined) return known.image
-    delete known.failedAt
-    const resolving = images.resolve(known.reference).then((image) => this.#list(image))
-    known.image = resolving
-    resolving.catch(() => {
-      known.failedAt = performance.now()
-    })
-    return resolving
-  }
-
-  /** Starts all layers at once, and what each wants ready first as soon as its index is there. */
-  #list(image: ResolvedImage): Listing {
-    const layers = openLayers(image, this.#parts.layers)
-    for (const [i, opening] of layers.entries()) {
-      opening.then(
-        (layer) => {
-          if ('why' in layer) {
-            const text = referenceText(image.reference)
-            this.#tell(
-              `${text} ${layer.descriptor.digest}`,
-              `${text}: layer ${layer.descriptor.digest} is not lazy: ${layer.why}`,
-            )
-          } else {
-            layer
-              .prefetch()
-              .catch((error) => this.#parts.log(`prefetch of ${layer.descriptor.digest}: ${describe(error)}`))
-          }
-        },
-        (error) => this.#parts.log(`layer ${image.manifest.layers[i]?.digest}: ${describe(error)}`),
-      )
-    }
-    return { image, layers }
   }
 
   #graft(known: Known, digest: Digest, found: Found, layer: OpenLayer, image: ResolvedImage): void {
     const mount = this.#shown
+    const { descriptor } = found
     const node = controlNode(AdditionalLayerStore.DIRECTORY, String(known.node), digest)
     if (this.#shownLayers.has(node)) return // another lookup came first
-    this.#shownLayers.add(node)
-    const blob = controlNode(String(node), 'blob')
-    this.#blobs.set(blob, { image, descriptor: layer.descriptor })
     const slot = this.#parts.attach(layer)
     const info = new TextEncoder().encode(JSON.stringify(this.#info(found, layer, image)))
+    this.#shownLayers.add(node) // from here on nothing fails but by a fault of ours
+    const blob = controlNode(String(node), 'blob')
+    this.#blobs.set(blob, { image, descriptor })
     mount.addDirectory(node, known.node, digest, DIRECTORY, true)
     mount.graft(node, 'diff', slot)
     const infoNode = controlNode(String(node), 'info')
@@ -232,30 +219,40 @@ export class AdditionalLayerStore implements ControlTree {
     } else {
       // The engine's lookup of this very directory still waits for us, so the mount, which walks the same path, is made behind it;
       // the engine reads `info` before it takes the layer, and that waits for the mount.
-      const path = [AdditionalLayerStore.DIRECTORY, encodeReference(known.reference), digest, 'diff']
+      const path = [AdditionalLayerStore.DIRECTORY, known.name, digest, 'diff']
       this.#infos.set(infoNode, { bytes: info, covered: this.#parts.cover(layer, path) })
       mount.addLate(infoNode, node, 'info', FILE, info.length)
     }
-    mount.addLate(blob, node, 'blob', FILE, layer.descriptor.size)
+    mount.addLate(blob, node, 'blob', FILE, descriptor.size)
   }
 
-  /** Field names are containers/storage's. An unproven DiffID is given only where the policy believes it. */
-  #info(found: Found, layer: OpenLayer, image: ResolvedImage): Record<string, unknown> {
-    const diffId = image.config.diffIds[found.index] as Digest // parseConfig: one a layer
+  /**
+   * Field names are containers/storage's. An unproven DiffID is given only where the policy believes it. Whatever is a claim is this
+   * image's own, not that of another image with the same layer.
+   */
+  #info({ index, descriptor, dialect }: Found, layer: OpenLayer, image: ResolvedImage): Record<string, unknown> {
+    const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
+    const format = this.#parts.layers.format(descriptor)
+    const tarSize = 'why' in format ? undefined : format.tarSize({ descriptor })
     const info: Record<string, unknown> = {
-      id: hex(layer.descriptor.digest),
-      'compressed-diff-digest': layer.descriptor.digest,
-      'compressed-size': layer.descriptor.size,
-      'diff-size': layer.tarSize ?? layer.chunks.deviceSize,
-      compression: layer.descriptor.mediaType.endsWith('zstd') ? ZSTD : GZIP,
+      id: hex(descriptor.digest),
+      'compressed-diff-digest': descriptor.digest,
+      'compressed-size': descriptor.size,
+      'diff-size': tarSize ?? layer.chunks.deviceSize,
+      compression: descriptor.mediaType.endsWith('zstd') ? ZSTD : GZIP,
     }
-    if (found.dialect === 'layer') return { ...info, 'diff-digest': diffId }
+    if (dialect === 'layer') return { ...info, 'diff-digest': diffId }
     return { ...info, 'toc-digest': layer.indexDigest, flags: { 'expected-layer-diffid': diffId } }
   }
 
-  #tell(key: string, message: string): void {
-    if (this.#told.has(key)) return
-    this.#told.add(key)
+  #leave(reference: string, layer: Digest, error: unknown): void {
+    this.#tell(`${reference}: layer ${layer} is left to the engine: ${describe(error)}`)
+  }
+
+  #tell(message: string): void {
+    if (this.#told.has(message)) return
+    if (this.#told.size >= TOLD_MAX) this.#told.clear()
+    this.#told.add(message)
     this.#parts.log(message)
   }
 
@@ -265,17 +262,6 @@ export class AdditionalLayerStore implements ControlTree {
   }
 }
 
-interface Found {
-  index: number
-  dialect: Dialect
-}
-
-/** The layer that bears `digest` itself, or whose index claims it (opening the layer proves that). */
-function findLayer(image: ResolvedImage, digest: Digest, layers: Layers): Found | undefined {
-  for (const [index, descriptor] of image.manifest.layers.entries()) {
-    if (descriptor.digest === digest) return { index, dialect: 'layer' }
-    const format = layers.format(descriptor)
-    if (!('why' in format) && format.indexDigest({ descriptor }) === digest) return { index, dialect: 'index' }
-  }
-  return undefined
+function notLazy({ why }: EagerLayer): Failure {
+  return Failure.unsupported('it is not lazy', { why })
 }

@@ -1,6 +1,6 @@
 // Names that engines look for in the additional layer store: LAYERS/<base64 of the reference>/<digest>/{diff,info,blob,use}.
 import { type Digest, isDigest } from '../image/digest.ts'
-import { parseRegistryReference, type RegistryReference, referenceText } from '../image/reference.ts'
+import { parseRegistryReference, type RegistryReference } from '../image/reference.ts'
 
 /** The reference behind a directory name; undefined where an engine would not have written that name. */
 export function decodeReference(name: string): RegistryReference | undefined {
@@ -12,10 +12,6 @@ export function decodeReference(name: string): RegistryReference | undefined {
   } catch {
     return undefined // whatever was typed there, no image has that name
   }
-}
-
-export function encodeReference(reference: RegistryReference): string {
-  return Buffer.from(referenceText(reference), 'utf8').toString('base64')
 }
 
 export function decodeDigest(name: string): Digest | undefined {

@@ -25,6 +25,9 @@ export interface Layout {
   deviceSize: number
 }
 
+/** The largest read-ahead that FUSE mounts have (their bdi is set to it). Nothing lies in the gap, so it costs no disk. */
+const READ_AHEAD_BYTES = 1 << 20
+
 /** A distinct content: its first file stands for all. */
 interface Content {
   file: File
@@ -53,7 +56,7 @@ export function layOut(chunks: readonly StoredChunk[], wantedFirst: readonly num
 
   const distinct = [...contents.values()]
   const first = [...new Set(wantedFirst.map((chunk) => alike.representative(chunk)))]
-  const deviceSize = assignOffsets(inLayoutOrder(distinct, first))
+  const deviceSize = assignOffsets(wantedBy(first, distinct), distinct)
   const places = collectPlaces(distinct.sort((a, b) => a.offset - b.offset))
   // what is wanted first leads, whatever lies before it on the device
   const leading = first.filter((chunk) => places.has(chunk))
@@ -82,16 +85,19 @@ function collectPlaces(contents: readonly Content[]): Map<number, Place[]> {
   return places
 }
 
-/** First the contents that `first` chunks are part of, chunk by chunk, then the others. */
-function inLayoutOrder(contents: readonly Content[], first: readonly number[]): Set<Content> {
+/** The contents that `first` chunks are part of, chunk by chunk. */
+function wantedBy(first: readonly number[], contents: readonly Content[]): Set<Content> {
   const users = new Map<number, Content[]>(first.map((chunk) => [chunk, []]))
   for (const content of contents) for (const { chunk } of content.pieces) users.get(chunk)?.push(content)
-  return new Set([...first.flatMap((chunk) => users.get(chunk) as Content[]), ...contents])
+  return new Set(first.flatMap((chunk) => users.get(chunk) as Content[]))
 }
 
-function assignOffsets(contents: Iterable<Content>): number {
+/** What is wanted first leads; a gap keeps the kernel's read-ahead of it from asking for what comes behind. */
+function assignOffsets(leading: ReadonlySet<Content>, contents: readonly Content[]): number {
   let at = 0
-  for (const content of contents) {
+  const firstBehind = leading.size === 0 ? undefined : contents.find((each) => !leading.has(each))
+  for (const content of new Set([...leading, ...contents])) {
+    if (content === firstBehind) at += READ_AHEAD_BYTES
     content.offset = at
     at += Math.ceil(content.file.inode.size / BLOCK_BYTES) * BLOCK_BYTES
     if (at > DEVICE_BLOCKS_MAX * BLOCK_BYTES) {

@@ -3,6 +3,7 @@ import { mkdir, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { RUNGS, type Rung } from '../../src/mount/ladder.ts'
 import { pattern } from '../fake/image.ts'
 import { listTree } from '../fixtures/listing.ts'
 import { type Agent, startAgent } from './agent.ts'
@@ -20,7 +21,9 @@ const hash = async (path: string) => {
   return code === 0 ? (stdout.split(' ')[0] as string) : stderr.replace(/.*: /, '').trim()
 }
 
-suite('integrity', lacking(['fusermount3']), () => {
+for (const rung of RUNGS) suite(`integrity (${rung})`, lacking(['fusermount3']), () => tests(rung))
+
+function tests(rung: Rung): void {
   let work: WorkDirectory
   let registry: LayoutRegistry
   let agent: Agent | undefined
@@ -65,7 +68,7 @@ suite('integrity', lacking(['fusermount3']), () => {
   })
 
   async function mountWith(cache: string): Promise<Agent> {
-    const flags = ['--cache', join(work.path, cache), '--cert-dir', registry.certDir]
+    const flags = ['--cache', join(work.path, cache), '--cert-dir', registry.certDir, '--mount', rung]
     agent = await startAgent(work.path, dir, ['mount', `${registry.host}/image:image`, dir, ...flags])
     return agent
   }
@@ -135,7 +138,7 @@ suite('integrity', lacking(['fusermount3']), () => {
     expect(counters.chunks_reverified).toBeGreaterThanOrEqual(FILES)
     expect(bytes.verified).toBeGreaterThanOrEqual(content(0).length * FILES)
   })
-})
+}
 
 /** One bit in each 64 KiB, the first in the middle of the first. */
 async function flipBits(path: string): Promise<void> {

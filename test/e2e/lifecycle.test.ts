@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { RUNGS, type Rung } from '../../src/mount/ladder.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
 import { command } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
@@ -16,7 +17,9 @@ const TIMEOUT_MS = 60_000
 /** One layer that two images share, and one more each. */
 const SHARED = [{ path: 'shared', type: 'file' as const, content: Buffer.alloc(300_000, 's') }]
 
-suite('the life of a mount', lacking(['fusermount3']), () => {
+for (const rung of RUNGS) suite(`the life of a mount (${rung})`, lacking(['fusermount3']), () => tests(rung))
+
+function tests(rung: Rung): void {
   let work: WorkDirectory
   let registry: LayoutRegistry
   let agent: Agent | undefined
@@ -49,7 +52,8 @@ suite('the life of a mount', lacking(['fusermount3']), () => {
     await work?.remove()
   })
 
-  const flags = (cache: string) => ['--cache', join(work.path, cache), '--cert-dir', registry.certDir]
+  const reach = (cache: string) => ['--cache', join(work.path, cache), '--cert-dir', registry.certDir]
+  const flags = (cache: string) => [...reach(cache), '--mount', rung]
   const cat = async (path: string) => (await command('cat', [path])).stdout
 
   async function mount(tag = 'one', cache = 'cache', at = dir): Promise<Agent> {
@@ -59,7 +63,7 @@ suite('the life of a mount', lacking(['fusermount3']), () => {
 
   test('SIGTERM unmounts, and nothing is left behind', { timeout: TIMEOUT_MS }, async () => {
     const running = await mount()
-    expect(running.line).toBe(`${registry.host}/image:one is mounted on ${dir} (fuse, 2 layers)`)
+    expect(running.line).toBe(`${registry.host}/image:one is mounted on ${dir} (${rung}, 2 layers)`)
     expect(await cat(join(dir, 'one'))).toBe('one\n')
     expect(await running.stop()).toBe(0)
     expect(await mountsBelow(dir)).toEqual([])
@@ -148,7 +152,7 @@ suite('the life of a mount', lacking(['fusermount3']), () => {
     const started = await lazylayer(work.path, ...args)
     expect(started).toMatchObject({
       code: 0,
-      stdout: `${registry.host}/image:one is mounted on ${dir} (fuse, 2 layers)\n`,
+      stdout: `${registry.host}/image:one is mounted on ${dir} (${rung}, 2 layers)\n`,
     })
     expect(await cat(join(dir, 'one'))).toBe('one\n')
     const status = JSON.parse((await lazylayer(work.path, 'status', dir, '--format', 'json')).stdout)
@@ -156,8 +160,9 @@ suite('the life of a mount', lacking(['fusermount3']), () => {
       pid: expect.any(Number),
       version: expect.any(String),
       root: dir,
-      mounts: [{ dir, kind: 'fuse' }],
-      bytes: { served: 4, fetched: expect.any(Number), verified: expect.any(Number) },
+      mount: rung,
+      mounts: expect.arrayContaining([{ dir, kind: rung }]),
+      bytes: { served: expect.any(Number), fetched: expect.any(Number), verified: expect.any(Number) },
     })
     expect((await lazylayer(work.path, 'status')).stdout).toContain(dir)
     expect((await lazylayer(work.path, 'umount', dir)).code).toBe(0)
@@ -179,14 +184,14 @@ suite('the life of a mount', lacking(['fusermount3']), () => {
 
   test('ls and cat show files without a mount; data goes to stdout alone', { timeout: TIMEOUT_MS }, async () => {
     const image = `${registry.host}/image:two`
-    const listed = await lazylayer(work.path, 'ls', image, ...flags('cache-ls'))
+    const listed = await lazylayer(work.path, 'ls', image, ...reach('cache-ls'))
     expect(listed.stdout).toMatch(/-rw-r--r--\s+0:0\s+300000\s+1970-01-01T00:00:00\s+shared\n/)
-    expect(await lazylayer(work.path, 'cat', image, '/two', ...flags('cache-ls'))).toEqual({
+    expect(await lazylayer(work.path, 'cat', image, '/two', ...reach('cache-ls'))).toEqual({
       code: 0,
       stdout: 'two\n',
       stderr: '',
     })
-    const missing = await lazylayer(work.path, 'cat', image, '/three', ...flags('cache-ls'))
+    const missing = await lazylayer(work.path, 'cat', image, '/three', ...reach('cache-ls'))
     expect(missing).toMatchObject({ code: 1, stdout: '' })
     expect(missing.stderr).toContain('the image has no "/three"')
   })
@@ -199,4 +204,4 @@ suite('the life of a mount', lacking(['fusermount3']), () => {
     expect(unknown.code).toBe(1)
     expect(unknown.stderr.trim().split('\n').length).toBeLessThanOrEqual(3)
   })
-})
+}

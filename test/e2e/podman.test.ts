@@ -1,6 +1,7 @@
 // The main job: Podman starts a real eStargz image whose bytes are still in the registry.
-import { mkdir, readdir } from 'node:fs/promises'
+import { mkdir, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { type Agent, startAgent } from './agent.ts'
@@ -76,6 +77,8 @@ suite('Podman over the additional layer store', reason, () => {
         expect(first.requests).toBeLessThanOrEqual(LAZY_MAX_REQUESTS)
         // the engine took both layers from the store
         expect(await additionalLayers(podman)).toBe(2)
+        // and the kernel serves them itself, also after the engine's rmdir, which makes it forget mounts below
+        expect(await erofsBelow(root)).toBe(2)
         const [listed] = JSON.parse(await podman.succeed(['images', '--format', 'json'])) as { Size: number }[]
         expect(listed?.Size).toBeGreaterThan(PY_SIZE)
 
@@ -140,6 +143,19 @@ suite('Podman over the additional layer store', reason, () => {
     })
   })
 })
+
+/** EROFS mounts below `dir`, once there are as many as layers, or after a while. */
+async function erofsBelow(dir: string): Promise<number> {
+  let found = 0
+  for (let i = 0; i < 40; i++) {
+    await sleep(100)
+    const table = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n')
+    found = table.filter((line) => line.includes(` ${dir}/`) && line.includes(' - erofs ')).length
+    // long enough for what is detached to have been detached
+    if (found === 2 && i >= 5) break
+  }
+  return found
+}
 
 async function additionalLayers(podman: Podman): Promise<number> {
   const overlay = join(podman.path, 'graph/overlay')

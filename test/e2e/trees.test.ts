@@ -2,6 +2,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { RUNGS } from '../../src/mount/ladder.ts'
 import { compare, type Line, listTree, readLines } from '../fixtures/listing.ts'
 import { mergeLines } from '../fixtures/merge-lines.ts'
 import { sampleLayers, tarListing } from '../format/samples.ts'
@@ -36,11 +37,20 @@ suite('mounts show what images hold', reason, () => {
     await work?.remove()
   })
 
-  for (const tag of ['esgz', 'esgz-min', 'esgz-ext']) {
-    test(`each layer of ${tag} as a lower directory`, { timeout: TIMEOUT_MS }, async () => {
-      const root = join(work.path, `store-${tag}`)
-      const flags = ['--cache', join(work.path, `cache-${tag}`), '--cert-dir', registry.certDir, '--diffid', 'claimed']
-      agent = await startAgent(work.path, root, ['serve', root, ...flags])
+  for (const [tag, rung] of ['esgz', 'esgz-min', 'esgz-ext'].flatMap((tag) =>
+    RUNGS.map((rung) => [tag, rung] as const),
+  )) {
+    test(`each layer of ${tag} as a lower directory (${rung})`, { timeout: TIMEOUT_MS }, async () => {
+      const root = join(work.path, `store-${tag}-${rung}`)
+      const flags = [
+        '--cache',
+        join(work.path, `cache-${tag}-${rung}`),
+        '--cert-dir',
+        registry.certDir,
+        '--mount',
+        rung,
+      ]
+      agent = await startAgent(work.path, root, ['serve', root, '--diffid', 'claimed', ...flags])
       const image = Buffer.from(`${registry.host}/samples:${tag}`).toString('base64')
       for (const [i, { descriptor }] of sampleLayers('samples/oci', tag).entries()) {
         const shown = await listTree(join(root, 'layers', image, descriptor.digest, 'diff'))
@@ -49,22 +59,30 @@ suite('mounts show what images hold', reason, () => {
       }
     })
 
-    test(`the whole of ${tag} as a root filesystem`, { timeout: TIMEOUT_MS }, async () => {
-      const dir = join(work.path, `mount-${tag}`)
+    test(`the whole of ${tag} as a root filesystem (${rung})`, { timeout: TIMEOUT_MS }, async () => {
+      const dir = join(work.path, `mount-${tag}-${rung}`)
       await mkdir(dir)
       const image = `docker://${registry.host}/samples:${tag}`
-      const flags = ['--cache', join(work.path, `cache-${tag}`), '--cert-dir', registry.certDir]
+      const flags = [
+        '--cache',
+        join(work.path, `cache-${tag}-${rung}`),
+        '--cert-dir',
+        registry.certDir,
+        '--mount',
+        rung,
+      ]
       agent = await startAgent(work.path, dir, ['mount', image, dir, ...flags])
       const layers = [1, 2].map((i) => readLines(join(folder, `samples/expected/layer${i}.jsonl`)))
       expect(compare(mergeLines(layers), await listTree(dir), { extra: OWN })).toEqual([])
     })
   }
 
-  test('the real image equals its layers unpacked by tar', { timeout: TIMEOUT_MS }, async () => {
-    const dir = join(work.path, 'mount-py')
+  test.each(RUNGS)('the real image equals its layers unpacked by tar (%s)', { timeout: TIMEOUT_MS }, async (rung) => {
+    const dir = join(work.path, `mount-py-${rung}`)
     await mkdir(dir)
     const image = `oci:${join(folder, 'images/py-esgz')}:py`
-    agent = await startAgent(work.path, dir, ['mount', image, dir, '--cache', join(work.path, 'cache-py')])
+    const cache = join(work.path, `cache-py-${rung}`)
+    agent = await startAgent(work.path, dir, ['mount', image, dir, '--cache', cache, '--mount', rung])
     const layers = sampleLayers('images/py-esgz', 'py').map(({ path }) => tarListing(path) as Line[])
     expect(layers.map((lines) => lines.length > 1000)).toEqual([true, true])
     expect(compare(mergeLines(layers), await listTree(dir), { extra: OWN })).toEqual([])

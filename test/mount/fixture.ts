@@ -1,0 +1,89 @@
+// Layers made by our own writer, kept in memory, and a cache in a folder of the test's own.
+import { readdir, readFile, readlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { type EstargzOptions, writeEstargz } from '../../src/build/estargz.ts'
+import type { SourceEntry } from '../../src/build/source-entry.ts'
+import { CodecPool } from '../../src/codec/pool.ts'
+import { Budget } from '../../src/fetch/budget.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { IndexBuilder } from '../../src/format/parser.ts'
+import type { Blob } from '../../src/image/blob.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import { Layers, type OpenLayer } from '../../src/mount/layer.ts'
+import type { Locks } from '../../src/store/locks.ts'
+import { Store } from '../../src/store/store.ts'
+import { ErofsReader } from '../../src/tree/erofs-reader.ts'
+import { OCI_LAYER } from '../fake/image.ts'
+import { MemoryBlob } from '../format/memory-blob.ts'
+import { folder } from '../store/folder.ts'
+
+export interface MadeLayer {
+  descriptor: Descriptor
+  blob: MemoryBlob
+}
+
+const bytes = (of: string) => new TextEncoder().encode(of)
+
+/** An eStargz layer with these files. */
+export async function lazyLayer(files: Record<string, string>, options: EstargzOptions = {}): Promise<MadeLayer> {
+  const entries = Object.entries(files).map(
+    ([path, content]): SourceEntry => ({ path, type: 'file', content: bytes(content) }),
+  )
+  const path = join(await folder(), 'blob')
+  const { digest, size, tocDigest, uncompressedSize } = await writeEstargz(entries, path, options)
+  const annotations = { [TOC_DIGEST]: tocDigest, [TAR_SIZE]: `${uncompressedSize}` }
+  return { descriptor: { mediaType: OCI_LAYER, digest, size, annotations }, blob: new MemoryBlob(await readFile(path)) }
+}
+
+/** Bytes that say they are `descriptor`'s. */
+export function posing(as: Descriptor, { blob }: MadeLayer): Blob {
+  return { digest: as.digest, size: as.size, read: (range) => blob.read(range) }
+}
+
+/** A process on the cache in `dir`; several one after the other are restarts. */
+export async function openCache(dir: string, locks: Locks = { tryLock: () => true }) {
+  const warnings: string[] = []
+  const log = (message: string) => warnings.push(message)
+  const store = await Store.open(dir, locks, log)
+  const codecs = new CodecPool({ threads: 1 })
+  const builder = new IndexBuilder()
+  const layers = new Layers({ store, codecs, builder, budget: new Budget(), log })
+  let closed = false
+  const close = async () => {
+    if (closed) return
+    closed = true
+    await layers.close()
+    await Promise.all([codecs.close(), builder.close()])
+    await store.close()
+  }
+  onTestFinished(close)
+  return { store, layers, builder, warnings, close }
+}
+
+/** What a program would read of a file, fetched as it would be. */
+export async function contents(layer: OpenLayer, path: string): Promise<string> {
+  const reader = new ErofsReader(await readAll(layer.image))
+  const nid = reader.resolve(path)
+  if (nid === undefined) throw new Error(`the layer has no ${path}`)
+  const { size } = reader.attributes(nid)
+  const { offset } = reader.content(nid) ?? { offset: 0 }
+  await layer.filler.fill(layer.chunks.chunksAt(offset, offset + size), 'demand')
+  const device = await readFile(`/proc/self/fd/${layer.slots.deviceFd}`)
+  return device.subarray(offset, offset + size).toString()
+}
+
+async function readAll(file: OpenLayer['image']): Promise<Uint8Array> {
+  const { size } = await file.stat()
+  const all = new Uint8Array(size)
+  await file.read(all, 0, size, 0)
+  return all
+}
+
+/** Files below `dir` that this process has open. */
+export async function openFiles(dir: string): Promise<string[]> {
+  const links = await Promise.all(
+    (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
+  )
+  return links.filter((each) => each.startsWith(`${dir}/`)).sort()
+}

@@ -1,0 +1,325 @@
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import type { Blob } from '../../src/image/blob.ts'
+import { hex } from '../../src/image/digest.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import { OCI_LAYER } from '../fake/image.ts'
+import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
+import { folder } from '../store/folder.ts'
+import { contents, lazyLayer, openCache, openFiles, posing } from './fixture.ts'
+
+/** A blob that answers as `read` says. */
+function answering(blob: Blob, read: Blob['read']): Blob {
+  return { digest: blob.digest, size: blob.size, read }
+}
+
+const fails: Blob['read'] = async () => {
+  throw Failure.unavailable('the registry is away')
+}
+
+test('a layer is opened, and its files are what was put in', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ 'etc/hostname': 'lazy\n', 'etc/motd': 'hello\n' })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  expect(layer).toMatchObject({ format: 'estargz', indexDigest: made.descriptor.annotations[TOC_DIGEST], slot: 1 })
+  expect(await contents(layer, 'etc/hostname')).toBe('lazy\n')
+  expect(await contents(layer, 'etc/motd')).toBe('hello\n')
+})
+
+test('a layer that is open is opened again without reading anything', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one' })
+  const again = await lazyLayer({ a: 'one' })
+  const [first, second] = await Promise.all([
+    layers.open(made.descriptor, sourceOf(made.blob)),
+    layers.open(again.descriptor, sourceOf(again.blob)),
+  ])
+  expect(second).toBe(first)
+  expect([...made.blob.ranges, ...again.blob.ranges]).toHaveLength(1)
+  expect(await layers.open(again.descriptor, sourceOf(again.blob))).toBe(first)
+  expect([...made.blob.ranges, ...again.blob.ranges]).toHaveLength(1)
+})
+
+test('after a restart neither index nor chunks are read again', async () => {
+  const dir = await folder()
+  const made = await lazyLayer({ a: 'one', b: 'two' })
+  const before = await openCache(dir)
+  const layer = await before.layers.open(made.descriptor, sourceOf(made.blob))
+  expect(await contents(layer, 'a')).toBe('one')
+  await before.close()
+  const read = made.blob.ranges.length
+  const after = await openCache(dir)
+  const known = await after.layers.open(made.descriptor, sourceOf(made.blob))
+  expect(await contents(known, 'a')).toBe('one')
+  expect(made.blob.ranges.length).toBe(read)
+  expect(known).toMatchObject({ tree: layer.tree, slot: layer.slot })
+})
+
+test.each([['first'], ['second']])(
+  'a layer whose digest another image claims for other bytes never shares a tree with it: the liar comes %s',
+  async (liarComes) => {
+    const dir = await folder()
+    const { layers, close } = await openCache(dir)
+    const victim = await lazyLayer({ 'bin/sh': 'a shell' })
+    const other = await lazyLayer({ 'bin/sh': 'evil ha' })
+    const claim: Descriptor = { ...other.descriptor, digest: victim.descriptor.digest }
+    const openLiar = () => layers.open(claim, sourceOf(posing(claim, other)))
+    const openVictim = () => layers.open(victim.descriptor, sourceOf(victim.blob))
+    const opened =
+      liarComes === 'first' ? [await openLiar(), await openVictim()] : [await openVictim(), await openLiar()].reverse()
+    const [liar, honest] = opened as [Awaited<ReturnType<typeof openLiar>>, Awaited<ReturnType<typeof openVictim>>]
+    expect(honest.tree).not.toBe(liar.tree)
+    expect(honest.slot).not.toBe(liar.slot)
+    expect(await contents(liar, 'bin/sh')).toBe('evil ha')
+    expect(await contents(honest, 'bin/sh')).toBe('a shell')
+    // nor does the cache mix them up
+    await close()
+    const later = await openCache(dir)
+    const known = await later.layers.open(victim.descriptor, sourceOf(victim.blob))
+    expect(await contents(known, 'bin/sh')).toBe('a shell')
+  },
+)
+
+test('a layer whose digest and index another image claims with another size is read from its own blob', async () => {
+  const { layers } = await openCache(await folder())
+  const victim = await lazyLayer({ a: 'contents' })
+  // the same table, its footer where it must be, but junk in front
+  const padded = answering(victim.blob, async ({ start, end }) => {
+    const { size } = victim.blob
+    const answer = new Uint8Array(new SharedArrayBuffer(end - start))
+    if (end > 1)
+      answer.set(await victim.blob.read({ start: Math.max(start - 1, 0), end: end - 1 }), start === 0 ? 1 : 0)
+    expect(end).toBeLessThanOrEqual(size + 1)
+    return answer
+  })
+  const claim: Descriptor = { ...victim.descriptor, size: victim.descriptor.size + 1 }
+  // its footer points one byte too early: whatever comes of that, it is the liar's own
+  const liar = await layers.open(claim, sourceOf({ ...padded, size: claim.size })).catch((error: unknown) => error)
+  expect(liar).toMatchObject({ code: 'corrupt' })
+  const layer = await layers.open(victim.descriptor, sourceOf(victim.blob))
+  expect(layer.descriptor.size).toBe(victim.descriptor.size)
+  expect(await contents(layer, 'a')).toBe('contents')
+})
+
+test('an index that is not what the manifest says is refused, and nothing of it is kept', async () => {
+  const dir = await folder()
+  const { layers } = await openCache(dir)
+  const victim = await lazyLayer({ 'bin/sh': 'a shell' })
+  const other = await lazyLayer({ 'bin/sh': 'evil ha' })
+  const claim: Descriptor = { ...victim.descriptor, size: other.descriptor.size }
+  await expect(layers.open(claim, sourceOf(posing(claim, other)))).rejects.toMatchObject({ code: 'corrupt' })
+  expect(await readdir(join(dir, 'layers'))).toEqual([])
+  expect(await readdir(join(dir, 'trees'))).toEqual([])
+})
+
+test('two layers with the same tree share device, number and filler', async () => {
+  const { layers } = await openCache(await folder())
+  const one = await lazyLayer({ a: 'same same same', b: 'bytes' })
+  // the same table of contents over other stored bytes: the operating system in a gzip header means nothing
+  const bytes = new Uint8Array(await one.blob.read({ start: 0, end: one.blob.size }))
+  bytes[9] = (bytes[9] as number) ^ 1
+  const blob = new MemoryBlob(bytes)
+  const two = { descriptor: { ...one.descriptor, digest: blob.digest }, blob }
+  expect(two.descriptor.digest).not.toBe(one.descriptor.digest)
+  const [first, second] = await Promise.all([
+    layers.open(one.descriptor, sourceOf(one.blob)),
+    layers.open(two.descriptor, sourceOf(two.blob)),
+  ])
+  expect(second.tree).toBe(first.tree)
+  expect(second.slot).toBe(first.slot)
+  expect(second.slots).toBe(first.slots)
+  expect(second.filler).toBe(first.filler)
+  expect(second.image).toBe(first.image)
+  expect(await contents(first, 'a')).toBe('same same same')
+  const read = one.blob.ranges.length + two.blob.ranges.length
+  expect(await contents(second, 'a')).toBe('same same same')
+  expect(one.blob.ranges.length + two.blob.ranges.length).toBe(read)
+})
+
+test('layers that look alike but differ in contents have different trees', async () => {
+  const { layers } = await openCache(await folder())
+  const one = await lazyLayer({ a: 'aaaa' })
+  const two = await lazyLayer({ a: 'bbbb' })
+  const first = await layers.open(one.descriptor, sourceOf(one.blob))
+  const second = await layers.open(two.descriptor, sourceOf(two.blob))
+  expect(second.tree).not.toBe(first.tree)
+  expect(second.slots).not.toBe(first.slots)
+  expect([await contents(first, 'a'), await contents(second, 'a')]).toEqual(['aaaa', 'bbbb'])
+})
+
+test('an image that was damaged on disk is built again from the registry', async () => {
+  const dir = await folder()
+  const made = await lazyLayer({ a: 'one' })
+  const before = await openCache(dir)
+  const { tree } = await before.layers.open(made.descriptor, sourceOf(made.blob))
+  await before.close()
+  const path = join(dir, 'trees', hex(tree), 'image')
+  const image = await readFile(path)
+  image[image.length - 1] = (image[image.length - 1] as number) ^ 1
+  await writeFile(path, image)
+  made.blob.ranges.length = 0
+  const after = await openCache(dir)
+  const layer = await after.layers.open(made.descriptor, sourceOf(made.blob))
+  expect(layer.tree).toBe(tree)
+  expect(made.blob.ranges.length).toBeGreaterThan(0)
+  expect(await contents(layer, 'a')).toBe('one')
+  expect(after.store.counters.corruptImages).toBe(1)
+})
+
+test('a failed open is not remembered', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one' })
+  const away = sourceOf(answering(made.blob, fails))
+  await expect(layers.open(made.descriptor, away)).rejects.toMatchObject({ code: 'unavailable' })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  expect(await contents(layer, 'a')).toBe('one')
+})
+
+test('a layer without a lazy format is refused without reading a byte, with the reason', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one' })
+  const plain = { ...made.descriptor, annotations: {} }
+  await expect(layers.open(plain, sourceOf(made.blob))).rejects.toMatchObject({
+    code: 'unsupported',
+    why: expect.stringContaining('no eStargz TOC digest'),
+  })
+  expect(made.blob.ranges).toEqual([])
+  expect(layers.format({ ...plain, mediaType: OCI_LAYER })).toMatchObject({ why: expect.any(String) })
+})
+
+test('a copy of a blob that fails is passed over for the next', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one', b: 'two' })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const asked: string[] = []
+  const away = answering(made.blob, async () => {
+    asked.push('away')
+    throw Failure.denied('the token has expired')
+  })
+  await layers.open(made.descriptor, sourceOf(away))
+  expect(await contents(layer, 'a')).toBe('one')
+  expect(asked).toEqual(['away']) // the newest first
+  // and when all fail, the newest says why
+  const { layers: others } = await openCache(await folder())
+  const late = answering(made.blob, async (range) => {
+    if (range.end === made.blob.size) return await made.blob.read(range) // the index
+    throw Failure.missing('it was deleted')
+  })
+  const gone = await others.open(made.descriptor, sourceOf(late))
+  await others.open(made.descriptor, sourceOf(away))
+  await expect(gone.filler.fill([0], 'demand')).rejects.toMatchObject({ code: 'denied' })
+})
+
+test('copies are few, however often a layer is opened', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one' })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  let asked = 0
+  for (let i = 0; i < 20; i++) {
+    const away = answering(made.blob, async () => {
+      asked++
+      throw Failure.unavailable('away')
+    })
+    await layers.open(made.descriptor, sourceOf(away))
+  }
+  await expect(layer.filler.fill([0], 'demand')).rejects.toMatchObject({ code: 'unavailable' })
+  expect(asked).toBeGreaterThan(0)
+  expect(asked).toBeLessThanOrEqual(8) // four copies, each tried again at most once
+})
+
+test('no more than four indexes are read at once; layers on disk do not wait for them', async () => {
+  const dir = await folder()
+  const known = await lazyLayer({ known: 'layer' })
+  const before = await openCache(dir)
+  await before.layers.open(known.descriptor, sourceOf(known.blob))
+  await before.close()
+  const { layers } = await openCache(dir)
+  const made = await Promise.all(Array.from({ length: 7 }, (_, i) => lazyLayer({ a: `layer ${i}` })))
+  let reading = 0
+  let most = 0
+  const go = Promise.withResolvers<void>()
+  const full = Promise.withResolvers<void>()
+  const opening = made.map(({ descriptor, blob }) => {
+    const slow = answering(blob, async (range) => {
+      most = Math.max(most, ++reading)
+      if (reading === 4) full.resolve()
+      await go.promise
+      reading--
+      return await blob.read(range)
+    })
+    return layers.open(descriptor, sourceOf(slow))
+  })
+  await full.promise
+  expect(await layers.open(known.descriptor, sourceOf(known.blob))).toBeDefined()
+  go.resolve()
+  expect(new Set((await Promise.all(opening)).map((each) => each.slot)).size).toBe(7)
+  expect(most).toBe(4)
+})
+
+test('what is wanted first is fetched once, and what goes wrong is logged once', async () => {
+  const { layers, warnings } = await openCache(await folder())
+  const made = await lazyLayer({ first: 'wanted', rest: 'not yet' }, { prioritized: ['first'] })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const read = made.blob.ranges.length
+  const [one, two] = await Promise.all([layer.prefetch(), layer.prefetch()])
+  expect([one, two]).toEqual([{ ready: 1, failed: 0 }, one])
+  expect(made.blob.ranges.length).toBe(read + 1)
+  const other = await lazyLayer({ first: 'other', rest: 'not yet' }, { prioritized: ['first'] })
+  let index = true
+  const broken = answering(other.blob, async (range) => {
+    if (!index) throw Failure.unavailable('the registry is away')
+    index = false
+    return await other.blob.read(range)
+  })
+  const failing = await layers.open(other.descriptor, sourceOf(broken))
+  await Promise.all([failing.prefetch(), failing.prefetch()])
+  expect(warnings).toEqual([
+    `layer ${other.descriptor.digest}: 1 of 1 chunks wanted first could not be fetched: the registry is away`,
+  ])
+})
+
+test('close gives everything back, also what was still being opened', async () => {
+  const dir = await folder()
+  const { layers, close } = await openCache(dir)
+  const made = await lazyLayer({ a: 'one' })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const slow = await lazyLayer({ b: 'two' })
+  const begun = Promise.withResolvers<void>()
+  const hanging = answering(slow.blob, (_, options) => {
+    begun.resolve()
+    return new Promise((_, reject) => {
+      options?.signal?.addEventListener('abort', () => reject(options.signal?.reason))
+    })
+  })
+  const opening = layers.open(slow.descriptor, sourceOf(hanging))
+  const outcome = expect(opening).rejects.toMatchObject({ code: 'aborted' })
+  await begun.promise
+  expect((await openFiles(dir)).length).toBeGreaterThan(0)
+  await close()
+  await outcome
+  expect(layer.image.fd).toBe(-1)
+  expect(await openFiles(dir)).toEqual([])
+  await expect(layers.open(made.descriptor, sourceOf(made.blob))).rejects.toMatchObject({ code: 'aborted' })
+})
+
+test('a layer whose device cannot be opened leaves no file open, and can be opened later', async () => {
+  const dir = await folder()
+  const state = { broken: false }
+  const { layers } = await openCache(dir, {
+    tryLock() {
+      if (state.broken) throw Failure.timeout('locked')
+      return true
+    },
+  })
+  const made = await lazyLayer({ a: 'one' })
+  state.broken = true
+  const before = await openFiles(dir)
+  await expect(layers.open(made.descriptor, sourceOf(made.blob))).rejects.toMatchObject({ code: 'timeout' })
+  expect(await openFiles(dir)).toEqual(before)
+  state.broken = false
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  expect(await contents(layer, 'a')).toBe('one')
+})

@@ -1,0 +1,54 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { Turns } from '../../src/mount/turns.ts'
+
+const never = new AbortController().signal
+
+test('no more than so many run at once, first come, first served', async () => {
+  const turns = new Turns(2)
+  const log: string[] = []
+  const ends = new Map<string, () => void>()
+  const start = (name: string) =>
+    turns.take(async () => {
+      log.push(name)
+      await new Promise<void>((end) => ends.set(name, end))
+      return name
+    }, never)
+  const all = ['a', 'b', 'c', 'd'].map(start)
+  await turn()
+  expect(log).toEqual(['a', 'b'])
+  ends.get('b')?.()
+  await turn()
+  expect(log).toEqual(['a', 'b', 'c'])
+  ends.get('a')?.()
+  ends.get('c')?.()
+  await turn()
+  ends.get('d')?.()
+  expect(await Promise.all(all)).toEqual(['a', 'b', 'c', 'd'])
+})
+
+test('work that fails gives its turn back', async () => {
+  const turns = new Turns(1)
+  const broken = new Error('broken')
+  await expect(turns.take(() => Promise.reject(broken), never)).rejects.toBe(broken)
+  expect(await turns.take(async () => 'next', never)).toBe('next')
+})
+
+test('who gives up while waiting takes no turn', async () => {
+  const turns = new Turns(1)
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const first = turns.take(() => promise, never)
+  const stop = new AbortController()
+  let ran = false
+  const second = turns.take(async () => {
+    ran = true
+  }, stop.signal)
+  const third = turns.take(async () => 'third', never)
+  stop.abort(new Error('enough'))
+  await expect(second).rejects.toMatchObject({ code: 'aborted', why: 'enough' })
+  resolve()
+  await first
+  expect(await third).toBe('third')
+  expect(ran).toBe(false)
+  await expect(turns.take(async () => 'x', stop.signal)).rejects.toMatchObject({ code: 'aborted' })
+})
