@@ -22,9 +22,14 @@ const COMPLAINT_MAX_CHARS = 4096
  * Runs `words` with this Node; the process mounts `dir`, then prints a line on stdout and stays.
  * @throws Failure unavailable (ended before it was ready), timeout
  */
-export async function startMount(words: readonly string[], dir: string): Promise<Mounted> {
+export async function startMount(
+  words: readonly string[],
+  dir: string,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<Mounted> {
   const started = performance.now()
-  const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const env = { ...process.env, ...environment }
+  const child = spawn(process.execPath, words, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const end = () => void child.kill('SIGTERM') // a benchmark that is interrupted leaves no server behind
   process.once('exit', end)
   child.once('exit', () => process.off('exit', end))

@@ -18,7 +18,7 @@ export interface Read {
   bytes: number
   /** The fastest pass. */
   seconds: number
-  /** Share of the file's pages in memory before it was read, 0 to 1. */
+  /** Share of the file's pages in memory before it was read, 0 to 1; with files below, pages of theirs count as its own. */
   resident: number
 }
 
@@ -32,7 +32,12 @@ export interface Probe {
   tree(what: 'walk' | 'readall', dir: string): Promise<Walked>
   /** Reads the files that `list` names, by `program`, which is the probe or a copy of it. */
   list(program: string, dir: string, list: string): Promise<Walked>
-  sequential(file: string, bufferBytes: number, passes: number, pages: Pages): Promise<Read>
+  /** `below`: files whose pages are given back with the file's own. */
+  sequential(file: string, bufferBytes: number, passes: number, pages: Pages, below?: readonly string[]): Promise<Read>
+  /** Maps the file and touches the byte at `offset`, as a program that is started touches its libraries. */
+  fault(file: string, offset: number): Promise<void>
+  /** Bytes of the files' pages that are in memory; `forget` gives them back before, and returns what would not go. */
+  pages(what: 'resident' | 'forget', files: readonly string[]): Promise<number>
 }
 
 /** The slowest measurement takes seconds; a mount that hangs must not hang the benchmark. */
@@ -71,9 +76,11 @@ export async function compileProbe(dir: string): Promise<Probe> {
     // lazy mount is fetched from runs on this thread.
     list: async (program, root, list) =>
       walked(await call('/bin/sh', '-c', 'exec "$0" "$@"', program, 'readlist', root, list)),
-    sequential: async (file, bufferBytes, passes, pages) => {
-      const read = await call(path, 'seq', file, String(bufferBytes), String(passes), pages)
+    sequential: async (file, bufferBytes, passes, pages, below = []) => {
+      const read = await call(path, 'seq', file, String(bufferBytes), String(passes), pages, ...below)
       return { bytes: field(read, 'bytes'), seconds: field(read, 'seconds'), resident: field(read, 'resident') }
     },
+    fault: async (file, offset) => void (await call(path, 'fault', file, String(offset))),
+    pages: async (what, files) => field(await call(path, what, ...files), 'bytes'),
   }
 }

@@ -1,13 +1,50 @@
 // lazylayer as a user starts it: the command, in the foreground, on an image in a registry.
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { devicesFor, socketFor } from '../src/cli/places.ts'
+import { ask, type Status } from '../src/cli/socket.ts'
+import { DEVICES_DIRECTORY } from '../src/mount/covers.ts'
+import type { Rung } from '../src/mount/ladder.ts'
 import { type Mounted, startMount } from './mount.ts'
 
 const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
 
-/** Mounts `image` on `dir` with its cache in `cache`, whatever lies in it; both are made if they are missing. */
-export async function mountImage(image: string, dir: string, cache: string): Promise<Mounted> {
-  await mkdir(dir, { recursive: true })
-  await mkdir(cache, { recursive: true })
-  return startMount([COMMAND, 'mount', '--cache', cache, '--tls-verify=false', image, dir], dir)
+/** What the subject of each rung is called; the first is what root gets. */
+export const SUBJECTS: Readonly<Record<Rung, string>> = { erofs: 'lazylayer', fuse: 'lazylayer, fuse rung' }
+export const BY_EROFS = SUBJECTS.erofs
+export const BY_FUSE = SUBJECTS.fuse
+
+export interface Mounting {
+  /** As the command takes it. */
+  image: string
+  /** Where to mount. */
+  dir: string
+  /** Whatever lies in it; one that is missing is made, as are the others. */
+  cache: string
+  /** For sockets, and for the mounts that serve devices. */
+  run: string
+  rung: Rung
+}
+
+export interface Product extends Mounted {
+  status(): Promise<Status>
+  /** The files that EROFS reads, one a layer; none below the fuse rung. */
+  devices: readonly string[]
+}
+
+export async function mountImage({ image, dir, cache, run, rung }: Mounting): Promise<Product> {
+  for (const each of [dir, cache, run]) await mkdir(each, { recursive: true })
+  const words = [COMMAND, 'mount', '--mount', rung, '--cache', cache, '--tls-verify=false', image, dir]
+  const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run })
+  const socket = socketFor(run, dir)
+  const devices = join(devicesFor(socket), DEVICES_DIRECTORY)
+  return {
+    ...mounted,
+    async status() {
+      const answer = await ask(socket, { op: 'status' })
+      if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}`)
+      return answer.status
+    },
+    devices: rung === 'fuse' ? [] : (await readdir(devices)).map((name) => join(devices, name)),
+  }
 }

@@ -97,14 +97,13 @@ function fullPull(image: Served, dir: string, probe: Probe, lists: Lists): Turn 
 }
 
 function lazylayer(image: Served, dir: string, probe: Probe, lists: Lists): Turn {
-  const mnt = join(dir, 'mnt')
-  const cache = join(dir, 'cache')
+  const mounting = { image: image.reference, dir: join(dir, 'mnt'), cache: join(dir, 'cache'), run: join(dir, 'run') }
   return async () => {
-    await rm(cache, { recursive: true, force: true })
+    await rm(mounting.cache, { recursive: true, force: true })
     const begin = { at: performance.now(), counters: image.counters() }
-    const mounted = await mountImage(image.reference, mnt, cache)
+    const mounted = await mountImage({ ...mounting, rung: 'erofs' })
     try {
-      return await start(image, mnt, probe, lists, begin)
+      return await start(image, mounting.dir, probe, lists, begin)
     } finally {
       await mounted.stop()
     }

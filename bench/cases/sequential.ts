@@ -3,11 +3,12 @@ import { execFile } from 'node:child_process'
 import { mkdir, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { RUNGS } from '../../src/mount/ladder.ts'
 import type { Context, Sample, Subject } from '../case.ts'
-import { serveTree } from '../image.ts'
+import { type Served, serveTree } from '../image.ts'
 import { type Mounted, mountFuseNative } from '../mount.ts'
 import type { Pages, Probe } from '../probe.ts'
-import { mountImage } from '../product.ts'
+import { mountImage, SUBJECTS } from '../product.ts'
 import { noise } from '../tree.ts'
 
 const run = promisify(execFile)
@@ -23,7 +24,7 @@ export const METRICS = Object.keys(BUFFERS) as (keyof typeof BUFFERS)[]
 /** What Go's io.Copy writes with, by which engines unpack; the size of writes decides that of the page cache's folios. */
 const ENGINE_WRITE_BYTES = 32 << 10
 
-/** ext4 in each state that a file can be warm in; the first is the limit that counts. */
+/** ext4 in each state that a file can be warm in. */
 export const EXT4_BY_TAR = 'ext4, unpacked by tar'
 export const EXT4_BY_ENGINE = 'ext4, written 32 KiB at a time'
 export const EXT4_READ_BACK = 'ext4, read back'
@@ -35,13 +36,18 @@ export const EXT4_READ_BACK = 'ext4, read back'
 export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 'keep' | 'drop'): Promise<Subject[]> {
   const source = join(dir, 'tree')
   await writeLarge(source)
-  const turn = (at: string, of: Pages) => () => readThrough(probe, join(at, NAME), of)
-  const behind = async (name: string, mount: (mnt: string) => Promise<Mounted>) => {
+  const turn = (at: string, of: Pages, below?: readonly string[]) => () => readThrough(probe, join(at, NAME), of, below)
+  const behind = async (name: string, mount: (mnt: string) => Promise<Mounted & { devices?: readonly string[] }>) => {
     const mnt = join(dir, name)
     await mkdir(mnt)
     const mounted = await mount(mnt)
     defer(() => mounted.stop())
-    return turn(mnt, pages)
+    return turn(mnt, pages, mounted.devices)
+  }
+  let served: Promise<Served> | undefined
+  const image = () => {
+    served ??= serveTree({ source, dir: join(dir, 'image'), defer }) // of both rungs
+    return served
   }
   const dropped: Subject[] = [{ name: 'ext4', open: async () => turn(source, 'drop') }]
   const kept: Subject[] = [
@@ -68,13 +74,16 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
     ...(pages === 'keep' ? kept : dropped),
     { name: 'fuse-native', open: () => behind('async', (mnt) => mountFuseNative(source, mnt, 'async')) },
     { name: 'fuse-native, readSync', open: () => behind('sync', (mnt) => mountFuseNative(source, mnt, 'sync')) },
-    {
-      name: 'lazylayer',
+    ...RUNGS.map((rung) => ({
+      name: SUBJECTS[rung],
       open: async () => {
-        const image = await serveTree({ source, dir: join(dir, 'image'), defer })
-        return await behind('lazylayer', (mnt) => mountImage(image.reference, mnt, join(dir, 'cache')))
+        const { reference } = await image()
+        const cache = join(dir, `cache-${rung}`)
+        return await behind(rung, (mnt) =>
+          mountImage({ image: reference, dir: mnt, cache, run: join(dir, 'run'), rung }),
+        )
       },
-    },
+    })),
   ]
 }
 
@@ -91,10 +100,10 @@ async function writeLarge(dir: string): Promise<void> {
   }
 }
 
-async function readThrough(probe: Probe, file: string, pages: Pages): Promise<Sample> {
+async function readThrough(probe: Probe, file: string, pages: Pages, below?: readonly string[]): Promise<Sample> {
   const sample: Record<string, number> = {}
   for (const metric of METRICS) {
-    const { bytes, seconds, resident } = await probe.sequential(file, BUFFERS[metric], PASSES, pages)
+    const { bytes, seconds, resident } = await probe.sequential(file, BUFFERS[metric], PASSES, pages, below)
     if (bytes !== FILE_BYTES) throw new Error(`a pass read ${bytes} bytes of ${FILE_BYTES}`)
     // the case says warm, or dropped: a number for anything else would be another measurement under its name
     if (pages === 'drop' ? resident > 0.01 : resident < 0.99) throw new Error(`${resident} of the pages were in memory`)

@@ -1,10 +1,11 @@
 // What the two cases on a tree of small files share: the same tree behind each mount, gone through twice after mounting.
 import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { RUNGS } from '../../src/mount/ladder.ts'
 import type { Context, Sample, Subject } from '../case.ts'
-import { serveTree } from '../image.ts'
+import { type Served, serveTree } from '../image.ts'
 import { type Mounted, mountFuseNative } from '../mount.ts'
-import { mountImage } from '../product.ts'
+import { mountImage, SUBJECTS } from '../product.ts'
 import { writeTree } from '../tree.ts'
 
 /** 20,000 files of 200 B to 9 KB: the shape that published numbers of such filesystems are given for. */
@@ -20,7 +21,7 @@ export interface Going {
   cache: 'empty' | 'kept'
 }
 
-/** ext4, fuse-native, lazylayer; each turn mounts anew. Metrics: `cold entries/s`, `again entries/s`, `ready s`. */
+/** ext4, fuse-native, lazylayer on each rung; each turn mounts anew. Metrics: `cold entries/s`, `again entries/s`, `ready s`. */
 export async function treeSubjects({ dir, probe, defer }: Context, { what, cache }: Going): Promise<Subject[]> {
   const source = join(dir, 'tree')
   await writeTree(source, SHAPE)
@@ -52,6 +53,12 @@ export async function treeSubjects({ dir, probe, defer }: Context, { what, cache
     }
   }
 
+  let served: Promise<Served> | undefined
+  const image = () => {
+    served ??= serveTree({ source, dir: join(dir, 'image'), defer }) // of both rungs
+    return served
+  }
+
   return [
     { name: 'ext4', open: async () => () => goTwice(source, 0) },
     {
@@ -62,17 +69,22 @@ export async function treeSubjects({ dir, probe, defer }: Context, { what, cache
         return () => onFreshMount(mnt, mountFuseNative(source, mnt, 'async'))
       },
     },
-    {
-      name: 'lazylayer',
+    ...RUNGS.map((rung) => ({
+      name: SUBJECTS[rung],
       async open() {
-        const image = await serveTree({ source, dir: join(dir, 'image'), defer })
-        const mnt = join(dir, 'lazylayer')
-        const kept = join(dir, 'cache')
+        const { reference } = await image()
+        const mounting = {
+          image: reference,
+          dir: join(dir, rung),
+          cache: join(dir, `cache-${rung}`),
+          run: join(dir, 'run'),
+          rung,
+        }
         return async () => {
-          if (cache === 'empty') await rm(kept, { recursive: true, force: true })
-          return await onFreshMount(mnt, mountImage(image.reference, mnt, kept))
+          if (cache === 'empty') await rm(mounting.cache, { recursive: true, force: true })
+          return await onFreshMount(mounting.dir, mountImage(mounting))
         }
       },
-    },
+    })),
   ]
 }

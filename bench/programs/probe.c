@@ -3,13 +3,16 @@
 //   probe walk DIR                  readdir and fstatat of every entry
 //   probe readall DIR               open, read to the end and close every regular file
 //   probe readlist DIR LIST         the same for the files named in LIST, a path below DIR a line
-//   probe seq FILE BUFFER PASSES keep|refill|drop
+//   probe seq FILE BUFFER PASSES keep|refill|drop [BELOW…]
 //                                   reads FILE from start to end PASSES times; the fastest pass counts
+//   probe fault FILE OFFSET         maps FILE and touches the byte at OFFSET, without advice
+//   probe resident FILE…            how many bytes of the files are in memory
+//   probe forget FILE…              gives back the files' pages
 //
 // The fastest, because a pass is so short that one interruption by another process doubles it. `keep` leaves the file's pages
-// as they are; `refill` gives them back once and lets reading bring them in again before the passes; `drop` gives them back
-// before each pass (posix_fadvise DONTNEED on the file itself: whatever lies below its filesystem keeps its own). Each prints
-// one JSON object; times are of the work alone, not of starting the process.
+// as they are; `refill` gives them back once and lets reading bring them in again before the passes; `drop` gives back before
+// each pass those of the file and of the files BELOW it (posix_fadvise DONTNEED: whatever else lies below keeps its own). Each
+// prints one JSON object; times are of the work alone, not of starting the process.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -96,16 +99,47 @@ static void read_list(const char *root, const char *list) {
   close(dir);
 }
 
-// Share of the file's pages that are in memory, 0 to 1: shows that what is called warm is, and what is called dropped is not.
-static double resident(int fd, size_t size) {
+// Pages of the file that are in memory: shows that what is called warm is, and that what is called dropped is not.
+static size_t resident(int fd, size_t size) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (size + page - 1) / page, in = 0;
+  if (pages == 0) return 0;
   void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
   unsigned char *seen = malloc(pages);
   if (map == MAP_FAILED || seen == NULL || mincore(map, size, seen) != 0) fail("mincore");
   for (size_t i = 0; i < pages; i++) in += seen[i] & 1;
   munmap(map, size);
   free(seen);
-  return (double)in / (double)pages;
+  return in;
+}
+
+static int open_file(const char *path, struct stat *st) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || fstat(fd, st) != 0) fail(path);
+  return fd;
+}
+
+// Sums up over the files; with `give_back`, before that their pages are.
+static uint64_t bytes_in_memory(int count, char **paths, int give_back) {
+  uint64_t pages = 0;
+  for (int i = 0; i < count; i++) {
+    struct stat st;
+    int fd = open_file(paths[i], &st);
+    if (give_back && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
+    pages += resident(fd, (size_t)st.st_size);
+    close(fd);
+  }
+  return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static double fault(const char *path, off_t offset) {
+  struct stat st;
+  int fd = open_file(path, &st);
+  if (offset < 0 || offset >= st.st_size) fail("offset");
+  volatile const unsigned char *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (map == MAP_FAILED) fail("mmap");
+  double start = now();
+  (void)map[offset];
+  return now() - start;
 }
 
 static void read_through(int fd, size_t length) {
@@ -118,11 +152,10 @@ static void read_through(int fd, size_t length) {
   }
 }
 
-static void sequential(const char *path, size_t length, int passes, const char *pages) {
+static void sequential(const char *path, size_t length, int passes, const char *pages, int count, char **below) {
   int drop = strcmp(pages, "drop") == 0;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
   struct stat st;
-  if (fd < 0 || fstat(fd, &st) != 0) fail(path);
+  int fd = open_file(path, &st);
   if (length == 0 || length > sizeof buffer || st.st_size == 0) fail("buffer or file size");
   if (strcmp(pages, "refill") == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
   read_through(fd, length); // what was not in memory is now, wherever it comes from
@@ -130,7 +163,8 @@ static void sequential(const char *path, size_t length, int passes, const char *
   for (int i = 0; i < passes; i++) {
     bytes = 0;
     if (drop && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
-    before += resident(fd, (size_t)st.st_size) / passes;
+    uint64_t still = drop ? bytes_in_memory(count, below, 1) : 0; // of the files below: they were to be given back too
+    before += (double)(resident(fd, (size_t)st.st_size) * (uint64_t)sysconf(_SC_PAGESIZE) + still) / (double)st.st_size / passes;
     double start = now();
     read_through(fd, length);
     double seconds = now() - start;
@@ -145,11 +179,18 @@ int main(int count, char **words) {
     walk(open_dir(words[2]), words[1][0] == 'r');
   } else if (count == 4 && strcmp(words[1], "readlist") == 0) {
     read_list(words[2], words[3]);
-  } else if (count == 6 && strcmp(words[1], "seq") == 0) {
-    sequential(words[2], strtoul(words[3], NULL, 10), atoi(words[4]), words[5]);
+  } else if (count >= 6 && strcmp(words[1], "seq") == 0) {
+    sequential(words[2], strtoul(words[3], NULL, 10), atoi(words[4]), words[5], count - 6, words + 6);
+    return 0;
+  } else if (count == 4 && strcmp(words[1], "fault") == 0) {
+    printf("{\"seconds\":%.9f}\n", fault(words[2], (off_t)strtoull(words[3], NULL, 10)));
+    return 0;
+  } else if (count >= 3 && (strcmp(words[1], "resident") == 0 || strcmp(words[1], "forget") == 0)) {
+    printf("{\"bytes\":%lu}\n", (unsigned long)bytes_in_memory(count - 2, words + 2, words[1][0] == 'f'));
     return 0;
   } else {
-    fputs("usage: probe walk|readall DIR, readlist DIR LIST, seq FILE BUFFER PASSES keep|refill|drop\n", stderr);
+    fputs("usage: probe walk|readall DIR, readlist DIR LIST, seq FILE BUFFER PASSES keep|refill|drop [BELOW…],\n"
+          "             fault FILE OFFSET, resident|forget FILE…\n", stderr);
     return 2;
   }
   double seconds = now() - start;

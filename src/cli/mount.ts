@@ -10,12 +10,13 @@ import { Grafts } from '../mount/graft.ts'
 import { type Merged, openAllLayers, openMerged } from '../mount/image.ts'
 import { type Choice, chooseRung } from '../mount/ladder.ts'
 import type { OpenLayer } from '../mount/layer.ts'
+import { ROOT_NODE } from '../mount/native.ts'
 import { MountSession } from '../mount/session.ts'
 import { type Agent, log, openAgent, places, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
 import { count } from './output.ts'
 import { devicesFor, socketFor } from './places.ts'
-import { goneFrom, prepareDirectory, type Served, serveUntilEnd } from './serving.ts'
+import { goneFrom, makeDirectory, prepareDirectory, type Served, serveUntilEnd } from './serving.ts'
 
 export async function mount({ positionals, values }: Invocation): Promise<number> {
   const [name, target] = positionals as [string, string] // as many as the command declares
@@ -23,7 +24,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const wanted = wantedRung(values)
   const agent = await openAgent(values)
   try {
-    const dir = await prepareDirectory(agent.native, target, false)
+    const dir = await prepareDirectory(agent.native, target)
     const { sockets } = places()
     const [choice, image] = await Promise.all([
       chooseRung(wanted, agent.native, agent.store, sockets),
@@ -73,7 +74,7 @@ function showFuse({ agent, dir, name, merged, layers, choice }: ToShow): Shown {
 /** @throws Failure unsupported: EROFS is a must, and this image cannot be mounted so */
 async function showErofs(it: ToShow, must: boolean): Promise<Shown> {
   const { agent, dir, name, merged, layers, choice } = it
-  const hidden = await prepareDirectory(agent.native, devicesFor(socketFor(places().sockets, dir)), true)
+  const hidden = await makeDirectory(agent.native, devicesFor(socketFor(places().sockets, dir)), 0o700)
   agent.keeper.mounting(hidden)
   agent.keeper.mounting(dir)
   const session = MountSession.mount(agent.native, {
@@ -83,6 +84,7 @@ async function showErofs(it: ToShow, must: boolean): Promise<Shown> {
     rootSlot: null,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
+  session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
   const covers = new Covers(agent.native, session, new Grafts(session))
   const why = await covers.add(merged.image, layers, dir)
   if (why === undefined) return { session, covers, choice, ended: goneFrom(dir) }

@@ -12,7 +12,7 @@ import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { log, openAgent, places, text, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { prepareDirectory, serveUntilEnd } from './serving.ts'
+import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
@@ -21,7 +21,10 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const agent = await openAgent(values)
   try {
     const { registries, images, layers } = agent
-    const root = await prepareDirectory(agent.native, positionals[0] ?? places().root, true)
+    const root = await prepareDirectory(
+      agent.native,
+      await makeDirectory(agent.native, positionals[0] ?? places().root, 0o755),
+    )
     // Engines stat this directory at every command: it must be there when the mount is not.
     await mkdir(join(root, AdditionalLayerStore.DIRECTORY), { recursive: true, mode: 0o755 })
     const choice = await chooseRung(wanted, agent.native, agent.store, places().sockets)

@@ -2,27 +2,49 @@
 // request, or from outside.
 import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
-import type { Covers } from '../mount/covers.ts'
+import { type Covers, isCover } from '../mount/covers.ts'
 import type { Choice } from '../mount/ladder.ts'
-import { mountPoints } from '../mount/mount-table.ts'
+import { mountPoints, mountTable } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
 import type { MountSession } from '../mount/session.ts'
 import { type Agent, log, places, version } from './agent.ts'
 import { logFor, socketFor } from './places.ts'
-import { type Answer, listen, type Request, type Status } from './socket.ts'
+import { type Answer, ask, listen, type Request, type Status } from './socket.ts'
 
-/** The directory to mount on, absolute, existing, and without a dead mount on it. @throws Failure system, usage */
-export async function prepareDirectory(native: NativeModule, dir: string, create: boolean): Promise<string> {
-  if (await native.isDead(dir)) {
-    log(`detaching a dead mount at ${dir}`)
-    await native.unmount(dir, true)
-  }
-  if (create) await mkdir(dir, { recursive: true, mode: 0o755 })
+/**
+ * The directory to mount on, absolute, existing, with no running agent and without what an earlier life left mounted on it.
+ * @throws Failure system, usage
+ */
+export async function prepareDirectory(native: NativeModule, dir: string): Promise<string> {
+  await detachDead(native, dir)
   const real = await realpath(dir).catch((cause) => {
     throw Failure.usage(`${dir} cannot be mounted on`, { cause, fix: 'Create the directory first.' })
   })
   if (!(await stat(real)).isDirectory()) throw Failure.usage(`${dir} is no directory`)
+  const socket = socketFor(places().sockets, real)
+  if ((await ask(socket, { op: 'status' })) !== undefined) {
+    throw Failure.system(`an agent is already running for ${real}`, { fix: `lazylayer umount ${real} ends it.` })
+  }
+  // an EROFS mount of an agent that died looks alive: its metadata and cached data still are
+  const left = (await mountTable()).filter((each) => each.point === real && isCover(each))
+  for (const _ of left) {
+    log(`detaching a dead mount at ${real}`)
+    await native.unmount(real, true)
+  }
   return real
+}
+
+/** A directory of our own to mount on. @throws what the system throws */
+export async function makeDirectory(native: NativeModule, dir: string, mode: number): Promise<string> {
+  await detachDead(native, dir)
+  await mkdir(dir, { recursive: true, mode })
+  return await realpath(dir)
+}
+
+async function detachDead(native: NativeModule, dir: string): Promise<void> {
+  if (!(await native.isDead(dir))) return
+  log(`detaching a dead mount at ${dir}`)
+  await native.unmount(dir, true)
 }
 
 /** The kernel tells nobody that an EROFS mount was ended by somebody else. */

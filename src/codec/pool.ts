@@ -83,12 +83,14 @@ export class CodecPool {
    * @throws Failure system, limit, aborted
    */
   async verify(chunk: Chunk, slot: Slot): Promise<boolean> {
+    let bytes: number
     try {
-      this.#counters.verified += await this.#run({ chunk, slot, stored: null })
+      bytes = await this.#run({ chunk, slot, stored: null })
     } catch (error) {
       if (error instanceof Failure && (error.code === 'corrupt' || error.code === 'unsupported')) return false
       throw error
     }
+    this.#counters.verified += bytes
     this.#counters.reverified++
     return true
   }

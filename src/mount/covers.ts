@@ -10,7 +10,7 @@ import { writeImage } from '../tree/erofs.ts'
 import { makeDirectory } from '../tree/inode.ts'
 import type { Grafts } from './graft.ts'
 import type { OpenLayer } from './layer.ts'
-import { mountPoints } from './mount-table.ts'
+import { type MountEntry, mountPoints } from './mount-table.ts'
 import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
 import { controlNode, isBusy, type MountSession } from './session.ts'
 
@@ -129,6 +129,11 @@ export class Covers {
     }
     return join(this.#session.dir, DEVICES_DIRECTORY, name)
   }
+}
+
+/** Whether a mount is one of ours, of this life or another. */
+export function isCover({ type, source }: MountEntry): boolean {
+  return type === 'erofs' && source.startsWith('/proc/self/fd/')
 }
 
 /** Somebody else unmounted it (EINVAL: no mount point), or removed what it was on. */

@@ -1,12 +1,32 @@
 // The mount table of this process's namespace: what is mounted, without touching any of it.
 import { readFile } from 'node:fs/promises'
 
-/** The mount points, as the kernel names them: absolute, without symlinks. A mount that is covered by another is listed too. */
-export async function mountPoints(): Promise<Set<string>> {
-  // proc_pid_mountinfo(5): ID, parent, major:minor, root, mount point, …; blanks and backslashes are octal
+export interface MountEntry {
+  /** As the kernel names it: absolute, without symlinks. */
+  point: string
+  type: string
+  source: string
+}
+
+/** In the order in which they were mounted; of several on one point the last is seen. */
+export async function mountTable(): Promise<MountEntry[]> {
+  // proc_pid_mountinfo(5): ID parent major:minor root POINT options [optional…] - TYPE SOURCE options
   const table = await readFile('/proc/self/mountinfo', 'utf8')
-  const points = table.split('\n').flatMap((line) => line.split(' ')[4] ?? [])
-  return new Set(
-    points.map((each) => each.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))),
-  )
+  return table
+    .trimEnd()
+    .split('\n')
+    .map((line) => {
+      const [before = '', behind = ''] = line.split(' - ')
+      const [type = '', source = ''] = behind.split(' ')
+      return { point: plain(before.split(' ')[4] ?? ''), type, source: plain(source) }
+    })
+}
+
+/** Blanks and backslashes are octal. */
+function plain(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
+}
+
+export async function mountPoints(): Promise<Set<string>> {
+  return new Set((await mountTable()).map((each) => each.point))
 }

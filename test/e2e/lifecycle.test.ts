@@ -177,7 +177,7 @@ function tests(rung: Rung): void {
       expect((await stat(folder)).mode & 0o777).toBe(0o700)
       for (const name of await readdir(folder, { recursive: true })) {
         const found = await stat(join(folder, name))
-        expect([name, found.mode & 0o777]).toEqual([name, found.isDirectory() ? 0o700 : 0o600])
+        expect([name, found.mode & 0o077]).toEqual([name, 0])
       }
     }
   })

@@ -1,0 +1,345 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { type Digest, hex } from '../../src/image/digest.ts'
+import type { OpenLayer } from '../../src/mount/layer.ts'
+import { digest, encoded, FakeWorld, image, lazy, plain, REFERENCE } from './store.ts'
+
+const A = lazy('a')
+const B = lazy('b')
+const PLAIN = plain('plain')
+const indexOf = (of: typeof A) => of.annotations[TOC_DIGEST] as Digest
+const missing = { code: 'missing' }
+const never = () => new Promise<never>(() => {})
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['performance', 'setInterval', 'clearInterval'] })
+})
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+/** A store whose registry has an image of A, B and a plain layer. */
+function world(more: ConstructorParameters<typeof FakeWorld>[0] = {}): FakeWorld {
+  const made = new FakeWorld(more)
+  made.registry = image('one', [A, B, PLAIN])
+  return made
+}
+
+test('an engine that asks by the digest of an index gets that identity, and no DiffID', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  expect(it.info(indexOf(A))).toEqual({
+    id: hex(A.digest),
+    'compressed-diff-digest': A.digest,
+    'compressed-size': 1234,
+    'diff-size': 5000,
+    compression: 2,
+    'toc-digest': indexOf(A),
+    flags: { 'expected-layer-diffid': digest('DiffID 0 of one') },
+  })
+})
+
+test('an engine that asks by the digest of a layer gets the DiffID, where claims are believed', async () => {
+  const it = world({ diffId: 'claimed' })
+  await it.look(B.digest)
+  expect(it.info(B.digest)).toEqual({
+    id: hex(B.digest),
+    'compressed-diff-digest': B.digest,
+    'compressed-size': 1234,
+    'diff-size': 5000,
+    compression: 2,
+    'diff-digest': digest('DiffID 1 of one'),
+  })
+})
+
+test('where claims are not believed a layer is not shown under its own digest, and nothing is fetched of it', async () => {
+  const it = world()
+  await expect(it.look(A.digest)).rejects.toMatchObject(missing)
+  expect(it.opened).toEqual([])
+  expect(it.prefetched).toEqual([])
+  expect(it.messages).toEqual([expect.stringMatching(/its identity is not proven: .*--diffid claimed/)])
+  await it.look(indexOf(A))
+})
+
+test('both dialects stand side by side', async () => {
+  const it = world({ diffId: 'claimed' })
+  await it.look(A.digest)
+  await it.look(indexOf(A))
+  expect(it.info(A.digest)).toHaveProperty('diff-digest')
+  expect(it.info(indexOf(A))).not.toHaveProperty('diff-digest')
+  expect(it.opened).toHaveLength(2) // A and B once each
+})
+
+test('the directory of a layer holds diff, info and blob, and its stand-in lies below', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  const at = `/layers/${encoded(REFERENCE)}/${indexOf(A)}`
+  expect([...it.files.keys()].filter((each) => each.startsWith(at)).sort()).toEqual(
+    ['', '/blob', '/diff', '/info'].map((each) => `${at}${each}`),
+  )
+  expect(it.files.get(`${at}/diff`)?.slot).toBe(it.attached[0])
+  expect(it.files.get(`${at}/blob`)?.size).toBe(1234)
+  expect(it.standIns).toEqual([at.slice(1)])
+})
+
+test.each(['use', 'diff1'])('%s in a layer is not there, which resolves nothing and logs nothing', async (name) => {
+  const it = world()
+  await it.look(indexOf(A))
+  const before = { resolved: [...it.resolved], messages: [...it.messages] }
+  await expect(it.stat(`layers/${encoded(REFERENCE)}/${indexOf(A)}/${name}`)).rejects.toMatchObject(missing)
+  expect({ resolved: it.resolved, messages: it.messages }).toEqual(before)
+})
+
+test('what is claimed of a shared layer is what this image claims, not another', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  // as Layers does it: the layer that the other image opened
+  it.opening.set(A.digest, async () => it.layer({ ...A, size: 99, annotations: { ...A.annotations } }))
+  const reference = 'example.com/app:2'
+  it.registry = image('two', [lazy('a', { size: 4321 })], reference)
+  await it.look(indexOf(A), reference)
+  expect(it.info(indexOf(A), reference)).toMatchObject({ 'compressed-size': 4321 })
+  expect(it.files.get(`/layers/${encoded(reference)}/${indexOf(A)}/blob`)?.size).toBe(4321)
+})
+
+test('the size of a tar that no manifest tells is estimated', async () => {
+  const it = world()
+  const bare = lazy('a', { annotations: { [TOC_DIGEST]: indexOf(A) } })
+  it.registry = image('one', [bare])
+  await it.look(indexOf(A))
+  expect(it.info(indexOf(A))).toMatchObject({ 'diff-size': 8192 })
+})
+
+test('the first lookup opens all layers at once, and what each wants first is fetched', async () => {
+  const it = world()
+  const held = Promise.withResolvers<OpenLayer>()
+  it.opening.set(A.digest, () => held.promise)
+  const looking = it.look(indexOf(A))
+  await vi.advanceTimersByTimeAsync(100)
+  expect(it.opened).toEqual([A.digest, B.digest])
+  expect(it.prefetched).toEqual([B.digest])
+  held.resolve(it.layer(A))
+  await looking
+  await it.look(indexOf(B))
+  expect(it.opened).toEqual([A.digest, B.digest])
+  expect(it.prefetched).toEqual([B.digest, A.digest])
+  expect(it.resolved).toEqual([REFERENCE])
+})
+
+test('what is kept on disk needs no registry', async () => {
+  const it = world()
+  it.kept = image('one', [A])
+  it.registry = Failure.unavailable('away')
+  await it.look(indexOf(A))
+  expect(it.resolved).toEqual([])
+})
+
+test("a moved tag's new digest is found, though an older image is kept", async () => {
+  const it = world()
+  it.kept = image('one', [A])
+  const moved = lazy('moved')
+  it.registry = image('two', [moved])
+  await it.look(indexOf(A))
+  await it.look(indexOf(moved))
+  expect(it.resolved).toEqual([REFERENCE])
+  // and moved again, a while later
+  const again = lazy('moved again')
+  it.registry = image('three', [again])
+  await vi.advanceTimersByTimeAsync(4000)
+  await it.look(indexOf(again))
+  expect(it.resolved).toEqual([REFERENCE, REFERENCE])
+})
+
+test('a digest that the image lacks is missing; the registry is asked once for many of them', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  const lookups = Array.from({ length: 5 }, (_, i) => it.look(digest(`unknown ${i}`)))
+  for (const each of await Promise.allSettled(lookups)) expect(each).toMatchObject({ reason: missing })
+  expect(it.resolved).toEqual([REFERENCE])
+  await vi.advanceTimersByTimeAsync(4000)
+  const later = Array.from({ length: 5 }, (_, i) => it.look(digest(`unknown ${i}`)))
+  for (const each of await Promise.allSettled(later)) expect(each).toMatchObject({ reason: missing })
+  expect(it.resolved).toEqual([REFERENCE, REFERENCE])
+})
+
+test('lookups side by side resolve and open an image once', async () => {
+  const it = world()
+  await Promise.all([it.look(indexOf(A)), it.look(indexOf(B)), it.look(indexOf(A))])
+  expect(it.resolved).toEqual([REFERENCE])
+  expect(it.opened).toEqual([A.digest, B.digest])
+})
+
+test('a failure to resolve answers for the rest of a pull, and no longer', async () => {
+  const it = world()
+  const healthy = it.registry
+  it.registry = Failure.unavailable('the registry is away')
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  await expect(it.look(indexOf(B))).rejects.toMatchObject(missing)
+  expect(it.resolved).toHaveLength(1)
+  it.registry = healthy
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  await vi.advanceTimersByTimeAsync(3100)
+  await it.look(indexOf(A))
+  expect(it.resolved).toHaveLength(2)
+})
+
+test('a layer that did not open is tried again after a while, and only that one', async () => {
+  const it = world()
+  it.opening.set(A.digest, () => Promise.reject(Failure.unavailable('the registry is away')))
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  expect(it.opened).toEqual([A.digest, B.digest])
+  it.opening.clear()
+  await vi.advanceTimersByTimeAsync(3100)
+  await it.look(indexOf(A))
+  await it.look(indexOf(B))
+  expect(it.opened).toEqual([A.digest, B.digest, A.digest])
+})
+
+test('why a layer is left to the engine is logged once, however often it is asked for', async () => {
+  const it = world({ diffId: 'claimed' })
+  it.opening.set(B.digest, () => Promise.reject(Failure.corrupt('its index is damaged')))
+  await it.look(A.digest)
+  for (let i = 0; i < 3; i++) {
+    await expect(it.look(PLAIN.digest)).rejects.toMatchObject(missing)
+    await expect(it.look(B.digest)).rejects.toMatchObject(missing)
+    await vi.advanceTimersByTimeAsync(4000)
+  }
+  expect(it.messages).toHaveLength(2)
+  expect(it.messages).toEqual(
+    expect.arrayContaining([
+      expect.stringMatching(`^${REFERENCE}: layer ${PLAIN.digest} is left to the engine: it is not lazy: the manifest`),
+      `${REFERENCE}: layer ${B.digest} is left to the engine: its index is damaged`,
+    ]),
+  )
+})
+
+test('a layer that nobody asks for is explained all the same', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  await vi.advanceTimersByTimeAsync(1)
+  expect(it.messages).toEqual([expect.stringContaining(`layer ${PLAIN.digest} is left to the engine: it is not lazy`)])
+})
+
+test('an engine is not kept waiting by what makes no progress; it goes on behind the answer', async () => {
+  const it = world()
+  const healthy = it.registry as ReturnType<typeof image>
+  const held = Promise.withResolvers<typeof healthy>()
+  it.registry = held.promise
+  const started = performance.now()
+  const looking = it.look(indexOf(A))
+  const outcome = expect(looking).rejects.toMatchObject(missing)
+  await vi.advanceTimersByTimeAsync(1900)
+  await it.stat('layers') // not yet answered, and nothing else is held up
+  await vi.advanceTimersByTimeAsync(400)
+  await outcome
+  expect(performance.now() - started).toBeLessThan(2400)
+  expect(it.messages).toEqual([expect.stringMatching(/left to the engine: no progress for 2000 ms/)])
+  held.resolve(healthy)
+  await vi.advanceTimersByTimeAsync(1)
+  await it.look(indexOf(A))
+  expect(it.resolved).toEqual([REFERENCE])
+})
+
+test('an engine is not kept waiting for ever by what makes progress', async () => {
+  const it = world()
+  it.opening.set(A.digest, never)
+  const outcome = expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  for (let at = 0; at <= 9500; at += 500) {
+    it.progress++
+    await vi.advanceTimersByTimeAsync(500)
+  }
+  expect(it.messages).not.toContainEqual(expect.stringContaining('not ready after'))
+  await vi.advanceTimersByTimeAsync(500)
+  await outcome
+  expect(it.messages).toContainEqual(expect.stringMatching(/left to the engine: not ready after 10000 ms/))
+})
+
+test('a fault on the way is missing to the engine, and logged', async () => {
+  const it = world({
+    standIn: () => Promise.reject(Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' })),
+  })
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  expect(it.messages).toContainEqual(expect.stringContaining('ENOSPC: no space left'))
+  expect(it.attached).toEqual([])
+})
+
+test('a layer that could not be put into the mount can be later', async () => {
+  let full = true
+  const it: FakeWorld = world({
+    attach(layer) {
+      if (full) throw new Error('too many devices')
+      return layer.slot
+    },
+  })
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  full = false
+  await it.look(indexOf(A))
+  expect(it.info(indexOf(A))).toHaveProperty('toc-digest')
+})
+
+test.each([
+  ['what is no base64', 'layers/%%%'],
+  ['what is no reference', `layers/${encoded('no reference!')}`],
+  ['what is no digest', `layers/${encoded(REFERENCE)}/sha256:abc`],
+  ['another directory beside a reference', `layers/${encoded(REFERENCE)}/pool`],
+])('%s is not there, and nothing is resolved for it', async (_, path) => {
+  const it = world()
+  await expect(it.stat(path)).rejects.toMatchObject(missing)
+  expect(it.resolved).toEqual([])
+})
+
+test('references are bounded: those known go on', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  for (let i = 1; i < 10_000; i++) await it.stat(`layers/${encoded(`example.com/app:${i + 1}`)}`)
+  await expect(it.stat(`layers/${encoded('example.com/app:more')}`)).rejects.toMatchObject(missing)
+  await expect(it.stat(`layers/${encoded('example.com/app:again')}`)).rejects.toMatchObject(missing)
+  expect(it.messages.filter((each) => each.includes('10000'))).toHaveLength(1)
+  await it.look(indexOf(B))
+})
+
+test('a blob is fetched when it is read, for the image that it was asked of', async () => {
+  const asked: unknown[] = []
+  const it = world({
+    wholeBlob: async (of, descriptor) => {
+      asked.push([of.digest, descriptor.digest])
+      if (asked.length === 2) throw Failure.unavailable('away')
+      return { fd: 77, close: async () => {} }
+    },
+  })
+  await it.look(indexOf(A))
+  const node = it.files.get(`/layers/${encoded(REFERENCE)}/${indexOf(A)}/blob`)?.node as bigint
+  expect(asked).toEqual([])
+  expect((await it.store.late(node)).fd).toBe(77)
+  expect(asked).toEqual([[digest('one'), A.digest]])
+  await expect(it.store.late(node)).rejects.toMatchObject({ code: 'unavailable' })
+  expect(it.messages).toContainEqual(`blob ${A.digest}: away`)
+  await expect(it.store.late(1n)).rejects.toMatchObject(missing)
+})
+
+test('where layers are mounted in the kernel, info waits for that', async () => {
+  const covered = Promise.withResolvers<void>()
+  const paths: string[] = []
+  const it = world({
+    cover(_, path) {
+      paths.push(path.join('/'))
+      return covered.promise
+    },
+    fileOf: async (bytes) => ({ fd: bytes.length, close: async () => {} }),
+  })
+  await it.look(indexOf(A))
+  const at = `/layers/${encoded(REFERENCE)}/${indexOf(A)}`
+  expect(paths).toEqual([`${at}/diff`.slice(1)])
+  const info = it.files.get(`${at}/info`)
+  let given: number | undefined
+  const reading = it.store.late(info?.node as bigint).then(({ fd }) => {
+    given = fd
+  })
+  await vi.advanceTimersByTimeAsync(1)
+  expect(given).toBeUndefined()
+  covered.resolve()
+  await reading
+  expect(given).toBe(info?.size)
+})

@@ -1,0 +1,158 @@
+// An additional layer store on fakes: images that are known or not, layers that open or not, and a mount that writes down what it is
+// told and answers lookups as the native side would: names that are there are not asked for.
+import { Failure } from '../../src/errors.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { chooseFormat } from '../../src/format/formats.ts'
+import { type Digest, digestOf } from '../../src/image/digest.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import { type Reference, referenceText } from '../../src/image/reference.ts'
+import type { LayerOpener, ResolvedImage } from '../../src/mount/image.ts'
+import type { OpenLayer } from '../../src/mount/layer.ts'
+import { ROOT_NODE } from '../../src/mount/native.ts'
+import { AdditionalLayerStore, type StoreMount, type StoreParts } from '../../src/stores/als.ts'
+import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
+
+export const digest = (of: string): Digest => digestOf(new TextEncoder().encode(of))
+
+export function lazy(name: string, more: Partial<Descriptor> = {}): Descriptor {
+  const annotations = { [TOC_DIGEST]: digest(`index of ${name}`), [TAR_SIZE]: '5000' }
+  return { mediaType: OCI_LAYER, digest: digest(name), size: 1234, annotations, ...more }
+}
+
+export function plain(name: string): Descriptor {
+  return { mediaType: OCI_LAYER, digest: digest(name), size: 1234, annotations: {} }
+}
+
+export const REFERENCE = 'example.com/app:1'
+
+export function image(name: string, layers: readonly Descriptor[], reference = REFERENCE): ResolvedImage {
+  const diffIds = layers.map((_, i) => digest(`DiffID ${i} of ${name}`))
+  return {
+    reference: { transport: 'docker', host: 'example.com', repository: 'app', tag: reference.split(':')[1] },
+    digest: digest(name),
+    manifest: { mediaType: OCI_MANIFEST, config: plain('config'), layers },
+    config: { platform: { os: 'linux', architecture: 'amd64' }, diffIds },
+    blob: (descriptor: Descriptor) => ({ digest: descriptor.digest, size: descriptor.size }),
+    companion: async () => undefined,
+  } as unknown as ResolvedImage // what the store uses of it
+}
+
+/** As engines write it. */
+export const encoded = (reference: string) => Buffer.from(reference).toString('base64')
+
+export class FakeWorld {
+  kept: ResolvedImage | undefined
+  /** What the registry says now; a Failure: that. */
+  registry: ResolvedImage | Error | Promise<ResolvedImage> = Failure.unavailable('the registry is away')
+  readonly resolved: string[] = []
+  readonly opened: Digest[] = []
+  /** Layers that do not open at once. */
+  readonly opening = new Map<Digest, () => Promise<OpenLayer>>()
+  readonly prefetched: Digest[] = []
+  readonly messages: string[] = []
+  readonly attached: number[] = []
+  readonly standIns: string[] = []
+  readonly uncovered: string[] = []
+  progress = 0
+  readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
+  readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
+  readonly store: AdditionalLayerStore
+
+  constructor(more: Partial<StoreParts> = {}) {
+    const layers: LayerOpener = {
+      format(descriptor) {
+        const chosen = chooseFormat({ descriptor })
+        return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
+      },
+      open: async (descriptor) => {
+        this.opened.push(descriptor.digest)
+        return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
+      },
+    }
+    this.store = new AdditionalLayerStore({
+      images: {
+        kept: async () => this.kept,
+        resolve: async (reference: Reference) => {
+          this.resolved.push(referenceText(reference))
+          const found = await this.registry
+          if (found instanceof Error) throw found
+          return found
+        },
+      },
+      layers,
+      attach: (layer) => {
+        this.attached.push(layer.slot)
+        return layer.slot
+      },
+      wholeBlob: async () => ({ fd: 5, close: async () => {} }),
+      cover: undefined,
+      fileOf: async () => ({ fd: 6, close: async () => {} }),
+      uncovered: (path) => void this.uncovered.push(path.join("/")),
+      standIn: async (path) => void this.standIns.push(path.join('/')),
+      progress: () => this.progress,
+      diffId: 'proven',
+      log: (message) => void this.messages.push(message),
+      ...more,
+    })
+    this.store.show(this.#mount())
+  }
+
+  layer(descriptor: Descriptor): OpenLayer {
+    return {
+      descriptor,
+      format: 'estargz',
+      indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
+      tree: digest('tree'),
+      slot: 100 + this.opened.length,
+      chunks: { deviceSize: 8192 },
+      prefetch: async () => {
+        this.prefetched.push(descriptor.digest)
+        return { ready: 0, failed: 0 }
+      },
+    } as unknown as OpenLayer // what the store uses of it
+  }
+
+  #mount(): StoreMount {
+    const add = (
+      node: bigint,
+      parent: bigint,
+      name: string,
+      what: { bytes?: Uint8Array; size?: number; slot?: number },
+    ) => {
+      const above = this.#names.get(parent)
+      if (above === undefined) throw new Error(`node ${parent}: no such directory`)
+      const path = `${above}/${name}`
+      if (this.files.has(path)) throw new Error(`${path} is there`)
+      this.#names.set(node, path)
+      this.files.set(path, { node, ...what })
+    }
+    return {
+      addDirectory: (node, parent, name) => add(node, parent, name, {}),
+      addFile: (node, parent, name, _, bytes) => add(node, parent, name, { bytes }),
+      addLate: (node, parent, name, _, size) => add(node, parent, name, { size }),
+      graft: (parent, name, slot) => add(0n, parent, name, { slot }),
+    }
+  }
+
+  /** stat(2) of a path below the root: resolves when it is there. @throws Failure missing, or what the store throws */
+  async stat(path: string): Promise<void> {
+    let at = ''
+    for (const name of path.split('/')) {
+      const parent = at === '' ? ROOT_NODE : (this.files.get(at)?.node as bigint)
+      at = `${at}/${name}`
+      if (this.files.has(at)) continue
+      await this.store.lookup(parent, name)
+      if (!this.files.has(at)) throw Failure.missing(`no ${at}`)
+    }
+  }
+
+  /** What an engine asks first of a layer. */
+  async look(layer: Digest, reference = REFERENCE): Promise<void> {
+    await this.stat(`layers/${encoded(reference)}/${layer}/diff`)
+  }
+
+  info(layer: Digest, reference = REFERENCE): unknown {
+    const file = this.files.get(`/layers/${encoded(reference)}/${layer}/info`)
+    return JSON.parse(new TextDecoder().decode(file?.bytes))
+  }
+}
