@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::control::{CONTROL_BIT, Contents, Found};
+use crate::device::Device;
 use crate::erofs::{Errno, S_IFDIR};
 use crate::inode::{Tree, split};
 use crate::parked::{Key, Request as Parked, What};
@@ -18,8 +19,11 @@ const NAME_MAX: usize = 255;
 /// The longest list of extended attributes' names, as the VFS has it (XATTR_LIST_MAX).
 const LIST_MAX: usize = 65536;
 
-/// Reads of a device from this size on are not repeated: the kernel keeps what it got. Small ones share their pages with neighbours.
+/// A device's bytes are in the kernel twice already, as pages of the device and of the file in the mount: after reads of this size,
+/// which do not come again soon, the cache file gives back its own. Small ones share what the disk was asked for with neighbours.
 const FORGET_MIN: usize = 128 << 10;
+/// What was fetched just now is dirty, and can only be written then; it is given back when the reader has come this much further.
+const FORGET_BEHIND: u64 = 8 << 20;
 
 /// Whose node it is.
 enum Node {
@@ -297,6 +301,13 @@ impl Core {
         match outcome {
             Err(errno) => reply.error(errno),
             Ok(Got::Scratch(length)) => reply.bytes(&scratch.answer[..length]),
+            Ok(Got::Device(device, from, length)) => {
+                reply.bytes(&scratch.answer[..length]);
+                // nobody waits for this
+                if length >= FORGET_MIN {
+                    device.forget(from.saturating_sub(FORGET_BEHIND), from + length as u64);
+                }
+            }
             Ok(Got::Bytes(bytes, from, to)) => reply.bytes(&bytes[from..to]),
             Ok(Got::Missing) if resumed => reply.error(libc::EIO),
             Ok(Got::Missing) => {
@@ -324,10 +335,7 @@ impl Core {
                 }
                 let length = (to - from) as usize;
                 device.read(from, &mut scratch.answer[..length])?;
-                if length >= FORGET_MIN {
-                    device.forget(from, to);
-                }
-                Ok(Got::Scratch(length))
+                Ok(Got::Device(device, from, length))
             }
             Contents::Late { file: None, .. } => {
                 scratch.keys.push(Key::Late(node));
@@ -383,6 +391,8 @@ impl Core {
 enum Got {
     /// So many bytes are in the scratch buffer.
     Scratch(usize),
+    /// The same, and they are those of a device from there on.
+    Device(Arc<Device>, u64, usize),
     Bytes(Arc<[u8]>, usize, usize),
     /// What is missing is in the scratch keys.
     Missing,

@@ -93,7 +93,7 @@ async function demo(): Promise<void> {
     say(`/${file.path}: read and compared, ${Math.round(performance.now() - before)} ms`)
   }
   const { stdout: count } = await run('sh', ['-c', `find '${mounted}' | wc -l`])
-  say(`walked all of it: ${count.trim()} entries, of which none had to be fetched`)
+  say(`walked all of it: ${count.trim()} entries, and no file was fetched for it`)
   report(await statusOf(dir, mounted), stored)
   await agent.stop()
 

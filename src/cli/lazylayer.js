@@ -6,7 +6,7 @@
 //            only if too old              mount, serve
 import { spawn } from 'node:child_process'
 import { accessSync, constants, existsSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import * as module from 'node:module'
 import { constants as system } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -22,8 +22,13 @@ const UNKEPT_FLAGS = ['--detach', '-d', '--help', '-h']
 const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
 const FORWARDED_WITHOUT_TERMINAL = ['SIGINT', 'SIGQUIT']
 
+/** An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever. */
+const AGENT_FLAGS = ['--max-semi-space-size=2']
+
 const self = fileURLToPath(import.meta.url)
 const root = dirname(dirname(dirname(self)))
+/** What Node made of our sources: more than half of a start, and 30 MB, go into making it again. Beside them, for it is as good as they are. */
+const COMPILED = join(root, '.cache/node')
 const args = process.argv.slice(2)
 
 if (isOld(process.versions.node)) runOnPackagedNode()
@@ -59,7 +64,7 @@ function runOnPackagedNode() {
 
 function findPackagedNode(name) {
   try {
-    const node = join(dirname(createRequire(self).resolve(`${name}/package.json`)), 'bin/node')
+    const node = join(dirname(module.createRequire(self).resolve(`${name}/package.json`)), 'bin/node')
     return existsSync(node) ? node : undefined
   } catch {
     return undefined // not installed: the caller says so
@@ -74,9 +79,11 @@ function wantsKeeper() {
 function becomeKeeper() {
   const keeper = join(root, 'native/lazylayer-keeper')
   if (!isExecutable(keeper)) return
-  process.execve(keeper, [keeper, process.execPath, ...process.execArgv, self, ...args], {
+  process.execve(keeper, [keeper, process.execPath, ...AGENT_FLAGS, ...process.execArgv, self, ...args], {
     ...process.env,
     [KEPT]: '1',
+    NODE_COMPILE_CACHE: COMPILED, // of the agent's worker threads too
+    MALLOC_ARENA_MAX: process.env.MALLOC_ARENA_MAX ?? '2', // glibc keeps what a thread freed for that thread, and there are twenty
   })
 }
 
@@ -90,6 +97,7 @@ function isExecutable(path) {
 }
 
 async function runMain() {
+  module.enableCompileCache?.(COMPILED) // where it cannot be written, everything is only slower
   // Node strips no types below node_modules; an installed package has dist/ for that. A checkout runs what is being edited.
   const installed = self.includes('/node_modules/')
   const entry = await import(join(root, installed ? 'dist/cli/main.js' : 'src/cli/main.ts'))

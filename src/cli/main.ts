@@ -23,6 +23,7 @@ const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>>
 
 /** @returns the exit code: 0 done, 1 failed, 2 the command line is wrong */
 export async function main(argv: readonly string[]): Promise<number> {
+  const said = outliveReaders()
   try {
     if (argv[0] === '--version' || argv[0] === 'version') {
       process.stdout.write(`${version()}\n`)
@@ -41,7 +42,30 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (run === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)
     return await run(invocation)
   } catch (error) {
-    process.stderr.write(errorText(error))
+    if (isClosedPipe(error)) return 0
+    if (!said.has(error)) process.stderr.write(errorText(error))
     return exitCode(error)
   }
+}
+
+/**
+ * Whoever reads what we print may leave (`| head`), and a disk with a log may be full: neither ends a mount.
+ * @returns the errors that were printed
+ */
+function outliveReaders(): ReadonlySet<unknown> {
+  const said = new Set<unknown>()
+  process.stderr.on('error', () => {}) // nowhere to say it
+  process.stdout.on('error', (error) => {
+    if (isClosedPipe(error)) return
+    said.add(error)
+    process.stderr.write(errorText(error))
+    process.once('exit', () => {
+      process.exitCode ||= 1 // what was asked for was not printed
+    })
+  })
+  return said
+}
+
+function isClosedPipe(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED')
 }

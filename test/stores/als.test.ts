@@ -91,6 +91,13 @@ test.each(['use', 'diff1'])('%s in a layer is not there, which resolves nothing 
   expect({ resolved: it.resolved, messages: it.messages }).toEqual(before)
 })
 
+test('who looks into a layer while it is being put there is told to look again', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  const node = it.files.get(`/layers/${encoded(REFERENCE)}/${indexOf(A)}`)?.node as bigint
+  expect(await it.store.lookup(node, 'diff')).toBeUndefined()
+})
+
 test('what is claimed of a shared layer is what this image claims, not another', async () => {
   const it = world()
   await it.look(indexOf(A))
@@ -342,4 +349,15 @@ test('where layers are mounted in the kernel, info waits for that', async () => 
   covered.resolve()
   await reading
   expect(given).toBe(info?.size)
+})
+
+test('removing a layer has its kernel mount looked after; other hints say nothing', async () => {
+  const it = world()
+  await it.look(indexOf(A))
+  const reference = it.files.get(`/layers/${encoded(REFERENCE)}`)?.node as bigint
+  it.store.hint('create', reference, 'use')
+  it.store.hint('rmdir', 1n, 'layers')
+  expect(it.uncovered).toEqual([])
+  it.store.hint('rmdir', reference, indexOf(A))
+  expect(it.uncovered).toEqual([`layers/${encoded(REFERENCE)}/${indexOf(A)}/diff`])
 })

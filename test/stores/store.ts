@@ -87,7 +87,7 @@ export class FakeWorld {
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
       cover: undefined,
       fileOf: async () => ({ fd: 6, close: async () => {} }),
-      uncovered: (path) => void this.uncovered.push(path.join("/")),
+      uncovered: (path) => void this.uncovered.push(path.join('/')),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       progress: () => this.progress,
       diffId: 'proven',
