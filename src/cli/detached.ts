@@ -4,6 +4,7 @@ import { mkdir, open, readFile, realpath, unlink } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import { places } from './agent.ts'
 import { logFor, socketFor } from './places.ts'
+import { ask } from './socket.ts'
 
 /**
  * Returns when it is mounted, or has failed; its messages are in a file beside its socket while it runs.
@@ -16,14 +17,18 @@ export async function runDetached(argv: readonly string[], target: string, launc
   const rest = argv.filter((each) => each !== '--detach' && each !== '-d')
   const { sockets } = places()
   await mkdir(sockets, { recursive: true, mode: 0o700 })
-  const logFile = logFor(socketFor(sockets, dir))
+  const socket = socketFor(sockets, dir)
+  if ((await ask(socket, { op: 'status' })) !== undefined) {
+    throw Failure.system(`an agent is already running for ${dir}`, { fix: `lazylayer umount ${dir} ends it.` })
+  }
+  const logFile = logFor(socket)
   const log = await open(logFile, 'w', 0o600)
   const child = spawn(process.execPath, [launcher, ...rest], {
     detached: true,
     stdio: ['ignore', 'pipe', log.fd],
   })
   await log.close()
-  const code = await new Promise<number>((done) => {
+  const code = await new Promise<number>((done, fail) => {
     child.stdout?.once('data', (line: Buffer) => {
       process.stdout.write(line)
       child.stdout?.destroy()
@@ -31,6 +36,7 @@ export async function runDetached(argv: readonly string[], target: string, launc
       done(0)
     })
     child.once('exit', (code) => done(code ?? 1))
+    child.once('error', (error) => fail(Failure.system('the agent cannot be started', { cause: error })))
   })
   if (code !== 0) {
     process.stderr.write(await readFile(logFile))

@@ -115,7 +115,13 @@ export class Filler {
   }
 
   #want(chunk: number, priority: Priority, waiter: Waiter): void {
-    const state = this.#options.slots.state(chunk)
+    let state: number
+    try {
+      state = this.#options.slots.state(chunk)
+    } catch (error) {
+      waiter.settled(chunk, error) // the disk does not tell: whoever reads this one fails, nobody else
+      return
+    }
     if (state === VERIFIED) {
       waiter.settled(chunk)
       return

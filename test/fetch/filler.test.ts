@@ -50,6 +50,19 @@ test('fillEach tells of each chunk once', async () => {
   ])
 })
 
+test('a chunk whose state the disk does not give back fails alone', async () => {
+  const layer = new Layer({ chunks: row(3, 100) })
+  layer.unreadable.add(1)
+  const told: unknown[] = []
+  layer.filler.fillEach([0, 1, 2], 'demand', (chunk, error) => told.push([chunk, error instanceof Failure]))
+  await settle()
+  expect(told).toEqual([
+    [1, true],
+    [0, false],
+    [2, false],
+  ])
+})
+
 test('what an earlier life stored is verified in place; only what is damaged is fetched, and counted as healed', async () => {
   const layer = new Layer({ chunks: row(3, 100) })
   layer.states.fill(STORED)

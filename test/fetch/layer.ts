@@ -72,6 +72,8 @@ export class Layer {
   /** How many more answers for a chunk are corrupt. */
   readonly corrupt = new Map<number, number>()
   /** STORED chunks that do not match. */
+  /** Chunks whose state cannot be read. */
+  readonly unreadable = new Set<number>()
   readonly rotten = new Set<number>()
   /** Set: what the next reads fail with. */
   failing: (() => unknown) | undefined
@@ -92,7 +94,12 @@ export class Layer {
     this.filler = new Filler({
       chunks: this.table,
       blobs: (blob) => this.#blob(blob),
-      slots: { state: (chunk) => this.states[chunk] as number },
+      slots: {
+        state: (chunk) => {
+          if (this.unreadable.has(chunk)) throw Failure.system('the disk does not give it back')
+          return this.states[chunk] as number
+        },
+      },
       decode: async (chunk, stored, index) => {
         expect(this.decoding.has(index)).toBe(false)
         this.decoding.add(index)
