@@ -1,7 +1,7 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { defaultPlaces, devicesFor, logFor, socketFor } from '../../src/cli/places.ts'
+import { defaultPlaces, devicesFor, logFor, socketFor, userOutside } from '../../src/cli/places.ts'
 
 const ROOT = {
   root: '/var/lib/lazylayer/store',
@@ -54,4 +54,16 @@ test('what belongs to a mount lies beside its socket', () => {
   const socket = socketFor('/run/x.sock/lazylayer', '/mnt')
   expect(logFor(socket)).toBe(socket.replace(/sock$/, 'log'))
   expect(devicesFor(socket)).toBe(socket.replace(/sock$/, 'devices'))
+})
+
+test.each([
+  [0, '         0          0 4294967295\n', 0],
+  [1000, '         0          0 4294967295\n', 1000],
+  // podman unshare: root is the user, the others are its subordinates
+  [0, '         0       1000          1\n         1     100000      65536\n', 1000],
+  [5, '         0       1000          1\n         1     100000      65536\n', 100_004],
+  [70_000, '         0       1000          1\n         1     100000      65536\n', 70_000],
+  [0, '', 0],
+])('user %i of a namespace with the map %j is user %i outside', (uid, map, outside) => {
+  expect(userOutside(uid, map)).toBe(outside)
 })

@@ -42,6 +42,31 @@ test('a question is answered', async () => {
   expect(asked).toEqual([{ op: 'status' }, { op: 'unmount' }])
 })
 
+test('a request to list is taken apart: a reference, and credentials where they are whole', async () => {
+  const path = join(await folder(), 'a.sock')
+  const asked: Request[] = []
+  await serve(path, async (request) => {
+    asked.push(request)
+    return { ok: true }
+  })
+  const reference = 'r.example/app:1'
+  const check = async (sent: object, credentials?: object) => {
+    await raw(path, `${JSON.stringify({ op: 'list', reference, ...sent })}\n`)
+    expect(asked.pop()).toEqual({ op: 'list', reference, ...(credentials && { credentials }) })
+  }
+  const none = { username: '', password: '', identityToken: '' }
+  await check({})
+  await check({ credentials: none })
+  await check({ credentials: { ...none, username: 'ada', password: 'x' } }, { username: 'ada', password: 'x' })
+  await check({ credentials: { ...none, identityToken: 't', username: 'ada' } }, { identityToken: 't' })
+  for (const odd of [null, 7, 'ada:x', [], { username: 'ada' }, { username: 7, password: 'x' }])
+    await check({ credentials: odd })
+  for (const odd of ['{"op":"list"}', '{"op":"list","reference":7}', '{"op":"lists","reference":"a"}']) {
+    expect(JSON.parse(await raw(path, `${odd}\n`))).toEqual({ ok: false, what: 'unknown request' })
+  }
+  expect(asked).toEqual([])
+})
+
 test('only its user can open the socket, whatever the umask; which is as before', async () => {
   const old = process.umask(0)
   onTestFinished(() => void process.umask(old))

@@ -1,0 +1,72 @@
+// The check of the cache's directory.
+import { dirname } from 'node:path'
+import { sizeText } from '../output.ts'
+import { type Check, type Files, type Finding, ok, problem, together, warning } from './check.ts'
+
+export interface CacheNeeds {
+  cache: string
+  uid: number
+  files: Files
+}
+
+/** Below it, soon nothing can be kept; below the other, not for long. */
+const FREE_PROBLEM_BYTES = 256 << 20
+const FREE_WARNING_BYTES = 2 * 2 ** 30
+
+/** statfs(2): f_type of filesystems that are no good as a cache, and why. */
+const UNFIT: Readonly<Record<number, { type: string; state: 'warning' | 'problem'; why: string }>> = {
+  16914836: {
+    type: 'tmpfs',
+    state: 'warning',
+    why: 'it is lost with the next boot, and the kernel mounts no EROFS files of it',
+  },
+  2035054128: { type: 'overlayfs', state: 'warning', why: 'the kernel mounts no EROFS files of it' },
+  26985: { type: 'NFS', state: 'problem', why: 'its locks and its sparse files are not those of a disk' },
+  4283649346: { type: 'CIFS', state: 'problem', why: 'its locks and its sparse files are not those of a disk' },
+  20859: { type: 'SMB', state: 'problem', why: 'its locks and its sparse files are not those of a disk' },
+}
+
+export const cache: Check<CacheNeeds> = {
+  name: 'cache',
+  async run({ cache, uid, files }) {
+    const at = await nearest(cache, files)
+    const { free, type } = await files.space(at)
+    const room = `${cache}: ${sizeText(free)} free`
+    return together([...(await rights(cache, uid, files)), filesystem(cache, type), space(room, free)])
+  },
+}
+
+async function rights(cache: string, uid: number, files: Files): Promise<Finding[]> {
+  const seen = await files.look(cache)
+  if (seen === undefined) return []
+  if (seen.kind !== 'directory') return [problem(`${cache} is no directory`, 'Name another one with --cache DIR.')]
+  if (seen.uid !== uid) {
+    const fix = 'Run lazylayer as that user, or name another directory with --cache DIR.'
+    return [problem(`${cache} belongs to user ${seen.uid}`, fix)]
+  }
+  if ((seen.mode & 0o077) === 0) return []
+  const mode = `0${(seen.mode & 0o777).toString(8)}`
+  return [warning(`${cache} is open to other users (${mode})`, `Run chmod 700 ${cache}.`)]
+}
+
+function filesystem(cache: string, type: number): Finding {
+  const unfit = UNFIT[type]
+  if (unfit === undefined) return ok('on a disk filesystem')
+  return {
+    state: unfit.state,
+    found: `${cache} is on ${unfit.type}: ${unfit.why}`,
+    fix: 'Name a directory on a disk with --cache DIR.',
+  }
+}
+
+function space(room: string, free: number): Finding {
+  if (free < FREE_PROBLEM_BYTES) return problem(room, 'Make room: reads fail that cannot be kept.')
+  return free < FREE_WARNING_BYTES ? warning(room, 'Make room: what is read of images is kept there.') : ok(room)
+}
+
+/** Itself, or where it would be made. */
+async function nearest(cache: string, files: Files): Promise<string> {
+  for (let at = cache; ; at = dirname(at)) {
+    if (at === dirname(at) || (await files.look(at)) !== undefined) return at
+  }
+}

@@ -1,0 +1,49 @@
+// Checks of the engines: a line each for those that are there, with the upstream bugs that hit this version.
+import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../engines.ts'
+import { type Check, type Finding, ok, problem, warning } from './check.ts'
+
+export interface EngineNeeds {
+  engines: readonly FoundEngine[]
+  /** What the engines' storage.conf names of ours. */
+  names: { layers: boolean; images: boolean }
+}
+
+export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
+  name: engine,
+  async run({ engines, names }) {
+    const found = engines.find((each) => each.engine === engine)
+    return found === undefined ? ok('not installed') : adviceFor(found, names)
+  },
+}))
+
+/** What to know of an engine of this version. */
+export function adviceFor({ engine, version, era }: FoundEngine, names: EngineNeeds['names']): Finding {
+  const found = version.text
+  switch (era) {
+    case 'image':
+      if (names.layers) {
+        return problem(
+          `${found} loses layers that it finds in an additional layer store (docs/upstream-layer-store.md), and storage.conf names one`,
+          `Use the additional image store: ${setup(engine)}.`,
+        )
+      }
+      return ok(
+        `${found}: uses the additional image store; the layer store is broken in it (docs/upstream-layer-store.md)`,
+      )
+    case 'index':
+      return ok(`${found}: asks by the digest of a layer's index${withoutHelper(engine, version)}`)
+    case 'layer':
+      return warning(
+        `${found} knows layers by DiffID only: none is lazy before its DiffID is proven`,
+        'Use a newer version, or, if every image on this machine may trust every other, lazylayer serve --diffid claimed.',
+      )
+  }
+}
+
+function withoutHelper(engine: Engine, version: FoundEngine['version']): string {
+  return callsHelper(engine, version) ? '' : '; runs no auth helper, so credentials come from auth.json'
+}
+
+function setup(engine: Engine): string {
+  return `run lazylayer setup ${engine === 'crio' ? 'crio' : 'podman'}`
+}

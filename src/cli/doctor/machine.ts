@@ -1,0 +1,58 @@
+// The machine that doctor looks at, for real.
+import { constants, type Stats } from 'node:fs'
+import { access, readdir, stat, statfs } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isAbsent, readText } from '../../registry/file.ts'
+import type { Files, Seen } from './check.ts'
+
+/** A mount whose server hangs does not answer. */
+const LOOK_TIMEOUT_MS = 2_000
+
+export const machineFiles: Files = {
+  read: (path) => readText(path),
+  look: (path) => Promise.race([look(path), sleep(LOOK_TIMEOUT_MS, HUNG, { ref: false })]),
+  async space(path) {
+    const { bavail, bsize, type } = await statfs(path)
+    return { free: bavail * bsize, type }
+  },
+  async list(dir) {
+    try {
+      return (await readdir(dir)).sort()
+    } catch (error) {
+      if (isAbsent(error)) return []
+      throw error
+    }
+  },
+}
+
+const NOTHING = { uid: -1, mode: 0, writable: false, executable: false }
+const HUNG: Seen = { kind: 'hung', ...NOTHING }
+
+async function look(path: string): Promise<Seen | undefined> {
+  let found: Stats
+  try {
+    found = await stat(path)
+  } catch (error) {
+    if (isAbsent(error)) return undefined
+    const dead = error instanceof Error && 'code' in error && error.code === 'ENOTCONN'
+    return { kind: dead ? 'dead' : 'closed', ...NOTHING }
+  }
+  const may = (mode: number) =>
+    access(path, mode).then(
+      () => true,
+      () => false,
+    )
+  return {
+    kind: kindOf(found),
+    uid: found.uid,
+    mode: found.mode & 0o7777,
+    writable: await may(constants.R_OK | constants.W_OK),
+    executable: found.isFile() && (await may(constants.X_OK)),
+  }
+}
+
+function kindOf(found: Stats): Seen['kind'] {
+  if (found.isDirectory()) return 'directory'
+  if (found.isFile()) return 'file'
+  return found.isCharacterDevice() ? 'device' : 'other'
+}

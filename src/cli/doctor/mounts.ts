@@ -1,0 +1,74 @@
+// Checks of what is mounted: the agent of ROOT, whether engines see its mount, and what dead agents left.
+import { basename } from 'node:path'
+import { describe } from '../../errors.ts'
+import { isCover } from '../../mount/covers.ts'
+import type { MountEntry } from '../../mount/mount-table.ts'
+import { devicesFor, socketFor } from '../places.ts'
+import type { Status } from '../socket.ts'
+import { type Check, type Files, ok, problem, type Seen, warning } from './check.ts'
+
+export interface MountNeeds {
+  root: string
+  files: Files
+  mounts(): Promise<MountEntry[]>
+  /** The agents that answer, whatever they serve; a sentence for each that does not. */
+  agents(): Promise<{ statuses: Status[]; silent: string[] }>
+  /** Why engines do not see what is mounted at this point; undefined when they do, or nothing is. */
+  unseen(point: string): Promise<string | undefined>
+}
+
+export const agent: Check<MountNeeds> = {
+  name: 'agent',
+  async run({ root, agents }) {
+    const { statuses, silent } = await agents()
+    if (silent.length > 0) {
+      return problem(silent.join('; '), 'End the process by its number and start it again; it detaches what it left.')
+    }
+    const found = statuses.find((each) => each.root === root)
+    if (found === undefined) return warning(`none serves ${root}`, `Run lazylayer serve ${root}.`)
+    const why = found.why === undefined ? '' : ` (not higher: ${found.why})`
+    return ok(`${found.version} serves ${root} by ${found.mount}${why}, process ${found.pid}`)
+  },
+}
+
+export const propagation: Check<MountNeeds> = {
+  name: 'propagation',
+  async run({ root, mounts, unseen }) {
+    if (!(await mounts()).some((each) => each.point === root)) return ok(`nothing is mounted on ${root}`)
+    const why = await unseen(root).catch(describe)
+    if (why === undefined) return ok(`engines in the mount namespace of process 1 see ${root}`)
+    const fix = "Run the agent in the host's mount namespace: neither PrivateMounts= nor ProtectSystem= in its unit."
+    return problem(why, fix)
+  },
+}
+
+const FUSE_TYPE = 'fuse.lazylayer'
+
+export const deadMounts: Check<MountNeeds> = {
+  name: 'mounts',
+  async run({ files, mounts }) {
+    const table = await mounts()
+    const served = table.filter((each) => each.type === FUSE_TYPE)
+    const kinds = new Map<string, Seen['kind'] | undefined>()
+    for (const { point } of served) kinds.set(point, (await files.look(point))?.kind)
+    const covers = table.filter(isCover)
+    const of = (kind: Seen['kind']) => served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
+    // an EROFS mount itself looks alive whether or not somebody fills what is missing
+    const filling = served.map(({ point }) => point).filter((point) => ![undefined, 'dead'].includes(kinds.get(point)))
+    const left = covers.map(({ point }) => point).filter((point) => !filling.some((each) => fills(each, point)))
+    const dead = [...of('dead'), ...left]
+    if (dead.length > 0) {
+      const fix = `Start the agent again, which detaches what it left, or run umount -l ${dead.toReversed().join(' ')}.`
+      return problem(`dead: ${dead.join(', ')}`, fix)
+    }
+    const hung = of('hung')
+    if (hung.length > 0)
+      return problem(`not answering: ${hung.join(', ')}`, 'Stop the agent with SIGKILL, and start it again.')
+    return ok(`${served.length + covers.length} of lazylayer, none dead`)
+  },
+}
+
+/** Whether the FUSE mount at `point` has the devices of an EROFS mount: a store's is below it, an image's has them beside the socket. */
+function fills(point: string, cover: string): boolean {
+  return cover.startsWith(`${point}/`) || basename(point) === basename(devicesFor(socketFor('/', cover)))
+}

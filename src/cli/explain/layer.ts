@@ -1,0 +1,93 @@
+// Why a layer is lazy or not, for engines of each era: pure, from what is known of the layer and of this machine.
+import { HOW_TO_CONVERT } from '../../format/formats.ts'
+import type { Era } from '../engines.ts'
+
+/** What is known of a layer alone. */
+export interface LayerFacts {
+  /** Name of its lazy format, or why it has none. */
+  format: { name: string } | { why: string }
+  /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
+  proven: boolean
+  /** Whether the agent believes DiffIDs that images claim. */
+  claimed: boolean
+}
+
+/** And of the layers below it. */
+export interface Facts extends LayerFacts {
+  /** Whether a layer below it in the same image is not in the image store, for this era: its chain ends there. */
+  chainEnded: boolean
+}
+
+/** The store that an engine finds a layer in. */
+export type Door = 'layers' | 'images'
+/** What the engine knows a layer by: the digest of its index, a DiffID that was proven, or one that the image claims. */
+export type Identity = 'index' | 'proven' | 'claimed'
+
+/** How an engine gets a layer. */
+export type Way =
+  | { door: Door; identity: Identity; lazy: boolean; why?: string }
+  | { door: undefined; why: string; fix: string }
+
+const PULLED = 'the engine pulls it'
+
+/**
+ * The best way an engine of this era has. In the image store a layer hangs on those below it; in the layer store each stands alone.
+ */
+export function wayOf(era: Era, facts: Facts): Way {
+  const inLayers = era === 'image' ? undefined : throughLayers(era, facts)
+  if (inLayers !== undefined) return inLayers
+  const inImages = throughImages(era, facts)
+  if (inImages === undefined) return pulled(era, facts)
+  if (!facts.chainEnded) return inImages
+  return {
+    door: undefined,
+    why: `a layer below it is not in the image store, so ${PULLED}, too`,
+    fix: 'See the lowest layer that is pulled.',
+  }
+}
+
+function throughLayers(era: 'layer' | 'index', { format, proven, claimed }: Facts): Way | undefined {
+  if (!('name' in format)) return undefined
+  if (era === 'index') return { door: 'layers', identity: 'index', lazy: true }
+  if (proven) return { door: 'layers', identity: 'proven', lazy: true }
+  return claimed ? { door: 'layers', identity: 'claimed', lazy: true } : undefined
+}
+
+function throughImages(era: Era, { format, proven, claimed }: Facts): Way | undefined {
+  const lazy = 'name' in format
+  if (proven) {
+    const complete = 'it is complete on this machine'
+    return lazy
+      ? { door: 'images', identity: 'proven', lazy }
+      : { door: 'images', identity: 'proven', lazy, why: complete }
+  }
+  if (!lazy) return undefined
+  // believed DiffIDs are what all of an image is listed by; engines that know DiffIDs only find nothing under an index's name
+  if (claimed) return { door: 'images', identity: 'claimed', lazy }
+  return era === 'layer' ? undefined : { door: 'images', identity: 'index', lazy }
+}
+
+function pulled(era: Era, { format }: Facts): Way {
+  if ('why' in format) return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: HOW_TO_CONVERT }
+  if (era !== 'layer') throw new TypeError('a layer with an index has a way')
+  return {
+    door: undefined,
+    why: `this engine knows layers by DiffID only, and the DiffID is only claimed by the image, so ${PULLED}`,
+    fix: 'Use a newer engine, or, if every image on this machine may trust every other, lazylayer serve --diffid claimed.',
+  }
+}
+
+/** A layer's ways, for engines of each era. */
+export type Ways = Readonly<Record<Era, Way>>
+
+/** The ways of all layers of an image, lowest first. */
+export function waysOf(layers: readonly LayerFacts[]): Ways[] {
+  const ended = { layer: false, index: false, image: false }
+  const way = (era: Era, layer: LayerFacts): Way => {
+    const facts = { ...layer, chainEnded: ended[era] }
+    // a layer is listed under its parent, so nothing can be listed above one that is not, whichever door that one comes through
+    if (throughImages(era, facts) === undefined) ended[era] = true
+    return wayOf(era, facts)
+  }
+  return layers.map((each) => ({ layer: way('layer', each), index: way('index', each), image: way('image', each) }))
+}

@@ -1,0 +1,85 @@
+// What `explain` prints.
+import { type Digest, hex } from '../../image/digest.ts'
+import { type Engine, ERAS, type Era } from '../engines.ts'
+import { printable, sizeText, table } from '../output.ts'
+import type { Way, Ways } from './layer.ts'
+
+export interface Report {
+  reference: string
+  digest: Digest
+  platform: string
+  /** Of a store on this machine; null: none works. */
+  rung: string | null
+  /** Why not a higher one. */
+  why: string | null
+  engines: readonly { engine: Engine; version: string; era: Era }[]
+  layers: readonly ReportedLayer[]
+}
+
+export interface ReportedLayer {
+  digest: Digest
+  size: number
+  format: string | null
+  /** Null where every engine pulls it, or no rung works. */
+  rung: string | null
+  ways: Ways
+}
+
+const ERA_TEXT: Readonly<Record<Era, string>> = {
+  layer: 'Podman ≤ 5.0',
+  index: 'Podman 5.1–5.4',
+  image: 'Podman ≥ 5.5',
+}
+
+/** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */
+export function reportText(of: Report): string {
+  const rows = of.layers.map((each) => [
+    short(each.digest),
+    sizeText(each.size),
+    each.format ?? '-',
+    each.rung ?? '-',
+    ...ERAS.map((era) => wayText(each.ways[era])),
+  ])
+  const head = ['LAYER', 'SIZE', 'FORMAT', 'RUNG', ...ERAS.map((era) => ERA_TEXT[era].toUpperCase())]
+  const reasons = reasonsOf(of.layers)
+  const engines = of.engines.map(({ engine, version, era }) => `${engine} ${version} (as ${ERA_TEXT[era]})`)
+  return [
+    `${of.reference}\n${of.digest}, ${printable(of.platform)}\n\n`,
+    table(head, rows),
+    ...(reasons.length === 0 ? [] : ['\n', ...reasons.map((line) => `${printable(line)}\n`)]),
+    '\nlayers: additional layer store; images: additional image store, filled by the auth helper or lazylayer pull;\n',
+    'in brackets what the engine knows the layer by\n',
+    `on this machine: ${engines.join(', ') || 'no engine'}; rung ${of.rung ?? 'none'}`,
+    of.why === null ? '\n' : `, not a higher one because: ${printable(of.why)}\n`,
+  ].join('')
+}
+
+const short = (digest: Digest) => hex(digest).slice(0, 12)
+
+function wayText(way: Way): string {
+  return way.door === undefined ? 'pulled' : `${way.door} (${way.identity})`
+}
+
+/** One line for each reason, with the layers and the engines that it holds for, unless it is all of these. */
+function reasonsOf(layers: readonly ReportedLayer[]): string[] {
+  const whose = new Map<string, string[]>()
+  for (const { digest, ways } of layers) {
+    for (const [reason, eras] of reasonsOfLayer(ways)) {
+      const of = eras.length === ERAS.length ? '' : ` (${eras.map((era) => ERA_TEXT[era]).join(', ')})`
+      const line = `${of}: ${reason}`
+      whose.set(line, [...(whose.get(line) ?? []), short(digest)])
+    }
+  }
+  return [...whose].map(([line, digests]) => digests.join(', ') + line)
+}
+
+function reasonsOfLayer(ways: Ways): Map<string, Era[]> {
+  const eras = new Map<string, Era[]>()
+  for (const era of ERAS) {
+    const way = ways[era]
+    if (way.why === undefined) continue
+    const reason = way.door === undefined ? `${way.why}. ${way.fix}` : way.why
+    eras.set(reason, [...(eras.get(reason) ?? []), era])
+  }
+  return eras
+}

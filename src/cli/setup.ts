@@ -1,0 +1,43 @@
+// lazylayer setup podman|crio: has the engine look into our stores.
+//
+//   storage.conf                          the stores of ROOT, added to what is there; the file as it was is kept beside it
+//   registries.conf.d/50-lazylayer.conf   the auth helper, where it is installed and the engine runs it
+//   crio.service.d/50-lazylayer.conf      crio only: starts behind lazylayer.service
+import { resolve } from 'node:path'
+import { Failure } from '../errors.ts'
+import { systemPlaces } from '../registry/places.ts'
+import { log, places, text } from './agent.ts'
+import { findEngines } from './engines-here.ts'
+import type { Invocation } from './flags.ts'
+import { findHelper } from './helper-here.ts'
+import { apply } from './setup/apply.ts'
+import { unifiedDiff } from './setup/diff.ts'
+import { planSetup, planUndo, type Request } from './setup/plan.ts'
+
+export async function setup({ positionals, values }: Invocation): Promise<number> {
+  const engine = positionals[0]
+  if (engine !== 'podman' && engine !== 'crio') {
+    throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix: 'Use podman or crio.' })
+  }
+  const request: Request = {
+    engine,
+    root: resolve(text(values, 'root') ?? places().root),
+    defaultRoot: places().root,
+    places: systemPlaces(),
+    vendor: '/usr/share/containers/storage.conf',
+    engines: await findEngines(),
+    helper: await findHelper(process.env),
+  }
+  const { changes, notes } = values.undo === true ? await planUndo(request) : await planSetup(request)
+  if (values['dry-run'] === true) {
+    for (const { path, before, after } of changes) process.stdout.write(unifiedDiff(path, before, after))
+  } else {
+    for (const change of changes) {
+      await apply(change)
+      process.stdout.write(`${change.after === undefined ? 'removed' : 'wrote'} ${change.path}\n`)
+    }
+  }
+  if (changes.length === 0) process.stdout.write('nothing to change\n')
+  for (const note of notes) log(note)
+  return 0
+}

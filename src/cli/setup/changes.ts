@@ -1,0 +1,97 @@
+// What `setup` writes into which file, and what takes it out again: pure, from the texts that are there.
+import { Failure } from '../../errors.ts'
+import type { Era } from '../engines.ts'
+import { addStrings, parseText, removeStrings, stringsAt, type Wanted } from './toml-edit.ts'
+
+/** First line of a file that setup made. */
+export const MADE = '# Made by lazylayer setup; lazylayer setup with --undo removes it.'
+
+/** Where engines look for the stores in storage.conf. */
+const TABLE = ['storage', 'options']
+
+/** The stores of a root, as storage.conf names them. */
+export function storesOf(root: string): Readonly<Record<'layers' | 'images', Wanted & { directory: string }>> {
+  if (root.includes(':')) {
+    throw Failure.usage(`${root} cannot be named in storage.conf`, {
+      why: 'engines take what is behind a colon for options',
+      fix: 'Serve another directory.',
+    })
+  }
+  const [layers, images] = [`${root}/layers`, `${root}/images`]
+  return {
+    layers: { directory: layers, table: TABLE, key: 'additionallayerstores', strings: [`${layers}:ref`] },
+    images: { directory: images, table: TABLE, key: 'additionalimagestores', strings: [images] },
+  }
+}
+
+type Stores = ReturnType<typeof storesOf>
+export type Store = keyof Stores
+
+/** Which stores are of use to an engine. One that loses what it finds in the layer store must not see that. */
+export function storesFor(eras: readonly Era[]): Store[] {
+  return eras.includes('image') ? ['images'] : ['layers', 'images']
+}
+
+/** storage.conf with these stores of the root and without the others. @throws Failure as addStrings */
+export function withStores(text: string, stores: Stores, wanted: readonly Store[]): string {
+  let edited = text
+  for (const name of ['layers', 'images'] as const) {
+    edited = wanted.includes(name) ? addStrings(edited, stores[name]) : removeStrings(edited, stores[name], true)
+  }
+  return edited
+}
+
+/** A new storage.conf: engines then read no other one, so it is what they would have read, if anything, and what they insist on. */
+export function newStorageConf(vendor: string | undefined, rootless: boolean): string {
+  if (vendor !== undefined && !rootless) return `${MADE}\n${vendor}`
+  const places = rootless ? '' : 'runroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n'
+  return `${MADE}\n[storage]\ndriver = "overlay"\n${places}`
+}
+
+export interface Undone {
+  /** Undefined: the file was not there. */
+  text: string | undefined
+  /** Whether somebody else has changed the file, so that only our strings went. */
+  changed: boolean
+}
+
+/**
+ * What to put in place of `current`: `original` where nothing else was changed since.
+ * @param original the text before setup; undefined where setup made the file
+ * @param made what setup made then, without stores
+ * @throws Failure as removeStrings
+ */
+export function withoutStores(current: string, original: string | undefined, made: string, stores: Stores): Undone {
+  const base = original ?? made
+  const [now, then] = [parseText(current), parseText(base)]
+  const has = (parsed: Record<string, unknown>, name: Store) =>
+    stringsAt(parsed, stores[name]).includes(stores[name].strings[0] as string) // it has one
+  const names = ['layers', 'images'] as const
+  const ours = names.filter((name) => has(now, name) || has(then, name))
+  const kept = names.filter((name) => has(now, name))
+  if (withStores(base, stores, kept) === current) return { text: original, changed: false }
+  let text = current
+  for (const name of ours) {
+    if (has(then, name)) continue
+    text = removeStrings(text, stores[name], isThere(then, stores[name]))
+  }
+  return { text, changed: true }
+}
+
+function isThere(parsed: Record<string, unknown>, { table, key }: Wanted): boolean {
+  let at: unknown = parsed
+  for (const name of [...table, key]) at = (at as Record<string, unknown> | undefined)?.[name] // stringsAt has seen tables
+  return at !== undefined
+}
+
+/** The drop-in of registries.conf.d that has engines run the auth helper. */
+export function helperDropIn(helper: string): string {
+  return `${MADE}\nadditional-layer-store-auth-helper = ${JSON.stringify(helper)}\n`
+}
+
+/** The drop-in of crio.service that has it start behind the agent: what it finds missing at its start, it may wipe. */
+export const CRIO_DROP_IN = `${MADE}
+[Unit]
+Wants=lazylayer.service
+After=lazylayer.service
+`

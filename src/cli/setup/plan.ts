@@ -1,0 +1,206 @@
+// Which files `setup` changes, and how; reads them, writes none.
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Failure } from '../../errors.ts'
+import { readText } from '../../registry/file.ts'
+import { configHome, type Places } from '../../registry/places.ts'
+import { machineFiles } from '../doctor/machine.ts'
+import { callsHelper, type FoundEngine } from '../engines.ts'
+import { namedHelper } from '../named-helper.ts'
+import {
+  CRIO_DROP_IN,
+  helperDropIn,
+  MADE,
+  newStorageConf,
+  type Store,
+  storesFor,
+  storesOf,
+  withoutStores,
+  withStores,
+} from './changes.ts'
+
+export interface Request {
+  engine: 'podman' | 'crio'
+  /** Of the stores; absolute. */
+  root: string
+  /** Where the auth helper looks for it, unless it is told otherwise. */
+  defaultRoot: string
+  places: Places
+  /** What engines read where /etc has no storage.conf. */
+  vendor: string
+  engines: readonly FoundEngine[]
+  /** The auth helper, where it is installed. */
+  helper: string | undefined
+}
+
+export interface Change {
+  path: string
+  /** Undefined: no file. */
+  before: string | undefined
+  after: string | undefined
+  /** A copy of `before` that is kept, or that is not needed any more. */
+  backup?: { path: string; keep: boolean }
+}
+
+export interface Plan {
+  changes: Change[]
+  /** What the user should know or do besides. */
+  notes: string[]
+}
+
+const WITHOUT_HELPER = 'credentials come from auth.json, and the image store is filled by lazylayer pull IMAGE'
+const BACKUP = '.before-lazylayer'
+const DROP_IN = '50-lazylayer.conf'
+/** A store whose agent hangs does not answer. */
+const STAT_TIMEOUT_MS = 2_000
+
+/** @throws Failure usage, unsupported (files that are not edited), missing (no engine, no store), system */
+export async function planSetup(request: Request): Promise<Plan> {
+  const { engine, root, places, engines } = request
+  const found = engines.find((each) => each.engine === engine)
+  if (found === undefined) {
+    throw Failure.missing(`${engine} is not installed here`, {
+      why: 'which stores it can use depends on its version',
+      fix: `Install it first; ${engine} --version must work.`,
+    })
+  }
+  const notes: string[] = []
+  const stores = storesOf(root)
+  const wanted = await those(storesFor(engines.map((each) => each.era)), (name) => isDirectory(stores[name].directory))
+  if (wanted.length === 0) {
+    throw Failure.missing(`${root} has no store that ${engine} ${found.version.text} can use`, {
+      why: 'a store in storage.conf that is not there makes every command of the engine fail',
+      fix: `Start lazylayer serve ${root} first.`,
+    })
+  }
+  for (const name of storesFor(engines.map((each) => each.era))) {
+    if (!wanted.includes(name)) notes.push(`${stores[name].directory} is not there, so storage.conf does not name it`)
+  }
+  const changes = [await storageChange(request, wanted)]
+  if (engine === 'crio') changes.push(await dropIn(crioDropIn(places), CRIO_DROP_IN))
+  const helper = await helperChange(request, found, notes)
+  if (helper !== undefined) changes.push(helper)
+  const needed = changes.filter((each) => each.before !== each.after)
+  if (engine === 'crio' && needed.length > 0) notes.push('run systemctl daemon-reload && systemctl restart crio')
+  return { changes: needed, notes }
+}
+
+/** Undefined, and a note, where the engine is not told of our helper. */
+async function helperChange(
+  { places, helper, root, defaultRoot }: Request,
+  { engine, version }: FoundEngine,
+  notes: string[],
+): Promise<Change | undefined> {
+  if (!callsHelper(engine, version)) {
+    notes.push(`${engine} ${version.text} runs no auth helper: ${WITHOUT_HELPER}`)
+    return undefined
+  }
+  if (helper === undefined) {
+    notes.push(`lazylayer-auth-helper is not installed: ${WITHOUT_HELPER}`)
+    return undefined
+  }
+  const change = await dropIn(registriesDropIn(places), helperDropIn(helper))
+  const other = change.before === undefined ? await namedHelper(places, machineFiles) : undefined
+  if (other !== undefined && other !== helper) {
+    notes.push(`registries.conf names ${other} as auth helper, which stays: ${WITHOUT_HELPER}`)
+    return undefined
+  }
+  if (root !== defaultRoot) notes.push(`the auth helper needs LAZYLAYER_ROOT=${root} in the environment of ${engine}`)
+  return change
+}
+
+/** @throws Failure usage, unsupported, system */
+export async function planUndo(request: Request): Promise<Plan> {
+  const { engine, places } = request
+  const notes: string[] = []
+  const changes: Change[] = []
+  const storage = await storageUndo(request, notes)
+  if (storage !== undefined) changes.push(storage)
+  const paths = [registriesDropIn(places), ...(engine === 'crio' ? [crioDropIn(places)] : [])]
+  for (const path of paths) {
+    const before = await readText(path)
+    if (before?.startsWith(`${MADE}\n`)) changes.push({ path, before, after: undefined })
+    else if (before !== undefined) notes.push(`${path} is not as setup made it, so it stays`)
+  }
+  if (engine === 'crio' && changes.length > 0) notes.push('run systemctl daemon-reload && systemctl restart crio')
+  return { changes, notes }
+}
+
+async function storageChange({ root, places, vendor }: Request, wanted: readonly Store[]): Promise<Change> {
+  const path = storageConf(places)
+  const before = await readText(path)
+  const base = before ?? newStorageConf(await readText(vendor), places.uid !== 0)
+  const after = named(path, () => withStores(base, storesOf(root), wanted))
+  if (before === undefined || before === after) return { path, before, after }
+  const backup = `${path}${BACKUP}`
+  // what is kept is the file as it was before the first setup
+  return (await readText(backup)) === undefined && !before.startsWith(`${MADE}\n`)
+    ? { path, before, after, backup: { path: backup, keep: true } }
+    : { path, before, after }
+}
+
+async function storageUndo({ root, places, vendor }: Request, notes: string[]): Promise<Change | undefined> {
+  const path = storageConf(places)
+  const before = await readText(path)
+  const backup = `${path}${BACKUP}`
+  const original = await readText(backup)
+  if (before === undefined || (original === undefined && !before.startsWith(`${MADE}\n`))) return undefined
+  const made = newStorageConf(await readText(vendor), places.uid !== 0)
+  const { text, changed } = named(path, () => withoutStores(before, original, made, storesOf(root)))
+  if (changed) notes.push(`${path} was changed since setup: only the stores of ${root} were taken out`)
+  return { path, before, after: text, ...(original === undefined ? {} : { backup: { path: backup, keep: false } }) }
+}
+
+async function dropIn(path: string, after: string): Promise<Change> {
+  const before = await readText(path)
+  if (before !== undefined && !before.startsWith(`${MADE}\n`)) {
+    throw Failure.unsupported(`${path} was made by somebody else`, { fix: 'Move it away, then try again.' })
+  }
+  return { path, before, after }
+}
+
+/** The file that engines read. */
+export function storageConf(places: Places): string {
+  if (places.env.CONTAINERS_STORAGE_CONF) return places.env.CONTAINERS_STORAGE_CONF
+  return join(settings(places), 'storage.conf')
+}
+
+function registriesDropIn(places: Places): string {
+  return join(settings(places), 'registries.conf.d', DROP_IN)
+}
+
+/** The system's for root, everybody else's own. */
+function settings(places: Places): string {
+  return join(places.uid === 0 ? places.etc : configHome(places), 'containers')
+}
+
+function crioDropIn(places: Places): string {
+  return join(places.etc, 'systemd/system/crio.service.d', DROP_IN)
+}
+
+/** Has errors name the file. */
+function named<T>(path: string, edit: () => T): T {
+  try {
+    return edit()
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    throw new Failure(error.code, `${path}: ${error.message}`, {
+      ...(error.why === undefined ? {} : { why: error.why }),
+      ...(error.fix === undefined ? {} : { fix: error.fix }),
+    })
+  }
+}
+
+async function those<T>(of: readonly T[], test: (each: T) => Promise<boolean>): Promise<T[]> {
+  const passed = await Promise.all(of.map(test))
+  return of.filter((_, i) => passed[i])
+}
+
+async function isDirectory(dir: string): Promise<boolean> {
+  const found = stat(dir).then(
+    (each) => each.isDirectory(),
+    () => false,
+  )
+  return await Promise.race([found, sleep(STAT_TIMEOUT_MS, false, { ref: false })])
+}

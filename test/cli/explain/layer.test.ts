@@ -1,0 +1,56 @@
+import { expect, test } from 'vitest'
+import { ERAS, type Era } from '../../../src/cli/engines.ts'
+import { type LayerFacts, type Way, waysOf } from '../../../src/cli/explain/layer.ts'
+
+const LAZY: LayerFacts = { format: { name: 'a format' }, proven: false, claimed: false }
+const PLAIN: LayerFacts = { ...LAZY, format: { why: 'a plain layer' } }
+const claimed = (of: LayerFacts) => ({ ...of, claimed: true })
+const proven = (of: LayerFacts) => ({ ...of, proven: true })
+
+const short = (way: Way) =>
+  way.door === undefined ? 'pulled' : `${way.door} ${way.identity}${way.lazy ? '' : ' whole'}`
+const column = (layers: readonly LayerFacts[], era: Era) => waysOf(layers).map((each) => short(each[era]))
+
+test.each<[string, LayerFacts, string, string, string]>([
+  ['an index, nothing proven', LAZY, 'pulled', 'layers index', 'images index'],
+  ['an index, DiffIDs believed', claimed(LAZY), 'layers claimed', 'layers index', 'images claimed'],
+  ['an index, proven', proven(LAZY), 'layers proven', 'layers index', 'images proven'],
+  ['an index, proven, DiffIDs believed', proven(claimed(LAZY)), 'layers proven', 'layers index', 'images proven'],
+  ['a plain layer', PLAIN, 'pulled', 'pulled', 'pulled'],
+  ['a plain layer, DiffIDs believed', claimed(PLAIN), 'pulled', 'pulled', 'pulled'],
+  ['a plain layer, proven', proven(PLAIN), 'images proven whole', 'images proven whole', 'images proven whole'],
+])('%s: old, middle and new engines get it so', (_, facts, ...expected) => {
+  expect(ERAS.map((era) => column([facts], era)[0])).toEqual(expected)
+})
+
+test('the image store has nothing above a layer that it has not; the layer store has', () => {
+  const layers = [LAZY, PLAIN, LAZY, proven(PLAIN)]
+  expect(column(layers, 'image')).toEqual(['images index', 'pulled', 'pulled', 'pulled'])
+  expect(column(layers, 'index')).toEqual(['layers index', 'pulled', 'layers index', 'pulled'])
+})
+
+test('a layer that comes through the layer store is in the image store too, so that the next can be', () => {
+  expect(column([LAZY, proven(PLAIN)], 'index')).toEqual(['layers index', 'images proven whole'])
+})
+
+test('a layer that only the layer store may show ends the chain', () => {
+  expect(column([LAZY, proven(PLAIN)], 'layer')).toEqual(['pulled', 'pulled'])
+})
+
+test('whatever is pulled has a reason and something to do', () => {
+  for (const ways of waysOf([PLAIN, LAZY, proven(PLAIN), claimed(PLAIN)])) {
+    for (const era of ERAS) {
+      const way = ways[era]
+      if (way.door !== undefined) continue
+      expect(way.why).toMatch(/, so the engine pulls it/)
+      expect(way.fix).toMatch(/^[A-Z].*\.$/)
+    }
+  }
+})
+
+test('the reason names what is wrong with the layer itself', () => {
+  const [first, second] = waysOf([PLAIN, LAZY])
+  expect(first?.image.why).toContain('a plain layer')
+  expect(second?.image.why).toContain('a layer below it')
+  expect(second?.layer.why).toContain('DiffID')
+})

@@ -1,0 +1,58 @@
+import { expect, test } from 'vitest'
+import { waysOf } from '../../../src/cli/explain/layer.ts'
+import { type Report, reportText } from '../../../src/cli/explain/report.ts'
+
+const DIGESTS = ['a', 'b', 'c'].map((each) => `sha256:${each.repeat(64)}` as const)
+const lazy = { format: { name: 'lazy' }, proven: false, claimed: false }
+const plain = { ...lazy, format: { why: 'the format \u001b[31mis plain' } }
+
+function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {}): Report {
+  const layers = waysOf(facts).map((ways, i) => ({
+    digest: DIGESTS[i] as `sha256:${string}`,
+    size: 1000,
+    format: null,
+    rung: 'fuse',
+    ways,
+  }))
+  const digest = DIGESTS[0] as `sha256:${string}`
+  return {
+    reference: 'host/a:1',
+    digest,
+    platform: 'linux/amd64',
+    rung: 'fuse',
+    why: null,
+    engines: [],
+    layers,
+    ...more,
+  }
+}
+
+test('a line a layer, then each reason once with its layers and engines', () => {
+  const lines = reportText(report([lazy, plain, lazy])).split('\n')
+  expect(lines.filter((each) => /^[abc]{12} {2}/.test(each))).toEqual([
+    expect.stringMatching(/^a{12} .* pulled +layers \(index\) +images \(index\)$/),
+    expect.stringMatching(/^b{12} .* pulled +pulled +pulled$/),
+    expect.stringMatching(/^c{12} .* pulled +layers \(index\) +pulled$/),
+  ])
+  expect(lines.filter((each) => /^a{12}, c{12} \(Podman ≤ 5.0\): .*DiffID/.test(each))).toHaveLength(1)
+  expect(lines.filter((each) => /^b{12}: the format/.test(each))).toHaveLength(1)
+  expect(lines.filter((each) => /^c{12} \(Podman ≥ 5.5\): a layer below it/.test(each))).toHaveLength(1)
+})
+
+test('nothing of it steers the terminal', () => {
+  const text = reportText(report([plain], { why: 'no\u0007', platform: 'linux/\u001b' }))
+  expect(text).toContain('\\x1b[31mis plain')
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/)
+})
+
+test('the last line says what this machine has', () => {
+  const engines = [{ engine: 'podman' as const, version: '5.8.6', era: 'image' as const }]
+  expect(
+    reportText(report([lazy], { engines, why: 'no root' }))
+      .trimEnd()
+      .split('\n')
+      .at(-1),
+  ).toBe('on this machine: podman 5.8.6 (as Podman ≥ 5.5); rung fuse, not a higher one because: no root')
+  expect(reportText(report([lazy], { rung: null })).trimEnd()).toMatch(/on this machine: no engine; rung none$/)
+})

@@ -1,0 +1,54 @@
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, onTestFinished, test } from 'vitest'
+import { socketFor } from '../../src/cli/places.ts'
+import { type Answer, listen, type Request } from '../../src/cli/socket.ts'
+import { command } from '../e2e/engines/command.ts'
+import { folder } from '../store/folder.ts'
+
+const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+const digest = (of: string) => `sha256:${of.repeat(64)}` as const
+
+/** `lazylayer pull IMAGE` with an agent that gives these answers in turn. */
+async function pull(image: string, answers: readonly Answer[]) {
+  const dir = await folder()
+  const asked: Request[] = []
+  if (answers.length > 0) {
+    const server = await listen(socketFor(join(dir, 'run'), join(dir, 'store')), async (request) => {
+      asked.push(request)
+      return answers[asked.length - 1] as Answer
+    })
+    onTestFinished(() => void server.close())
+  }
+  const env = { ...process.env, RUNTIME_DIRECTORY: join(dir, 'run') }
+  const args = [LAUNCHER, 'pull', image, '--root', join(dir, 'store')]
+  return { ...(await command(process.execPath, args, { env })), asked }
+}
+
+test('it says how many layers are listed, and from where on they are not, and why', async () => {
+  const listed = [{ digest: digest('a'), id: 'a' }]
+  const all = await pull('docker://r.example/app:1', [{ ok: true, outcome: { listed, left: [] } }])
+  expect(all).toMatchObject({ code: 0, stdout: 'r.example/app:1: 1 of 1 layer listed\n' })
+  expect(all.asked).toEqual([{ op: 'list', reference: 'r.example/app:1' }])
+  const left = [digest('b'), digest('c')]
+  const some = await pull('r.example/app:1', [{ ok: true, outcome: { listed, left, why: 'it is not lazy' } }])
+  expect(some).toMatchObject({
+    code: 0,
+    stdout: `r.example/app:1: 1 of 3 layers listed\n  from ${left[0]} on they are the engine's to pull: it is not lazy\n`,
+  })
+})
+
+test('it goes on asking an agent that needs longer than an engine waits', async () => {
+  const late = { ok: false, what: 'no progress for 2000 ms', late: true } as const
+  const { code, asked } = await pull('r.example/app:1', [late, late, { ok: true, outcome: { listed: [], left: [] } }])
+  expect({ code, asked: asked.length }).toEqual({ code: 0, asked: 3 })
+})
+
+test('what went wrong is told, with what to do', async () => {
+  const refused = await pull('r.example/app:1', [{ ok: false, what: 'the registry refuses' }])
+  expect(refused).toMatchObject({ code: 1, stdout: '' })
+  expect(refused.stderr).toBe('lazylayer: r.example/app:1 was not listed\n  why: the registry refuses\n')
+  const nobody = await pull('r.example/app:1', [])
+  expect(nobody.code).toBe(1)
+  expect(nobody.stderr).toMatch(/no agent serves .*\n {2}try: Start one: lazylayer serve\.\n/)
+})

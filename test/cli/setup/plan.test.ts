@@ -1,0 +1,313 @@
+// Setup and its undoing, on files in a folder of the test.
+import { chmod, mkdir, readdir, readFile, rmdir, stat, symlink, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { parse } from 'smol-toml'
+import { expect, test } from 'vitest'
+import { type Engine, type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
+import { apply } from '../../../src/cli/setup/apply.ts'
+import { type Plan, planSetup, planUndo, type Request } from '../../../src/cli/setup/plan.ts'
+import { folder } from '../../store/folder.ts'
+
+/** As distributions write it: comments, an empty array over lines, an inline table. */
+const STORAGE_CONF = `# Settings of the container storage.
+[storage]
+
+# The driver
+driver = "overlay"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+
+[storage.options]
+# Other image stores, to be read only
+additionalimagestores = [
+]
+
+pull_options = {enable_partial_images = "false", ostree_repos=""}
+
+[storage.options.overlay]
+mountopt = "nodev,metacopy=on" # fast
+#size = ""
+`
+
+interface Machine extends Request {
+  file(path: string): Promise<string | undefined>
+  setup(): Promise<Plan>
+  undo(): Promise<Plan>
+}
+
+async function machine(
+  engine: 'podman' | 'crio',
+  versions: Partial<Record<Engine, string>>,
+  more: Partial<Request> = {},
+): Promise<Machine> {
+  const dir = await folder()
+  const root = join(dir, 'store')
+  await mkdir(join(root, 'layers'), { recursive: true })
+  await mkdir(join(root, 'images'))
+  const request: Request = {
+    engine,
+    root,
+    defaultRoot: root,
+    places: { etc: join(dir, 'etc'), home: join(dir, 'home'), run: join(dir, 'run'), uid: 0, env: {} },
+    vendor: join(dir, 'usr/storage.conf'),
+    engines: Object.entries(versions).map(([name, text]) => foundEngine(name as Engine, text) as FoundEngine),
+    helper: '/usr/bin/lazylayer-auth-helper',
+    ...more,
+  }
+  const applied = async (plan: Plan) => {
+    for (const change of plan.changes) await apply(change)
+    return plan
+  }
+  return {
+    ...request,
+    file: (path) => readFile(path, 'utf8').catch(() => undefined),
+    setup: async () => applied(await planSetup(request)),
+    undo: async () => applied(await planUndo(request)),
+  }
+}
+
+const storageConf = (of: Request) => join(of.places.etc, 'containers/storage.conf')
+
+async function put(path: string, text: string, mode = 0o644): Promise<void> {
+  await mkdir(dirname(path), { recursive: true })
+  await writeFile(path, text)
+  await chmod(path, mode)
+}
+
+test('both stores are added, nothing else changes, and undo restores the file byte by byte', async () => {
+  const it = await machine('podman', { podman: 'podman version 5.4.2' })
+  const path = storageConf(it)
+  await put(path, STORAGE_CONF, 0o640)
+  const { changes } = await it.setup()
+  expect(changes.map((each) => each.path)).toEqual([path, join(dirname(path), 'registries.conf.d/50-lazylayer.conf')])
+  const text = (await it.file(path)) as string
+  const { storage } = parse(text) as { storage: { options: Record<string, unknown> } }
+  expect(storage.options.additionallayerstores).toEqual([`${it.root}/layers:ref`])
+  expect(storage.options.additionalimagestores).toEqual([`${it.root}/images`])
+  expect(text.split('\n').filter((line) => !line.includes(it.root))).toEqual(STORAGE_CONF.split('\n'))
+  expect((await stat(path)).mode & 0o777).toBe(0o640)
+  expect(await it.file(`${path}.before-lazylayer`)).toBe(STORAGE_CONF)
+
+  expect((await it.setup()).changes).toEqual([])
+
+  expect((await it.undo()).notes).toEqual([])
+  expect(await it.file(path)).toBe(STORAGE_CONF)
+  expect(await readdir(dirname(path))).toEqual(['registries.conf.d', 'storage.conf'])
+  expect(await readdir(join(dirname(path), 'registries.conf.d'))).toEqual([])
+  expect((await it.undo()).changes).toEqual([])
+})
+
+test('planning writes nothing', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.31.0' })
+  await planSetup(it)
+  expect(await it.file(storageConf(it))).toBeUndefined()
+})
+
+test('an engine that loses what it finds in the layer store is given the image store alone', async () => {
+  for (const versions of [{ podman: '5.8.6' }, { podman: '5.4.2', crio: '1.33.0' }]) {
+    const it = await machine('podman', versions)
+    await put(storageConf(it), STORAGE_CONF)
+    await it.setup()
+    const text = await it.file(storageConf(it))
+    expect(text).toContain(`${it.root}/images`)
+    expect(text).not.toContain('additionallayerstores')
+  }
+})
+
+test('setup after an upgrade takes the layer store out, and undo still restores the file', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(storageConf(it), STORAGE_CONF)
+  await it.setup()
+  const upgraded: Request = { ...it, engines: [foundEngine('podman', '5.5.0') as FoundEngine] }
+  for (const change of (await planSetup(upgraded)).changes) await apply(change)
+  expect(await it.file(storageConf(it))).not.toContain('/layers:ref')
+  await it.undo()
+  expect(parse((await it.file(storageConf(it))) as string)).toMatchObject({
+    storage: { options: { additionalimagestores: [] } },
+  })
+})
+
+test('what others wrote since stays, and only our stores go', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  const path = storageConf(it)
+  await put(path, STORAGE_CONF)
+  await it.setup()
+  await writeFile(path, `${await it.file(path)}# mine\n`)
+  const { notes } = await it.undo()
+  expect(notes).toEqual([expect.stringContaining('was changed since setup')])
+  expect(await it.file(path)).toBe(`${STORAGE_CONF}# mine\n`)
+})
+
+test('without a storage.conf a copy of the vendor’s is made, because engines read one only', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(it.vendor, STORAGE_CONF)
+  await it.setup()
+  const text = (await it.file(storageConf(it))) as string
+  expect(
+    text
+      .split('\n')
+      .slice(1)
+      .filter((line) => !line.includes(it.root)),
+  ).toEqual(STORAGE_CONF.split('\n'))
+  await it.undo()
+  expect(await it.file(storageConf(it))).toBeUndefined()
+})
+
+test('without either, the file has what engines insist on', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await it.setup()
+  expect(parse((await it.file(storageConf(it))) as string)).toEqual({
+    storage: {
+      driver: 'overlay',
+      runroot: '/run/containers/storage',
+      graphroot: '/var/lib/containers/storage',
+      options: { additionallayerstores: [`${it.root}/layers:ref`], additionalimagestores: [`${it.root}/images`] },
+    },
+  })
+  await it.undo()
+  expect(await it.file(storageConf(it))).toBeUndefined()
+})
+
+test('a user has files of their own, with places that the engine chooses', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  const rootless: Request = { ...it, places: { ...it.places, uid: 1000 } }
+  await put(it.vendor, STORAGE_CONF)
+  const { changes } = await planSetup(rootless)
+  const own = join(it.places.home, '.config/containers')
+  expect(changes.map((each) => each.path)).toEqual([
+    join(own, 'storage.conf'),
+    join(own, 'registries.conf.d/50-lazylayer.conf'),
+  ])
+  expect(parse(changes[0]?.after ?? '')).toMatchObject({ storage: { driver: 'overlay' } })
+  expect(changes[0]?.after).not.toContain('graphroot')
+})
+
+test('CONTAINERS_STORAGE_CONF names the file', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  const named = join(it.root, '../other.conf')
+  const { changes } = await planSetup({ ...it, places: { ...it.places, env: { CONTAINERS_STORAGE_CONF: named } } })
+  expect(changes[0]?.path).toBe(named)
+})
+
+test('a symlink stays one, and what it names is changed', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  const path = storageConf(it)
+  await put(`${path}.real`, STORAGE_CONF)
+  await symlink('storage.conf.real', path)
+  await it.setup()
+  expect(await it.file(`${path}.real`)).toContain(it.root)
+  await it.undo()
+  expect(await it.file(`${path}.real`)).toBe(STORAGE_CONF)
+})
+
+test('CRI-O starts behind the agent', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.33.0' })
+  const { notes } = await it.setup()
+  const path = join(it.places.etc, 'systemd/system/crio.service.d/50-lazylayer.conf')
+  expect(await it.file(path)).toMatch(/\[Unit\]\nWants=lazylayer.service\nAfter=lazylayer.service\n$/)
+  expect(notes).toEqual([expect.stringContaining('daemon-reload')])
+  await it.undo()
+  expect(await it.file(path)).toBeUndefined()
+})
+
+test('the auth helper is set only where the engine runs one and it is installed', async () => {
+  const dropIn = (of: Request) => join(of.places.etc, 'containers/registries.conf.d/50-lazylayer.conf')
+  const old = await machine('podman', { podman: '4.3.1' })
+  expect((await old.setup()).notes).toEqual([expect.stringContaining('runs no auth helper')])
+  expect(await old.file(dropIn(old))).toBeUndefined()
+  const without = await machine('podman', { podman: '5.4.2' }, { helper: undefined })
+  expect((await without.setup()).notes).toEqual([expect.stringContaining('not installed')])
+  expect(await without.file(dropIn(without))).toBeUndefined()
+  const it = await machine('podman', { podman: '5.4.2' })
+  await it.setup()
+  expect(parse((await it.file(dropIn(it))) as string)).toEqual({
+    'additional-layer-store-auth-helper': '/usr/bin/lazylayer-auth-helper',
+  })
+})
+
+test('a helper that somebody else has named stays', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(join(it.places.etc, 'containers/registries.conf'), 'additional-layer-store-auth-helper = "/other"\n')
+  const { changes, notes } = await planSetup(it)
+  expect(changes.map((each) => each.path)).toEqual([storageConf(it)])
+  expect(notes).toEqual([expect.stringContaining('/other as auth helper, which stays')])
+})
+
+test('a helper of ours that has moved is named anew', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await it.setup()
+  const { changes } = await planSetup({ ...it, helper: '/opt/lazylayer-auth-helper' })
+  expect(changes).toEqual([expect.objectContaining({ after: expect.stringContaining('"/opt/lazylayer-auth-helper"') })])
+})
+
+test('another root is told to the auth helper by the environment, which is said', async () => {
+  const it = await machine('podman', { podman: '5.4.2' }, { defaultRoot: '/elsewhere' })
+  expect((await planSetup(it)).notes).toEqual([expect.stringContaining(`LAZYLAYER_ROOT=${it.root}`)])
+})
+
+test('a store that is not there is not named, because every command of the engine would fail', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await rmdir(join(it.root, 'images'))
+  const { notes } = await it.setup()
+  expect(notes).toEqual([expect.stringContaining(`${it.root}/images is not there`)])
+  expect(await it.file(storageConf(it))).not.toContain('/images')
+  await rmdir(join(it.root, 'layers'))
+  await expect(planSetup(it)).rejects.toMatchObject({
+    code: 'missing',
+    fix: expect.stringContaining('lazylayer serve'),
+  })
+})
+
+test.each<[string, Partial<Request>, string | undefined, string]>([
+  ['an engine that is not installed', { engines: [] }, undefined, 'missing'],
+  ['a root with a colon', { root: '/a:b' }, undefined, 'usage'],
+  ['a storage.conf that is no TOML', {}, '[storage\n', 'usage'],
+  ['an inline table', {}, '[storage]\noptions = {size = ""}\n', 'unsupported'],
+  ['a key that holds something else', {}, '[storage.options]\nadditionalimagestores = "/a"\n', 'usage'],
+])('%s is refused', async (_, more, conf, code) => {
+  const it = await machine('podman', { podman: '5.4.2' }, more)
+  if (conf !== undefined) await put(storageConf(it), conf)
+  await expect(planSetup(it)).rejects.toMatchObject({ code })
+  expect(await it.file(storageConf(it))).toBe(conf)
+})
+
+test('drop-ins of others at our names are neither written over nor removed', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(join(it.places.etc, 'containers/registries.conf.d/50-lazylayer.conf'), '# mine\n')
+  await expect(planSetup(it)).rejects.toMatchObject({ code: 'unsupported' })
+  expect(await planUndo(it)).toMatchObject({ changes: [], notes: [expect.stringContaining('stays')] })
+})
+
+test('stores that somebody wrote by hand are not undone', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(storageConf(it), `[storage.options]\nadditionallayerstores = ["${it.root}/layers:ref"]\n`)
+  expect((await planUndo(it)).changes).toEqual([])
+})
+
+test('a file that changes between plan and change is left alone', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(storageConf(it), STORAGE_CONF)
+  const { changes } = await planSetup(it)
+  await writeFile(storageConf(it), '# other\n')
+  await expect(apply(changes[0] as (typeof changes)[number])).rejects.toMatchObject({
+    code: 'system',
+    fix: 'Try again.',
+  })
+  expect(await it.file(storageConf(it))).toBe('# other\n')
+})
+
+/** The real file, where a distribution has put it. */
+const VENDOR = process.env.LAZYLAYER_STORAGE_CONF ?? '/usr/share/containers/storage.conf'
+const real = await readFile(VENDOR, 'utf8').catch(() => undefined)
+
+test.skipIf(real === undefined)(`this distribution’s own file round-trips (needs ${VENDOR})`, async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  await put(storageConf(it), real as string)
+  await it.setup()
+  const text = (await it.file(storageConf(it))) as string
+  const { storage } = parse(text) as { storage: { options: Record<string, string[]> } }
+  expect(storage.options.additionallayerstores).toContain(`${it.root}/layers:ref`)
+  expect(storage.options.additionalimagestores).toContain(`${it.root}/images`)
+  await it.undo()
+  expect(await it.file(storageConf(it))).toBe(real)
+})

@@ -1,0 +1,181 @@
+// doctor, explain and setup as a user starts them, on this machine as it is.
+
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { execPath } from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { writeImage } from '../../src/build/layout-writer.ts'
+import { type Agent, lazylayer, startAgent } from './agent.ts'
+import { command } from './engines/command.ts'
+import { lacking } from './engines/needs.ts'
+import { suite } from './engines/suite.ts'
+import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
+
+const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+const TIMEOUT_MS = 60_000
+
+interface Finding {
+  name: string
+  state: 'ok' | 'warning' | 'problem'
+  found: string
+  fix?: string
+}
+
+suite('doctor and explain', lacking([]), () => {
+  let work: WorkDirectory
+  let root: string
+
+  beforeAll(async () => {
+    work = await makeWorkDirectory()
+    root = join(work.path, 'store')
+    const entries = [{ path: 'a', type: 'file' as const, content: Buffer.from('a\n') }]
+    await writeImage({
+      dir: join(work.path, 'layout'),
+      tag: 'mixed',
+      layers: [
+        { kind: 'estargz', entries },
+        { kind: 'gzip', entries },
+      ],
+    })
+  })
+  afterAll(async () => {
+    await work?.remove()
+  })
+
+  /** With a storage.conf of the test's own, and its cache. */
+  async function run(conf: string | undefined, ...args: string[]) {
+    const path = join(work.path, 'storage.conf')
+    if (conf !== undefined) await writeFile(path, conf)
+    const env = { ...process.env, RUNTIME_DIRECTORY: `${work.path}/run`, CONTAINERS_STORAGE_CONF: path }
+    return await command(execPath, [LAUNCHER, ...args], { env })
+  }
+
+  async function findings(conf: string): Promise<{ code: number; of: Map<string, Finding> }> {
+    const flags = ['--root', root, '--cache', join(work.path, 'cache'), '--format', 'json']
+    const { code, stdout } = await run(conf, 'doctor', ...flags)
+    const all = JSON.parse(stdout) as Finding[]
+    return { code, of: new Map(all.map((each) => [each.name, each])) }
+  }
+
+  const named = (layers: boolean) =>
+    `[storage]\ndriver = "overlay"\n[storage.options]\nadditionalimagestores = ["${root}/${layers ? 'layers' : 'images'}"]\n`
+
+  test('doctor finds a running agent, and that engines look into its store', { timeout: TIMEOUT_MS }, async () => {
+    const agent: Agent = await startAgent(work.path, root, ['serve', root, '--cache', join(work.path, 'cache')])
+    try {
+      const { of } = await findings(named(false))
+      expect(of.get('agent')).toMatchObject({ state: 'ok', found: expect.stringContaining(`process ${agent.pid}`) })
+      expect(of.get('storage.conf')).toMatchObject({ state: 'ok', found: expect.stringContaining('image store') })
+      expect(of.get('mounts')).toMatchObject({ state: 'ok' })
+      expect(of.get('cache')).toMatchObject({ found: expect.stringContaining(join(work.path, 'cache')) })
+      for (const name of ['node', 'native part', 'fuse']) expect(of.get(name)).toMatchObject({ state: 'ok' })
+    } finally {
+      await agent.stop()
+    }
+  })
+
+  test('doctor ends with 1 where it finds a problem, and with 0 where it does not', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const wrong = await findings(named(true))
+    expect(wrong.code).toBe(1)
+    expect(wrong.of.get('storage.conf')).toMatchObject({
+      state: 'problem',
+      found: expect.stringContaining('is not the image store'),
+      fix: expect.stringContaining(`${root}/images`),
+    })
+    const right = await findings(named(false))
+    const problems = [...right.of.values()].filter((each) => each.state === 'problem')
+    expect(right.code).toBe(problems.length === 0 ? 0 : 1)
+    expect(right.of.get('storage.conf')).toMatchObject({ state: 'ok' })
+    expect(right.of.get('agent')).toMatchObject({ state: 'warning', fix: `Run lazylayer serve ${root}.` })
+  })
+
+  test('doctor has a line a check, and one with the sums', { timeout: TIMEOUT_MS }, async () => {
+    const { stdout } = await run(named(false), 'doctor', '--root', root, '--cache', join(work.path, 'cache'))
+    const lines = stdout.trimEnd().split('\n')
+    for (const line of lines.slice(0, -1)) expect(line).toMatch(/^(ok|warning|problem) +[a-z]/)
+    expect(lines.at(-1)).toMatch(/^\d+ problems?, \d+ warnings?$/)
+  })
+
+  test('a mount whose agent was killed with its keeper is found dead', { timeout: TIMEOUT_MS }, async () => {
+    const agent = await startAgent(work.path, root, ['serve', root, '--cache', join(work.path, 'cache')])
+    const keeper = Number((await readFile(`/proc/${agent.pid}/stat`, 'utf8')).split(' ')[3])
+    process.kill(keeper, 'SIGKILL')
+    process.kill(agent.pid, 'SIGKILL')
+    await agent.ended
+    try {
+      let found = await findings(named(false))
+      // the kernel ends the connection when the last descriptor is closed, some milliseconds after the process
+      for (let i = 0; i < 20 && found.of.get('mounts')?.state === 'ok'; i++) found = await findings(named(false))
+      expect(found.of.get('mounts')).toMatchObject({ state: 'problem', found: expect.stringContaining(root) })
+      expect(found.of.get('storage.conf')).toMatchObject({ state: 'problem', found: expect.stringContaining('dead') })
+    } finally {
+      await lazylayer(work.path, 'umount', root)
+    }
+  })
+
+  test('explain says how each kind of engine gets each layer', { timeout: TIMEOUT_MS }, async () => {
+    const args = ['explain', `oci:${work.path}/layout:mixed`, '--cache', join(work.path, 'cache')]
+    const { code, stdout } = await run(undefined, ...args)
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^[0-9a-f]{12} .* estargz .* pulled +layers \(index\) +images \(index\)$/m)
+    expect(stdout).toMatch(/^[0-9a-f]{12} .* - .* pulled +pulled +pulled$/m)
+    const json = JSON.parse((await run(undefined, ...args, '--format', 'json', '--diffid', 'claimed')).stdout)
+    expect(json.layers[0]).toMatchObject({
+      format: 'estargz',
+      rung: json.rung,
+      ways: {
+        layer: { door: 'layers', identity: 'claimed', lazy: true },
+        index: { door: 'layers', identity: 'index', lazy: true },
+        image: { door: 'images', identity: 'claimed', lazy: true },
+      },
+    })
+    expect(json.layers[1].ways.image).toMatchObject({
+      why: expect.stringContaining('plain gzip'),
+      fix: expect.any(String),
+    })
+  })
+
+  test('setup shows a diff that is what it then does, and undo undoes it', { timeout: TIMEOUT_MS }, async () => {
+    await mkdir(join(root, 'layers'), { recursive: true })
+    await mkdir(join(root, 'images'), { recursive: true })
+    const conf = '# mine\n[storage]\ndriver = "overlay"\n\n[storage.options]\n# stores\nadditionalimagestores = [\n]\n'
+    const podman = join(work.path, 'bin')
+    await mkdir(podman)
+    await writeFile(join(podman, 'podman'), '#!/bin/sh\necho podman version 5.4.2\n', { mode: 0o755 })
+    const path = join(work.path, 'setup.conf')
+    await writeFile(path, conf)
+    const env = {
+      PATH: `${podman}:/usr/bin:/bin`,
+      HOME: work.path,
+      XDG_CONFIG_HOME: join(work.path, 'config'),
+      CONTAINERS_STORAGE_CONF: path,
+    }
+    // as a user, so that the drop-ins are the user's
+    const asUser = (...args: string[]) => {
+      const script = 'process.getuid = () => 1000'
+      const node = [`--import=data:text/javascript,${encodeURIComponent(script)}`, LAUNCHER]
+      return command(execPath, [...node, 'setup', 'podman', '--root', root, ...args], { env })
+    }
+    const shown = await asUser('--dry-run')
+    expect(shown.code).toBe(0)
+    expect(await readFile(path, 'utf8')).toBe(conf)
+    await writeFile(join(work.path, 'setup.diff'), shown.stdout)
+    const done = await asUser()
+    expect(done.stdout).toContain(`wrote ${path}\n`)
+    const text = await readFile(path, 'utf8')
+    expect(text).toBe(
+      conf
+        .replace('[storage.options]\n', `[storage.options]\nadditionallayerstores = ["${root}/layers:ref"]\n`)
+        .replace('[\n]', `[\n  "${root}/images",\n]`),
+    )
+    for (const line of text.split('\n')) {
+      if (line !== '' && !conf.includes(line)) expect(shown.stdout).toContain(`\n+${line}\n`)
+    }
+    expect((await asUser()).stdout).toBe('nothing to change\n')
+    expect((await asUser('--undo')).code).toBe(0)
+    expect(await readFile(path, 'utf8')).toBe(conf)
+  })
+})

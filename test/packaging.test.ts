@@ -1,0 +1,39 @@
+// The systemd unit: what must hold of it for engines to see the mount, and that what it starts exists.
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { parseCommandLine } from '../src/cli/flags.ts'
+import { defaultPlaces } from '../src/cli/places.ts'
+
+const UNIT = fileURLToPath(new URL('../packaging/lazylayer.service', import.meta.url))
+
+const settings = (await readFile(UNIT, 'utf8'))
+  .split('\n')
+  .filter((line) => /^[A-Z]\w*=/.test(line))
+  .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const)
+const all = (key: string) => settings.filter(([name]) => name === key).map(([, value]) => value)
+
+test('nothing gives the agent a mount namespace of its own', () => {
+  const names = settings.map(([name]) => name)
+  const own =
+    /^(Private|Protect(System|Home|Kernel|Control|Proc)|ReadOnly|ReadWrite|Inaccessible|Bind|TemporaryFile|Root(Dir|Image)|MountFlags|DynamicUser)/
+  expect(names.filter((name) => own.test(name))).toEqual([])
+})
+
+test('engines are behind it, and it is stopped in order', () => {
+  expect(all('Before').join(' ').split(' ')).toEqual(expect.arrayContaining(['crio.service', 'podman.socket']))
+  expect(all('KillMode')).toEqual(['mixed'])
+  expect(all('Type')).toEqual(['simple'])
+  expect(Number(all('TimeoutStopSec')[0])).toBeGreaterThan(0)
+})
+
+test('what it starts are commands that there are, on the directory where they look by themselves', () => {
+  const commands = [...all('ExecStart'), ...all('ExecStartPost')].flatMap((each) =>
+    [...each.matchAll(/\/usr\/bin\/lazylayer ([^>;']+)/g)].map(([, args]) => (args as string).trim().split(' ')),
+  )
+  expect(commands.map(([name]) => name)).toEqual(['serve', 'status'])
+  for (const argv of commands) {
+    expect(parseCommandLine(argv)).toMatchObject({ positionals: [defaultPlaces({}, 0).root] })
+    expect(defaultPlaces({ STATE_DIRECTORY: `/var/lib/${all('StateDirectory')[0]}` }, 0).root).toBe(argv[1])
+  }
+})
