@@ -6,9 +6,15 @@ import type { Store } from '../store/store.ts'
 import { whyNoErofs } from './covers.ts'
 import type { NativeModule } from './native.ts'
 
-/** Highest first. erofs: metadata and cached data in the kernel; fuse: our server answers from the same image. */
-export const RUNGS = ['erofs', 'fuse'] as const
+/**
+ * Highest first. erofs: metadata and cached data in the kernel; fuse: our server answers from the same image; portable: JavaScript
+ * does, through fuse-native.
+ */
+export const RUNGS = ['erofs', 'fuse', 'portable'] as const
 export type Rung = (typeof RUNGS)[number]
+
+/** Those that can serve a store: fuse-native shows one image. */
+export const SERVE_RUNGS = RUNGS.filter((each) => each !== 'portable')
 
 export interface Choice {
   rung: Rung
@@ -17,6 +23,7 @@ export interface Choice {
 }
 
 /**
+ * Tries EROFS. Whether FUSE works is told by its mount: where that fails, and nothing was asked for, `portable` is what is left.
  * @param scratch a directory in which a mount point may be made for the trial
  * @throws Failure unsupported: a rung was asked for that does not work
  */
@@ -26,7 +33,7 @@ export async function chooseRung(
   store: Store,
   scratch: string,
 ): Promise<Choice> {
-  if (wanted === 'fuse') return { rung: 'fuse', why: undefined }
+  if (wanted === 'fuse' || wanted === 'portable') return { rung: wanted, why: undefined }
   await mkdir(scratch, { recursive: true, mode: 0o700 })
   const dir = await mkdtemp(join(scratch, 'trial-'))
   const file = await store.temporary()

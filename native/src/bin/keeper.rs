@@ -11,6 +11,9 @@
 //! Should the keeper be killed, the agent goes on: its writes fail with EPIPE from then on.
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 
+#[path = "../helper.rs"]
+mod helper;
+
 use std::env;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
@@ -233,9 +236,12 @@ fn send(agent: u32, signal: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// By fusermount3 where this user may not.
 fn detach(path: &[u8]) -> io::Result<()> {
-    let path = CString::new(path)?;
+    let text = CString::new(path)?;
     // SAFETY: a NUL-terminated string that outlives the call.
-    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) })?;
-    Ok(())
+    match check(unsafe { libc::umount2(text.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => helper::unmount(OsStr::from_bytes(path), true),
+        done => done.map(drop),
+    }
 }

@@ -1,0 +1,222 @@
+// An image as the operations that libfuse 2 asks for by path. Its reads fetch what is missing, as every reader's do.
+import { read } from 'node:fs'
+import { promisify } from 'node:util'
+import { errno, Failure } from '../errors.ts'
+import { VERIFIED } from '../fetch/filler.ts'
+import { S_IFMT, S_IFREG } from '../tree/entry.ts'
+import { encodeDevice } from '../tree/erofs-format.ts'
+import { ErofsReader } from '../tree/erofs-reader.ts'
+import { BLOCK_BYTES } from '../tree/inode.ts'
+import type { FuseOperations, FuseStat } from './fuse-native.ts'
+import type { OpenLayer } from './layer.ts'
+import type { SessionCounters } from './native.ts'
+import { PlaceIndex } from './place-index.ts'
+
+/** What of a layer is read. */
+export type PortableLayer = Pick<OpenLayer, 'chunks' | 'filler' | 'slots'>
+
+interface Device extends PortableLayer {
+  places: PlaceIndex
+}
+
+const NAME_MAX_BYTES = 255
+const EROFS = 30
+const W_OK = 2
+/** Of a write or read-write open; O_RDONLY is 0. */
+const O_ACCMODE = 3
+/** Directories whose numbers are kept at hand; at about 100 bytes each. */
+const DIRECTORIES_MAX = 10_000
+
+const readAt = promisify(read)
+
+export class PortableTree implements FuseOperations {
+  readonly #reader: ErofsReader
+  readonly #devices: readonly Device[]
+  readonly #missTimeoutMs: number
+  /** Of the reads that wait. */
+  readonly #waits = new Set<AbortController>()
+  #closed = false
+  readonly #directories = new Map<string, number>()
+  readonly #counters = { served: 0n, reads: 0n, missed: 0n, lookups: 0n, expired: 0n, failed: 0n }
+
+  /**
+   * @param layers of the image's device slots 1…n
+   * @param missTimeoutMs a read that waits longer fails with EIO
+   * @throws Failure corrupt
+   */
+  constructor(image: Uint8Array, layers: readonly PortableLayer[], missTimeoutMs: number) {
+    this.#reader = new ErofsReader(image)
+    if (this.#reader.devices.length !== layers.length) {
+      throw Failure.corrupt(`the image has ${this.#reader.devices.length} devices for ${layers.length} layers`)
+    }
+    this.#devices = layers.map(({ chunks, filler, slots }) => ({
+      chunks,
+      filler,
+      slots,
+      places: new PlaceIndex(chunks),
+    }))
+    this.#missTimeoutMs = missTimeoutMs
+  }
+
+  /** Lookups are those that reached us by path: libfuse 2 does not tell them from stats. */
+  counters(): SessionCounters {
+    return { ...this.#counters }
+  }
+
+  /** Fails what waits, and what would from now on. */
+  close(): void {
+    this.#closed = true
+    for (const each of this.#waits) each.abort()
+  }
+
+  access: FuseOperations['access'] = (path, mode, done) =>
+    answer(done, () => {
+      this.#find(path)
+      return mode & W_OK ? [-EROFS] : [0]
+    })
+
+  statfs: FuseOperations['statfs'] = (_, done) => {
+    const blocks = this.#devices.reduce((sum, { chunks }) => sum + Math.ceil(chunks.deviceSize / BLOCK_BYTES), 0)
+    done(0, { bsize: BLOCK_BYTES, frsize: BLOCK_BYTES, blocks, files: 0, namemax: NAME_MAX_BYTES })
+  }
+
+  getattr: FuseOperations['getattr'] = (path, done) => {
+    this.#counters.lookups++
+    answer(done, () => [0, this.#stat(this.#find(path))])
+  }
+
+  readdir: FuseOperations['readdir'] = (path, done) =>
+    answer(done, () => {
+      const names = ['.', '..']
+      const stats: FuseStat[] = [{ ino: this.#find(path), mode: 0o040000 }]
+      stats.push({ ino: this.#find(parentOf(path)), mode: 0o040000 })
+      for (const { name, nid } of this.#reader.readdir(this.#find(path))) {
+        names.push(name)
+        stats.push({ ino: nid, mode: this.#reader.attributes(nid).mode })
+      }
+      return [0, names, stats]
+    })
+
+  readlink: FuseOperations['readlink'] = (path, done) =>
+    answer(done, () => [0, this.#reader.readlink(this.#find(path))])
+
+  open: FuseOperations['open'] = (path, flags, done) =>
+    answer(done, () => {
+      const nid = this.#find(path)
+      // a descriptor is the file's number, so that reads need no path; it has 31 bits, and images have under 64 GiB
+      return (flags & O_ACCMODE) === 0 ? [0, nid] : [-EROFS]
+    })
+
+  read: FuseOperations['read'] = (_, nid, into, length, at, done) => {
+    this.#counters.reads++
+    // answers its own errors
+    void this.#read(nid, into.subarray(0, length), at).then(
+      (count) => {
+        this.#counters.served += BigInt(count)
+        done(count)
+      },
+      (error) => {
+        this.#counters.failed++
+        done(-errno(error))
+      },
+    )
+  }
+
+  getxattr: FuseOperations['getxattr'] = (path, name, done) =>
+    answer(done, () => [0, this.#reader.xattrs(this.#find(path)).get(name)])
+
+  listxattr: FuseOperations['listxattr'] = (path, done) =>
+    answer(done, () => [0, [...this.#reader.xattrs(this.#find(path)).keys()]])
+
+  #stat(nid: number): FuseStat {
+    const { mode, nlink, uid, gid, mtime, size, rdev } = this.#reader.attributes(nid)
+    // fuse-native has no times before 1970
+    const ms = Math.max(0, Number(mtime / 1_000_000n))
+    const blocks = (mode & S_IFMT) === S_IFREG ? Math.ceil(size / 512) : 0
+    const times = { atime: ms, mtime: ms, ctime: ms }
+    return {
+      ino: nid,
+      mode,
+      nlink,
+      uid,
+      gid,
+      size,
+      blocks,
+      blksize: BLOCK_BYTES,
+      rdev: rdev ? encodeDevice(rdev) : 0,
+      ...times,
+    }
+  }
+
+  /** @throws Failure missing */
+  #find(path: string): number {
+    const slash = path.lastIndexOf('/')
+    const name = path.slice(slash + 1)
+    if (name === '') return this.#reader.root
+    const above = path.slice(0, slash)
+    let parent = this.#directories.get(above)
+    if (parent === undefined) {
+      parent = this.#reader.resolve(above.slice(1))
+      if (parent === undefined) throw Failure.missing(`no ${above}`)
+      if (this.#directories.size >= DIRECTORIES_MAX) this.#directories.clear()
+      this.#directories.set(above, parent)
+    }
+    const found = this.#reader.lookup(parent, name)
+    if (found === undefined) throw Failure.missing(`no ${path}`)
+    return found
+  }
+
+  async #read(nid: number, into: Uint8Array, at: number): Promise<number> {
+    const content = this.#reader.content(nid)
+    const length = Math.min(into.length, (content?.size ?? 0) - at)
+    if (content === null || length <= 0) return 0
+    const device = this.#devices[content.device - 1]
+    if (device === undefined) throw Failure.corrupt(`file ${nid} lies on device ${content.device}, which there is not`)
+    const start = content.offset + at
+    await this.#fill(device, start, start + length)
+    for (let got = 0; got < length; ) {
+      const { bytesRead } = await readAt(device.slots.deviceFd, into, got, length - got, start + got)
+      if (bytesRead === 0) throw Failure.corrupt('the device file is shorter than its layout')
+      got += bytesRead
+    }
+    return length
+  }
+
+  async #fill({ filler, slots, places }: Device, start: number, end: number): Promise<void> {
+    const missing = [...places.chunksAt(start, end)].filter((each) => slots.state(each) !== VERIFIED)
+    if (missing.length === 0) return
+    this.#counters.missed++
+    if (this.#closed) throw Failure.aborted('the mount has ended')
+    const wait = new AbortController()
+    const deadline = setTimeout(() => {
+      this.#counters.expired++
+      wait.abort()
+    }, this.#missTimeoutMs)
+    this.#waits.add(wait)
+    try {
+      await filler.fill(missing, 'demand', wait.signal)
+    } finally {
+      clearTimeout(deadline)
+      this.#waits.delete(wait)
+    }
+  }
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf('/')) || '/'
+}
+
+/** Calls `done` with what `work` returns, or with the errno of what it throws. */
+function answer<T extends unknown[]>(
+  done: (code: number, ...result: Partial<T>) => void,
+  work: () => [code: number, ...result: Partial<T>],
+): void {
+  let result: [code: number, ...result: Partial<T>]
+  try {
+    result = work()
+  } catch (error) {
+    done(-errno(error), ...([] as unknown as Partial<T>))
+    return
+  }
+  done(...result)
+}
