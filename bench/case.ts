@@ -35,10 +35,14 @@ export interface Context {
   defer(close: () => Promise<void>): void
 }
 
+export const ROUNDS = 5
+
 export interface Case {
   readonly name: string
   /** What is measured, how, and what it stands for; for the reader of the table. */
   readonly explains: string
   readonly ratios: readonly Ratio[]
+  /** Turns of each subject when nobody says how many; ROUNDS where it is left out. */
+  readonly rounds?: number
   prepare(context: Context): Promise<Subject[]>
 }

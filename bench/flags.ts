@@ -5,7 +5,8 @@ import type { LinkShape } from './case.ts'
 export interface Flags {
   /** None named: all. */
   cases: string[]
-  rounds: number
+  /** Undefined: each case's own. */
+  rounds: number | undefined
   link: LinkShape
   strict: boolean
 }
@@ -13,7 +14,7 @@ export interface Flags {
 export const USAGE = `npm run bench [-- CASE…] [--rounds N] [--link rtt=40ms,rate=100mbit] [--strict]
 
   CASE       what to run; without one, everything
-  --rounds   how often each subject has its turn (default 5)
+  --rounds   how often each subject has its turn (default: as the case has it, else 5)
   --link     the link between registry and agent, for the cases that have one (default rtt=40ms,rate=100mbit)
   --strict   exit 1 when a bar is missed
 `
@@ -25,7 +26,7 @@ const UNITS: Readonly<Record<string, number>> = { kbit: 1e3 / 8, mbit: 1e6 / 8, 
 
 /** @throws Failure usage */
 export function parseFlags(words: readonly string[], known: readonly string[]): Flags {
-  const flags: Flags = { cases: [], rounds: 5, link: parseLink('rtt=40ms,rate=100mbit'), strict: false }
+  const flags: Flags = { cases: [], rounds: undefined, link: parseLink('rtt=40ms,rate=100mbit'), strict: false }
   const rest = words.flatMap((word) => (/^--\w+=/.test(word) ? splitOnce(word, '=') : [word]))
   for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
     if (word === '--strict') flags.strict = true

@@ -24,6 +24,8 @@ export interface Serving {
   dir: string
   /** Paths that the image says a start needs. */
   prioritized?: readonly string[]
+  /** Decoded bytes of a chunk; default: the writer's. */
+  chunkSize?: number
   /** Default: one that delays nothing. */
   link?: LinkShape
   defer: Context['defer']
@@ -33,10 +35,17 @@ const REPOSITORY = 'bench/tree'
 const TAG = 'one'
 const NO_DELAY: LinkShape = { roundTripMs: 0, bytesPerSecond: Number.POSITIVE_INFINITY }
 
-export async function serveTree({ source, dir, prioritized = [], link = NO_DELAY, defer }: Serving): Promise<Served> {
+export async function serveTree({
+  source,
+  dir,
+  prioritized = [],
+  chunkSize,
+  link = NO_DELAY,
+  defer,
+}: Serving): Promise<Served> {
   await mkdir(dir)
   // gzip's fastest level: how well the layer compresses is not what is measured
-  const options = { prioritized, level: 1 }
+  const options = { prioritized, level: 1, ...(chunkSize === undefined ? {} : { chunkSize }) }
   await writeImage({ dir, tag: TAG, layers: [{ kind: 'estargz', entries: folderEntries(source), options }] })
   const shelf = layoutShelf(dir)
   let requests = 0

@@ -9,10 +9,12 @@ import { type Mounted, startMount } from './mount.ts'
 
 const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
 
-/** What the subject of each rung is called; the first is what root gets. */
-export const SUBJECTS: Readonly<Record<Rung, string>> = { erofs: 'lazylayer', fuse: 'lazylayer, fuse rung' }
-export const BY_EROFS = SUBJECTS.erofs
-export const BY_FUSE = SUBJECTS.fuse
+/** Those that are compared; the first is what root gets. */
+export const MEASURED = ['erofs', 'fuse'] as const satisfies Rung[]
+export const BY_EROFS = 'lazylayer'
+export const BY_FUSE = 'lazylayer, fuse rung'
+/** What the subject of each is called. */
+export const SUBJECTS = { erofs: BY_EROFS, fuse: BY_FUSE } as const
 
 export interface Mounting {
   /** As the command takes it. */

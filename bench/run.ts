@@ -2,8 +2,12 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
-import type { Case } from './case.ts'
+import { type Case, ROUNDS } from './case.ts'
 import { coldStart } from './cases/cold-start.ts'
+import { overlaySmallFiles } from './cases/overlay-small-files.ts'
+import { overlayWalk } from './cases/overlay-walk.ts'
+import { pageCache } from './cases/page-cache.ts'
+import { readAhead } from './cases/read-ahead.ts'
 import { sequentialDropped } from './cases/sequential-dropped.ts'
 import { sequentialWarm } from './cases/sequential-warm.ts'
 import { smallFiles } from './cases/small-files.ts'
@@ -14,14 +18,24 @@ import { detachBelow } from './mount.ts'
 import { compileProbe, type Probe } from './probe.ts'
 import { type Outcome, record, table } from './record.ts'
 
-const CASES: readonly Case[] = [walk, smallFiles, sequentialWarm, sequentialDropped, coldStart]
+const CASES: readonly Case[] = [
+  walk,
+  smallFiles,
+  overlayWalk,
+  overlaySmallFiles,
+  sequentialWarm,
+  sequentialDropped,
+  coldStart,
+  readAhead,
+  pageCache,
+]
 const HERE = import.meta.dirname
 /** On the clone's own filesystem: that is the one compared with. */
 const WORK = join(HERE, '../.cache/bench')
 
 async function runCase(
   which: Case,
-  { rounds, link }: Flags,
+  { rounds = which.rounds ?? ROUNDS, link }: Flags,
   probe: Probe,
   closing: (() => Promise<void>)[],
 ): Promise<Outcome> {

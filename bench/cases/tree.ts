@@ -1,11 +1,10 @@
 // What the two cases on a tree of small files share: the same tree behind each mount, gone through twice after mounting.
 import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { RUNGS } from '../../src/mount/ladder.ts'
 import type { Context, Sample, Subject } from '../case.ts'
 import { type Served, serveTree } from '../image.ts'
 import { type Mounted, mountFuseNative } from '../mount.ts'
-import { mountImage, SUBJECTS } from '../product.ts'
+import { MEASURED, mountImage, SUBJECTS } from '../product.ts'
 import { writeTree } from '../tree.ts'
 
 /** 20,000 files of 200 B to 9 KB: the shape that published numbers of such filesystems are given for. */
@@ -69,7 +68,7 @@ export async function treeSubjects({ dir, probe, defer }: Context, { what, cache
         return () => onFreshMount(mnt, mountFuseNative(source, mnt, 'async'))
       },
     },
-    ...RUNGS.map((rung) => ({
+    ...MEASURED.map((rung) => ({
       name: SUBJECTS[rung],
       async open() {
         const { reference } = await image()

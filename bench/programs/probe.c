@@ -160,11 +160,13 @@ static void sequential(const char *path, size_t length, int passes, const char *
   if (strcmp(pages, "refill") == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
   read_through(fd, length); // what was not in memory is now, wherever it comes from
   double fastest = 0, before = 0;
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  double pages_of_file = (double)(((size_t)st.st_size + page - 1) / page);
   for (int i = 0; i < passes; i++) {
     bytes = 0;
     if (drop && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) fail("posix_fadvise");
     uint64_t still = drop ? bytes_in_memory(count, below, 1) : 0; // of the files below: they were to be given back too
-    before += (double)(resident(fd, (size_t)st.st_size) * (uint64_t)sysconf(_SC_PAGESIZE) + still) / (double)st.st_size / passes;
+    before += (double)(resident(fd, (size_t)st.st_size) + still / page) / pages_of_file / passes;
     double start = now();
     read_through(fd, length);
     double seconds = now() - start;

@@ -1,18 +1,23 @@
-//! The control tree: directories, small files and device files that JavaScript adds and removes while the mount is in use.
+//! The control tree: directories, small files, symlinks and device files that JavaScript adds, replaces and removes while the mount
+//! is in use.
 //! The kernel is allowed to believe nothing about it (TTL 0).
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::erofs::{S_IFDIR, S_IFREG};
+use crate::erofs::{S_IFDIR, S_IFLNK, S_IFREG};
 use crate::wire::{Attributes, ROOT_ID};
 
 /// The top bit of the node IDs that JavaScript chooses.
 pub const CONTROL_BIT: u64 = 1 << 63;
 const PERMISSIONS: u32 = 0o7777;
 const NAME_MAX: usize = 255;
+/// The kernel's PATH_MAX, less the NUL.
+const LINK_MAX: usize = 4095;
 
 /// Mode, owner and mtime of a node.
 #[derive(Clone, Copy)]
@@ -68,12 +73,24 @@ struct Directory {
 enum Kind {
     Directory(Directory),
     File(Contents),
+    Symlink(Box<[u8]>),
 }
 
 struct Node {
     owner: Owner,
     parent: u64,
     kind: Kind,
+    /// How often the kernel was told of it, less what it forgot. A reply that got lost counts too, which keeps a node too long, never
+    /// too short.
+    lookups: AtomicU64,
+    /// Another node has its name: it goes when the kernel forgets it.
+    replaced: bool,
+}
+
+impl Node {
+    fn new(owner: Owner, parent: u64, kind: Kind) -> Self {
+        Self { owner, parent, kind, lookups: AtomicU64::new(0), replaced: false }
+    }
 }
 
 /// What a name in a control directory is.
@@ -105,7 +122,7 @@ const DOTS: u64 = 2;
 impl Control {
     pub fn new() -> Self {
         let owner = Owner { mode: 0o755, uid: 0, gid: 0, seconds: 0, nanoseconds: 0 };
-        let root = Node { owner, parent: ROOT_ID, kind: Kind::Directory(Directory { last: DOTS, ..Directory::default() }) };
+        let root = Node::new(owner, ROOT_ID, Kind::Directory(Directory { last: DOTS, ..Directory::default() }));
         Self { nodes: RwLock::new(HashMap::from([(ROOT_ID, root)])) }
     }
 
@@ -136,17 +153,62 @@ impl Control {
         self.add(node, parent, name, owner, Kind::File(contents))
     }
 
+    pub fn add_symlink(&self, node: u64, parent: u64, name: &str, owner: Owner, target: &str) -> Result<(), String> {
+        if target.is_empty() || target.len() > LINK_MAX || target.contains('\0') {
+            return Err(format!("{target:?}: not a symlink's target"));
+        }
+        self.add(node, parent, name, owner, Kind::Symlink(target.as_bytes().into()))
+    }
+
     fn add(&self, node: u64, parent: u64, name: &str, owner: Owner, kind: Kind) -> Result<(), String> {
-        if node & CONTROL_BIT == 0 {
-            return Err(format!("node {node}: control nodes have the top bit set"));
-        }
         let mut nodes = self.write();
-        if nodes.contains_key(&node) {
-            return Err(format!("node {node}: is in use"));
-        }
+        unused(&nodes, node)?;
         link(&mut nodes, parent, name, Target::Node(node))?;
-        nodes.insert(node, Node { owner, parent, kind });
+        nodes.insert(node, Node::new(owner, parent, kind));
         Ok(())
+    }
+
+    /// From now on the name of a file is this one's. Whoever has the old one open goes on reading it.
+    pub fn replace_file(&self, node: u64, parent: u64, name: &str, owner: Owner, contents: Contents) -> Result<(), String> {
+        let mut nodes = self.write();
+        unused(&nodes, node)?;
+        let old = match nodes.get(&parent).map(|node| &node.kind) {
+            Some(Kind::Directory(directory)) => directory.names.get(name.as_bytes()).map(|&(_, target)| target),
+            _ => return Err(format!("node {parent}: no such directory")),
+        };
+        let old = match old {
+            Some(Target::Node(old)) if matches!(nodes.get(&old), Some(Node { kind: Kind::File(_), .. })) => old,
+            _ => return Err(format!("node {parent}: has no file {name:?}")),
+        };
+        if let Some(Node { kind: Kind::Directory(directory), .. }) = nodes.get_mut(&parent)
+            && let Some((_, target)) = directory.names.get_mut(name.as_bytes())
+        {
+            *target = Target::Node(node);
+        }
+        nodes.insert(node, Node::new(owner, parent, Kind::File(contents)));
+        if let Some(left) = nodes.get_mut(&old) {
+            left.replaced = true;
+        }
+        drop_forgotten(&mut nodes, old);
+        Ok(())
+    }
+
+    /// The kernel forgets that it was told of a node so many times.
+    pub fn forget(&self, node: u64, times: u64) {
+        let gone = self.read().get(&node).is_some_and(|found| {
+            let before = found.lookups.fetch_update(Relaxed, Relaxed, |lookups| Some(lookups.saturating_sub(times)));
+            found.replaced && before.is_ok_and(|before| before <= times)
+        });
+        if gone {
+            drop_forgotten(&mut self.write(), node);
+        }
+    }
+
+    /// The kernel is told of a node by a listing; `lookup` counts by itself.
+    pub fn told(&self, node: u64) {
+        if let Some(found) = self.read().get(&node) {
+            found.lookups.fetch_add(1, Relaxed);
+        }
     }
 
     pub fn graft(&self, parent: u64, name: &str, slot: u32) -> Result<(), String> {
@@ -182,13 +244,16 @@ impl Control {
         let nodes = self.read();
         let directory = match nodes.get(&parent).map(|node| &node.kind) {
             Some(Kind::Directory(directory)) => directory,
-            Some(Kind::File(_)) => return Found::NotDirectory,
+            Some(Kind::File(_) | Kind::Symlink(_)) => return Found::NotDirectory,
             None => return Found::Nothing,
         };
         match directory.names.get(name) {
             Some((_, Target::Tree(slot))) => Found::Tree(*slot),
             Some((_, Target::Node(node))) => match nodes.get(node) {
-                Some(found) => Found::Node(*node, attributes(*node, found)),
+                Some(found) => {
+                    found.lookups.fetch_add(1, Relaxed);
+                    Found::Node(*node, attributes(*node, found))
+                }
                 None => Found::Nothing,
             },
             None if directory.asks => Found::Ask,
@@ -205,15 +270,30 @@ impl Control {
         match self.read().get(&node).map(|node| &node.kind) {
             Some(Kind::File(contents)) => Ok(contents.clone()),
             Some(Kind::Directory(_)) => Err(libc::EISDIR),
+            Some(Kind::Symlink(_)) => Err(libc::EINVAL),
+            None => Err(libc::ESTALE),
+        }
+    }
+
+    /// Err: what it is instead.
+    pub fn target(&self, node: u64) -> Result<Box<[u8]>, i32> {
+        match self.read().get(&node).map(|node| &node.kind) {
+            Some(Kind::Symlink(target)) => Ok(target.clone()),
+            Some(_) => Err(libc::EINVAL),
             None => Err(libc::ESTALE),
         }
     }
 
     /// Gives a late file its contents. False when it is gone.
-    pub fn set_late(&self, node: u64, contents: Arc<File>) -> bool {
+    pub fn set_late(&self, node: u64, file: Arc<File>) -> bool {
+        let small = read_small(&file);
         match self.write().get_mut(&node).map(|node| &mut node.kind) {
-            Some(Kind::File(Contents::Late { file, .. })) => {
-                *file = Some(contents);
+            Some(Kind::File(contents @ Contents::Late { .. })) => {
+                let size = contents.size();
+                *contents = match small {
+                    Some(bytes) if bytes.len() as u64 == size => Contents::Bytes(bytes),
+                    _ => Contents::Late { size, file: Some(file) },
+                };
                 true
             }
             _ => false,
@@ -244,6 +324,16 @@ impl Control {
     }
 }
 
+/// Descriptors are scarcer than memory: a store has thousands of small late files.
+const SMALL: u64 = 16 << 10;
+
+fn read_small(file: &File) -> Option<Arc<[u8]>> {
+    let size = file.metadata().ok()?.len();
+    let mut bytes = vec![0; usize::try_from(size).ok().filter(|_| size <= SMALL)?];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    Some(bytes.into())
+}
+
 fn link(nodes: &mut HashMap<u64, Node>, parent: u64, name: &str, target: Target) -> Result<(), String> {
     if name.is_empty() || name.len() > NAME_MAX || matches!(name, "." | "..") || name.contains(['/', '\0']) {
         return Err(format!("{name:?}: not a file name"));
@@ -260,10 +350,28 @@ fn link(nodes: &mut HashMap<u64, Node>, parent: u64, name: &str, target: Target)
     Ok(())
 }
 
+fn unused(nodes: &HashMap<u64, Node>, node: u64) -> Result<(), String> {
+    if node & CONTROL_BIT == 0 {
+        return Err(format!("node {node}: control nodes have the top bit set"));
+    }
+    if nodes.contains_key(&node) {
+        return Err(format!("node {node}: is in use"));
+    }
+    Ok(())
+}
+
+/// Removes a node that has no name and that the kernel does not know.
+fn drop_forgotten(nodes: &mut HashMap<u64, Node>, node: u64) {
+    if nodes.get(&node).is_some_and(|found| found.replaced && found.lookups.load(Relaxed) == 0) {
+        nodes.remove(&node);
+    }
+}
+
 fn attributes(id: u64, node: &Node) -> Attributes {
     let (kind, size, links) = match &node.kind {
         Kind::Directory(_) => (S_IFDIR, 0, 2),
         Kind::File(contents) => (S_IFREG, contents.size(), 1),
+        Kind::Symlink(target) => (S_IFLNK, target.len() as u64, 1),
     };
     Attributes {
         ino: id,
@@ -331,6 +439,26 @@ mod tests {
     }
 
     #[test]
+    fn a_late_file_that_is_small_needs_no_descriptor() {
+        let control = Control::new();
+        let path = std::env::temp_dir().join(format!("lazylayer-late-{}", std::process::id()));
+        for (number, length, told) in [(1, 10, 10), (2, 20_000, 20_000), (3, 10, 11), (4, 0, 0)] {
+            std::fs::write(&path, vec![7; length]).unwrap();
+            let late = Contents::Late { size: told, file: None };
+            control.add_file(id(number), ROOT_ID, &number.to_string(), OWNER, late).unwrap();
+            assert!(control.set_late(id(number), Arc::new(File::open(&path).unwrap())));
+            match control.contents(id(number)) {
+                Ok(Contents::Bytes(bytes)) => assert_eq!((&*bytes, told), (&vec![7; length][..], length as u64)),
+                Ok(Contents::Late { size, file: Some(_) }) => assert_eq!(size, told),
+                _ => panic!("file {number} has no contents"),
+            }
+            assert_eq!(matches!(control.contents(id(number)), Ok(Contents::Bytes(_))), number == 1 || number == 4);
+        }
+        std::fs::remove_file(path).unwrap();
+        assert!(!control.set_late(id(9), Arc::new(File::open("/dev/null").unwrap())));
+    }
+
+    #[test]
     fn removing_takes_what_is_below_along() {
         let control = Control::new();
         control.add_directory(id(1), ROOT_ID, "dir", OWNER, true).unwrap();
@@ -346,5 +474,78 @@ mod tests {
         assert!(control.attributes(id(3)).is_none());
         assert!(matches!(control.lookup(id(1), b"tree"), Found::Nothing));
         assert!(control.remove(ROOT_ID, "dir").is_err());
+    }
+
+    fn node(found: Found) -> u64 {
+        match found {
+            Found::Node(node, _) => node,
+            _ => panic!("no node"),
+        }
+    }
+
+    #[test]
+    fn a_symlink_says_where_it_leads_and_is_nothing_else() {
+        let control = Control::new();
+        for target in ["", "a\0b", &"x".repeat(4096)] {
+            assert!(control.add_symlink(id(1), ROOT_ID, "link", OWNER, target).is_err(), "{} bytes", target.len());
+        }
+        control.add_symlink(id(1), ROOT_ID, "link", OWNER, "../dir/file").unwrap();
+        let attributes = control.attributes(id(1)).unwrap();
+        assert_eq!((attributes.mode & 0o170_000, attributes.size), (S_IFLNK, 11));
+        assert_eq!(&*control.target(id(1)).unwrap(), b"../dir/file");
+        assert_eq!(control.contents(id(1)).err(), Some(libc::EINVAL));
+        assert_eq!(control.parent(id(1)), Err(libc::ENOTDIR));
+        assert!(matches!(control.lookup(id(1), b"below"), Found::NotDirectory));
+        assert_eq!(control.target(ROOT_ID), Err(libc::EINVAL));
+        assert_eq!(control.target(id(2)), Err(libc::ESTALE));
+        assert_eq!(control.remove(ROOT_ID, "link"), Ok(vec![id(1)]));
+    }
+
+    #[test]
+    fn a_replaced_file_stays_readable_until_the_kernel_forgets_it() {
+        let control = Control::new();
+        let version = |text: &'static [u8]| Contents::Bytes(Arc::from(text));
+        let bytes = |node| match control.contents(node) {
+            Ok(Contents::Bytes(bytes)) => Some(bytes.to_vec()),
+            _ => None,
+        };
+        control.add_file(id(1), ROOT_ID, "file", OWNER, version(b"one")).unwrap();
+        assert_eq!(node(control.lookup(ROOT_ID, b"file")), id(1));
+        control.told(id(1)); // a listing
+        control.replace_file(id(2), ROOT_ID, "file", OWNER, version(b"two!")).unwrap();
+        assert_eq!(node(control.lookup(ROOT_ID, b"file")), id(2));
+        assert_eq!(names(&control, ROOT_ID, 0), ["file"]);
+        assert_eq!((bytes(id(1)), bytes(id(2))), (Some(b"one".to_vec()), Some(b"two!".to_vec())));
+        control.forget(id(1), 1);
+        assert_eq!(bytes(id(1)), Some(b"one".to_vec()));
+        control.forget(id(1), 1);
+        assert_eq!(bytes(id(1)), None);
+        // one that has its name stays, whatever is forgotten
+        control.forget(id(2), 7);
+        assert_eq!(bytes(id(2)), Some(b"two!".to_vec()));
+        // one that nobody knows goes at once
+        control.replace_file(id(3), ROOT_ID, "file", OWNER, version(b"3")).unwrap();
+        assert_eq!((bytes(id(2)), bytes(id(3))), (None, Some(b"3".to_vec())));
+    }
+
+    #[test]
+    fn only_files_that_are_there_are_replaced_and_by_new_nodes() {
+        let control = Control::new();
+        control.add_file(id(1), ROOT_ID, "file", OWNER, file()).unwrap();
+        control.add_directory(id(2), ROOT_ID, "dir", OWNER, false).unwrap();
+        control.graft(ROOT_ID, "tree", 5).unwrap();
+        for (number, parent, name) in [
+            (1, ROOT_ID, "file"),
+            (9, ROOT_ID, "other"),
+            (9, ROOT_ID, "dir"),
+            (9, ROOT_ID, "tree"),
+            (9, id(1), "file"),
+            (9, id(8), "file"),
+        ] {
+            assert!(control.replace_file(id(number), parent, name, OWNER, file()).is_err(), "{name}");
+        }
+        assert!(control.replace_file(9, ROOT_ID, "file", OWNER, file()).is_err());
+        assert_eq!(node(control.lookup(ROOT_ID, b"file")), id(1));
+        assert!(control.attributes(id(9)).is_none());
     }
 }

@@ -5,6 +5,7 @@ mod bytes;
 mod control;
 mod device;
 mod erofs;
+mod helper;
 mod inode;
 mod kernel;
 mod map;
@@ -18,7 +19,7 @@ mod upcall;
 mod wire;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -211,6 +212,32 @@ impl Session {
     }
 
     #[napi]
+    pub fn replace_file(
+        &self,
+        node: BigInt,
+        parent: BigInt,
+        name: String,
+        attributes: NodeAttributes,
+        bytes: Uint8Array,
+    ) -> Result<()> {
+        let (node, parent, owner) = (node_of("node", &node)?, node_of("parent", &parent)?, attributes.owner()?);
+        self.core.control.replace_file(node, parent, &name, owner, Contents::Bytes(Arc::from(&bytes[..]))).map_err(wrong)
+    }
+
+    #[napi]
+    pub fn add_symlink(
+        &self,
+        node: BigInt,
+        parent: BigInt,
+        name: String,
+        attributes: NodeAttributes,
+        target: String,
+    ) -> Result<()> {
+        let (node, parent, owner) = (node_of("node", &node)?, node_of("parent", &parent)?, attributes.owner()?);
+        self.core.control.add_symlink(node, parent, &name, owner, &target).map_err(wrong)
+    }
+
+    #[napi]
     pub fn add_late(&self, node: BigInt, parent: BigInt, name: String, attributes: NodeAttributes, size: f64) -> Result<()> {
         let size = whole("size", size)?;
         self.add(&node, &parent, &name, &attributes, Contents::Late { size, file: None })
@@ -301,6 +328,7 @@ pub struct MountOptions {
     pub fsname: String,
     pub allow_other: bool,
     pub read_ahead: f64,
+    pub context: Option<String>,
 }
 
 /// An error whose `code` is the errno's name.
@@ -317,8 +345,15 @@ pub fn open_fuse() -> Result<i32, String> {
 pub fn mount_fuse(fuse_fd: i32, dir: String, options: MountOptions) -> Result<(), String> {
     let read_ahead =
         whole("readAhead", options.read_ahead).map_err(|error| Error::new("EINVAL".to_owned(), error.reason.clone()))?;
-    mount::mount(fuse_fd, &dir, &options.fsname, options.allow_other, read_ahead)
+    mount::mount(fuse_fd, &dir, &options.fsname, options.allow_other, read_ahead, options.context.as_deref())
         .map_err(|error| coded(&format!("mounting {dir}"), &error))
+}
+
+#[napi]
+pub fn mount_fuse_by_helper(env: &Env, dir: String, options: MountOptions) -> Result<Object<'_>> {
+    promise(env, format!("mounting {dir}"), move || {
+        mount::mount_by_helper(&dir, &options.fsname, options.allow_other).map(IntoRawFd::into_raw_fd)
+    })
 }
 
 #[napi]
@@ -371,7 +406,14 @@ fn code(error: &io::Error) -> String {
         Some(libc::ENOTCONN) => "ENOTCONN",
         Some(libc::EAGAIN) => "EAGAIN",
         Some(number) => return format!("E{number}"),
-        None => "EIO",
+        // what a program told
+        None => match error.kind() {
+            ErrorKind::ResourceBusy => "EBUSY",
+            ErrorKind::InvalidInput => "EINVAL",
+            ErrorKind::NotFound => "ENOENT",
+            ErrorKind::PermissionDenied => "EPERM",
+            _ => "EIO",
+        },
     };
     name.to_owned()
 }

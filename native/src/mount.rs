@@ -1,41 +1,75 @@
 //! Mounts: making, ending and examining them.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::sys;
 use crate::wire::MAX_READ;
+use crate::{helper, sys};
 
 /// How long a mount may take to show that it is alive.
 const STAT_TIMEOUT: Duration = Duration::from_secs(1);
-const KIND: &str = "fuse.lazylayer";
+const SUBTYPE: &str = "lazylayer";
 
 pub fn open() -> io::Result<OwnedFd> {
     let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse")?;
     Ok(device.into())
 }
 
-pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u64) -> io::Result<()> {
+pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u64, context: Option<&str>) -> io::Result<()> {
     let (uid, gid) = sys::identity();
     let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
     if allow_other {
         options.push_str(",allow_other");
     }
-    sys::mount(fsname, dir, KIND, libc::MS_NODEV, &options)?;
+    if let Some(context) = context {
+        // SELinux takes the quotes off: a label's categories have commas between them
+        if context.contains('"') {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        options.push_str(&format!(",context=\"{context}\""));
+    }
+    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), libc::MS_NODEV, &options)?;
     // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
     set_read_ahead(dir, read_ahead / 1024);
     Ok(())
 }
 
+/// The same by fusermount3, for users who may not mount. @returns the descriptor of /dev/fuse that it opened.
+pub fn mount_by_helper(dir: &str, fsname: &str, allow_other: bool) -> io::Result<OwnedFd> {
+    // it separates options by commas; nosuid, nodev, the user and the group it adds itself
+    let fsname = fsname.replace('\\', "\\\\").replace(',', "\\,");
+    let mut options = format!("fsname={fsname},subtype={SUBTYPE},default_permissions,max_read={MAX_READ}");
+    if allow_other {
+        options.push_str(",allow_other");
+    }
+    let (ours, its) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(helper::TIMEOUT))?;
+    let child = helper::start(&["-o", &options, "--", dir], || Ok(Stdio::from(OwnedFd::from(its.try_clone()?))))?;
+    drop(its); // else its end would not be seen
+    let received = sys::receive(ours.as_raw_fd());
+    helper::finish(child)?;
+    received?.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "fusermount3 handed nothing over"))
+}
+
+/// By fusermount3 where this user may not.
 pub fn unmount(dir: &str, lazy: bool) -> io::Result<()> {
-    sys::unmount(dir, libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 })
+    match sys::unmount(dir, libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 }) {
+        Err(refused) if refused.kind() == ErrorKind::PermissionDenied => match helper::unmount(OsStr::new(dir), lazy) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(refused),
+            tried => tried,
+        },
+        done => done,
+    }
 }
 
 /// Whether stat says ENOTCONN; a mount that does not answer in time is not dead, but hung.

@@ -60,7 +60,15 @@ impl Core {
         let errno = match request.opcode {
             op::LOOKUP => return self.lookup(request, reply),
             op::READ => return self.read_request(request, reply, scratch),
-            op::FORGET | op::BATCH_FORGET | op::DESTROY => return reply.none(),
+            op::FORGET | op::BATCH_FORGET => {
+                request.forgotten(|node, times| {
+                    if node & CONTROL_BIT != 0 {
+                        self.control.forget(node, times);
+                    }
+                });
+                return reply.none();
+            }
+            op::DESTROY => return reply.none(),
             op::INTERRUPT => {
                 // one that is not parked is being answered
                 if let Some(unique) = request.interrupted() {
@@ -85,7 +93,10 @@ impl Core {
                     Ok(target) => return reply.bytes(target),
                     Err(errno) => errno,
                 },
-                Ok(Node::Control) => libc::EINVAL,
+                Ok(Node::Control) => match self.control.target(request.node) {
+                    Ok(target) => return reply.bytes(&target),
+                    Err(errno) => errno,
+                },
                 Err(errno) => errno,
             },
             op::GETXATTR => return self.xattr(request, reply),
@@ -228,6 +239,9 @@ impl Core {
             let Some(entry) = entry else { continue };
             if !listing.add(&line.name, entry.attributes.ino, entry.attributes.mode, from, Some(&entry)) {
                 break;
+            }
+            if listing.plus() && line.node.is_some() {
+                self.control.told(entry.node);
             }
         }
         Ok(())

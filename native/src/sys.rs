@@ -119,3 +119,36 @@ pub fn read(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
     let length = unsafe { libc::read(fd, into.as_mut_ptr().cast(), into.len()) };
     usize::try_from(length).map_err(|_| io::Error::last_os_error())
 }
+
+/// The descriptor that comes over a socket; none when the other end closes without sending one.
+pub fn receive(socket: RawFd) -> io::Result<Option<OwnedFd>> {
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = [0_u64; 4]; // 24 bytes = 16 header + 4 descriptor + 4 padding; aligned as the header
+    // SAFETY: an all-zero msghdr is a valid value to fill.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let received = loop {
+        // SAFETY: the message points to locals that outlive the call, with their true lengths.
+        let received = unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        if received >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            break received;
+        }
+    };
+    if received < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the message is as the kernel left it: null, or the first header within `control`.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
+    let Some(header) = header else { return Ok(None) };
+    // SAFETY: the sum alone touches no memory.
+    let length = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as libc::c_uint) };
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) || header.cmsg_len < length as _ {
+        return Ok(None);
+    }
+    // SAFETY: the header says that at least one descriptor follows it; the kernel made it for us alone.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()) }))
+}

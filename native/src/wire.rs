@@ -137,6 +137,24 @@ impl<'a> Request<'a> {
         u32_at(self.body, 0)
     }
 
+    /// Calls `each` with the nodes of FORGET or BATCH_FORGET, and how often the kernel was told of each.
+    pub fn forgotten(&self, mut each: impl FnMut(u64, u64)) {
+        if self.opcode == op::FORGET {
+            if let Some(times) = u64_at(self.body, 0) {
+                each(self.node, times);
+            }
+            return;
+        }
+        // struct fuse_batch_forget_in { u32 count, u32 dummy }, then count times { u64 nodeid, u64 nlookup }
+        let count = u32_at(self.body, 0).unwrap_or(0) as usize;
+        let records = self.body.get(8..).unwrap_or_default();
+        for record in records.chunks_exact(16).take(count) {
+            if let (Some(node), Some(times)) = (u64_at(record, 0), u64_at(record, 8)) {
+                each(node, times);
+            }
+        }
+    }
+
     /// The request that an INTERRUPT is about.
     pub fn interrupted(&self) -> Option<u64> {
         u64_at(self.body, 0)
@@ -370,6 +388,25 @@ mod tests {
         body[0] = 8;
         assert!(init(&body).is_none());
         assert!(init(&[7, 0, 0]).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_what_the_request_holds_and_no_more() {
+        let forgotten = |opcode, body: &[u8]| {
+            let mut all = Vec::new();
+            Request { opcode, unique: 0, node: 9, body }.forgotten(|node, times| all.push((node, times)));
+            all
+        };
+        assert_eq!(forgotten(op::FORGET, &3u64.to_le_bytes()), [(9, 3)]);
+        assert_eq!(forgotten(op::FORGET, &[3, 0, 0]), []);
+        let mut body = [2u32, 0].map(u32::to_le_bytes).concat();
+        body.extend([5u64, 1, 6, 2, 7].map(u64::to_le_bytes).concat());
+        assert_eq!(forgotten(op::BATCH_FORGET, &body), [(5, 1), (6, 2)]);
+        body[0] = 1;
+        assert_eq!(forgotten(op::BATCH_FORGET, &body), [(5, 1)]);
+        body[..4].fill(0xff);
+        assert_eq!(forgotten(op::BATCH_FORGET, &body), [(5, 1), (6, 2)]);
+        assert_eq!(forgotten(op::BATCH_FORGET, &body[..6]), []);
     }
 
     #[test]

@@ -200,6 +200,7 @@ export async function send(reply: RegistryAnswer, response: RegistryResponse): P
 }
 
 async function drained(response: Writable): Promise<void> {
+  if (response.destroyed || response.closed) return // its 'close' has been
   await new Promise<void>((resolve) => {
     const done = () => {
       response.off('drain', done)

@@ -10,11 +10,12 @@ import { Keeper } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import { Layers } from '../mount/layer.ts'
 import { loadNative, type NativeModule } from '../mount/native.ts'
+import { withoutAddon } from '../mount/no-addon.ts'
 import { Registries } from '../registry/registries.ts'
 import { Store } from '../store/store.ts'
 import type { Invocation } from './flags.ts'
 import { printable } from './output.ts'
-import { defaultPlaces } from './places.ts'
+import { defaultPlaces, uidMap, userOutside } from './places.ts'
 
 export type Values = Invocation['values']
 
@@ -76,18 +77,15 @@ export function platformOf(values: Values) {
 }
 
 export function places() {
-  return defaultPlaces(process.env, process.getuid?.() ?? 0)
+  return defaultPlaces(process.env, userOutside(process.getuid?.() ?? 0, uidMap()))
 }
 
-/** The addon, or what to do without it. @throws Failure system */
+/** The addon, or what there is without it; what mounts says what is lost. */
 export function openNative(): NativeModule {
   try {
     return loadNative()
   } catch (cause) {
-    throw Failure.system('the native part cannot be loaded', {
-      cause,
-      fix: 'In a checkout, build it with npm run build (it needs Rust).',
-    })
+    return withoutAddon(cause)
   }
 }
 

@@ -24,6 +24,7 @@ const PLATFORM: Flag = {
   value: 'OS/ARCH',
   help: 'image to choose from an index (default: this machine)',
 }
+const ROOT: Flag = { name: 'root', value: 'ROOT', help: 'the store (default: where serve has it)' }
 const FORMAT: Flag = { name: 'format', value: 'json|text', help: 'how to print (default: text)' }
 const REGISTRY: readonly Flag[] = [
   { name: 'creds', value: 'USER:PASSWORD', help: 'credentials for the registry' },
@@ -33,8 +34,19 @@ const REGISTRY: readonly Flag[] = [
 ]
 const MOUNT: Flag = {
   name: 'mount',
+  value: 'auto|erofs|fuse|portable',
+  help: 'erofs: in the kernel (root, Linux 6.12); fuse; portable: without the native part (default: the first that works)',
+}
+const SERVE: Flag = {
+  name: 'mount',
   value: 'auto|erofs|fuse',
   help: 'erofs: metadata in the kernel (root, Linux 6.12); fuse: works everywhere (default: the highest that works)',
+}
+
+const CONTEXT: Flag = {
+  name: 'context',
+  value: 'LABEL',
+  help: 'SELinux label of everything in the mount (never tried with SELinux: say whether it works)',
 }
 
 export const COMMANDS: readonly Command[] = [
@@ -45,6 +57,7 @@ export const COMMANDS: readonly Command[] = [
     flags: [
       { name: 'detach', short: 'd', help: 'return when mounted; `lazylayer umount DIR` ends it' },
       MOUNT,
+      CONTEXT,
       CACHE,
       PLATFORM,
       ...REGISTRY,
@@ -54,20 +67,39 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'serve',
     arguments: ['[ROOT]'],
-    help: 'serve layers to Podman and CRI-O (additional layer store at ROOT/layers)',
+    help: 'serve layers to Podman and CRI-O (additional layer store at ROOT/layers, additional image store at ROOT/images)',
     flags: [
       { name: 'diffid', value: 'proven|claimed', help: 'claimed: believe the DiffIDs images claim (default: proven)' },
-      MOUNT,
+      SERVE,
+      CONTEXT,
       CACHE,
       PLATFORM,
       ...REGISTRY,
     ],
   },
   {
+    name: 'pull',
+    arguments: ['IMAGE'],
+    help: 'have a running store list the layers of an image, before an engine looks for them',
+    flags: [{ name: 'root', value: 'ROOT', help: 'the store (default: where serve has it)' }],
+  },
+  {
     name: 'inspect',
     arguments: ['IMAGE'],
     help: 'show the layers of an image, and which are lazy, or why not',
     flags: [FORMAT, PLATFORM, ...REGISTRY],
+  },
+  {
+    name: 'explain',
+    arguments: ['IMAGE'],
+    help: 'show how engines get each layer: by which store, name and rung, or why they pull it',
+    flags: [
+      { name: 'diffid', value: 'proven|claimed', help: 'as it is given to serve (default: proven)' },
+      FORMAT,
+      CACHE,
+      PLATFORM,
+      ...REGISTRY,
+    ],
   },
   {
     name: 'ls',
@@ -82,6 +114,22 @@ export const COMMANDS: readonly Command[] = [
     flags: [CACHE, PLATFORM, ...REGISTRY],
   },
   { name: 'status', arguments: ['[DIR]'], help: 'show running mounts and stores, or the one at DIR', flags: [FORMAT] },
+  {
+    name: 'setup',
+    arguments: ['podman|crio'],
+    help: 'have an engine look into the stores: edits its configuration, keeping everything else of it',
+    flags: [
+      ROOT,
+      { name: 'dry-run', help: 'show the changes as a diff, and make none' },
+      { name: 'undo', help: 'take out what setup put in' },
+    ],
+  },
+  {
+    name: 'doctor',
+    arguments: [],
+    help: 'look at kernel, FUSE, cache, engines, configuration and mounts, and say what to do',
+    flags: [ROOT, CACHE, FORMAT],
+  },
 ]
 
 const HELP: Flag = { name: 'help', short: 'h', help: 'show this help' }

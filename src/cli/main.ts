@@ -2,12 +2,16 @@
 import { fileURLToPath } from 'node:url'
 import { version } from './agent.ts'
 import { runDetached } from './detached.ts'
+import { doctor } from './doctor.ts'
+import { explain } from './explain.ts'
 import { cat, ls } from './files.ts'
 import { type Invocation, parseCommandLine } from './flags.ts'
 import { inspect } from './inspect.ts'
 import { mount } from './mount.ts'
 import { errorText, exitCode } from './output.ts'
+import { pull } from './pull.ts'
 import { serve } from './serve.ts'
+import { setup } from './setup.ts'
 import { status } from './status.ts'
 import { umount } from './umount.ts'
 
@@ -15,10 +19,14 @@ const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>>
   mount,
   umount,
   serve,
+  pull,
   inspect,
+  explain,
   ls,
   cat,
   status,
+  setup,
+  doctor,
 }
 
 /** @returns the exit code: 0 done, 1 failed, 2 the command line is wrong */

@@ -1,19 +1,23 @@
 // lazylayer mount IMAGE DIR
 //
-//   erofs   DIR is an EROFS mount of the merged image; its devices are files of a FUSE mount beside the agent's socket
-//   fuse    DIR is a FUSE mount that answers from the merged image
+//   erofs      DIR is an EROFS mount of the merged image; its devices are files of a FUSE mount beside the agent's socket
+//   fuse       DIR is a FUSE mount that answers from the merged image
+//   portable   the same by JavaScript, through fuse-native
 import { rmdir } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
 import { Covers } from '../mount/covers.ts'
+import { mountFuse, usersMayAllowOthers } from '../mount/fusermount.ts'
 import { Grafts } from '../mount/graft.ts'
 import { type Merged, openAllLayers, openMerged } from '../mount/image.ts'
-import { type Choice, chooseRung } from '../mount/ladder.ts'
+import { type Choice, chooseRung, type Rung } from '../mount/ladder.ts'
 import type { OpenLayer } from '../mount/layer.ts'
 import { ROOT_NODE } from '../mount/native.ts'
+import { PortableSession } from '../mount/portable.ts'
 import { MountSession } from '../mount/session.ts'
 import { type Agent, log, openAgent, places, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
+import { wantedContext } from './label.ts'
 import { count } from './output.ts'
 import { devicesFor, socketFor } from './places.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type Served, serveUntilEnd } from './serving.ts'
@@ -22,6 +26,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const [name, target] = positionals as [string, string] // as many as the command declares
   const reference = parseReference(name)
   const wanted = wantedRung(values)
+  const context = await wantedContext(values)
   const agent = await openAgent(values)
   try {
     const dir = await prepareDirectory(agent.native, target)
@@ -32,14 +37,13 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     ])
     const layers = await openAllLayers(image, agent.layers)
     const merged = await openMerged(layers, agent.store, agent.builder)
-    const it = { agent, dir, name, merged, layers, choice }
-    const shown = choice.rung === 'erofs' ? await showErofs(it, wanted === 'erofs') : showFuse(it)
+    const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
     await merged.image.close()
     for (const each of layers) {
       each.prefetch().catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
     }
     const { rung } = shown.choice
-    return await serveUntilEnd({ ...shown, dir, agent, serves: name, layers: () => layers.length }, () => {
+    return await serveUntilEnd({ ...shown, dir, agent, serves: name, layers: () => layers.length, list }, () => {
       process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
     })
   } catch (error) {
@@ -56,24 +60,72 @@ interface ToShow {
   name: string
   merged: Merged
   layers: readonly OpenLayer[]
-  choice: Choice
+  context: string | undefined
 }
 
-function showFuse({ agent, dir, name, merged, layers, choice }: ToShow): Shown {
+const list = async () => ({ ok: false as const, what: 'an image is mounted here; layers are listed by a store' })
+
+/** Falls from rung to rung where none was asked for. @throws Failure what the last rung throws */
+async function show(it: ToShow, { rung, why }: Choice, wanted: Rung | 'auto'): Promise<Shown> {
+  const reasons = why === undefined ? [] : [why]
+  const choice = (rung: Rung) => ({ rung, why: reasons.length === 0 ? undefined : reasons.join('; ') })
+  if (rung === 'erofs') {
+    const covered = await showErofs(it)
+    if ('session' in covered) return { ...covered, choice: choice('erofs') }
+    if (wanted === 'erofs') {
+      throw Failure.unsupported(`${it.name} cannot be mounted by EROFS`, { why: covered.why, fix: 'Use --mount fuse.' })
+    }
+    log(`${it.name}: FUSE answers, not EROFS: ${covered.why}`)
+    reasons.push(covered.why)
+  }
+  if (rung !== 'portable') {
+    try {
+      return { ...(await showFuse(it)), choice: choice('fuse') }
+    } catch (error) {
+      it.agent.keeper.unmounted(it.dir)
+      if (wanted !== 'auto') throw error
+      log(`${it.name}: fuse-native answers, slowly: ${describe(error)}`)
+      reasons.push(describe(error))
+    }
+  }
+  try {
+    return { ...(await showPortable(it)), choice: choice('portable') }
+  } catch (error) {
+    it.agent.keeper.unmounted(it.dir)
+    if (wanted === 'portable') throw error
+    reasons.push(describe(error))
+    throw Failure.unsupported(`${it.name} cannot be mounted on ${it.dir}`, {
+      why: reasons.join('; '),
+      fix: 'Plain users need /dev/fuse, fusermount3 (package fuse3) and a directory of their own.',
+    })
+  }
+}
+
+type Answering = Omit<Shown, 'choice'>
+
+async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
-  const session = MountSession.mount(agent.native, {
+  const session = await mountFuse(agent.native, { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context })
+  new Grafts(session).tree(merged.slot, merged.image, layers)
+  return { session, covers: undefined, ended: session.ended }
+}
+
+async function showPortable({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
+  if (context !== undefined) throw Failure.unsupported('fuse-native gives no SELinux labels')
+  agent.keeper.mounting(dir)
+  const session = await PortableSession.mount(agent.native, {
     dir,
     fsname: `lazylayer:${name}`,
-    allowOther: process.getuid?.() === 0,
-    rootSlot: merged.slot,
+    allowOther: process.geteuid?.() === 0 || (await usersMayAllowOthers()),
+    image: merged.image,
+    layers,
+    gone: goneFrom,
   })
-  new Grafts(session).tree(merged.slot, merged.image, layers)
-  return { session, covers: undefined, choice, ended: session.ended }
+  return { session, covers: undefined, ended: session.ended }
 }
 
-/** @throws Failure unsupported: EROFS is a must, and this image cannot be mounted so */
-async function showErofs(it: ToShow, must: boolean): Promise<Shown> {
-  const { agent, dir, name, merged, layers, choice } = it
+/** @returns why this image cannot be mounted so, or what answers */
+async function showErofs({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering | { why: string }> {
   const hidden = await makeDirectory(agent.native, devicesFor(socketFor(places().sockets, dir)), 0o700)
   agent.keeper.mounting(hidden)
   agent.keeper.mounting(dir)
@@ -82,14 +134,13 @@ async function showErofs(it: ToShow, must: boolean): Promise<Shown> {
     fsname: `lazylayer:${name}`,
     allowOther: false,
     rootSlot: null,
+    context,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
-  const covers = new Covers(agent.native, session, new Grafts(session))
+  const covers = new Covers(agent.native, session, new Grafts(session), context)
   const why = await covers.add(merged.image, layers, dir)
-  if (why === undefined) return { session, covers, choice, ended: goneFrom(dir) }
+  if (why === undefined) return { session, covers, ended: goneFrom(dir) }
   await session.detach()
-  if (must) throw Failure.unsupported(`${name} cannot be mounted by EROFS`, { why, fix: 'Use --mount fuse.' })
-  log(`${name}: FUSE answers, not EROFS: ${why}`)
-  return showFuse({ ...it, choice: { rung: 'fuse', why } })
+  return { why }
 }

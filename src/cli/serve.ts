@@ -2,22 +2,26 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
 import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
 import { MountSession } from '../mount/session.ts'
 import { fetchWhole } from '../registry/source.ts'
-import { AdditionalLayerStore } from '../stores/als.ts'
+import { AdditionalLayerStore, type StoreParts } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { log, openAgent, places, text, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
+import { prepareSecondDoor } from './image-store.ts'
+import { wantedContext } from './label.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
   if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
   const wanted = wantedRung(values)
+  const context = await wantedContext(values)
   const agent = await openAgent(values)
   try {
     const { registries, images, layers } = agent
@@ -32,15 +36,29 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
     let covers: Covers | undefined
-    const shown = new Set<number>()
+    const shown = new Set<Digest>()
+    const doors: Pick<StoreParts, 'attach' | 'cover' | 'progress' | 'diffId'> = {
+      async attach(layer, path) {
+        if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
+        shown.add(layer.tree)
+        return await grafts.layer(layer, path.join('/'))
+      },
+      cover:
+        choice.rung === 'fuse'
+          ? undefined
+          : async (layer, path) => {
+              const why = await covers?.cover(layer, join(root, ...path))
+              if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
+            },
+      // a slow registry stands still, a busy processor does not
+      progress: () =>
+        agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
+      diffId,
+    }
     const store = new AdditionalLayerStore({
+      ...doors,
       images,
       layers,
-      attach(layer) {
-        if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
-        shown.add(layer.slot)
-        return grafts.layer(layer)
-      },
       async wholeBlob(image, descriptor) {
         const file = await agent.store.temporary()
         try {
@@ -51,16 +69,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         }
         return { fd: file.fd, close: () => file.close() }
       },
-      cover:
-        choice.rung === 'fuse'
-          ? undefined
-          : async (layer, path) => {
-              const why = await covers?.add(layer.image, [layer], join(root, ...path))
-              if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
-            },
-      uncovered(path) {
+      hint(op, path) {
         covers
-          ?.restore(join(root, ...path))
+          ?.hint(op, join(root, ...path))
           .catch((error) => log(`${path.join('/')}: FUSE answers, not EROFS: ${describe(error)}`))
       },
       async fileOf(bytes) {
@@ -69,12 +80,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         return { fd: file.fd, close: () => file.close() }
       },
       standIn: (path) => standIns.put(path),
-      // a slow registry stands still, a busy processor does not
-      progress: () =>
-        agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
-      diffId,
       log,
     })
+    const openSecondDoor = await prepareSecondDoor(agent, root, doors)
     agent.keeper.mounting(root)
     const session = MountSession.mount(agent.native, {
       dir: root,
@@ -82,12 +90,14 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       allowOther: true,
       rootSlot: null,
       control: store,
+      context,
     })
     grafts = new Grafts(session)
-    if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts)
+    if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
+    const { list } = await openSecondDoor(session)
     const { ended } = session
-    const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, ended }
+    const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {
       const dir = join(root, AdditionalLayerStore.DIRECTORY)
       process.stdout.write(`serving ${dir} (${choice.rung}, --diffid ${diffId})\n`)

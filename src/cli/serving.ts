@@ -2,14 +2,18 @@
 // request, or from outside.
 import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
-import { type Covers, isCover } from '../mount/covers.ts'
+import { type Cover, type Covers, isCover } from '../mount/covers.ts'
 import type { Choice } from '../mount/ladder.ts'
 import { mountPoints, mountTable } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
-import type { MountSession } from '../mount/session.ts'
+import { visibility } from '../mount/propagation.ts'
+import type { Session } from '../mount/session.ts'
 import { type Agent, log, places, version } from './agent.ts'
 import { logFor, socketFor } from './places.ts'
-import { type Answer, ask, listen, type Request, type Status } from './socket.ts'
+import { type Answer, ask, type ListRequest, listen, type Request, type Status } from './socket.ts'
+
+/** In the mount table. */
+const FUSE_TYPE = 'fuse.lazylayer'
 
 /**
  * The directory to mount on, absolute, existing, with no running agent and without what an earlier life left mounted on it.
@@ -24,6 +28,13 @@ export async function prepareDirectory(native: NativeModule, dir: string): Promi
   const socket = socketFor(places().sockets, real)
   if ((await ask(socket, { op: 'status' })) !== undefined) {
     throw Failure.system(`an agent is already running for ${real}`, { fix: `lazylayer umount ${real} ends it.` })
+  }
+  // one that is dead was detached above
+  if ((await mountTable()).some((each) => each.point === real && each.type === FUSE_TYPE)) {
+    throw Failure.system(`another agent has mounted on ${real}`, {
+      why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
+      fix: `umount ${real} ends it.`,
+    })
   }
   // an EROFS mount of an agent that died looks alive: its metadata and cached data still are
   const left = (await mountTable()).filter((each) => each.point === real && isCover(each))
@@ -69,13 +80,15 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 export interface Served {
   /** What the user named. */
   dir: string
-  session: MountSession
+  session: Session
   /** What is mounted over the session in the kernel, if anything is. */
   covers: Covers | undefined
   choice: Choice
   agent: Agent
   serves: string
   layers(): number
+  /** Answers requests to list images. */
+  list(request: ListRequest): Promise<Answer>
   /** Resolves with a reason when it has ended without our doing. */
   ended: Promise<string>
 }
@@ -90,7 +103,8 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
     await session.detach()
   }
   const answer = async (request: Request): Promise<Answer> => {
-    if (request.op === 'status') return { ok: true, status: statusOf(served) }
+    if (request.op === 'status') return { ok: true, status: await statusOf(served) }
+    if (request.op === 'list') return await served.list(request)
     return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
   }
   const server = await listen(path, answer).catch(async (error) => {
@@ -126,10 +140,13 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
   return 0
 }
 
-function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Status {
+async function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Promise<Status> {
   const native = session.counters()
   const { requests, fetched } = agent.registries.counters()
   const codecs = agent.codecs.counters()
+  const points = await mountPoints()
+  const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
+  const { seen, why } = await visibility(dir)
   return {
     pid: process.pid,
     version: version(),
@@ -137,7 +154,9 @@ function statusOf({ dir, session, covers, choice, agent, serves, layers }: Serve
     serves,
     mount: choice.rung,
     ...(choice.why === undefined ? {} : { why: choice.why }),
-    mounts: [{ dir: session.dir, kind: 'fuse' }, ...(covers?.dirs ?? []).map((each) => ({ dir: each, kind: 'erofs' }))],
+    seen,
+    ...(why === undefined ? {} : { unseen: why }),
+    mounts: [{ dir: session.dir, kind: 'fuse' }, ...shown.map(rungOf)],
     layers: layers(),
     bytes: { served: Number(native.served), fetched, verified: codecs.verified },
     requests,
@@ -151,6 +170,13 @@ function statusOf({ dir, session, covers, choice, agent, serves, layers }: Serve
       chunks_reverified: codecs.reverified,
       images_corrupt: agent.store.counters.corruptImages,
       records_corrupt: agent.store.counters.corruptRecords,
+      mounts_evicted: covers?.evicted ?? 0,
     },
   }
+}
+
+/** The rung of one mount; of a merged image, each device has its own. */
+function rungOf({ dir, devices, complete }: Cover): Status['mounts'][number] {
+  if (complete === devices) return { dir, kind: 'complete' }
+  return { dir, kind: 'erofs', ...(complete === 0 ? {} : { complete, devices }) }
 }

@@ -3,10 +3,20 @@ import { mkdir, readdir, realpath, unlink } from 'node:fs/promises'
 import { createConnection, createServer, type Server } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { describe, Failure } from '../errors.ts'
+import type { Credentials } from '../registry/credentials.ts'
+import type { Outcome } from '../stores/ais.ts'
 import { socketFor } from './places.ts'
 
-export type Request = { op: 'status' } | { op: 'unmount' }
-export type Answer = { ok: true; status?: Status } | { ok: false; what: string }
+export type Request = { op: 'status' } | { op: 'unmount' } | ListRequest
+export type Answer = { ok: true; status?: Status; outcome?: Outcome } | { ok: false; what: string; late?: boolean }
+
+/** Asks a store to list an image's layers; answered when they are, or when it took too long (`late`): then it goes on. */
+export interface ListRequest {
+  op: 'list'
+  reference: string
+  /** For the reference's repository. */
+  credentials?: Credentials
+}
 
 export interface Status {
   pid: number
@@ -18,7 +28,14 @@ export interface Status {
   /** The rung of the ladder of mounts, and why it is not a higher one. */
   mount: string
   why?: string
-  mounts: readonly { dir: string; kind: string }[]
+  /** Whether engines in the mount namespace of process 1, usually the host's, see it; and why not, or why that is unknown. */
+  seen?: 'yes' | 'no' | 'unknown'
+  unseen?: string
+  /**
+   * kind: `fuse`, our server answers; `erofs`, the kernel does, and our server for what is missing; `complete`, the kernel alone, from
+   * the cache files. Of a merged image some devices may be complete and others not.
+   */
+  mounts: readonly { dir: string; kind: string; complete?: number; devices?: number }[]
   layers: number
   bytes: { served: number; fetched: number; verified: number }
   requests: number
@@ -77,11 +94,33 @@ async function respond(line: string, answer: (request: Request) => Promise<Answe
     const request: unknown = JSON.parse(line)
     if (typeof request === 'object' && request !== null && 'op' in request) {
       if (request.op === 'status' || request.op === 'unmount') return await answer({ op: request.op })
+      const list = parseListRequest(request)
+      if (list !== undefined) return await answer(list)
     }
     return { ok: false, what: 'unknown request' }
   } catch (error) {
     return { ok: false, what: describe(error) }
   }
+}
+
+function parseListRequest(request: object): ListRequest | undefined {
+  if (!('op' in request && request.op === 'list' && 'reference' in request && typeof request.reference === 'string')) {
+    return undefined
+  }
+  const credentials = 'credentials' in request ? parseCredentials(request.credentials) : undefined
+  return { op: 'list', reference: request.reference, ...(credentials === undefined ? {} : { credentials }) }
+}
+
+/** As engines hand them to their helper: fields that are not used are empty, and none at all is usual. */
+function parseCredentials(raw: unknown): Credentials | undefined {
+  if (typeof raw !== 'object' || raw === null) return undefined
+  if ('identityToken' in raw && typeof raw.identityToken === 'string' && raw.identityToken !== '') {
+    return { identityToken: raw.identityToken }
+  }
+  if (!('username' in raw && 'password' in raw)) return undefined
+  const { username, password } = raw
+  if (typeof username !== 'string' || typeof password !== 'string' || username === '') return undefined
+  return { username, password }
 }
 
 /** Asks the agent at `path`; undefined when none listens there. @throws Failure timeout, unavailable */

@@ -15,6 +15,7 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
   }
   if (text(values, 'format') === 'json') printJson(dir === undefined ? found : found[0])
   else process.stdout.write(found.length === 0 ? 'nothing is mounted\n' : table(HEAD, found.map(row)))
+  for (const { seen, unseen } of found) if (seen === 'no' && unseen !== undefined) log(unseen)
   return 0
 }
 

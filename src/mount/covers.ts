@@ -1,6 +1,9 @@
 // EROFS in the kernel: a tree's image mounted over devices that the FUSE session serves as files. Metadata and cached data then
 // never reach user space, and keep being served when this process is gone; what is missing is read from the device, below which
 // everything is as it always is. The FUSE server goes on answering the same tree underneath, for whoever does not see the cover.
+//
+//   erofs      devices are files of the session: what is missing is fetched when it is read
+//   complete   devices are the cache files themselves: nobody has to answer, whatever becomes of this process
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,10 +11,12 @@ import { describe } from '../errors.ts'
 import { hex } from '../image/digest.ts'
 import { writeImage } from '../tree/erofs.ts'
 import { makeDirectory } from '../tree/inode.ts'
+import { areComplete } from './complete.ts'
 import type { Grafts } from './graft.ts'
 import type { OpenLayer } from './layer.ts'
 import { type MountEntry, mountPoints } from './mount-table.ts'
 import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
+import { lowerDirsBelow } from './overlays.ts'
 import { controlNode, isBusy, type MountSession } from './session.ts'
 
 /** Below the session's root; only root looks into it. */
@@ -23,50 +28,157 @@ const FILE: NodeAttributes = { mode: 0o100400, uid: 0, gid: 0, mtime: 0n }
 /** The kernel's mount table is searched and printed as a whole by many programs; beyond this many, FUSE answers. */
 export const COVERS_MAX = 1000
 
+/** Of the most there may be, so many are ended at once when there is no room: whether they are in use is found out for all of them. */
+const EVICTED_AT_ONCE = 1 / 16
+
 /** Devices of one EROFS image that this kernel was tried with; images have at most some hundred layers. */
 export const DEVICES_MAX = 127
 
 /** The kernel is done microseconds after the answer; a machine that is very busy takes longer. */
 const RESTORE_AFTER_MS = [10, 200, 2_000]
 
+/** A mount, for `status`. */
+export interface Cover {
+  readonly dir: string
+  readonly devices: number
+  /** How many of the devices are cache files. */
+  readonly complete: number
+}
+
+interface Covered {
+  readonly devices: number
+  complete: number
+  /** While it is being mounted or unmounted. */
+  changing: boolean
+}
+
+/** A layer that was to be mounted somewhere, whether it is now or not. */
+interface Known {
+  readonly layer: OpenLayer
+  /** How often engines said that they use it, less how often that they do no more: a hint, never repeated after a restart. */
+  uses: number
+}
+
 export class Covers {
   readonly #native: NativeModule
   readonly #session: MountSession
   readonly #grafts: Grafts
   readonly #context: string | undefined
+  readonly #max: number
   readonly #directory = controlNode(DEVICES_DIRECTORY)
   readonly #devices = new Set<string>()
-  /** Mounted, or being mounted; in that order. */
-  readonly #covered = new Map<string, { image: FileHandle; layers: readonly OpenLayer[] }>()
-  #closed = false
+  /** Mounted, or being mounted; the one that was asked for the longest ago first. */
+  readonly #covered = new Map<string, Covered>()
+  readonly #known = new Map<string, Known>()
+  readonly #working = new Set<Promise<unknown>>()
+  #evicting: Promise<void> | undefined
+  #evicted = 0
+  readonly #closing = new AbortController()
 
-  /** @param context SELinux label of everything in the mounts */
-  constructor(native: NativeModule, session: MountSession, grafts: Grafts, context?: string) {
+  /**
+   * @param context SELinux label of everything in the mounts
+   * @param max mounts at a time
+   */
+  constructor(native: NativeModule, session: MountSession, grafts: Grafts, context?: string, max = COVERS_MAX) {
     this.#native = native
     this.#session = session
     this.#grafts = grafts
     this.#context = context
+    this.#max = max
     session.addDirectory(this.#directory, ROOT_NODE, DEVICES_DIRECTORY, DIRECTORY, false)
   }
 
-  /** Where EROFS is mounted, the first mount first. */
-  get dirs(): readonly string[] {
-    return [...this.#covered.keys()]
+  /** What is mounted, the one that was asked for the longest ago first. */
+  get mounts(): readonly Cover[] {
+    const ready = [...this.#covered].filter(([, { changing }]) => !changing)
+    return ready.map(([dir, { devices, complete }]) => ({ dir, devices, complete }))
+  }
+
+  /** Mounts that were ended to make room for others. */
+  get evicted(): number {
+    return this.#evicted
   }
 
   /**
-   * Mounts an image, whose digest the caller has checked and whose device slots are these layers', on `target`. A target below the
-   * session's own root must be reachable without any lookup that waits.
+   * Mounts an image, whose digest the caller has checked and whose device slots are these layers', on `target`, until the end. A target
+   * below the session's own root must be reachable without any lookup that waits.
    * @returns why it was not mounted, if it was not
    */
-  async add(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<string | undefined> {
-    if (this.#closed) return 'the agent is stopping'
-    if (this.#covered.has(target)) return undefined
-    if (this.#covered.size >= COVERS_MAX) return `${COVERS_MAX} layers are mounted already`
+  add(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<string | undefined> {
+    return this.#add(target, layers, () => this.#mount(image, layers, target))
+  }
+
+  /** Mounts a layer on `target`, as `add`, but only for as long as there is room: those in use come first, then those asked for last. */
+  cover(layer: OpenLayer, target: string): Promise<string | undefined> {
+    if (!this.#known.has(target)) this.#known.set(target, { layer, uses: 0 })
+    return this.#add(target, [layer], () => this.#mountLayer(layer, target))
+  }
+
+  /**
+   * An engine says that it takes the layer at `target` into use, or drops it. The latter makes the kernel detach what is mounted
+   * there: an rmdir that is answered with ENOENT, as engines expect it, makes it forget the directory and all below. It does so after
+   * the answer, so it is looked at more than once; meanwhile FUSE answers.
+   * @throws what mounting throws
+   */
+  async hint(op: 'use' | 'drop', target: string): Promise<void> {
+    const known = this.#known.get(target)
+    if (known === undefined) return
+    known.uses = Math.max(0, known.uses + (op === 'use' ? 1 : -1))
+    if (op === 'use' && !this.#touch(target)) {
+      await this.cover(known.layer, target) // where there is no room, FUSE goes on answering
+      return
+    }
+    let failed: { error: unknown } | undefined
+    for (const waitMs of op === 'use' ? [0] : RESTORE_AFTER_MS) {
+      await sleep(waitMs, undefined, { ref: false })
+      failed = undefined
+      await this.#restore(known.layer, target).catch((error) => {
+        failed = { error } // the directory may be in between: the next try finds it again
+      })
+    }
+    if (failed === undefined) return
+    this.#covered.delete(target)
+    throw failed.error
+  }
+
+  /** Mounts again what should be mounted and is not: the kernel or somebody else detached it. */
+  async #restore(layer: OpenLayer, target: string): Promise<void> {
+    if ((await mountPoints()).has(target)) return
+    const covered = this.#covered.get(target)
+    if (covered === undefined || covered.changing || this.#closed) return // another hint came first, or it makes room
+    await this.#work(covered, async () => {
+      covered.complete = await this.#mountLayer(layer, target)
+    })
+  }
+
+  get #closed(): boolean {
+    return this.#closing.signal.aborted
+  }
+
+  /** Makes it the last to be ended for want of room. @returns whether it is mounted */
+  #touch(target: string): boolean {
+    const covered = this.#covered.get(target)
+    if (covered === undefined) return false
+    this.#covered.delete(target)
+    this.#covered.set(target, covered)
+    return true
+  }
+
+  async #add(target: string, layers: readonly OpenLayer[], mount: () => Promise<number>): Promise<string | undefined> {
     if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
-    this.#covered.set(target, { image, layers })
+    while (!this.#closed && !this.#covered.has(target) && this.#covered.size >= this.#max) {
+      const before = this.#evicted
+      await this.#makeRoom()
+      if (this.#evicted === before) return `${this.#max} layers are mounted already, all in use`
+    }
+    if (this.#closed) return 'the agent is stopping'
+    if (this.#touch(target)) return undefined
+    const covered: Covered = { devices: layers.length, complete: 0, changing: true }
+    this.#covered.set(target, covered)
     try {
-      await this.#mount(image, layers, target)
+      await this.#work(covered, async () => {
+        covered.complete = await mount()
+      })
       return undefined
     } catch (error) {
       this.#covered.delete(target)
@@ -74,44 +186,87 @@ export class Covers {
     }
   }
 
-  /**
-   * Mounts again what the kernel detached: an rmdir that is answered with ENOENT, as engines expect when they are done with a
-   * layer, makes it forget the directory and whatever is mounted below. It does so after the answer, so it is looked at more than
-   * once; meanwhile FUSE answers.
-   */
-  async restore(target: string): Promise<void> {
-    for (const waitMs of RESTORE_AFTER_MS) {
-      await sleep(waitMs, undefined, { ref: false })
-      const covered = this.#covered.get(target)
-      if (covered === undefined || this.#closed) return
-      if (!(await mountPoints()).has(target)) await this.#mount(covered.image, covered.layers, target)
+  /** `detach` waits for it. */
+  async #work(covered: Covered, mount: () => Promise<void>): Promise<void> {
+    covered.changing = true
+    const working = mount().finally(() => {
+      covered.changing = false
+      this.#working.delete(working)
+    })
+    this.#working.add(working)
+    await working
+  }
+
+  async #mountLayer(layer: OpenLayer, target: string): Promise<number> {
+    const image = await layer.openImage()
+    try {
+      return await this.#mount(image, [layer], target)
+    } finally {
+      await image.close() // the kernel has its own
     }
   }
 
-  async #mount(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<void> {
-    const devices = layers.map((each) => this.#device(each))
+  /** @returns how many devices are cache files */
+  async #mount(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<number> {
+    const complete = await areComplete(layers, this.#closing.signal)
+    // by descriptor: the very file that was verified. It stays open until all mounts are gone.
+    const devices = layers.map((each, i) => (complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each)))
     await this.#native.mountErofs(image.fd, devices, target, this.#context)
     if (this.#closed) await this.#native.unmount(target, true)
+    return complete.filter(Boolean).length
   }
 
-  /** @returns false when one is busy: that one and those mounted before it stay */
+  /** One at a time, whoever waits for it. */
+  #makeRoom(): Promise<void> {
+    this.#evicting ??= this.#evict().finally(() => {
+      this.#evicting = undefined
+    })
+    return this.#evicting
+  }
+
+  /** Ends the mounts of layers that nobody is known to use. FUSE answers for them, and overlays that do use one hold it. */
+  async #evict(): Promise<void> {
+    const lower = await lowerDirsBelow(this.#session.dir)
+    let left = Math.ceil(this.#max * EVICTED_AT_ONCE)
+    for (const dir of [...this.#covered.keys()]) {
+      if (left === 0 || this.#closed) return
+      const covered = this.#covered.get(dir)
+      const known = this.#known.get(dir)
+      if (covered === undefined || covered.changing || known === undefined || known.uses > 0 || lower.has(dir)) continue
+      covered.changing = true
+      const ended = await this.#end(dir)
+      covered.changing = false
+      if (!ended) continue
+      this.#evicted++
+      left--
+    }
+  }
+
+  /** @returns false when it is busy */
+  async #end(dir: string): Promise<boolean> {
+    try {
+      await this.#native.unmount(dir, false)
+    } catch (error) {
+      if (isBusy(error)) return false
+      if (!isGone(error)) throw error
+    }
+    this.#covered.delete(dir)
+    return true
+  }
+
+  /** @returns false when one is busy: that one and those asked for before it stay */
   async unmount(): Promise<boolean> {
-    for (const dir of this.dirs.toReversed()) {
-      try {
-        await this.#native.unmount(dir, false)
-      } catch (error) {
-        if (isBusy(error)) return false
-        if (!isGone(error)) throw error
-      }
-      this.#covered.delete(dir)
+    for (const dir of [...this.#covered.keys()].reverse()) {
+      if (!(await this.#end(dir))) return false
     }
     return true
   }
 
   /** Takes all out of the tree at once; what is in use lives on. Nothing is mounted afterwards. */
   async detach(): Promise<void> {
-    this.#closed = true
-    for (const dir of this.dirs.toReversed()) {
+    this.#closing.abort()
+    await Promise.allSettled(this.#working) // they see that this is the end
+    for (const dir of [...this.#covered.keys()].reverse()) {
       await this.#native.unmount(dir, true).catch((error) => {
         if (!isGone(error)) throw error
       })

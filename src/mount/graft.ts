@@ -1,4 +1,4 @@
-// Layers into a mount: each tree and each device is added to a session once, however many names show it.
+// Layers into a mount: each device is added to a session once, and each tree once a name that shows it.
 import type { FileHandle } from 'node:fs/promises'
 import type { Digest } from '../image/digest.ts'
 import type { OpenLayer } from './layer.ts'
@@ -33,9 +33,16 @@ export class Grafts {
     return device
   }
 
-  /** Makes the layer's own tree answer. @returns its slot */
-  layer(layer: OpenLayer): number {
-    return this.tree(layer.slot, layer.image, [layer])
+  /** Makes the layer's own tree answer where it is shown as `name`. @returns its slot there */
+  async layer(layer: OpenLayer, name: string): Promise<number> {
+    const slot = await layer.slotAs(name)
+    if (this.#trees.has(slot)) return slot
+    const image = await layer.openImage()
+    try {
+      return this.tree(slot, image, [layer])
+    } finally {
+      await image.close() // it is mapped
+    }
   }
 
   /** Makes an image answer whose device slots are these layers', in order. @returns its slot */

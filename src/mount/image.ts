@@ -86,7 +86,9 @@ export class Images {
       companion: (suffix) => {
         const found = companions.get(suffix) ?? this.#companion(reference, suffix)
         companions.set(suffix, found)
-        found.catch(() => companions.delete(suffix)) // the next layer asks again
+        // what is not there now, or failed, is asked for again by whoever comes next
+        const forget = () => companions.delete(suffix)
+        found.then((layers) => layers ?? forget(), forget)
         return found
       },
     }
@@ -200,13 +202,10 @@ export interface Merged {
 }
 
 async function readAll(layer: OpenLayer): Promise<Uint8Array> {
-  const { size } = await layer.image.stat()
-  const bytes = new Uint8Array(size)
-  let at = 0
-  while (at < size) {
-    const { bytesRead } = await layer.image.read(bytes, at, size - at, at)
-    if (bytesRead === 0) throw Failure.corrupt(`the image of layer ${layer.descriptor.digest} became shorter`)
-    at += bytesRead
+  const image = await layer.openImage()
+  try {
+    return new Uint8Array(await image.readFile())
+  } finally {
+    await image.close()
   }
-  return bytes
 }

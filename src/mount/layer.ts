@@ -14,6 +14,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
+import { READY_STORED } from '../tree/ready.ts'
 import { Turns } from './turns.ts'
 
 /** A layer that can be served lazily. */
@@ -25,14 +26,26 @@ export interface OpenLayer {
   readonly indexDigest: Digest
   /** Digest of the EROFS image. */
   readonly tree: Digest
-  /** Number of the tree in node IDs. */
-  readonly slot: number
-  readonly image: FileHandle
   readonly chunks: ChunkTable
   readonly slots: Slots
   readonly filler: Filler
+  /**
+   * The number of the tree in node IDs where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
+   * a directory by one name only: looked up by another, it moves there, with what is mounted on it.
+   */
+  slotAs(name: string): Promise<number>
+  /**
+   * The image, all of it hashed just now; the caller closes it.
+   * @throws Failure corrupt: it was damaged since the layer was opened; system
+   */
+  openImage(): Promise<FileHandle>
   /** Fetches what the image wants ready first; the first call does it, later ones join. */
   prefetch(): Promise<Prefetched>
+  /**
+   * Verifies what an earlier life stored, all of it, within the budget of prefetch; the first call does it, later ones join.
+   * Never rejects: whoever reads what failed is told.
+   */
+  reverify(): Promise<void>
 }
 
 /** Why a layer cannot be served lazily; `why` is a sentence for the user. */
@@ -55,11 +68,15 @@ export interface LayerParts {
  */
 const BUILDS_MAX = 4
 
+const RESTART = 'Stop and start the agent: it is built again then.'
+
+/** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
+const REVERIFIED_AT_ONCE = 1024
+
 interface OpenTree {
   slots: Slots
-  slot: number
-  image: FileHandle
   filler: Filler
+  reverify(): Promise<void>
 }
 
 /** All layers this process has open; two images that share a layer share everything of it. */
@@ -115,7 +132,6 @@ export class Layers {
       if (each.status !== 'fulfilled') continue
       await each.value.filler.close()
       await each.value.slots.close()
-      await each.value.image.close()
     }
   }
 
@@ -140,16 +156,22 @@ export class Layers {
         })
       }
     }
-    const { chunks } = known
+    const { chunks, tree: digest } = known
     const { filler } = tree
     let prefetching: Promise<Prefetched> | undefined
     return {
       descriptor,
       format: format.name,
       indexDigest,
-      tree: known.tree,
+      tree: digest,
       chunks,
       ...tree,
+      slotAs: (name) => store.slotOf(digestOf(new TextEncoder().encode(`${digest} ${name}`))),
+      async openImage() {
+        const image = await store.openImage(digest)
+        if (image === undefined) throw Failure.corrupt('its image on disk is damaged', { fix: RESTART })
+        return image
+      },
       prefetch() {
         prefetching ??= prefetch(filler, chunks, signal).then((result) => {
           const { ready, failed, error } = result
@@ -170,35 +192,22 @@ export class Layers {
     if (found !== undefined) return found
     const image = await this.#parts.store.openImage(digest)
     if (image === undefined) return undefined
+    await image.close()
     // between the await and here another layer with the same tree may have come first
     const raced = this.#trees.get(digest)
-    if (raced !== undefined) {
-      await image.close()
-      return raced
-    }
-    const opened = this.#openTree(digest, chunks, blob, image)
+    if (raced !== undefined) return raced
+    const opened = this.#openTree(digest, chunks, blob)
     this.#trees.set(digest, opened)
     opened.catch(() => this.#trees.delete(digest))
     return opened
   }
 
-  /** Closes the image when it fails. */
-  async #openTree(digest: Digest, chunks: ChunkTable, blob: Blob, image: FileHandle): Promise<OpenTree> {
-    const { store } = this.#parts
-    let slots: Slots | undefined
-    try {
-      slots = await store.openSlots(digest, chunks)
-      return this.#fillable(chunks, blob, { slots, slot: await store.slotOf(digest), image })
-    } catch (error) {
-      await slots?.close()
-      await image.close()
-      throw error
-    }
+  async #openTree(digest: Digest, chunks: ChunkTable, blob: Blob): Promise<OpenTree> {
+    return this.#fillable(chunks, blob, await this.#parts.store.openSlots(digest, chunks))
   }
 
-  #fillable(chunks: ChunkTable, blob: Blob, tree: Omit<OpenTree, 'filler'>): OpenTree {
+  #fillable(chunks: ChunkTable, blob: Blob, slots: Slots): OpenTree {
     const { codecs, budget } = this.#parts
-    const { slots } = tree
     const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     const filler = new Filler({
       chunks,
@@ -208,7 +217,21 @@ export class Layers {
       decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
       reverify: (chunk, index) => codecs.verify(chunk, into(index)),
     })
-    return { ...tree, filler }
+    let verifying: Promise<void> | undefined
+    const reverify = () => {
+      verifying ??= reverifyStored(slots, filler, this.#closing.signal)
+      return verifying
+    }
+    return { slots, filler, reverify }
+  }
+}
+
+async function reverifyStored(slots: Slots, filler: Filler, signal: AbortSignal): Promise<void> {
+  const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
+  const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
+  for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {
+    const some = stored.slice(at, at + REVERIFIED_AT_ONCE)
+    await filler.fill(some, 'prefetch', signal).catch(() => {}) // a chunk that stays damaged fails whoever reads it
   }
 }
 

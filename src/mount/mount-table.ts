@@ -1,24 +1,48 @@
-// The mount table of this process's namespace: what is mounted, without touching any of it.
+// The mount table of a namespace: what is mounted, without touching any of it.
 import { readFile } from 'node:fs/promises'
 
 export interface MountEntry {
+  id: string
+  /** Of the mount that this one is on. */
+  parent: string
+  /** `major:minor` of the filesystem. */
+  device: string
   /** As the kernel names it: absolute, without symlinks. */
   point: string
+  /** Mounts on it appear in the namespaces that share it. */
+  shared: boolean
   type: string
   source: string
+  /** Of the filesystem: `key=value` or `key`. */
+  options: readonly string[]
 }
 
-/** In the order in which they were mounted; of several on one point the last is seen. */
-export async function mountTable(): Promise<MountEntry[]> {
+const OWN = '/proc/self/mountinfo'
+
+/**
+ * In the order in which they were mounted; of several on one point the last is seen.
+ * @param file of another process, to see what it sees
+ */
+export async function mountTable(file = OWN): Promise<MountEntry[]> {
   // proc_pid_mountinfo(5): ID parent major:minor root POINT options [optional…] - TYPE SOURCE options
-  const table = await readFile('/proc/self/mountinfo', 'utf8')
+  const table = await readFile(file, 'utf8')
   return table
     .trimEnd()
     .split('\n')
     .map((line) => {
       const [before = '', behind = ''] = line.split(' - ')
-      const [type = '', source = ''] = behind.split(' ')
-      return { point: plain(before.split(' ')[4] ?? ''), type, source: plain(source) }
+      const [id = '', parent = '', device = '', , point = '', , ...optional] = before.split(' ')
+      const [type = '', source = '', options = ''] = behind.split(' ')
+      return {
+        id,
+        parent,
+        device,
+        point: plain(point),
+        shared: optional.some((each) => each.startsWith('shared:')),
+        type,
+        source: plain(source),
+        options: options.split(',').map(plain), // a comma of a value is written in octal
+      }
     })
 }
 

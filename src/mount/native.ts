@@ -97,6 +97,12 @@ export interface NativeSession {
   addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
   /** A file with fixed contents. */
   addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  /**
+   * The name of a file is this one's from now on: a new node, immutable as the old one, which stays readable for whoever has it open.
+   * Throws when there is no such file.
+   */
+  replaceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void
   /** A file of known size whose contents come on first read. */
   addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
   /** A device file: reads are served from the device, misses wait. */
@@ -123,6 +129,8 @@ export interface MountOptions {
   allowOther: boolean
   /** Bytes; the kernel's read-ahead for this mount. */
   readAhead: number
+  /** SELinux label of everything in the mount. */
+  context?: string | undefined
 }
 
 /** What fails in the system throws with `code`: EBUSY, EINVAL, EPERM … */
@@ -131,13 +139,18 @@ export interface NativeModule {
   openFuse(): number
   /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nodev, default_permissions. */
   mountFuse(fuseFd: number, dir: string, options: MountOptions): void
+  /**
+   * The same by fusermount3, for users who may not mount: it opens /dev/fuse and hands the descriptor over. `readAhead` is the
+   * kernel's own then. Off the main thread. @returns the descriptor
+   */
+  mountFuseByHelper(dir: string, options: MountOptions): Promise<number>
   Session: new (options: SessionOptions, upcalls: Upcalls) => NativeSession
   /**
    * Mounts an EROFS image in the kernel, read-only and nodev; `devices` are the paths of its device slots. Off the main thread,
    * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
    */
   mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
-  /** umount2(2); lazy: MNT_DETACH. Off the main thread. */
+  /** umount2(2); lazy: MNT_DETACH. By fusermount3 where this user may not. Off the main thread. */
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */
   isDead(dir: string): Promise<boolean>

@@ -2,9 +2,11 @@
 //
 //   kernel -> native -> miss(device, chunks) -> the device's filler -> settle(device, chunk, errno) -> native answers the read
 import { createHash } from 'node:crypto'
-import { errno } from '../errors.ts'
+import { closeSync } from 'node:fs'
+import { errno, Failure } from '../errors.ts'
 import type {
   DeviceSpec,
+  MountOptions,
   NativeModule,
   NativeSession,
   NodeAttributes,
@@ -33,12 +35,14 @@ export interface SessionSettings {
   /** The slot whose tree is the mount's root; null: a control tree. */
   rootSlot: number | null
   control?: ControlTree
+  /** SELinux label of everything in it. */
+  context?: string | undefined
   /** A read that waits longer than this for the registry fails with EIO. */
   missTimeoutMs?: number
 }
 
 /** Longer than the registry client's own deadlines and retries: those give the better error. */
-const MISS_TIMEOUT_MS = 120_000
+export const MISS_TIMEOUT_MS = 120_000
 /** The stores answer ENOENT after 10 s at the latest; this is the net below them. */
 const LOOKUP_TIMEOUT_MS = 15_000
 /** A whole blob is fetched for a late file: 10 GB at 100 Mbit/s take 800 s. */
@@ -48,25 +52,33 @@ const THREADS = 2
 /** The kernel's largest FUSE read. */
 export const READ_AHEAD_BYTES = 1 << 20
 
-export class MountSession {
+/** A mount that answers, whoever does. */
+export interface Session {
   readonly dir: string
   /** Resolves when the mount has ended, however it did. */
+  readonly ended: Promise<string>
+  counters(): SessionCounters
+  /** @returns false when the mount is busy, and then nothing has changed */
+  unmount(): Promise<boolean>
+  /** Takes the mount out of the tree at once; it lives until its last user is gone, or this process. */
+  detach(): Promise<void>
+  /** Fails every request that waits; for after the unmount. */
+  close(): void
+}
+
+export class MountSession implements Session {
+  readonly dir: string
   readonly ended: Promise<string>
   readonly #native: NativeModule
   readonly #session: NativeSession
   readonly #fillers = new Map<number, DeviceFiller>()
 
-  private constructor(native: NativeModule, settings: SessionSettings) {
+  /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
+  private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
     this.#native = native
     this.dir = settings.dir
     const { promise, resolve } = Promise.withResolvers<string>()
     this.ended = promise
-    const fuseFd = native.openFuse()
-    native.mountFuse(fuseFd, settings.dir, {
-      fsname: settings.fsname,
-      allowOther: settings.allowOther,
-      readAhead: READ_AHEAD_BYTES,
-    })
     const upcalls: Upcalls = {
       miss: (device, chunks) => this.#miss(device, chunks),
       lookup: (ticket, parent, name) => void this.#lookup(settings.control, ticket, parent, name), // answers its own errors
@@ -87,9 +99,27 @@ export class MountSession {
     )
   }
 
-  /** Mounts. Throws what mount(2) throws. */
+  /** Mounts. @throws Failure denied: this user may not; what mount(2) throws otherwise */
   static mount(native: NativeModule, settings: SessionSettings): MountSession {
-    return new MountSession(native, settings)
+    let fuseFd: number | undefined
+    try {
+      fuseFd = native.openFuse()
+      native.mountFuse(fuseFd, settings.dir, optionsOf(settings))
+    } catch (cause) {
+      if (fuseFd !== undefined) closeSync(fuseFd)
+      if (!isRefusal(cause)) throw cause
+      throw Failure.denied(`${settings.dir} cannot be mounted on`, {
+        cause,
+        fix: 'Root may, and so may everybody in a user namespace: podman unshare lazylayer …',
+      })
+    }
+    return new MountSession(native, settings, fuseFd)
+  }
+
+  /** Mounts by fusermount3, as plain users must. Throws what it complains about. */
+  static async mountByHelper(native: NativeModule, settings: SessionSettings): Promise<MountSession> {
+    const fuseFd = await native.mountFuseByHelper(settings.dir, optionsOf(settings))
+    return new MountSession(native, settings, fuseFd)
   }
 
   addDevice(spec: DeviceSpec, filler: DeviceFiller): number {
@@ -110,6 +140,14 @@ export class MountSession {
     this.#session.addFile(node, parent, name, attributes, bytes)
   }
 
+  replaceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void {
+    this.#session.replaceFile(node, parent, name, attributes, bytes)
+  }
+
+  addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void {
+    this.#session.addSymlink(node, parent, name, attributes, target)
+  }
+
   addDeviceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, device: number): void {
     this.#session.addDeviceFile(node, parent, name, attributes, device)
   }
@@ -126,7 +164,6 @@ export class MountSession {
     return this.#session.counters()
   }
 
-  /** @returns false when the mount is busy, and then nothing has changed */
   async unmount(): Promise<boolean> {
     try {
       await this.#native.unmount(this.dir, false)
@@ -137,12 +174,10 @@ export class MountSession {
     }
   }
 
-  /** Takes the mount out of the tree at once; it lives until its last user is gone, or this process. */
   async detach(): Promise<void> {
     await this.#native.unmount(this.dir, true)
   }
 
-  /** Fails every request that waits; for after the unmount. */
   close(): void {
     this.#session.close()
   }
@@ -182,6 +217,14 @@ export class MountSession {
       this.#session.settleLate(node, -1, errno(error))
     }
   }
+}
+
+function optionsOf({ fsname, allowOther, context }: SessionSettings): MountOptions {
+  return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...(context === undefined ? {} : { context }) }
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EPERM' || error.code === 'EACCES')
 }
 
 export function isBusy(error: unknown): boolean {

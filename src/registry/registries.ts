@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import type { Reference, RegistryReference } from '../image/reference.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
-import { fileKeyring, type Keyring, type Login } from './credentials.ts'
+import { type Credentials, fileKeyring, type Keyring, type Login } from './credentials.ts'
 import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { RegistrySource } from './registry-source.ts'
+import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
 import type { ImageSource } from './source.ts'
 import { certificateFolders, readTrust, type Trust } from './trust.ts'
@@ -37,6 +38,7 @@ export class Registries {
   readonly #options: RegistriesOptions
   readonly #places: Places
   readonly #client: Client
+  readonly #remembered = new RememberedCredentials()
   readonly #originKeyring: Keyring
   readonly #fileKeyring: Keyring
   readonly #hosts = new Map<string, Host>()
@@ -48,8 +50,9 @@ export class Registries {
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
     this.#client = new Client({ ...LIMITS, ...options.limits })
-    this.#fileKeyring = fileKeyring(this.#places, authfile)
-    this.#originKeyring = creds ? { find: async () => creds } : this.#fileKeyring
+    const files = fileKeyring(this.#places, authfile)
+    this.#fileKeyring = firstOf(this.#remembered, files)
+    this.#originKeyring = firstOf(this.#remembered, creds ? { find: async () => creds } : files)
   }
 
   /** No I/O happens before the source is asked. */
@@ -67,6 +70,11 @@ export class Registries {
       })
       return found
     })
+  }
+
+  /** From now on these are tried first for this repository, on this very host. In memory only. */
+  remember({ host, repository }: RegistryReference, credentials: Credentials): void {
+    this.#remembered.remember(host, repository, credentials)
   }
 
   counters(): Counters {

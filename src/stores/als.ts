@@ -16,6 +16,7 @@ import type { EagerLayer, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, controlNode } from '../mount/session.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import { compressionOf, tarSizeOf } from './facts.ts'
 import { type DiffIdPolicy, whyHidden } from './identity.ts'
 import { decodeDigest, decodeReference } from './names.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
@@ -31,8 +32,8 @@ export interface StoreMount {
 export interface StoreParts {
   images: Resolver
   layers: LayerOpener
-  /** Makes a layer's tree answer in the mount. @returns its slot */
-  attach(layer: OpenLayer): number
+  /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
+  attach(layer: OpenLayer, path: readonly string[]): Promise<number>
   /** The whole verified blob of a layer in a file. */
   wholeBlob(image: ResolvedImage, descriptor: Descriptor): Promise<{ fd: number; close(): Promise<void> }>
   /**
@@ -40,8 +41,11 @@ export interface StoreParts {
    * it is not, which is logged. Undefined: it is not done here.
    */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
-  /** Has what is mounted at this path checked, and mounted again if it is gone. */
-  uncovered(path: readonly string[]): void
+  /**
+   * An engine says that it takes the layer at this path into use, or drops it; after the latter the kernel has detached what was
+   * mounted there.
+   */
+  hint(op: 'use' | 'drop', path: readonly string[]): void
   /** Bytes in a file. */
   fileOf(bytes: Uint8Array): Promise<{ fd: number; close(): Promise<void> }>
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
@@ -68,9 +72,6 @@ const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 const REFERENCES_MAX = 10_000
 /** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
-/** The engine's numbers for compression (containers/storage archive.Compression). */
-const GZIP = 2
-const ZSTD = 4
 
 export class AdditionalLayerStore implements ControlTree {
   static readonly DIRECTORY = 'layers'
@@ -80,7 +81,8 @@ export class AdditionalLayerStore implements ControlTree {
   readonly #references = new Map<bigint, Known>()
   readonly #blobs = new Map<bigint, { image: ResolvedImage; descriptor: Descriptor }>()
   readonly #infos = new Map<bigint, { bytes: Uint8Array; covered: Promise<void> }>()
-  readonly #shownLayers = new Set<bigint>()
+  /** Directories of layers, and the path of each one's `diff`. */
+  readonly #shownLayers = new Map<bigint, readonly string[]>()
   /** What was logged: once is enough. */
   readonly #told = new Set<string>()
 
@@ -128,10 +130,13 @@ export class AdditionalLayerStore implements ControlTree {
    * kernel takes the answer to a removal at its word.
    */
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void {
-    const known = this.#references.get(parent)
-    if (op === 'rmdir' && known !== undefined) {
-      this.#parts.uncovered([AdditionalLayerStore.DIRECTORY, known.name, name, 'diff'])
+    if (op === 'create') {
+      const path = name === 'use' ? this.#shownLayers.get(parent) : undefined
+      if (path !== undefined) this.#parts.hint('use', path)
+      return
     }
+    const known = this.#references.get(parent)
+    if (known !== undefined) this.#parts.hint('drop', diffOf(known, name))
   }
 
   #lookupReference(name: string): void {
@@ -187,7 +192,8 @@ export class AdditionalLayerStore implements ControlTree {
     const layer = await listing.open(found)
     if ('why' in layer) throw notLazy(layer)
     await this.#parts.standIn([AdditionalLayerStore.DIRECTORY, known.name, digest])
-    this.#graft(known, digest, found, layer, listing.image)
+    const slot = await this.#parts.attach(layer, diffOf(known, digest))
+    this.#graft(known, digest, found, layer, listing.image, slot)
   }
 
   /** Has what a layer wants ready first fetched as soon as its index is there. */
@@ -201,14 +207,14 @@ export class AdditionalLayerStore implements ControlTree {
     }
   }
 
-  #graft(known: Known, digest: Digest, found: Found, layer: OpenLayer, image: ResolvedImage): void {
+  #graft(known: Known, digest: Digest, found: Found, layer: OpenLayer, image: ResolvedImage, slot: number): void {
     const mount = this.#shown
     const { descriptor } = found
     const node = controlNode(AdditionalLayerStore.DIRECTORY, String(known.node), digest)
     if (this.#shownLayers.has(node)) return // another lookup came first
-    const slot = this.#parts.attach(layer)
     const info = new TextEncoder().encode(JSON.stringify(this.#info(found, layer, image)))
-    this.#shownLayers.add(node) // from here on nothing fails but by a fault of ours
+    const path = diffOf(known, digest)
+    this.#shownLayers.set(node, path) // from here on nothing fails but by a fault of ours
     const blob = controlNode(String(node), 'blob')
     this.#blobs.set(blob, { image, descriptor })
     mount.addDirectory(node, known.node, digest, DIRECTORY, true)
@@ -219,7 +225,6 @@ export class AdditionalLayerStore implements ControlTree {
     } else {
       // The engine's lookup of this very directory still waits for us, so the mount, which walks the same path, is made behind it;
       // the engine reads `info` before it takes the layer, and that waits for the mount.
-      const path = [AdditionalLayerStore.DIRECTORY, known.name, digest, 'diff']
       this.#infos.set(infoNode, { bytes: info, covered: this.#parts.cover(layer, path) })
       mount.addLate(infoNode, node, 'info', FILE, info.length)
     }
@@ -232,14 +237,12 @@ export class AdditionalLayerStore implements ControlTree {
    */
   #info({ index, descriptor, dialect }: Found, layer: OpenLayer, image: ResolvedImage): Record<string, unknown> {
     const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
-    const format = this.#parts.layers.format(descriptor)
-    const tarSize = 'why' in format ? undefined : format.tarSize({ descriptor })
     const info: Record<string, unknown> = {
       id: hex(descriptor.digest),
       'compressed-diff-digest': descriptor.digest,
       'compressed-size': descriptor.size,
-      'diff-size': tarSize ?? layer.chunks.deviceSize,
-      compression: descriptor.mediaType.endsWith('zstd') ? ZSTD : GZIP,
+      'diff-size': tarSizeOf(layer, this.#parts.layers),
+      compression: compressionOf(descriptor),
     }
     if (dialect === 'layer') return { ...info, 'diff-digest': diffId }
     return { ...info, 'toc-digest': layer.indexDigest, flags: { 'expected-layer-diffid': diffId } }
@@ -260,6 +263,11 @@ export class AdditionalLayerStore implements ControlTree {
     if (this.#mount === undefined) throw new TypeError('a lookup before the store was mounted')
     return this.#mount
   }
+}
+
+/** From the root. */
+function diffOf(known: Known, name: string): string[] {
+  return [AdditionalLayerStore.DIRECTORY, known.name, name, 'diff']
 }
 
 function notLazy({ why }: EagerLayer): Failure {

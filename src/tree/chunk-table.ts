@@ -218,6 +218,11 @@ export class ChunkTable {
     return { start: this.#at.storedStart[i] as number, end: this.#at.storedEnd[i] as number }
   }
 
+  /** Decoded bytes of a chunk. */
+  sizeOf(i: number): number {
+    return this.#at.size[i] as number
+  }
+
   blobOf(i: number): number {
     return this.#at.blob[i] as number
   }

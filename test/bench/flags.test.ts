@@ -8,10 +8,10 @@ function refused(parse: () => unknown): void {
   expect(parse).toThrow(expect.objectContaining({ name: 'Failure', code: 'usage' }) as Failure)
 }
 
-test('without flags: all cases, five rounds, the usual link, bars are for information', () => {
+test('without flags: all cases, as many rounds as each case has, the usual link, bars are for information', () => {
   expect(parseFlags([], KNOWN)).toEqual({
     cases: [],
-    rounds: 5,
+    rounds: undefined,
     link: { roundTripMs: 40, bytesPerSecond: 12.5e6 },
     strict: false,
   })

@@ -52,6 +52,26 @@ test(`a sequential read takes the fastest pass over the whole file, with its pag
   expect(await probe.sequential(file, 128 << 10, 3, 'keep')).toMatchObject({ bytes: 3_000_001, resident: 1 })
 })
 
+test(`pages of a file and of those below it are given back before each pass, and counted${note}`, async () => {
+  const [file, below] = [join(dir, 'own'), join(dir, 'below')]
+  for (const each of [file, below]) await writeFile(each, noise(each, 1 << 20), { flush: true })
+  expect(await probe.pages('resident', [file, below])).toBe(2 << 20)
+  expect(await probe.sequential(file, 128 << 10, 2, 'drop', [below])).toMatchObject({ bytes: 1 << 20, resident: 0 })
+  expect(await probe.pages('resident', [below])).toBe(0)
+  expect(await probe.pages('forget', [file])).toBe(0)
+})
+
+test(`a fault brings in the page that it touches${note}`, async () => {
+  const file = join(dir, 'mapped')
+  await writeFile(file, noise('mapped', 16 << 20), { flush: true })
+  expect(await probe.pages('forget', [file])).toBe(0)
+  await probe.fault(file, 8 << 20)
+  const bytes = await probe.pages('resident', [file])
+  expect(bytes).toBeGreaterThanOrEqual(4096)
+  expect(bytes).toBeLessThan(16 << 20)
+  await expect(probe.fault(file, 16 << 20)).rejects.toThrow('offset')
+})
+
 anyTest('a tree is the same each time, and its bytes differ from file to file', () => {
   expect(noise('a', 64)).toEqual(noise('a', 64))
   expect(noise('a', 64)).not.toEqual(noise('b', 64))

@@ -22,17 +22,33 @@ export interface Agent {
   readonly ended: Promise<number>
 }
 
+/** Who runs it, and where; root in this very place if nothing is said. */
+export interface As {
+  /** A program that runs it, with its first arguments. */
+  through?: readonly string[]
+  env?: NodeJS.ProcessEnv
+  /** Where `env` makes it put its sockets. */
+  sockets?: string
+}
+
 const environment = (work: string) => ({ ...process.env, RUNTIME_DIRECTORY: `${work}/run` })
 
 /** `lazylayer ARGS` for a command that ends by itself. */
 export function lazylayer(work: string, ...args: string[]): Promise<Outcome> {
-  return command(process.execPath, [LAUNCHER, ...args], { env: environment(work) })
+  return lazylayerAs({ env: environment(work) }, ...args)
+}
+
+export function lazylayerAs({ through = [], env = {} }: As, ...args: string[]): Promise<Outcome> {
+  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, ...args]
+  return command(program, rest, { env })
 }
 
 /** `lazylayer mount …` or `serve …` on `dir`, running and ready. */
-export async function startAgent(work: string, dir: string, args: readonly string[]): Promise<Agent> {
-  const child = spawn(process.execPath, [LAUNCHER, ...args], {
-    env: environment(work),
+export async function startAgent(work: string, dir: string, args: readonly string[], as: As = {}): Promise<Agent> {
+  const { through = [], env = environment(work), sockets = `${work}/run` } = as
+  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, ...args]
+  const child = spawn(program, rest, {
+    env,
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true, // signals for the test's own process group are not the agent's
   })
@@ -44,7 +60,7 @@ export async function startAgent(work: string, dir: string, args: readonly strin
   const line = await firstLine(child)
   if (line === undefined) throw new Error(`lazylayer ${args.join(' ')} ended with ${await ended}: ${log}`)
   const status = async () => {
-    const answer = await ask(socketFor(`${work}/run`, dir), { op: 'status' })
+    const answer = await ask(socketFor(sockets, dir), { op: 'status' })
     if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}: ${log}`)
     return answer.status
   }

@@ -1,9 +1,11 @@
 // The kernel itself mounts what the writer writes, with a device file that is filled as the agent would fill it.
 import { spawnSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { appendFile, mkdir, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
 import { estargz, LANDMARK, NO_LANDMARK } from '../../src/format/estargz.ts'
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
 import { buildTree } from '../../src/tree/build.ts'
@@ -11,9 +13,12 @@ import { mergeImages } from '../../src/tree/merge.ts'
 import type { Tree } from '../../src/tree/tree.ts'
 import { fsck, NO_FSCK } from '../fixtures/fsck.ts'
 import { compare, type Line, listTree, PYTHON } from '../fixtures/listing.ts'
+import { tocEntry } from '../format/arbitrary.ts'
+import { parseEntries } from '../format/craft.ts'
 import { decode } from '../format/listing.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
 import { expected, type SampleLayer, sampleLayers, tarListing } from '../format/samples.ts'
+import { hostile, spec, specs } from '../tree/arbitrary.ts'
 import { edges } from '../tree/edges.ts'
 import { dir, fifo, file, fillDevice, layer, lines, link, type Spec, symlink } from '../tree/layer.ts'
 import { succeed } from './engines/command.ts'
@@ -113,6 +118,10 @@ const UPPER: Spec[] = [
 ]
 
 const reason = await refusal()
+const noKernelLog = await kernelLog().then(
+  (log) => log.complaints().then(() => undefined),
+  (error) => `the kernel's log cannot be read: ${error.message}`,
+)
 
 suite('the kernel mounts our images', reason, () => {
   let work: WorkDirectory
@@ -173,10 +182,45 @@ suite('the kernel mounts our images', reason, () => {
     if (NO_FSCK === undefined) await fsck(tree.image)
   })
 
+  const sources: [string, () => (Tree | undefined)[]][] = [
+    ['random layers', () => fc.sample(specs, IMAGES).map((of) => treeOf(() => layer(of)))],
+    ['hostile entries', () => fc.sample(hostiles, IMAGES).map((of) => treeOf(() => layer(of)))],
+    ['hostile tables of contents', () => fc.sample(tables, IMAGES).map((of) => treeOf(() => parseEntries(of)))],
+  ]
+  for (const [title, make] of sources) {
+    const unable = NO_FSCK ?? noKernelLog
+    test.skipIf(unable !== undefined)(
+      `what comes of ${title} is mounted and walked without a word from fsck.erofs or the kernel${unable === undefined ? '' : ` (${unable})`}`,
+      async () => {
+        const trees = make().filter((each) => each !== undefined)
+        expect(trees.length).toBeGreaterThan(IMAGES / 20)
+        const log = await kernelLog()
+        const all = join(work.path, title.replaceAll(' ', '-'))
+        await mkdir(all)
+        for (const [i, tree] of trees.entries()) {
+          await fsck(tree.image)
+          const at = join(all, `${i}`)
+          await mkdir(at)
+          await writeFile(join(all, `${i}.image`), tree.image)
+          await writeFile(join(all, `${i}.device`), '')
+          await truncate(join(all, `${i}.device`), tree.chunks.deviceSize)
+          await mount('erofs', join(all, `${i}.image`), at, `device=${join(all, `${i}.device`)}`)
+        }
+        const files = Number(await succeed(PYTHON, ['-c', WALK, all]))
+        expect(files).toBeGreaterThan(trees.length)
+        expect(await log.complaints()).toEqual([])
+        process.stderr.write(`${title}: ${trees.length} images of ${IMAGES}, ${files} files\n`)
+      },
+    )
+  }
+
   test('an image whose superblock was changed is refused', async () => {
     const { image } = buildTree(layer([file('a', 'x')]))
     image[1024 + 48] = 1
+    const log = noKernelLog === undefined ? await kernelLog() : undefined
     await expect(mountTree(work, 'bad', image, [new Uint8Array(4096)])).rejects.toThrow(/mount: /)
+    // which the kernel complains about: so the tests above would see it if it did
+    if (log !== undefined) expect(await log.complaints()).not.toEqual([])
   })
 
   const place = samples()
@@ -213,6 +257,56 @@ suite('the kernel mounts our images', reason, () => {
       }
     })
 })
+
+/** Images of each kind that are mounted; most of what is hostile is refused before. */
+const IMAGES = 300
+const hostiles = fc.array(fc.oneof({ weight: 1, arbitrary: hostile }, { weight: 3, arbitrary: spec }), { maxLength: 4 })
+const tables = fc.array(tocEntry, { maxLength: 5 })
+
+/** Undefined: it was refused, as it should be. */
+function treeOf(make: () => Parameters<typeof buildTree>[0]): Tree | undefined {
+  try {
+    return buildTree(make())
+  } catch (error) {
+    if (error instanceof Failure) return undefined
+    throw error
+  }
+}
+
+/** Everything that a program can ask of each file; of contents the two ends. Prints how many there are. */
+const WALK = `
+import os, sys
+seen = 0
+for at, dirs, files in os.walk(os.fsencode(sys.argv[1])):
+    for name in dirs + files:
+        path = os.path.join(at, name)
+        found = os.lstat(path)
+        seen += 1
+        for xattr in os.listxattr(path, follow_symlinks=False):
+            try: os.getxattr(path, xattr, follow_symlinks=False)
+            except OSError: pass
+        if os.path.islink(path): os.readlink(path)
+        elif os.path.isfile(path):
+            with open(path, 'rb') as file:
+                file.read(65536)
+                if found.st_size > 4096: file.seek(-4096, 2); file.read()
+print(seen)
+`
+
+/** What the kernel logs from now on at level warning or above, of EROFS or of faults in general. */
+async function kernelLog(): Promise<{ complaints(): Promise<string[]> }> {
+  const mark = `lazylayer test ${randomUUID()}`
+  await appendFile('/dev/kmsg', `<6>${mark}\n`)
+  return {
+    async complaints() {
+      const log = await succeed('dmesg', ['--decode'])
+      const since = log.slice(log.lastIndexOf(mark)).split('\n').slice(1)
+      return since.filter((line) => /^kern\s*:(warn|err|crit|alert|emerg)\s*:/.test(line) && COMPLAINT.test(line))
+    },
+  }
+}
+
+const COMPLAINT = /erofs|WARNING|BUG|Oops|Call Trace/
 
 async function buildSample({ descriptor, bytes }: SampleLayer): Promise<{ tree: Tree; device: Uint8Array }> {
   const index = await estargz.readIndex({ descriptor }, sourceOf(new MemoryBlob(bytes)))

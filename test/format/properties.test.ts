@@ -5,6 +5,7 @@ import { estargz } from '../../src/format/estargz.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
 import { S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
+import { tocEntry } from './arbitrary.ts'
 import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
 
@@ -58,33 +59,10 @@ function onlyFailures(parse: () => Contents, blobSize: number): boolean {
   return true
 }
 
-const number = fc.oneof(
-  { weight: 8, arbitrary: fc.integer({ min: 0, max: 12 }) },
-  { weight: 4, arbitrary: fc.integer({ min: -2, max: FILES_END + 20 }) },
-  { weight: 1, arbitrary: fc.oneof(fc.double(), fc.constant(2 ** 53), fc.constant(null), fc.string()) },
-)
-const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined })
-const entry = fc.record({
-  name: fc.oneof(fc.constantFrom('a', 'b', './a', 'd/e', '.prefetch.landmark', '/', '..', 'a/'), fc.string()),
-  type: fc.oneof(
-    fc.constantFrom('reg', 'reg', 'reg', 'chunk', 'chunk', 'dir', 'hardlink', 'symlink', 'char'),
-    fc.string(),
-  ),
-  size: number,
-  offset: number,
-  innerOffset: optional(number),
-  chunkOffset: optional(number),
-  chunkSize: optional(number),
-  chunkDigest: fc.oneof({ weight: 9, arbitrary: fc.constant(SOME_DIGEST) }, { weight: 1, arbitrary: fc.string() }),
-  linkName: optional(fc.constantFrom('a', '../x', '')),
-  mode: optional(number),
-  uid: optional(number),
-})
-
 test('random tables give either a Failure or contents that keep every promise', () => {
   let accepted = 0
   fc.assert(
-    fc.property(fc.array(entry, { maxLength: 6 }), (entries) => {
+    fc.property(fc.array(tocEntry, { maxLength: 6 }), (entries) => {
       if (onlyFailures(() => parseEntries(entries), FILES_END + 200)) accepted++
     }),
     { numRuns: 3000 },

@@ -63,7 +63,9 @@ export async function openCache(dir: string, locks: Locks = { tryLock: () => tru
 
 /** What a program would read of a file, fetched as it would be. */
 export async function contents(layer: OpenLayer, path: string): Promise<string> {
-  const reader = new ErofsReader(await readAll(layer.image))
+  const image = await layer.openImage()
+  const reader = new ErofsReader(new Uint8Array(await image.readFile()))
+  await image.close()
   const nid = reader.resolve(path)
   if (nid === undefined) throw new Error(`the layer has no ${path}`)
   const { size } = reader.attributes(nid)
@@ -71,13 +73,6 @@ export async function contents(layer: OpenLayer, path: string): Promise<string> 
   await layer.filler.fill(layer.chunks.chunksAt(offset, offset + size), 'demand')
   const device = await readFile(`/proc/self/fd/${layer.slots.deviceFd}`)
   return device.subarray(offset, offset + size).toString()
-}
-
-async function readAll(file: OpenLayer['image']): Promise<Uint8Array> {
-  const { size } = await file.stat()
-  const all = new Uint8Array(size)
-  await file.read(all, 0, size, 0)
-  return all
 }
 
 /** Files below `dir` that this process has open. */

@@ -21,14 +21,14 @@ function fakeSession() {
   return { session: session as unknown as MountSession, devices, trees }
 }
 
-test('a layer is one device and one tree, however often it is put in', async () => {
+test('a layer is one device, and one tree a name, however often it is put in', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
   const layer = await layers.open(made.descriptor, sourceOf(made.blob))
   const { session, devices, trees } = fakeSession()
   const grafts = new Grafts(session)
-  expect(grafts.layer(layer)).toBe(layer.slot)
-  expect(grafts.layer(layer)).toBe(layer.slot)
+  const slot = await grafts.layer(layer, 'here')
+  expect(await grafts.layer(layer, 'here')).toBe(slot)
   expect(grafts.device(layer)).toBe(1)
   expect(devices.map(({ spec }) => spec)).toEqual([
     {
@@ -39,7 +39,12 @@ test('a layer is one device and one tree, however often it is put in', async () 
       places: layer.chunks.packedPlaces(),
     },
   ])
-  expect([...trees]).toEqual([[layer.slot, { imageFd: layer.image.fd, devices: [1] }]])
+  expect([...trees]).toEqual([[slot, { imageFd: expect.any(Number), devices: [1] }]])
+  // under another name it is another directory to the kernel, over the same device
+  const other = await grafts.layer(layer, 'there')
+  expect(other).not.toBe(slot)
+  expect(trees.get(other)?.devices).toEqual([1])
+  expect(devices).toHaveLength(1)
 })
 
 test('a merged image has the devices of its layers, in their order', async () => {
@@ -51,10 +56,11 @@ test('a merged image has the devices of its layers, in their order', async () =>
   const [below, above] = [await open({ a: 'one' }), await open({ b: 'two' })]
   const { session, devices, trees } = fakeSession()
   const grafts = new Grafts(session)
-  expect(grafts.layer(above)).toBe(above.slot)
-  expect(grafts.tree(77, below.image, [below, above, below])).toBe(77)
+  await grafts.layer(above, 'above')
+  await using image = await below.openImage()
+  expect(grafts.tree(77, image, [below, above, below])).toBe(77)
   expect(devices).toHaveLength(2)
-  expect(trees.get(77)).toEqual({ imageFd: below.image.fd, devices: [2, 1, 2] })
+  expect(trees.get(77)).toEqual({ imageFd: image.fd, devices: [2, 1, 2] })
 })
 
 test("a device's misses are filled on demand, each told by itself", async () => {
@@ -63,7 +69,7 @@ test("a device's misses are filled on demand, each told by itself", async () => 
   expect(made.descriptor.annotations[TOC_DIGEST]).toBeDefined()
   const layer = await layers.open(made.descriptor, sourceOf(made.blob))
   const { session, devices } = fakeSession()
-  new Grafts(session).layer(layer)
+  await new Grafts(session).layer(layer, 'here')
   const settled = await new Promise((resolve) =>
     devices[0]?.filler.fillEach([0], (chunk, error) => resolve({ chunk, error })),
   )

@@ -280,11 +280,10 @@ test('layers are merged once, also over restarts; a damaged merge is made again'
     const reader = new ErofsReader(new Uint8Array(bytes))
     expect(reader.attributes(reader.resolve('a') as number).size).toBe('above'.length)
     expect(reader.resolve('b')).toBeDefined()
-    return { slot, digest: digestOf(bytes), trees: opened.map((each) => each.slot) }
+    return { slot, digest: digestOf(bytes) }
   }
   const first = await merged()
   expect(merges).toBe(1)
-  expect(first.trees).not.toContain(first.slot)
   expect(await merged()).toEqual(first)
   expect(merges).toBe(1)
   const path = join(dir, 'trees', hex(first.digest), 'image')

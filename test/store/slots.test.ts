@@ -50,6 +50,8 @@ test('a byte set by a worker or another process is seen at once', async () => {
   await set(join(dir, 'trees', name, 'ready'), 3, READY_VERIFIED)
   expect(slots.state(3)).toBe(READY_VERIFIED)
   expect(slots.state(2)).toBe(READY_MISSING)
+  await set(join(dir, 'trees', name, 'ready'), 7, READY_STORED)
+  expect([...(await slots.states())]).toEqual([0, 0, 0, READY_VERIFIED, 0, 0, 0, READY_STORED])
   await slots.close()
 })
 

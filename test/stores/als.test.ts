@@ -78,7 +78,8 @@ test('the directory of a layer holds diff, info and blob, and its stand-in lies 
   expect([...it.files.keys()].filter((each) => each.startsWith(at)).sort()).toEqual(
     ['', '/blob', '/diff', '/info'].map((each) => `${at}${each}`),
   )
-  expect(it.files.get(`${at}/diff`)?.slot).toBe(it.attached[0])
+  expect(it.files.get(`${at}/diff`)?.slot).toBe(101)
+  expect(it.attached).toEqual([`${at}/diff`.slice(1)])
   expect(it.files.get(`${at}/blob`)?.size).toBe(1234)
   expect(it.standIns).toEqual([at.slice(1)])
 })
@@ -275,9 +276,9 @@ test('a fault on the way is missing to the engine, and logged', async () => {
 test('a layer that could not be put into the mount can be later', async () => {
   let full = true
   const it: FakeWorld = world({
-    attach(layer) {
+    async attach() {
       if (full) throw new Error('too many devices')
-      return layer.slot
+      return 7
     },
   })
   await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
@@ -351,13 +352,19 @@ test('where layers are mounted in the kernel, info waits for that', async () => 
   expect(given).toBe(info?.size)
 })
 
-test('removing a layer has its kernel mount looked after; other hints say nothing', async () => {
-  const it = world()
+test('taking a layer into use and dropping it is told by its path; other hints say nothing', async () => {
+  const it = new FakeWorld()
+  it.kept = image('app', [A])
   await it.look(indexOf(A))
-  const reference = it.files.get(`/layers/${encoded(REFERENCE)}`)?.node as bigint
+  const [reference, shown] = [`/layers/${encoded(REFERENCE)}`, `/layers/${encoded(REFERENCE)}/${indexOf(A)}`].map(
+    (each) => it.files.get(each)?.node as bigint,
+  ) as [bigint, bigint]
   it.store.hint('create', reference, 'use')
+  it.store.hint('create', shown, 'other')
   it.store.hint('rmdir', 1n, 'layers')
-  expect(it.uncovered).toEqual([])
+  expect(it.hints).toEqual([])
+  it.store.hint('create', shown, 'use')
   it.store.hint('rmdir', reference, indexOf(A))
-  expect(it.uncovered).toEqual([`layers/${encoded(REFERENCE)}/${indexOf(A)}/diff`])
+  const path = `layers/${encoded(REFERENCE)}/${indexOf(A)}/diff`
+  expect(it.hints).toEqual([`use ${path}`, `drop ${path}`])
 })

@@ -50,9 +50,9 @@ export class FakeWorld {
   readonly opening = new Map<Digest, () => Promise<OpenLayer>>()
   readonly prefetched: Digest[] = []
   readonly messages: string[] = []
-  readonly attached: number[] = []
+  readonly attached: string[] = []
   readonly standIns: string[] = []
-  readonly uncovered: string[] = []
+  readonly hints: string[] = []
   progress = 0
   readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
@@ -80,14 +80,14 @@ export class FakeWorld {
         },
       },
       layers,
-      attach: (layer) => {
-        this.attached.push(layer.slot)
-        return layer.slot
+      attach: async (_, path) => {
+        this.attached.push(path.join('/'))
+        return 100 + this.attached.length
       },
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
       cover: undefined,
       fileOf: async () => ({ fd: 6, close: async () => {} }),
-      uncovered: (path) => void this.uncovered.push(path.join('/')),
+      hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       progress: () => this.progress,
       diffId: 'proven',
@@ -103,7 +103,6 @@ export class FakeWorld {
       format: 'estargz',
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
       tree: digest('tree'),
-      slot: 100 + this.opened.length,
       chunks: { deviceSize: 8192 },
       prefetch: async () => {
         this.prefetched.push(descriptor.digest)

@@ -1,6 +1,6 @@
 // A Podman of a test's own: storage, configuration, temporary files, processes and mounts are all below one work directory and in one
 // sandbox, so that a machine's own Podman and its images are neither seen nor touched.
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, rmdir, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,8 +8,11 @@ import { command, type Outcome, succeed } from './command.ts'
 import { lacking, PODMAN_PROGRAMS, program, TRIXIE_PROGRAMS } from './needs.ts'
 import { Sandbox } from './sandbox.ts'
 
-/** debian12: the host's (4.3.1 there). trixie: 5.4.2, in a Debian 13 root that `trixie.sh` makes once. */
-export type Flavour = 'debian12' | 'trixie'
+/**
+ * debian12: the host's (4.3.1 there). trixie: 5.4.2, in a Debian 13 root that `trixie.sh` makes once. sid: what is newest (5.8.6 at
+ * the time of writing), in a root that it makes where LAZYLAYER_TEST_SID is set, because unstable cannot always be installed.
+ */
+export type Flavour = 'debian12' | 'trixie' | 'sid'
 
 export interface PodmanOptions {
   flavour: Flavour
@@ -32,6 +35,11 @@ const TRIXIE_TIMEOUT_MS = 580_000
 /** Why this flavour cannot run here; undefined where it can. */
 export function podmanLacks(flavour: Flavour): string | undefined {
   if (flavour === 'trixie') return lacking(TRIXIE_PROGRAMS)
+  if (flavour === 'sid') {
+    const home = process.env.LAZYLAYER_TEST_CACHE ?? '/var/cache/lazylayer-test'
+    const wanted = process.env.LAZYLAYER_TEST_SID !== undefined || existsSync(join(home, 'sid-1'))
+    return wanted ? lacking(TRIXIE_PROGRAMS) : 'LAZYLAYER_TEST_SID is not set'
+  }
   return lacking(PODMAN_PROGRAMS) ?? (debianRelease().startsWith('12') ? undefined : 'not Debian 12')
 }
 
@@ -47,9 +55,9 @@ export class Podman {
     this.#cgroup = cgroup
   }
 
-  /** Root only. Makes the trixie root where it is missing. */
+  /** Root only. Makes the flavour's root where it is missing. */
   static async start(options: PodmanOptions): Promise<Podman> {
-    const root = options.flavour === 'trixie' ? await trixieRoot() : '/'
+    const root = options.flavour === 'debian12' ? '/' : await debianRoot(options.flavour)
     const path = await mkdtemp(join(options.work, 'podman-'))
     const configuration = join(path, 'etc')
     for (const folder of ['etc', 'home', 'tmp', 'graph', 'run']) await mkdir(join(path, folder))
@@ -105,9 +113,9 @@ function debianRelease(): string {
   }
 }
 
-async function trixieRoot(): Promise<string> {
+async function debianRoot(suite: string): Promise<string> {
   const script = fileURLToPath(new URL('trixie.sh', import.meta.url))
-  return (await succeed('sh', [script], { timeoutMs: TRIXIE_TIMEOUT_MS })).trim()
+  return (await succeed('sh', [script, suite], { timeoutMs: TRIXIE_TIMEOUT_MS })).trim()
 }
 
 async function configure(folder: string, path: string, options: PodmanOptions): Promise<void> {

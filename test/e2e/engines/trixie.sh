@@ -1,11 +1,13 @@
 #!/bin/sh
-# Makes a Debian 13 (trixie) root that holds Podman 5.4 and runc, once, and prints its path. Root only; about a minute the first time.
+# trixie.sh [trixie|sid]: makes a Debian root that holds Podman and runc, once, and prints its path: Debian 13 with Podman 5.4, or
+# unstable with what is newest. Root only; about a minute the first time.
 # It is made beside its place and renamed, under a lock, so that an interrupted or a second run never shows a half-made one.
 set -eu
 home=${LAZYLAYER_TEST_CACHE:-/var/cache/lazylayer-test}
 # The name carries what is in it: a change of the packages makes a new root.
 packages="podman runc ca-certificates"
-root=$home/trixie-1
+suite=${1:-trixie}
+root=$home/$suite-1
 
 mkdir -p "$home"
 exec 9>"$home/lock"
@@ -16,15 +18,15 @@ if [ ! -e "$root" ]; then
   mirror=${mirror:-http://deb.debian.org/debian}
   rm -rf "$home"/making.*
   making=$(mktemp -d "$home/making.XXXXXX")
-  log=$home/trixie.log
+  log=$home/$suite.log
   fail() {
     tail -n 15 "$log" >&2
-    echo "trixie: $1 failed (whole log: $log)" >&2
+    echo "$suite: $1 failed (whole log: $log)" >&2
     rm -rf "$making"
     exit 1
   }
-  echo "trixie: making a Debian 13 root with Podman in $root (once, about a minute)" >&2
-  debootstrap --variant=minbase trixie "$making" "$mirror" >"$log" 2>&1 || fail debootstrap
+  echo "$suite: making a Debian root with Podman in $root (once, about a minute)" >&2
+  debootstrap --variant=minbase "$suite" "$making" "$mirror" >"$log" 2>&1 || fail debootstrap
   # No service may start from inside, and apt must reach what the host's apt reaches.
   printf '#!/bin/sh\nexit 101\n' >"$making/usr/sbin/policy-rc.d"
   chmod 755 "$making/usr/sbin/policy-rc.d"

@@ -28,9 +28,9 @@ export async function makeWorkDirectory(): Promise<WorkDirectory> {
   }
 }
 
-/** Mount points at or below `path` in this process's namespace, the last mounted first. */
-export async function mountsBelow(path: string): Promise<string[]> {
-  const table = await readFile('/proc/self/mountinfo', 'utf8')
+/** Mount points at or below `path` in this process's namespace, or another's, the last mounted first. */
+export async function mountsBelow(path: string, pid: number | 'self' = 'self'): Promise<string[]> {
+  const table = await readFile(`/proc/${pid}/mountinfo`, 'utf8')
   const points = table.split('\n').flatMap((line) => line.split(' ')[4] ?? [])
   const unescaped = points.map((point) =>
     point.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),

@@ -1,0 +1,58 @@
+// The second door of `serve`: the additional image store, what it listed before, and requests to list more.
+import { join } from 'node:path'
+import { describe, Failure } from '../errors.ts'
+import { parseReference } from '../image/reference.ts'
+import { ROOT_NODE } from '../mount/native.ts'
+import { controlNode, type MountSession } from '../mount/session.ts'
+import { ListingRecords } from '../store/listings.ts'
+import { AdditionalImageStore, type ImageStoreParts, readBack } from '../stores/ais.ts'
+import { putEmptyStore } from '../stores/empty-store.ts'
+import { LOOKUP_PATIENCE, patiently } from '../stores/patience.ts'
+import { type Agent, log, places } from './agent.ts'
+import { socketFor } from './places.ts'
+import type { Answer, ListRequest } from './socket.ts'
+
+/** Below the store's root: leads to the agent's socket, so that who knows the root finds the agent. */
+export const SOCKET_LINK = 'agent.sock'
+
+export interface SecondDoor {
+  list(request: ListRequest): Promise<Answer>
+}
+
+/** Must be called before the mount; the door is opened in it. */
+export async function prepareSecondDoor(
+  agent: Agent,
+  root: string,
+  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'diffId'> & { progress(): number },
+): Promise<(session: MountSession) => Promise<SecondDoor>> {
+  const { images, layers, store } = agent
+  await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
+  const listings = await ListingRecords.open(store.dir, root, log)
+  const { attach, cover, diffId, progress } = shared
+  const parts: ImageStoreParts = { images, layers, listings, attach, cover, diffId, log }
+  const before = await readBack(parts)
+  return async (session) => {
+    const shown = await AdditionalImageStore.show(parts, session, before)
+    const socket = socketFor(places().sockets, root)
+    const attributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
+    session.addSymlink(controlNode(SOCKET_LINK), ROOT_NODE, SOCKET_LINK, attributes, socket)
+    return { list: (request) => list(agent, shown, progress, request) }
+  }
+}
+
+async function list(
+  agent: Agent,
+  store: AdditionalImageStore,
+  progress: () => number,
+  { reference: text, credentials }: ListRequest,
+): Promise<Answer> {
+  const reference = parseReference(text)
+  if (credentials !== undefined && reference.transport === 'docker') agent.registries.remember(reference, credentials)
+  try {
+    return { ok: true, outcome: await patiently(store.list(reference), progress, LOOKUP_PATIENCE) }
+  } catch (error) {
+    const late = error instanceof Failure && error.code === 'timeout'
+    log(`${text}: its layers are not listed${late ? ' yet' : ''}: ${describe(error)}`)
+    return { ok: false, what: describe(error), late }
+  }
+}

@@ -1,0 +1,316 @@
+// The additional image store that lists only layers: a read-only root of containers/storage. Engines of every version reuse what they
+// find listed here, by its ID alone, instead of pulling it.
+//
+//   ROOT/images/overlay-images/images.json          []
+//               overlay-layers/layers.json          the list; each version is a file of its own, with another mtime
+//               overlay/<id>/{diff,link,lower}      the layer's tree, its short name, and those of the layers below it
+//               overlay/l/<short name>              -> ../<id>/diff
+//
+// A layer's directory and its entry appear together. What is listed stays listed while this process lives, and is listed again by
+// the next one: containers are made of it.
+import { describe, Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import { parseReference, type Reference, referenceText } from '../image/reference.ts'
+import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
+import type { OpenLayer } from '../mount/layer.ts'
+import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
+import { controlNode } from '../mount/session.ts'
+import type { Resolver } from './asked-image.ts'
+import { type Identity, layerId, linkName } from './chain.ts'
+import { tarSizeOf } from './facts.ts'
+import type { DiffIdPolicy } from './identity.ts'
+import { type Listable, layerEntry, layersJson } from './layers-json.ts'
+import { type Patience, patiently } from './patience.ts'
+
+/** The part of a mount that the store builds. */
+export interface ImageStoreMount {
+  addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
+  addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void
+  replaceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  graft(parent: bigint, name: string, slot: number): void
+}
+
+/** An image whose layers were listed. */
+export interface ListedImage {
+  reference: string
+  manifest: Digest
+  /** What its layers were identified by. */
+  by: Identity['by']
+}
+
+/** What was listed, kept on disk. */
+export interface Listings {
+  /** Resolves when it is durable; once is enough. */
+  keep(image: ListedImage): Promise<void>
+  /** The first that was kept first. */
+  all(): Promise<ListedImage[]>
+}
+
+export interface ImageStoreParts {
+  images: Resolver
+  layers: LayerOpener
+  listings: Listings
+  /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
+  attach(layer: OpenLayer, path: readonly string[]): Promise<number>
+  /** Mounts a layer that was just grafted in the kernel, where that is done; resolves when it is, or is not, which is logged. */
+  cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
+  diffId: DiffIdPolicy
+  log(message: string): void
+}
+
+/** What became of an image's layers, lowest first. */
+export interface Outcome {
+  listed: readonly { digest: Digest; id: string }[]
+  /** Those that engines pull themselves: the chain ends at the first that cannot be listed. */
+  left: readonly Digest[]
+  /** Why it ends. */
+  why?: string
+}
+
+/** A layer with everything below it. */
+interface Link extends Listable {
+  layer: OpenLayer
+  /** Short names of the layers below, the next one first. */
+  below: readonly string[]
+}
+
+interface Chain {
+  image: ResolvedImage
+  by: Identity['by']
+  links: readonly Link[]
+  why: string | undefined
+}
+
+const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
+const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
+const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
+/** Engines read the whole list whenever it changed: so many entries are 6 MB. */
+const LAYERS_MAX = 10_000
+/** Each new version costs every engine a look at the whole list. */
+const VERSION_EVERY_MS = 100
+/** Each layer is hashed. */
+const READ_AT_ONCE = 8
+/** What is intact needs no network; what is damaged is fetched and built again, but does not keep the rest waiting for longer. */
+const READ_PATIENCE: Patience = { stallMs: 30_000, totalMs: 30_000 }
+/** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
+const TOLD_MAX = 10_000
+
+export class AdditionalImageStore {
+  static readonly DIRECTORY = 'images'
+  readonly #parts: ImageStoreParts
+  readonly #mount: ImageStoreMount
+  /** Layers by ID: listed, or to be listed. */
+  readonly #known = new Map<string, Link>()
+  /** Entries of layers.json by layer ID, each after its parent's. */
+  readonly #entries = new Map<string, string>()
+  /** Images that are being listed. */
+  readonly #listing = new Map<string, Promise<Outcome>>()
+  readonly #told = new Set<string>()
+  readonly #overlay = node('overlay')
+  readonly #links = node('overlay', 'l')
+  readonly #layers = node('overlay-layers')
+  /** What comes with the next version of the list. */
+  #next: { links: Map<string, { link: Link; slot: number }>; done: Promise<void> } | undefined
+  #version = 0n
+  #writtenAt = Number.NEGATIVE_INFINITY
+
+  /** Shows the store in a mount, with what was read back, in one go. */
+  static async show(
+    parts: ImageStoreParts,
+    mount: ImageStoreMount,
+    readBack: readonly Chain[],
+  ): Promise<AdditionalImageStore> {
+    const store = new AdditionalImageStore(parts, mount)
+    const adding = readBack.map(async (chain) => {
+      try {
+        await store.#add(chain)
+      } catch (error) {
+        parts.log(`${referenceText(chain.image.reference)}: its layers are not listed again: ${describe(error)}`)
+      }
+    })
+    await Promise.all(adding)
+    return store
+  }
+
+  private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
+    this.#parts = parts
+    this.#mount = mount
+    const root = node()
+    mount.addDirectory(root, ROOT_NODE, AdditionalImageStore.DIRECTORY, DIRECTORY, false)
+    for (const name of ['overlay', 'overlay-images', 'overlay-layers']) {
+      mount.addDirectory(node(name), root, name, DIRECTORY, false)
+    }
+    mount.addDirectory(this.#links, this.#overlay, 'l', DIRECTORY, false)
+    const empty = layersJson([])
+    for (const [directory, name, bytes] of [
+      ['overlay-images', 'images.json', empty],
+      ['overlay-images', 'images.lock', new Uint8Array()],
+      ['overlay-layers', 'layers.json', empty],
+      ['overlay-layers', 'layers.lock', new Uint8Array()],
+    ] as const) {
+      mount.addFile(node(directory, name), node(directory), name, FILE, bytes)
+    }
+  }
+
+  /** How many layers are listed. */
+  get size(): number {
+    return this.#entries.size
+  }
+
+  /**
+   * Lists the layers of an image, as its source has it now; resolves when engines see them. Whoever asks meanwhile waits for the same.
+   * @throws Failure as Images.resolve; system when the list cannot be kept
+   */
+  list(reference: Reference): Promise<Outcome> {
+    const text = referenceText(reference)
+    const running = this.#listing.get(text) ?? this.#list(reference).finally(() => this.#listing.delete(text))
+    this.#listing.set(text, running)
+    return running
+  }
+
+  async #list(reference: Reference): Promise<Outcome> {
+    const image = await this.#parts.images.resolve(reference)
+    const chain = await openChain(image, this.#parts.diffId === 'claimed' ? 'diffid' : 'index', this.#parts.layers)
+    const outcome = await this.#add(chain)
+    for (const { layer } of chain.links) void layer.prefetch().catch((error) => this.#tell(describe(error)))
+    return outcome
+  }
+
+  async #add(chain: Chain): Promise<Outcome> {
+    const { image, by } = chain
+    // in one turn, so that of two images with a layer in common the first one's claims count, now and after a restart
+    const links: Link[] = []
+    for (const link of chain.links) {
+      const known = this.#known.get(link.id)
+      if (known === undefined && this.#known.size >= LAYERS_MAX) break
+      this.#known.set(link.id, known ?? link)
+      links.push(known ?? link)
+    }
+    const why = links.length < chain.links.length ? `${LAYERS_MAX} layers are listed already` : chain.why
+    const left = image.manifest.layers.slice(links.length).map(({ digest }) => digest)
+    const name = referenceText(image.reference)
+    if (why !== undefined) this.#tell(`${name}: layers from ${left[0]} on are left to the engine: ${why}`)
+    if (links.length > 0) {
+      const slots = await Promise.all(links.map(({ layer, id }) => this.#parts.attach(layer, diffOf(id))))
+      await this.#parts.listings.keep({ reference: name, manifest: image.digest, by })
+      await this.#write(links.map((link, i) => ({ link, slot: slots[i] as number })))
+      await Promise.all(links.map(({ layer, id }) => this.#parts.cover?.(layer, diffOf(id))))
+    }
+    const listed = links.map(({ id }, i) => ({ digest: image.manifest.layers[i]?.digest as Digest, id }))
+    return { listed, left, ...(why === undefined ? {} : { why }) }
+  }
+
+  /** Resolves when these layers are in the list. */
+  #write(links: readonly { link: Link; slot: number }[]): Promise<void> {
+    const fresh = links.filter(({ link }) => !this.#entries.has(link.id))
+    if (fresh.length === 0) return Promise.resolve()
+    this.#next ??= { links: new Map(), done: this.#writeSoon() }
+    for (const each of fresh) this.#next.links.set(each.link.id, each)
+    return this.#next.done
+  }
+
+  async #writeSoon(): Promise<void> {
+    const waitMs = Math.max(0, this.#writtenAt + VERSION_EVERY_MS - performance.now())
+    await new Promise((done) => setTimeout(done, waitMs))
+    const links = this.#next?.links.values() ?? []
+    this.#next = undefined
+    this.#writtenAt = performance.now()
+    // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
+    for (const { link, slot } of links) this.#show(link, slot)
+    const now = BigInt(Date.now()) * 1_000_000n
+    this.#version = now > this.#version ? now : this.#version + 1n
+    const version = node('overlay-layers', 'layers.json', String(this.#version))
+    const attributes = { ...FILE, mtime: this.#version }
+    this.#mount.replaceFile(version, this.#layers, 'layers.json', attributes, layersJson(this.#entries.values()))
+  }
+
+  #show(link: Link, slot: number): void {
+    const { id, below } = link
+    const short = linkName(id)
+    const directory = node('overlay', id)
+    const text = (name: string, contents: string) =>
+      this.#mount.addFile(node('overlay', id, name), directory, name, FILE, new TextEncoder().encode(contents))
+    this.#mount.addDirectory(directory, this.#overlay, id, DIRECTORY, false)
+    this.#mount.graft(directory, 'diff', slot)
+    text('link', short)
+    if (below.length > 0) text('lower', below.map((each) => `l/${each}`).join(':'))
+    this.#mount.addSymlink(node('overlay', 'l', short), this.#links, short, SYMLINK, `../${id}/diff`)
+    this.#entries.set(id, layerEntry(link))
+  }
+
+  #tell(message: string): void {
+    if (this.#told.has(message)) return
+    if (this.#told.size >= TOLD_MAX) this.#told.clear()
+    this.#told.add(message)
+    this.#parts.log(message)
+  }
+}
+
+/**
+ * Everything that was listed, opened from disk, to be listed again. What an earlier policy believed and this one does not is left out;
+ * what cannot be opened is, too: both are logged.
+ * @throws Failure system
+ */
+export async function readBack(
+  parts: Pick<ImageStoreParts, 'images' | 'layers' | 'listings' | 'diffId' | 'log'>,
+): Promise<Chain[]> {
+  const { images, layers, listings, diffId, log } = parts
+  const read = async ({ reference: text, manifest, by }: ListedImage): Promise<Chain> => {
+    const reference = parseReference(text)
+    const image = await images.kept({ ...reference, digest: manifest })
+    if (image === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
+    const chain = await openChain(image, by, layers)
+    return { ...chain, image: { ...image, reference } }
+  }
+  const listed = await listings.all()
+  const chains: Chain[] = []
+  for (let at = 0; at < listed.length; at += READ_AT_ONCE) {
+    const some = listed.slice(at, at + READ_AT_ONCE).map(async (each) => {
+      try {
+        if (each.by === 'diffid' && diffId !== 'claimed') {
+          throw Failure.unsupported(`they bore DiffIDs that it claims, which --diffid ${diffId} does not believe`)
+        }
+        return [await patiently(read(each), () => performance.now(), READ_PATIENCE)]
+      } catch (error) {
+        log(`${each.reference}: its layers are not listed again: ${describe(error)}`)
+        return []
+      }
+    })
+    chains.push(...(await Promise.all(some)).flat())
+  }
+  return chains
+}
+
+/** Opens an image's layers from the base up, as far as they can be listed under such identities. */
+async function openChain(image: ResolvedImage, by: Identity['by'], layers: LayerOpener): Promise<Chain> {
+  const opening = image.manifest.layers.map((each) => openLayer(image, each, layers))
+  for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
+  const links: Link[] = []
+  const end = (why: string): Chain => ({ image, by, links, why })
+  let parent: string | undefined
+  let below: readonly string[] = []
+  for (const [i, descriptor] of image.manifest.layers.entries()) {
+    const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
+    try {
+      const layer = await (opening[i] as (typeof opening)[number])
+      if ('why' in layer) return end(`it is not lazy: ${layer.why}`)
+      const identity: Identity = by === 'index' ? { by, digest: layer.indexDigest } : { by, digest: diffId }
+      const id = layerId(parent, identity)
+      links.push({ id, parent, identity, descriptor, diffId, size: tarSizeOf(layer, layers), layer, below })
+      parent = id
+      below = [linkName(id), ...below]
+    } catch (error) {
+      return end(describe(error))
+    }
+  }
+  return { image, by, links, why: undefined }
+}
+
+function diffOf(id: string): string[] {
+  return [AdditionalImageStore.DIRECTORY, 'overlay', id, 'diff']
+}
+
+function node(...path: string[]): bigint {
+  return controlNode(AdditionalImageStore.DIRECTORY, ...path)
+}

@@ -1,0 +1,41 @@
+// What containers/storage calls a layer: its own identity and all those below it, in one name. Pure.
+//
+//   id of the base layer   = the DiffID's hex digits, as they are
+//   id above it            = sha256(parent's id + "+" + the DiffID's hex digits)
+//   id by index, anywhere  = sha256(parent's id, '' at the base + "+@TOC=" + the index's hex digits)
+import { createHash } from 'node:crypto'
+import { type Digest, hex } from '../image/digest.ts'
+
+/** What a layer is identified by: the digest of its tar, or, as engines since Podman 5.1 do themselves, that of its index. */
+export interface Identity {
+  by: 'diffid' | 'index'
+  digest: Digest
+}
+
+/** The ID of a layer on its parent. */
+export function layerId(parent: string | undefined, { by, digest }: Identity): string {
+  if (by === 'index') return sha256(`${parent ?? ''}+@TOC=${hex(digest)}`)
+  return parent === undefined ? hex(digest) : sha256(`${parent}+${hex(digest)}`)
+}
+
+const LINK_LENGTH = 26
+const BASE32 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'
+
+/**
+ * The layer's short name, which containers keep in their `lower` file: it must never be another. Engines draw 26 characters of base
+ * 32 at random; these are 130 bits of a hash.
+ */
+export function linkName(id: string): string {
+  const digest = createHash('sha256').update(`link ${id}`).digest()
+  let bits = BigInt(`0x${digest.toString('hex')}`)
+  let name = ''
+  while (name.length < LINK_LENGTH) {
+    name += BASE32[Number(bits & 31n)]
+    bits >>= 5n
+  }
+  return name
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
+}

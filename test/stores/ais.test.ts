@@ -1,0 +1,364 @@
+import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { chooseFormat } from '../../src/format/formats.ts'
+import type { Digest } from '../../src/image/digest.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import { parseReference, referenceText } from '../../src/image/reference.ts'
+import type { ResolvedImage } from '../../src/mount/image.ts'
+import type { OpenLayer } from '../../src/mount/layer.ts'
+import { ROOT_NODE } from '../../src/mount/native.ts'
+import {
+  AdditionalImageStore,
+  type ImageStoreMount,
+  type ImageStoreParts,
+  type ListedImage,
+  readBack,
+} from '../../src/stores/ais.ts'
+import { layerId, linkName } from '../../src/stores/chain.ts'
+import { digest, image, lazy, plain } from './store.ts'
+
+interface Entry {
+  id: string
+  parent?: string
+  'toc-digest'?: string
+  'diff-digest'?: string
+}
+
+/** The store on fakes; a mount that holds the rule between directories and entries at each version of the list. */
+class World {
+  readonly known = new Map<string, ResolvedImage>()
+  readonly resolved: string[] = []
+  readonly covered: string[] = []
+  readonly messages: string[] = []
+  readonly listed: ListedImage[] = []
+  readonly broken = new Set<Digest>()
+  readonly files = new Map<string, Uint8Array | string | number>()
+  /** Of layers.json. */
+  readonly versions: { node: bigint; mtime: bigint }[] = []
+  readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
+  readonly parts: ImageStoreParts
+
+  constructor(more: Partial<ImageStoreParts> = {}) {
+    this.parts = {
+      images: {
+        kept: async (reference) => [...this.known.values()].find((each) => each.digest === reference.digest),
+        resolve: async (reference) => {
+          this.resolved.push(referenceText(reference))
+          const found = this.known.get(referenceText(reference))
+          if (found === undefined) throw Failure.missing('no such image')
+          return { ...found, reference }
+        },
+      },
+      layers: {
+        format(descriptor) {
+          const chosen = chooseFormat({ descriptor })
+          return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
+        },
+        open: async (descriptor) => {
+          if (this.broken.has(descriptor.digest)) throw Failure.corrupt('the index is damaged')
+          return this.#layer(descriptor)
+        },
+      },
+      listings: {
+        keep: async (listed) => void this.listed.push(listed),
+        all: async () => this.listed,
+      },
+      attach: async (_, path) => path.length,
+      cover: async (_, path) => void this.covered.push(path.join('/')),
+      diffId: 'proven',
+      log: (message) => void this.messages.push(message),
+      ...more,
+    }
+  }
+
+  async show(): Promise<AdditionalImageStore> {
+    return AdditionalImageStore.show(this.parts, this.#mount(), await readBack(this.parts))
+  }
+
+  /** Makes an image known to the registry, as `example.com/app:TAG`. */
+  push(tag: string, layers: readonly Descriptor[]): string {
+    const reference = `example.com/app:${tag}`
+    this.known.set(reference, image(tag, layers, reference))
+    return reference
+  }
+
+  get entries(): Entry[] {
+    return JSON.parse(new TextDecoder().decode(this.files.get('/images/overlay-layers/layers.json') as Uint8Array))
+  }
+
+  text(path: string): string | undefined {
+    const found = this.files.get(`/images/${path}`)
+    return found instanceof Uint8Array ? new TextDecoder().decode(found) : found?.toString()
+  }
+
+  #layer(descriptor: Descriptor): OpenLayer {
+    return {
+      descriptor,
+      indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
+      chunks: { deviceSize: 8192 },
+      prefetch: async () => ({ ready: 0, failed: 0 }),
+    } as unknown as OpenLayer // what the store uses of it
+  }
+
+  #mount(): ImageStoreMount {
+    const add = (node: bigint, parent: bigint, name: string, what: Uint8Array | string | number) => {
+      const path = `${this.#names.get(parent)}/${name}`
+      if (this.files.has(path) || this.#names.has(node)) throw new Error(`${path} is there`)
+      this.#names.set(node, path)
+      this.files.set(path, what)
+    }
+    return {
+      addDirectory: (node, parent, name) => add(node, parent, name, 'directory'),
+      addFile: (node, parent, name, _, bytes) => add(node, parent, name, bytes),
+      addSymlink: (node, parent, name, _, target) => add(node, parent, name, target),
+      graft: (parent, name, slot) => void this.files.set(`${this.#names.get(parent)}/${name}`, slot),
+      replaceFile: (node, parent, name, { mtime }, bytes) => {
+        this.versions.push({ node, mtime })
+        this.files.set(`${this.#names.get(parent)}/${name}`, bytes)
+        const directories = [...this.files.keys()].flatMap(
+          (each) => each.match(/^\/images\/overlay\/([0-9a-f]{64})$/)?.[1] ?? [],
+        )
+        expect(directories.sort()).toEqual(this.entries.map(({ id }) => id).sort())
+      },
+    }
+  }
+}
+
+const toc = (name: string) => ({ by: 'index' as const, digest: digest(`index of ${name}`) })
+const list = (store: AdditionalImageStore, reference: string) => store.list(parseReference(reference))
+
+test('an image is listed layer by layer, with names that lead from each to those below', async () => {
+  const world = new World()
+  const store = await world.show()
+  const reference = world.push('1', [lazy('base'), lazy('top')])
+  const base = layerId(undefined, toc('base'))
+  const top = layerId(base, toc('top'))
+  expect(await list(store, reference)).toEqual({
+    listed: [
+      { digest: digest('base'), id: base },
+      { digest: digest('top'), id: top },
+    ],
+    left: [],
+  })
+  expect(world.entries).toMatchObject([
+    { id: base, 'toc-digest': digest('index of base'), 'diff-size': 5000 },
+    { id: top, parent: base, 'toc-digest': digest('index of top') },
+  ])
+  expect(world.entries.some((each) => 'diff-digest' in each || 'compressed-diff-digest' in each)).toBe(false)
+  expect(world.text(`overlay/${top}/link`)).toBe(linkName(top))
+  expect(world.text(`overlay/${top}/lower`)).toBe(`l/${linkName(base)}`)
+  expect(world.text(`overlay/${base}/lower`)).toBeUndefined()
+  expect(world.text(`overlay/l/${linkName(top)}`)).toBe(`../${top}/diff`)
+  expect(world.text('overlay-images/images.json')).toBe('[]\n')
+  expect(world.text('overlay-images/images.lock')).toBe('')
+  expect(world.text('overlay-layers/layers.lock')).toBe('')
+  expect(world.covered).toEqual([`images/overlay/${base}/diff`, `images/overlay/${top}/diff`])
+})
+
+test('three layers are stacked as overlayfs wants them, the nearest first', async () => {
+  const world = new World()
+  const store = await world.show()
+  const { listed } = await list(store, world.push('1', [lazy('a'), lazy('b'), lazy('c')]))
+  const [a = '', b = '', c = ''] = listed.map(({ id }) => id)
+  expect(world.text(`overlay/${c}/lower`)).toBe(`l/${linkName(b)}:l/${linkName(a)}`)
+})
+
+test('every version of the list is another file with a later time, and images at once share one', async () => {
+  const world = new World()
+  const store = await world.show()
+  const references = Array.from({ length: 20 }, (_, i) => world.push(`${i}`, [lazy('base'), lazy(`top ${i}`)]))
+  await Promise.all(references.map((each) => list(store, each)))
+  expect(world.versions.length).toBe(1)
+  expect(world.entries.length).toBe(21)
+  await list(store, world.push('more', [lazy('base'), lazy('another')]))
+  await list(store, world.push('even-more', [lazy('base'), lazy('yet another')]))
+  expect(world.versions.length).toBe(3)
+  expect(new Set(world.versions.map(({ node }) => node)).size).toBe(3)
+  const times = world.versions.map(({ mtime }) => mtime)
+  expect(times).toEqual([...new Set(times)].sort((x, y) => (x < y ? -1 : 1)))
+})
+
+test('what is listed already costs no new version', async () => {
+  const world = new World()
+  const store = await world.show()
+  const reference = world.push('1', [lazy('base')])
+  const first = await list(store, reference)
+  expect(await list(store, reference)).toEqual(first)
+  expect(world.versions.length).toBe(1)
+})
+
+test('those who ask for one image at once cost one resolution', async () => {
+  const world = new World()
+  const store = await world.show()
+  const reference = world.push('1', [lazy('base')])
+  await Promise.all([list(store, reference), list(store, reference), list(store, reference)])
+  expect(world.resolved).toEqual([reference])
+})
+
+test('a chain ends at the first layer that is not lazy, which is said once', async () => {
+  const world = new World()
+  const store = await world.show()
+  const reference = world.push('1', [lazy('base'), plain('middle'), lazy('top')])
+  const outcome = await list(store, reference)
+  expect(outcome.listed.map((each) => each.digest)).toEqual([digest('base')])
+  expect(outcome.left).toEqual([digest('middle'), digest('top')])
+  await list(store, reference)
+  expect(world.messages.filter((each) => each.includes(digest('middle')))).toHaveLength(1)
+  expect(world.entries).toHaveLength(1)
+})
+
+test('a layer that does not open ends the chain, and is tried again', async () => {
+  const world = new World()
+  const store = await world.show()
+  world.broken.add(digest('top'))
+  const reference = world.push('1', [lazy('base'), lazy('top')])
+  expect(await list(store, reference)).toMatchObject({ left: [digest('top')], why: 'the index is damaged' })
+  world.broken.clear()
+  expect(await list(store, reference)).toMatchObject({ left: [] })
+  expect(world.entries).toHaveLength(2)
+})
+
+test('an image of which nothing can be listed leaves no trace', async () => {
+  const world = new World()
+  const store = await world.show()
+  expect(await list(store, world.push('1', [plain('base'), lazy('top')]))).toMatchObject({ listed: [] })
+  expect(world.versions).toEqual([])
+  expect(world.listed).toEqual([])
+})
+
+test('an image that claims the DiffID of another is not listed under it', async () => {
+  const world = new World()
+  const store = await world.show()
+  await list(store, world.push('victim', [lazy('good')]))
+  await list(store, world.push('attacker', [lazy('evil')]))
+  for (const entry of world.entries) expect(entry['diff-digest']).toBeUndefined()
+  expect(new Set(world.entries.map(({ id }) => id)).size).toBe(2)
+})
+
+test('where claims are believed, layers bear DiffIDs', async () => {
+  const world = new World({ diffId: 'claimed' })
+  const store = await world.show()
+  await list(store, world.push('1', [lazy('base'), lazy('top')]))
+  const [base, top] = [digest('DiffID 0 of 1'), digest('DiffID 1 of 1')]
+  const id = layerId(undefined, { by: 'diffid', digest: base })
+  expect(world.entries).toMatchObject([
+    { id, 'diff-digest': base, 'compressed-diff-digest': digest('base') },
+    { id: layerId(id, { by: 'diffid', digest: top }), parent: id, 'diff-digest': top },
+  ])
+})
+
+test('of two images with a layer in common, the first one says what its DiffID is', async () => {
+  const world = new World()
+  const store = await world.show()
+  const [first, second] = [world.push('1', [lazy('base')]), world.push('2', [lazy('base')])]
+  await Promise.all([list(store, first), list(store, second)])
+  expect(world.entries).toMatchObject([{ flags: { 'expected-layer-diffid': digest('DiffID 0 of 1') } }])
+})
+
+test('a tag that moves leaves what it was listed', async () => {
+  const world = new World()
+  const store = await world.show()
+  await list(store, world.push('1', [lazy('old')]))
+  const moved = image('other', [lazy('new')])
+  world.known.set('example.com/app:1', moved)
+  await list(store, 'example.com/app:1')
+  expect(world.entries.map((each) => each['toc-digest'])).toEqual([digest('index of old'), digest('index of new')])
+})
+
+test('after a restart everything is listed again, without asking anybody', async () => {
+  const world = new World()
+  const before = await world.show()
+  await list(before, world.push('1', [lazy('base'), lazy('top')]))
+  await list(before, world.push('2', [lazy('base'), lazy('other'), plain('plain')]))
+  const next = new World()
+  for (const [reference, each] of world.known) next.known.set(reference, each)
+  next.listed.push(...world.listed)
+  await next.show()
+  expect(next.resolved).toEqual([])
+  expect(next.entries.sort(byId)).toEqual(world.entries.sort(byId))
+  expect(next.versions.length).toBe(1)
+  expect(next.covered.length).toBeGreaterThanOrEqual(3)
+})
+
+test('what cannot be listed again is named, and keeps nothing else from it', async () => {
+  const world = new World()
+  const before = await world.show()
+  const lost = world.push('1', [lazy('base')])
+  await list(before, lost)
+  await list(before, world.push('2', [lazy('other')]))
+  const next = new World()
+  next.known.set('example.com/app:2', world.known.get('example.com/app:2') as ResolvedImage)
+  next.listed.push(...world.listed)
+  await next.show()
+  expect(next.entries.map((each) => each['toc-digest'])).toEqual([digest('index of other')])
+  expect(next.messages).toEqual([expect.stringContaining(`${lost}: its layers are not listed again`)])
+})
+
+test('an image that cannot be attached again keeps no other from it, nor the agent from starting', async () => {
+  const world = new World()
+  const before = await world.show()
+  await list(before, world.push('1', [lazy('base')]))
+  await list(before, world.push('2', [lazy('other')]))
+  const next = new World({
+    attach: async ({ descriptor }) => {
+      if (descriptor.digest === digest('base')) throw Failure.corrupt('its image on disk is damaged')
+      return 1
+    },
+  })
+  for (const [reference, each] of world.known) next.known.set(reference, each)
+  next.listed.push(...world.listed)
+  await next.show()
+  expect(next.entries.map((each) => each['toc-digest'])).toEqual([digest('index of other')])
+  expect(next.messages).toEqual([expect.stringContaining('app:1: its layers are not listed again')])
+})
+
+test('claims that were believed once are not listed by an agent that believes none; indexes are by one that does', async () => {
+  const believing = new World({ diffId: 'claimed' })
+  await list(await believing.show(), believing.push('1', [lazy('base')]))
+  const proven = new World()
+  for (const [reference, each] of believing.known) proven.known.set(reference, each)
+  proven.listed.push(...believing.listed)
+  const store = await proven.show()
+  expect(proven.versions).toEqual([])
+  expect(proven.messages).toEqual([expect.stringContaining('claims')])
+  await list(store, 'example.com/app:1')
+  const again = new World({ diffId: 'claimed' })
+  for (const [reference, each] of believing.known) again.known.set(reference, each)
+  again.listed.push(...proven.listed)
+  await again.show()
+  expect(again.entries.map((each) => Boolean(each['toc-digest'])).sort()).toEqual([false, true])
+})
+
+test('five thousand layers are listed again in one version', async () => {
+  const world = new World()
+  for (let i = 0; i < 100; i++) {
+    const reference = world.push(
+      `${i}`,
+      Array.from({ length: 50 }, (_, j) => lazy(`layer ${i} ${j}`)),
+    )
+    world.listed.push({ reference, manifest: digest(`${i}`), by: 'index' })
+  }
+  const store = await world.show()
+  expect(store.size).toBe(5000)
+  expect(world.versions.length).toBe(1)
+})
+
+test('there is an end to how many are listed', async () => {
+  const world = new World()
+  for (let i = 0; i < 10; i++) {
+    const reference = world.push(
+      `${i}`,
+      Array.from({ length: 1000 }, (_, j) => lazy(`layer ${i} ${j}`)),
+    )
+    world.listed.push({ reference, manifest: digest(`${i}`), by: 'index' })
+  }
+  const store = await world.show()
+  expect(store.size).toBe(10_000)
+  const outcome = await list(store, world.push('more', [lazy('layer 0 0'), lazy('one too many')]))
+  expect(outcome).toMatchObject({ left: [digest('one too many')], why: expect.stringContaining('10000 layers') })
+})
+
+function byId(a: Entry, b: Entry): number {
+  return a.id < b.id ? -1 : 1
+}
