@@ -3,6 +3,9 @@ import { Failure } from '../errors.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Filler } from './filler.ts'
 
+/** Whatever fills chunks as a Filler does. */
+export type Fills = Pick<Filler, 'fillEach'>
+
 export interface Prefetched {
   /** Chunks that are ready now, those that were before included. */
   ready: number
@@ -16,7 +19,7 @@ export interface Prefetched {
  * Resolves when everything is settled, and always. It stops early when `signal` aborts, and when the disk fails or is full:
  * what is left of it is for those who wait.
  */
-export async function prefetch(filler: Filler, table: ChunkTable, signal: AbortSignal): Promise<Prefetched> {
+export async function prefetch(filler: Fills, table: ChunkTable, signal: AbortSignal): Promise<Prefetched> {
   const stop = new AbortController()
   const result: Prefetched = { ready: 0, failed: 0 }
   const first = Array.from({ length: table.first }, (_, i) => i)

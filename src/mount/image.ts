@@ -1,5 +1,6 @@
 // An image: resolved from its source or from what is kept of it on disk, and its layers opened in parallel.
 import type { FileHandle } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Source } from '../format/format.ts'
 import { HOW_TO_CONVERT } from '../format/formats.ts'
@@ -12,6 +13,8 @@ import type { Store } from '../store/store.ts'
 import type { EagerLayer, Layers, OpenLayer } from './layer.ts'
 
 export interface ResolvedImage extends Image {
+  /** The registry or the layout: what one of them says of blobs counts for its own. */
+  origin: string
   blob(descriptor: Descriptor): StoredBlob
   /** As a format's Source wants it; asked once, however many layers ask. */
   companion: Source['companion']
@@ -78,10 +81,11 @@ export class Images {
     return { reference, digest, manifestBytes, manifest, configBytes, config, ...this.#reach(reference) }
   }
 
-  #reach(reference: Reference): Pick<ResolvedImage, 'blob' | 'companion'> {
+  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'blob' | 'companion'> {
     const source = this.#source(reference)
     const companions = new Map<string, ReturnType<Source['companion']>>()
     return {
+      origin: reference.transport === 'oci' ? `oci:${resolve(reference.dir)}` : reference.host,
       blob: (descriptor) => source.blob(descriptor),
       companion: (suffix) => {
         const found = companions.get(suffix) ?? this.#companion(reference, suffix)
@@ -143,7 +147,7 @@ export async function openLayer(
 ): Promise<OpenLayer | EagerLayer> {
   const format = layers.format(descriptor)
   if ('why' in format) return format
-  return await layers.open(descriptor, { blob: image.blob(descriptor), companion: image.companion })
+  return await layers.open(descriptor, { blob: image.blob(descriptor), companion: image.companion }, image.origin)
 }
 
 /** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported; as Layers.open */

@@ -15,6 +15,7 @@ import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED } from '../tree/ready.ts'
+import { TreeFiller } from './tree-filler.ts'
 import { Turns } from './turns.ts'
 
 /** A layer that can be served lazily. */
@@ -28,7 +29,7 @@ export interface OpenLayer {
   readonly tree: Digest
   readonly chunks: ChunkTable
   readonly slots: Slots
-  readonly filler: Filler
+  readonly filler: TreeFiller
   /**
    * The number of the tree in node IDs where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
    * a directory by one name only: looked up by another, it moves there, with what is mounted on it.
@@ -75,7 +76,7 @@ const REVERIFIED_AT_ONCE = 1024
 
 interface OpenTree {
   slots: Slots
-  filler: Filler
+  filler: TreeFiller
   reverify(): Promise<void>
 }
 
@@ -83,7 +84,7 @@ interface OpenTree {
 export class Layers {
   readonly #parts: LayerParts
   readonly #opened = new Map<string, { layer: Promise<OpenLayer>; blobs: Copies }>()
-  /** One device and one filler a tree, however many layers build it. */
+  /** One device a tree, however many layers build it; each can fill it. */
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
   readonly #builds = new Turns(BUILDS_MAX)
   readonly #closing = new AbortController()
@@ -100,25 +101,26 @@ export class Layers {
 
   /**
    * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
+   * @param origin the registry (host) or layout that it comes from
    * @throws Failure unsupported (no lazy format), aborted (after close), or what reading and parsing the index throw
    */
-  async open(descriptor: Descriptor, source: Source): Promise<OpenLayer> {
+  async open(descriptor: Descriptor, source: Source, origin: string): Promise<OpenLayer> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     const format = this.format(descriptor)
     if (!('detect' in format))
       throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
     const indexDigest = format.indexDigest({ descriptor })
-    const key = nameOf(descriptor, indexDigest)
-    const found = this.#opened.get(key)
+    const name = nameOf(descriptor, indexDigest, origin)
+    const found = this.#opened.get(name)
     if (found !== undefined) {
       found.blobs.add(source.blob)
       return found.layer
     }
     const blobs = new Copies(source.blob)
     const companion = (suffix: string) => source.companion(suffix)
-    const layer = this.#open(format, { descriptor }, indexDigest, { blob: blobs, companion })
-    this.#opened.set(key, { layer, blobs })
-    layer.catch(() => this.#opened.delete(key))
+    const layer = this.#open(format, { descriptor }, indexDigest, { blob: blobs, companion }, name)
+    this.#opened.set(name, { layer, blobs })
+    layer.catch(() => this.#opened.delete(name))
     return layer
   }
 
@@ -135,11 +137,17 @@ export class Layers {
     }
   }
 
-  async #open(format: Format, layer: FormatLayer, indexDigest: Digest, source: Source): Promise<OpenLayer> {
+  async #open(
+    format: Format,
+    layer: FormatLayer,
+    indexDigest: Digest,
+    source: Source,
+    name: string,
+  ): Promise<OpenLayer> {
     const { store, builder, log } = this.#parts
     const { descriptor } = layer
     const { signal } = this.#closing
-    const key = digestOf(new TextEncoder().encode(nameOf(descriptor, indexDigest)))
+    const key = digestOf(new TextEncoder().encode(name))
     let known = await store.layer(key)
     let tree = known && (await this.#tree(known.tree, known.chunks, source.blob))
     if (known === undefined || tree === undefined) {
@@ -189,13 +197,13 @@ export class Layers {
   /** The tree's image, device and filler; undefined when the image is not (or not intact) on disk. */
   async #tree(digest: Digest, chunks: ChunkTable, blob: Blob) {
     const found = this.#trees.get(digest)
-    if (found !== undefined) return found
+    if (found !== undefined) return this.#alsoFrom(await found, chunks, blob)
     const image = await this.#parts.store.openImage(digest)
     if (image === undefined) return undefined
     await image.close()
     // between the await and here another layer with the same tree may have come first
     const raced = this.#trees.get(digest)
-    if (raced !== undefined) return raced
+    if (raced !== undefined) return this.#alsoFrom(await raced, chunks, blob)
     const opened = this.#openTree(digest, chunks, blob)
     this.#trees.set(digest, opened)
     opened.catch(() => this.#trees.delete(digest))
@@ -203,20 +211,8 @@ export class Layers {
   }
 
   async #openTree(digest: Digest, chunks: ChunkTable, blob: Blob): Promise<OpenTree> {
-    return this.#fillable(chunks, blob, await this.#parts.store.openSlots(digest, chunks))
-  }
-
-  #fillable(chunks: ChunkTable, blob: Blob, slots: Slots): OpenTree {
-    const { codecs, budget } = this.#parts
-    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
-    const filler = new Filler({
-      chunks,
-      blobs: () => blob,
-      slots,
-      budget,
-      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
-      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
-    })
+    const slots = await this.#parts.store.openSlots(digest, chunks)
+    const filler = new TreeFiller(this.#filler(chunks, blob, slots))
     let verifying: Promise<void> | undefined
     const reverify = () => {
       verifying ??= reverifyStored(slots, filler, this.#closing.signal)
@@ -224,9 +220,28 @@ export class Layers {
     }
     return { slots, filler, reverify }
   }
+
+  /** Another layer of a tree that is open. */
+  #alsoFrom(tree: OpenTree, chunks: ChunkTable, blob: Blob): OpenTree {
+    tree.filler.add(this.#filler(chunks, blob, tree.slots))
+    return tree
+  }
+
+  #filler(chunks: ChunkTable, blob: Blob, slots: Slots): Filler {
+    const { codecs, budget } = this.#parts
+    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
+    return new Filler({
+      chunks,
+      blobs: () => blob,
+      slots,
+      budget,
+      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
+      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+    })
+  }
 }
 
-async function reverifyStored(slots: Slots, filler: Filler, signal: AbortSignal): Promise<void> {
+async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSignal): Promise<void> {
   const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
   const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
   for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {
@@ -237,10 +252,11 @@ async function reverifyStored(slots: Slots, filler: Filler, signal: AbortSignal)
 
 /**
  * What a layer is known by. Its blob's digest and size are claims until all of it was read, so the digest of the index, which is
- * checked, is part of it: nobody's blob answers for another's by saying that it has its digest.
+ * checked, is part of it: nobody's blob answers for another's by saying that it has its digest. And so is where it comes from: what
+ * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
  */
-function nameOf({ digest, size }: Descriptor, indexDigest: Digest): string {
-  return `${digest} ${size} ${indexDigest}`
+function nameOf({ digest, size }: Descriptor, indexDigest: Digest, origin: string): string {
+  return `${digest} ${size} ${indexDigest} ${origin}`
 }
 
 /** The same blob in several repositories: one that fails is passed over for the next. */

@@ -8,19 +8,15 @@
 //
 // A layer's directory and its entry appear together. What is listed stays listed while this process lives, and is listed again by
 // the next one: containers are made of it.
-import { describe, Failure } from '../errors.ts'
+import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
-import { parseReference, type Reference, referenceText } from '../image/reference.ts'
-import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
+import { type Reference, referenceText } from '../image/reference.ts'
 import type { OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { controlNode } from '../mount/session.ts'
-import type { Resolver } from './asked-image.ts'
-import { type Identity, layerId, linkName } from './chain.ts'
-import { tarSizeOf } from './facts.ts'
-import type { DiffIdPolicy } from './identity.ts'
-import { type Listable, layerEntry, layersJson } from './layers-json.ts'
-import { type Patience, patiently } from './patience.ts'
+import { linkName } from './chain.ts'
+import { type Chain, type ChainParts, type Link, openChain } from './image-chain.ts'
+import { layerEntry, layersJson } from './layers-json.ts'
 
 /** The part of a mount that the store builds. */
 export interface ImageStoreMount {
@@ -31,32 +27,11 @@ export interface ImageStoreMount {
   graft(parent: bigint, name: string, slot: number): void
 }
 
-/** An image whose layers were listed. */
-export interface ListedImage {
-  reference: string
-  manifest: Digest
-  /** What its layers were identified by. */
-  by: Identity['by']
-}
-
-/** What was listed, kept on disk. */
-export interface Listings {
-  /** Resolves when it is durable; once is enough. */
-  keep(image: ListedImage): Promise<void>
-  /** The first that was kept first. */
-  all(): Promise<ListedImage[]>
-}
-
-export interface ImageStoreParts {
-  images: Resolver
-  layers: LayerOpener
-  listings: Listings
+export interface ImageStoreParts extends ChainParts {
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
   /** Mounts a layer that was just grafted in the kernel, where that is done; resolves when it is, or is not, which is logged. */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
-  diffId: DiffIdPolicy
-  log(message: string): void
 }
 
 /** What became of an image's layers, lowest first. */
@@ -68,20 +43,6 @@ export interface Outcome {
   why?: string
 }
 
-/** A layer with everything below it. */
-interface Link extends Listable {
-  layer: OpenLayer
-  /** Short names of the layers below, the next one first. */
-  below: readonly string[]
-}
-
-interface Chain {
-  image: ResolvedImage
-  by: Identity['by']
-  links: readonly Link[]
-  why: string | undefined
-}
-
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
@@ -89,10 +50,6 @@ const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
 const LAYERS_MAX = 10_000
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
-/** Each layer is hashed. */
-const READ_AT_ONCE = 8
-/** What is intact needs no network; what is damaged is fetched and built again, but does not keep the rest waiting for longer. */
-const READ_PATIENCE: Patience = { stallMs: 30_000, totalMs: 30_000 }
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -245,66 +202,6 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
-}
-
-/**
- * Everything that was listed, opened from disk, to be listed again. What an earlier policy believed and this one does not is left out;
- * what cannot be opened is, too: both are logged.
- * @throws Failure system
- */
-export async function readBack(
-  parts: Pick<ImageStoreParts, 'images' | 'layers' | 'listings' | 'diffId' | 'log'>,
-): Promise<Chain[]> {
-  const { images, layers, listings, diffId, log } = parts
-  const read = async ({ reference: text, manifest, by }: ListedImage): Promise<Chain> => {
-    const reference = parseReference(text)
-    const image = await images.kept({ ...reference, digest: manifest })
-    if (image === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
-    const chain = await openChain(image, by, layers)
-    return { ...chain, image: { ...image, reference } }
-  }
-  const listed = await listings.all()
-  const chains: Chain[] = []
-  for (let at = 0; at < listed.length; at += READ_AT_ONCE) {
-    const some = listed.slice(at, at + READ_AT_ONCE).map(async (each) => {
-      try {
-        if (each.by === 'diffid' && diffId !== 'claimed') {
-          throw Failure.unsupported(`they bore DiffIDs that it claims, which --diffid ${diffId} does not believe`)
-        }
-        return [await patiently(read(each), () => performance.now(), READ_PATIENCE)]
-      } catch (error) {
-        log(`${each.reference}: its layers are not listed again: ${describe(error)}`)
-        return []
-      }
-    })
-    chains.push(...(await Promise.all(some)).flat())
-  }
-  return chains
-}
-
-/** Opens an image's layers from the base up, as far as they can be listed under such identities. */
-async function openChain(image: ResolvedImage, by: Identity['by'], layers: LayerOpener): Promise<Chain> {
-  const opening = image.manifest.layers.map((each) => openLayer(image, each, layers))
-  for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
-  const links: Link[] = []
-  const end = (why: string): Chain => ({ image, by, links, why })
-  let parent: string | undefined
-  let below: readonly string[] = []
-  for (const [i, descriptor] of image.manifest.layers.entries()) {
-    const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
-    try {
-      const layer = await (opening[i] as (typeof opening)[number])
-      if ('why' in layer) return end(`it is not lazy: ${layer.why}`)
-      const identity: Identity = by === 'index' ? { by, digest: layer.indexDigest } : { by, digest: diffId }
-      const id = layerId(parent, identity)
-      links.push({ id, parent, identity, descriptor, diffId, size: tarSizeOf(layer, layers), layer, below })
-      parent = id
-      below = [linkName(id), ...below]
-    } catch (error) {
-      return end(describe(error))
-    }
-  }
-  return { image, by, links, why: undefined }
 }
 
 function diffOf(id: string): string[] {

@@ -64,11 +64,16 @@ suite('Podman over the additional image store', reason, () => {
     return agent
   }
 
-  function startPodman(flavour: Flavour, trust = [registry]): Promise<Podman> {
+  function startPodman(
+    flavour: Flavour,
+    trust = [registry],
+    additionalLayerStores: readonly string[] = [],
+  ): Promise<Podman> {
     return Podman.start({
       flavour,
       work: work.path,
       trust,
+      additionalLayerStores,
       additionalImageStores: [join(root, 'images')],
       registriesConf: `additional-layer-store-auth-helper = "${helper}"\n`,
     })
@@ -287,6 +292,19 @@ suite('Podman over the additional image store', reason, () => {
       expect(new Set(blobs)).toEqual(new Set([CONFIG]))
       expect(await podman.container('run', ['--rm', name])).toMatchObject({ code: 0, stdout: HELLO })
       expect(agent.log()).not.toContain('pass')
+    })
+  })
+
+  suite('both doors', podmanLacks('trixie'), () => {
+    test('may be configured at once', { timeout: ENGINE_TIMEOUT_MS }, async () => {
+      await serve('cache-both')
+      await using podman = await startPodman('trixie', [registry], [`${join(root, 'layers')}:ref`])
+      const first = await pull(podman)
+      expect(first.blobs).toEqual([CONFIG])
+      expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+      await podman.succeed(['rmi', image])
+      expect(await pull(podman)).toEqual(first)
+      expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
     })
   })
 

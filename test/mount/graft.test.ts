@@ -24,7 +24,7 @@ function fakeSession() {
 test('a layer is one device, and one tree a name, however often it is put in', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const { session, devices, trees } = fakeSession()
   const grafts = new Grafts(session)
   const slot = await grafts.layer(layer, 'here')
@@ -51,7 +51,7 @@ test('a merged image has the devices of its layers, in their order', async () =>
   const { layers } = await openCache(await folder())
   const open = async (files: Record<string, string>) => {
     const made = await lazyLayer(files)
-    return await layers.open(made.descriptor, sourceOf(made.blob))
+    return await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   }
   const [below, above] = [await open({ a: 'one' }), await open({ b: 'two' })]
   const { session, devices, trees } = fakeSession()
@@ -67,7 +67,7 @@ test("a device's misses are filled on demand, each told by itself", async () => 
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
   expect(made.descriptor.annotations[TOC_DIGEST]).toBeDefined()
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const { session, devices } = fakeSession()
   await new Grafts(session).layer(layer, 'here')
   const settled = await new Promise((resolve) =>

@@ -267,7 +267,8 @@ test('layers are merged once, also over restarts; a damaged merge is made again'
   const merged = async () => {
     const cache = await openCache(dir)
     const opened: OpenLayer[] = []
-    for (const each of [below, above]) opened.push(await cache.layers.open(each.descriptor, sourceOf(each.blob)))
+    for (const each of [below, above])
+      opened.push(await cache.layers.open(each.descriptor, sourceOf(each.blob), 'registry.example.com'))
     const { image, slot } = await openMerged(opened, cache.store, {
       merge(images) {
         merges++

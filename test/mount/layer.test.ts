@@ -25,7 +25,7 @@ const fails: Blob['read'] = async () => {
 test('a layer is opened, and its files are what was put in', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ 'etc/hostname': 'lazy\n', 'etc/motd': 'hello\n' })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect(layer).toMatchObject({ format: 'estargz', indexDigest: made.descriptor.annotations[TOC_DIGEST] })
   expect(await contents(layer, 'etc/hostname')).toBe('lazy\n')
   expect(await contents(layer, 'etc/motd')).toBe('hello\n')
@@ -36,12 +36,12 @@ test('a layer that is open is opened again without reading anything', async () =
   const made = await lazyLayer({ a: 'one' })
   const again = await lazyLayer({ a: 'one' })
   const [first, second] = await Promise.all([
-    layers.open(made.descriptor, sourceOf(made.blob)),
-    layers.open(again.descriptor, sourceOf(again.blob)),
+    layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com'),
+    layers.open(again.descriptor, sourceOf(again.blob), 'registry.example.com'),
   ])
   expect(second).toBe(first)
   expect([...made.blob.ranges, ...again.blob.ranges]).toHaveLength(1)
-  expect(await layers.open(again.descriptor, sourceOf(again.blob))).toBe(first)
+  expect(await layers.open(again.descriptor, sourceOf(again.blob), 'registry.example.com')).toBe(first)
   expect([...made.blob.ranges, ...again.blob.ranges]).toHaveLength(1)
 })
 
@@ -49,12 +49,12 @@ test('after a restart neither index nor chunks are read again', async () => {
   const dir = await folder()
   const made = await lazyLayer({ a: 'one', b: 'two' })
   const before = await openCache(dir)
-  const layer = await before.layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await before.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect(await contents(layer, 'a')).toBe('one')
   await before.close()
   const read = made.blob.ranges.length
   const after = await openCache(dir)
-  const known = await after.layers.open(made.descriptor, sourceOf(made.blob))
+  const known = await after.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect(await contents(known, 'a')).toBe('one')
   expect(made.blob.ranges.length).toBe(read)
   expect(known).toMatchObject({ tree: layer.tree })
@@ -65,7 +65,7 @@ test('what an earlier life stored is verified in the background, once, and fetch
   const dir = await folder()
   const made = await lazyLayer({ a: 'one', b: 'two', c: 'three' })
   const before = await openCache(dir)
-  const layer = await before.layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await before.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const all = Array.from({ length: layer.chunks.length }, (_, i) => i)
   await layer.filler.fill(all, 'demand')
   await before.close()
@@ -77,7 +77,7 @@ test('what an earlier life stored is verified in the background, once, and fetch
   const read = made.blob.ranges.length
 
   const after = await openCache(dir)
-  const known = await after.layers.open(made.descriptor, sourceOf(made.blob))
+  const known = await after.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect([...(await known.slots.states())]).toEqual(all.map(() => READY_STORED))
   await Promise.all([known.reverify(), known.reverify()])
   expect([...(await known.slots.states())]).toEqual(all.map(() => READY_VERIFIED))
@@ -93,8 +93,8 @@ test.each([['first'], ['second']])(
     const victim = await lazyLayer({ 'bin/sh': 'a shell' })
     const other = await lazyLayer({ 'bin/sh': 'evil ha' })
     const claim: Descriptor = { ...other.descriptor, digest: victim.descriptor.digest }
-    const openLiar = () => layers.open(claim, sourceOf(posing(claim, other)))
-    const openVictim = () => layers.open(victim.descriptor, sourceOf(victim.blob))
+    const openLiar = () => layers.open(claim, sourceOf(posing(claim, other)), 'registry.example.com')
+    const openVictim = () => layers.open(victim.descriptor, sourceOf(victim.blob), 'registry.example.com')
     const opened =
       liarComes === 'first' ? [await openLiar(), await openVictim()] : [await openVictim(), await openLiar()].reverse()
     const [liar, honest] = opened as [Awaited<ReturnType<typeof openLiar>>, Awaited<ReturnType<typeof openVictim>>]
@@ -105,7 +105,7 @@ test.each([['first'], ['second']])(
     // nor does the cache mix them up
     await close()
     const later = await openCache(dir)
-    const known = await later.layers.open(victim.descriptor, sourceOf(victim.blob))
+    const known = await later.layers.open(victim.descriptor, sourceOf(victim.blob), 'registry.example.com')
     expect(await contents(known, 'bin/sh')).toBe('a shell')
   },
 )
@@ -122,8 +122,12 @@ test('a layer whose digest and index another image claims with another size is r
   const rest = bytes.subarray(tocOffset, size - FOOTER_BYTES)
   const forged = Buffer.concat([bytes.subarray(0, tocOffset), junk, rest, makeFooter(tocOffset + junk.length)])
   const claim: Descriptor = { ...victim.descriptor, size: forged.length }
-  const liar = await layers.open(claim, sourceOf(posing(claim, { descriptor: claim, blob: new MemoryBlob(forged) })))
-  const layer = await layers.open(victim.descriptor, sourceOf(victim.blob))
+  const liar = await layers.open(
+    claim,
+    sourceOf(posing(claim, { descriptor: claim, blob: new MemoryBlob(forged) })),
+    'registry.example.com',
+  )
+  const layer = await layers.open(victim.descriptor, sourceOf(victim.blob), 'registry.example.com')
   expect(victim.blob.ranges).toHaveLength(1)
   expect(liar.chunks.blobs).toEqual([{ digest: victim.descriptor.digest, size: forged.length }])
   expect(layer.chunks.blobs).toEqual([{ digest: victim.descriptor.digest, size }])
@@ -136,7 +140,9 @@ test('an index that is not what the manifest says is refused, and nothing of it 
   const victim = await lazyLayer({ 'bin/sh': 'a shell' })
   const other = await lazyLayer({ 'bin/sh': 'evil ha' })
   const claim: Descriptor = { ...victim.descriptor, size: other.descriptor.size }
-  await expect(layers.open(claim, sourceOf(posing(claim, other)))).rejects.toMatchObject({ code: 'corrupt' })
+  await expect(layers.open(claim, sourceOf(posing(claim, other)), 'registry.example.com')).rejects.toMatchObject({
+    code: 'corrupt',
+  })
   expect(await readdir(join(dir, 'layers'))).toEqual([])
   expect(await readdir(join(dir, 'trees'))).toEqual([])
 })
@@ -151,8 +157,8 @@ test('two layers with the same tree share device, number and filler', async () =
   const two = { descriptor: { ...one.descriptor, digest: blob.digest }, blob }
   expect(two.descriptor.digest).not.toBe(one.descriptor.digest)
   const [first, second] = await Promise.all([
-    layers.open(one.descriptor, sourceOf(one.blob)),
-    layers.open(two.descriptor, sourceOf(two.blob)),
+    layers.open(one.descriptor, sourceOf(one.blob), 'registry.example.com'),
+    layers.open(two.descriptor, sourceOf(two.blob), 'registry.example.com'),
   ])
   expect(second.tree).toBe(first.tree)
   expect(second.slots).toBe(first.slots)
@@ -167,8 +173,8 @@ test('layers that look alike but differ in contents have different trees', async
   const { layers } = await openCache(await folder())
   const one = await lazyLayer({ a: 'aaaa' })
   const two = await lazyLayer({ a: 'bbbb' })
-  const first = await layers.open(one.descriptor, sourceOf(one.blob))
-  const second = await layers.open(two.descriptor, sourceOf(two.blob))
+  const first = await layers.open(one.descriptor, sourceOf(one.blob), 'registry.example.com')
+  const second = await layers.open(two.descriptor, sourceOf(two.blob), 'registry.example.com')
   expect(second.tree).not.toBe(first.tree)
   expect(second.slots).not.toBe(first.slots)
   expect([await contents(first, 'a'), await contents(second, 'a')]).toEqual(['aaaa', 'bbbb'])
@@ -178,7 +184,7 @@ test('an image that was damaged on disk is built again from the registry', async
   const dir = await folder()
   const made = await lazyLayer({ a: 'one' })
   const before = await openCache(dir)
-  const { tree } = await before.layers.open(made.descriptor, sourceOf(made.blob))
+  const { tree } = await before.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   await before.close()
   const path = join(dir, 'trees', hex(tree), 'image')
   const image = await readFile(path)
@@ -186,7 +192,7 @@ test('an image that was damaged on disk is built again from the registry', async
   await writeFile(path, image)
   made.blob.ranges.length = 0
   const after = await openCache(dir)
-  const layer = await after.layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await after.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect(layer.tree).toBe(tree)
   expect(made.blob.ranges.length).toBeGreaterThan(0)
   expect(await contents(layer, 'a')).toBe('one')
@@ -197,8 +203,10 @@ test('a failed open is not remembered', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
   const away = sourceOf(answering(made.blob, fails))
-  await expect(layers.open(made.descriptor, away)).rejects.toMatchObject({ code: 'unavailable' })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  await expect(layers.open(made.descriptor, away, 'registry.example.com')).rejects.toMatchObject({
+    code: 'unavailable',
+  })
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect(await contents(layer, 'a')).toBe('one')
 })
 
@@ -206,7 +214,7 @@ test('a layer without a lazy format is refused without reading a byte, with the 
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
   const plain = { ...made.descriptor, annotations: {} }
-  await expect(layers.open(plain, sourceOf(made.blob))).rejects.toMatchObject({
+  await expect(layers.open(plain, sourceOf(made.blob), 'registry.example.com')).rejects.toMatchObject({
     code: 'unsupported',
     why: expect.stringContaining('no eStargz TOC digest'),
   })
@@ -217,13 +225,13 @@ test('a layer without a lazy format is refused without reading a byte, with the 
 test('a copy of a blob that fails is passed over for the next', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one', b: 'two' })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const asked: string[] = []
   const away = answering(made.blob, async () => {
     asked.push('away')
     throw Failure.denied('the token has expired')
   })
-  await layers.open(made.descriptor, sourceOf(away))
+  await layers.open(made.descriptor, sourceOf(away), 'registry.example.com')
   expect(await contents(layer, 'a')).toBe('one')
   expect(asked).toEqual(['away']) // the newest first
   // and when all fail, the newest says why
@@ -232,22 +240,22 @@ test('a copy of a blob that fails is passed over for the next', async () => {
     if (range.end === made.blob.size) return await made.blob.read(range) // the index
     throw Failure.missing('it was deleted')
   })
-  const gone = await others.open(made.descriptor, sourceOf(late))
-  await others.open(made.descriptor, sourceOf(away))
+  const gone = await others.open(made.descriptor, sourceOf(late), 'registry.example.com')
+  await others.open(made.descriptor, sourceOf(away), 'registry.example.com')
   await expect(gone.filler.fill([0], 'demand')).rejects.toMatchObject({ code: 'denied' })
 })
 
 test('copies are few, however often a layer is opened', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   let asked = 0
   for (let i = 0; i < 20; i++) {
     const away = answering(made.blob, async () => {
       asked++
       throw Failure.unavailable('away')
     })
-    await layers.open(made.descriptor, sourceOf(away))
+    await layers.open(made.descriptor, sourceOf(away), 'registry.example.com')
   }
   await expect(layer.filler.fill([0], 'demand')).rejects.toMatchObject({ code: 'unavailable' })
   expect(asked).toBeGreaterThan(0)
@@ -258,7 +266,7 @@ test('no more than four indexes are read at once; layers on disk do not wait for
   const dir = await folder()
   const known = await lazyLayer({ known: 'layer' })
   const before = await openCache(dir)
-  await before.layers.open(known.descriptor, sourceOf(known.blob))
+  await before.layers.open(known.descriptor, sourceOf(known.blob), 'registry.example.com')
   await before.close()
   const { layers } = await openCache(dir)
   const made = await Promise.all(Array.from({ length: 7 }, (_, i) => lazyLayer({ a: `layer ${i}` })))
@@ -274,10 +282,10 @@ test('no more than four indexes are read at once; layers on disk do not wait for
       reading--
       return await blob.read(range)
     })
-    return layers.open(descriptor, sourceOf(slow))
+    return layers.open(descriptor, sourceOf(slow), 'registry.example.com')
   })
   await full.promise
-  expect(await layers.open(known.descriptor, sourceOf(known.blob))).toBeDefined()
+  expect(await layers.open(known.descriptor, sourceOf(known.blob), 'registry.example.com')).toBeDefined()
   go.resolve()
   expect(new Set((await Promise.all(opening)).map((each) => each.tree)).size).toBe(7)
   expect(most).toBe(4)
@@ -286,7 +294,7 @@ test('no more than four indexes are read at once; layers on disk do not wait for
 test('what is wanted first is fetched once, and what goes wrong is logged once', async () => {
   const { layers, warnings } = await openCache(await folder())
   const made = await lazyLayer({ first: 'wanted', rest: 'not yet' }, { prioritized: ['first'] })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const read = made.blob.ranges.length
   const [one, two] = await Promise.all([layer.prefetch(), layer.prefetch()])
   expect([one, two]).toEqual([{ ready: 1, failed: 0 }, one])
@@ -298,7 +306,7 @@ test('what is wanted first is fetched once, and what goes wrong is logged once',
     index = false
     return await other.blob.read(range)
   })
-  const failing = await layers.open(other.descriptor, sourceOf(broken))
+  const failing = await layers.open(other.descriptor, sourceOf(broken), 'registry.example.com')
   await Promise.all([failing.prefetch(), failing.prefetch()])
   expect(warnings).toEqual([
     `layer ${other.descriptor.digest}: 1 of 1 chunks wanted first could not be fetched: the registry is away`,
@@ -309,7 +317,7 @@ test('close gives everything back, also what was still being opened', async () =
   const dir = await folder()
   const { layers, close } = await openCache(dir)
   const made = await lazyLayer({ a: 'one' })
-  await layers.open(made.descriptor, sourceOf(made.blob))
+  await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const slow = await lazyLayer({ b: 'two' })
   const begun = Promise.withResolvers<void>()
   const hanging = answering(slow.blob, (_, options) => {
@@ -318,14 +326,16 @@ test('close gives everything back, also what was still being opened', async () =
       options?.signal?.addEventListener('abort', () => reject(options.signal?.reason))
     })
   })
-  const opening = layers.open(slow.descriptor, sourceOf(hanging))
+  const opening = layers.open(slow.descriptor, sourceOf(hanging), 'registry.example.com')
   const outcome = expect(opening).rejects.toMatchObject({ code: 'aborted' })
   await begun.promise
   expect((await openFiles(dir)).length).toBeGreaterThan(0)
   await close()
   await outcome
   expect(await openFiles(dir)).toEqual([])
-  await expect(layers.open(made.descriptor, sourceOf(made.blob))).rejects.toMatchObject({ code: 'aborted' })
+  await expect(layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')).rejects.toMatchObject({
+    code: 'aborted',
+  })
 })
 
 test('a layer whose device cannot be opened leaves no file open, and can be opened later', async () => {
@@ -340,10 +350,12 @@ test('a layer whose device cannot be opened leaves no file open, and can be open
   const made = await lazyLayer({ a: 'one' })
   state.broken = true
   const before = await openFiles(dir)
-  await expect(layers.open(made.descriptor, sourceOf(made.blob))).rejects.toMatchObject({ code: 'timeout' })
+  await expect(layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')).rejects.toMatchObject({
+    code: 'timeout',
+  })
   expect(await openFiles(dir)).toEqual(before)
   state.broken = false
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob))
+  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   expect(await contents(layer, 'a')).toBe('one')
 })
 
@@ -351,7 +363,7 @@ test('what is half open when the agent stops is closed, too', async () => {
   const dir = await folder()
   const made = await lazyLayer({ a: 'one' })
   const before = await openCache(dir)
-  await before.layers.open(made.descriptor, sourceOf(made.blob))
+  await before.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   await before.close()
   const { layers, store, close } = await openCache(dir)
   const reached = Promise.withResolvers<void>()
@@ -362,10 +374,29 @@ test('what is half open when the agent stops is closed, too', async () => {
     await go.promise
     return await openImage(tree)
   }
-  const opening = layers.open(made.descriptor, sourceOf(made.blob))
+  const opening = layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   await reached.promise
   const closing = close()
   go.resolve()
   await Promise.allSettled([opening, closing])
   expect(await openFiles(dir)).toEqual([])
+})
+
+test('what one registry says of a blob does not count for another, whose copy helps out all the same', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one' })
+  const again = await lazyLayer({ a: 'one' })
+  // the first registry gives the index, and then nothing any more
+  let reads = 0
+  const failing = answering(made.blob, (range) => {
+    if (reads++ > 0) throw Failure.corrupt('not what it was')
+    return made.blob.read(range)
+  })
+  const first = await layers.open(made.descriptor, sourceOf(failing), 'registry.example.com')
+  const second = await layers.open(again.descriptor, sourceOf(again.blob), 'other.example.com')
+  // its index was read from its own blob, although the first one's is known
+  expect(again.blob.ranges).toHaveLength(1)
+  expect(second.tree).toBe(first.tree)
+  expect(await contents(first, 'a')).toBe('one')
+  expect(again.blob.ranges).toHaveLength(2)
 })

@@ -14,7 +14,11 @@ const TIMEOUT_MS = 60_000
 async function openTree(files: Record<string, string>, missTimeoutMs = TIMEOUT_MS) {
   const cache = await openCache(await folder())
   const { descriptor, blob } = await lazyLayer(files)
-  const layer: OpenLayer = await cache.layers.open(descriptor, { blob, companion: async () => undefined })
+  const layer: OpenLayer = await cache.layers.open(
+    descriptor,
+    { blob, companion: async () => undefined },
+    'registry.example.com',
+  )
   const image = await cache.store.openImage(layer.tree)
   if (image === undefined) throw new Error('the image is not kept')
   const bytes = await image.readFile()

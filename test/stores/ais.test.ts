@@ -8,14 +8,9 @@ import { parseReference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/mount/image.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
-import {
-  AdditionalImageStore,
-  type ImageStoreMount,
-  type ImageStoreParts,
-  type ListedImage,
-  readBack,
-} from '../../src/stores/ais.ts'
+import { AdditionalImageStore, type ImageStoreMount, type ImageStoreParts } from '../../src/stores/ais.ts'
 import { layerId, linkName } from '../../src/stores/chain.ts'
+import { type ListedImage, readBack } from '../../src/stores/image-chain.ts'
 import { digest, image, lazy, plain } from './store.ts'
 
 interface Entry {
