@@ -327,6 +327,7 @@ fn slot_of(slot: u32) -> Result<u32> {
 pub struct MountOptions {
     pub fsname: String,
     pub allow_other: bool,
+    pub suid: bool,
     pub read_ahead: f64,
     pub context: Option<String>,
 }
@@ -345,7 +346,8 @@ pub fn open_fuse() -> Result<i32, String> {
 pub fn mount_fuse(fuse_fd: i32, dir: String, options: MountOptions) -> Result<(), String> {
     let read_ahead =
         whole("readAhead", options.read_ahead).map_err(|error| Error::new("EINVAL".to_owned(), error.reason.clone()))?;
-    mount::mount(fuse_fd, &dir, &options.fsname, options.allow_other, read_ahead, options.context.as_deref())
+    let MountOptions { fsname, allow_other, suid, context, .. } = options;
+    mount::mount(fuse_fd, &dir, &fsname, allow_other, suid, read_ahead, context.as_deref())
         .map_err(|error| coded(&format!("mounting {dir}"), &error))
 }
 
@@ -368,11 +370,12 @@ pub fn mount_erofs(
     devices: Vec<String>,
     target: String,
     context: Option<String>,
+    suid: bool,
 ) -> Result<Object<'_>> {
     // a copy of its own: the caller may close its descriptor while the mount is being made
     let image = mount::file(image_fd).map_err(|error| failed("imageFd", &error))?;
     promise(env, format!("mounting EROFS on {target}"), move || {
-        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref())
+        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref(), suid)
     })
 }
 

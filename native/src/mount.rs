@@ -25,7 +25,15 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(device.into())
 }
 
-pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u64, context: Option<&str>) -> io::Result<()> {
+pub fn mount(
+    fd: i32,
+    dir: &str,
+    fsname: &str,
+    allow_other: bool,
+    suid: bool,
+    read_ahead: u64,
+    context: Option<&str>,
+) -> io::Result<()> {
     let (uid, gid) = sys::identity();
     let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
     if allow_other {
@@ -38,7 +46,7 @@ pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u6
         }
         options.push_str(&format!(",context=\"{context}\""));
     }
-    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), libc::MS_NODEV, &options)?;
+    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), libc::MS_NODEV | if suid { 0 } else { libc::MS_NOSUID }, &options)?;
     // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
     set_read_ahead(dir, read_ahead / 1024);
     Ok(())

@@ -88,6 +88,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       dir: root,
       fsname: 'lazylayer',
       allowOther: true,
+      suid: true,
       rootSlot: null,
       control: store,
       context,

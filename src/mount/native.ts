@@ -127,6 +127,8 @@ export interface NativeSession {
 export interface MountOptions {
   fsname: string
   allowOther: boolean
+  /** Whether set-user-ID bits count. */
+  suid: boolean
   /** Bytes; the kernel's read-ahead for this mount. */
   readAhead: number
   /** SELinux label of everything in the mount. */
@@ -149,7 +151,13 @@ export interface NativeModule {
    * Mounts an EROFS image in the kernel, read-only and nodev; `devices` are the paths of its device slots. Off the main thread,
    * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
    */
-  mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
+  mountErofs(
+    imageFd: number,
+    devices: readonly string[],
+    target: string,
+    context: string | undefined,
+    suid: boolean,
+  ): Promise<void>
   /** umount2(2); lazy: MNT_DETACH. By fusermount3 where this user may not. Off the main thread. */
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */

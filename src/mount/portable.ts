@@ -109,7 +109,6 @@ export class PortableSession implements Session {
 function optionsOf({ fsname, allowOther }: PortableSettings): Record<string, unknown> {
   // What fuse-native has no name for goes behind an option that it has; it joins them by commas.
   const more = ['ro', 'use_ino', 'readdir_ino', `negative_timeout=${FOREVER}`]
-  if (process.geteuid?.() === 0) more.push('suid') // as with the other rungs; only root may
   return {
     timeout: false, // reads have a deadline of their own, and it is longer than any that the library could have
     defaultPermissions: true,

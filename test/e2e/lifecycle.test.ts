@@ -71,6 +71,13 @@ function tests(rung: Rung): void {
     expect(await readdir(join(work.path, 'run'))).toEqual([])
   })
 
+  test('set-user-ID programs of an image do not run as their owners', { timeout: TIMEOUT_MS }, async () => {
+    await mount()
+    const table = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n')
+    const options = table.find((line) => line.split(' ')[4] === dir)?.split(' ')[5]
+    expect(options?.split(',')).toEqual(expect.arrayContaining(['nosuid', 'nodev']))
+  })
+
   test('umount ends it; a second one says what is wrong and what to do', { timeout: TIMEOUT_MS }, async () => {
     const running = await mount()
     expect(await lazylayer(work.path, 'umount', dir)).toMatchObject({ code: 0, stdout: '', stderr: '' })
