@@ -192,15 +192,17 @@ export async function send(reply: RegistryAnswer, response: RegistryResponse): P
   response.statusCode = reply.status
   for (const [name, value] of Object.entries(reply.headers)) response.setHeader(name, value)
   const writable: Writable = response
+  // an HTTP/2 response is a façade: only its stream tells that the client has left
+  const left = () =>
+    writable.destroyed || writable.writableEnded || ('stream' in response && response.stream?.destroyed)
   for await (const bytes of reply.body) {
-    if (writable.destroyed || writable.writableEnded) return
-    if (!writable.write(bytes)) await drained(writable)
+    if (left()) return
+    if (!writable.write(bytes) && !left()) await drained(writable)
   }
   response.end()
 }
 
 async function drained(response: Writable): Promise<void> {
-  if (response.destroyed || response.closed) return // its 'close' has been
   await new Promise<void>((resolve) => {
     const done = () => {
       response.off('drain', done)
