@@ -1,11 +1,13 @@
 // Fills a layer's chunks: checks what is there, joins what is under way, asks for the rest in few requests, decodes.
 // It does no I/O of its own: reading, decoding and checking are given to it. One per device of a process.
+
 import { Failure } from '../errors.ts'
 import type { Blob, Priority } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Budget } from './budget.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
+import { fillAll } from './fill-all.ts'
 import type { Flight, Request, Waiter } from './flight.ts'
 import { inLanes } from './lanes.ts'
 import { LIMITS, type Limits } from './limits.ts'
@@ -66,19 +68,7 @@ export class Filler {
    * @throws Failure what reading or decoding throws; aborted when `signal` or close ended it
    */
   fill(wanted: Iterable<number>, priority: Priority, signal?: AbortSignal): Promise<void> {
-    const chunks = new Set(wanted)
-    return new Promise((resolve, reject) => {
-      let left = chunks.size
-      let failed: unknown
-      const settled = (_: number, error?: unknown) => {
-        failed ??= error
-        if (--left > 0) return
-        if (failed === undefined) resolve()
-        else reject(failed)
-      }
-      if (left === 0) resolve()
-      else this.fillEach(chunks, priority, settled, signal)
-    })
+    return fillAll(this, wanted, priority, signal)
   }
 
   /**

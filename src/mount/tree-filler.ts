@@ -1,6 +1,8 @@
 // Fills a tree's device from whichever layer can. Layers that build the same tree have the same chunks by the same numbers (the image's
 // digest covers that), but each has blobs of its own, in a registry of its own: one that fails is passed over for the next.
+
 import { Failure } from '../errors.ts'
+import { fillAll } from '../fetch/fill-all.ts'
 import type { Filler } from '../fetch/filler.ts'
 import type { Priority } from '../image/blob.ts'
 
@@ -25,19 +27,7 @@ export class TreeFiller {
 
   /** Resolves when all of them are verified; otherwise throws the first error when the others are settled. */
   fill(wanted: Iterable<number>, priority: Priority, signal?: AbortSignal): Promise<void> {
-    const chunks = new Set(wanted)
-    if (chunks.size === 0) return Promise.resolve()
-    return new Promise((resolve, reject) => {
-      let left = chunks.size
-      let failed: unknown
-      const settled = (_: number, error?: unknown) => {
-        failed ??= error
-        if (--left > 0) return
-        if (failed === undefined) resolve()
-        else reject(failed)
-      }
-      this.fillEach(chunks, priority, settled, signal)
-    })
+    return fillAll(this, wanted, priority, signal)
   }
 
   /** As Filler.fillEach; a chunk that fails is told of with the error of the last layer that was asked. */
