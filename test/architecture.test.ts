@@ -34,6 +34,9 @@ describe('a file breaks the rules when it', () => {
   check('imports only a type of a neighbour', 'fetch/a.ts', `import type { X } from '../registry/blob.ts'`, [
     'fetch imports registry',
   ])
+  check('asks the network from a policy', 'policy/a.ts', `import { x } from '../registry/client.ts'`, [
+    'policy imports registry',
+  ])
   check('names a type in place', 'fetch/a.ts', `let x: import('../store/store.ts').Store`, ['fetch imports store'])
   check('imports late', 'image/a.ts', `const x = await import('../tree/entry.ts')`, ['image imports tree'])
   check('exports from above', 'mount/a.ts', `export { x } from '../stores/als.ts'`, ['mount imports stores'])

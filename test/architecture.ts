@@ -8,7 +8,7 @@ const ROWS: readonly (readonly string[])[] = [
   ['cli'],
   ['stores', 'snapshotter', 'build', 'api'],
   ['mount'],
-  ['fetch', 'store', 'registry', 'codec', 'format'],
+  ['fetch', 'store', 'registry', 'codec', 'format', 'policy'],
   ['tree'],
   ['image'],
 ]

@@ -21,6 +21,13 @@ export function defaultPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
   }
 }
 
+/** Where what must outlive the cache lies: what systemd gives a service with StateDirectory=, else as in defaultPlaces. */
+export function stateDirectory(env: NodeJS.ProcessEnv, uid: number): string {
+  if (env.STATE_DIRECTORY) return firstOf(env.STATE_DIRECTORY)
+  if (uid === 0) return '/var/lib/lazylayer'
+  return join(absolute(env.XDG_STATE_HOME) ?? join(homedir(), '.local/state'), 'lazylayer')
+}
+
 /** A unit may name several directories (systemd.exec). */
 function firstOf(directories: string): string {
   return directories.split(':')[0] as string // split gives one at least

@@ -1,4 +1,8 @@
 // Proving to a registry who we are: challenges, access tokens, and when to ask for another.
+//
+// Credentials that are refused are passed over once, for what the keyring finds instead. A 401 says that they are wrong: they are
+// forgotten. A 403 may pass, and programs may be reading with them: they are forgotten when others were accepted in their place.
+import { isDeepStrictEqual } from 'node:util'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
 import type { Client } from './client.ts'
@@ -46,6 +50,16 @@ interface Token {
   authorization: string
   /** On the clock of performance.now(). */
   until: number
+  /** What it was made from; undefined: nothing, as anybody may. */
+  credentials: Credentials | undefined
+  /** The registry has not accepted it yet. When it refuses a fresh one, it would refuse another one made from the same, too. */
+  fresh: boolean
+}
+
+/** A token service's word that it gives none. */
+interface NoToken {
+  refusal: Failure
+  status: number
 }
 
 /** What an authority works with. */
@@ -56,13 +70,25 @@ export interface AuthorityOptions {
   host: string
   insecure: boolean
   trust: (host: string) => Promise<Trust>
+  /** These were refused, and need not be kept. */
+  forget: (repository: string, credentials: Credentials) => void
 }
+
+/**
+ * open         the host has asked for nothing so far
+ * anonymous    it has let us in as anybody
+ * credentials  it has let us in with credentials
+ * refused      it has not let us in
+ */
+export type Standing = 'open' | 'anonymous' | 'credentials' | 'refused'
 
 /** Speaks for us to one registry host; never to another. */
 export class Authority {
   readonly #options: AuthorityOptions
   readonly #tokens = new Map<string, Token>()
   readonly #flights = new Map<string, Promise<string | undefined>>()
+  /** Refused, and passed over until others are accepted in their place, or refused as well. */
+  readonly #doubted = new Map<string, Credentials>()
   #challenge: Challenge | undefined
 
   constructor(options: AuthorityOptions) {
@@ -77,15 +103,33 @@ export class Authority {
     return await this.#renew(repository, signal)
   }
 
+  /** How we stand with the host, as to `repository`. */
+  standing(repository: string): Standing {
+    if (this.#challenge === undefined) return 'open'
+    const token = this.#tokens.get(repository)
+    if (token === undefined || token.fresh) return 'refused'
+    return token.credentials === undefined ? 'anonymous' : 'credentials'
+  }
+
+  /** The registry answered a request that carried `used`, and did not refuse it. */
+  accepted(repository: string, used: string | undefined): void {
+    const token = this.#tokens.get(repository)
+    if (token?.authorization !== used || !token?.fresh) return
+    token.fresh = false
+    const doubted = this.#doubted.get(repository)
+    this.#doubted.delete(repository)
+    if (doubted !== undefined) this.#options.forget(repository, doubted)
+  }
+
   /**
-   * The registry refused `used` (what a request carried): another Authorization, made from credentials read anew, or undefined
-   * when there is none that could do better. Requests refused together cost one renewal.
+   * The registry refused `used` (what a request carried) with 401 or 403: another Authorization, made from credentials read anew, or
+   * undefined when there is none that could do better. Requests refused together cost one renewal.
    * @throws Failure denied, unavailable, timeout, aborted
    */
   async refused(
     repository: string,
     used: string | undefined,
-    challenge: Challenge | undefined,
+    { status, challenge }: { status: number; challenge: Challenge | undefined },
     signal: AbortSignal | undefined,
   ): Promise<string | undefined> {
     if (challenge !== undefined) this.#challenge = challenge
@@ -93,44 +137,80 @@ export class Authority {
     const token = this.#tokens.get(repository)
     if (token !== undefined && token.authorization !== used) return token.authorization
     this.#tokens.delete(repository)
-    const renewed = await this.#renew(repository, signal)
+    const basic = this.#challenge.scheme === 'basic'
+    const wrong = token !== undefined && (token.fresh || basic) ? token : undefined
+    const renewed = await this.#renew(repository, signal, wrong && { credentials: wrong.credentials, status })
+    // a token may do better another time; a wrong password does not
+    if (renewed === undefined && token !== undefined && !(basic && status === 401) && !this.#tokens.has(repository)) {
+      this.#tokens.set(repository, { ...token, fresh: false })
+    }
     // the same password again would be refused again; a token is new each time
     return renewed === used ? undefined : renewed
   }
 
-  async #renew(repository: string, signal: AbortSignal | undefined): Promise<string | undefined> {
+  async #renew(
+    repository: string,
+    signal: AbortSignal | undefined,
+    refused?: { credentials: Credentials | undefined; status: number },
+  ): Promise<string | undefined> {
     let flight = this.#flights.get(repository)
     if (flight === undefined) {
-      flight = this.#obtain(repository).finally(() => this.#flights.delete(repository))
+      flight = this.#obtain(repository, refused).finally(() => this.#flights.delete(repository))
       flight.catch(() => {}) // who waits for it hears of it; perhaps nobody does any more
       this.#flights.set(repository, flight)
     }
     return await unlessAborted(flight, signal)
   }
 
-  async #obtain(repository: string): Promise<string | undefined> {
+  async #obtain(
+    repository: string,
+    refused: { credentials: Credentials | undefined; status: number } | undefined,
+  ): Promise<string | undefined> {
     const { host, keyring } = this.#options
-    const credentials = await keyring.find(host, repository)
-    const token = await this.#answer(repository, credentials)
-    if (token === undefined) return undefined
-    const oldest = this.#tokens.keys().next().value
-    if (this.#tokens.size >= TOKENS_MAX && oldest !== undefined) this.#tokens.delete(oldest)
-    this.#tokens.set(repository, token)
-    return token.authorization
+    let last = refused
+    let failure: Failure | undefined
+    for (;;) {
+      if (last !== undefined && !this.#passOver(repository, last)) break
+      const credentials = await keyring.find(host, repository, this.#doubted.get(repository))
+      if (last !== undefined && isDeepStrictEqual(credentials, last.credentials)) break
+      const token = await this.#answer(repository, credentials)
+      if (token === undefined) break
+      if (!('refusal' in token)) {
+        keep(this.#tokens, repository, token)
+        return token.authorization
+      }
+      failure ??= token.refusal
+      last = { credentials, status: token.status }
+    }
+    this.#doubted.delete(repository)
+    // what the registry itself refused says more than what else was tried
+    if (failure !== undefined && refused === undefined) throw failure
+    return undefined
   }
 
-  async #answer(repository: string, credentials: Credentials | undefined): Promise<Token | undefined> {
+  /** @returns whether others may do better: not when some were passed over already */
+  #passOver(
+    repository: string,
+    { credentials, status }: { credentials: Credentials | undefined; status: number },
+  ): boolean {
+    if (credentials !== undefined && status !== 403) this.#options.forget(repository, credentials)
+    if (this.#doubted.has(repository)) return false
+    if (credentials !== undefined) keep(this.#doubted, repository, credentials)
+    return true
+  }
+
+  async #answer(repository: string, credentials: Credentials | undefined): Promise<Token | NoToken | undefined> {
     const challenge = this.#challenge
     if (challenge?.scheme === 'bearer') return await this.#token(challenge, repository, credentials)
     if (credentials === undefined || 'identityToken' in credentials) return undefined
-    return { authorization: basic(credentials), until: Number.POSITIVE_INFINITY }
+    return { authorization: basic(credentials), until: Number.POSITIVE_INFINITY, credentials, fresh: true }
   }
 
   async #token(
     challenge: Challenge & { scheme: 'bearer' },
     repository: string,
     credentials: Credentials | undefined,
-  ): Promise<Token> {
+  ): Promise<Token | NoToken> {
     const { client, host, insecure, trust } = this.#options
     const url = realm(challenge.realm, host, insecure)
     const scope = `repository:${repository}:pull`
@@ -164,7 +244,13 @@ export class Authority {
           const failure = Failure.unavailable(`token service ${url.host}: status ${answer.status}`)
           throw passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
         }
-        if (answer.status !== 200) throw refusal(url.host, answer.status, host, credentials)
+        const { status } = answer
+        if (status !== 200) {
+          const refused = refusal(url.host, status, host, credentials)
+          // RFC 6749 5.2: a refresh token that is not valid gets 400
+          if (status === 401 || status === 403 || (post && status === 400)) return { refusal: refused, status }
+          throw refused
+        }
         const bytes: Uint8Array[] = []
         let size = 0
         for await (const each of answer.body) {
@@ -172,7 +258,8 @@ export class Authority {
           if (size > TOKEN_ANSWER_MAX_BYTES) throw Failure.limit(`token service ${url.host}: its answer has no end`)
           bytes.push(each)
         }
-        return parseToken(Buffer.concat(bytes).toString('utf8'), url.host, performance.now())
+        const token = parseToken(Buffer.concat(bytes).toString('utf8'), url.host, performance.now())
+        return { ...token, credentials, fresh: true }
       })
     return await retry(ask, client.limits, undefined, () => client.counters.retries++)
   }
@@ -198,7 +285,7 @@ function realm(text: string, host: string, insecure: boolean): URL {
   return url
 }
 
-function parseToken(text: string, service: string, now: number): Token {
+function parseToken(text: string, service: string, now: number): Pick<Token, 'authorization' | 'until'> {
   let raw: { token?: unknown; access_token?: unknown; expires_in?: unknown } | null
   try {
     raw = JSON.parse(text)
@@ -218,6 +305,13 @@ function parseToken(text: string, service: string, now: number): Token {
 
 function basic(login: Login): string {
   return `Basic ${Buffer.from(`${login.username}:${login.password}`, 'utf8').toString('base64')}`
+}
+
+/** The oldest goes when there are too many. */
+function keep<T>(map: Map<string, T>, repository: string, value: T): void {
+  const oldest = map.keys().next().value
+  if (map.size >= TOKENS_MAX && oldest !== undefined) map.delete(oldest)
+  map.set(repository, value)
 }
 
 /** A flight that others share goes on when one of them gives up. */

@@ -2,7 +2,7 @@
 import type { Dispatcher } from 'undici'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
-import { Connections } from './connections.ts'
+import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
@@ -70,6 +70,11 @@ export class Client {
   /** `host` (host[:port]) was named by the user or the user's settings. */
   named(host: string): void {
     this.#connections.named(host)
+  }
+
+  /** What an origin speaks; undefined: there was no connection to it. */
+  protocol(origin: string): Protocol | undefined {
+    return this.#connections.protocol(origin)
   }
 
   /**

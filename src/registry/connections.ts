@@ -20,12 +20,17 @@ const CONNECTION_WINDOW_BYTES = 16 << 20
 /** Origins whose queues are kept; redirects may name any number of them. */
 const GATES_MAX = 1024
 
+/** What a connection speaks. */
+export type Protocol = 'HTTP/2' | 'HTTP/1.1'
+
 /** Keeps agents and queues, and knows which hosts the user named. */
 export class Connections {
   readonly #limits: Limits
   readonly #onConnect: () => void
   readonly #agents = new Map<string, Agent>()
   readonly #gates = new Map<string, Gate>()
+  /** Of the newest connection to each origin. */
+  readonly #protocols = new Map<string, Protocol>()
   /** Hosts that the user named: these alone may have link-local addresses. */
   readonly #named = new Set<string>()
   #closed = false
@@ -53,6 +58,11 @@ export class Connections {
       this.#gates.set(origin, gate)
     }
     return gate
+  }
+
+  /** What an origin speaks; undefined: there was no connection to it. */
+  protocol(origin: string): Protocol | undefined {
+    return this.#protocols.get(origin)
   }
 
   /** One agent a way of securing connections. Agents keep one connection an origin, more only for HTTP/1.1. */
@@ -95,6 +105,8 @@ export class Connections {
             const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
             const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
             this.gate(origin).limit = h2 ? streams : connections
+            if (this.#protocols.size >= GATES_MAX) this.#protocols.clear()
+            this.#protocols.set(origin, h2 ? 'HTTP/2' : 'HTTP/1.1')
             return callback(null, socket)
           }),
       })

@@ -17,8 +17,11 @@ export type Credentials = Login | { identityToken: string }
 
 /** Where a registry's credentials are looked for; asked again whenever the registry refuses. */
 export interface Keyring {
-  /** @throws Failure usage (malformed file), system, timeout (a helper) */
-  find(host: string, repository: string): Promise<Credentials | undefined>
+  /**
+   * @param refused what the registry has just refused: not found again where there is anything else to try
+   * @throws Failure usage (malformed file), system, timeout (a helper)
+   */
+  find(host: string, repository: string, refused?: Credentials): Promise<Credentials | undefined>
 }
 
 /** A helper may ask a hardware token or a cloud; nobody waits longer for it. */

@@ -1,5 +1,6 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
 import { join } from 'node:path'
+import type { Platform } from '../image/manifest.ts'
 import type { Reference, RegistryReference } from '../image/reference.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
@@ -8,9 +9,12 @@ import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { type Places, systemPlaces } from './places.ts'
+import { type Probe, probe } from './probe.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
+import type { SealedCredentials } from './sealed.ts'
+import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
 import { certificateFolders, readTrust, type Trust } from './trust.ts'
 
@@ -24,6 +28,8 @@ export interface RegistriesOptions {
   tlsVerify?: boolean
   /** --cert-dir: instead of the certs.d folders. */
   certDir?: string
+  /** Where what is remembered outlives this process. Default: nowhere. */
+  sealed?: SealedCredentials
   /** Instead of CONTAINERS_REGISTRIES_CONF and the usual files. */
   registriesConf?: string
   places?: Partial<Places>
@@ -38,7 +44,7 @@ export class Registries {
   readonly #options: RegistriesOptions
   readonly #places: Places
   readonly #client: Client
-  readonly #remembered = new RememberedCredentials()
+  readonly #remembered: RememberedCredentials
   readonly #originKeyring: Keyring
   readonly #fileKeyring: Keyring
   readonly #hosts = new Map<string, Host>()
@@ -50,6 +56,7 @@ export class Registries {
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
     this.#client = new Client({ ...LIMITS, ...options.limits })
+    this.#remembered = new RememberedCredentials(options.sealed)
     const files = fileKeyring(this.#places, authfile)
     this.#fileKeyring = firstOf(this.#remembered, files)
     this.#originKeyring = firstOf(this.#remembered, creds ? { find: async () => creds } : files)
@@ -62,6 +69,15 @@ export class Registries {
       this.#layouts.add(layout)
       return layout
     }
+    return this.#registrySource(reference)
+  }
+
+  /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
+  signatures(reference: RegistryReference): SignatureSource {
+    return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
+  }
+
+  #registrySource(reference: RegistryReference): RegistrySource {
     let found: Promise<Repository[]> | undefined
     return new RegistrySource(reference, () => {
       found ??= this.#repositories(reference).catch((error) => {
@@ -72,9 +88,22 @@ export class Registries {
     })
   }
 
-  /** From now on these are tried first for this repository, on this very host. In memory only. */
-  remember({ host, repository }: RegistryReference, credentials: Credentials): void {
-    this.#remembered.remember(host, repository, credentials)
+  /**
+   * From now on these are tried first for this repository, on this very host, until it refuses them. Resolves when they are sealed on
+   * disk, where that was asked for; never rejects.
+   */
+  remember({ host, repository }: RegistryReference, credentials: Credentials): Promise<void> {
+    return this.#remembered.remember(host, repository, credentials)
+  }
+
+  /**
+   * Asks every host that may answer for a reference, all at once, and tells what each is like, mirrors first.
+   * @throws Failure usage, denied (blocked), system: registries.conf
+   */
+  async probe(reference: RegistryReference, platform: Platform, signal: AbortSignal): Promise<Probe[]> {
+    const repositories = await this.#repositories(reference)
+    const protocol = (origin: string) => this.#client.protocol(origin)
+    return await Promise.all(repositories.map((each) => probe(each, reference, platform, protocol, signal)))
   }
 
   counters(): Counters {
@@ -103,7 +132,9 @@ export class Registries {
       this.#client.named(host)
       const trust = (of: string) => this.#trust(of, host, insecure)
       const keyring = origin ? this.#originKeyring : this.#fileKeyring
-      const authority = new Authority({ client: this.#client, keyring, host, insecure, trust })
+      const forget = (repository: string, credentials: Credentials) =>
+        void this.#remembered.forget(host, repository, credentials) // never rejects
+      const authority = new Authority({ client: this.#client, keyring, host, insecure, trust, forget })
       known = { authority, trust, scheme: undefined, rangelessUntil: 0 }
       this.#hosts.set(key, known)
     }

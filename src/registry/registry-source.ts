@@ -32,6 +32,26 @@ export class RegistrySource implements ImageSource {
     return found.manifest
   }
 
+  /** A manifest of the same repository under a tag of its own; undefined where there is none. @throws Failure as resolve */
+  async tagged(tag: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const what = referenceText({
+      transport: 'docker',
+      host: this.#reference.host,
+      repository: this.#reference.repository,
+      tag,
+    })
+    const headers = () => ({ accept: MANIFEST_TYPES.join(', ') })
+    const wanted = { path: `manifests/${tag}`, what, lasting: false, headers, expected: maxBytes, signal }
+    try {
+      return await this.#ask((each) =>
+        each.fetch({ ...wanted, priority: 'demand' }, (answer) => readAll(answer, maxBytes, what)),
+      )
+    } catch (error) {
+      if (error instanceof Failure && error.code === 'missing') return undefined
+      throw error
+    }
+  }
+
   #documents(repository: Repository): Documents {
     const reference = this.#reference
     const name = referenceText(reference)
@@ -81,7 +101,8 @@ export class RegistrySource implements ImageSource {
   }
 }
 
-async function readAll(answer: Answer, max: number, what: string): Promise<Uint8Array> {
+/** A body that is no larger than `max` bytes. @throws Failure limit */
+export async function readAll(answer: Answer, max: number, what: string): Promise<Uint8Array> {
   const parts: Uint8Array[] = []
   let size = 0
   const announced = Number(answer.header('content-length') ?? 0)

@@ -1,4 +1,4 @@
-// One repository at one host: requests with authorization, renewed once when refused, remembered redirects, and retries.
+// One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
 import { type Authority, parseChallenge } from './auth.ts'
@@ -50,6 +50,8 @@ const EXPIRED = new Set([400, 401, 403, 404, 410])
 /** Errors of servers and of what stands before them that go away. */
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504])
 const MESSAGE_MAX_BYTES = 16 << 10
+/** Nothing or an old token, then a new one, then one from other credentials; one more that another request may have got. */
+const REFUSALS_MAX = 4
 
 type Outcome<T> = { value: T } | { expired: true } | { refused: Answer }
 
@@ -64,6 +66,11 @@ export class Repository {
     this.endpoint = endpoint
     this.host = host
     this.#client = client
+  }
+
+  /** Who is really asked. */
+  get server(): string {
+    return this.endpoint.host === 'docker.io' ? 'registry-1.docker.io' : this.endpoint.host
   }
 
   /**
@@ -85,28 +92,29 @@ export class Repository {
     const { repository } = this.endpoint
     let target = this.#target(wanted.path)
     let authorization = target ? undefined : await authority.authorization(repository, wanted.signal)
-    for (let renewed = false; ; ) {
-      const outcome = await this.#send(wanted, target, authorization, (answer, own) =>
-        this.#judge(wanted, target, renewed, answer, own, use),
-      )
+    for (let refusals = 0; ; ) {
+      const used = authorization
+      const outcome = await this.#send(wanted, target, used, (answer, own) => {
+        if (target === undefined && isAccepted(answer, own)) authority.accepted(repository, used)
+        return this.#judge(wanted, target, answer, own, use)
+      })
       if ('value' in outcome) return outcome.value
       if ('expired' in outcome) {
         target = undefined
         authorization = await authority.authorization(repository, wanted.signal)
         continue
       }
-      renewed = true
+      const { status } = outcome.refused
       const challenge = parseChallenge(outcome.refused.header('www-authenticate'))
-      const used = authorization
-      authorization = await authority.refused(repository, used, challenge, wanted.signal)
-      if (authorization === undefined) throw this.#denied(wanted, outcome.refused.status, used !== undefined)
+      authorization = await authority.refused(repository, used, { status, challenge }, wanted.signal)
+      if (authorization === undefined || ++refusals > REFUSALS_MAX)
+        throw this.#denied(wanted, status, used !== undefined)
     }
   }
 
   async #judge<T>(
     wanted: Wanted,
     target: Target | undefined,
-    renewed: boolean,
     answer: Answer,
     own: boolean,
     use: (answer: Answer) => Promise<T>,
@@ -117,10 +125,7 @@ export class Repository {
       return { expired: true }
     }
     // only the registry itself may ask who we are
-    if ((status === 401 || status === 403) && own) {
-      if (!renewed) return { refused: answer }
-      throw this.#denied(wanted, status, true)
-    }
+    if (isRefusal(status) && own) return { refused: answer }
     if (status !== 200 && status !== 206) throw await this.#refusal(wanted, answer, own)
     if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
     return { value: await use(answer) }
@@ -160,8 +165,8 @@ export class Repository {
         throw error
       }
     }
-    const server = endpoint.host === 'docker.io' ? 'registry-1.docker.io' : endpoint.host
-    const at = (scheme: 'https:' | 'http:') => new URL(`${scheme}//${server}/v2/${endpoint.repository}/${wanted.path}`)
+    const at = (scheme: 'https:' | 'http:') =>
+      new URL(`${scheme}//${this.server}/v2/${endpoint.repository}/${wanted.path}`)
     if (host.scheme !== undefined) return await send(at(host.scheme), () => {})
     let answered = false
     try {
@@ -204,12 +209,21 @@ export class Repository {
     const why = own ? await message(answer) : undefined
     const reason = why === undefined ? {} : { why }
     if (status === 404 || status === 410) return Failure.missing(what, reason)
-    if (status === 401 || status === 403) return Failure.denied(what, reason)
+    if (isRefusal(status)) return Failure.denied(what, reason)
     if (status === 416) return Failure.corrupt(what, { why: 'the manifest names a size that the blob does not have' })
     const failure = Failure.unavailable(what, reason)
     if (!PASSING.has(status)) return failure
     return passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
   }
+}
+
+function isRefusal(status: number): boolean {
+  return status === 401 || status === 403
+}
+
+/** Whether the registry let us in: what it leads elsewhere was accepted; its own troubles say nothing. */
+function isAccepted({ status }: Answer, own: boolean): boolean {
+  return !own || (status < 500 && !isRefusal(status))
 }
 
 /** What a registry says of its refusal (distribution specification, error codes), one printable line of it. */
