@@ -3,11 +3,11 @@
 //! The kernel is allowed to believe nothing about it (TTL 0).
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::erofs::{S_IFDIR, S_IFLNK, S_IFREG};
 use crate::wire::{Attributes, ROOT_ID};
@@ -33,7 +33,7 @@ pub struct Owner {
 #[derive(Clone)]
 pub enum Contents {
     Bytes(Arc<[u8]>),
-    /// Comes on the first read.
+    /// Comes on the first read; until then its size is a guess.
     Late {
         size: u64,
         file: Option<Arc<File>>,
@@ -114,6 +114,8 @@ pub struct Line {
 
 pub struct Control {
     nodes: RwLock<HashMap<u64, Node>>,
+    /// Late files that hold a descriptor, the one that got it first in front.
+    open: Mutex<VecDeque<u64>>,
 }
 
 /// Offsets of `.` and `..`; names come after.
@@ -123,7 +125,7 @@ impl Control {
     pub fn new() -> Self {
         let owner = Owner { mode: 0o755, uid: 0, gid: 0, seconds: 0, nanoseconds: 0 };
         let root = Node::new(owner, ROOT_ID, Kind::Directory(Directory { last: DOTS, ..Directory::default() }));
-        Self { nodes: RwLock::new(HashMap::from([(ROOT_ID, root)])) }
+        Self { nodes: RwLock::new(HashMap::from([(ROOT_ID, root)])), open: Mutex::default() }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Node>> {
@@ -284,20 +286,30 @@ impl Control {
         }
     }
 
-    /// Gives a late file its contents. False when it is gone.
+    /// Gives a late file its contents, and with them its size: the kernel asks for that again when a read comes to the end that it
+    /// knows. False when the file is gone, or cannot be read.
     pub fn set_late(&self, node: u64, file: Arc<File>) -> bool {
-        let small = read_small(&file);
-        match self.write().get_mut(&node).map(|node| &mut node.kind) {
-            Some(Kind::File(contents @ Contents::Late { .. })) => {
-                let size = contents.size();
-                *contents = match small {
-                    Some(bytes) if bytes.len() as u64 == size => Contents::Bytes(bytes),
-                    _ => Contents::Late { size, file: Some(file) },
-                };
-                true
-            }
-            _ => false,
+        let Ok(size) = file.metadata().map(|found| found.len()) else { return false };
+        let small = read_small(&file, size);
+        let mut nodes = self.write();
+        let Some(Kind::File(contents @ Contents::Late { .. })) = nodes.get_mut(&node).map(|node| &mut node.kind) else {
+            return false;
+        };
+        if let Some(bytes) = small {
+            *contents = Contents::Bytes(bytes);
+            return true;
         }
+        *contents = Contents::Late { size, file: Some(file) };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push_back(node);
+        if open.len() > OPEN_MAX
+            && let Some(oldest) = open.pop_front()
+            && let Some(Node { kind: Kind::File(Contents::Late { file, .. }), .. }) = nodes.get_mut(&oldest)
+            && oldest != node
+        {
+            *file = None;
+        }
+        true
     }
 
     /// Node ID of a directory's parent; Err: what it is instead.
@@ -324,11 +336,14 @@ impl Control {
     }
 }
 
+/// Who holds more than that open reads some of them no longer; what is let go of comes again when it is read. A file that the cache
+/// threw out takes its place on the disk until then.
+const OPEN_MAX: usize = 16;
+
 /// Descriptors are scarcer than memory: a store has thousands of small late files.
 const SMALL: u64 = 16 << 10;
 
-fn read_small(file: &File) -> Option<Arc<[u8]>> {
-    let size = file.metadata().ok()?.len();
+fn read_small(file: &File, size: u64) -> Option<Arc<[u8]>> {
     let mut bytes = vec![0; usize::try_from(size).ok().filter(|_| size <= SMALL)?];
     file.read_exact_at(&mut bytes, 0).ok()?;
     Some(bytes.into())
@@ -442,20 +457,37 @@ mod tests {
     fn a_late_file_that_is_small_needs_no_descriptor() {
         let control = Control::new();
         let path = std::env::temp_dir().join(format!("lazylayer-late-{}", std::process::id()));
-        for (number, length, told) in [(1, 10, 10), (2, 20_000, 20_000), (3, 10, 11), (4, 0, 0)] {
+        for (number, length, told) in [(1, 10, 10), (2, 20_000, 20_000), (3, 10, 11), (4, 0, 4096), (5, 20_000, 4096)] {
             std::fs::write(&path, vec![7; length]).unwrap();
             let late = Contents::Late { size: told, file: None };
             control.add_file(id(number), ROOT_ID, &number.to_string(), OWNER, late).unwrap();
             assert!(control.set_late(id(number), Arc::new(File::open(&path).unwrap())));
             match control.contents(id(number)) {
-                Ok(Contents::Bytes(bytes)) => assert_eq!((&*bytes, told), (&vec![7; length][..], length as u64)),
-                Ok(Contents::Late { size, file: Some(_) }) => assert_eq!(size, told),
+                Ok(Contents::Bytes(bytes)) => assert_eq!(&*bytes, &vec![7; length][..]),
+                Ok(Contents::Late { size, file: Some(_) }) => assert_eq!(size, length as u64),
                 _ => panic!("file {number} has no contents"),
             }
-            assert_eq!(matches!(control.contents(id(number)), Ok(Contents::Bytes(_))), number == 1 || number == 4);
+            assert_eq!(matches!(control.contents(id(number)), Ok(Contents::Bytes(_))), length <= 16 << 10);
         }
         std::fs::remove_file(path).unwrap();
         assert!(!control.set_late(id(9), Arc::new(File::open("/dev/null").unwrap())));
+    }
+
+    #[test]
+    fn of_many_late_files_the_first_are_let_go_of() {
+        let control = Control::new();
+        let path = std::env::temp_dir().join(format!("lazylayer-open-{}", std::process::id()));
+        std::fs::write(&path, vec![7; 20_000]).unwrap();
+        let open = |number| matches!(control.contents(id(number)), Ok(Contents::Late { size: 20_000, file: Some(_) }));
+        for number in 1..=OPEN_MAX as u64 + 2 {
+            let late = Contents::Late { size: 4096, file: None };
+            control.add_file(id(number), ROOT_ID, &number.to_string(), OWNER, late).unwrap();
+            assert!(control.set_late(id(number), Arc::new(File::open(&path).unwrap())));
+        }
+        assert!(!open(1) && !open(2) && (3..=OPEN_MAX as u64 + 2).all(open));
+        assert!(control.set_late(id(1), Arc::new(File::open(&path).unwrap())));
+        assert!(open(1) && !open(3));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

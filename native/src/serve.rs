@@ -359,7 +359,7 @@ impl Core {
                 let to = end(whole);
                 let from = offset.min(to);
                 let length = (to - from) as usize;
-                // shorter than it was said to be is wrong, not short
+                // shorter than it was when it came is wrong, not short
                 file.read_exact_at(&mut scratch.answer[..length], from).map_err(|_| libc::EIO)?;
                 Ok(Got::Scratch(length))
             }

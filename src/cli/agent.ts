@@ -1,5 +1,6 @@
 // The wiring: everything a command needs to open images, made once from its flags.
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
@@ -12,10 +13,13 @@ import { Layers } from '../mount/layer.ts'
 import { loadNative, type NativeModule } from '../mount/native.ts'
 import { withoutAddon } from '../mount/no-addon.ts'
 import { Registries } from '../registry/registries.ts'
+import { SealedCredentials } from '../registry/sealed.ts'
+import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import type { Invocation } from './flags.ts'
 import { printable } from './output.ts'
-import { defaultPlaces, uidMap, userOutside } from './places.ts'
+import { defaultPlaces, stateDirectory, uidMap, userOutside } from './places.ts'
+import { sealKey } from './seal-key.ts'
 
 export type Values = Invocation['values']
 
@@ -42,7 +46,7 @@ export function text(values: Values, name: string): string | undefined {
 }
 
 /** @throws Failure usage */
-export function openRegistries(values: Values): Registries {
+export function openRegistries(values: Values, sealed?: SealedCredentials): Registries {
   const creds = text(values, 'creds')
   const colon = creds?.indexOf(':') ?? 0
   if (creds !== undefined && colon < 1) {
@@ -59,7 +63,15 @@ export function openRegistries(values: Values): Registries {
     ...(authfile === undefined ? {} : { authfile }),
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
+    ...(sealed === undefined ? {} : { sealed }),
   })
+}
+
+/** Only where it was asked for. @throws Failure usage, system */
+async function openSealed(values: Values, cache: string): Promise<SealedCredentials | undefined> {
+  if (values['seal-credentials'] !== true) return undefined
+  const state = stateDirectory(process.env, userOutside(process.getuid?.() ?? 0, uidMap()))
+  return new SealedCredentials(await sealKey(process.env, state, cache), new SealedFolder(cache), log)
 }
 
 /** @throws Failure usage */
@@ -92,8 +104,9 @@ export function openNative(): NativeModule {
 export async function openAgent(values: Values): Promise<Agent> {
   const platform = platformOf(values)
   const native = openNative()
-  const registries = openRegistries(values)
-  const store = await Store.open(text(values, 'cache') ?? places().cache, native, log)
+  const cache = resolve(text(values, 'cache') ?? places().cache)
+  const registries = openRegistries(values, await openSealed(values, cache))
+  const store = await Store.open(cache, native, log)
   const codecs = new CodecPool({ warn: log })
   const builder = new IndexBuilder()
   const layers = new Layers({ store, codecs, builder, budget: new Budget(), log })

@@ -1,20 +1,25 @@
-// lazylayer doctor: looks at everything that lazylayer needs of a machine, a line each, and says what to do.
+// lazylayer doctor [IMAGE]: looks at everything that lazylayer needs of a machine, a line each, and says what to do.
 import { release } from 'node:os'
-import { join, resolve } from 'node:path'
-import { describe } from '../errors.ts'
+import { resolve } from 'node:path'
+import { describe, Failure } from '../errors.ts'
+import { parseReference, type Reference } from '../image/reference.ts'
 import { mountTable } from '../mount/mount-table.ts'
 import { loadNative } from '../mount/native.ts'
 import { whyUnseen } from '../mount/propagation.ts'
-import { configHome, type Places, systemPlaces } from '../registry/places.ts'
-import { openNative, places, text } from './agent.ts'
+import { systemPlaces } from '../registry/places.ts'
+import { openNative, openRegistries, places, platformOf, text, type Values } from './agent.ts'
+import { readCrioConf } from './crio-conf.ts'
 import { cache } from './doctor/cache.ts'
 import type { Check, Finding } from './doctor/check.ts'
+import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { machineFiles } from './doctor/machine.ts'
 import { agent, deadMounts, propagation } from './doctor/mounts.ts'
 import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
-import { namedOf, readStorageConf, storage } from './doctor/storage.ts'
+import { NO_REGISTRY, NOT_ASKED, notAsked, NAME as REGISTRY, registryFindings } from './doctor/registry.ts'
+import { namedOf, readStorageConf, storage, storageConfsOf } from './doctor/storage.ts'
+import type { Engine } from './engines.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
 import { findHelper } from './helper-here.ts'
@@ -22,10 +27,9 @@ import { count, printable, printJson } from './output.ts'
 import { ask, listSockets, type Status } from './socket.ts'
 import { tryRungs } from './trial.ts'
 
-/** Where engines look when neither the user nor /etc has one. */
-const VENDOR_STORAGE_CONF = '/usr/share/containers/storage.conf'
-
-export async function doctor({ values }: Invocation): Promise<number> {
+export async function doctor({ positionals, values }: Invocation): Promise<number> {
+  const [image] = positionals
+  const reference = image === undefined ? undefined : parseReference(image)
   const own = places()
   const settings = systemPlaces()
   const root = resolve(text(values, 'root') ?? own.root)
@@ -34,6 +38,8 @@ export async function doctor({ values }: Invocation): Promise<number> {
   const storageConfs = storageConfsOf(settings)
   const found = await findEngines()
   const agents = once(() => askAgents(own.sockets))
+  const named = await namedStores(storageConfs, root)
+  const crio = await crioNamed(settings.etc, storageConfs, root)
   const needs = {
     node: process.versions.node,
     noAddon: noAddon(),
@@ -43,9 +49,10 @@ export async function doctor({ values }: Invocation): Promise<number> {
     trial: once(() => tryRungs(openNative(), directory)),
     cache: directory,
     engines: found,
-    names: await namedStores(storageConfs, root),
+    names: (engine: Engine) => (engine === 'crio' ? crio : named),
     root,
     storageConfs,
+    etc: settings.etc,
     places: settings,
     helper: await findHelper(process.env),
     mounts: () => mountTable(),
@@ -55,10 +62,11 @@ export async function doctor({ values }: Invocation): Promise<number> {
   const checks: readonly Check<typeof needs>[] = [
     ...[node, addon, kernel, fuse, requestTimeout, cache],
     ...engines,
-    ...[storage, registries, authHelper, agent, propagation, deadMounts],
+    ...[storage, crioConf, registries, authHelper, agent, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
   for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })
+  for (const finding of await askRegistries(reference, values)) findings.push({ name: REGISTRY, ...finding })
   if (text(values, 'format') === 'json') printJson(findings)
   else process.stdout.write(findingsText(findings))
   return findings.some((each) => each.state === 'problem') ? 1 : 0
@@ -84,14 +92,6 @@ function noAddon(): string | undefined {
   }
 }
 
-/** The first that is there is the one that engines read. */
-function storageConfsOf(settings: Places): string[] {
-  const named = settings.env.CONTAINERS_STORAGE_CONF
-  if (named) return [named]
-  const system = [join(settings.etc, 'containers/storage.conf'), VENDOR_STORAGE_CONF]
-  return settings.uid === 0 ? system : [join(configHome(settings), 'containers/storage.conf'), ...system]
-}
-
 /** What cannot be read names nothing; the check of storage.conf says so. */
 async function namedStores(
   storageConfs: readonly string[],
@@ -102,6 +102,33 @@ async function namedStores(
     return conf === undefined ? { layers: false, images: false } : namedOf(conf.parsed, root)
   } catch {
     return { layers: false, images: false }
+  }
+}
+
+/** As above: the check of crio.conf tells of what cannot be read. */
+async function crioNamed(etc: string, storageConfs: readonly string[], root: string) {
+  const conf = await readCrioConf(etc, machineFiles).catch(() => undefined)
+  return await crioNames(conf, root, storageConfs, machineFiles)
+}
+
+/** A registry that keeps us waiting that long is no use to a program that reads a file. */
+const PROBE_TIMEOUT_MS = 30_000
+
+async function askRegistries(reference: Reference | undefined, values: Values): Promise<Finding[]> {
+  if (reference === undefined) return [NOT_ASKED]
+  if (reference.transport === 'oci') return [NO_REGISTRY]
+  const registries = openRegistries(values)
+  const stop = new AbortController()
+  const late = Failure.timeout(`no answer within ${PROBE_TIMEOUT_MS} ms`)
+  const timer = setTimeout(() => stop.abort(late), PROBE_TIMEOUT_MS)
+  try {
+    return registryFindings(await registries.probe(reference, platformOf(values), stop.signal))
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return [notAsked(error)]
+  } finally {
+    clearTimeout(timer)
+    await registries.close()
   }
 }
 

@@ -1,8 +1,12 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
+import { existsSync } from 'node:fs'
 import { chooseFormat } from '../format/formats.ts'
-import { platformText } from '../image/manifest.ts'
+import { type Descriptor, platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
-import { openNative, openRegistries, places, platformOf, text } from './agent.ts'
+import type { NativeModule } from '../mount/native.ts'
+import type { Verdict } from '../mount/whole.ts'
+import { Store } from '../store/store.ts'
+import { log, openNative, openRegistries, places, platformOf, text } from './agent.ts'
 import { ERAS } from './engines.ts'
 import { findEngines } from './engines-here.ts'
 import { type LayerFacts, type Ways, waysOf } from './explain/layer.ts'
@@ -16,15 +20,22 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   const claimed = text(values, 'diffid') === 'claimed'
   const registries = openRegistries(values)
   try {
+    const native = openNative()
+    const cache = text(values, 'cache') ?? places().cache
     const [image, trial, engines] = await Promise.all([
       registries.source(reference).resolve(platformOf(values)),
-      tryRungs(openNative(), text(values, 'cache') ?? places().cache),
+      tryRungs(native, cache),
       findEngines(),
     ])
-    const facts = image.manifest.layers.map((descriptor): LayerFacts => {
+    const verdicts = await verdictsIn(cache, native, image.manifest.layers)
+    const facts = image.manifest.layers.map((descriptor, i): LayerFacts => {
       const chosen = chooseFormat({ descriptor })
-      const format = 'format' in chosen ? { name: chosen.format.name } : { why: chosen.reasons.join('; ') }
-      return { format, proven: false, claimed } // nothing proves DiffIDs yet
+      const lazy = 'format' in chosen ? { name: chosen.format.name } : { why: chosen.reasons.join('; ') }
+      const known = verdicts[i] ?? []
+      const proven = known.some((each) => each.verdict === 'proven' && each.diffId === image.config.diffIds[i])
+      const refuted = known.find((each) => each.verdict === 'refuted')
+      const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted.why}` }
+      return { format, proven, claimed }
     })
     const rung = trial.rung ?? null
     const layers = waysOf(facts).map((ways, i): ReportedLayer => {
@@ -48,6 +59,17 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     return 0
   } finally {
     await registries.close()
+  }
+}
+
+/** What this machine knows of layers that it read whole; nothing where it has no cache. */
+async function verdictsIn(cache: string, native: NativeModule, layers: readonly Descriptor[]): Promise<Verdict[][]> {
+  if (!existsSync(cache)) return []
+  const store = await Store.open(cache, native, log)
+  try {
+    return await Promise.all(layers.map(({ digest }) => store.proofs.about(digest)))
+  } finally {
+    await store.close()
   }
 }
 

@@ -69,11 +69,19 @@ export const COMMANDS: readonly Command[] = [
     arguments: ['[ROOT]'],
     help: 'serve layers to Podman and CRI-O (additional layer store at ROOT/layers, additional image store at ROOT/images)',
     flags: [
-      { name: 'diffid', value: 'proven|claimed', help: 'claimed: believe the DiffIDs images claim (default: proven)' },
+      {
+        name: 'diffid',
+        value: 'proven|signed|claimed',
+        help: 'which DiffIDs that images claim are believed: none, those of signed images, all (default: proven)',
+      },
       SERVE,
       CONTEXT,
       CACHE,
       PLATFORM,
+      {
+        name: 'seal-credentials',
+        help: 'keep what the auth helper hands over for the next start, encrypted (docs/operations.md says by which key)',
+      },
       ...REGISTRY,
     ],
   },
@@ -81,7 +89,13 @@ export const COMMANDS: readonly Command[] = [
     name: 'pull',
     arguments: ['IMAGE'],
     help: 'have a running store list the layers of an image, before an engine looks for them',
-    flags: [{ name: 'root', value: 'ROOT', help: 'the store (default: where serve has it)' }],
+    flags: [
+      ROOT,
+      {
+        name: 'prove',
+        help: 'fetch all of it, so that its layers bear their DiffIDs (Podman up to 5.0 knows no other names)',
+      },
+    ],
   },
   {
     name: 'inspect',
@@ -94,7 +108,7 @@ export const COMMANDS: readonly Command[] = [
     arguments: ['IMAGE'],
     help: 'show how engines get each layer: by which store, name and rung, or why they pull it',
     flags: [
-      { name: 'diffid', value: 'proven|claimed', help: 'as it is given to serve (default: proven)' },
+      { name: 'diffid', value: 'proven|signed|claimed', help: 'as it is given to serve (default: proven)' },
       FORMAT,
       CACHE,
       PLATFORM,
@@ -126,9 +140,9 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'doctor',
-    arguments: [],
-    help: 'look at kernel, FUSE, cache, engines, configuration and mounts, and say what to do',
-    flags: [ROOT, CACHE, FORMAT],
+    arguments: ['[IMAGE]'],
+    help: 'look at kernel, FUSE, cache, engines, configuration, mounts, and the registries of IMAGE, and say what to do',
+    flags: [ROOT, CACHE, FORMAT, PLATFORM, ...REGISTRY],
   },
 ]
 

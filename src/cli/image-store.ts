@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
 import { ROOT_NODE } from '../mount/native.ts'
-import { controlNode, type MountSession } from '../mount/session.ts'
+import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../stores/ais.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
@@ -18,26 +18,29 @@ export const SOCKET_LINK = 'agent.sock'
 
 export interface SecondDoor {
   list(request: ListRequest): Promise<Answer>
+  /** The contents of a late file of the store, if the node is one. */
+  late(node: bigint): Promise<LateFile | undefined>
 }
 
 /** Must be called before the mount; the door is opened in it. */
 export async function prepareSecondDoor(
   agent: Agent,
   root: string,
-  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'diffId'> & { progress(): number },
+  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'believe'> & { progress(): number },
 ): Promise<(session: MountSession) => Promise<SecondDoor>> {
   const { images, layers, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
-  const { attach, cover, diffId, progress } = shared
-  const parts: ImageStoreParts = { images, layers, listings, attach, cover, diffId, log }
+  const { progress, ...doors } = shared
+  const split: ImageStoreParts['split'] = (layer, blob) => layers.wholes.split(layer, blob)
+  const parts: ImageStoreParts = { images, layers, listings, ...doors, split, log }
   const before = await readBack(parts)
   return async (session) => {
     const shown = await AdditionalImageStore.show(parts, session, before)
     const socket = socketFor(places().sockets, root)
     const attributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
     session.addSymlink(controlNode(SOCKET_LINK), ROOT_NODE, SOCKET_LINK, attributes, socket)
-    return { list: (request) => list(agent, shown, progress, request) }
+    return { list: (request) => list(agent, shown, progress, request), late: (node) => shown.late(node) }
   }
 }
 
@@ -45,12 +48,14 @@ async function list(
   agent: Agent,
   store: AdditionalImageStore,
   progress: () => number,
-  { reference: text, credentials }: ListRequest,
+  { reference: text, credentials, prove }: ListRequest,
 ): Promise<Answer> {
   const reference = parseReference(text)
-  if (credentials !== undefined && reference.transport === 'docker') agent.registries.remember(reference, credentials)
+  if (credentials !== undefined && reference.transport === 'docker') {
+    await agent.registries.remember(reference, credentials)
+  }
   try {
-    return { ok: true, outcome: await patiently(store.list(reference), progress, LOOKUP_PATIENCE) }
+    return { ok: true, outcome: await patiently(store.list(reference, prove), progress, LOOKUP_PATIENCE) }
   } catch (error) {
     const late = error instanceof Failure && error.code === 'timeout'
     log(`${text}: its layers are not listed${late ? ' yet' : ''}: ${describe(error)}`)

@@ -6,14 +6,14 @@ import type { Digest } from '../image/digest.ts'
 import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
-import { MountSession } from '../mount/session.ts'
-import { fetchWhole } from '../registry/source.ts'
+import { type ControlTree, MountSession } from '../mount/session.ts'
 import { AdditionalLayerStore, type StoreParts } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { log, openAgent, places, text, wantedRung } from './agent.ts'
+import { believer } from './believe.ts'
 import type { Invocation } from './flags.ts'
-import { prepareSecondDoor } from './image-store.ts'
+import { prepareSecondDoor, type SecondDoor } from './image-store.ts'
 import { wantedContext } from './label.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
 
@@ -37,7 +37,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     let grafts: Grafts | undefined
     let covers: Covers | undefined
     const shown = new Set<Digest>()
-    const doors: Pick<StoreParts, 'attach' | 'cover' | 'progress' | 'diffId'> = {
+    const doors: Pick<StoreParts, 'attach' | 'cover' | 'progress' | 'believe'> = {
       async attach(layer, path) {
         if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
         shown.add(layer.tree)
@@ -53,21 +53,17 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       // a slow registry stands still, a busy processor does not
       progress: () =>
         agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
-      diffId,
+      believe: await believer(diffId, registries, agent.store),
     }
     const store = new AdditionalLayerStore({
       ...doors,
       images,
       layers,
-      async wholeBlob(image, descriptor) {
-        const file = await agent.store.temporary()
-        try {
-          await fetchWhole(image.blob(descriptor), file)
-        } catch (error) {
-          await file.close()
-          throw error
-        }
-        return { fd: file.fd, close: () => file.close() }
+      async wholeBlob(layer, blob) {
+        const file = await layers.wholes.blob(blob)
+        // all of it is here now, so what its tar is called costs no byte more
+        layers.wholes.verdict(layer, blob).catch((error) => log(`layer ${blob.digest}: not proven: ${describe(error)}`))
+        return file
       },
       hint(op, path) {
         covers
@@ -84,19 +80,26 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     })
     const openSecondDoor = await prepareSecondDoor(agent, root, doors)
     agent.keeper.mounting(root)
+    let second: Promise<SecondDoor> | undefined
+    const control: ControlTree = {
+      lookup: (parent, name) => store.lookup(parent, name),
+      hint: (op, parent, name) => store.hint(op, parent, name),
+      late: async (node) => (await (await second)?.late(node)) ?? (await store.late(node)),
+    }
     const session = MountSession.mount(agent.native, {
       dir: root,
       fsname: 'lazylayer',
       allowOther: true,
       suid: true,
       rootSlot: null,
-      control: store,
+      control,
       context,
     })
     grafts = new Grafts(session)
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
-    const { list } = await openSecondDoor(session)
+    second = openSecondDoor(session)
+    const { list } = await second
     const { ended } = session
     const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {

@@ -3,6 +3,7 @@
 //   storage.conf                          the stores of ROOT, added to what is there; the file as it was is kept beside it
 //   registries.conf.d/50-lazylayer.conf   the auth helper, where it is installed and the engine runs it
 //   crio.service.d/50-lazylayer.conf      crio only: starts behind lazylayer.service
+//   crio.conf.d/50-lazylayer.conf         crio only: no internal_repair, which would wipe its storage
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { systemPlaces } from '../registry/places.ts'

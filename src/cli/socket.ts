@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { Outcome } from '../stores/ais.ts'
+import { PROVE, type Prove } from '../stores/image-chain.ts'
 import { socketFor } from './places.ts'
 
 export type Request = { op: 'status' } | { op: 'unmount' } | ListRequest
@@ -16,6 +17,8 @@ export interface ListRequest {
   reference: string
   /** For the reference's repository. */
   credentials?: Credentials
+  /** What of it is read whole before (default: nothing). */
+  prove?: Prove
 }
 
 export interface Status {
@@ -108,7 +111,13 @@ function parseListRequest(request: object): ListRequest | undefined {
     return undefined
   }
   const credentials = 'credentials' in request ? parseCredentials(request.credentials) : undefined
-  return { op: 'list', reference: request.reference, ...(credentials === undefined ? {} : { credentials }) }
+  const prove = 'prove' in request ? PROVE.find((each) => each === request.prove) : undefined
+  return {
+    op: 'list',
+    reference: request.reference,
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(prove === undefined ? {} : { prove }),
+  }
 }
 
 /** As engines hand them to their helper: fields that are not used are empty, and none at all is usual. */

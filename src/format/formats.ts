@@ -2,6 +2,7 @@
 import { Failure } from '../errors.ts'
 import { estargz } from './estargz.ts'
 import type { Format, Layer } from './format.ts'
+import { tar } from './tar.ts'
 
 export const FORMATS: readonly Format[] = [estargz]
 
@@ -19,9 +20,9 @@ export function chooseFormat(layer: Layer): Choice {
   return { reasons }
 }
 
-/** @throws Failure unsupported */
+/** Those, and the tar itself, which a layer is once all of it was read. @throws Failure unsupported */
 export function formatNamed(name: string): Format {
-  const format = FORMATS.find((each) => each.name === name)
+  const format = [...FORMATS, tar].find((each) => each.name === name)
   if (format) return format
   throw Failure.unsupported(`${JSON.stringify(name)} is no known format`)
 }

@@ -3,8 +3,13 @@ import { Piscina } from 'piscina'
 import { Failure } from '../errors.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
+import type { Examination, Examined } from './examine.ts'
 import type { Format, Layer } from './format.ts'
-import type { Built, Failed, Merged, Task } from './worker.ts'
+import type { Built, Failed, Merged, Seen, Task } from './worker.ts'
+
+type Work = { build: [Task, Built]; merge: [Uint8Array[], Merged]; examine: [Examination, Seen] }
+type Tasks = Work[keyof Work][0]
+type Results = Work[keyof Work][1]
 
 /** Layers of one image parse side by side; more threads would only compete with the codecs' for cores. */
 const THREADS = 2
@@ -14,6 +19,8 @@ const QUEUE_MAX = 4096
 const HEAP_MAX_MB = 3072
 /** The largest index that the limits let through, on a slow machine, queued behind others. */
 const DEADLINE_MS = 120_000
+/** Stored bytes; decompressing, hashing and writing them takes a tenth of that on a busy machine. */
+const EXAMINED_MIN_BYTES_PER_MS = 1000
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 10_000
 
@@ -25,13 +32,13 @@ export interface BuildOptions {
 }
 
 export class IndexBuilder {
-  readonly #pool: Piscina<Task | Uint8Array[], Built | Merged | Failed>
+  readonly #pool: Piscina<Tasks, Results | Failed>
   readonly #deadlineMs: number
   #running = 0
 
   constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS } = {}) {
     this.#deadlineMs = deadlineMs
-    this.#pool = new Piscina<Task | Uint8Array[], Built | Merged | Failed>({
+    this.#pool = new Piscina<Tasks, Results | Failed>({
       filename: WORKER,
       name: 'build',
       minThreads: 0,
@@ -54,7 +61,7 @@ export class IndexBuilder {
   async build(format: Format, index: Uint8Array, layer: Layer, { signal }: BuildOptions = {}): Promise<Tree> {
     const what = `layer ${layer.descriptor.digest}: its index cannot be parsed`
     const task = { format: format.name, index, layer }
-    const built = (await this.#run('build', task, what, signal)) as Built // as the worker's `build` answers
+    const built = await this.#run('build', task, what, this.#deadlineMs, signal)
     return { image: built.image, digest: built.digest, chunks: new ChunkTable(built.chunks) }
   }
 
@@ -63,24 +70,35 @@ export class IndexBuilder {
    * @throws Failure corrupt, limit, timeout
    */
   async merge(images: Uint8Array[]): Promise<Uint8Array> {
-    const merged = (await this.#run('merge', images, 'the layers cannot be merged', undefined)) as Merged // as `merge` answers
+    const what = 'the layers cannot be merged'
+    const merged = await this.#run('merge', images, what, this.#deadlineMs, undefined)
     return merged.image
   }
 
-  async #run(
-    name: 'build' | 'merge',
-    task: Task | Uint8Array[],
+  /** Reads a whole layer (examine.ts). @throws Failure as examine; limit (out of memory), timeout, aborted */
+  async examine(examination: Examination, { signal }: BuildOptions = {}): Promise<Examined> {
+    const { digest, size } = examination.layer.descriptor
+    const what = `layer ${digest}: it cannot be examined`
+    const deadlineMs = this.#deadlineMs + Math.ceil(size / EXAMINED_MIN_BYTES_PER_MS)
+    const { image, digest: tree, chunks, ...seen } = await this.#run('examine', examination, what, deadlineMs, signal)
+    return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks) } }
+  }
+
+  async #run<Name extends keyof Work>(
+    name: Name,
+    task: Work[Name][0],
     what: string,
+    deadlineMs: number,
     signal: AbortSignal | undefined,
-  ): Promise<Built | Merged> {
-    const deadline = AbortSignal.timeout(this.#deadlineMs)
-    let outcome: Built | Merged | Failed
+  ): Promise<Work[Name][1]> {
+    const deadline = AbortSignal.timeout(deadlineMs)
+    let outcome: Results | Failed
     this.#running++
     try {
       outcome = await this.#pool.run(task, { name, signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
     } catch (cause) {
       if (signal?.aborted) throw Failure.aborted(what, { cause: signal.reason })
-      if (deadline.aborted) throw Failure.timeout(what, { why: `it took longer than ${this.#deadlineMs / 1000} s` })
+      if (deadline.aborted) throw Failure.timeout(what, { why: `it took longer than ${deadlineMs / 1000} s` })
       if ((cause as { code?: unknown }).code === 'ERR_WORKER_OUT_OF_MEMORY') {
         throw Failure.limit(what, { why: 'it needs more memory than a layer may', cause })
       }
@@ -92,7 +110,7 @@ export class IndexBuilder {
       const { code, what, why, fix } = outcome.failure
       throw new Failure(code, what, { ...(why === undefined ? {} : { why }), ...(fix === undefined ? {} : { fix }) })
     }
-    return outcome
+    return outcome as Work[Name][1] // the worker's function of that name answers so
   }
 
   /** Ends the workers; builds under way fail. */

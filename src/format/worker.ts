@@ -5,6 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import { buildTree } from '../tree/build.ts'
 import { mergeImages } from '../tree/merge.ts'
 import type { Tree } from '../tree/tree.ts'
+import type { Examination, Examined } from './examine.ts'
 import type { Contents, Layer } from './format.ts'
 import { formatNamed } from './formats.ts'
 
@@ -30,6 +31,9 @@ export interface Merged {
   image: Uint8Array
 }
 
+/** The parts of an `Examined`. */
+export type Seen = Omit<Examined, 'tree'> & Built
+
 /** Anything thrown from here is a bug of ours, not of the layer. */
 export function build({ format, index, layer }: Task): Built | Failed {
   return attempt(() => {
@@ -44,6 +48,18 @@ export function merge(images: Uint8Array[]): Merged | Failed {
     const image = mergeImages(images)
     return moved({ image }, image)
   })
+}
+
+/** A whole layer, read and compared. */
+export async function examine(examination: Examination): Promise<Seen | Failed> {
+  try {
+    const { examine: examineLayer } = await import('./examine.ts')
+    const { tree, ...seen } = await examineLayer(examination)
+    const { image, digest } = tree
+    return moved({ ...seen, image, digest, chunks: tree.chunks.bytes }, image, tree.chunks.bytes)
+  } catch (error) {
+    return failed(error)
+  }
 }
 
 /** Parsers name the layer in their errors; the builder knows none. */
@@ -64,9 +80,13 @@ function attempt<T>(work: () => T): T | Failed {
   try {
     return work()
   } catch (error) {
-    if (!(error instanceof Failure)) throw error
-    return { failure: { code: error.code, what: error.message, why: error.why, fix: error.fix } }
+    return failed(error)
   }
+}
+
+function failed(error: unknown): Failed {
+  if (!(error instanceof Failure)) throw error
+  return { failure: { code: error.code, what: error.message, why: error.why, fix: error.fix } }
 }
 
 /** `result`, the bytes in it to be transferred, not copied. */

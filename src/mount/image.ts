@@ -137,17 +137,19 @@ function withBlobsKept(source: ImageSource): ImageSource {
 }
 
 /** What of Layers opens layers. */
-export type LayerOpener = Pick<Layers, 'format' | 'open'>
+export type LayerOpener = Pick<Layers, 'format' | 'open' | 'openWhole'>
 
-/** Opens a layer of an image; what cannot be served lazily comes back with its reason. @throws Failure as Layers.open */
+/** Opens a layer of an image; what cannot be served comes back with its reason. @throws Failure as Layers.open, Layers.openWhole */
 export async function openLayer(
   image: ResolvedImage,
   descriptor: Descriptor,
   layers: LayerOpener,
+  { fetchWhole = false } = {},
 ): Promise<OpenLayer | EagerLayer> {
   const format = layers.format(descriptor)
-  if ('why' in format) return format
-  return await layers.open(descriptor, { blob: image.blob(descriptor), companion: image.companion }, image.origin)
+  const blob = image.blob(descriptor)
+  if ('why' in format) return (await layers.openWhole(descriptor, blob, fetchWhole)) ?? format
+  return await layers.open(descriptor, { blob, companion: image.companion }, image.origin)
 }
 
 /** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported; as Layers.open */

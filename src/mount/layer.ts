@@ -5,26 +5,30 @@ import { describe, Failure } from '../errors.ts'
 import type { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
-import type { Format, Layer as FormatLayer, Source } from '../format/format.ts'
+import type { Format, Source } from '../format/format.ts'
 import { chooseFormat } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { StoredBlob } from '../registry/source.ts'
 import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
-import { READY_STORED } from '../tree/ready.ts'
+import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
+import type { Tree } from '../tree/tree.ts'
+import { FileBlob } from './file-blob.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { Turns } from './turns.ts'
+import { refusal, type Verdict, Wholes } from './whole.ts'
 
 /** A layer that can be served lazily. */
 export interface OpenLayer {
   readonly descriptor: Descriptor
   /** The format's name. */
   readonly format: string
-  /** The identity engines know the index by; proven. */
-  readonly indexDigest: Digest
+  /** The identity engines know the index by; proven. Undefined: it has none, and is served from the whole tar. */
+  readonly indexDigest: Digest | undefined
   /** Digest of the EROFS image. */
   readonly tree: Digest
   readonly chunks: ChunkTable
@@ -42,6 +46,8 @@ export interface OpenLayer {
   openImage(): Promise<FileHandle>
   /** Fetches what the image wants ready first; the first call does it, later ones join. */
   prefetch(): Promise<Prefetched>
+  /** What the whole layer's bytes said of this tree, if they were ever read. @throws Failure system */
+  verdict(): Promise<Verdict | undefined>
   /**
    * Verifies what an earlier life stored, all of it, within the budget of prefetch; the first call does it, later ones join.
    * Never rejects: whoever reads what failed is told.
@@ -74,6 +80,22 @@ const RESTART = 'Stop and start the agent: it is built again then.'
 /** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
 const REVERIFIED_AT_ONCE = 1024
 
+/** What a layer is called that is served from its whole tar. */
+const WHOLE = 'whole tar'
+
+/** How a layer is opened that is not on disk yet. */
+interface Opening {
+  descriptor: Descriptor
+  /** The format's name. */
+  format: string
+  indexDigest: Digest | undefined
+  /** What it is known by. */
+  name: string
+  /** Where its chunks are read from. */
+  blobOf(chunks: ChunkTable): Blob
+  build(signal: AbortSignal): Promise<Tree>
+}
+
 interface OpenTree {
   slots: Slots
   filler: TreeFiller
@@ -88,9 +110,11 @@ export class Layers {
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
   readonly #builds = new Turns(BUILDS_MAX)
   readonly #closing = new AbortController()
+  readonly wholes: Wholes
 
   constructor(parts: LayerParts) {
     this.#parts = parts
+    this.wholes = new Wholes(parts.store, parts.builder, parts.log, this.#closing.signal)
   }
 
   /** The format of a layer, or why it has none; reads nothing. */
@@ -102,7 +126,8 @@ export class Layers {
   /**
    * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
    * @param origin the registry (host) or layout that it comes from
-   * @throws Failure unsupported (no lazy format), aborted (after close), or what reading and parsing the index throw
+   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), or what reading and parsing the
+   * index throw
    */
   async open(descriptor: Descriptor, source: Source, origin: string): Promise<OpenLayer> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
@@ -111,17 +136,89 @@ export class Layers {
       throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
     const indexDigest = format.indexDigest({ descriptor })
     const name = nameOf(descriptor, indexDigest, origin)
+    const companion = (suffix: string) => source.companion(suffix)
+    return await this.#openOnce(name, source.blob, (blob) => ({
+      descriptor,
+      format: format.name,
+      indexDigest,
+      name,
+      blobOf: () => blob,
+      build: (signal) =>
+        this.#builds.take(async () => {
+          const index = await format.readIndex({ descriptor }, { blob, companion }, { signal })
+          return await this.#parts.builder.build(format, index, { descriptor }, { signal })
+        }, signal),
+    }))
+  }
+
+  /**
+   * A layer without an index, served from its whole tar: it was read whole before, or is now if `fetch` says so; undefined otherwise.
+   * @throws Failure as Wholes.tree
+   */
+  async openWhole(descriptor: Descriptor, blob: StoredBlob, fetch: boolean): Promise<OpenLayer | undefined> {
+    if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
+    // the blob's digest is proven before anything is built, so it does not matter where it came from
+    const name = `${descriptor.digest} ${descriptor.size} whole`
+    if (!fetch && !this.#opened.has(name) && (await this.#parts.store.layer(keyOf(name))) === undefined)
+      return undefined
+    const { wholes } = this
+    return await this.#openOnce(name, blob, () => ({
+      descriptor,
+      format: WHOLE,
+      indexDigest: undefined,
+      name,
+      blobOf: ({ blobs: [tar] }) => wholes.tarBlob(tar as { digest: Digest; size: number }, descriptor, blob), // it has one
+      build: () => wholes.tree(descriptor, blob),
+    }))
+  }
+
+  /**
+   * Has a layer read whole, if it never was; what was read fills its device. When its tree is not its tar's, it is never opened again.
+   * @throws Failure as Wholes.verdict
+   */
+  async prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
+    const verdict = await this.wholes.verdict(layer, blob)
+    if (verdict.verdict === 'proven') await this.#fill(layer, blob)
+    return verdict
+  }
+
+  /** Fills a layer's device from its whole blob, within the budget of prefetch. */
+  async #fill(layer: OpenLayer, blob: StoredBlob): Promise<void> {
+    const states = await layer.slots.states()
+    const missing = [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
+    if (missing.length === 0) return
+    const copies: Copies[] = []
+    for (const { layer: opened, blobs } of this.#opened.values()) if ((await opened) === layer) copies.push(blobs)
+    const file = layer.indexDigest === undefined ? undefined : await this.wholes.blob(blob)
+    const local = file && new FileBlob(blob, file)
+    try {
+      if (local) for (const each of copies) each.add(local)
+      await layer.filler.fill(missing, 'prefetch', this.#closing.signal)
+    } finally {
+      if (local) for (const each of copies) each.remove(local)
+      await file?.close()
+    }
+  }
+
+  async #openOnce(name: string, blob: Blob, how: (blob: Blob) => Opening): Promise<OpenLayer> {
     const found = this.#opened.get(name)
     if (found !== undefined) {
-      found.blobs.add(source.blob)
-      return found.layer
+      found.blobs.add(blob)
+      const layer = await found.layer
+      const verdict = await layer.verdict()
+      if (verdict?.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
+      return layer
     }
-    const blobs = new Copies(source.blob)
-    const companion = (suffix: string) => source.companion(suffix)
-    const layer = this.#open(format, { descriptor }, indexDigest, { blob: blobs, companion }, name)
+    const blobs = new Copies(blob)
+    const layer = this.#open(how(blobs))
     this.#opened.set(name, { layer, blobs })
     layer.catch(() => this.#opened.delete(name))
     return layer
+  }
+
+  /** Whether a tree of this blob was ever proven to be its tar's. @throws Failure system */
+  async everProven(blob: Digest): Promise<boolean> {
+    return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'proven')
   }
 
   /** Fails what is being opened, and closes what is open. */
@@ -129,6 +226,7 @@ export class Layers {
     this.#closing.abort(Failure.aborted('the agent is stopping'))
     // what is being opened ends first, so that none is left open behind
     await Promise.allSettled([...this.#opened.values()].map(({ layer }) => layer))
+    await this.wholes.close()
     const trees = await Promise.allSettled(this.#trees.values())
     for (const each of trees) {
       if (each.status !== 'fulfilled') continue
@@ -137,43 +235,37 @@ export class Layers {
     }
   }
 
-  async #open(
-    format: Format,
-    layer: FormatLayer,
-    indexDigest: Digest,
-    source: Source,
-    name: string,
-  ): Promise<OpenLayer> {
-    const { store, builder, log } = this.#parts
-    const { descriptor } = layer
+  async #open({ descriptor, format, indexDigest, name, blobOf, build }: Opening): Promise<OpenLayer> {
+    const { store, log } = this.#parts
     const { signal } = this.#closing
-    const key = digestOf(new TextEncoder().encode(name))
+    const key = keyOf(name)
     let known = await store.layer(key)
-    let tree = known && (await this.#tree(known.tree, known.chunks, source.blob))
+    let tree = known && (await this.#tree(known.tree, known.chunks, blobOf(known.chunks)))
     if (known === undefined || tree === undefined) {
-      await this.#builds.take(async () => {
-        const index = await format.readIndex(layer, source, { signal })
-        const built = await builder.build(format, index, layer, { signal })
-        await store.keepLayer(key, { format: format.name, indexDigest }, built)
-      }, signal)
+      const built = await build(signal)
+      await store.keepLayer(key, { format, ...(indexDigest === undefined ? {} : { indexDigest }) }, built)
       known = await store.layer(key)
-      tree = known && (await this.#tree(known.tree, known.chunks, source.blob))
+      tree = known && (await this.#tree(known.tree, known.chunks, blobOf(known.chunks)))
       if (known === undefined || tree === undefined) {
         throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
           fix: 'Check the disk below the cache directory.',
         })
       }
     }
+    const claim = { blob: descriptor.digest, tree: known.tree }
+    const verdict = await store.proofs.of(claim)
+    if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
     const { chunks, tree: digest } = known
     const { filler } = tree
     let prefetching: Promise<Prefetched> | undefined
     return {
       descriptor,
-      format: format.name,
+      format,
       indexDigest,
       tree: digest,
       chunks,
       ...tree,
+      verdict: () => store.proofs.of(claim),
       slotAs: (name) => store.slotOf(digestOf(new TextEncoder().encode(`${digest} ${name}`))),
       async openImage() {
         const image = await store.openImage(digest)
@@ -259,6 +351,10 @@ function nameOf({ digest, size }: Descriptor, indexDigest: Digest, origin: strin
   return `${digest} ${size} ${indexDigest} ${origin}`
 }
 
+function keyOf(name: string): Digest {
+  return digestOf(new TextEncoder().encode(name))
+}
+
 /** The same blob in several repositories: one that fails is passed over for the next. */
 class Copies implements Blob {
   readonly digest: Digest
@@ -274,6 +370,10 @@ class Copies implements Blob {
   /** The newest is asked first: its credentials are the freshest. */
   add(blob: Blob): void {
     if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, COPIES_MAX)
+  }
+
+  remove(blob: Blob): void {
+    this.#blobs = this.#blobs.filter((each) => each !== blob)
   }
 
   async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {

@@ -103,7 +103,7 @@ export interface NativeSession {
    */
   replaceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
   addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void
-  /** A file of known size whose contents come on first read. */
+  /** A file whose contents come on first read; until then `size` (bytes, not 0) may be a guess. */
   addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
   /** A device file: reads are served from the device, misses wait. */
   addDeviceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, device: number): void

@@ -20,11 +20,17 @@ export interface DeviceFiller {
   fillEach(wanted: Iterable<number>, settled: (chunk: number, error?: unknown) => void): void
 }
 
+/** A descriptor that its receiver closes after use. */
+export interface LateFile {
+  fd: number
+  close(): Promise<void>
+}
+
 /** Who answers for the control tree. A lookup adds nodes, or throws. */
 export interface ControlTree {
   lookup(parent: bigint, name: string): Promise<void>
-  /** The contents of a late file: a descriptor, closed here after use. */
-  late(node: bigint): Promise<{ fd: number; close(): Promise<void> }>
+  /** The contents of a late file. */
+  late(node: bigint): Promise<LateFile>
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
 }
 

@@ -10,8 +10,8 @@ import { TEMPORARY } from './version.ts'
 export interface Listing {
   reference: string
   manifest: Digest
-  /** What its layers were identified by. */
-  by: 'diffid' | 'index'
+  /** What its layers were identified by, the lowest first; those above were left to the engine. */
+  by: readonly ('diffid' | 'index')[]
 }
 
 interface Kept extends Listing {
@@ -103,7 +103,8 @@ function isListing(record: unknown): record is Kept {
     typeof root === 'string' &&
     typeof reference === 'string' &&
     isDigest(manifest) &&
-    (by === 'diffid' || by === 'index') &&
+    Array.isArray(by) &&
+    by.every((each) => each === 'diffid' || each === 'index') &&
     Number.isSafeInteger(at)
   )
 }

@@ -7,30 +7,35 @@
 //   trees/<tree>/image          the EROFS image; device and ready (slots.ts) beside it, but for merged images
 //   merged/<key>.json           layers put together -> the image of the whole
 //   references/<hex>.json       reference and platform -> manifest, so that a restart needs no network
+//   accepted/<hex>.json         images whose signatures a policy accepted
 //   slots/<n>                   numbers of trees (numbers.ts)
+//   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
 //
 // Several processes use it at once: files appear whole and are never changed in place (device and ready, which are, have their
 // own locks), so a reader needs no lock. Whatever fails its digest is dropped or renamed, counted, and reported as absent.
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Failure } from '../errors.ts'
-import { type Digest, digestOf, finish, hex } from '../image/digest.ts'
+import { type Digest, digestOf, hex } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import { diskFailure, FILE_MODE, makeFolder, readWhole, replaceFile, systemCode } from './durable.ts'
+import { hashFile } from './hash.ts'
 import type { Locks } from './locks.ts'
 import { Numbers } from './numbers.ts'
+import { Proofs } from './proofs.ts'
 import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
 import { Slots } from './slots.ts'
 import { enterCache, TEMPORARY } from './version.ts'
+import { WholeFiles } from './wholes.ts'
 
 /** What is known of a layer beside its tree. */
 export interface LayerRecord {
   format: string
-  /** The identity engines know its index by. */
-  indexDigest: Digest
+  /** The identity engines know its index by, if it has one. */
+  indexDigest?: Digest
   /** Bytes of the layer's tar, as claimed. */
   tarSize?: number
 }
@@ -64,11 +69,10 @@ export interface StoreCounters {
   readonly corruptDevices: number
 }
 
-const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'slots']
+const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots']
 /** 4 million chunks with a check and a place each (94 bytes): more than any index may have. */
 const CHUNK_TABLE_MAX_BYTES = 400 << 20
 const TABLE_DIGEST_BYTES = 32
-const HASHED_AT_ONCE_BYTES = 1 << 20
 
 export class Store {
   readonly dir: string
@@ -76,10 +80,20 @@ export class Store {
   readonly #warn: (message: string) => void
   readonly #lock: FileHandle
   readonly #numbers: Numbers
+  readonly proofs: Proofs
+  readonly wholes: WholeFiles
   readonly #counters = { corruptObjects: 0, corruptRecords: 0, corruptImages: 0, corruptDevices: 0 }
 
-  private constructor(dir: string, locks: Locks, warn: (message: string) => void, lock: FileHandle) {
+  private constructor(
+    dir: string,
+    locks: Locks,
+    warn: (message: string) => void,
+    lock: FileHandle,
+    { proofs, wholes }: Pick<Store, 'proofs' | 'wholes'>,
+  ) {
     this.dir = dir
+    this.proofs = proofs
+    this.wholes = wholes
     this.#locks = locks
     this.#warn = warn
     this.#lock = lock
@@ -95,11 +109,12 @@ export class Store {
     const lock = await enterCache(at, locks, warn)
     try {
       for (const folder of FOLDERS) await makeFolder(join(at, folder))
+      const parts = { proofs: await Proofs.open(at, warn), wholes: await WholeFiles.open(at, warn) }
+      return new Store(at, locks, warn, lock, parts)
     } catch (error) {
       await lock.close()
       throw error
     }
-    return new Store(at, locks, warn, lock)
   }
 
   get counters(): StoreCounters {
@@ -184,6 +199,16 @@ export class Store {
     return found === undefined ? undefined : { manifest: found.manifest, at: found.at }
   }
 
+  /** Remembers that a policy accepted an image's signature. @throws Failure system */
+  async keepAccepted(reference: string, manifest: Digest, policy: Digest): Promise<void> {
+    await this.#keepRecord(this.#acceptedPath(reference, manifest, policy), { reference, manifest, policy })
+  }
+
+  /** Whether that was ever remembered. @throws Failure system */
+  async accepted(reference: string, manifest: Digest, policy: Digest): Promise<boolean> {
+    return (await this.#record(this.#acceptedPath(reference, manifest, policy))) !== undefined
+  }
+
   /**
    * A tree's image, all of it hashed just now. Undefined when it is absent or differs from its digest; then it was renamed, and
    * the caller builds it again. The caller closes it.
@@ -248,6 +273,11 @@ export class Store {
     return this.#path('references', `${hex(key)}.json`)
   }
 
+  #acceptedPath(reference: string, manifest: Digest, policy: Digest): string {
+    const key = digestOf(new TextEncoder().encode(`${reference} ${manifest} ${policy}`))
+    return this.#path('accepted', `${hex(key)}.json`)
+  }
+
   #replace(path: string, bytes: Uint8Array): Promise<void> {
     return replaceFile(this.#path(TEMPORARY), path, bytes)
   }
@@ -292,21 +322,4 @@ function ignoreAbsent(error: unknown): void {
 /** A chunk table ends with the digest of all before it. */
 function tableDigest(table: Uint8Array): Digest {
   return `sha256:${Buffer.from(table.subarray(-TABLE_DIGEST_BYTES)).toString('hex')}`
-}
-
-/** Undefined when a sector cannot be read. */
-async function hashFile(file: FileHandle): Promise<Digest | undefined> {
-  const hash = createHash('sha256')
-  const buffer = new Uint8Array(HASHED_AT_ONCE_BYTES)
-  try {
-    for (let at = 0; ; ) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, at)
-      if (bytesRead === 0) return finish(hash)
-      hash.update(buffer.subarray(0, bytesRead))
-      at += bytesRead
-    }
-  } catch (error) {
-    if (systemCode(error) === 'EIO') return undefined
-    throw error
-  }
 }

@@ -3,6 +3,7 @@
 //
 //   ROOT/images/overlay-images/images.json          []
 //               overlay-layers/layers.json          the list; each version is a file of its own, with another mtime
+//               overlay-layers/<id>.tar-split.gz    what engines that save or push put the tar together from, made when it is read
 //               overlay/<id>/{diff,link,lower}      the layer's tree, its short name, and those of the layers below it
 //               overlay/l/<short name>              -> ../<id>/diff
 //
@@ -13,9 +14,10 @@ import type { Digest } from '../image/digest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
-import { controlNode } from '../mount/session.ts'
+import { controlNode, type LateFile } from '../mount/session.ts'
+import type { StoredBlob } from '../registry/source.ts'
 import { linkName } from './chain.ts'
-import { type Chain, type ChainParts, type Link, openChain } from './image-chain.ts'
+import { type Chain, type ChainParts, type Link, openChain, type Prove } from './image-chain.ts'
 import { layerEntry, layersJson } from './layers-json.ts'
 
 /** The part of a mount that the store builds. */
@@ -24,6 +26,7 @@ export interface ImageStoreMount {
   addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
   addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void
   replaceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
   graft(parent: bigint, name: string, slot: number): void
 }
 
@@ -32,6 +35,8 @@ export interface ImageStoreParts extends ChainParts {
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
   /** Mounts a layer that was just grafted in the kernel, where that is done; resolves when it is, or is not, which is logged. */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
+  /** A layer's tar-split file, made from all of its bytes if need be. */
+  split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
 }
 
 /** What became of an image's layers, lowest first. */
@@ -50,6 +55,8 @@ const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
 const LAYERS_MAX = 10_000
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
+/** What a tar-split file is said to have until it was made: any page will do, readers ask again when they come to its end. */
+const SPLIT_BYTES = 4096
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -61,6 +68,8 @@ export class AdditionalImageStore {
   readonly #known = new Map<string, Link>()
   /** Entries of layers.json by layer ID, each after its parent's. */
   readonly #entries = new Map<string, string>()
+  /** By the node of their tar-split file. */
+  readonly #splits = new Map<bigint, Link>()
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<Outcome>>()
   readonly #told = new Set<string>()
@@ -119,23 +128,35 @@ export class AdditionalImageStore {
    * Lists the layers of an image, as its source has it now; resolves when engines see them. Whoever asks meanwhile waits for the same.
    * @throws Failure as Images.resolve; system when the list cannot be kept
    */
-  list(reference: Reference): Promise<Outcome> {
-    const text = referenceText(reference)
-    const running = this.#listing.get(text) ?? this.#list(reference).finally(() => this.#listing.delete(text))
-    this.#listing.set(text, running)
+  list(reference: Reference, prove: Prove = 'none'): Promise<Outcome> {
+    const key = `${referenceText(reference)} ${prove}`
+    const running = this.#listing.get(key) ?? this.#list(reference, prove).finally(() => this.#listing.delete(key))
+    this.#listing.set(key, running)
     return running
   }
 
-  async #list(reference: Reference): Promise<Outcome> {
+  /** The contents of a late file of this store, if `node` is one. */
+  async late(node: bigint): Promise<LateFile | undefined> {
+    const link = this.#splits.get(node)
+    if (link === undefined) return undefined
+    try {
+      return await this.#parts.split(link.layer, link.blob)
+    } catch (error) {
+      this.#parts.log(`layer ${link.descriptor.digest}: it cannot be put together: ${describe(error)}`)
+      throw error
+    }
+  }
+
+  async #list(reference: Reference, prove: Prove): Promise<Outcome> {
     const image = await this.#parts.images.resolve(reference)
-    const chain = await openChain(image, this.#parts.diffId === 'claimed' ? 'diffid' : 'index', this.#parts.layers)
+    const chain = await openChain(image, this.#parts, prove)
     const outcome = await this.#add(chain)
     for (const { layer } of chain.links) void layer.prefetch().catch((error) => this.#tell(describe(error)))
     return outcome
   }
 
   async #add(chain: Chain): Promise<Outcome> {
-    const { image, by } = chain
+    const { image } = chain
     // in one turn, so that of two images with a layer in common the first one's claims count, now and after a restart
     const links: Link[] = []
     for (const link of chain.links) {
@@ -150,6 +171,7 @@ export class AdditionalImageStore {
     if (why !== undefined) this.#tell(`${name}: layers from ${left[0]} on are left to the engine: ${why}`)
     if (links.length > 0) {
       const slots = await Promise.all(links.map(({ layer, id }) => this.#parts.attach(layer, diffOf(id))))
+      const by = links.map(({ identity }) => identity.by)
       await this.#parts.listings.keep({ reference: name, manifest: image.digest, by })
       await this.#write(links.map((link, i) => ({ link, slot: slots[i] as number })))
       await Promise.all(links.map(({ layer, id }) => this.#parts.cover?.(layer, diffOf(id))))
@@ -192,6 +214,9 @@ export class AdditionalImageStore {
     this.#mount.graft(directory, 'diff', slot)
     text('link', short)
     if (below.length > 0) text('lower', below.map((each) => `l/${each}`).join(':'))
+    const split = node('overlay-layers', id)
+    this.#mount.addLate(split, this.#layers, `${id}.tar-split.gz`, FILE, SPLIT_BYTES)
+    this.#splits.set(split, link)
     this.#mount.addSymlink(node('overlay', 'l', short), this.#links, short, SYMLINK, `../${id}/diff`)
     this.#entries.set(id, layerEntry(link))
   }

@@ -12,12 +12,13 @@ import { hex } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { LayerOpener, ResolvedImage } from '../mount/image.ts'
-import type { EagerLayer, OpenLayer } from '../mount/layer.ts'
+import type { EagerLayer, Layers, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
-import { type ControlTree, controlNode } from '../mount/session.ts'
+import { type ControlTree, controlNode, type LateFile } from '../mount/session.ts'
+import type { StoredBlob } from '../registry/source.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
-import { type DiffIdPolicy, whyHidden } from './identity.ts'
+import { type Believe, diffIdOf } from './identity.ts'
 import { decodeDigest, decodeReference } from './names.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 
@@ -31,11 +32,11 @@ export interface StoreMount {
 
 export interface StoreParts {
   images: Resolver
-  layers: LayerOpener
+  layers: LayerOpener & Pick<Layers, 'everProven'>
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
   /** The whole verified blob of a layer in a file. */
-  wholeBlob(image: ResolvedImage, descriptor: Descriptor): Promise<{ fd: number; close(): Promise<void> }>
+  wholeBlob(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
   /**
    * Mounts a layer that was just grafted at this path from the root in the kernel, where that is done; resolves when it is, or when
    * it is not, which is logged. Undefined: it is not done here.
@@ -47,12 +48,12 @@ export interface StoreParts {
    */
   hint(op: 'use' | 'drop', path: readonly string[]): void
   /** Bytes in a file. */
-  fileOf(bytes: Uint8Array): Promise<{ fd: number; close(): Promise<void> }>
+  fileOf(bytes: Uint8Array): Promise<LateFile>
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
-  diffId: DiffIdPolicy
+  believe: Believe
   log(message: string): void
 }
 
@@ -79,7 +80,7 @@ export class AdditionalLayerStore implements ControlTree {
   readonly #top = controlNode(AdditionalLayerStore.DIRECTORY)
   #mount: StoreMount | undefined
   readonly #references = new Map<bigint, Known>()
-  readonly #blobs = new Map<bigint, { image: ResolvedImage; descriptor: Descriptor }>()
+  readonly #blobs = new Map<bigint, { layer: OpenLayer; blob: StoredBlob }>()
   readonly #infos = new Map<bigint, { bytes: Uint8Array; covered: Promise<void> }>()
   /** Directories of layers, and the path of each one's `diff`. */
   readonly #shownLayers = new Map<bigint, readonly string[]>()
@@ -109,18 +110,18 @@ export class AdditionalLayerStore implements ControlTree {
     await this.#lookupLayer(known, digest)
   }
 
-  async late(node: bigint): Promise<{ fd: number; close(): Promise<void> }> {
+  async late(node: bigint): Promise<LateFile> {
     const info = this.#infos.get(node)
     if (info !== undefined) {
       await info.covered
       return await this.#parts.fileOf(info.bytes)
     }
-    const blob = this.#blobs.get(node)
-    if (blob === undefined) throw Failure.missing('no such blob')
+    const found = this.#blobs.get(node)
+    if (found === undefined) throw Failure.missing('no such blob')
     try {
-      return await this.#parts.wholeBlob(blob.image, blob.descriptor)
+      return await this.#parts.wholeBlob(found.layer, found.blob)
     } catch (error) {
-      this.#parts.log(`blob ${blob.descriptor.digest}: ${describe(error)}`)
+      this.#parts.log(`blob ${found.blob.digest}: ${describe(error)}`)
       throw error
     }
   }
@@ -184,16 +185,24 @@ export class AdditionalLayerStore implements ControlTree {
   }
 
   async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
-    const format = this.#parts.layers.format(found.descriptor)
-    if ('why' in format) throw notLazy(format)
-    // before anything is opened: the engine will fetch all of it
-    const hidden = whyHidden(found.dialect, this.#parts.diffId)
-    if (hidden !== undefined) throw Failure.unsupported('its identity is not proven', { why: hidden })
+    const { descriptor, index, dialect } = found
+    const byDiffId = dialect === 'layer'
+    const believed = byDiffId ? await this.#parts.believe(listing.image) : 'it is asked for by its index'
+    if (byDiffId && believed !== true && !(await this.#parts.layers.everProven(descriptor.digest))) {
+      // said before anything is opened: the engine will fetch all of it
+      throw nameless(believed)
+    }
     const layer = await listing.open(found)
     if ('why' in layer) throw notLazy(layer)
+    if (byDiffId) {
+      const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
+      const name = await diffIdOf(layer, diffId, believed)
+      if ('why' in name) throw nameless(name.why)
+    }
+    const size = await tarSizeOf(layer, this.#parts.layers)
     await this.#parts.standIn([AdditionalLayerStore.DIRECTORY, known.name, digest])
     const slot = await this.#parts.attach(layer, diffOf(known, digest))
-    this.#graft(known, digest, found, layer, listing.image, slot)
+    this.#graft(known, digest, found, layer, listing.image, slot, size)
   }
 
   /** Has what a layer wants ready first fetched as soon as its index is there. */
@@ -207,16 +216,24 @@ export class AdditionalLayerStore implements ControlTree {
     }
   }
 
-  #graft(known: Known, digest: Digest, found: Found, layer: OpenLayer, image: ResolvedImage, slot: number): void {
+  #graft(
+    known: Known,
+    digest: Digest,
+    found: Found,
+    layer: OpenLayer,
+    image: ResolvedImage,
+    slot: number,
+    size: number,
+  ): void {
     const mount = this.#shown
     const { descriptor } = found
     const node = controlNode(AdditionalLayerStore.DIRECTORY, String(known.node), digest)
     if (this.#shownLayers.has(node)) return // another lookup came first
-    const info = new TextEncoder().encode(JSON.stringify(this.#info(found, layer, image)))
+    const info = new TextEncoder().encode(JSON.stringify(infoOf(found, layer, image, size)))
     const path = diffOf(known, digest)
     this.#shownLayers.set(node, path) // from here on nothing fails but by a fault of ours
     const blob = controlNode(String(node), 'blob')
-    this.#blobs.set(blob, { image, descriptor })
+    this.#blobs.set(blob, { layer, blob: image.blob(descriptor) })
     mount.addDirectory(node, known.node, digest, DIRECTORY, true)
     mount.graft(node, 'diff', slot)
     const infoNode = controlNode(String(node), 'info')
@@ -229,23 +246,6 @@ export class AdditionalLayerStore implements ControlTree {
       mount.addLate(infoNode, node, 'info', FILE, info.length)
     }
     mount.addLate(blob, node, 'blob', FILE, descriptor.size)
-  }
-
-  /**
-   * Field names are containers/storage's. An unproven DiffID is given only where the policy believes it. Whatever is a claim is this
-   * image's own, not that of another image with the same layer.
-   */
-  #info({ index, descriptor, dialect }: Found, layer: OpenLayer, image: ResolvedImage): Record<string, unknown> {
-    const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
-    const info: Record<string, unknown> = {
-      id: hex(descriptor.digest),
-      'compressed-diff-digest': descriptor.digest,
-      'compressed-size': descriptor.size,
-      'diff-size': tarSizeOf(layer, this.#parts.layers),
-      compression: compressionOf(descriptor),
-    }
-    if (dialect === 'layer') return { ...info, 'diff-digest': diffId }
-    return { ...info, 'toc-digest': layer.indexDigest, flags: { 'expected-layer-diffid': diffId } }
   }
 
   #leave(reference: string, layer: Digest, error: unknown): void {
@@ -265,9 +265,30 @@ export class AdditionalLayerStore implements ControlTree {
   }
 }
 
+/**
+ * Field names are containers/storage's. A DiffID is given only to who asks by it. Whatever is a claim is this image's own, not that of
+ * another image with the same layer.
+ */
+function infoOf({ index, descriptor, dialect }: Found, layer: OpenLayer, image: ResolvedImage, size: number): object {
+  const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
+  const info = {
+    id: hex(descriptor.digest),
+    'compressed-diff-digest': descriptor.digest,
+    'compressed-size': descriptor.size,
+    'diff-size': size,
+    compression: compressionOf(descriptor),
+  }
+  if (dialect === 'layer') return { ...info, 'diff-digest': diffId }
+  return { ...info, 'toc-digest': layer.indexDigest, flags: { 'expected-layer-diffid': diffId } }
+}
+
 /** From the root. */
 function diffOf(known: Known, name: string): string[] {
   return [AdditionalLayerStore.DIRECTORY, known.name, name, 'diff']
+}
+
+function nameless(why: string): Failure {
+  return Failure.unsupported('its identity is not proven', { why })
 }
 
 function notLazy({ why }: EagerLayer): Failure {

@@ -4,15 +4,20 @@ import type { LayerOpener } from '../mount/image.ts'
 import type { OpenLayer } from '../mount/layer.ts'
 
 /** The engine's numbers for compression (containers/storage archive.Compression). */
+const NONE = 0
 const GZIP = 2
 const ZSTD = 4
 
 export function compressionOf({ mediaType }: Descriptor): number {
-  return mediaType.endsWith('zstd') ? ZSTD : GZIP
+  if (mediaType.endsWith('zstd')) return ZSTD
+  return mediaType.endsWith('.tar') ? NONE : GZIP
 }
 
-/** Bytes of the layer's tar as its manifest claims them, else of its files: engines add these up to sizes of images. */
-export function tarSizeOf({ descriptor, chunks }: OpenLayer, layers: LayerOpener): number {
+/** Bytes of the layer's tar: as read, else as its manifest claims them, else of its files: engines add these up to sizes of images. */
+export async function tarSizeOf(layer: OpenLayer, layers: Pick<LayerOpener, 'format'>): Promise<number> {
+  const { descriptor, chunks } = layer
+  const verdict = await layer.verdict()
+  if (verdict !== undefined) return verdict.tarSize
   const format = layers.format(descriptor)
   const claimed = 'why' in format ? undefined : format.tarSize({ descriptor })
   return claimed ?? chunks.deviceSize

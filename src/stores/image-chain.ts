@@ -1,13 +1,15 @@
 // The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { parseReference } from '../image/reference.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
-import type { OpenLayer } from '../mount/layer.ts'
+import type { Layers, OpenLayer } from '../mount/layer.ts'
+import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
-import type { DiffIdPolicy } from './identity.ts'
+import { type Believe, diffIdOf, identityOf, type Nameless } from './identity.ts'
 import type { Listable } from './layers-json.ts'
 import { type Patience, patiently } from './patience.ts'
 
@@ -15,8 +17,8 @@ import { type Patience, patiently } from './patience.ts'
 export interface ListedImage {
   reference: string
   manifest: Digest
-  /** What its layers were identified by. */
-  by: Identity['by']
+  /** What its layers were identified by, the lowest first; those above were left to the engine. */
+  by: readonly Identity['by'][]
 }
 
 /** What was listed, kept on disk. */
@@ -30,6 +32,8 @@ export interface Listings {
 /** A layer with everything below it. */
 export interface Link extends Listable {
   layer: OpenLayer
+  /** All of its bytes, as they are stored. */
+  blob: StoredBlob
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
 }
@@ -37,7 +41,6 @@ export interface Link extends Listable {
 /** `why` it ends below the image's top; undefined when it does not. */
 export interface Chain {
   image: ResolvedImage
-  by: Identity['by']
   links: readonly Link[]
   why: string | undefined
 }
@@ -45,9 +48,9 @@ export interface Chain {
 /** What chains are opened with. */
 export interface ChainParts {
   images: Resolver
-  layers: LayerOpener
+  layers: LayerOpener & Pick<Layers, 'prove'>
   listings: Listings
-  diffId: DiffIdPolicy
+  believe: Believe
   log(message: string): void
 }
 
@@ -57,27 +60,31 @@ const READ_AT_ONCE = 8
 const READ_PATIENCE: Patience = { stallMs: 30_000, totalMs: 30_000 }
 
 /**
- * Everything that was listed, opened from disk, to be listed again. What an earlier policy believed and this one does not is left out;
- * what cannot be opened is, too: both are logged.
+ * Which layers of an image are read whole before it is listed: none; those that no index describes; or all, so that each may bear its
+ * DiffID.
+ */
+export type Prove = (typeof PROVE)[number]
+
+export const PROVE = ['none', 'needed', 'all'] as const
+
+/**
+ * Everything that was listed, opened from disk, to be listed again under the same names. What an earlier policy believed and this one
+ * does not is left out; what cannot be opened is, too: both are logged.
  * @throws Failure system
  */
 export async function readBack(parts: ChainParts): Promise<Chain[]> {
-  const { images, layers, listings, diffId, log } = parts
+  const { images, listings, log } = parts
   const read = async ({ reference: text, manifest, by }: ListedImage): Promise<Chain> => {
     const reference = parseReference(text)
-    const image = await images.kept({ ...reference, digest: manifest })
-    if (image === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
-    const chain = await openChain(image, by, layers)
-    return { ...chain, image: { ...image, reference } }
+    const kept = await images.kept({ ...reference, digest: manifest })
+    if (kept === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
+    return await openChain({ ...kept, reference }, parts, 'none', by)
   }
   const listed = await listings.all()
   const chains: Chain[] = []
   for (let at = 0; at < listed.length; at += READ_AT_ONCE) {
     const some = listed.slice(at, at + READ_AT_ONCE).map(async (each) => {
       try {
-        if (each.by === 'diffid' && diffId !== 'claimed') {
-          throw Failure.unsupported(`they bore DiffIDs that it claims, which --diffid ${diffId} does not believe`)
-        }
         return [await patiently(read(each), () => performance.now(), READ_PATIENCE)]
       } catch (error) {
         log(`${each.reference}: its layers are not listed again: ${describe(error)}`)
@@ -89,27 +96,57 @@ export async function readBack(parts: ChainParts): Promise<Chain[]> {
   return chains
 }
 
-/** Opens an image's layers from the base up, as far as they can be listed under such identities; never rejects. */
-export async function openChain(image: ResolvedImage, by: Identity['by'], layers: LayerOpener): Promise<Chain> {
-  const opening = image.manifest.layers.map((each) => openLayer(image, each, layers))
+/**
+ * Opens an image's layers from the base up, as far as they can be listed; never rejects.
+ * @param by what they were identified by before: again so, or not at all
+ */
+export async function openChain(
+  image: ResolvedImage,
+  { layers, believe }: Pick<ChainParts, 'layers' | 'believe'>,
+  prove: Prove,
+  by?: readonly Identity['by'][],
+): Promise<Chain> {
+  const wanted = image.manifest.layers.slice(0, by?.length)
+  const opening = wanted.map((each) => open(image, each, layers, prove))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
-  const end = (why: string): Chain => ({ image, by, links, why })
+  const end = (why: string): Chain => ({ image, links, why })
   let parent: string | undefined
   let below: readonly string[] = []
-  for (const [i, descriptor] of image.manifest.layers.entries()) {
-    const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
-    try {
+  try {
+    const believed = await believe(image)
+    for (const [i, descriptor] of wanted.entries()) {
+      const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
       const layer = await (opening[i] as (typeof opening)[number])
       if ('why' in layer) return end(`it is not lazy: ${layer.why}`)
-      const identity: Identity = by === 'index' ? { by, digest: layer.indexDigest } : { by, digest: diffId }
+      const identity = await nameOf(layer, diffId, believed, by?.[i])
+      if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
-      links.push({ id, parent, identity, descriptor, diffId, size: tarSizeOf(layer, layers), layer, below })
+      const size = await tarSizeOf(layer, layers)
+      links.push({ id, parent, identity, descriptor, diffId, size, layer, blob: image.blob(descriptor), below })
       parent = id
       below = [linkName(id), ...below]
-    } catch (error) {
-      return end(describe(error))
     }
+  } catch (error) {
+    return end(describe(error))
   }
-  return { image, by, links, why: undefined }
+  return { image, links, why: undefined }
+}
+
+async function open(image: ResolvedImage, descriptor: Descriptor, layers: ChainParts['layers'], prove: Prove) {
+  const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
+  const whole = prove === 'all' || (prove === 'needed' && !('why' in layer) && layer.indexDigest === undefined)
+  if (whole && !('why' in layer)) await layers.prove(layer, image.blob(descriptor))
+  return layer
+}
+
+async function nameOf(
+  layer: OpenLayer,
+  diffId: Digest,
+  believed: true | string,
+  by: Identity['by'] | undefined,
+): Promise<Identity | Nameless> {
+  if (by === undefined) return await identityOf(layer, diffId, believed)
+  if (by === 'diffid') return await diffIdOf(layer, diffId, believed)
+  return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }
 }

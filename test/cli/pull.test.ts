@@ -10,7 +10,7 @@ const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta
 const digest = (of: string) => `sha256:${of.repeat(64)}` as const
 
 /** `lazylayer pull IMAGE` with an agent that gives these answers in turn. */
-async function pull(image: string, answers: readonly Answer[]) {
+async function pull(image: string, answers: readonly Answer[], ...more: string[]) {
   const dir = await folder()
   const asked: Request[] = []
   if (answers.length > 0) {
@@ -21,7 +21,7 @@ async function pull(image: string, answers: readonly Answer[]) {
     onTestFinished(() => void server.close())
   }
   const env = { ...process.env, RUNTIME_DIRECTORY: join(dir, 'run') }
-  const args = [LAUNCHER, 'pull', image, '--root', join(dir, 'store')]
+  const args = [LAUNCHER, 'pull', image, '--root', join(dir, 'store'), ...more]
   return { ...(await command(process.execPath, args, { env })), asked }
 }
 
@@ -29,7 +29,7 @@ test('it says how many layers are listed, and from where on they are not, and wh
   const listed = [{ digest: digest('a'), id: 'a' }]
   const all = await pull('docker://r.example/app:1', [{ ok: true, outcome: { listed, left: [] } }])
   expect(all).toMatchObject({ code: 0, stdout: 'r.example/app:1: 1 of 1 layer listed\n' })
-  expect(all.asked).toEqual([{ op: 'list', reference: 'r.example/app:1' }])
+  expect(all.asked).toEqual([{ op: 'list', reference: 'r.example/app:1', prove: 'needed' }])
   const left = [digest('b'), digest('c')]
   const some = await pull('r.example/app:1', [{ ok: true, outcome: { listed, left, why: 'it is not lazy' } }])
   expect(some).toMatchObject({
@@ -42,6 +42,11 @@ test('it goes on asking an agent that needs longer than an engine waits', async 
   const late = { ok: false, what: 'no progress for 2000 ms', late: true } as const
   const { code, asked } = await pull('r.example/app:1', [late, late, { ok: true, outcome: { listed: [], left: [] } }])
   expect({ code, asked: asked.length }).toEqual({ code: 0, asked: 3 })
+})
+
+test('with --prove all of the image is read whole', async () => {
+  const { asked } = await pull('r.example/app:1', [{ ok: true, outcome: { listed: [], left: [] } }], '--prove')
+  expect(asked).toEqual([{ op: 'list', reference: 'r.example/app:1', prove: 'all' }])
 })
 
 test('what went wrong is told, with what to do', async () => {

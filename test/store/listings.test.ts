@@ -7,7 +7,7 @@ import { folder } from './folder.ts'
 const listing = (name: string): Listing => ({
   reference: `example.com/app:${name}`,
   manifest: `sha256:${'a'.repeat(64)}`,
-  by: 'index',
+  by: ['index'],
 })
 
 async function cache() {
@@ -37,7 +37,7 @@ test('stores with other roots, other manifests and other identities are other re
   const here = await open()
   const others: Listing[] = [
     listing('1'),
-    { ...listing('1'), by: 'diffid' },
+    { ...listing('1'), by: ['index', 'diffid'] },
     { ...listing('1'), manifest: `sha256:${'b'.repeat(64)}` },
   ]
   for (const each of others) await here.keep(each)

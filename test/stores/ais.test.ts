@@ -8,10 +8,12 @@ import { parseReference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/mount/image.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
+import type { Verdict } from '../../src/mount/whole.ts'
 import { AdditionalImageStore, type ImageStoreMount, type ImageStoreParts } from '../../src/stores/ais.ts'
 import { layerId, linkName } from '../../src/stores/chain.ts'
-import { type ListedImage, readBack } from '../../src/stores/image-chain.ts'
-import { digest, image, lazy, plain } from './store.ts'
+import { believeAll, believeNone } from '../../src/stores/identity.ts'
+import { type ListedImage, type Prove, readBack } from '../../src/stores/image-chain.ts'
+import { digest, image, lazy, plain, proven, refuted } from './store.ts'
 
 interface Entry {
   id: string
@@ -28,6 +30,10 @@ class World {
   readonly messages: string[] = []
   readonly listed: ListedImage[] = []
   readonly broken = new Set<Digest>()
+  /** What reading a blob whole finds, and of which blobs that was done. */
+  readonly tars = new Map<Digest, Verdict>()
+  readonly verdicts = new Map<Digest, Verdict>()
+  readonly fetched: Digest[] = []
   readonly files = new Map<string, Uint8Array | string | number>()
   /** Of layers.json. */
   readonly versions: { node: bigint; mtime: bigint }[] = []
@@ -54,6 +60,16 @@ class World {
           if (this.broken.has(descriptor.digest)) throw Failure.corrupt('the index is damaged')
           return this.#layer(descriptor)
         },
+        openWhole: async (descriptor, _, fetch) => {
+          if (fetch) this.fetched.push(descriptor.digest)
+          else if (!this.verdicts.has(descriptor.digest)) return undefined
+          return this.#layer(descriptor)
+        },
+        prove: async ({ descriptor }) => {
+          const verdict = this.tars.get(descriptor.digest) as Verdict
+          this.verdicts.set(descriptor.digest, verdict)
+          return verdict
+        },
       },
       listings: {
         keep: async (listed) => void this.listed.push(listed),
@@ -61,7 +77,8 @@ class World {
       },
       attach: async (_, path) => path.length,
       cover: async (_, path) => void this.covered.push(path.join('/')),
-      diffId: 'proven',
+      believe: believeNone,
+      split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),
       log: (message) => void this.messages.push(message),
       ...more,
     }
@@ -87,11 +104,16 @@ class World {
     return found instanceof Uint8Array ? new TextDecoder().decode(found) : found?.toString()
   }
 
+  nodeOf(path: string): bigint {
+    return [...this.#names].find(([, name]) => name === path)?.[0] as bigint
+  }
+
   #layer(descriptor: Descriptor): OpenLayer {
     return {
       descriptor,
-      indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
+      indexDigest: descriptor.annotations[TOC_DIGEST] as Digest | undefined,
       chunks: { deviceSize: 8192 },
+      verdict: async () => this.verdicts.get(descriptor.digest),
       prefetch: async () => ({ ready: 0, failed: 0 }),
     } as unknown as OpenLayer // what the store uses of it
   }
@@ -106,6 +128,7 @@ class World {
     return {
       addDirectory: (node, parent, name) => add(node, parent, name, 'directory'),
       addFile: (node, parent, name, _, bytes) => add(node, parent, name, bytes),
+      addLate: (node, parent, name, _, size) => add(node, parent, name, size),
       addSymlink: (node, parent, name, _, target) => add(node, parent, name, target),
       graft: (parent, name, slot) => void this.files.set(`${this.#names.get(parent)}/${name}`, slot),
       replaceFile: (node, parent, name, { mtime }, bytes) => {
@@ -121,7 +144,9 @@ class World {
 }
 
 const toc = (name: string) => ({ by: 'index' as const, digest: digest(`index of ${name}`) })
-const list = (store: AdditionalImageStore, reference: string) => store.list(parseReference(reference))
+const list = (store: AdditionalImageStore, reference: string, prove?: Prove) =>
+  store.list(parseReference(reference), prove)
+const diffId = (i: number, tag: string) => ({ by: 'diffid' as const, digest: digest(`DiffID ${i} of ${tag}`) })
 
 test('an image is listed layer by layer, with names that lead from each to those below', async () => {
   const world = new World()
@@ -232,7 +257,7 @@ test('an image that claims the DiffID of another is not listed under it', async 
 })
 
 test('where claims are believed, layers bear DiffIDs', async () => {
-  const world = new World({ diffId: 'claimed' })
+  const world = new World({ believe: believeAll })
   const store = await world.show()
   await list(store, world.push('1', [lazy('base'), lazy('top')]))
   const [base, top] = [digest('DiffID 0 of 1'), digest('DiffID 1 of 1')]
@@ -241,6 +266,90 @@ test('where claims are believed, layers bear DiffIDs', async () => {
     { id, 'diff-digest': base, 'compressed-diff-digest': digest('base') },
     { id: layerId(id, { by: 'diffid', digest: top }), parent: id, 'diff-digest': top },
   ])
+})
+
+test('what no index describes is read whole where that is asked for, and then bears its DiffID; the rest stays lazy', async () => {
+  const world = new World()
+  const store = await world.show()
+  const reference = world.push('1', [plain('base'), lazy('top')])
+  world.tars.set(digest('base'), proven(diffId(0, '1').digest))
+  expect((await list(store, reference)).listed).toEqual([])
+  expect(world.fetched).toEqual([])
+  const base = layerId(undefined, diffId(0, '1'))
+  const top = layerId(base, toc('top'))
+  expect((await list(store, reference, 'needed')).listed.map(({ id }) => id)).toEqual([base, top])
+  expect(world.fetched).toEqual([digest('base')])
+  expect(world.entries).toMatchObject([
+    { id: base, 'diff-digest': diffId(0, '1').digest, 'diff-size': 7000, compression: 2 },
+    { id: top, parent: base, 'toc-digest': digest('index of top') },
+  ])
+})
+
+test('a layer that was proven bears its DiffID in every image, and nothing is fetched for that', async () => {
+  const world = new World()
+  const store = await world.show()
+  const [one, two] = [world.push('1', [lazy('base')]), world.push('2', [lazy('base'), lazy('top')])]
+  const base = diffId(0, '1')
+  world.tars.set(digest('base'), proven(base.digest))
+  await list(store, one, 'all')
+  const same = world.known.get(two) as ResolvedImage
+  world.known.set(two, { ...same, config: { ...same.config, diffIds: [base.digest, digest('other')] } })
+  const { listed } = await list(store, two)
+  const id = layerId(undefined, base)
+  expect(listed.map((each) => each.id)).toEqual([id, layerId(id, toc('top'))])
+})
+
+test('an image that claims another DiffID than its layer was proven to have is left to the engine, believed or not', async () => {
+  for (const believe of [believeNone, believeAll]) {
+    const world = new World({ believe })
+    const store = await world.show()
+    world.verdicts.set(digest('evil'), proven(digest('DiffID of evil')))
+    const { listed, why } = await list(store, world.push('attacker', [lazy('evil')]))
+    expect(listed).toEqual([])
+    expect(why).toMatch(/claims DiffID .* its bytes have/)
+  }
+})
+
+test('a layer whose index shows another tree than its tar has is listed under no name', async () => {
+  for (const believe of [believeNone, believeAll]) {
+    const world = new World({ believe })
+    const store = await world.show()
+    world.tars.set(digest('evil'), refuted(diffId(0, '1').digest))
+    const { listed, why } = await list(store, world.push('1', [lazy('evil')]), 'all')
+    expect(listed).toEqual([])
+    expect(why).toBe('it is quarantined: bin/sh differs')
+  }
+})
+
+test('after a restart a layer bears the name that it bore, whatever was proven since', async () => {
+  const world = new World()
+  await list(await world.show(), world.push('1', [lazy('base'), lazy('top')]))
+  const next = new World()
+  for (const [reference, each] of world.known) next.known.set(reference, each)
+  next.listed.push(...world.listed)
+  next.verdicts.set(digest('base'), proven(diffId(0, '1').digest))
+  const store = await next.show()
+  expect(next.entries).toEqual(world.entries.map((each, i) => (i === 0 ? { ...each, 'diff-size': 7000 } : each)))
+  await list(store, 'example.com/app:1')
+  expect(next.entries).toHaveLength(4)
+})
+
+test('a tar-split file stands beside each layer, and is made when it is read', async () => {
+  const made: unknown[] = []
+  const world = new World({
+    split: async ({ descriptor }, blob) => {
+      made.push([descriptor.digest, blob.digest])
+      return { fd: 7, close: async () => {} }
+    },
+  })
+  const store = await world.show()
+  const { listed } = await list(store, world.push('1', [lazy('base')]))
+  const path = `/images/overlay-layers/${listed[0]?.id}.tar-split.gz`
+  expect(world.files.get(path)).toBe(4096)
+  expect(made).toEqual([])
+  expect(await store.late(world.nodeOf(path))).toMatchObject({ fd: 7 })
+  expect(made).toEqual([[digest('base'), digest('base')]])
+  expect(await store.late(1n)).toBeUndefined()
 })
 
 test('of two images with a layer in common, the first one says what its DiffID is', async () => {
@@ -309,16 +418,16 @@ test('an image that cannot be attached again keeps no other from it, nor the age
 })
 
 test('claims that were believed once are not listed by an agent that believes none; indexes are by one that does', async () => {
-  const believing = new World({ diffId: 'claimed' })
+  const believing = new World({ believe: believeAll })
   await list(await believing.show(), believing.push('1', [lazy('base')]))
   const proven = new World()
   for (const [reference, each] of believing.known) proven.known.set(reference, each)
   proven.listed.push(...believing.listed)
   const store = await proven.show()
   expect(proven.versions).toEqual([])
-  expect(proven.messages).toEqual([expect.stringContaining('claims')])
+  expect(proven.messages).toEqual([expect.stringContaining('only claimed')])
   await list(store, 'example.com/app:1')
-  const again = new World({ diffId: 'claimed' })
+  const again = new World({ believe: believeAll })
   for (const [reference, each] of believing.known) again.known.set(reference, each)
   again.listed.push(...proven.listed)
   await again.show()
@@ -332,7 +441,7 @@ test('five thousand layers are listed again in one version', async () => {
       `${i}`,
       Array.from({ length: 50 }, (_, j) => lazy(`layer ${i} ${j}`)),
     )
-    world.listed.push({ reference, manifest: digest(`${i}`), by: 'index' })
+    world.listed.push({ reference, manifest: digest(`${i}`), by: Array<'index'>(50).fill('index') })
   }
   const store = await world.show()
   expect(store.size).toBe(5000)
@@ -346,7 +455,7 @@ test('there is an end to how many are listed', async () => {
       `${i}`,
       Array.from({ length: 1000 }, (_, j) => lazy(`layer ${i} ${j}`)),
     )
-    world.listed.push({ reference, manifest: digest(`${i}`), by: 'index' })
+    world.listed.push({ reference, manifest: digest(`${i}`), by: Array<'index'>(1000).fill('index') })
   }
   const store = await world.show()
   expect(store.size).toBe(10_000)

@@ -3,7 +3,8 @@ import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
-import { digest, encoded, FakeWorld, image, lazy, plain, REFERENCE } from './store.ts'
+import { believeAll } from '../../src/stores/identity.ts'
+import { digest, encoded, FakeWorld, image, lazy, plain, proven, REFERENCE } from './store.ts'
 
 const A = lazy('a')
 const B = lazy('b')
@@ -41,7 +42,7 @@ test('an engine that asks by the digest of an index gets that identity, and no D
 })
 
 test('an engine that asks by the digest of a layer gets the DiffID, where claims are believed', async () => {
-  const it = world({ diffId: 'claimed' })
+  const it = world({ believe: believeAll })
   await it.look(B.digest)
   expect(it.info(B.digest)).toEqual({
     id: hex(B.digest),
@@ -58,12 +59,30 @@ test('where claims are not believed a layer is not shown under its own digest, a
   await expect(it.look(A.digest)).rejects.toMatchObject(missing)
   expect(it.opened).toEqual([])
   expect(it.prefetched).toEqual([])
-  expect(it.messages).toEqual([expect.stringMatching(/its identity is not proven: .*--diffid claimed/)])
+  expect(it.messages).toEqual([expect.stringMatching(/its identity is not proven: .*lazylayer pull --prove/)])
   await it.look(indexOf(A))
 })
 
+test('a layer that was proven is shown under its own digest; not where the image claims another DiffID for it', async () => {
+  const it = world()
+  it.verdicts.set(A.digest, proven(digest('DiffID 0 of one')))
+  it.verdicts.set(B.digest, proven(digest('another DiffID')))
+  await it.look(A.digest)
+  expect(it.info(A.digest)).toMatchObject({ 'diff-digest': digest('DiffID 0 of one'), 'diff-size': 7000 })
+  await expect(it.look(B.digest)).rejects.toMatchObject(missing)
+  expect(it.messages).toContainEqual(expect.stringMatching(/claims DiffID .* its bytes have/))
+})
+
+test('a layer without an index is shown once it was read whole', async () => {
+  const it = world()
+  await expect(it.look(PLAIN.digest)).rejects.toMatchObject(missing)
+  it.verdicts.set(PLAIN.digest, proven(digest('DiffID 2 of one')))
+  await it.look(PLAIN.digest)
+  expect(it.info(PLAIN.digest)).toMatchObject({ 'diff-digest': digest('DiffID 2 of one') })
+})
+
 test('both dialects stand side by side', async () => {
-  const it = world({ diffId: 'claimed' })
+  const it = world({ believe: believeAll })
   await it.look(A.digest)
   await it.look(indexOf(A))
   expect(it.info(A.digest)).toHaveProperty('diff-digest')
@@ -206,7 +225,7 @@ test('a layer that did not open is tried again after a while, and only that one'
 })
 
 test('why a layer is left to the engine is logged once, however often it is asked for', async () => {
-  const it = world({ diffId: 'claimed' })
+  const it = world({ believe: believeAll })
   it.opening.set(B.digest, () => Promise.reject(Failure.corrupt('its index is damaged')))
   await it.look(A.digest)
   for (let i = 0; i < 3; i++) {
@@ -311,8 +330,8 @@ test('references are bounded: those known go on', async () => {
 test('a blob is fetched when it is read, for the image that it was asked of', async () => {
   const asked: unknown[] = []
   const it = world({
-    wholeBlob: async (of, descriptor) => {
-      asked.push([of.digest, descriptor.digest])
+    wholeBlob: async (layer, blob) => {
+      asked.push([layer.descriptor.digest, blob.digest])
       if (asked.length === 2) throw Failure.unavailable('away')
       return { fd: 77, close: async () => {} }
     },
@@ -321,7 +340,7 @@ test('a blob is fetched when it is read, for the image that it was asked of', as
   const node = it.files.get(`/layers/${encoded(REFERENCE)}/${indexOf(A)}/blob`)?.node as bigint
   expect(asked).toEqual([])
   expect((await it.store.late(node)).fd).toBe(77)
-  expect(asked).toEqual([[digest('one'), A.digest]])
+  expect(asked).toEqual([[A.digest, A.digest]])
   await expect(it.store.late(node)).rejects.toMatchObject({ code: 'unavailable' })
   expect(it.messages).toContainEqual(`blob ${A.digest}: away`)
   await expect(it.store.late(1n)).rejects.toMatchObject(missing)

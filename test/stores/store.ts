@@ -6,10 +6,12 @@ import { chooseFormat } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
-import type { LayerOpener, ResolvedImage } from '../../src/mount/image.ts'
+import type { ResolvedImage } from '../../src/mount/image.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
+import type { Verdict } from '../../src/mount/whole.ts'
 import { AdditionalLayerStore, type StoreMount, type StoreParts } from '../../src/stores/als.ts'
+import { believeNone } from '../../src/stores/identity.ts'
 import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 
 export const digest = (of: string): Digest => digestOf(new TextEncoder().encode(of))
@@ -37,6 +39,15 @@ export function image(name: string, layers: readonly Descriptor[], reference = R
   } as unknown as ResolvedImage // what the store uses of it
 }
 
+/** As reading a blob whole would find it, of a tar of that DiffID. */
+export function proven(diffId: Digest): Verdict {
+  return { verdict: 'proven', diffId, tarSize: 7000, split: digest('split') }
+}
+
+export function refuted(diffId: Digest): Verdict {
+  return { ...proven(diffId), verdict: 'refuted', why: 'bin/sh differs' }
+}
+
 /** As engines write it. */
 export const encoded = (reference: string) => Buffer.from(reference).toString('base64')
 
@@ -49,6 +60,8 @@ export class FakeWorld {
   /** Layers that do not open at once. */
   readonly opening = new Map<Digest, () => Promise<OpenLayer>>()
   readonly prefetched: Digest[] = []
+  /** What came of reading blobs whole. */
+  readonly verdicts = new Map<Digest, Verdict>()
   readonly messages: string[] = []
   readonly attached: string[] = []
   readonly standIns: string[] = []
@@ -59,7 +72,7 @@ export class FakeWorld {
   readonly store: AdditionalLayerStore
 
   constructor(more: Partial<StoreParts> = {}) {
-    const layers: LayerOpener = {
+    const layers: StoreParts['layers'] = {
       format(descriptor) {
         const chosen = chooseFormat({ descriptor })
         return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
@@ -68,6 +81,8 @@ export class FakeWorld {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
       },
+      openWhole: async (descriptor) => (this.verdicts.has(descriptor.digest) ? this.layer(descriptor) : undefined),
+      everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
     }
     this.store = new AdditionalLayerStore({
       images: {
@@ -90,7 +105,7 @@ export class FakeWorld {
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       progress: () => this.progress,
-      diffId: 'proven',
+      believe: believeNone,
       log: (message) => void this.messages.push(message),
       ...more,
     })
@@ -104,6 +119,7 @@ export class FakeWorld {
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
       tree: digest('tree'),
       chunks: { deviceSize: 8192 },
+      verdict: async () => this.verdicts.get(descriptor.digest),
       prefetch: async () => {
         this.prefetched.push(descriptor.digest)
         return { ready: 0, failed: 0 }

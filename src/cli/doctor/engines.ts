@@ -4,26 +4,31 @@ import { type Check, type Finding, ok, problem, warning } from './check.ts'
 
 export interface EngineNeeds {
   engines: readonly FoundEngine[]
-  /** What the engines' storage.conf names of ours. */
-  names: { layers: boolean; images: boolean }
+  /** Which of our stores an engine's configuration names. */
+  names: (engine: Engine) => Named
+}
+
+interface Named {
+  layers: boolean
+  images: boolean
 }
 
 export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
   name: engine,
   async run({ engines, names }) {
     const found = engines.find((each) => each.engine === engine)
-    return found === undefined ? ok('not installed') : adviceFor(found, names)
+    return found === undefined ? ok('not installed') : adviceFor(found, names(engine))
   },
 }))
 
 /** What to know of an engine of this version. */
-export function adviceFor({ engine, version, era }: FoundEngine, names: EngineNeeds['names']): Finding {
+export function adviceFor({ engine, version, era }: FoundEngine, names: Named): Finding {
   const found = version.text
   switch (era) {
     case 'image':
       if (names.layers) {
         return problem(
-          `${found} loses layers that it finds in an additional layer store (docs/upstream-layer-store.md), and storage.conf names one`,
+          `${found} loses layers that it finds in an additional layer store (docs/upstream-layer-store.md), and its configuration names one`,
           `Use the additional image store: ${setup(engine)}.`,
         )
       }

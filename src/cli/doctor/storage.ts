@@ -1,6 +1,7 @@
 // The check of storage.conf: whether engines look into our stores, and the usual mistakes.
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describe, Failure } from '../../errors.ts'
+import { configHome, type Places } from '../../registry/places.ts'
 import { storesOf } from '../setup/changes.ts'
 import { parseText, stringsAt } from '../setup/toml-edit.ts'
 import { type Check, type Files, type Finding, ok, problem, together, warning } from './check.ts'
@@ -36,7 +37,7 @@ export const storage: Check<StorageNeeds> = {
 async function checkConf({ path, parsed }: StorageConf, root: string, files: Files): Promise<Finding> {
   try {
     const wrong = mistakes(parsed, root)
-    const found = wrong.length > 0 ? wrong : await absent(parsed, files)
+    const found = wrong.length > 0 ? wrong : await absent(storesIn(parsed), files)
     if (found.length > 0) return inFile(path, together(found))
     const { layers, images } = namedOf(parsed, root)
     if (!layers && !images) return warning(`${path} names no store of ${root}`, FIX)
@@ -45,6 +46,17 @@ async function checkConf({ path, parsed }: StorageConf, root: string, files: Fil
   } catch (error) {
     return inFile(path, problem(describe(error), 'Repair it: no engine can read it either.'))
   }
+}
+
+/** Where engines look when neither the user nor /etc has one. */
+const VENDOR_STORAGE_CONF = '/usr/share/containers/storage.conf'
+
+/** The first that is there is the one that engines read. */
+export function storageConfsOf(places: Places): string[] {
+  const named = places.env.CONTAINERS_STORAGE_CONF
+  if (named) return [named]
+  const system = [join(places.etc, 'containers/storage.conf'), VENDOR_STORAGE_CONF]
+  return places.uid === 0 ? system : [join(configHome(places), 'containers/storage.conf'), ...system]
 }
 
 /** @throws Failure usage, system */
@@ -68,32 +80,16 @@ export function namedOf(parsed: Record<string, unknown>, root: string): { layers
   return { layers: has(layers), images: has(images) }
 }
 
+/** All stores that are named, anybody's. @throws Failure usage: a key holds something else */
+export function storesIn(parsed: Record<string, unknown>): { layers: string[]; images: string[] } {
+  const strings = (key: string) => stringsAt(parsed, { table: TABLE, key })
+  return { layers: strings('additionallayerstores'), images: strings('additionalimagestores') }
+}
+
 /** What is written, but not as engines want it. @throws Failure usage */
 export function mistakes(parsed: Record<string, unknown>, root: string): Finding[] {
-  const found: Finding[] = []
   const { layers, images } = storesOf(root)
-  const [wantedLayers, wantedImages] = [layers.strings[0] as string, images.strings[0] as string] // one each
-  const ours = (path: string) => path === root || path.startsWith(`${root}/`)
-  for (const entry of stringsAt(parsed, layers)) {
-    const path = entry.split(':')[0] as string // split gives one at least
-    if (!ours(path) || entry === wantedLayers) continue
-    const why = path === layers.directory ? 'lacks ":ref"' : 'is not the layer store'
-    found.push(
-      problem(
-        `additionallayerstores has ${JSON.stringify(entry)}, which ${why}`,
-        `Write ${JSON.stringify(wantedLayers)}.`,
-      ),
-    )
-  }
-  for (const entry of stringsAt(parsed, images)) {
-    if (!ours(entry) || entry === wantedImages) continue
-    found.push(
-      problem(
-        `additionalimagestores has ${JSON.stringify(entry)}, which is not the image store`,
-        `Write ${JSON.stringify(wantedImages)}.`,
-      ),
-    )
-  }
+  const found = misnamed({ layers: stringsAt(parsed, layers), images: stringsAt(parsed, images) }, root)
   for (const key of [layers.key, images.key]) {
     const misplaced = [['storage'], ['storage', 'options', 'overlay'], []].find((table) => hasKey(parsed, table, key))
     if (misplaced === undefined) continue
@@ -110,13 +106,34 @@ export function mistakes(parsed: Record<string, unknown>, root: string): Finding
   return found
 }
 
+/** Stores of ours whose names are not those that they have. */
+export function misnamed(named: { layers: readonly string[]; images: readonly string[] }, root: string): Finding[] {
+  const { layers, images } = storesOf(root)
+  const [wantedLayers, wantedImages] = [layers.strings[0] as string, images.strings[0] as string] // one each
+  const ours = (path: string) => path === root || path.startsWith(`${root}/`)
+  const found: Finding[] = []
+  for (const entry of named.layers) {
+    const path = entry.split(':')[0] as string // split gives one at least
+    if (!ours(path) || entry === wantedLayers) continue
+    const why = path === layers.directory ? 'lacks ":ref"' : 'is not the layer store'
+    const what = `additionallayerstores has ${JSON.stringify(entry)}, which ${why}`
+    found.push(problem(what, `Write ${JSON.stringify(wantedLayers)}.`))
+  }
+  for (const entry of named.images) {
+    if (!ours(entry) || entry === wantedImages) continue
+    const what = `additionalimagestores has ${JSON.stringify(entry)}, which is not the image store`
+    found.push(problem(what, `Write ${JSON.stringify(wantedImages)}.`))
+  }
+  return found
+}
+
 /** Stores, anybody's, that are not there: then every command of the engine fails. */
-async function absent(parsed: Record<string, unknown>, files: Files): Promise<Finding[]> {
-  const layers = stringsAt(parsed, { table: TABLE, key: 'additionallayerstores' }).map(
-    (each) => each.split(':')[0] as string,
-  )
-  const images = stringsAt(parsed, { table: TABLE, key: 'additionalimagestores' })
-  const looked = [...new Set([...layers, ...images])].map(async (path): Promise<Finding[]> => {
+export async function absent(
+  { layers, images }: { layers: readonly string[]; images: readonly string[] },
+  files: Files,
+): Promise<Finding[]> {
+  const directories = layers.map((each) => each.split(':')[0] as string) // split gives one at least
+  const looked = [...new Set([...directories, ...images])].map(async (path): Promise<Finding[]> => {
     const seen = await files.look(path)
     if (seen?.kind === 'directory') return []
     const what =

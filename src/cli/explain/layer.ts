@@ -29,6 +29,7 @@ export type Way =
   | { door: undefined; why: string; fix: string }
 
 const PULLED = 'the engine pulls it'
+const COMPLETE = 'it is complete on this machine'
 
 /**
  * The best way an engine of this era has. In the image store a layer hangs on those below it; in the layer store each stands alone.
@@ -47,7 +48,9 @@ export function wayOf(era: Era, facts: Facts): Way {
 }
 
 function throughLayers(era: 'layer' | 'index', { format, proven, claimed }: Facts): Way | undefined {
-  if (!('name' in format)) return undefined
+  if (!('name' in format)) {
+    return era === 'layer' && proven ? { door: 'layers', identity: 'proven', lazy: false, why: COMPLETE } : undefined
+  }
   if (era === 'index') return { door: 'layers', identity: 'index', lazy: true }
   if (proven) return { door: 'layers', identity: 'proven', lazy: true }
   return claimed ? { door: 'layers', identity: 'claimed', lazy: true } : undefined
@@ -56,10 +59,9 @@ function throughLayers(era: 'layer' | 'index', { format, proven, claimed }: Fact
 function throughImages(era: Era, { format, proven, claimed }: Facts): Way | undefined {
   const lazy = 'name' in format
   if (proven) {
-    const complete = 'it is complete on this machine'
     return lazy
       ? { door: 'images', identity: 'proven', lazy }
-      : { door: 'images', identity: 'proven', lazy, why: complete }
+      : { door: 'images', identity: 'proven', lazy, why: COMPLETE }
   }
   if (!lazy) return undefined
   // believed DiffIDs are what all of an image is listed by; engines that know DiffIDs only find nothing under an index's name
@@ -68,12 +70,15 @@ function throughImages(era: Era, { format, proven, claimed }: Facts): Way | unde
 }
 
 function pulled(era: Era, { format }: Facts): Way {
-  if ('why' in format) return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: HOW_TO_CONVERT }
+  if ('why' in format) {
+    const fix = `${HOW_TO_CONVERT} Or have the agent fetch it whole, once for all images: lazylayer pull.`
+    return { door: undefined, why: `${format.why}, so ${PULLED}`, fix }
+  }
   if (era !== 'layer') throw new TypeError('a layer with an index has a way')
   return {
     door: undefined,
     why: `this engine knows layers by DiffID only, and the DiffID is only claimed by the image, so ${PULLED}`,
-    fix: 'Use a newer engine, or, if every image on this machine may trust every other, lazylayer serve --diffid claimed.',
+    fix: 'Have it proven, once for all images: lazylayer pull --prove. Or use a newer engine, or, if every image on this machine may trust every other, lazylayer serve --diffid claimed.',
   }
 }
 

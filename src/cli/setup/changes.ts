@@ -89,9 +89,19 @@ export function helperDropIn(helper: string): string {
   return `${MADE}\nadditional-layer-store-auth-helper = ${JSON.stringify(helper)}\n`
 }
 
-/** The drop-in of crio.service that has it start behind the agent: what it finds missing at its start, it may wipe. */
-export const CRIO_DROP_IN = `${MADE}
+/** The drop-in of crio.service that has it start behind the agent: it cannot list an image whose layers are not shown yet. */
+export const CRIO_UNIT = `${MADE}
 [Unit]
 Wants=lazylayer.service
 After=lazylayer.service
+`
+
+/**
+ * The drop-in of crio.conf.d. After an unclean stop CRI-O checks its storage, by default: it then takes the layer of every container on
+ * an additional image store for damaged, because it looks for parents before it has read that store, fails to repair it, and wipes all
+ * of its storage, below containers that run (docs/crio.md).
+ */
+export const CRIO_CONF = `${MADE}
+[crio]
+internal_repair = false
 `

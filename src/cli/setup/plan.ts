@@ -9,7 +9,8 @@ import { machineFiles } from '../doctor/machine.ts'
 import { callsHelper, type FoundEngine } from '../engines.ts'
 import { namedHelper } from '../named-helper.ts'
 import {
-  CRIO_DROP_IN,
+  CRIO_CONF,
+  CRIO_UNIT,
   helperDropIn,
   MADE,
   newStorageConf,
@@ -78,7 +79,9 @@ export async function planSetup(request: Request): Promise<Plan> {
     if (!wanted.includes(name)) notes.push(`${stores[name].directory} is not there, so storage.conf does not name it`)
   }
   const changes = [await storageChange(request, wanted)]
-  if (engine === 'crio') changes.push(await dropIn(crioDropIn(places), CRIO_DROP_IN))
+  if (engine === 'crio') {
+    changes.push(await dropIn(crioUnit(places), CRIO_UNIT), await dropIn(crioConf(places), CRIO_CONF))
+  }
   const helper = await helperChange(request, found, notes)
   if (helper !== undefined) changes.push(helper)
   const needed = changes.filter((each) => each.before !== each.after)
@@ -117,7 +120,7 @@ export async function planUndo(request: Request): Promise<Plan> {
   const changes: Change[] = []
   const storage = await storageUndo(request, notes)
   if (storage !== undefined) changes.push(storage)
-  const paths = [registriesDropIn(places), ...(engine === 'crio' ? [crioDropIn(places)] : [])]
+  const paths = [registriesDropIn(places), ...(engine === 'crio' ? [crioUnit(places), crioConf(places)] : [])]
   for (const path of paths) {
     const before = await readText(path)
     if (before?.startsWith(`${MADE}\n`)) changes.push({ path, before, after: undefined })
@@ -175,8 +178,12 @@ function settings(places: Places): string {
   return join(places.uid === 0 ? places.etc : configHome(places), 'containers')
 }
 
-function crioDropIn(places: Places): string {
+function crioUnit(places: Places): string {
   return join(places.etc, 'systemd/system/crio.service.d', DROP_IN)
+}
+
+function crioConf(places: Places): string {
+  return join(places.etc, 'crio/crio.conf.d', DROP_IN)
 }
 
 /** Has errors name the file. */

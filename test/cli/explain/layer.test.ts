@@ -18,7 +18,7 @@ test.each<[string, LayerFacts, string, string, string]>([
   ['an index, proven, DiffIDs believed', proven(claimed(LAZY)), 'layers proven', 'layers index', 'images proven'],
   ['a plain layer', PLAIN, 'pulled', 'pulled', 'pulled'],
   ['a plain layer, DiffIDs believed', claimed(PLAIN), 'pulled', 'pulled', 'pulled'],
-  ['a plain layer, proven', proven(PLAIN), 'images proven whole', 'images proven whole', 'images proven whole'],
+  ['a plain layer, proven', proven(PLAIN), 'layers proven whole', 'images proven whole', 'images proven whole'],
 ])('%s: old, middle and new engines get it so', (_, facts, ...expected) => {
   expect(ERAS.map((era) => column([facts], era)[0])).toEqual(expected)
 })
@@ -33,8 +33,9 @@ test('a layer that comes through the layer store is in the image store too, so t
   expect(column([LAZY, proven(PLAIN)], 'index')).toEqual(['layers index', 'images proven whole'])
 })
 
-test('a layer that only the layer store may show ends the chain', () => {
-  expect(column([LAZY, proven(PLAIN)], 'layer')).toEqual(['pulled', 'pulled'])
+test('a layer that is in no store ends the chain in the image store, not in the layer store', () => {
+  expect(column([LAZY, proven(PLAIN)], 'layer')).toEqual(['pulled', 'layers proven whole'])
+  expect(column([PLAIN, proven(PLAIN)], 'image')).toEqual(['pulled', 'pulled'])
 })
 
 test('whatever is pulled has a reason and something to do', () => {

@@ -200,14 +200,17 @@ test('a symlink stays one, and what it names is changed', async () => {
   expect(await it.file(`${path}.real`)).toBe(STORAGE_CONF)
 })
 
-test('CRI-O starts behind the agent', async () => {
+test('CRI-O starts behind the agent and does not wipe its storage after an unclean stop', async () => {
   const it = await machine('crio', { crio: 'crio version 1.33.0' })
   const { notes } = await it.setup()
-  const path = join(it.places.etc, 'systemd/system/crio.service.d/50-lazylayer.conf')
-  expect(await it.file(path)).toMatch(/\[Unit\]\nWants=lazylayer.service\nAfter=lazylayer.service\n$/)
+  const unit = join(it.places.etc, 'systemd/system/crio.service.d/50-lazylayer.conf')
+  const conf = join(it.places.etc, 'crio/crio.conf.d/50-lazylayer.conf')
+  expect(await it.file(unit)).toMatch(/\[Unit\]\nWants=lazylayer.service\nAfter=lazylayer.service\n$/)
+  expect(parse((await it.file(conf)) as string)).toEqual({ crio: { internal_repair: false } })
   expect(notes).toEqual([expect.stringContaining('daemon-reload')])
+  expect((await it.setup()).changes).toEqual([])
   await it.undo()
-  expect(await it.file(path)).toBeUndefined()
+  for (const path of [unit, conf]) expect(await it.file(path)).toBeUndefined()
 })
 
 test('the auth helper is set only where the engine runs one and it is installed', async () => {

@@ -1,0 +1,82 @@
+// The check of CRI-O's own configuration, which adds to storage.conf and overrides it.
+import { describe } from '../../errors.ts'
+import { type CrioConf, readCrioConf, storesNamed } from '../crio-conf.ts'
+import { storesOf } from '../setup/changes.ts'
+import { type Check, type Files, type Finding, ok, problem, together } from './check.ts'
+import { absent, misnamed, namedOf, readStorageConf } from './storage.ts'
+
+export interface CrioNeeds {
+  root: string
+  storageConfs: readonly string[]
+  /** Where system-wide settings are; /etc. */
+  etc: string
+  files: Files
+}
+
+/** Names of one driver. */
+const OVERLAY = ['overlay', 'overlay2']
+
+export const crioConf: Check<CrioNeeds> = {
+  name: 'crio.conf',
+  async run({ root, storageConfs, etc, files }) {
+    let conf: CrioConf | undefined
+    try {
+      conf = await readCrioConf(etc, files)
+    } catch (error) {
+      return problem(describe(error), 'Repair it: CRI-O does not start with it.')
+    }
+    if (conf === undefined) return ok(`there is none in ${etc}/crio`)
+    if (conf.paths.length === 0) return ok('says nothing of storage: storage.conf counts')
+    const named = storesNamed(conf.options)
+    const mistakes = misnamed(named, root)
+    const wrong = mistakes.length > 0 ? mistakes : await absent(named, files)
+    const all = [...wrong, ...driver(conf, await crioNames(conf, root, storageConfs, files))]
+    const paths = conf.paths.join(', ')
+    if (all.length > 0) {
+      const finding = together(all)
+      return { ...finding, found: `${paths}: ${finding.found}` }
+    }
+    return ok(`${paths}: ${summary(conf, named)}`)
+  },
+}
+
+/** Which of our stores CRI-O is told of, by storage.conf or its own options. What cannot be read names nothing. */
+export async function crioNames(
+  conf: CrioConf | undefined,
+  root: string,
+  storageConfs: readonly string[],
+  files: Files,
+): Promise<{ layers: boolean; images: boolean }> {
+  const { layers, images } = storesOf(root)
+  const named = storesNamed(conf?.options ?? [])
+  let shared = { layers: false, images: false }
+  try {
+    const storage = await readStorageConf(storageConfs, files)
+    if (storage !== undefined) shared = namedOf(storage.parsed, root)
+  } catch {
+    // the check of storage.conf says so
+  }
+  return {
+    layers: shared.layers || named.layers.includes(layers.strings[0] as string), // it has one
+    images: shared.images || named.images.includes(images.strings[0] as string),
+  }
+}
+
+function driver(conf: CrioConf, named: { layers: boolean; images: boolean }): Finding[] {
+  if (conf.driver === undefined || OVERLAY.includes(conf.driver) || !(named.layers || named.images)) return []
+  const found = `storage_driver is ${JSON.stringify(conf.driver)}: only overlay can use the stores`
+  return [problem(found, 'Set storage_driver = "overlay", or take the line out.')]
+}
+
+function summary(
+  { root, imageStore }: CrioConf,
+  named: { layers: readonly string[]; images: readonly string[] },
+): string {
+  const stores = [...named.layers, ...named.images]
+  const parts = [
+    ...(root === undefined ? [] : [`storage is in ${root}, whatever storage.conf says`]),
+    ...(imageStore === undefined ? [] : [`new images go to ${imageStore}`]),
+    ...(stores.length === 0 ? [] : [`${stores.join(', ')} beside the stores of storage.conf`]),
+  ]
+  return parts.join('; ') || 'the stores of storage.conf count'
+}

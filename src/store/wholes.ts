@@ -1,0 +1,113 @@
+// Files that were made once from a whole layer and may be asked for again: its exact blob, and what engines keep to put its tar together.
+// Each is named by the digest of its contents in the cache's folder `wholes/`; the ones not used for longest go when there are too many.
+import fs, { type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Digest, hex } from '../image/digest.ts'
+import { diskFailure, FILE_MODE, makeFolder, syncFolder, systemCode } from './durable.ts'
+import { hashFile } from './hash.ts'
+import { TEMPORARY } from './version.ts'
+
+const FOLDER = 'wholes'
+const NAME = /^[0-9a-f]{64}$/
+/** Saving or pushing an image reads its layers one after the other, some twice; beyond that they can be fetched again. */
+const WHOLES_MAX_BYTES = 4 * 2 ** 30
+
+export class WholeFiles {
+  readonly #cache: string
+  readonly #warn: (message: string) => void
+  readonly #maxBytes: number
+
+  private constructor(cache: string, warn: (message: string) => void, maxBytes: number) {
+    this.#cache = cache
+    this.#warn = warn
+    this.#maxBytes = maxBytes
+  }
+
+  /** @param cache directory of an open Store. @throws Failure system */
+  static async open(
+    cache: string,
+    warn: (message: string) => void,
+    { maxBytes = WHOLES_MAX_BYTES } = {},
+  ): Promise<WholeFiles> {
+    await makeFolder(join(cache, FOLDER))
+    return new WholeFiles(cache, warn, maxBytes)
+  }
+
+  /**
+   * The file of that digest, all of it hashed just now; undefined when there is none, or none that is intact. The caller closes it.
+   * @throws Failure system
+   */
+  async find(digest: Digest): Promise<FileHandle | undefined> {
+    const path = this.#path(digest)
+    let file: FileHandle
+    try {
+      file = await fs.open(path, 'r')
+    } catch (cause) {
+      if (systemCode(cause) === 'ENOENT') return undefined
+      throw diskFailure(path, cause)
+    }
+    try {
+      if ((await hashFile(file)) === digest) {
+        const now = new Date()
+        await fs.utimes(path, now, now).catch(() => {}) // it was thrown out meanwhile, and lives on in `file`
+        return file
+      }
+      this.#warn(`${path} is dropped: it differs from its digest`)
+      await fs.rm(path, { force: true })
+    } catch (cause) {
+      await file.close()
+      throw diskFailure(path, cause)
+    }
+    await file.close()
+    return undefined
+  }
+
+  /**
+   * Gives a file of the cache's folder for temporary files its name, which it has from then on; others make room for it.
+   * @param path of a file whose contents are known to have that digest
+   * @throws Failure system
+   */
+  async keep(digest: Digest, path: string): Promise<void> {
+    try {
+      await fs.rename(path, this.#path(digest))
+      await syncFolder(join(this.#cache, FOLDER))
+      await this.#makeRoom(hex(digest))
+    } catch (cause) {
+      throw diskFailure(path, cause)
+    }
+  }
+
+  /** A new file with a name of its own, for `keep`; whoever does not keep it removes it. @throws Failure system */
+  async begin(name: string): Promise<{ file: FileHandle; path: string }> {
+    const path = join(this.#cache, TEMPORARY, name)
+    try {
+      return { file: await fs.open(path, 'wx+', FILE_MODE), path }
+    } catch (cause) {
+      throw diskFailure(path, cause)
+    }
+  }
+
+  async #makeRoom(kept: string): Promise<void> {
+    const folder = join(this.#cache, FOLDER)
+    const files: { path: string; size: number; usedAt: number }[] = []
+    let total = 0
+    for (const name of await fs.readdir(folder)) {
+      if (!NAME.test(name)) continue
+      const path = join(folder, name)
+      const found = await fs.stat(path).catch(() => undefined) // another process threw it out
+      if (found === undefined) continue
+      total += found.size
+      if (name !== kept) files.push({ path, size: found.size, usedAt: found.mtimeMs })
+    }
+    files.sort((a, b) => a.usedAt - b.usedAt)
+    for (const { path, size } of files) {
+      if (total <= this.#maxBytes) return
+      await fs.rm(path, { force: true })
+      total -= size
+    }
+  }
+
+  #path(digest: Digest): string {
+    return join(this.#cache, FOLDER, hex(digest))
+  }
+}

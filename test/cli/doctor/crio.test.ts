@@ -1,0 +1,89 @@
+import { expect, test } from 'vitest'
+import { readCrioConf } from '../../../src/cli/crio-conf.ts'
+import { crioConf, crioNames } from '../../../src/cli/doctor/crio.ts'
+import { type Contents, DIRECTORY, files, PROGRAM, summary } from './machine.ts'
+
+const MAIN = '/etc/crio/crio.conf'
+const DROP_IN = '/etc/crio/crio.conf.d/10-x.conf'
+const STORAGE = '/etc/containers/storage.conf'
+const THERE = {
+  '/s/layers': DIRECTORY,
+  '/s/images': DIRECTORY,
+  '/s/images/overlay-layers/layers.lock': PROGRAM,
+}
+const NAMED = '[storage]\ndriver = "overlay"\n[storage.options]\nadditionalimagestores = ["/s/images"]\n'
+
+const needs = ({ seen = THERE, ...rest }: Contents) => ({
+  root: '/s',
+  storageConfs: [STORAGE],
+  etc: '/etc',
+  files: files({ seen, ...rest }),
+})
+
+test.each<[string, Contents, string, RegExp]>([
+  ['none', {}, 'ok', /there is none in \/etc\/crio/],
+  ['no word of storage', { texts: { [MAIN]: '[crio.image]\npause_image = "x"\n' } }, 'ok', /storage\.conf counts/],
+  ['another root', { texts: { [MAIN]: '[crio]\nroot = "/r"\n' } }, 'ok', /crio\.conf: storage is in \/r, whatever/],
+  ['another place for images', { texts: { [DROP_IN]: '[crio]\nimagestore = "/i"\n' } }, 'ok', /new images go to \/i/],
+  [
+    'the image store',
+    { texts: { [DROP_IN]: '[crio]\nstorage_option = ["overlay.imagestore=/s/images"]\n' } },
+    'ok',
+    /10-x\.conf: \/s\/images beside the stores of storage\.conf/,
+  ],
+  ['an option without meaning', { texts: { [MAIN]: '[crio]\nstorage_option = ["overlay.x=1"]\n' } }, 'ok', /stores of/],
+  ['no TOML', { texts: { [MAIN]: '[crio' } }, 'problem', /crio\.conf cannot be read.*Repair it: CRI-O does not start/],
+  ['a file nobody may read', { texts: { [MAIN]: 'closed' } }, 'problem', /cannot read/],
+  [
+    'no :ref',
+    { texts: { [MAIN]: '[crio]\nstorage_option = ["overlay.additionallayerstore=/s/layers"]\n' } },
+    'problem',
+    /lacks ":ref"\. Write "\/s\/layers:ref"/,
+  ],
+  [
+    'layers among images',
+    { texts: { [MAIN]: '[crio]\nstorage_option = ["overlay.imagestore=/s/layers"]\n' } },
+    'problem',
+    /is not the image store/,
+  ],
+  [
+    'a store that is not there',
+    { texts: { [MAIN]: '[crio]\nstorage_option = ["overlay.imagestore=/x/images"]\n' } },
+    'problem',
+    /\/x\/images is not there: every command of the engine fails/,
+  ],
+  [
+    'another driver, over storage.conf',
+    { texts: { [STORAGE]: NAMED, [DROP_IN]: '[crio]\nstorage_driver = "vfs"\n' } },
+    'problem',
+    /storage_driver is "vfs": only overlay.*Set storage_driver = "overlay"/,
+  ],
+  ['another driver without stores', { texts: { [DROP_IN]: '[crio]\nstorage_driver = "vfs"\n' } }, 'ok', /stores of/],
+  [
+    'a driver that a later drop-in puts right',
+    {
+      texts: {
+        [STORAGE]: NAMED,
+        [MAIN]: '[crio]\nstorage_driver = "vfs"\n',
+        [DROP_IN]: '[crio]\nstorage_driver = "overlay"\n',
+      },
+    },
+    'ok',
+    /crio\.conf, .*10-x\.conf: the stores of storage\.conf count/,
+  ],
+])('CRI-O’s configuration: %s', async (_, contents, state, text) => {
+  expect(summary(await crioConf.run(needs(contents)))).toEqual({ state, text: expect.stringMatching(text) })
+})
+
+test('CRI-O knows the stores of storage.conf and those of its own options', async () => {
+  const named = async (texts: Record<string, string>) => {
+    const machine = files({ texts })
+    return await crioNames(await readCrioConf('/etc', machine), '/s', [STORAGE], machine)
+  }
+  const layers = { [MAIN]: '[crio]\nstorage_option = ["overlay.additionallayerstore=/s/layers:ref"]\n' }
+  expect(await named({})).toEqual({ layers: false, images: false })
+  expect(await named({ [STORAGE]: NAMED })).toEqual({ layers: false, images: true })
+  expect(await named(layers)).toEqual({ layers: true, images: false })
+  expect(await named({ ...layers, [STORAGE]: NAMED })).toEqual({ layers: true, images: true })
+  expect(await named({ ...layers, [STORAGE]: 'no toml' })).toEqual({ layers: true, images: false })
+})

@@ -1,0 +1,234 @@
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
+import { expect, test, vi } from 'vitest'
+import { digestOf, hex } from '../../src/image/digest.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import type { OpenLayer } from '../../src/mount/layer.ts'
+import type { StoredBlob } from '../../src/registry/source.ts'
+import { READY_VERIFIED } from '../../src/tree/ready.ts'
+import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
+import { folder } from '../store/folder.ts'
+import { contents, lazyLayer, openCache, openFiles } from './fixture.ts'
+import { type Toc, withToc } from './liar.ts'
+
+const FILES = { 'bin/good': 'good', 'bin/evil': 'evil', large: 'x'.repeat(100_000) }
+const ORIGIN = 'example.com'
+
+interface Whole {
+  blob: StoredBlob
+  /** How often all of it was read. */
+  streams: number
+}
+
+/** A blob that can be read whole, as a registry's can. */
+function wholeOf(bytes: Uint8Array): Whole {
+  const whole: Whole = {
+    streams: 0,
+    blob: {
+      digest: digestOf(bytes),
+      size: bytes.length,
+      read: async ({ start, end }) => {
+        const shared = new Uint8Array(new SharedArrayBuffer(end - start))
+        shared.set(bytes.subarray(start, end))
+        return shared
+      },
+      stream: async (take) => {
+        whole.streams++
+        for (let at = 0; at < bytes.length; at += 10_000) await take(bytes.subarray(at, at + 10_000))
+      },
+    },
+  }
+  return whole
+}
+
+async function made(change?: (toc: Toc) => void) {
+  const honest = await lazyLayer(FILES)
+  const old = Uint8Array.from(await honest.blob.read({ start: 0, end: honest.descriptor.size }))
+  const { descriptor, bytes } =
+    change === undefined ? { ...honest, bytes: old } : withToc(honest.descriptor, old, change)
+  return { descriptor, blob: new MemoryBlob(bytes), bytes, whole: wholeOf(bytes), tar: gunzipSync(bytes) }
+}
+
+/** The same tar without an index. */
+function plain(tar: Uint8Array, how: 'gzip' | 'zstd' | 'none' = 'gzip') {
+  const bytes = how === 'none' ? tar : how === 'zstd' ? zstdCompressSync(tar) : gzipSync(tar)
+  const mediaType = `application/vnd.oci.image.layer.v1.tar${how === 'none' ? '' : `+${how}`}`
+  const descriptor: Descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length, annotations: {} }
+  return { descriptor, whole: wholeOf(bytes) }
+}
+
+async function isComplete(layer: OpenLayer): Promise<boolean> {
+  return (await layer.slots.states()).every((each) => each === READY_VERIFIED)
+}
+
+test('a layer is proven once, over restarts, and is complete then', async () => {
+  const dir = await folder()
+  const { descriptor, blob, whole, tar } = await made()
+  const cache = await openCache(dir)
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  expect(await layer.verdict()).toBeUndefined()
+  const proofs = await Promise.all([1, 2, 3].map(() => cache.layers.prove(layer, whole.blob)))
+  for (const each of proofs) {
+    expect(each).toMatchObject({ verdict: 'proven', diffId: digestOf(tar), tarSize: tar.length })
+  }
+  expect(whole.streams).toBe(1)
+  expect(await isComplete(layer)).toBe(true)
+  blob.ranges.length = 0
+  expect(await contents(layer, 'bin/good')).toBe('good')
+  expect(blob.ranges).toEqual([])
+  await cache.close()
+  const next = await openCache(dir)
+  const again = await next.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  expect(await again.verdict()).toEqual(proofs[0])
+  expect(await next.layers.everProven(descriptor.digest)).toBe(true)
+  await next.layers.prove(again, whole.blob)
+  expect(whole.streams).toBe(1)
+  expect(cache.warnings).toEqual([])
+})
+
+const entry = (toc: Toc, name: string) => toc.entries.find((each) => each.name === name) as Record<string, unknown>
+
+test.each<[string, (toc: Toc) => void, RegExp]>([
+  [
+    'another file’s contents',
+    (toc) => {
+      const [good, evil] = [entry(toc, 'bin/good'), entry(toc, 'bin/evil')]
+      const { chunkDigest, offset, innerOffset = 0 } = evil
+      Object.assign(good, { chunkDigest, offset, innerOffset })
+    },
+    /bin\/good/,
+  ],
+  ['a set-user-ID bit', (toc) => void Object.assign(entry(toc, 'bin/good'), { mode: 0o4755 }), /bin\/good/],
+  [
+    'a file that is not there',
+    (toc) => void toc.entries.push({ name: 'bin/su', type: 'symlink', linkName: 'evil', mode: 0o777 }),
+    /bin\/su/,
+  ],
+  ['a file less', (toc) => void toc.entries.splice(toc.entries.indexOf(entry(toc, 'bin/good')), 1), /bin\/good/],
+])(
+  'an index that shows %s is refuted: its layer is quarantined under every name, for ever, loudly',
+  async (_, change, path) => {
+    const dir = await folder()
+    const { descriptor, blob, whole } = await made(change)
+    const cache = await openCache(dir)
+    const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+    expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({
+      verdict: 'refuted',
+      why: expect.stringMatching(path),
+    })
+    expect(cache.warnings).toEqual([expect.stringMatching(/is quarantined/)])
+    const quarantined = { code: 'corrupt', message: expect.stringContaining('is quarantined') }
+    await expect(cache.layers.open(descriptor, sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
+    await expect(cache.layers.open(descriptor, sourceOf(blob), 'elsewhere')).rejects.toMatchObject(quarantined)
+    await expect(cache.layers.wholes.split(layer, whole.blob)).rejects.toMatchObject(quarantined)
+    expect(await cache.layers.everProven(descriptor.digest)).toBe(false)
+    await cache.close()
+    const next = await openCache(dir)
+    await expect(next.layers.open(descriptor, sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
+  },
+)
+
+test('bytes that are not the blob’s prove nothing', async () => {
+  const cache = await openCache(await folder())
+  const { descriptor, blob, bytes } = await made()
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const flipped = Uint8Array.from(bytes)
+  flipped[100] = (flipped[100] as number) ^ 1
+  const other = { ...wholeOf(flipped).blob, digest: descriptor.digest }
+  await expect(cache.layers.prove(layer, other)).rejects.toMatchObject({ code: 'corrupt' })
+  expect(await layer.verdict()).toBeUndefined()
+  expect(await readdir(join(cache.store.dir, 'wholes'))).toEqual([])
+  expect(await readdir(join(cache.store.dir, 'tmp'))).toEqual([])
+})
+
+test.each(['gzip', 'zstd', 'none'] as const)(
+  'a layer without an index (%s) is served from its tar, without a request after a restart',
+  async (how) => {
+    const dir = await folder()
+    const { tar } = await made()
+    const { descriptor, whole } = plain(tar, how)
+    const cache = await openCache(dir)
+    expect(await cache.layers.openWhole(descriptor, whole.blob, false)).toBeUndefined()
+    expect(whole.streams).toBe(0)
+    const layer = (await cache.layers.openWhole(descriptor, whole.blob, true)) as OpenLayer
+    expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({ verdict: 'proven', diffId: digestOf(tar) })
+    expect(layer.indexDigest).toBeUndefined()
+    expect(await isComplete(layer)).toBe(true)
+    for (const [path, text] of Object.entries(FILES)) expect(await contents(layer, path)).toBe(text)
+    await cache.close()
+    const next = await openCache(dir)
+    const again = (await next.layers.openWhole(descriptor, whole.blob, false)) as OpenLayer
+    expect(await again.verdict()).toMatchObject({ diffId: digestOf(tar) })
+    for (const [path, text] of Object.entries(FILES)) expect(await contents(again, path)).toBe(text)
+    expect(whole.streams).toBe(1)
+    expect(cache.warnings).toEqual([])
+  },
+)
+
+test('what was damaged of it on disk comes out of the tar again, which is decompressed again', async () => {
+  const dir = await folder()
+  const { tar } = await made()
+  const { descriptor, whole } = plain(tar)
+  const cache = await openCache(dir)
+  const layer = (await cache.layers.openWhole(descriptor, whole.blob, true)) as OpenLayer
+  await cache.layers.prove(layer, whole.blob)
+  const device = join(dir, 'trees', hex(layer.tree), 'device')
+  await cache.close()
+  const damaged = await readFile(device)
+  await writeFile(
+    device,
+    damaged.map((each) => each ^ 1),
+  )
+  const next = await openCache(dir)
+  const again = (await next.layers.openWhole(descriptor, whole.blob, false)) as OpenLayer
+  for (const [path, text] of Object.entries(FILES)) expect(await contents(again, path)).toBe(text)
+  expect(whole.streams).toBe(1) // the blob is still there
+})
+
+test('a tar that nobody reads is let go of after a while', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  try {
+    const dir = await folder()
+    const { tar } = await made()
+    const { descriptor, whole } = plain(tar)
+    const cache = await openCache(dir)
+    const layer = (await cache.layers.openWhole(descriptor, whole.blob, true)) as OpenLayer
+    await cache.layers.prove(layer, whole.blob)
+    const open = async () => (await openFiles(join(dir, 'tmp'))).length
+    expect(await open()).toBe(1)
+    await vi.advanceTimersByTimeAsync(61_000)
+    await vi.waitFor(async () => expect(await open()).toBe(0))
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+test('the exact blob and the tar-split of a layer are made once, and again when they are gone', async () => {
+  const dir = await folder()
+  const { descriptor, blob, bytes, whole } = await made()
+  const cache = await openCache(dir)
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const read = async (file: { fd: number; close(): Promise<void> }) => {
+    const found = await readFile(`/proc/self/fd/${file.fd}`)
+    await file.close()
+    return found
+  }
+  const wholes = cache.layers.wholes
+  const blobs = await Promise.all([1, 2].map(async () => await read(await wholes.blob(whole.blob))))
+  for (const each of blobs) expect(each.equals(bytes)).toBe(true)
+  const split = await read(await wholes.split(layer, whole.blob))
+  const lines = gunzipSync(split).toString().trimEnd().split('\n')
+  expect(lines.map((line) => JSON.parse(line).position)).toEqual(lines.keys().toArray())
+  expect(whole.streams).toBe(1)
+  for (const name of await readdir(join(dir, 'wholes'))) await writeFile(join(dir, 'wholes', name), 'damaged')
+  expect(gunzipSync(await read(await wholes.split(layer, whole.blob)))).toEqual(gunzipSync(split))
+  expect(whole.streams).toBe(2)
+})
+
+test('a tar that can be read in two ways is left to the engine', async () => {
+  const cache = await openCache(await folder())
+  const { descriptor, whole } = plain(new TextEncoder().encode('no tar at all'.repeat(100)))
+  await expect(cache.layers.openWhole(descriptor, whole.blob, true)).rejects.toMatchObject({ code: 'corrupt' })
+  expect(await readdir(join(cache.store.dir, 'tmp'))).toEqual([])
+})

@@ -1,0 +1,54 @@
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { digestOf, hex } from '../../src/image/digest.ts'
+import { type Proof, Proofs, type Refutation } from '../../src/store/proofs.ts'
+import { folder } from './folder.ts'
+
+const digest = (of: string) => digestOf(new TextEncoder().encode(of))
+const claim = { blob: digest('blob'), tree: digest('tree') }
+const proof: Proof = { verdict: 'proven', diffId: digest('tar'), tarSize: 7, split: digest('split') }
+const refutation: Refutation = { ...proof, verdict: 'refuted', why: 'bin/sh: it has 7 bytes, the tar 8' }
+
+async function cache() {
+  const dir = await folder()
+  await mkdir(join(dir, 'tmp'))
+  const warnings: string[] = []
+  const open = () => Proofs.open(dir, (each) => void warnings.push(each))
+  return { dir, open, warnings }
+}
+
+test('what was found out of a layer is there for the next process, of that blob with that tree alone', async () => {
+  const { open, warnings } = await cache()
+  const proofs = await open()
+  expect(await proofs.of(claim)).toBeUndefined()
+  await proofs.keep(claim, proof)
+  const lie = { ...claim, tree: digest('lie') }
+  await proofs.keep(lie, refutation)
+  for (const each of [proofs, await open()]) {
+    expect(await each.of(claim)).toEqual(proof)
+    expect(await each.of(lie)).toEqual(refutation)
+    expect(await each.of({ ...claim, blob: digest('other') })).toBeUndefined()
+    expect(await each.about(claim.blob)).toEqual(expect.arrayContaining([proof, refutation]))
+    expect(await each.about(digest('other'))).toEqual([])
+  }
+  expect(warnings).toEqual([])
+})
+
+test('a record that is damaged, or another claim’s, proves nothing', async () => {
+  const { dir, open, warnings } = await cache()
+  const path = join(dir, 'proofs', hex(claim.blob), `${hex(claim.tree)}.json`)
+  await (await open()).keep(claim, refutation)
+  const text = await readFile(path, 'utf8')
+  await (await open()).keep({ ...claim, tree: digest('other tree') }, proof)
+  const other = await readFile(join(dir, 'proofs', hex(claim.blob), `${hex(digest('other tree'))}.json`), 'utf8')
+  for (const damaged of ['', '{', text.replace('refuted', 'proven '), text.slice(1), other, 'x'.repeat(70_000)]) {
+    await writeFile(path, damaged)
+    expect(await (await open()).of(claim)).toBeUndefined()
+    expect(warnings.splice(0)).toEqual([expect.stringContaining(`${path} is dropped`)])
+    expect(await readdir(join(dir, 'proofs', hex(claim.blob)))).toHaveLength(1)
+  }
+  const proofs = await open()
+  await proofs.keep(claim, proof)
+  expect(await proofs.of(claim)).toEqual(proof)
+})

@@ -1,0 +1,62 @@
+import { mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
+import { WholeFiles } from '../../src/store/wholes.ts'
+import { folder } from './folder.ts'
+
+async function cache(maxBytes = 1000) {
+  const dir = await folder()
+  await mkdir(join(dir, 'tmp'))
+  const warnings: string[] = []
+  const wholes = await WholeFiles.open(dir, (each) => void warnings.push(each), { maxBytes })
+  const keep = async (text: string): Promise<Digest> => {
+    const { file, path } = await wholes.begin(`${Math.random()}`)
+    await file.writeFile(text)
+    await file.close()
+    const digest = digestOf(new TextEncoder().encode(text))
+    await wholes.keep(digest, path)
+    return digest
+  }
+  const read = async (digest: Digest) => {
+    const file = await wholes.find(digest)
+    if (file === undefined) return undefined
+    try {
+      return await readFile(`/proc/self/fd/${file.fd}`, 'utf8')
+    } finally {
+      await file.close()
+    }
+  }
+  const path = (digest: Digest) => join(dir, 'wholes', hex(digest))
+  return { dir, keep, read, path, warnings }
+}
+
+test('a file that was kept is found by its digest', async () => {
+  const { dir, keep, read } = await cache()
+  const digest = await keep('contents')
+  expect(await read(digest)).toBe('contents')
+  expect(await read(digestOf(new Uint8Array()))).toBeUndefined()
+  expect(await readdir(join(dir, 'tmp'))).toEqual([])
+})
+
+test('a file that was damaged at rest is dropped, not found', async () => {
+  const { keep, read, path, warnings } = await cache()
+  const digest = await keep('contents')
+  await writeFile(path(digest), 'c0ntents')
+  expect(await read(digest)).toBeUndefined()
+  expect(warnings).toEqual([expect.stringContaining('differs from its digest')])
+  await keep('contents')
+  expect(await read(digest)).toBe('contents')
+})
+
+test('when there are too many, those not used for longest go; the newest stays however large it is', async () => {
+  const { keep, read, path, dir } = await cache(25)
+  const [a, b] = [await keep('a'.repeat(10)), await keep('b'.repeat(10))]
+  await utimes(path(a), 1, 1)
+  await utimes(path(b), 2, 2)
+  expect(await read(a)).toBe('a'.repeat(10)) // used now
+  const c = await keep('c'.repeat(10))
+  expect([await read(a), await read(b), await read(c)].map((each) => each?.[0])).toEqual(['a', undefined, 'c'])
+  const large = await keep('d'.repeat(100))
+  expect(await readdir(join(dir, 'wholes'))).toEqual([hex(large)])
+})
