@@ -6,6 +6,9 @@ import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { hostPlatform } from '../../src/image/manifest.ts'
+import { MemoryShelf, pattern } from '../fake/image.ts'
+import { startRegistry } from '../fake/registry.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
 import { command } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
@@ -51,9 +54,9 @@ suite('doctor and explain', lacking([]), () => {
     return await command(execPath, [LAUNCHER, ...args], { env })
   }
 
-  async function findings(conf: string): Promise<{ code: number; of: Map<string, Finding> }> {
+  async function findings(conf: string, ...more: string[]): Promise<{ code: number; of: Map<string, Finding> }> {
     const flags = ['--root', root, '--cache', join(work.path, 'cache'), '--format', 'json']
-    const { code, stdout } = await run(conf, 'doctor', ...flags)
+    const { code, stdout } = await run(conf, 'doctor', ...flags, ...more)
     const all = JSON.parse(stdout) as Finding[]
     return { code, of: new Map(all.map((each) => [each.name, each])) }
   }
@@ -97,6 +100,43 @@ suite('doctor and explain', lacking([]), () => {
     const lines = stdout.trimEnd().split('\n')
     for (const line of lines.slice(0, -1)) expect(line).toMatch(/^(ok|warning|problem) +[a-z]/)
     expect(lines.at(-1)).toMatch(/^\d+ problems?, \d+ warnings?$/)
+  })
+
+  test('doctor tries the registry of an image, and says what to do; without an image it asks none', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const shelf = new MemoryShelf()
+    shelf.addImage([pattern(5000)], { architecture: hostPlatform().architecture, tags: ['v1'] })
+    const registry = await startRegistry({ shelf, auth: { scheme: 'basic', username: 'ada', password: 'x' } })
+    try {
+      const certDir = join(work.path, 'certs')
+      await mkdir(certDir)
+      await writeFile(join(certDir, 'ca.crt'), registry.cert)
+      const about = async (...flags: string[]) => {
+        const found = await findings(named(false), `${registry.host}/team/app:v1`, ...flags)
+        return { ...found, registry: found.of.get('registry') }
+      }
+      const none = await findings(named(false))
+      expect(none.of.get('registry')).toMatchObject({ state: 'ok', found: expect.stringContaining('none was asked') })
+      expect(registry.seen).toEqual([])
+      const trusted = ['--cert-dir', certDir]
+      expect((await about(...trusted, '--creds', 'ada:x')).registry).toEqual({
+        name: 'registry',
+        state: 'ok',
+        found: `${registry.host}/team/app: HTTP/2, its certificate is trusted, takes the credentials, ranges are honoured`,
+      })
+      const refused = await about(...trusted, '--creds', 'ada:hunter2')
+      expect(refused).toMatchObject({ code: 1, registry: { state: 'problem', fix: expect.stringContaining('Log in') } })
+      expect(JSON.stringify([...refused.of])).not.toContain('hunter2')
+      expect((await about()).registry).toMatchObject({ state: 'problem', fix: expect.stringContaining('ca.crt') })
+      registry.faults = [{ match: /blobs/, ignoreRange: true }]
+      expect((await about(...trusted, '--creds', 'ada:x')).registry).toMatchObject({
+        state: 'problem',
+        found: expect.stringContaining('ranges are ignored'),
+      })
+    } finally {
+      await registry.close()
+    }
   })
 
   test('a mount whose agent was killed with its keeper is found dead', { timeout: TIMEOUT_MS }, async () => {

@@ -4,52 +4,30 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { type Agent, startAgent } from './agent.ts'
-import { lacking, REGISTRY_PROGRAMS, samples } from './engines/needs.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
-import { type DockerRegistry, type Request, startDockerRegistry, tally } from './engines/registry.ts'
+import { type DockerRegistry, type Request, tally } from './engines/registry.ts'
 import { suite } from './engines/suite.ts'
-import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
+import type { WorkDirectory } from './engines/work-directory.ts'
+import { type EngineStore, HELLO, makePyStore, PY_LACKS, PY_SIZE } from './py-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
-const images = samples()
-const reason = 'lacking' in images ? images.lacking : lacking([...REGISTRY_PROGRAMS, 'fusermount3'])
 /** What a lazy start of py-esgz may cost at the registry, the engine's own requests included. */
 const LAZY_MAX_BYTES = 13_000_000
 const LAZY_MAX_REQUESTS = 18
-const PY_SIZE = 52_943_606 + 15_783_295
 
-suite('Podman over the additional layer store', reason, () => {
+suite('Podman over the additional layer store', PY_LACKS, () => {
+  let store: EngineStore
   let work: WorkDirectory
   let registry: DockerRegistry
-  let agent: Agent | undefined
   let image: string
   let root: string
 
   beforeAll(async () => {
-    work = await makeWorkDirectory()
-    registry = await startDockerRegistry({ dir: work.path })
-    await registry.pushLayout(join('path' in images ? images.path : '', 'images/py-esgz'), 'py', 'py')
-    image = `${registry.host}/py:py`
-    root = join(work.path, 'store')
+    store = await makePyStore()
+    ;({ work, registry, image, root } = store)
   })
-
-  afterEach(async () => {
-    await agent?.stop()
-    agent = undefined
-  })
-
-  afterAll(async () => {
-    await registry?.stop()
-    await work?.remove()
-  })
-
-  /** An agent over `root` with a cache of that name. */
-  async function serve(cache: string, ...more: string[]): Promise<Agent> {
-    const args = ['serve', root, '--cache', join(work.path, cache), '--cert-dir', registry.certDir, ...more]
-    agent = await startAgent(work.path, root, args)
-    return agent
-  }
+  afterEach(() => store.stop())
+  afterAll(() => store?.close())
 
   function startPodman(flavour: Flavour): Promise<Podman> {
     const additionalLayerStores = [`${join(root, 'layers')}:ref`]
@@ -66,12 +44,12 @@ suite('Podman over the additional layer store', reason, () => {
       test(title('runs it lazily, again after rmi, and after a restart without fetching'), {
         timeout: ENGINE_TIMEOUT_MS,
       }, async () => {
-        await serve(`cache-${flavour}`, ...flags)
+        await store.serve(`cache-${flavour}`, ...flags)
         await using podman = await startPodman(flavour)
         await registry.clear()
         await podman.succeed(['pull', '--quiet', image])
         const ran = await podman.container('run', ['--rm', image])
-        expect(ran).toMatchObject({ code: 0, stdout: 'hello from flask\n' })
+        expect(ran).toMatchObject({ code: 0, stdout: HELLO })
         const fetched = await registry.log()
         const first = tally(fetched).all
         expect(first.bytes).toBeLessThanOrEqual(LAZY_MAX_BYTES)
@@ -87,19 +65,19 @@ suite('Podman over the additional layer store', reason, () => {
         await registry.clear()
         await podman.succeed(['pull', '--quiet', image])
         expect(await additionalLayers(podman)).toBe(2)
-        expect((await podman.container('run', ['--rm', image])).stdout).toBe('hello from flask\n')
+        expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
         expect(tally(await registry.log()).all.bytes).toBeLessThan(100_000)
 
         // the agent is stopped: Podman itself still works
-        expect(await agent?.stop()).toBe(0)
+        expect(await store.stop()).toBe(0)
         await podman.succeed(['images'])
         expect(await podman.container('run', ['--rm', image])).not.toMatchObject({ code: 0 })
         await podman.succeed(['ps', '--all'])
 
-        await serve(`cache-${flavour}`, ...flags)
+        await store.serve(`cache-${flavour}`, ...flags)
         fetched.push(...(await registry.log()))
         await registry.clear()
-        expect((await podman.container('run', ['--rm', image])).stdout).toBe('hello from flask\n')
+        expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
         // read-ahead may reach a little farther than before; but no document, no index, and nothing that was fetched already
         const again = await registry.log()
         expect(tally(again).all.bytes).toBeLessThan(1_000_000)
@@ -122,7 +100,7 @@ suite('Podman over the additional layer store', reason, () => {
         ],
       })
       await registry.pushLayout(layout, 'mixed', 'mixed')
-      const served = await serve('cache-mixed')
+      const served = await store.serve('cache-mixed')
       await using podman = await startPodman('trixie')
       const name = `${registry.host}/mixed:mixed`
       await podman.succeed(['pull', '--quiet', name])
@@ -139,7 +117,7 @@ suite('Podman over the additional layer store', reason, () => {
 
   suite('the blob beside a lazy layer', podmanLacks('trixie'), () => {
     test('is the exact compressed layer', { timeout: ENGINE_TIMEOUT_MS }, async () => {
-      await serve('cache-blob')
+      await store.serve('cache-blob')
       await using podman = await startPodman('trixie')
       await podman.succeed(['pull', '--quiet', image])
       const layers = join(root, 'layers', Buffer.from(image).toString('base64'))

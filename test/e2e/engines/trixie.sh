@@ -1,13 +1,16 @@
 #!/bin/sh
-# trixie.sh [trixie|sid]: makes a Debian root that holds Podman and runc, once, and prints its path: Debian 13 with Podman 5.4, or
-# unstable with what is newest. Root only; about a minute the first time.
+# trixie.sh [trixie|sid]: makes a Debian root that holds Podman and runc, once, and prints its path: Debian 13 with Podman 5.4, Buildah
+# and Skopeo, or unstable with what is newest. Root only; about a minute the first time.
 # It is made beside its place and renamed, under a lock, so that an interrupted or a second run never shows a half-made one.
 set -eu
 home=${LAZYLAYER_TEST_CACHE:-/var/cache/lazylayer-test}
 # The name carries what is in it: a change of the packages makes a new root.
 packages="podman runc ca-certificates"
 suite=${1:-trixie}
-root=$home/$suite-1
+case $suite in
+trixie) packages="$packages buildah skopeo" root=$home/trixie-2 ;;
+*) root=$home/$suite-1 ;;
+esac
 
 mkdir -p "$home"
 exec 9>"$home/lock"
