@@ -4,12 +4,16 @@ import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
+import { systemPlaces } from '../registry/places.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../stores/ais.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
+import { inUse, type Listed, referenced } from '../stores/engine-roots.ts'
 import { readBack } from '../stores/image-chain.ts'
 import { LOOKUP_PATIENCE, patiently } from '../stores/patience.ts'
 import { type Agent, log, places } from './agent.ts'
+import { machineFiles } from './doctor/machine.ts'
+import { graphRoots } from './graph-roots.ts'
 import { socketFor } from './places.ts'
 import type { Answer, ListRequest } from './socket.ts'
 
@@ -33,7 +37,7 @@ export async function prepareSecondDoor(
   const listings = await ListingRecords.open(store.dir, root, log)
   const { progress, ...doors } = shared
   const split: ImageStoreParts['split'] = (layer, blob) => layers.wholes.split(layer, blob)
-  const parts: ImageStoreParts = { images, layers, listings, ...doors, split, log }
+  const parts: ImageStoreParts = { images, layers, listings, ...doors, split, inUse: usedByEngines, log }
   const before = await readBack(parts)
   return async (session) => {
     const shown = await AdditionalImageStore.show(parts, session, before)
@@ -42,6 +46,12 @@ export async function prepareSecondDoor(
     session.addSymlink(controlNode(SOCKET_LINK), ROOT_NODE, SOCKET_LINK, attributes, socket)
     return { list: (request) => list(agent, shown, progress, request), late: (node) => shown.late(node) }
   }
+}
+
+/** By the storage roots of this machine's engines. */
+async function usedByEngines(listed: readonly Listed[]): Promise<Set<string> | undefined> {
+  const references = await referenced(await graphRoots(systemPlaces(), machineFiles), log)
+  return references && inUse(listed, references)
 }
 
 async function list(

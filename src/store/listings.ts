@@ -48,10 +48,25 @@ export class ListingRecords {
     return new ListingRecords(cache, root, warn)
   }
 
-  /** Resolves when it is durable. @throws Failure system */
-  keep({ reference, manifest, by }: Listing): Promise<void> {
+  /** It is not there for the next process. @throws Failure system */
+  async forget(image: Listing): Promise<void> {
+    const { key } = this.#keyOf(image)
+    const path = join(this.#cache, FOLDER, `${key}.json`)
+    await this.#kept.get(key)?.catch(() => {}) // whoever keeps it hears of that
+    this.#kept.delete(key)
+    await fs.rm(path, { force: true }).catch((cause) => {
+      throw diskFailure(path, cause)
+    })
+  }
+
+  #keyOf({ reference, manifest, by }: Listing) {
     const listing = { root: this.#root, reference, manifest, by }
-    const key = hex(digestOf(new TextEncoder().encode(JSON.stringify(listing))))
+    return { listing, key: hex(digestOf(new TextEncoder().encode(JSON.stringify(listing)))) }
+  }
+
+  /** Resolves when it is durable. @throws Failure system */
+  keep(image: Listing): Promise<void> {
+    const { listing, key } = this.#keyOf(image)
     let kept = this.#kept.get(key)
     if (kept === undefined) {
       const path = join(this.#cache, FOLDER, `${key}.json`)

@@ -17,6 +17,7 @@ import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import { linkName } from './chain.ts'
+import { type ForgetParts, Forgetter } from './forget.ts'
 import { type Chain, type ChainParts, type Link, openChain, type Prove } from './image-chain.ts'
 import { layerEntry, layersJson } from './layers-json.ts'
 
@@ -37,6 +38,7 @@ export interface ImageStoreParts extends ChainParts {
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
   /** A layer's tar-split file, made from all of its bytes if need be. */
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
+  inUse: ForgetParts['inUse']
 }
 
 /** What became of an image's layers, lowest first. */
@@ -53,6 +55,8 @@ const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
 /** Engines read the whole list whenever it changed: so many entries are 6 MB. */
 const LAYERS_MAX = 10_000
+/** From here on it is time to forget what nobody uses. */
+const LAYERS_MANY = 8_000
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
 /** What a tar-split file is said to have until it was made: any page will do, readers ask again when they come to its end. */
@@ -73,6 +77,7 @@ export class AdditionalImageStore {
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<Outcome>>()
   readonly #told = new Set<string>()
+  readonly #forgetter: Forgetter
   readonly #overlay = node('overlay')
   readonly #links = node('overlay', 'l')
   readonly #layers = node('overlay-layers')
@@ -90,7 +95,7 @@ export class AdditionalImageStore {
     const store = new AdditionalImageStore(parts, mount)
     const adding = readBack.map(async (chain) => {
       try {
-        await store.#add(chain)
+        await store.#add(chain, 0)
       } catch (error) {
         parts.log(`${referenceText(chain.image.reference)}: its layers are not listed again: ${describe(error)}`)
       }
@@ -102,6 +107,8 @@ export class AdditionalImageStore {
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
     this.#parts = parts
     this.#mount = mount
+    const { inUse, listings, log } = parts
+    this.#forgetter = new Forgetter({ inUse, forget: (image) => listings.forget(image), log })
     const root = node()
     mount.addDirectory(root, ROOT_NODE, AdditionalImageStore.DIRECTORY, DIRECTORY, false)
     for (const name of ['overlay', 'overlay-images', 'overlay-layers']) {
@@ -150,12 +157,14 @@ export class AdditionalImageStore {
   async #list(reference: Reference, prove: Prove): Promise<Outcome> {
     const image = await this.#parts.images.resolve(reference)
     const chain = await openChain(image, this.#parts, prove)
-    const outcome = await this.#add(chain)
+    const outcome = await this.#add(chain, Date.now())
+    if (this.#known.size > LAYERS_MANY) void this.#forgetter.run(Date.now()) // never rejects
     for (const { layer } of chain.links) void layer.prefetch().catch((error) => this.#tell(describe(error)))
     return outcome
   }
 
-  async #add(chain: Chain): Promise<Outcome> {
+  /** @param at when it was asked for; 0: in an earlier life */
+  async #add(chain: Chain, at: number): Promise<Outcome> {
     const { image } = chain
     // in one turn, so that of two images with a layer in common the first one's claims count, now and after a restart
     const links: Link[] = []
@@ -165,14 +174,18 @@ export class AdditionalImageStore {
       this.#known.set(link.id, known ?? link)
       links.push(known ?? link)
     }
-    const why = links.length < chain.links.length ? `${LAYERS_MAX} layers are listed already` : chain.why
+    const why =
+      links.length < chain.links.length
+        ? `${LAYERS_MAX} layers are listed already (after a restart of the agent, those that no engine uses are no more)`
+        : chain.why
     const left = image.manifest.layers.slice(links.length).map(({ digest }) => digest)
     const name = referenceText(image.reference)
     if (why !== undefined) this.#tell(`${name}: layers from ${left[0]} on are left to the engine: ${why}`)
     if (links.length > 0) {
       const slots = await Promise.all(links.map(({ layer, id }) => this.#parts.attach(layer, diffOf(id))))
-      const by = links.map(({ identity }) => identity.by)
-      await this.#parts.listings.keep({ reference: name, manifest: image.digest, by })
+      const listed = { reference: name, manifest: image.digest, by: links.map(({ identity }) => identity.by) }
+      await this.#parts.listings.keep(listed)
+      this.#forgetter.note(listed, ids(links), at)
       await this.#write(links.map((link, i) => ({ link, slot: slots[i] as number })))
       await Promise.all(links.map(({ layer, id }) => this.#parts.cover?.(layer, diffOf(id))))
     }
@@ -227,6 +240,10 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
+}
+
+function ids(links: readonly Link[]): string[] {
+  return links.map(({ id }) => id)
 }
 
 function diffOf(id: string): string[] {

@@ -25,6 +25,8 @@ export interface ListedImage {
 export interface Listings {
   /** Resolves when it is durable; once is enough. */
   keep(image: ListedImage): Promise<void>
+  /** It is not there after a restart. */
+  forget(image: ListedImage): Promise<void>
   /** The first that was kept first. */
   all(): Promise<ListedImage[]>
 }

@@ -73,3 +73,15 @@ test('what cannot be kept is an error, and is tried again', async () => {
   await records.keep(listing('1'))
   expect(await (await open()).all()).toEqual([listing('1')])
 })
+
+test('what is forgotten is not there for the next process, and can be kept again', async () => {
+  const { open } = await cache()
+  const records = await open()
+  await records.keep(listing('1'))
+  await records.keep(listing('2'))
+  await records.forget(listing('1'))
+  await records.forget(listing('never kept'))
+  expect(await (await open()).all()).toEqual([listing('2')])
+  await records.keep(listing('1'))
+  expect(await (await open()).all()).toEqual([listing('2'), listing('1')])
+})

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { chooseFormat } from '../../src/format/formats.ts'
@@ -29,6 +29,7 @@ class World {
   readonly covered: string[] = []
   readonly messages: string[] = []
   readonly listed: ListedImage[] = []
+  readonly forgotten: string[] = []
   readonly broken = new Set<Digest>()
   /** What reading a blob whole finds, and of which blobs that was done. */
   readonly tars = new Map<Digest, Verdict>()
@@ -74,7 +75,9 @@ class World {
       listings: {
         keep: async (listed) => void this.listed.push(listed),
         all: async () => this.listed,
+        forget: async (image) => void this.forgotten.push(image.reference),
       },
+      inUse: async () => undefined,
       attach: async (_, path) => path.length,
       cover: async (_, path) => void this.covered.push(path.join('/')),
       believe: believeNone,
@@ -461,6 +464,32 @@ test('there is an end to how many are listed', async () => {
   expect(store.size).toBe(10_000)
   const outcome = await list(store, world.push('more', [lazy('layer 0 0'), lazy('one too many')]))
   expect(outcome).toMatchObject({ left: [digest('one too many')], why: expect.stringContaining('10000 layers') })
+})
+
+test('when there are many, what no engine uses is forgotten for the next start, and stays listed until then', async () => {
+  const world = new World({
+    inUse: async (layers) => {
+      const all = [...layers]
+      expect(all).toHaveLength(9001)
+      const top = all[999] as (typeof all)[number]
+      expect(top.parent).toBe(all[998]?.id)
+      return new Set([top.id])
+    },
+  })
+  for (let i = 0; i < 9; i++) {
+    const layers = Array.from({ length: 1000 }, (_, j) => lazy(`layer ${i} ${j}`))
+    world.listed.push({
+      reference: world.push(`${i}`, layers),
+      manifest: digest(`${i}`),
+      by: Array<'index'>(1000).fill('index'),
+    })
+  }
+  const store = await world.show()
+  await list(store, world.push('new', [lazy('new')]))
+  await vi.waitFor(() => expect(world.forgotten).toHaveLength(8))
+  expect(world.forgotten).not.toContain('example.com/app:0')
+  expect(world.forgotten).not.toContain('example.com/app:new')
+  expect(store.size).toBe(9001)
 })
 
 function byId(a: Entry, b: Entry): number {
