@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import { lazylayer } from './agent.ts'
+import { buildOn } from './build-on.ts'
 import { asSchema2, claim, lie } from './claim.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
 import type { DockerRegistry } from './engines/registry.ts'
@@ -81,8 +82,9 @@ suite('Podman and proven layers', PY_LACKS, () => {
         await using podman = await startPodman(flavour)
         expect(await pull(podman, docker)).toEqual({ id: PY_ID, blobs: [CONFIG] })
         expect(await podman.container('run', ['--rm', docker])).toMatchObject({ code: 0, stdout: HELLO })
+        await buildOn(podman, docker, registry)
         await saved(podman, docker)
-        await podman.succeed(['rmi', docker])
+        await podman.succeed(['rmi', '--force', 'built', docker])
         expect(await pull(podman, docker)).toEqual({ id: PY_ID, blobs: [CONFIG] })
       })
 
