@@ -146,6 +146,13 @@ impl Control {
         }
     }
 
+    /// Whether engines may tell of use in a directory: it asks for what it does not have, and is not directly below the root.
+    pub fn hears(&self, node: u64) -> bool {
+        let nodes = self.read();
+        let Some(Node { parent, kind: Kind::Directory(directory), .. }) = nodes.get(&node) else { return false };
+        directory.asks && node != ROOT_ID && *parent != ROOT_ID
+    }
+
     pub fn add_directory(&self, node: u64, parent: u64, name: &str, owner: Owner, asks: bool) -> Result<(), String> {
         let directory = Directory { asks, last: DOTS, ..Directory::default() };
         self.add(node, parent, name, owner, Kind::Directory(directory))

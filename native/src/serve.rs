@@ -191,11 +191,13 @@ impl Core {
         }
     }
 
-    /// CREATE and RMDIR in the control tree are how engines tell of use; what they name is never there.
+    /// CREATE and RMDIR below the control tree's first directories are how engines tell of use, where unknown names are asked for; what
+    /// they name is never there. The kernel takes ENOENT at its word and ends the mounts below, so nobody else gets it.
     fn absent(&self, request: &Request, what: &'static str, skip: usize) -> Errno {
         match self.node(request.node) {
             Err(errno) => errno,
             Ok(Node::Tree(..)) => libc::EROFS,
+            Ok(Node::Control) if !self.control.hears(request.node) => libc::EROFS,
             Ok(Node::Control) => match request.name(skip) {
                 None => libc::EINVAL,
                 Some(name) if name.len() > NAME_MAX => libc::ENAMETOOLONG,

@@ -409,11 +409,16 @@ suite('the native side serves a mount', reason, () => {
     expect(await python('os.stat(at)', join(made.dir, 'layer/diff'))).toBe('ENOENT')
   })
 
-  test('creating or removing in the control tree is ENOENT with a hint, and every other write EROFS', async () => {
-    const { session, dir: at, calls } = await mount()
+  test('creating or removing where engines tell of use is ENOENT with a hint, and every other write EROFS', async () => {
+    const { session, dir: top, calls } = await mount({ lookup: (ticket) => session.answerLookup(ticket, 0) })
+    session.addDirectory(controlNode(8), 1n, 'store', ATTRIBUTES, true)
+    session.addDirectory(controlNode(9), controlNode(8), 'ref', ATTRIBUTES, true)
+    session.addDirectory(controlNode(10), 1n, 'knows', ATTRIBUTES, false)
+    session.addDirectory(controlNode(11), controlNode(10), 'below', ATTRIBUTES, false)
+    const at = join(top, 'store/ref')
     const source = layer([dir(''), file('file', 'x'), dir('dir')])
     const tree = buildTree(source)
-    session.addDirectory(controlNode(1), 1n, 'digest', ATTRIBUTES, false)
+    session.addDirectory(controlNode(1), controlNode(9), 'digest', ATTRIBUTES, true)
     session.addFile(controlNode(2), controlNode(1), 'info', { ...ATTRIBUTES, mode: 0o644 }, Buffer.from('{}'))
     const made = mounted as NativeMount
     await made.addImage(SLOT, tree.image, [await made.addDevice(fillDevice(tree, source.decoded), placesOf(tree))])
@@ -422,11 +427,18 @@ suite('the native side serves a mount', reason, () => {
     expect(await python(use, at)).toBe('ENOENT')
     expect(await python('os.mknod(at + "/digest/use")', at)).toBe('ENOENT')
     expect(await python('os.rmdir(at + "/digest")', at)).toBe('ENOENT')
-    expect(calls).toEqual([
+    const hints = [
       ['hint', 'create', controlNode(1), 'use'],
       ['hint', 'create', controlNode(1), 'use'],
-      ['hint', 'rmdir', 1n, 'digest'],
-    ])
+      ['hint', 'rmdir', controlNode(9), 'digest'],
+    ]
+    expect(calls.filter(([what]) => what === 'hint')).toEqual(hints)
+    // ENOENT has the kernel end what is mounted below
+    for (const path of ['store', 'store/ref', 'knows', 'knows/below']) {
+      expect([path, await python('os.rmdir(at)', join(top, path))]).toEqual([path, 'EROFS'])
+    }
+    expect(await python('os.open(at + "/new", os.O_RDWR | os.O_CREAT)', join(top, 'knows'))).toBe('EROFS')
+    expect(calls.filter(([what]) => what === 'hint')).toEqual(hints)
     for (const [script, errno] of [
       ['os.mkdir(at + "/digest/new")', 'EROFS'],
       ['os.symlink("x", at + "/digest/new")', 'EROFS'],
