@@ -91,7 +91,8 @@ impl Reply {
 
     fn refuse(&mut self, errno: i32) {
         self.answered = true;
-        if self.read && errno == libc::EIO {
+        // one that its own process gave up has not failed
+        if self.read && errno != libc::EINTR {
             self.counters().failed.fetch_add(1, Relaxed);
         }
         // the kernel knows errnos 1 … 511 only and would refuse the answer

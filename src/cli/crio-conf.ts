@@ -13,6 +13,8 @@ export interface CrioConf {
   run: string | undefined
   imageStore: string | undefined
   driver: string | undefined
+  /** `internal_repair`: whether CRI-O checks its storage after an unclean stop; undefined where its default counts: it does. */
+  repair: boolean | undefined
   /** `storage_option`: `DRIVER.KEY=VALUE`, in order. */
   options: readonly string[]
 }
@@ -43,6 +45,7 @@ const NOTHING: CrioConf = {
   run: undefined,
   imageStore: undefined,
   driver: undefined,
+  repair: undefined,
   options: [],
 }
 
@@ -85,7 +88,11 @@ function over(before: CrioConf, table: Table, path: string): CrioConf {
   if (!Array.isArray(given) || !given.every((each) => typeof each === 'string')) {
     throw Failure.usage(`${path}: storage_option is no list of texts`)
   }
-  const keys = ['root', 'runroot', 'imagestore', 'storage_driver', 'storage_option']
+  const { internal_repair: repair } = table
+  if (repair !== undefined && typeof repair !== 'boolean') {
+    throw Failure.usage(`${path}: internal_repair is neither true nor false`)
+  }
+  const keys = ['root', 'runroot', 'imagestore', 'storage_driver', 'storage_option', 'internal_repair']
   const says = keys.some((key) => table[key] !== undefined && table[key] !== '')
   return {
     paths: says ? [...before.paths, path] : before.paths,
@@ -93,6 +100,7 @@ function over(before: CrioConf, table: Table, path: string): CrioConf {
     run: string('runroot') ?? before.run,
     imageStore: string('imagestore') ?? before.imageStore,
     driver: string('storage_driver') ?? before.driver,
+    repair: repair ?? before.repair,
     options: [...before.options.filter((each) => !given.includes(each)), ...given],
   }
 }

@@ -106,7 +106,7 @@ type Answering = Omit<Shown, 'choice'>
 async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
   const session = await mountFuse(agent.native, { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context })
-  new Grafts(session).tree(merged.slot, merged.image, layers)
+  new Grafts(session, log).tree(merged.slot, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
 }
 
@@ -138,7 +138,7 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
-  const covers = new Covers(agent.native, session, new Grafts(session), context)
+  const covers = new Covers(agent.native, session, new Grafts(session, log), context)
   const why = await covers.add(merged.image, layers, dir)
   if (why === undefined) return { session, covers, ended: goneFrom(dir) }
   await session.detach()

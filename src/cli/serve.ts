@@ -95,7 +95,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       control,
       context,
     })
-    grafts = new Grafts(session)
+    grafts = new Grafts(session, log)
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
     second = openSecondDoor(session)

@@ -1,16 +1,24 @@
 // Layers into a mount: each device is added to a session once, and each tree once a name that shows it.
 import type { FileHandle } from 'node:fs/promises'
+import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import type { OpenLayer } from './layer.ts'
 import type { MountSession } from './session.ts'
 
+/** Reads of a layer that cannot be filled fail by the hundred, for one reason; it is said again after that long. */
+const SAY_AGAIN_MS = 60_000
+
 export class Grafts {
   readonly #session: MountSession
+  readonly #log: (line: string) => void
+  readonly #said = new Map<Digest, number>()
   readonly #devices = new Map<Digest, number>()
   readonly #trees = new Set<number>()
 
-  constructor(session: MountSession) {
+  /** @param log told why reads of a layer fail, for programs see an I/O error and no more */
+  constructor(session: MountSession, log: (line: string) => void) {
     this.#session = session
+    this.#log = log
   }
 
   /** The layer's device in the session. */
@@ -26,11 +34,26 @@ export class Grafts {
           size: chunks.deviceSize,
           places: chunks.packedPlaces(),
         },
-        { fillEach: (wanted, settled) => void filler.fillEach(wanted, 'demand', settled) }, // reports each chunk to `settled`
+        {
+          // reports each chunk to what it is given
+          fillEach: (wanted, settled) =>
+            void filler.fillEach(wanted, 'demand', (chunk, error) => {
+              settled(chunk, error)
+              if (error !== undefined) this.#say(layer, error)
+            }),
+        },
       )
       this.#devices.set(layer.tree, device)
     }
     return device
+  }
+
+  #say({ tree, descriptor }: OpenLayer, error: unknown): void {
+    const now = performance.now()
+    const last = this.#said.get(tree)
+    if (last !== undefined && now - last < SAY_AGAIN_MS) return
+    this.#said.set(tree, now)
+    this.#log(`layer ${descriptor.digest}: reads fail: ${describe(error)}`)
   }
 
   /** Makes the layer's own tree answer where it is shown as `name`. @returns its slot there */

@@ -156,12 +156,19 @@ suite('Podman and proven layers', PY_LACKS, () => {
   })
 
   suite('an image that was pulled by TOC identity', podmanLacks('trixie'), () => {
-    test('can be saved: what is missing of it is fetched then', { timeout: ENGINE_TIMEOUT_MS }, async () => {
+    test('can be saved: what is missing of it is fetched then; once proven and pulled again it bears its DiffIDs', {
+      timeout: ENGINE_TIMEOUT_MS,
+    }, async () => {
       await store.serve('cache-toc')
       await lazylayer(work, 'pull', image, '--root', root)
       await using podman = await startPodman('trixie')
-      expect((await pull(podman, image)).blobs).toEqual([CONFIG])
+      const { id, blobs } = await pull(podman, image)
+      expect(blobs).toEqual([CONFIG])
+      expect(id).not.toBe(PY_ID)
       await saved(podman, image)
+      await lazylayer(work, 'pull', '--prove', image, '--root', root)
+      expect((await pull(podman, image)).id).toBe(PY_ID)
+      await buildOn(podman, image, registry)
     })
   })
 

@@ -1,11 +1,15 @@
 import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import type { Blob } from '../../src/image/blob.ts'
 import { Grafts } from '../../src/mount/graft.ts'
 import type { DeviceSpec, TreeSpec } from '../../src/mount/native.ts'
 import type { DeviceFiller, MountSession } from '../../src/mount/session.ts'
 import { sourceOf } from '../format/memory-blob.ts'
 import { folder } from '../store/folder.ts'
 import { lazyLayer, openCache } from './fixture.ts'
+
+const noLog = () => {}
 
 /** The part of a session that layers are put into. */
 function fakeSession() {
@@ -26,7 +30,7 @@ test('a layer is one device, and one tree a name, however often it is put in', a
   const made = await lazyLayer({ a: 'one' })
   const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const { session, devices, trees } = fakeSession()
-  const grafts = new Grafts(session)
+  const grafts = new Grafts(session, noLog)
   const slot = await grafts.layer(layer, 'here')
   expect(await grafts.layer(layer, 'here')).toBe(slot)
   expect(grafts.device(layer)).toBe(1)
@@ -55,7 +59,7 @@ test('a merged image has the devices of its layers, in their order', async () =>
   }
   const [below, above] = [await open({ a: 'one' }), await open({ b: 'two' })]
   const { session, devices, trees } = fakeSession()
-  const grafts = new Grafts(session)
+  const grafts = new Grafts(session, noLog)
   await grafts.layer(above, 'above')
   await using image = await below.openImage()
   expect(grafts.tree(77, image, [below, above, below])).toBe(77)
@@ -69,10 +73,29 @@ test("a device's misses are filled on demand, each told by itself", async () => 
   expect(made.descriptor.annotations[TOC_DIGEST]).toBeDefined()
   const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const { session, devices } = fakeSession()
-  await new Grafts(session).layer(layer, 'here')
+  await new Grafts(session, noLog).layer(layer, 'here')
   const settled = await new Promise((resolve) =>
     devices[0]?.filler.fillEach([0], (chunk, error) => resolve({ chunk, error })),
   )
   expect(settled).toEqual({ chunk: 0, error: undefined })
   expect(layer.slots.state(0)).toBe(1)
+})
+
+test('why reads of a layer fail is said, once for many', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ a: 'one' })
+  const refusal = Failure.denied('registry.example.com refuses us')
+  let refused = false
+  const blob: Blob = {
+    ...made.blob,
+    read: (range) => (refused ? Promise.reject(refusal) : made.blob.read(range)),
+  }
+  const layer = await layers.open(made.descriptor, sourceOf(blob), 'registry.example.com')
+  refused = true
+  const { session, devices } = fakeSession()
+  const lines: string[] = []
+  await new Grafts(session, (line) => lines.push(line)).layer(layer, 'here')
+  const miss = () => new Promise((resolve) => devices[0]?.filler.fillEach([0], (_, error) => resolve(error)))
+  for (let i = 0; i < 3; i++) expect(await miss()).toMatchObject({ code: 'denied' })
+  expect(lines).toEqual([`layer ${made.descriptor.digest}: reads fail: ${refusal.message}`])
 })

@@ -1,6 +1,7 @@
 // The check of CRI-O's own configuration, which adds to storage.conf and overrides it.
 import { describe } from '../../errors.ts'
 import { type CrioConf, readCrioConf, storesNamed } from '../crio-conf.ts'
+import type { FoundEngine } from '../engines.ts'
 import { storesOf } from '../setup/changes.ts'
 import { type Check, type Files, type Finding, ok, problem, together } from './check.ts'
 import { absent, misnamed, namedOf, readStorageConf } from './storage.ts'
@@ -11,6 +12,7 @@ export interface CrioNeeds {
   /** Where system-wide settings are; /etc. */
   etc: string
   files: Files
+  engines: readonly FoundEngine[]
 }
 
 /** Names of one driver. */
@@ -18,24 +20,25 @@ const OVERLAY = ['overlay', 'overlay2']
 
 export const crioConf: Check<CrioNeeds> = {
   name: 'crio.conf',
-  async run({ root, storageConfs, etc, files }) {
+  async run({ root, storageConfs, etc, files, engines }) {
     let conf: CrioConf | undefined
     try {
       conf = await readCrioConf(etc, files)
     } catch (error) {
       return problem(describe(error), 'Repair it: CRI-O does not start with it.')
     }
-    if (conf === undefined) return ok(`there is none in ${etc}/crio`)
-    if (conf.paths.length === 0) return ok('says nothing of storage: storage.conf counts')
-    const named = storesNamed(conf.options)
+    const named = storesNamed(conf?.options ?? [])
     const mistakes = misnamed(named, root)
     const wrong = mistakes.length > 0 ? mistakes : await absent(named, files)
-    const all = [...wrong, ...driver(conf, await crioNames(conf, root, storageConfs, files))]
-    const paths = conf.paths.join(', ')
+    const known = await crioNames(conf, root, storageConfs, files)
+    const all = [...wrong, ...driver(conf, known), ...repair(conf, known, engines)]
+    const paths = conf?.paths.join(', ') ?? ''
     if (all.length > 0) {
       const finding = together(all)
-      return { ...finding, found: `${paths}: ${finding.found}` }
+      return paths === '' ? finding : { ...finding, found: `${paths}: ${finding.found}` }
     }
+    if (conf === undefined) return ok(`there is none in ${etc}/crio`)
+    if (conf.paths.length === 0) return ok('says nothing of storage: storage.conf counts')
     return ok(`${paths}: ${summary(conf, named)}`)
   },
 }
@@ -62,10 +65,21 @@ export async function crioNames(
   }
 }
 
-function driver(conf: CrioConf, named: { layers: boolean; images: boolean }): Finding[] {
-  if (conf.driver === undefined || OVERLAY.includes(conf.driver) || !(named.layers || named.images)) return []
+function driver(conf: CrioConf | undefined, named: { layers: boolean; images: boolean }): Finding[] {
+  if (conf?.driver === undefined || OVERLAY.includes(conf.driver) || !(named.layers || named.images)) return []
   const found = `storage_driver is ${JSON.stringify(conf.driver)}: only overlay can use the stores`
   return [problem(found, 'Set storage_driver = "overlay", or take the line out.')]
+}
+
+/** CRI-O's own check takes each container on an additional image store for damaged, and ends in a wipe (docs/crio.md). */
+function repair(conf: CrioConf | undefined, named: { images: boolean }, engines: readonly FoundEngine[]): Finding[] {
+  if (!named.images || conf?.repair === false || !engines.some((each) => each.engine === 'crio')) return []
+  return [
+    problem(
+      'internal_repair is on: after a crash CRI-O wipes its storage, below containers on an additional image store',
+      'Run lazylayer setup crio, which turns it off.',
+    ),
+  ]
 }
 
 function summary(

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { readCrioConf } from '../../../src/cli/crio-conf.ts'
 import { crioConf, crioNames } from '../../../src/cli/doctor/crio.ts'
+import { type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
 import { type Contents, DIRECTORY, files, PROGRAM, summary } from './machine.ts'
 
 const MAIN = '/etc/crio/crio.conf'
@@ -13,7 +14,10 @@ const THERE = {
 }
 const NAMED = '[storage]\ndriver = "overlay"\n[storage.options]\nadditionalimagestores = ["/s/images"]\n'
 
-const needs = ({ seen = THERE, ...rest }: Contents) => ({
+const CRIO = [foundEngine('crio', 'crio version 1.37.0') as FoundEngine]
+
+const needs = ({ seen = THERE, ...rest }: Contents, engines: readonly FoundEngine[] = []) => ({
+  engines,
   root: '/s',
   storageConfs: [STORAGE],
   etc: '/etc',
@@ -86,4 +90,28 @@ test('CRI-O knows the stores of storage.conf and those of its own options', asyn
   expect(await named(layers)).toEqual({ layers: true, images: false })
   expect(await named({ ...layers, [STORAGE]: NAMED })).toEqual({ layers: true, images: true })
   expect(await named({ ...layers, [STORAGE]: 'no toml' })).toEqual({ layers: true, images: false })
+})
+
+test.each<[string, Record<string, string>, readonly FoundEngine[], string]>([
+  ['nothing says otherwise', { [STORAGE]: NAMED }, CRIO, 'problem'],
+  ['a drop-in says otherwise', { [STORAGE]: NAMED, [DROP_IN]: '[crio]\ninternal_repair = false\n' }, CRIO, 'ok'],
+  [
+    'a later drop-in turns it on again',
+    { [STORAGE]: NAMED, [MAIN]: '[crio]\ninternal_repair = false\n', [DROP_IN]: '[crio]\ninternal_repair = true\n' },
+    CRIO,
+    'problem',
+  ],
+  [
+    'its own option names the store',
+    { [MAIN]: '[crio]\nstorage_option = ["overlay.imagestore=/s/images"]\n' },
+    CRIO,
+    'problem',
+  ],
+  ['no store is named', {}, CRIO, 'ok'],
+  ['there is no CRI-O', { [STORAGE]: NAMED }, [], 'ok'],
+  ['it is no switch', { [STORAGE]: NAMED, [MAIN]: '[crio]\ninternal_repair = "no"\n' }, CRIO, 'problem'],
+])('internal_repair is a problem where CRI-O knows the image store: %s', async (_, texts, engines, state) => {
+  const finding = summary(await crioConf.run(needs({ texts }, engines)))
+  expect(finding.state).toBe(state)
+  if (state === 'problem') expect(finding.text).toMatch(/internal_repair is/)
 })
