@@ -33,20 +33,23 @@ export interface BuildOptions {
 
 export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
+  /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
+  readonly #examiners: Piscina<Tasks, Results | Failed>
   readonly #deadlineMs: number
   #running = 0
 
   constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS } = {}) {
     this.#deadlineMs = deadlineMs
-    this.#pool = new Piscina<Tasks, Results | Failed>({
+    const workers = {
       filename: WORKER,
-      name: 'build',
       minThreads: 0,
       maxThreads: THREADS,
       maxQueue: QUEUE_MAX,
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
-    })
+    }
+    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
+    this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
   }
 
   /** Whether something is being parsed, built or merged: work that goes on even when no byte arrives. */
@@ -95,7 +98,8 @@ export class IndexBuilder {
     let outcome: Results | Failed
     this.#running++
     try {
-      outcome = await this.#pool.run(task, { name, signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
+      const pool = name === 'examine' ? this.#examiners : this.#pool
+      outcome = await pool.run(task, { name, signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
     } catch (cause) {
       if (signal?.aborted) throw Failure.aborted(what, { cause: signal.reason })
       if (deadline.aborted) throw Failure.timeout(what, { why: `it took longer than ${deadlineMs / 1000} s` })
@@ -115,6 +119,6 @@ export class IndexBuilder {
 
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
-    await this.#pool.destroy()
+    await Promise.all([this.#pool.destroy(), this.#examiners.destroy()])
   }
 }

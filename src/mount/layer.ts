@@ -106,6 +106,7 @@ interface OpenTree {
 export class Layers {
   readonly #parts: LayerParts
   readonly #opened = new Map<string, { layer: Promise<OpenLayer>; blobs: Copies }>()
+  readonly #copies = new WeakMap<OpenLayer, Copies>()
   /** One device a tree, however many layers build it; each can fill it. */
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
   readonly #builds = new Turns(BUILDS_MAX)
@@ -159,9 +160,12 @@ export class Layers {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     // the blob's digest is proven before anything is built, so it does not matter where it came from
     const name = `${descriptor.digest} ${descriptor.size} whole`
-    if (!fetch && !this.#opened.has(name) && (await this.#parts.store.layer(keyOf(name))) === undefined)
-      return undefined
     const { wholes } = this
+    if ((await this.#parts.store.layer(keyOf(name))) === undefined) {
+      if (!fetch) return undefined
+      // from its own source, before anything of it is shared: nobody waits for another's registry
+      await (await wholes.blob(blob)).close()
+    }
     return await this.#openOnce(name, blob, () => ({
       descriptor,
       format: WHOLE,
@@ -187,15 +191,14 @@ export class Layers {
     const states = await layer.slots.states()
     const missing = [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
     if (missing.length === 0) return
-    const copies: Copies[] = []
-    for (const { layer: opened, blobs } of this.#opened.values()) if ((await opened) === layer) copies.push(blobs)
+    const copies = this.#copies.get(layer)
     const file = layer.indexDigest === undefined ? undefined : await this.wholes.blob(blob)
     const local = file && new FileBlob(blob, file)
     try {
-      if (local) for (const each of copies) each.add(local)
+      if (local) copies?.add(local)
       await layer.filler.fill(missing, 'prefetch', this.#closing.signal)
     } finally {
-      if (local) for (const each of copies) each.remove(local)
+      if (local) copies?.remove(local)
       await file?.close()
     }
   }
@@ -212,7 +215,10 @@ export class Layers {
     const blobs = new Copies(blob)
     const layer = this.#open(how(blobs))
     this.#opened.set(name, { layer, blobs })
-    layer.catch(() => this.#opened.delete(name))
+    layer.then(
+      (open) => this.#copies.set(open, blobs),
+      () => this.#opened.delete(name),
+    )
     return layer
   }
 

@@ -25,6 +25,8 @@ export type Verdict = Proof | Refutation
 
 /** Each is bound by the network or by a core; more would only share them. */
 const AT_ONCE = 2
+/** A registry may take FETCH_TIMEOUT_MS for nearly nothing: so many have to do that before others wait. */
+const FETCHES_AT_ONCE = 16
 /** 10 GB at 100 Mbit/s take 800 s. */
 const FETCH_TIMEOUT_MS = 900_000
 /** Filling a device reads its tar in a few seconds; whoever comes later has it decompressed again. */
@@ -38,7 +40,9 @@ export class Wholes {
   readonly #log: (message: string) => void
   readonly #signal: AbortSignal
   readonly #turns = new Turns(AT_ONCE)
-  readonly #fetching = new Map<Digest, Promise<void>>()
+  readonly #fetches = new Turns(FETCHES_AT_ONCE)
+  /** By source: what one registry does not bring, or brings wrong, is nobody else's. */
+  readonly #fetching = new Map<StoredBlob, Promise<void>>()
   readonly #examining = new Map<string, Promise<unknown>>()
   readonly #tars = new Map<Digest, Tar>()
   #quarantined = 0
@@ -68,7 +72,7 @@ export class Wholes {
   async blob(blob: StoredBlob): Promise<FileHandle> {
     const kept = await this.#store.wholes.find(blob.digest)
     if (kept !== undefined) return kept
-    await joined(this.#fetching, blob.digest, () => this.#turns.take(() => this.#fetch(blob), this.#signal))
+    await joined(this.#fetching, blob, () => this.#fetches.take(() => this.#fetch(blob), this.#signal))
     const fetched = await this.#store.wholes.find(blob.digest)
     if (fetched !== undefined) return fetched
     throw Failure.system(`blob ${blob.digest} cannot be kept`, { fix: 'Free space below the cache directory.' })
@@ -79,6 +83,7 @@ export class Wholes {
     const claim = { blob: layer.descriptor.digest, tree: layer.tree }
     const known = await this.#store.proofs.of(claim)
     if (known !== undefined) return known
+    await (await this.blob(blob)).close() // from its own source: nobody waits for another's registry
     return await joined(this.#examining, `${claim.blob} ${claim.tree}`, async () => {
       const served = { image: await readImage(layer), chunks: layer.chunks.bytes }
       const { difference, diffId, tarSize, split } = await this.#examine(layer.descriptor, blob, served)
@@ -196,7 +201,9 @@ export class Wholes {
       await tar.close()
       throw error
     }
-    await this.#keepTar(examined.diffId, tar)
+    // what has an index is filled from its blob
+    if (served === undefined) await this.#keepTar(examined.diffId, tar)
+    else await tar.close()
     return examined
   }
 
@@ -252,7 +259,7 @@ export function refusal({ digest }: Descriptor, { why }: Refutation): Failure {
 }
 
 /** Whoever asks for the same meanwhile waits for the same. */
-function joined<T>(running: Map<string, Promise<unknown>>, key: string, work: () => Promise<T>): Promise<T> {
+function joined<K, T>(running: Map<K, Promise<unknown>>, key: K, work: () => Promise<T>): Promise<T> {
   const found = running.get(key) as Promise<T> | undefined // each key has one kind of work
   if (found !== undefined) return found
   const promise = work().finally(() => running.delete(key))

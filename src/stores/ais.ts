@@ -59,8 +59,11 @@ const LAYERS_MAX = 10_000
 const LAYERS_MANY = 8_000
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
-/** What a tar-split file is said to have until it was made: any page will do, readers ask again when they come to its end. */
-const SPLIT_BYTES = 4096
+/**
+ * What a tar-split file is said to have until it was made: less than any has. Readers ask again when they come to its end; of a file
+ * that is shorter than was said the kernel fills up the rest with zeros when two read it at once.
+ */
+const SPLIT_BYTES = 1
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 

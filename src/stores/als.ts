@@ -15,6 +15,7 @@ import type { LayerOpener, ResolvedImage } from '../mount/image.ts'
 import type { EagerLayer, Layers, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, controlNode, type LateFile } from '../mount/session.ts'
+import { refusal } from '../mount/whole.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
@@ -194,6 +195,9 @@ export class AdditionalLayerStore implements ControlTree {
     }
     const layer = await listing.open(found)
     if ('why' in layer) throw notLazy(layer)
+    // it may have been opened with the rest of its image before it was read whole
+    const verdict = await layer.verdict()
+    if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
     if (byDiffId) {
       const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
       const name = await diffIdOf(layer, diffId, believed)

@@ -2,6 +2,8 @@ import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { expect, test, vi } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import type { Blob } from '../../src/image/blob.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
@@ -48,6 +50,11 @@ async function made(change?: (toc: Toc) => void) {
   const { descriptor, bytes } =
     change === undefined ? { ...honest, bytes: old } : withToc(honest.descriptor, old, change)
   return { descriptor, blob: new MemoryBlob(bytes), bytes, whole: wholeOf(bytes), tar: gunzipSync(bytes) }
+}
+
+/** A registry that stands still. */
+function untilAborted(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_, fail) => signal?.addEventListener('abort', () => fail(signal.reason)))
 }
 
 /** The same tar without an index. */
@@ -231,4 +238,37 @@ test('a tar that can be read in two ways is left to the engine', async () => {
   const { descriptor, whole } = plain(new TextEncoder().encode('no tar at all'.repeat(100)))
   await expect(cache.layers.openWhole(descriptor, whole.blob, true)).rejects.toMatchObject({ code: 'corrupt' })
   expect(await readdir(join(cache.store.dir, 'tmp'))).toEqual([])
+})
+
+test('a registry that stands still, or lies, keeps nobody from another’s copy of the same layer', async () => {
+  const { tar } = await made()
+  const { descriptor, whole } = plain(tar)
+  const stalls: StoredBlob = { ...whole.blob, stream: (_, options) => untilAborted(options?.signal) }
+  const cache = await openCache(await folder())
+  const waiting = cache.layers.openWhole(descriptor, stalls, true)
+  waiting.catch(() => {}) // it ends with the cache
+  const lies: StoredBlob = { ...whole.blob, stream: (take) => take(new Uint8Array(descriptor.size)) }
+  await expect(cache.layers.openWhole(descriptor, lies, true)).rejects.toMatchObject({ code: 'corrupt' })
+  const layer = await cache.layers.openWhole(descriptor, whole.blob, true)
+  expect(await contents(layer as OpenLayer, 'bin/good')).toBe('good')
+  await cache.close()
+  await expect(waiting).rejects.toThrow()
+})
+
+test('a proof waits for no other layer, nor fails with it', async () => {
+  const { descriptor, blob, whole } = await made()
+  const other = await lazyLayer({ other: 'other' })
+  const cache = await openCache(await folder())
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const never: Blob = {
+    ...other.blob,
+    digest: other.blob.digest,
+    size: other.blob.size,
+    read: (_, options) => untilAborted(options?.signal),
+  }
+  void cache.layers.open(other.descriptor, sourceOf(never), 'stalling').catch(() => {})
+  const broken: Blob = { ...never, read: () => Promise.reject(Failure.unavailable('away')) }
+  cache.layers.open(other.descriptor, sourceOf(broken), 'broken').catch(() => {}) // that one’s own trouble
+  expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({ verdict: 'proven' })
+  expect((await openFiles(join(cache.store.dir, 'tmp'))).length).toBe(0)
 })

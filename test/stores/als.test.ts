@@ -4,7 +4,7 @@ import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
 import { believeAll } from '../../src/stores/identity.ts'
-import { digest, encoded, FakeWorld, image, lazy, plain, proven, REFERENCE } from './store.ts'
+import { digest, encoded, FakeWorld, image, lazy, plain, proven, REFERENCE, refuted } from './store.ts'
 
 const A = lazy('a')
 const B = lazy('b')
@@ -71,6 +71,14 @@ test('a layer that was proven is shown under its own digest; not where the image
   expect(it.info(A.digest)).toMatchObject({ 'diff-digest': digest('DiffID 0 of one'), 'diff-size': 7000 })
   await expect(it.look(B.digest)).rejects.toMatchObject(missing)
   expect(it.messages).toContainEqual(expect.stringMatching(/claims DiffID .* its bytes have/))
+})
+
+test('a layer that was found to lie is not shown by its index either, though it is open already', async () => {
+  const it = world()
+  await it.look(indexOf(A)) // opens all of the image
+  it.verdicts.set(B.digest, refuted(digest('DiffID 1 of one')))
+  await expect(it.look(indexOf(B))).rejects.toMatchObject(missing)
+  expect(it.messages).toContainEqual(expect.stringMatching(/is quarantined/))
 })
 
 test('a layer without an index is shown once it was read whole', async () => {
