@@ -10,6 +10,7 @@ import { pageCache } from './cases/page-cache.ts'
 import { readAhead } from './cases/read-ahead.ts'
 import { sequentialDropped } from './cases/sequential-dropped.ts'
 import { sequentialWarm } from './cases/sequential-warm.ts'
+import { shuffled } from './cases/shuffled.ts'
 import { smallFiles } from './cases/small-files.ts'
 import { walk } from './cases/walk.ts'
 import { type Flags, parseFlags, USAGE } from './flags.ts'
@@ -27,6 +28,7 @@ const CASES: readonly Case[] = [
   sequentialDropped,
   coldStart,
   readAhead,
+  shuffled,
   pageCache,
 ]
 const HERE = import.meta.dirname

@@ -1,6 +1,6 @@
 // What the two sequential cases share: one large file behind each mount, its bytes cached, read from start to end.
 import { execFile } from 'node:child_process'
-import { mkdir, open } from 'node:fs/promises'
+import { mkdir, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Rung } from '../../src/mount/ladder.ts'
@@ -31,8 +31,10 @@ export const EXT4_BY_TAR = 'ext4, unpacked by tar'
 export const EXT4_BY_ENGINE = 'ext4, written 32 KiB at a time'
 export const EXT4_READ_BACK = 'ext4, read back'
 
-/** The erofs rung, when the pages of its device are given back with the file's own. */
-export const DEVICE_TOO = 'lazylayer, device too'
+/** The erofs rung, when all that lies below the file is given back with it: the device's pages, and those of the cache's file. */
+export const ALL_BY_EROFS = 'lazylayer, all given back'
+/** The same of the fuse rung, which has no device. */
+export const ALL_BY_FUSE = 'lazylayer, fuse rung, all given back'
 
 /**
  * ext4, fuse-native in both ways of reading, lazylayer on each rung; each mounted once. `pages`: what becomes of a mount's own before each
@@ -54,7 +56,7 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
     served ??= serveTree({ source, dir: join(dir, 'image'), defer }) // of all that mount it
     return served
   }
-  const lazylayer = async (name: string, rung: Rung, device: 'keep' | 'drop') => {
+  const lazylayer = async (name: string, rung: Rung, below: 'keep' | 'drop') => {
     const { reference } = await image()
     const at = (what: string) => join(dir, `${what}-${name}`)
     const mounted = await mountImage({
@@ -65,9 +67,12 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
       rung,
     })
     defer(() => mounted.stop())
-    return turn(at('mnt'), pages, device === 'drop' ? mounted.devices : [])
+    return turn(at('mnt'), pages, below === 'drop' ? [...mounted.devices, ...(await cachedDevices(at('cache')))] : [])
   }
-  const withDevice: Subject = { name: DEVICE_TOO, open: () => lazylayer('device', 'erofs', 'drop') }
+  const allGivenBack: Subject[] = [
+    { name: ALL_BY_EROFS, open: () => lazylayer('all-erofs', 'erofs', 'drop') },
+    { name: ALL_BY_FUSE, open: () => lazylayer('all-fuse', 'fuse', 'drop') },
+  ]
   const dropped: Subject[] = [{ name: 'ext4', open: async () => turn(source, 'drop') }]
   const kept: Subject[] = [
     {
@@ -94,8 +99,14 @@ export async function sequentialSubjects({ dir, probe, defer }: Context, pages: 
     { name: 'fuse-native', open: () => fuseNative('async') },
     { name: 'fuse-native, readSync', open: () => fuseNative('sync') },
     ...MEASURED.map((rung) => ({ name: SUBJECTS[rung], open: () => lazylayer(rung, rung, 'keep') })),
-    ...(pages === 'drop' ? [withDevice] : []),
+    ...(pages === 'drop' ? allGivenBack : []),
   ]
+}
+
+/** The files that the agent's cache keeps devices in; a merged tree has none of its own. */
+async function cachedDevices(cache: string): Promise<string[]> {
+  const files = await readdir(join(cache, 'trees'), { recursive: true })
+  return files.flatMap((each) => (each.endsWith('/device') ? [join(cache, 'trees', each)] : []))
 }
 
 /** Writes the file as an engine would; flushed, because dirty pages cannot be given back. */

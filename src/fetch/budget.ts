@@ -1,6 +1,7 @@
 // How much may be under way at once, over all layers: stored bytes that are asked for and not yet decoded, and requests.
 // Demand and prefetch have a lane each, so that demand never waits for prefetch.
 import type { Priority } from '../image/blob.ts'
+import { Shelf } from './shelf.ts'
 
 export interface LaneLimits {
   /** Bytes under way. A single request that is larger has the lane for itself. */
@@ -91,6 +92,8 @@ class Lane {
 
 /** One for all fillers of a process. */
 export class Budget {
+  /** For what nobody has asked for yet. */
+  readonly shelf = new Shelf()
   readonly #lanes: Readonly<Record<Priority, Lane>>
 
   constructor(limits: BudgetLimits = BUDGET) {

@@ -4,6 +4,9 @@ export interface FillerCounters {
   /** Ranged reads begun, and the bytes they asked for. */
   requests: number
   fetchedBytes: number
+  /** Of these, bytes that came along with a miss because they lay beside it; and chunks that were asked for later, and were here. */
+  nearbyBytes: number
+  nearbyHits: number
   /** Chunks decoded and verified, and their decoded bytes. */
   filled: number
   filledBytes: number
@@ -22,6 +25,8 @@ export function noCounters(): FillerCounters {
   return {
     requests: 0,
     fetchedBytes: 0,
+    nearbyBytes: 0,
+    nearbyHits: 0,
     filled: 0,
     filledBytes: 0,
     joined: 0,

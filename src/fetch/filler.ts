@@ -2,7 +2,7 @@
 // It does no I/O of its own: reading, decoding and checking are given to it. One per device of a process.
 
 import { Failure } from '../errors.ts'
-import type { Blob, Priority } from '../image/blob.ts'
+import type { Blob, Priority, Range } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Budget } from './budget.ts'
@@ -11,6 +11,9 @@ import { fillAll } from './fill-all.ts'
 import type { Flight, Request, Waiter } from './flight.ts'
 import { inLanes } from './lanes.ts'
 import { LIMITS, type Limits } from './limits.ts'
+import { Nearby } from './nearby.ts'
+import { StoredOrder } from './order.ts'
+import { type LinkPace, Pace } from './pace.ts'
 import { Plan } from './plan.ts'
 import { type Run, runs } from './runs.ts'
 
@@ -35,12 +38,18 @@ export interface FillerOptions {
   /** Shared by all fillers of the process. */
   budget: Budget
   limits?: Limits
+  /** Default: one that measures. */
+  pace?: LinkPace
 }
 
 export class Filler {
   readonly #options: FillerOptions
   readonly #limits: Limits
   readonly #plan: Plan
+  readonly #pace: LinkPace
+  readonly #nearby: Nearby
+  /** Ends what comes along, which nobody waits for. */
+  readonly #closing = new AbortController()
   /** One a chunk: whoever wants it joins it. */
   readonly #flights = new Map<number, Flight>()
   /** What was queued since the last turn of the event loop, to be joined into requests. */
@@ -56,7 +65,10 @@ export class Filler {
   constructor(options: FillerOptions) {
     this.#options = options
     this.#limits = options.limits ?? LIMITS
-    this.#plan = new Plan(options.chunks, this.#limits.demand)
+    this.#pace = options.pace ?? new Pace()
+    const order = new StoredOrder(options.chunks)
+    this.#plan = new Plan(order, this.#limits.demand)
+    this.#nearby = new Nearby(order, this.#pace, options.budget.shelf)
   }
 
   get counters(): Readonly<FillerCounters> {
@@ -97,6 +109,8 @@ export class Filler {
   async close(): Promise<void> {
     this.#closed = true
     for (const request of this.#requests) request.controller.abort()
+    this.#closing.abort()
+    this.#nearby.close()
     for (const flight of [...this.#flights.values()]) this.#settle(flight, aborted(flight.chunk))
     this.#unchecked.clear()
     this.#batch.demand.clear()
@@ -270,7 +284,7 @@ export class Filler {
 
   #flush(): void {
     for (const priority of ['demand', 'prefetch'] as const) {
-      const flights = [...this.#batch[priority]]
+      const flights = [...this.#batch[priority]].filter((each) => !this.#isNearby(each))
       this.#batch[priority].clear()
       const joined = this.#runs(
         flights.filter((each) => !each.alone),
@@ -281,9 +295,47 @@ export class Filler {
       const single = flights.filter((each) => each.alone).flatMap((each) => this.#runs([each], priority))
       for (const run of single) this.#launch(run, priority)
       for (const run of joined) {
-        if (priority === 'demand') this.#widen(run)
+        const alone = priority === 'demand' && !this.#widen(run)
         this.#launch(run, priority)
+        if (alone) this.#bring(this.#nearby.besideMiss(run.blob, run.range, (chunk) => this.#isAbsent(chunk)))
       }
+    }
+  }
+
+  /** Whether a chunk came along with another's, or is about to: then it needs no request. */
+  #isNearby(flight: Flight): boolean {
+    if (flight.alone) return false // what was here is wrong
+    const { chunk } = flight
+    const coming = this.#nearby.coming(chunk)
+    const blob = this.#options.chunks.blobOf(chunk)
+    const range = this.#options.chunks.storedRange(chunk)
+    const bringBeside = () => {
+      if (flight.priority === 'demand') this.#bring(this.#nearby.besideHit(blob, range, (each) => this.#isAbsent(each)))
+    }
+    if (coming !== undefined) {
+      bringBeside()
+      this.#track(
+        coming.then(() => {
+          // somebody else may have begun it, or nobody wants it any more
+          if (this.#flies(flight) && flight.stage === 'queued' && flight.request === undefined) this.#enqueue(flight)
+        }),
+      )
+      return true
+    }
+    const stored = this.#nearby.take(chunk, range)
+    if (stored === undefined) return false
+    this.#counters.nearbyHits++
+    const request = this.#request({ blob, range, chunks: [chunk] }, flight.priority)
+    this.#track(this.#decode(flight, request, stored).finally(() => this.#requests.delete(request)))
+    bringBeside()
+    return true
+  }
+
+  /** Fetches what nobody waits for. */
+  #bring(beside: readonly Run[]): void {
+    for (const run of beside) {
+      this.#counters.nearbyBytes += run.range.end - run.range.start
+      this.#track(this.#nearby.keep(run, this.#readBlob(run.blob, run.range, 'prefetch', this.#closing.signal)))
     }
   }
 
@@ -297,20 +349,35 @@ export class Filler {
     return runs(wanted, this.#limits[priority])
   }
 
-  #widen(run: Run): void {
-    const { chunks, slots } = this.#options
-    const absent = (chunk: number) => {
-      const state = slots.state(chunk)
-      return !this.#flights.has(chunk) && state !== VERIFIED && state !== STORED
-    }
-    for (const chunk of this.#plan.ahead(run.blob, run.range, absent)) {
+  /** @returns whether anything comes along */
+  #widen(run: Run): boolean {
+    const { chunks } = this.#options
+    const missed = run.chunks.length
+    for (const chunk of this.#plan.ahead(run.blob, run.range, (chunk) => this.#isAbsent(chunk))) {
       this.#begin(chunk, 'prefetch') // nobody waits for it: it comes along, and if it fails nobody is told
       run.chunks.push(chunk)
       run.range.end = Math.max(run.range.end, chunks.storedRange(chunk).end)
     }
+    return run.chunks.length > missed
+  }
+
+  /** Neither here nor under way to somebody who waits. */
+  #isAbsent(chunk: number): boolean {
+    if (this.#flights.has(chunk)) return false
+    try {
+      const state = this.#options.slots.state(chunk)
+      return state !== VERIFIED && state !== STORED
+    } catch {
+      return false // the disk does not tell: whoever reads it is told
+    }
   }
 
   #launch(run: Run, priority: Priority): void {
+    const request = this.#request(run, priority)
+    this.#track(this.#carry(request).finally(() => this.#requests.delete(request)))
+  }
+
+  #request(run: Run, priority: Priority): Request {
     const flights = run.chunks.map((chunk) => this.#flights.get(chunk)).filter((each) => each !== undefined)
     const request: Request = {
       blob: run.blob,
@@ -323,7 +390,7 @@ export class Filler {
     }
     for (const flight of flights) flight.request = request
     this.#requests.add(request)
-    this.#track(this.#carry(request).finally(() => this.#requests.delete(request)))
+    return request
   }
 
   async #carry(request: Request): Promise<void> {
@@ -373,11 +440,8 @@ export class Filler {
 
   async #read(request: Request): Promise<Uint8Array | undefined> {
     const { signal } = request.controller
-    this.#counters.requests++
-    this.#counters.fetchedBytes += length(request)
     try {
-      const blob = this.#options.blobs(request.blob)
-      const stored = await blob.read(request.range, { signal, priority: request.priority })
+      const stored = await this.#readBlob(request.blob, request.range, request.priority, signal)
       return signal.aborted ? undefined : stored
     } catch (error) {
       for (const flight of [...request.flights]) {
@@ -391,6 +455,15 @@ export class Filler {
       }
       return undefined
     }
+  }
+
+  async #readBlob(blob: number, range: Range, priority: Priority, signal: AbortSignal): Promise<Uint8Array> {
+    this.#counters.requests++
+    this.#counters.fetchedBytes += range.end - range.start
+    const ended = this.#pace.begin()
+    const stored = await this.#options.blobs(blob).read(range, { signal, priority })
+    ended(stored.length)
+    return stored
   }
 
   async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {

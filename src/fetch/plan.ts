@@ -5,6 +5,7 @@
 // The layer is in stored order nearly everywhere, so "behind" is where the next chunks in stored order lie. What comes along is in
 // the same request; a round trip of 20 ms at 100 Mbit/s is worth 250 KB, so 1 MiB saves several of them for 84 ms of transfer.
 import type { Range } from '../image/blob.ts'
+import type { StoredOrder } from './order.ts'
 import type { RunLimits } from './runs.ts'
 
 /** Widening begins with this and doubles … */
@@ -16,13 +17,6 @@ const NEIGHBOURS_MIN = 3
 /** Readers told apart, the oldest forgotten first. */
 const READERS_MAX = 8
 
-/** The part of a ChunkTable that a plan looks at. */
-export interface StoredOrder {
-  readonly length: number
-  storedRange(chunk: number): Range
-  blobOf(chunk: number): number
-}
-
 interface Reader {
   blob: number
   /** Stored bytes up to here were asked for. */
@@ -31,15 +25,13 @@ interface Reader {
 }
 
 export class Plan {
-  readonly #chunks: StoredOrder
+  readonly #order: StoredOrder
   readonly #limits: RunLimits
   #readers: Reader[] = []
-  /** Chunks in stored order; made when first needed. */
-  #order: Uint32Array | undefined
 
   /** Misses that one request could join count as neighbours; what comes along keeps within one request. */
-  constructor(chunks: StoredOrder, limits: RunLimits) {
-    this.#chunks = chunks
+  constructor(order: StoredOrder, limits: RunLimits) {
+    this.#order = order
     this.#limits = limits
   }
 
@@ -52,11 +44,9 @@ export class Plan {
     const limit = Math.min(range.end + AHEAD_MIN_BYTES * 2 ** doublings, range.start + this.#limits.runMaxBytes)
     const result: number[] = []
     let wantedEnd = range.end
-    const order = this.#storedOrder()
-    for (let i = this.#firstFrom(order, blob, range.end); i < order.length; i++) {
-      const chunk = order[i] as number // i is below the length
-      const { start, end } = this.#chunks.storedRange(chunk)
-      if (this.#chunks.blobOf(chunk) !== blob || end > limit) break
+    for (const { chunk, stored } of this.#order.from(blob, range.end)) {
+      const { start, end } = stored
+      if (end > limit) break
       if (start - wantedEnd > this.#limits.gapMaxBytes) break // what lies between is here already
       reader.end = Math.max(reader.end, end)
       if (!wants(chunk)) continue
@@ -74,27 +64,5 @@ export class Plan {
     reader.neighbours++
     this.#readers = [reader, ...this.#readers.filter((each) => each !== reader)].slice(0, READERS_MAX)
     return reader
-  }
-
-  #storedOrder(): Uint32Array {
-    const chunks = this.#chunks
-    this.#order ??= Uint32Array.from({ length: chunks.length }, (_, i) => i).sort(
-      (a, b) => chunks.blobOf(a) - chunks.blobOf(b) || chunks.storedRange(a).start - chunks.storedRange(b).start,
-    )
-    return this.#order
-  }
-
-  /** Where in `order` the first chunk of `blob` is that starts at or behind `start`. */
-  #firstFrom(order: Uint32Array, blob: number, start: number): number {
-    let low = 0
-    let high = order.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      const chunk = order[middle] as number // middle is below the length
-      const before = this.#chunks.blobOf(chunk) - blob || (this.#chunks.storedRange(chunk).start < start ? -1 : 0)
-      if (before < 0) low = middle + 1
-      else high = middle
-    }
-    return low
   }
 }

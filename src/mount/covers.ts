@@ -25,6 +25,13 @@ export const DEVICES_DIRECTORY = '.devices'
 const DIRECTORY: NodeAttributes = { mode: 0o40500, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100400, uid: 0, gid: 0, mtime: 0n }
 
+/**
+ * The read-ahead of devices: the kernel's largest FUSE read. EROFS asks by its own, smaller measure; what it asks for in a row becomes
+ * few large reads of the device by this one (47 instead of 320 for a walk through 48 MiB). The kernel copies it when it opens a
+ * device, so it is set before the first mount.
+ */
+const DEVICE_READ_AHEAD_KIB = 1024
+
 /** The kernel's mount table is searched and printed as a whole by many programs; beyond this many, FUSE answers. */
 export const COVERS_MAX = 1000
 
@@ -34,8 +41,13 @@ const EVICTED_AT_ONCE = 1 / 16
 /** Devices of one EROFS image that this kernel was tried with; images have at most some hundred layers. */
 export const DEVICES_MAX = 127
 
-/** The kernel is done microseconds after the answer; a machine that is very busy takes longer. */
-const RESTORE_AFTER_MS = [10, 200, 2_000]
+/**
+ * The kernel is done microseconds after the answer; but whoever called rmdir has to get a processor for that, and on a machine that is
+ * very busy it may be a low priority's turn only seconds later.
+ */
+const RESTORE_AFTER_MS = [10, 100, 400, 1_500, 3_000, 5_000, 10_000]
+/** Mounts that fail in a row: then FUSE goes on answering. */
+const RESTORE_FAILURES_MAX = 3
 
 /** A mount, for `status`. */
 export interface Cover {
@@ -57,6 +69,8 @@ interface Known {
   readonly layer: OpenLayer
   /** How often engines said that they use it, less how often that they do no more: a hint, never repeated after a restart. */
   uses: number
+  /** How often it was told that they do no more: the last one sees to it that it is mounted again. */
+  drops: number
 }
 
 export class Covers {
@@ -86,6 +100,7 @@ export class Covers {
     this.#context = context
     this.#max = max
     session.addDirectory(this.#directory, ROOT_NODE, DEVICES_DIRECTORY, DIRECTORY, false)
+    native.setReadAhead(session.dir, DEVICE_READ_AHEAD_KIB) // without the right to, more and smaller reads do the same
   }
 
   /** What is mounted, the one that was asked for the longest ago first. */
@@ -110,7 +125,7 @@ export class Covers {
 
   /** Mounts a layer on `target`, as `add`, but only for as long as there is room: those in use come first, then those asked for last. */
   cover(layer: OpenLayer, target: string): Promise<string | undefined> {
-    if (!this.#known.has(target)) this.#known.set(target, { layer, uses: 0 })
+    if (!this.#known.has(target)) this.#known.set(target, { layer, uses: 0, drops: 0 })
     return this.#add(target, [layer], () => this.#mountLayer(layer, target))
   }
 
@@ -128,27 +143,34 @@ export class Covers {
       await this.cover(known.layer, target) // where there is no room, FUSE goes on answering
       return
     }
-    let failed: { error: unknown } | undefined
+    if (op === 'drop') known.drops++
+    const { drops } = known
+    let failures = 0
     for (const waitMs of op === 'use' ? [0] : RESTORE_AFTER_MS) {
       await sleep(waitMs, undefined, { ref: false })
-      failed = undefined
-      await this.#restore(known.layer, target).catch((error) => {
-        failed = { error } // the directory may be in between: the next try finds it again
-      })
+      // a later hint looks on; or it was ended
+      if (known.drops !== drops || !this.#covered.has(target)) return
+      try {
+        // as long as it is mounted, the kernel may be about to detach it
+        if (await this.#restore(known.layer, target)) return
+      } catch (error) {
+        // the directory may be in between: the next try finds it again
+        if (op === 'drop' && ++failures < RESTORE_FAILURES_MAX) continue
+        this.#covered.delete(target)
+        throw error
+      }
     }
-    if (failed === undefined) return
-    this.#covered.delete(target)
-    throw failed.error
   }
 
-  /** Mounts again what should be mounted and is not: the kernel or somebody else detached it. */
-  async #restore(layer: OpenLayer, target: string): Promise<void> {
-    if ((await mountPoints()).has(target)) return
+  /** Mounts again what should be mounted and is not: the kernel or somebody else detached it. @returns whether it did */
+  async #restore(layer: OpenLayer, target: string): Promise<boolean> {
+    if ((await mountPoints()).has(target)) return false
     const covered = this.#covered.get(target)
-    if (covered === undefined || covered.changing || this.#closed) return // another hint came first, or it makes room
+    if (covered === undefined || covered.changing || this.#closed) return false // another hint came first, or it makes room
     await this.#work(covered, async () => {
       covered.complete = await this.#mountLayer(layer, target)
     })
+    return true
   }
 
   get #closed(): boolean {
@@ -256,6 +278,8 @@ export class Covers {
 
   /** @returns false when one is busy: that one and those asked for before it stay */
   async unmount(): Promise<boolean> {
+    // what is being mounted is no mount yet, and would be one that nobody knows of
+    while (this.#working.size > 0) await Promise.allSettled(this.#working)
     for (const dir of [...this.#covered.keys()].reverse()) {
       if (!(await this.#end(dir))) return false
     }

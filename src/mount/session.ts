@@ -60,8 +60,11 @@ const LOOKUP_TIMEOUT_MS = 15_000
 const LATE_TIMEOUT_MS = 900_000
 /** Two threads saturate what one connection gives; more only help on more cores. */
 const THREADS = 2
-/** The kernel's largest FUSE read. */
-export const READ_AHEAD_BYTES = 1 << 20
+/**
+ * How far the kernel reads around a page fault of a mapped file, and ahead of a reader who goes through one: what a program fetches
+ * without having asked for it. Sequential reads of what is cached gain a tenth or two from more, and every fault pays for it.
+ */
+export const READ_AHEAD_BYTES = 256 << 10
 
 /** A mount that answers, whoever does. */
 export interface Session {

@@ -81,14 +81,14 @@ suite('read-ahead by the kernel', lacking(['python3', 'mount']), () => {
   })
 
   /** On a new directory, with an empty cache. */
-  async function mountNew(reference: string): Promise<{ agent: Agent; dir: string; cache: string }> {
+  async function mountNew(reference: string, rung = 'erofs'): Promise<{ agent: Agent; dir: string; cache: string }> {
     const home = await mkdtemp(join(work.path, 'm-'))
     const [dir, cache] = [join(home, 'mnt'), join(home, 'cache')]
     await mkdir(dir)
     agent = await startAgent(work.path, dir, [
       'mount',
       '--mount',
-      'erofs',
+      rung,
       '--cache',
       cache,
       '--tls-verify=false',
@@ -114,29 +114,35 @@ suite('read-ahead by the kernel', lacking(['python3', 'mount']), () => {
     await succeed(PYTHON, ['-c', READ, dir, list])
   }
 
-  test('a page fault of a mapped file fetches no more than 256 KiB and the chunk it is in', async () => {
-    const { agent, dir } = await mountNew(image.reference)
-    // neither a chunk's first page nor its last, and far from all that was read
-    for (const offset of [LARGE_BYTES / 2 + 5 * 4096, LARGE_BYTES / 4 + 9 * 4096]) {
-      const { bytes, reads } = await caused(agent, () =>
-        succeed(PYTHON, ['-c', FAULT, join(dir, 'large'), String(offset)]),
-      )
-      process.stderr.write(`a page fault: ${bytes} bytes fetched, ${reads} READs\n`)
-      expect(bytes).toBeGreaterThan(CHUNK_BYTES)
-      expect(bytes).toBeLessThanOrEqual(((256 << 10) + CHUNK_BYTES) * STORED)
-    }
-  })
+  test.each(['erofs', 'fuse'])(
+    'a page fault of a mapped file fetches no more than 256 KiB and the chunk it is in: %s',
+    async (rung) => {
+      const { agent, dir } = await mountNew(image.reference, rung)
+      // neither a chunk's first page nor its last, and far from all that was read
+      for (const offset of [LARGE_BYTES / 2 + 5 * 4096, LARGE_BYTES / 4 + 9 * 4096]) {
+        const { bytes, reads } = await caused(agent, () =>
+          succeed(PYTHON, ['-c', FAULT, join(dir, 'large'), String(offset)]),
+        )
+        process.stderr.write(`a page fault: ${bytes} bytes fetched, ${reads} READs\n`)
+        expect(bytes).toBeGreaterThan(CHUNK_BYTES)
+        expect(bytes).toBeLessThanOrEqual(((256 << 10) + CHUNK_BYTES) * STORED)
+      }
+    },
+  )
 
-  test('a file of 10 KiB fetches its own chunk and nothing of its neighbourhood', async () => {
-    const { agent, dir, cache } = await mountNew(image.reference)
-    const small = (await layoutOrder(cache)).filter(({ path }) => path.startsWith('small'))
-    for (const { path } of [small[50], small[120]] as { path: string }[]) {
-      const { bytes, reads } = await caused(agent, () => readAll(dir, [path]))
-      expect(reads).toBe(1)
-      expect(bytes).toBeGreaterThan(SMALL.bytes)
-      expect(bytes).toBeLessThan(SMALL.bytes * 1.05)
-    }
-  })
+  test.each(['erofs', 'fuse'])(
+    'a file of 10 KiB fetches its own chunk and nothing of its neighbourhood: %s',
+    async (rung) => {
+      const { agent, dir, cache } = await mountNew(image.reference, rung)
+      const small = (await layoutOrder(cache)).filter(({ path }) => path.startsWith('small'))
+      for (const { path } of [small[50], small[120]] as { path: string }[]) {
+        const { bytes, reads } = await caused(agent, () => readAll(dir, [path]))
+        expect(reads).toBe(1)
+        expect(bytes).toBeGreaterThan(SMALL.bytes)
+        expect(bytes).toBeLessThan(SMALL.bytes * 1.05)
+      }
+    },
+  )
 
   test('one read of 48 MiB costs that much twice in kernel memory, not three times', async () => {
     const { agent, dir, cache } = await mountNew(image.reference)

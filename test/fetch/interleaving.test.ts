@@ -25,97 +25,116 @@ const wishes = fc.array(
   { minLength: 1, maxLength: 12 },
 )
 
-test('in any interleaving each wish is told of each chunk once, rightly, within the budget, and nothing is left', async () => {
-  await fc.assert(
-    fc.asyncProperty(
-      sizes,
-      wishes,
-      fc.array(fc.nat(5), { minLength: 1, maxLength: 50 }),
-      fc.array(fc.constantFrom(0, STORED, VERIFIED), { minLength: CHUNKS, maxLength: CHUNKS }),
-      fc.uniqueArray(fc.nat(CHUNKS - 1), { maxLength: 8 }),
-      fc.dictionary(fc.nat(CHUNKS - 1).map(String), fc.integer({ min: 1, max: 4 })),
-      fc.array(fc.nat(20), { maxLength: 4 }),
-      async (made, wanted, delays, states, rotten, corrupt, failures) => {
-        let at = 0
-        const chunks = made.map(({ length, gap }, i): ChunkAt => {
-          const start = at + gap
-          at = start + length
-          return { blob: i < CHUNKS / 2 ? 0 : 1, stored: { start, end: at } }
-        })
-        let delay = 0
-        const layer = new Layer({
-          chunks,
-          limits: LIMITS,
-          budget: LANES,
-          delay: () => delays[delay++ % delays.length] as number,
-        })
-        layer.states.set(states)
-        for (const chunk of rotten) layer.rotten.add(chunk)
-        for (const [chunk, times] of Object.entries(corrupt)) layer.corrupt.set(Number(chunk), times)
-        let read = 0
-        layer.failing = () => (failures.includes(read++) ? Failure.unavailable('at random') : undefined)
+const scaled = <T extends Record<string, Record<string, number>>>(limits: T, unit: number): T =>
+  JSON.parse(JSON.stringify(limits), (key, value) => (key.endsWith('Bytes') ? value * unit : value))
 
-        const told = wanted.map(() => new Map<number, unknown[]>())
-        const ends: Promise<void>[] = []
-        for (const [i, wish] of wanted.entries()) {
-          for (let left = wish.after; left > 0; left--) await turn()
-          const distinct = new Set(wish.chunks)
-          const controller = new AbortController()
-          ends.push(
-            new Promise((resolve) => {
-              let left = distinct.size
-              const settled = (chunk: number, error?: unknown) => {
-                const before = told[i]?.get(chunk) ?? []
-                told[i]?.set(chunk, [...before, error])
-                if (error === undefined) expect(layer.states[chunk]).toBe(VERIFIED)
-                if (--left === 0) resolve()
-              }
-              layer.filler.fillEach(wish.chunks, wish.priority, settled, controller.signal)
-            }),
-          )
-          if (wish.cancelAfter !== undefined) {
-            void (async () => {
-              for (let left = wish.cancelAfter ?? 0; left > 0; left--) await turn()
-              controller.abort()
-            })()
+// Small chunks on a link of which nothing is known; and such that neighbours of misses come along, all the time.
+test.each([
+  { unit: 1, roundTripBytes: 0, numRuns: 300 },
+  { unit: 512, roundTripBytes: 256 << 10, numRuns: 60 },
+])(
+  'in any interleaving each wish is told of each chunk once, rightly, within the budget, and nothing is left: $roundTripBytes',
+  async ({ unit, roundTripBytes, numRuns }) => {
+    const limits = scaled(LIMITS, unit)
+    const lanes = scaled(LANES, unit)
+    let alongBytes = 0
+    await fc.assert(
+      fc.asyncProperty(
+        sizes,
+        wishes,
+        fc.array(fc.nat(5), { minLength: 1, maxLength: 50 }),
+        fc.array(fc.constantFrom(0, STORED, VERIFIED), { minLength: CHUNKS, maxLength: CHUNKS }),
+        fc.uniqueArray(fc.nat(CHUNKS - 1), { maxLength: 8 }),
+        fc.dictionary(fc.nat(CHUNKS - 1).map(String), fc.integer({ min: 1, max: 4 })),
+        fc.array(fc.nat(20), { maxLength: 4 }),
+        async (made, wanted, delays, states, rotten, corrupt, failures) => {
+          let at = 0
+          const chunks = made.map(({ length, gap }, i): ChunkAt => {
+            const start = at + gap * unit
+            at = start + length * unit
+            return { blob: i < CHUNKS / 2 ? 0 : 1, stored: { start, end: at } }
+          })
+          let delay = 0
+          const layer = new Layer({
+            chunks,
+            limits,
+            budget: lanes,
+            roundTripBytes,
+            delay: () => delays[delay++ % delays.length] as number,
+          })
+          layer.states.set(states)
+          for (const chunk of rotten) layer.rotten.add(chunk)
+          for (const [chunk, times] of Object.entries(corrupt)) layer.corrupt.set(Number(chunk), times)
+          let read = 0
+          layer.failing = () => (failures.includes(read++) ? Failure.unavailable('at random') : undefined)
+
+          const told = wanted.map(() => new Map<number, unknown[]>())
+          const ends: Promise<void>[] = []
+          for (const [i, wish] of wanted.entries()) {
+            for (let left = wish.after; left > 0; left--) await turn()
+            const distinct = new Set(wish.chunks)
+            const controller = new AbortController()
+            ends.push(
+              new Promise((resolve) => {
+                let left = distinct.size
+                const settled = (chunk: number, error?: unknown) => {
+                  const before = told[i]?.get(chunk) ?? []
+                  told[i]?.set(chunk, [...before, error])
+                  if (error === undefined) expect(layer.states[chunk]).toBe(VERIFIED)
+                  if (--left === 0) resolve()
+                }
+                layer.filler.fillEach(wish.chunks, wish.priority, settled, controller.signal)
+              }),
+            )
+            if (wish.cancelAfter !== undefined) {
+              void (async () => {
+                for (let left = wish.cancelAfter ?? 0; left > 0; left--) await turn()
+                controller.abort()
+              })()
+            }
           }
-        }
-        await Promise.all(ends)
-        for (const [i, wish] of wanted.entries()) {
-          for (const chunk of new Set(wish.chunks)) {
-            const [error, ...more] = told[i]?.get(chunk) ?? ['not told']
-            expect(more).toEqual([])
-            if (error === undefined) continue
-            expect(error).toBeInstanceOf(Failure)
-            const { code } = error as Failure
-            if (code === 'aborted') expect(wish.cancelAfter).toBeDefined()
-            if (code === 'corrupt') expect(corrupt).toHaveProperty(String(chunk))
-            if (code === 'unavailable') expect(failures).not.toEqual([])
+          await Promise.all(ends)
+          for (const [i, wish] of wanted.entries()) {
+            for (const chunk of new Set(wish.chunks)) {
+              const [error, ...more] = told[i]?.get(chunk) ?? ['not told']
+              expect(more).toEqual([])
+              if (error === undefined) continue
+              expect(error).toBeInstanceOf(Failure)
+              const { code } = error as Failure
+              if (code === 'aborted') expect(wish.cancelAfter).toBeDefined()
+              if (code === 'corrupt') expect(corrupt).toHaveProperty(String(chunk))
+              if (code === 'unavailable') expect(failures).not.toEqual([])
+            }
           }
-        }
-        for (const priority of ['demand', 'prefetch'] as const) {
-          expect(layer.most[priority]).toBeLessThanOrEqual(LANES[priority].maxBytes)
-        }
-        for (const each of layer.reads) {
-          const limit = LIMITS[each.priority].runMaxBytes
-          expect(each.range.end - each.range.start).toBeLessThanOrEqual(limit)
-        }
-        // nothing is left, and nothing is remembered
-        for (let left = 40; left > 0; left--) await turn()
-        expect([layer.budget.bytes('demand'), layer.budget.bytes('prefetch')]).toEqual([0, 0])
-        expect([layer.open, [...layer.decoding]]).toEqual([[], []])
-        layer.failing = undefined
-        layer.corrupt.clear()
-        const { joined } = layer.filler.counters
-        await layer.filler.fill(Array(CHUNKS).keys(), 'demand')
-        expect(layer.filler.counters.joined).toBe(joined)
-        expect(layer.states.every((state) => state === VERIFIED)).toBe(true)
-        await layer.filler.close()
-      },
-    ),
-    { numRuns: 300 },
-  )
-})
+          for (const priority of ['demand', 'prefetch'] as const) {
+            expect(layer.most[priority]).toBeLessThanOrEqual(
+              lanes[priority].maxBytes + (priority === 'prefetch' ? 2 * roundTripBytes : 0),
+            )
+          }
+          for (const each of layer.reads) {
+            const limit = Math.max(limits[each.priority].runMaxBytes, roundTripBytes / 2)
+            expect(each.range.end - each.range.start).toBeLessThanOrEqual(limit)
+          }
+          // nothing is left, and nothing is remembered
+          for (let left = 40; left > 0; left--) await turn()
+          expect([layer.budget.bytes('demand'), layer.budget.bytes('prefetch')]).toEqual([0, 0])
+          expect([layer.open, [...layer.decoding]]).toEqual([[], []])
+          layer.failing = undefined
+          layer.corrupt.clear()
+          const { joined } = layer.filler.counters
+          await layer.filler.fill(Array(CHUNKS).keys(), 'demand')
+          expect(layer.filler.counters.joined).toBe(joined)
+          expect(layer.states.every((state) => state === VERIFIED)).toBe(true)
+          await layer.filler.close()
+          expect(layer.budget.shelf.bytes).toBe(0)
+          alongBytes += layer.filler.counters.nearbyBytes
+        },
+      ),
+      { numRuns },
+    )
+    expect(alongBytes > 0).toBe(roundTripBytes > 0) // else it shows nothing
+  },
+)
 
 test('closing at any moment tells everybody and leaves nothing', async () => {
   await fc.assert(

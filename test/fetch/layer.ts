@@ -58,6 +58,8 @@ export interface LayerOptions {
   first?: number
   limits?: Limits
   budget?: BudgetLimits
+  /** What the link carries in a round trip; default: as measured. */
+  roundTripBytes?: number
   /** Turns of the event loop that the next read, decode or check takes; a read of 'hold' waits for its answer(). */
   delay?: () => number
   hold?: boolean
@@ -127,6 +129,9 @@ export class Layer {
       },
       budget: this.budget,
       ...(options.limits && { limits: options.limits }),
+      ...(options.roundTripBytes !== undefined && {
+        pace: { begin: () => () => {}, roundTripBytes: options.roundTripBytes },
+      }),
     })
   }
 

@@ -17,8 +17,20 @@ function fake(max: number, context?: string) {
   const calls: string[] = []
   const mounted = new Map<string, readonly string[]>()
   const busy = new Set<string>()
-  const it = { calls, mounted, busy, closedImages: 0, mounting: async () => {}, unmounting: async (_: string) => {} }
+  const it = {
+    calls,
+    mounted,
+    busy,
+    readAhead: [] as string[],
+    closedImages: 0,
+    mounting: async () => {},
+    unmounting: async (_: string) => {},
+  }
   const native = {
+    setReadAhead(dir: string, kib: number) {
+      it.readAhead.push(`${dir} ${kib} before ${calls.length} mounts`)
+      return true
+    },
     async mountErofs(_: number, devices: readonly string[], target: string, label: string | undefined) {
       await it.mounting()
       calls.push(`mount ${target}${label === undefined ? '' : ` ${label}`}`)
@@ -58,6 +70,12 @@ test('a device is the cache file where it is complete, else a file of the sessio
     { dir: at('both'), devices: 2, complete: 1 },
     { dir: at('b'), devices: 1, complete: 1 },
   ])
+})
+
+test("the session's read-ahead is that of devices before the first of them is opened", async () => {
+  const { covers, readAhead } = fake(10)
+  await covers.cover(layer('a'), at('a'))
+  expect(readAhead).toEqual([`${DIR} 1024 before 0 mounts`])
 })
 
 test('the label goes to every mount', async () => {
@@ -151,6 +169,15 @@ test('a try that fails after a drop is followed by another; when the last one fa
   expect(it.covers.mounts).toEqual([])
 })
 
+test('of many drops of one layer, the last sees to it that it is mounted, once', async () => {
+  const { covers, mounted, calls } = fake(10)
+  await covers.cover(layer('a'), at('a'))
+  mounted.clear()
+  await Promise.all([1, 2, 3].map(() => covers.hint('drop', at('a'))))
+  expect(mounted.has(at('a'))).toBe(true)
+  expect(calls).toEqual([`mount ${at('a')}`, `mount ${at('a')}`])
+})
+
 test('a mount that fails is told, leaves no trace, and can be tried again', async () => {
   const it = fake(1)
   it.mounting = () => Promise.reject(new Error('erofs: bad image'))
@@ -183,6 +210,19 @@ test('unmounting stops at one that is busy; detaching takes all, also what is be
   expect([...it.mounted.keys()]).toEqual([])
   expect(await it.covers.cover(layer('d'), at('d'))).toBe('the agent is stopping')
   await it.covers.hint('drop', at('a'))
+  expect([...it.mounted.keys()]).toEqual([])
+})
+
+test('unmounting waits for what is being mounted, so that it is not left behind', async () => {
+  const it = fake(10)
+  const go = Promise.withResolvers<void>()
+  it.mounting = () => go.promise
+  const late = it.covers.cover(layer('a'), at('a'))
+  await new Promise((done) => setImmediate(done))
+  const unmounted = it.covers.unmount()
+  go.resolve()
+  expect(await unmounted).toBe(true)
+  await late
   expect([...it.mounted.keys()]).toEqual([])
 })
 
