@@ -24,6 +24,8 @@ export interface SecondDoor {
   list(request: ListRequest): Promise<Answer>
   /** The contents of a late file of the store, if the node is one. */
   late(node: bigint): Promise<LateFile | undefined>
+  /** For when the mount is gone. Never rejects. */
+  forget(): Promise<void>
 }
 
 /** Must be called before the mount; the door is opened in it. */
@@ -44,13 +46,24 @@ export async function prepareSecondDoor(
     const socket = socketFor(places().sockets, root)
     const attributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
     session.addSymlink(controlNode(SOCKET_LINK), ROOT_NODE, SOCKET_LINK, attributes, socket)
-    return { list: (request) => list(agent, shown, progress, request), late: (node) => shown.late(node) }
+    return {
+      list: (request) => list(agent, shown, progress, request),
+      late: (node) => shown.late(node),
+      forget: () => shown.forget(),
+    }
   }
 }
 
+/** Whoever stops the agent waits for that, systemd for 30 s. */
+const ROOTS_TIMEOUT_MS = 10_000
+
 /** By the storage roots of this machine's engines. */
 async function usedByEngines(listed: readonly Listed[]): Promise<Set<string> | undefined> {
-  const references = await referenced(await graphRoots(systemPlaces(), machineFiles), log)
+  const references = await referenced(
+    await graphRoots(systemPlaces(), machineFiles),
+    log,
+    AbortSignal.timeout(ROOTS_TIMEOUT_MS),
+  )
   return references && inUse(listed, references)
 }
 

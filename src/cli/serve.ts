@@ -99,13 +99,14 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
     second = openSecondDoor(session)
-    const { list } = await second
+    const { list, forget } = await second
     const { ended } = session
     const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {
       const dir = join(root, AdditionalLayerStore.DIRECTORY)
       process.stdout.write(`serving ${dir} (${choice.rung}, --diffid ${diffId})\n`)
     })
+    await forget()
     await standIns.close()
     return code
   } catch (error) {

@@ -17,7 +17,7 @@ import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import { linkName } from './chain.ts'
-import { type ForgetParts, Forgetter } from './forget.ts'
+import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
 import { type Chain, type ChainParts, type Link, openChain, type Prove } from './image-chain.ts'
 import { layerEntry, layersJson } from './layers-json.ts'
 
@@ -80,7 +80,8 @@ export class AdditionalImageStore {
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<Outcome>>()
   readonly #told = new Set<string>()
-  readonly #forgetter: Forgetter
+  /** Images that were listed, by what is kept of them. */
+  readonly #images = new Map<string, Listed>()
   readonly #overlay = node('overlay')
   readonly #links = node('overlay', 'l')
   readonly #layers = node('overlay-layers')
@@ -110,8 +111,6 @@ export class AdditionalImageStore {
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
     this.#parts = parts
     this.#mount = mount
-    const { inUse, listings, log } = parts
-    this.#forgetter = new Forgetter({ inUse, forget: (image) => listings.forget(image), log })
     const root = node()
     mount.addDirectory(root, ROOT_NODE, AdditionalImageStore.DIRECTORY, DIRECTORY, false)
     for (const name of ['overlay', 'overlay-images', 'overlay-layers']) {
@@ -157,11 +156,23 @@ export class AdditionalImageStore {
     }
   }
 
+  /** When many are listed, those that no engine uses are not listed by the next process. For when nothing is shown any more. */
+  async forget(): Promise<void> {
+    if (this.#known.size <= LAYERS_MANY) return
+    const { inUse, listings, log } = this.#parts
+    try {
+      const forget: ForgetParts['forget'] = (image) => listings.forget(image)
+      const count = await forgetUnused(this.#images.values(), { inUse, forget }, Date.now())
+      if (count > 0) log(`${count} images that no engine uses will not be listed again`)
+    } catch (error) {
+      log(`images that no engine uses cannot be forgotten: ${describe(error)}`)
+    }
+  }
+
   async #list(reference: Reference, prove: Prove): Promise<Outcome> {
     const image = await this.#parts.images.resolve(reference)
     const chain = await openChain(image, this.#parts, prove)
     const outcome = await this.#add(chain, Date.now())
-    if (this.#known.size > LAYERS_MANY) void this.#forgetter.run(Date.now()) // never rejects
     for (const { layer } of chain.links) void layer.prefetch().catch((error) => this.#tell(describe(error)))
     return outcome
   }
@@ -188,7 +199,7 @@ export class AdditionalImageStore {
       const slots = await Promise.all(links.map(({ layer, id }) => this.#parts.attach(layer, diffOf(id))))
       const listed = { reference: name, manifest: image.digest, by: links.map(({ identity }) => identity.by) }
       await this.#parts.listings.keep(listed)
-      this.#forgetter.note(listed, ids(links), at)
+      this.#images.set(JSON.stringify(listed), { image: listed, ids: links.map(({ id }) => id), at })
       await this.#write(links.map((link, i) => ({ link, slot: slots[i] as number })))
       await Promise.all(links.map(({ layer, id }) => this.#parts.cover?.(layer, diffOf(id))))
     }
@@ -243,10 +254,6 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
-}
-
-function ids(links: readonly Link[]): string[] {
-  return links.map(({ id }) => id)
 }
 
 function diffOf(id: string): string[] {

@@ -1,6 +1,5 @@
-// Forgets what was listed and nobody uses any more: not now, but for the next start. What is listed stays listed while a process lives,
-// because engines keep nothing of a layer but its name, and one that has just been pulled is in no root yet.
-import { describe } from '../errors.ts'
+// Forgets what was listed and nobody uses any more, so that the next process does not list it. Done when a process ends and nothing is
+// shown any more: until then an engine may take into use whatever is listed, and keeps nothing of a layer but its name.
 import type { ListedImage } from './image-chain.ts'
 
 export interface ForgetParts {
@@ -8,59 +7,31 @@ export interface ForgetParts {
   inUse(listed: readonly { id: string; parent: string | undefined }[]): Promise<Set<string> | undefined>
   /** Resolves when it is durable. */
   forget(image: ListedImage): Promise<void>
-  log(message: string): void
 }
 
 /** An image that was listed, its layers from the base up. */
-interface Listed {
+export interface Listed {
   image: ListedImage
   ids: readonly string[]
+  /** When it was last asked for: milliseconds since 1970; 0: in an earlier life. */
   at: number
 }
 
-/** A pull, a pod that waits for its volumes: what was asked for within a day is somebody's. */
+/** A pull, a pod that waits for its volumes: what was asked for within a day is somebody's, and may be in no root yet. */
 const RECENT_MS = 24 * 3_600_000
-/** Roots of engines are read as a whole. */
-const AGAIN_MS = 3_600_000
 
-export class Forgetter {
-  readonly #parts: ForgetParts
-  readonly #listed = new Map<string, Listed>()
-  #next = 0
-  #running: Promise<void> | undefined
-
-  constructor(parts: ForgetParts) {
-    this.#parts = parts
-  }
-
-  /** An image was listed, or listed again. @param at milliseconds since 1970; 0: in an earlier life */
-  note(image: ListedImage, ids: readonly string[], at: number): void {
-    this.#listed.set(JSON.stringify(image), { image, ids, at })
-  }
-
-  /** Forgets what nobody uses; not more than once in a while, whoever asks. Never rejects. */
-  async run(now: number): Promise<void> {
-    if (now < this.#next) return await this.#running
-    this.#next = now + AGAIN_MS
-    this.#running = this.#run(now).catch((error) => {
-      this.#parts.log(`what is listed and not used any more cannot be forgotten: ${describe(error)}`)
-    })
-    await this.#running
-  }
-
-  async #run(now: number): Promise<void> {
-    const layers = new Map<string, string | undefined>()
-    for (const { ids } of this.#listed.values()) for (const [i, id] of ids.entries()) layers.set(id, ids[i - 1])
-    const used = await this.#parts.inUse([...layers].map(([id, parent]) => ({ id, parent })))
-    if (used === undefined) return
-    let forgotten = 0
-    for (const [key, { image, ids, at }] of this.#listed) {
-      if (now - at < RECENT_MS || ids.some((id) => used.has(id))) continue
-      await this.#parts.forget(image)
-      this.#listed.delete(key)
-      forgotten++
-    }
-    if (forgotten > 0)
-      this.#parts.log(`${forgotten} images that no engine uses are listed until this agent stops, and then no more`)
-  }
+/** @returns how many were forgotten. @throws what `inUse` and `forget` throw */
+export async function forgetUnused(
+  listed: Iterable<Listed>,
+  { inUse, forget }: ForgetParts,
+  now: number,
+): Promise<number> {
+  const all = [...listed]
+  const layers = new Map<string, string | undefined>()
+  for (const { ids } of all) for (const [i, id] of ids.entries()) layers.set(id, ids[i - 1])
+  const used = await inUse([...layers].map(([id, parent]) => ({ id, parent })))
+  if (used === undefined) return 0
+  const unused = all.filter(({ ids, at }) => now - at >= RECENT_MS && !ids.some((id) => used.has(id)))
+  for (const { image } of unused) await forget(image)
+  return unused.length
 }
