@@ -54,13 +54,24 @@ async function* decompressed(
 ): AsyncIterable<Uint8Array> {
   const feed = async () => {
     for (const piece of piecesOf(fd, from, size)) {
-      if (by.writable && !by.write(piece)) await new Promise((done) => by.once('drain', done).once('close', done))
+      if (by.writable && !by.write(piece)) await drained(by)
       if (!by.writable) return
     }
     by.end()
   }
   feed().catch((error) => by.destroy(error))
   yield* by
+}
+
+/** Or ended: then nothing more is wanted. */
+function drained(by: ReturnType<typeof createGunzip>): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      by.off('drain', done).off('close', done)
+      resolve()
+    }
+    by.on('drain', done).on('close', done)
+  })
 }
 
 function* piecesOf(fd: number, from: number, size: number): Iterable<Uint8Array> {

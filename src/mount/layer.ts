@@ -227,6 +227,11 @@ export class Layers {
     return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'proven')
   }
 
+  /** Whether a tree of this blob was found to be another than its tar's. @throws Failure system */
+  async everRefuted(blob: Digest): Promise<boolean> {
+    return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'refuted')
+  }
+
   /** Fails what is being opened, and closes what is open. */
   async close(): Promise<void> {
     this.#closing.abort(Failure.aborted('the agent is stopping'))

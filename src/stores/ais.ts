@@ -9,7 +9,7 @@
 //
 // A layer's directory and its entry appear together. What is listed stays listed while this process lives, and is listed again by
 // the next one: containers are made of it.
-import { describe } from '../errors.ts'
+import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { OpenLayer } from '../mount/layer.ts'
@@ -50,6 +50,12 @@ export interface Outcome {
   why?: string
 }
 
+/** A layer that is listed, and where its tree answers; undefined: nowhere. */
+interface Shown {
+  link: Link
+  slot: number | undefined
+}
+
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
@@ -86,7 +92,7 @@ export class AdditionalImageStore {
   readonly #links = node('overlay', 'l')
   readonly #layers = node('overlay-layers')
   /** What comes with the next version of the list. */
-  #next: { links: Map<string, { link: Link; slot: number }>; done: Promise<void> } | undefined
+  #next: { links: Map<string, Shown>; done: Promise<void> } | undefined
   #version = 0n
   #writtenAt = Number.NEGATIVE_INFINITY
 
@@ -149,6 +155,7 @@ export class AdditionalImageStore {
     const link = this.#splits.get(node)
     if (link === undefined) return undefined
     try {
+      if (link.layer === undefined) throw Failure.corrupt('it is quarantined')
       return await this.#parts.split(link.layer, link.blob)
     } catch (error) {
       this.#parts.log(`layer ${link.descriptor.digest}: it cannot be put together: ${describe(error)}`)
@@ -173,7 +180,7 @@ export class AdditionalImageStore {
     const image = await this.#parts.images.resolve(reference)
     const chain = await openChain(image, this.#parts, prove)
     const outcome = await this.#add(chain, Date.now())
-    for (const { layer } of chain.links) void layer.prefetch().catch((error) => this.#tell(describe(error)))
+    for (const { layer } of chain.links) void layer?.prefetch().catch((error) => this.#tell(describe(error)))
     return outcome
   }
 
@@ -196,19 +203,19 @@ export class AdditionalImageStore {
     const name = referenceText(image.reference)
     if (why !== undefined) this.#tell(`${name}: layers from ${left[0]} on are left to the engine: ${why}`)
     if (links.length > 0) {
-      const slots = await Promise.all(links.map(({ layer, id }) => this.#parts.attach(layer, diffOf(id))))
+      const slots = await Promise.all(links.map(({ layer, id }) => layer && this.#parts.attach(layer, diffOf(id))))
       const listed = { reference: name, manifest: image.digest, by: links.map(({ identity }) => identity.by) }
       await this.#parts.listings.keep(listed)
       this.#images.set(JSON.stringify(listed), { image: listed, ids: links.map(({ id }) => id), at })
-      await this.#write(links.map((link, i) => ({ link, slot: slots[i] as number })))
-      await Promise.all(links.map(({ layer, id }) => this.#parts.cover?.(layer, diffOf(id))))
+      await this.#write(links.map((link, i) => ({ link, slot: slots[i] })))
+      await Promise.all(links.map(({ layer, id }) => layer && this.#parts.cover?.(layer, diffOf(id))))
     }
     const listed = links.map(({ id }, i) => ({ digest: image.manifest.layers[i]?.digest as Digest, id }))
     return { listed, left, ...(why === undefined ? {} : { why }) }
   }
 
   /** Resolves when these layers are in the list. */
-  #write(links: readonly { link: Link; slot: number }[]): Promise<void> {
+  #write(links: readonly Shown[]): Promise<void> {
     const fresh = links.filter(({ link }) => !this.#entries.has(link.id))
     if (fresh.length === 0) return Promise.resolve()
     this.#next ??= { links: new Map(), done: this.#writeSoon() }
@@ -223,7 +230,7 @@ export class AdditionalImageStore {
     this.#next = undefined
     this.#writtenAt = performance.now()
     // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
-    for (const { link, slot } of links) this.#show(link, slot)
+    for (const each of links) this.#show(each)
     const now = BigInt(Date.now()) * 1_000_000n
     this.#version = now > this.#version ? now : this.#version + 1n
     const version = node('overlay-layers', 'layers.json', String(this.#version))
@@ -231,14 +238,16 @@ export class AdditionalImageStore {
     this.#mount.replaceFile(version, this.#layers, 'layers.json', attributes, layersJson(this.#entries.values()))
   }
 
-  #show(link: Link, slot: number): void {
+  #show({ link, slot }: Shown): void {
     const { id, below } = link
     const short = linkName(id)
     const directory = node('overlay', id)
     const text = (name: string, contents: string) =>
       this.#mount.addFile(node('overlay', id, name), directory, name, FILE, new TextEncoder().encode(contents))
     this.#mount.addDirectory(directory, this.#overlay, id, DIRECTORY, false)
-    this.#mount.graft(directory, 'diff', slot)
+    // a file there is what no overlay mounts: images are listed and removed as ever, and no container starts
+    if (slot === undefined) text('diff', '')
+    else this.#mount.graft(directory, 'diff', slot)
     text('link', short)
     if (below.length > 0) text('lower', below.map((each) => `l/${each}`).join(':'))
     const split = node('overlay-layers', id)

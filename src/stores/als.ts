@@ -275,15 +275,22 @@ export class AdditionalLayerStore implements ControlTree {
  */
 function infoOf({ index, descriptor, dialect }: Found, layer: OpenLayer, image: ResolvedImage, size: number): object {
   const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
-  const info = {
-    id: hex(descriptor.digest),
+  const info = { id: hex(descriptor.digest), 'diff-size': size, compression: compressionOf(descriptor) }
+  if (dialect === 'index') {
+    // no digest of the blob: an engine that finds the layer by it in another image wants a DiffID with it, and fails without
+    return {
+      ...info,
+      'compressed-size': descriptor.size,
+      'toc-digest': layer.indexDigest,
+      flags: { 'expected-layer-diffid': diffId },
+    }
+  }
+  return {
+    ...info,
     'compressed-diff-digest': descriptor.digest,
     'compressed-size': descriptor.size,
-    'diff-size': size,
-    compression: compressionOf(descriptor),
+    'diff-digest': diffId,
   }
-  if (dialect === 'layer') return { ...info, 'diff-digest': diffId }
-  return { ...info, 'toc-digest': layer.indexDigest, flags: { 'expected-layer-diffid': diffId } }
 }
 
 /** From the root. */

@@ -33,7 +33,8 @@ export interface Listings {
 
 /** A layer with everything below it. */
 export interface Link extends Listable {
-  layer: OpenLayer
+  /** Undefined: it is quarantined since, and stands in the list for the engines that know it, without its files. */
+  layer: OpenLayer | undefined
   /** All of its bytes, as they are stored. */
   blob: StoredBlob
   /** Short names of the layers below, the next one first. */
@@ -50,7 +51,7 @@ export interface Chain {
 /** What chains are opened with. */
 export interface ChainParts {
   images: Resolver
-  layers: LayerOpener & Pick<Layers, 'prove'>
+  layers: LayerOpener & Pick<Layers, 'prove' | 'everRefuted'>
   listings: Listings
   believe: Believe
   log(message: string): void
@@ -119,12 +120,18 @@ export async function openChain(
     const believed = await believe(image)
     for (const [i, descriptor] of wanted.entries()) {
       const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
-      const layer = await (opening[i] as (typeof opening)[number])
-      if ('why' in layer) return end(`it is not lazy: ${layer.why}`)
-      const identity = await nameOf(layer, diffId, believed, by?.[i])
+      const layer = await (opening[i] as (typeof opening)[number]).catch(async (error) => {
+        if (by === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
+        return undefined
+      })
+      if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`)
+      const identity =
+        layer === undefined
+          ? oldNameOf(descriptor, diffId, layers, by?.[i])
+          : await nameOf(layer, diffId, believed, by?.[i])
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
-      const size = await tarSizeOf(layer, layers)
+      const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
       links.push({ id, parent, identity, descriptor, diffId, size, layer, blob: image.blob(descriptor), below })
       parent = id
       below = [linkName(id), ...below]
@@ -151,4 +158,18 @@ async function nameOf(
   if (by === undefined) return await identityOf(layer, diffId, believed)
   if (by === 'diffid') return await diffIdOf(layer, diffId, believed)
   return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }
+}
+
+/** What a layer that is opened no more was listed by. */
+function oldNameOf(
+  descriptor: Descriptor,
+  diffId: Digest,
+  layers: Pick<LayerOpener, 'format'>,
+  by: Identity['by'] | undefined,
+): Identity | Nameless {
+  if (by === 'diffid') return { by, digest: diffId }
+  const format = layers.format(descriptor)
+  return by === undefined || 'why' in format
+    ? { why: 'it is quarantined' }
+    : { by, digest: format.indexDigest({ descriptor }) }
 }

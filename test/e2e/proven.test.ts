@@ -99,7 +99,8 @@ suite('Podman and proven layers', PY_LACKS, () => {
           writeImage({
             dir: layout,
             tag,
-            layers: [{ kind: 'estargz', entries: [file('who', who), file('other', 'evil\n')] }],
+            config: { Labels: { tag } },
+            layers: [{ kind: 'estargz', entries: [file('who', who), file('other', 'evil\n'), file('tag', tag)] }],
           })
         const victim = await write('victim', 'good\n')
         // one claims the victim's DiffID in its config; the tar of the other is an honest one's, but its index shows another

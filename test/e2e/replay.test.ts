@@ -69,13 +69,17 @@ suite('calls at the additional layer store', lacking(['fusermount3', 'getfattr']
       const { image } = stage
       const paths = image.layers.map((layer) => directory(name(layer)))
       for (const [at, path] of paths.entries()) {
-        expect(await lookUp(path)).toMatchObject({
+        const info = await lookUp(path)
+        // an engine that finds a layer by its blob's digest wants a DiffID with it
+        const byBlob = info !== undefined && 'diff-digest' in info ? image.layers[at]?.digest : undefined
+        expect(info).toMatchObject({
           ...mandatory(stage, at),
-          'compressed-diff-digest': image.layers[at]?.digest,
+          ...(byBlob === undefined ? {} : { 'compressed-diff-digest': byBlob }),
           'compressed-size': image.layers[at]?.size,
           'diff-size': Number(image.layers[at]?.annotations['io.containers.estargz.uncompressed-size']),
           compression: GZIP,
         })
+        expect(Object.keys(info ?? {}).includes('compressed-diff-digest')).toBe(byBlob !== undefined)
       }
       const graph = join(stage.work.path, `graph-${flags.length}`)
       const lower = await Promise.all(paths.map((path, at) => commit(graph, path, `layer${at}`)))

@@ -66,6 +66,7 @@ class World {
           else if (!this.verdicts.has(descriptor.digest)) return undefined
           return this.#layer(descriptor)
         },
+        everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
         prove: async ({ descriptor }) => {
           const verdict = this.tars.get(descriptor.digest) as Verdict
           this.verdicts.set(descriptor.digest, verdict)
@@ -322,6 +323,20 @@ test('a layer whose index shows another tree than its tar has is listed under no
     expect(listed).toEqual([])
     expect(why).toBe('it is quarantined: bin/sh differs')
   }
+})
+
+test('a layer that was quarantined keeps its place after a restart, without its files', async () => {
+  const world = new World()
+  const { listed } = await list(await world.show(), world.push('1', [lazy('evil'), lazy('top')]))
+  const next = new World()
+  for (const [reference, each] of world.known) next.known.set(reference, each)
+  next.listed.push(...world.listed)
+  next.broken.add(digest('evil'))
+  next.verdicts.set(digest('evil'), refuted(diffId(0, '1').digest))
+  await next.show()
+  expect(next.entries.map(({ id }) => id)).toEqual(listed.map(({ id }) => id))
+  expect(next.text(`overlay/${listed[0]?.id}/diff`)).toBe('')
+  expect(next.covered).toEqual([`images/overlay/${listed[1]?.id}/diff`])
 })
 
 test('after a restart a layer bears the name that it bore, whatever was proven since', async () => {

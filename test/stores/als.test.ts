@@ -32,7 +32,6 @@ test('an engine that asks by the digest of an index gets that identity, and no D
   await it.look(indexOf(A))
   expect(it.info(indexOf(A))).toEqual({
     id: hex(A.digest),
-    'compressed-diff-digest': A.digest,
     'compressed-size': 1234,
     'diff-size': 5000,
     compression: 2,
