@@ -15,6 +15,10 @@ import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
 import { tryRungs } from './trial.ts'
 
+/** For a layer whose index and tar differ; converting the same image again would not help. */
+const DISTRUST =
+  'Its index shows other files than its tar has, which no usual tool makes: find out who made it, and have it built anew.'
+
 export async function explain({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
   const claimed = text(values, 'diffid') === 'claimed'
@@ -34,7 +38,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const known = verdicts[i] ?? []
       const proven = known.some((each) => each.verdict === 'proven' && each.diffId === image.config.diffIds[i])
       const refuted = known.find((each) => each.verdict === 'refuted')
-      const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted.why}` }
+      const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted.why}`, fix: DISTRUST }
       return { format, proven, claimed }
     })
     const rung = trial.rung ?? null

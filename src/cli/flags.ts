@@ -18,7 +18,11 @@ export interface Command {
   flags: readonly Flag[]
 }
 
-const CACHE: Flag = { name: 'cache', value: 'DIR', help: 'directory of the chunk cache' }
+const CACHE: Flag = {
+  name: 'cache',
+  value: 'DIR',
+  help: 'directory of the chunk cache (default: /var/lib/lazylayer/cache; ~/.cache/lazylayer if not root)',
+}
 const PLATFORM: Flag = {
   name: 'platform',
   value: 'OS/ARCH',
@@ -27,7 +31,7 @@ const PLATFORM: Flag = {
 const ROOT: Flag = { name: 'root', value: 'ROOT', help: 'the store (default: where serve has it)' }
 const FORMAT: Flag = { name: 'format', value: 'json|text', help: 'how to print (default: text)' }
 const REGISTRY: readonly Flag[] = [
-  { name: 'creds', value: 'USER:PASSWORD', help: 'credentials for the registry' },
+  { name: 'creds', value: 'USER:PASSWORD', help: 'credentials for the registry (the process list shows them)' },
   { name: 'authfile', value: 'FILE', help: 'credentials file (default: where Podman keeps it)' },
   { name: 'tls-verify', value: 'BOOL', help: 'false accepts any certificate and plain HTTP' },
   { name: 'cert-dir', value: 'DIR', help: 'CA and client certificates for the registry' },
@@ -46,7 +50,7 @@ const SERVE: Flag = {
 const CONTEXT: Flag = {
   name: 'context',
   value: 'LABEL',
-  help: 'SELinux label of everything in the mount (never tried with SELinux: say whether it works)',
+  help: 'SELinux label of everything in the mount (not yet tried with SELinux; please tell how it goes)',
 }
 
 export const COMMANDS: readonly Command[] = [
@@ -88,12 +92,12 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'pull',
     arguments: ['IMAGE'],
-    help: 'have a running store list the layers of an image, before an engine looks for them',
+    help: 'have the running agent list the layers of an image for engines; plain ones it fetches whole for that',
     flags: [
       ROOT,
       {
         name: 'prove',
-        help: 'fetch all of it, so that its layers bear their DiffIDs (Podman up to 5.0 knows no other names)',
+        help: 'have it fetch all layers whole and prove their DiffIDs, for Podman up to 5.0, and for starts without a network',
       },
     ],
   },
@@ -106,9 +110,13 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'explain',
     arguments: ['IMAGE'],
-    help: 'show how engines get each layer: by which store, name and rung, or why they pull it',
+    help: 'show how engines get each layer: from which store, under what name, or why they pull it',
     flags: [
-      { name: 'diffid', value: 'proven|signed|claimed', help: 'as it is given to serve (default: proven)' },
+      {
+        name: 'diffid',
+        value: 'proven|signed|claimed',
+        help: 'as it is given to serve (default: proven); signatures are not looked at, so signed shows what unsigned images get',
+      },
       FORMAT,
       CACHE,
       PLATFORM,

@@ -1,13 +1,15 @@
 // lazylayer pull IMAGE [--root ROOT] [--prove]
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
-import { places, text } from './agent.ts'
+import { log, places, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { count } from './output.ts'
-import { askAt } from './socket.ts'
+import { count, sizeText } from './output.ts'
+import { type Answer, askAt, type Request } from './socket.ts'
 
 /** The agent answers each question within 10 s, and goes on with the work: an hour is for whole blobs over slow links. */
 const DEADLINE_MS = 3_600_000
+/** Between two lines that say how far it is. */
+const TELL_EVERY_MS = 10_000
 
 /**
  * Has the agent list an image's layers before an engine looks for them. What no index describes is fetched whole for that; with
@@ -18,19 +20,41 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
   const { sockets, root: defaultRoot } = places()
   const root = text(values, 'root') ?? defaultRoot
   const prove = values.prove === true ? 'all' : 'needed'
-  const deadline = performance.now() + DEADLINE_MS
+  const asks = async (request: Request): Promise<Answer> => {
+    const answer = await askAt(sockets, root, request)
+    if (answer !== undefined) return answer
+    const start = root === defaultRoot ? 'lazylayer serve' : `lazylayer serve ${root}`
+    const fix = `Start one: ${start}. One of another user is asked by that user, or by root: sudo lazylayer pull.`
+    throw Failure.missing(`no agent serves ${root}`, { fix })
+  }
+  const started = performance.now()
+  const before = await fetched(asks)
+  let told = Number.NEGATIVE_INFINITY
   for (;;) {
-    const answer = await askAt(sockets, root, { op: 'list', reference, prove })
-    if (answer === undefined) {
-      throw Failure.missing(`no agent serves ${root}`, { fix: 'Start one: lazylayer serve.' })
-    }
+    const answer = await asks({ op: 'list', reference, prove })
     if (!answer.ok) {
-      if (answer.late === true && performance.now() < deadline) continue
-      throw Failure.unavailable(`${reference} was not listed`, { why: answer.what })
+      const now = performance.now()
+      if (answer.late !== true || now - started > DEADLINE_MS) {
+        const fix = `Run lazylayer doctor ${reference}. The agent uses its own credentials: auth.json of its user, or serve --creds.`
+        throw Failure.unavailable(`${reference} was not listed`, { why: answer.what, fix })
+      }
+      if (now - told < TELL_EVERY_MS) continue
+      told = now
+      const bytes = (await fetched(asks)) - before
+      const seconds = Math.round((now - started) / 1000)
+      log(`${reference}: not listed yet after ${seconds} s; the agent fetched ${sizeText(bytes)} meanwhile`)
+      continue
     }
     const { listed = [], left = [], why } = answer.outcome ?? {}
     process.stdout.write(`${reference}: ${listed.length} of ${count(listed.length + left.length, 'layer')} listed\n`)
     if (why !== undefined) process.stdout.write(`  from ${left[0]} on they are the engine's to pull: ${why}\n`)
-    return 0
+    // with --prove it was asked for all of it
+    return prove === 'all' && left.length > 0 ? 1 : 0
   }
+}
+
+/** Bytes that the agent has fetched since it began, for whatever it serves. */
+async function fetched(asks: (request: Request) => Promise<Answer>): Promise<number> {
+  const answer = await asks({ op: 'status' })
+  return (answer.ok ? answer.status?.bytes.fetched : undefined) ?? 0
 }

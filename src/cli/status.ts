@@ -2,7 +2,7 @@
 import { describe, Failure } from '../errors.ts'
 import { log, places, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { printJson, sizeText, table } from './output.ts'
+import { count, printJson, sizeText, table } from './output.ts'
 import { type Answer, ask, askAt, listSockets, type Status } from './socket.ts'
 
 export async function status({ positionals, values }: Invocation): Promise<number> {
@@ -15,7 +15,11 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
   }
   if (text(values, 'format') === 'json') printJson(dir === undefined ? found : found[0])
   else process.stdout.write(found.length === 0 ? 'nothing is mounted\n' : table(HEAD, found.map(row)))
-  for (const { seen, unseen } of found) if (seen === 'no' && unseen !== undefined) log(unseen)
+  for (const { root, seen, unseen, counters } of found) {
+    if (seen === 'no' && unseen !== undefined) log(unseen)
+    const quarantined = counters.quarantined ?? 0
+    if (quarantined > 0) log(`${root}: ${count(quarantined, 'layer')} quarantined; the agent's log says which and why`)
+  }
   return 0
 }
 

@@ -2,19 +2,36 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { socketFor } from '../../src/cli/places.ts'
-import { type Answer, listen, type Request } from '../../src/cli/socket.ts'
+import { type Answer, listen, type Request, type Status } from '../../src/cli/socket.ts'
 import { command } from '../e2e/engines/command.ts'
 import { folder } from '../store/folder.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+const IDLE: Status = {
+  pid: 1,
+  version: '0',
+  root: '/s',
+  serves: 'store',
+  mount: 'fuse',
+  mounts: [],
+  layers: 0,
+  bytes: { served: 0, fetched: 0, verified: 0 },
+  requests: 0,
+  counters: {},
+}
 const digest = (of: string) => `sha256:${of.repeat(64)}` as const
 
-/** `lazylayer pull IMAGE` with an agent that gives these answers in turn. */
+/** `lazylayer pull IMAGE` with an agent that gives these answers in turn, and has fetched a megabyte more each time it says how it is. */
 async function pull(image: string, answers: readonly Answer[], ...more: string[]) {
   const dir = await folder()
   const asked: Request[] = []
+  let fetched = 5_000_000
   if (answers.length > 0) {
     const server = await listen(socketFor(join(dir, 'run'), join(dir, 'store')), async (request) => {
+      if (request.op === 'status') {
+        fetched += 1_000_000
+        return { ok: true, status: { ...IDLE, bytes: { ...IDLE.bytes, fetched } } }
+      }
       asked.push(request)
       return answers[asked.length - 1] as Answer
     })
@@ -38,10 +55,14 @@ test('it says how many layers are listed, and from where on they are not, and wh
   })
 })
 
-test('it goes on asking an agent that needs longer than an engine waits', async () => {
+test('it goes on asking an agent that needs longer than an engine waits, and says how far it is, but not each time', async () => {
   const late = { ok: false, what: 'no progress for 2000 ms', late: true } as const
-  const { code, asked } = await pull('r.example/app:1', [late, late, { ok: true, outcome: { listed: [], left: [] } }])
+  const done = { ok: true, outcome: { listed: [], left: [] } } as const
+  const { code, asked, stderr } = await pull('r.example/app:1', [late, late, done])
   expect({ code, asked: asked.length }).toEqual({ code: 0, asked: 3 })
+  expect(stderr).toMatch(
+    /^lazylayer: r\.example\/app:1: not listed yet after \d+ s; the agent fetched 1\.0 MB meanwhile\n$/,
+  )
 })
 
 test('with --prove all of the image is read whole', async () => {
@@ -49,11 +70,21 @@ test('with --prove all of the image is read whole', async () => {
   expect(asked).toEqual([{ op: 'list', reference: 'r.example/app:1', prove: 'all' }])
 })
 
+test('with --prove it fails where anything is left to the engine', async () => {
+  const left = { ok: true, outcome: { listed: [], left: [digest('b')], why: 'it is quarantined' } } as const
+  expect((await pull('r.example/app:1', [left, left, left], '--prove')).code).toBe(1)
+  expect((await pull('r.example/app:1', [left, left, left])).code).toBe(0)
+})
+
 test('what went wrong is told, with what to do', async () => {
   const refused = await pull('r.example/app:1', [{ ok: false, what: 'the registry refuses' }])
   expect(refused).toMatchObject({ code: 1, stdout: '' })
-  expect(refused.stderr).toBe('lazylayer: r.example/app:1 was not listed\n  why: the registry refuses\n')
+  expect(refused.stderr).toMatch(
+    /^lazylayer: r\.example\/app:1 was not listed\n {2}why: the registry refuses\n {2}try: Run lazylayer doctor r\.example\/app:1\..*\n$/,
+  )
   const nobody = await pull('r.example/app:1', [])
   expect(nobody.code).toBe(1)
-  expect(nobody.stderr).toMatch(/no agent serves .*\n {2}try: Start one: lazylayer serve\.\n/)
+  expect(nobody.stderr).toMatch(
+    /no agent serves (.*)\n {2}try: Start one: lazylayer serve \1\. .*sudo lazylayer pull\.\n/,
+  )
 })

@@ -44,6 +44,8 @@ async function rights(cache: string, uid: number, files: Files): Promise<Finding
     const fix = 'Run lazylayer as that user, or name another directory with --cache DIR.'
     return [problem(`${cache} belongs to user ${seen.uid}`, fix)]
   }
+  if (!seen.writable)
+    return [problem(`${cache} cannot be written`, 'Make its filesystem writable, or name another with --cache DIR.')]
   if ((seen.mode & 0o077) === 0) return []
   const mode = `0${(seen.mode & 0o777).toString(8)}`
   return [warning(`${cache} is open to other users (${mode})`, `Run chmod 700 ${cache}.`)]

@@ -39,8 +39,8 @@ export function adviceFor({ engine, version, era }: FoundEngine, names: Named): 
       return ok(`${found}: asks by the digest of a layer's index${withoutHelper(engine, version)}`)
     case 'layer':
       return warning(
-        `${found} knows layers by DiffID only: none is lazy before its DiffID is proven`,
-        'Use a newer version, or, if every image on this machine may trust every other, lazylayer serve --diffid claimed.',
+        `${found} knows layers by DiffID only: it pulls those whose DiffIDs are neither proven nor believed`,
+        'Run lazylayer pull --prove IMAGE before it pulls one, or use a newer version (docs/podman.md has other ways).',
       )
   }
 }

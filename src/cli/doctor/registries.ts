@@ -20,7 +20,7 @@ export const registries: Check<RegistriesNeeds> = {
     try {
       const rules = await readHostRules(places)
       const mirrors = rules.reduce((sum, each) => sum + each.mirrors.length, 0)
-      return ok(`${rules.length} registries are configured, with ${mirrors} mirrors`)
+      return ok(`registries configured: ${rules.length}, mirrors: ${mirrors}`)
     } catch (error) {
       return problem(describe(error), 'Repair it: neither lazylayer nor an engine can read it.')
     }

@@ -19,7 +19,9 @@ export function registryFindings(probes: readonly Probe[]): Finding[] {
     const { host, repository } = each.endpoint
     const finding = each.failure === undefined ? reached(each) : failed(each.failure, origin, answers)
     const what = `${origin ? '' : 'mirror '}${host}/${repository}`
-    return { ...finding, found: `${what}: ${finding.found}` }
+    // a failure may begin with the image's name
+    const named = finding.found.startsWith(`${what}:`) || finding.found.startsWith(`${what}@`)
+    return named ? finding : { ...finding, found: `${what}: ${finding.found}` }
   })
 }
 

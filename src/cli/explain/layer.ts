@@ -4,8 +4,8 @@ import type { Era } from '../engines.ts'
 
 /** What is known of a layer alone. */
 export interface LayerFacts {
-  /** Name of its lazy format, or why it has none. */
-  format: { name: string } | { why: string }
+  /** Name of its lazy format, or why it has none, and what to do if that is not to convert it. */
+  format: { name: string } | { why: string; fix?: string }
   /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
   proven: boolean
   /** Whether the agent believes DiffIDs that images claim. */
@@ -71,14 +71,14 @@ function throughImages(era: Era, { format, proven, claimed }: Facts): Way | unde
 
 function pulled(era: Era, { format }: Facts): Way {
   if ('why' in format) {
-    const fix = `${HOW_TO_CONVERT} Or have the agent fetch it whole, once for all images: lazylayer pull.`
-    return { door: undefined, why: `${format.why}, so ${PULLED}`, fix }
+    const usual = `${HOW_TO_CONVERT} Or have the agent fetch it whole, once for all images: lazylayer pull IMAGE.`
+    return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: format.fix ?? usual }
   }
   if (era !== 'layer') throw new TypeError('a layer with an index has a way')
   return {
     door: undefined,
     why: `this engine knows layers by DiffID only, and the DiffID is only claimed by the image, so ${PULLED}`,
-    fix: 'Have it proven, once for all images: lazylayer pull --prove. Or use a newer engine, or, if every image on this machine may trust every other, lazylayer serve --diffid claimed.',
+    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or use a newer engine; or serve --diffid signed, for images that somebody whom you trust has signed; or, if every image on this machine may trust every other, serve --diffid claimed.',
   }
 }
 

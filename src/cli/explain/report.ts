@@ -31,6 +31,12 @@ const ERA_TEXT: Readonly<Record<Era, string>> = {
   image: 'Podman ≥ 5.5',
 }
 
+const LEGEND = [
+  'layers: found in the additional layer store; images: in the additional image store, once lazylayer pull or the auth helper',
+  'has had it listed; pulled: by the engine itself, as a whole. In brackets is what the engine knows the layer by: the digest of',
+  'its index, its proven DiffID, or one that the image only claims. RUNG is what answers reads of it.',
+]
+
 /** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */
 export function reportText(of: Report): string {
   const rows = of.layers.map((each) => [
@@ -47,8 +53,8 @@ export function reportText(of: Report): string {
     `${of.reference}\n${of.digest}, ${printable(of.platform)}\n\n`,
     table(head, rows),
     ...(reasons.length === 0 ? [] : ['\n', ...reasons.map((line) => `${printable(line)}\n`)]),
-    '\nlayers: additional layer store; images: additional image store, filled by the auth helper or lazylayer pull;\n',
-    'in brackets what the engine knows the layer by\n',
+    '\n',
+    ...LEGEND.map((line) => `${line}\n`),
     `on this machine: ${engines.join(', ') || 'no engine'}; rung ${of.rung ?? 'none'}`,
     of.why === null ? '\n' : `, not a higher one because: ${printable(of.why)}\n`,
   ].join('')

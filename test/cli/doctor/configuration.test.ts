@@ -15,7 +15,7 @@ const NONE = { layers: false, images: false }
 const BOTH = { layers: true, images: true }
 
 test.each<[Engine, string, typeof BOTH, string, RegExp]>([
-  ['podman', '4.3.1', NONE, 'warning', /DiffID only.*--diffid claimed/],
+  ['podman', '4.3.1', NONE, 'warning', /DiffID only.*lazylayer pull --prove IMAGE/],
   ['podman', '5.1.0', BOTH, 'ok', /digest of a layer's index; runs no auth helper/],
   ['podman', '5.4.2', BOTH, 'ok', /digest of a layer's index$/],
   ['podman', '5.8.6', BOTH, 'problem', /loses layers.*lazylayer setup podman/],
@@ -167,12 +167,12 @@ test.each<[string, string, Contents, string | undefined, string, RegExp]>([
 test('a registries.conf that cannot be read is a problem that names the file', async () => {
   await using settings = await Settings.make()
   const needs = { places: settings.places, engines: [], files: files({}), helper: undefined }
-  says(await registries.run(needs), 'ok', /^0 registries/)
+  says(await registries.run(needs), 'ok', /^registries configured: 0, mirrors: 0$/)
   await settings.write(
     'etc/containers/registries.conf',
     '[[registry]]\nlocation = "a.example/b"\n[[registry.mirror]]\nlocation = "m.example"\n',
   )
-  says(await registries.run(needs), 'ok', /^1 registries are configured, with 1 mirrors$/)
+  says(await registries.run(needs), 'ok', /^registries configured: 1, mirrors: 1$/)
   const path = await settings.write('etc/containers/registries.conf.d/x.conf', '[[registry]]\n')
   says(await registries.run(needs), 'problem', new RegExp(`${path}.*Repair`))
 })

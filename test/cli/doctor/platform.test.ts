@@ -109,6 +109,7 @@ test.each<[string, Contents, string, RegExp]>([
   ['open to others', { seen: { [CACHE]: { ...DIRECTORY, mode: 0o755 } } }, 'warning', /0755.*chmod 700/],
   ['of another user', { seen: { [CACHE]: { ...DIRECTORY, uid: 7 } } }, 'problem', /belongs to user 7/],
   ['a file', { seen: { [CACHE]: PROGRAM } }, 'problem', /no directory/],
+  ['read only', { seen: { [CACHE]: { ...DIRECTORY, writable: false } } }, 'problem', /cannot be written.*--cache DIR/],
   ['on tmpfs', { type: 0x01021994 }, 'warning', /tmpfs/],
   ['on overlayfs', { type: 0x794c7630 }, 'warning', /overlayfs/],
   ['on NFS', { type: 0x6969 }, 'problem', /NFS/],

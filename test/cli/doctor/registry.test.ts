@@ -47,6 +47,18 @@ test.each<[string, Parameters<typeof probe>[0], string, RegExp]>([
   ['no TLS', { scheme: 'http', insecure: true }, 'warning', /nothing is encrypted.*\. Have/],
   ['no check', { insecure: true }, 'warning', /not checked.*\. Put its authority into/],
   ['a refusal', { failure: DENIED }, 'problem', /a: refused: none\. Log in\.$/],
+  [
+    'a failure that names the image',
+    { failure: Failure.denied('r.example.com/a:1: refused') },
+    'problem',
+    /^r\.example\.com\/a:1: refused\./,
+  ],
+  [
+    'a failure that names another',
+    { failure: Failure.denied('r.example.com/ab:1: x') },
+    'problem',
+    /^r\.example\.com\/a: r\.example\.com\/ab:1/,
+  ],
   ['no such image', { failure: Failure.missing('x') }, 'problem', /x\. Check the name and the tag/],
   ['nobody there', { failure: Failure.unavailable('x') }, 'problem', /x\. Check its name and the network/],
   ['a lie', { failure: Failure.corrupt('x') }, 'problem', /push the image again/],

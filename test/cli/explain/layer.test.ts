@@ -49,6 +49,12 @@ test('whatever is pulled has a reason and something to do', () => {
   }
 })
 
+test('what to do about a layer is to convert it, unless something else is known', () => {
+  const [plain, quarantined] = waysOf([PLAIN, { ...LAZY, format: { why: 'quarantined', fix: 'Ask who made it.' } }])
+  expect(plain?.layer).toMatchObject({ fix: expect.stringMatching(/Convert.*lazylayer pull IMAGE\.$/) })
+  expect(quarantined?.layer).toMatchObject({ why: expect.stringContaining('quarantined'), fix: 'Ask who made it.' })
+})
+
 test('the reason names what is wrong with the layer itself', () => {
   const [first, second] = waysOf([PLAIN, LAZY])
   expect(first?.image.why).toContain('a plain layer')
