@@ -11,6 +11,7 @@ import type { Image } from '../registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
 import type { Store } from '../store/store.ts'
 import type { EagerLayer, Layers, OpenLayer } from './layer.ts'
+import { readImage } from './layer-image.ts'
 
 export interface ResolvedImage extends Image {
   /** The registry or the layout: what one of them says of blobs counts for its own. */
@@ -180,7 +181,7 @@ export async function openMerged(layers: readonly OpenLayer[], store: Store, mer
   const kept = await store.merged(key)
   let image = kept && (await store.openImage(kept.image))
   if (kept !== undefined && image !== undefined) return await numbered(image, kept.image, store)
-  const bytes = await merger.merge(await Promise.all(layers.map((each) => readAll(each))))
+  const bytes = await merger.merge(await Promise.all(layers.map((each) => readImage(each))))
   const digest = digestOf(bytes)
   await store.keepMerged(key, bytes, { image: digest, trees })
   image = await store.openImage(digest)
@@ -205,13 +206,4 @@ export interface Merged {
   /** The caller closes it. */
   image: FileHandle
   slot: number
-}
-
-async function readAll(layer: OpenLayer): Promise<Uint8Array> {
-  const image = await layer.openImage()
-  try {
-    return new Uint8Array(await image.readFile())
-  } finally {
-    await image.close()
-  }
 }

@@ -4,21 +4,23 @@
 //   blob (fetched once, digest checked) -> examined in a worker -> verdict, kept for ever
 //                                                               -> split file, kept while there is room
 //                                                               -> tar, kept for a minute
-import { randomUUID } from 'node:crypto'
 import fs, { type FileHandle } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
-import type { Examined } from '../format/examine.ts'
+import type { Examination, Examined } from '../format/examine.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob, Range } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { fetchWhole, type StoredBlob } from '../registry/source.ts'
-import type { Proof, Refutation } from '../store/proofs.ts'
+import type { Claim, Proof, Refutation } from '../store/proofs.ts'
 import type { Store } from '../store/store.ts'
 import type { Tree } from '../tree/tree.ts'
 import { FileBlob } from './file-blob.ts'
 import type { OpenLayer } from './layer.ts'
+import { readImage } from './layer-image.ts'
 import { Turns } from './turns.ts'
+
+type Served = NonNullable<Examination['served']>
 
 /** What a whole layer's bytes said of the tree that is served for it. */
 export type Verdict = Proof | Refutation
@@ -83,31 +85,18 @@ export class Wholes {
     const claim = { blob: layer.descriptor.digest, tree: layer.tree }
     const known = await this.#store.proofs.of(claim)
     if (known !== undefined) return known
-    await (await this.blob(blob)).close() // from its own source: nobody waits for another's registry
-    return await joined(this.#examining, `${claim.blob} ${claim.tree}`, async () => {
-      const served = { image: await readImage(layer), chunks: layer.chunks.bytes }
-      const { difference, diffId, tarSize, split } = await this.#examine(layer.descriptor, blob, served)
-      const seen = { diffId, tarSize, split }
-      if (difference?.open) {
-        throw Failure.unsupported(`layer ${claim.blob} cannot be proven`, { why: difference.what })
-      }
-      const verdict: Verdict =
-        difference === undefined
-          ? { verdict: 'proven', ...seen }
-          : { verdict: 'refuted', why: difference.what.slice(0, WHY_MAX_LENGTH), ...seen }
-      await this.#store.proofs.keep(claim, verdict)
-      if (verdict.verdict === 'refuted') {
-        this.#quarantined++
-        this.#log(refusal(layer.descriptor, verdict).message)
-      }
-      return verdict
-    })
+    const file = await this.blob(blob) // from its own source: nobody waits for another's registry
+    try {
+      return await joined(this.#examining, `${claim.blob} ${claim.tree}`, () => this.#compare(layer, claim, file))
+    } finally {
+      await file.close()
+    }
   }
 
   /** The tree of a layer's tar, whose chunks are pieces of that tar; proven by what it is made of. @throws Failure as `verdict` */
   async tree(descriptor: Descriptor, blob: StoredBlob): Promise<Tree> {
     return await joined(this.#examining, descriptor.digest, async () => {
-      const { tree, diffId, tarSize, split } = await this.#examine(descriptor, blob, undefined)
+      const { tree, diffId, tarSize, split } = await this.#examine(descriptor, blob)
       const claim = { blob: descriptor.digest, tree: tree.digest }
       await this.#store.proofs.keep(claim, { verdict: 'proven', diffId, tarSize, split })
       return tree
@@ -124,7 +113,7 @@ export class Wholes {
     const kept = await this.#store.wholes.find(verdict.split)
     if (kept !== undefined) return kept
     const again = await joined(this.#examining, `${layer.descriptor.digest} again`, () =>
-      this.#examine(layer.descriptor, blob, undefined),
+      this.#examine(layer.descriptor, blob),
     )
     // the compressor may be another version's by now: its file is as good
     const made = await this.#store.wholes.find(again.split)
@@ -152,7 +141,7 @@ export class Wholes {
 
   async #fetch(blob: StoredBlob): Promise<void> {
     const { wholes } = this.#store
-    const { file, path } = await wholes.begin(randomUUID())
+    const { file, path } = await wholes.begin()
     try {
       const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(FETCH_TIMEOUT_MS)])
       await fetchWhole(blob, file, { signal, priority: 'prefetch' })
@@ -163,31 +152,46 @@ export class Wholes {
     }
   }
 
-  async #examine(
-    descriptor: Descriptor,
-    blob: StoredBlob,
-    served: { image: Uint8Array; chunks: Uint8Array } | undefined,
-  ): Promise<Examined> {
-    const blobFile = await this.blob(blob)
+  async #compare(layer: OpenLayer, claim: Claim, file: FileHandle): Promise<Verdict> {
+    const served = { image: await readImage(layer), chunks: layer.chunks.bytes }
+    const { difference, diffId, tarSize, split } = await this.#examineFile(layer.descriptor, file, served)
+    const seen = { diffId, tarSize, split }
+    if (difference?.open) {
+      throw Failure.unsupported(`layer ${claim.blob} cannot be proven`, { why: difference.what })
+    }
+    const verdict: Verdict =
+      difference === undefined
+        ? { verdict: 'proven', ...seen }
+        : { verdict: 'refuted', why: difference.what.slice(0, WHY_MAX_LENGTH), ...seen }
+    await this.#store.proofs.keep(claim, verdict)
+    if (verdict.verdict === 'refuted') {
+      this.#quarantined++
+      this.#log(refusal(layer.descriptor, verdict).message)
+    }
+    return verdict
+  }
+
+  async #examine(descriptor: Descriptor, blob: StoredBlob): Promise<Examined> {
+    const file = await this.blob(blob)
     try {
-      return await this.#turns.take(() => this.#examineFile(descriptor, blobFile, served), this.#signal)
+      return await this.#examineFile(descriptor, file, undefined)
     } finally {
-      await blobFile.close()
+      await file.close()
     }
   }
 
-  async #examineFile(
-    descriptor: Descriptor,
-    blobFile: FileHandle,
-    served: { image: Uint8Array; chunks: Uint8Array } | undefined,
-  ): Promise<Examined> {
+  #examineFile(descriptor: Descriptor, blobFile: FileHandle, served: Served | undefined): Promise<Examined> {
+    return this.#turns.take(() => this.#examineInTurn(descriptor, blobFile, served), this.#signal)
+  }
+
+  async #examineInTurn(descriptor: Descriptor, blobFile: FileHandle, served: Served | undefined): Promise<Examined> {
     const { wholes, dir } = this.#store
     const { bavail, bsize } = await fs.statfs(dir)
     const tarMaxBytes = Math.min(TAR_MAX_BYTES, Math.floor((bavail * bsize) / 2))
     const tar = await this.#store.temporary()
     let examined: Examined
     try {
-      const split = await wholes.begin(randomUUID())
+      const split = await wholes.begin()
       try {
         const fds = { blobFd: blobFile.fd, tarFd: tar.fd, splitFd: split.file.fd }
         const work = { layer: { descriptor }, ...fds, tarMaxBytes, served }
@@ -228,7 +232,7 @@ export class Wholes {
   async #readTar(diffId: Digest, range: Range, descriptor: Descriptor, blob: StoredBlob): Promise<Uint8Array> {
     let tar = this.#tars.get(diffId)
     if (tar === undefined) {
-      await joined(this.#examining, `${descriptor.digest} again`, () => this.#examine(descriptor, blob, undefined))
+      await joined(this.#examining, `${descriptor.digest} again`, () => this.#examine(descriptor, blob))
       tar = this.#tars.get(diffId)
       if (tar === undefined) throw Failure.corrupt(`layer ${descriptor.digest}: its tar is no longer ${diffId}`)
     }
@@ -265,13 +269,4 @@ function joined<K, T>(running: Map<K, Promise<unknown>>, key: K, work: () => Pro
   const promise = work().finally(() => running.delete(key))
   running.set(key, promise)
   return promise
-}
-
-async function readImage(layer: OpenLayer): Promise<Uint8Array> {
-  const image = await layer.openImage()
-  try {
-    return new Uint8Array(await image.readFile())
-  } finally {
-    await image.close()
-  }
 }

@@ -68,6 +68,16 @@ export async function lockedFolder<T>(locks: Locks, path: string, work: () => Pr
   }
 }
 
+/** A new file of its own in the folder `temporary`, to be written and read. The caller closes it. @throws Failure system */
+export async function openTemporary(temporary: string): Promise<{ file: FileHandle; path: string }> {
+  const path = join(temporary, randomUUID())
+  try {
+    return { file: await fs.open(path, 'wx+', FILE_MODE), path }
+  } catch (cause) {
+    throw diskFailure(path, cause)
+  }
+}
+
 async function writeTemporary(temporary: string, path: string, bytes: Uint8Array): Promise<string> {
   const name = join(temporary, randomUUID())
   let handle: FileHandle | undefined

@@ -13,7 +13,6 @@
 //
 // Several processes use it at once: files appear whole and are never changed in place (device and ready, which are, have their
 // own locks), so a reader needs no lock. Whatever fails its digest is dropped or renamed, counted, and reported as absent.
-import { randomUUID } from 'node:crypto'
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Failure } from '../errors.ts'
@@ -21,8 +20,8 @@ import { type Digest, digestOf, hex } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
-import { diskFailure, FILE_MODE, makeFolder, readWhole, replaceFile, systemCode } from './durable.ts'
-import { hashFile } from './hash.ts'
+import { diskFailure, makeFolder, openTemporary, readWhole, replaceFile, systemCode } from './durable.ts'
+import { openHashed } from './hash.ts'
 import type { Locks } from './locks.ts'
 import { Numbers } from './numbers.ts'
 import { Proofs } from './proofs.ts'
@@ -216,24 +215,15 @@ export class Store {
    */
   async openImage(tree: Digest): Promise<FileHandle | undefined> {
     const path = this.#path('trees', hex(tree), 'image')
-    let image: FileHandle
+    const image = await openHashed(path, tree)
+    if (image === undefined || !('found' in image)) return image
+    this.#counters.corruptImages++
+    this.#warn(`${path} is damaged (its digest is ${image.found ?? 'unknown: it cannot be read'}): it is built again`)
     try {
-      image = await fs.open(path, 'r')
-    } catch (cause) {
-      if (systemCode(cause) === 'ENOENT') return undefined
-      throw diskFailure(path, cause)
-    }
-    try {
-      const found = await hashFile(image)
-      if (found === tree) return image
-      this.#counters.corruptImages++
-      this.#warn(`${path} is damaged (its digest is ${found ?? 'unknown: it cannot be read'}): it is built again`)
       await fs.rename(path, `${path}.corrupt`).catch(ignoreAbsent)
     } catch (cause) {
-      await image.close()
       throw diskFailure(path, cause)
     }
-    await image.close()
     return undefined
   }
 
@@ -254,12 +244,12 @@ export class Store {
 
   /** An empty file without a name, gone when it is closed. @throws Failure system */
   async temporary(): Promise<FileHandle> {
-    const path = this.#path(TEMPORARY, randomUUID())
+    const { file, path } = await openTemporary(this.#path(TEMPORARY))
     try {
-      const file = await fs.open(path, 'wx+', FILE_MODE)
       await fs.unlink(path)
       return file
     } catch (cause) {
+      await file.close()
       throw diskFailure(path, cause)
     }
   }

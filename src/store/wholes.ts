@@ -3,8 +3,8 @@
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, hex } from '../image/digest.ts'
-import { diskFailure, FILE_MODE, makeFolder, syncFolder, systemCode } from './durable.ts'
-import { hashFile } from './hash.ts'
+import { diskFailure, makeFolder, openTemporary, syncFolder } from './durable.ts'
+import { openHashed } from './hash.ts'
 import { TEMPORARY } from './version.ts'
 
 const FOLDER = 'wholes'
@@ -39,27 +39,16 @@ export class WholeFiles {
    */
   async find(digest: Digest): Promise<FileHandle | undefined> {
     const path = this.#path(digest)
-    let file: FileHandle
-    try {
-      file = await fs.open(path, 'r')
-    } catch (cause) {
-      if (systemCode(cause) === 'ENOENT') return undefined
-      throw diskFailure(path, cause)
-    }
-    try {
-      if ((await hashFile(file)) === digest) {
-        const now = new Date()
-        await fs.utimes(path, now, now).catch(() => {}) // it was thrown out meanwhile, and lives on in `file`
-        return file
-      }
+    const file = await openHashed(path, digest)
+    if (file === undefined) return undefined
+    if ('found' in file) {
       this.#warn(`${path} is dropped: it differs from its digest`)
-      await fs.rm(path, { force: true })
-    } catch (cause) {
-      await file.close()
-      throw diskFailure(path, cause)
+      await fs.rm(path, { force: true }).catch((cause) => Promise.reject(diskFailure(path, cause)))
+      return undefined
     }
-    await file.close()
-    return undefined
+    const now = new Date()
+    await fs.utimes(path, now, now).catch(() => {}) // it was thrown out meanwhile, and lives on in `file`
+    return file
   }
 
   /**
@@ -78,13 +67,8 @@ export class WholeFiles {
   }
 
   /** A new file with a name of its own, for `keep`; whoever does not keep it removes it. @throws Failure system */
-  async begin(name: string): Promise<{ file: FileHandle; path: string }> {
-    const path = join(this.#cache, TEMPORARY, name)
-    try {
-      return { file: await fs.open(path, 'wx+', FILE_MODE), path }
-    } catch (cause) {
-      throw diskFailure(path, cause)
-    }
+  begin(): Promise<{ file: FileHandle; path: string }> {
+    return openTemporary(join(this.#cache, TEMPORARY))
   }
 
   async #makeRoom(kept: string): Promise<void> {

@@ -10,6 +10,7 @@ import { open, opendir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Failure } from '../errors.ts'
+import { isAbsent } from '../registry/file.ts'
 import type { EngineRoot, References } from './engine-roots.ts'
 
 /** What a node with 10,000 layers writes, three times. */
@@ -80,7 +81,7 @@ async function readLowers(overlay: string, links: Set<string>): Promise<number> 
     }
   } catch (cause) {
     if (cause instanceof Failure) throw cause
-    if (!isGone(cause)) throw Failure.system(`cannot list ${overlay}`, { cause })
+    if (!isAbsent(cause)) throw Failure.system(`cannot list ${overlay}`, { cause })
   } finally {
     await Promise.all(under)
   }
@@ -165,13 +166,8 @@ async function readBounded(path: string, maxBytes: number): Promise<Uint8Array |
       await file.close()
     }
   } catch (cause) {
-    if (isGone(cause)) return undefined
+    if (isAbsent(cause)) return undefined
     if (cause instanceof Failure) throw cause
     throw Failure.system(`cannot read ${path}`, { cause })
   }
-}
-
-function isGone(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return code === 'ENOENT' || code === 'ENOTDIR'
 }

@@ -2,23 +2,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { socketFor } from '../../src/cli/places.ts'
-import { type Answer, listen, type Request, type Status } from '../../src/cli/socket.ts'
+import { type Answer, listen, type Request } from '../../src/cli/socket.ts'
 import { command } from '../e2e/engines/command.ts'
 import { folder } from '../store/folder.ts'
+import { IDLE } from './agent-status.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
-const IDLE: Status = {
-  pid: 1,
-  version: '0',
-  root: '/s',
-  serves: 'store',
-  mount: 'fuse',
-  mounts: [],
-  layers: 0,
-  bytes: { served: 0, fetched: 0, verified: 0 },
-  requests: 0,
-  counters: {},
-}
 const digest = (of: string) => `sha256:${of.repeat(64)}` as const
 
 /** `lazylayer pull IMAGE` with an agent that gives these answers in turn, and has fetched a megabyte more each time it says how it is. */

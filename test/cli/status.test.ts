@@ -4,24 +4,14 @@ import { socketFor } from '../../src/cli/places.ts'
 import { listen, type Status } from '../../src/cli/socket.ts'
 import { command } from '../e2e/engines/command.ts'
 import { folder } from '../store/folder.ts'
+import { IDLE } from './agent-status.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 
 /** `lazylayer status` with one agent, whose counters are these. */
 async function status(counters: Status['counters']) {
   const run = await folder()
-  const status: Status = {
-    pid: 1,
-    version: '0',
-    root: '/s',
-    serves: 'store',
-    mount: 'fuse',
-    mounts: [],
-    layers: 2,
-    bytes: { served: 0, fetched: 1000, verified: 0 },
-    requests: 3,
-    counters,
-  }
+  const status: Status = { ...IDLE, layers: 2, bytes: { ...IDLE.bytes, fetched: 1000 }, requests: 3, counters }
   const server = await listen(socketFor(run, '/s'), async () => ({ ok: true, status }))
   onTestFinished(() => void server.close())
   const env = { ...process.env, RUNTIME_DIRECTORY: run }

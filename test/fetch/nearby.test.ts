@@ -22,6 +22,18 @@ async function miss(layer: Layer, chunks: readonly number[]): Promise<void> {
   }
 }
 
+/** A layer after misses enough, whose registry holds back what came along with the last of them. */
+async function missed(): Promise<Layer> {
+  const layer = layerOf({ hold: true })
+  for (const chunk of FAR.slice(0, 4)) {
+    const filled = layer.filler.fill([chunk], 'demand')
+    await settle()
+    layer.open.find(({ priority }) => priority === 'demand')?.answer()
+    await filled
+  }
+  return layer
+}
+
 test('a few misses get nothing more', async () => {
   const layer = layerOf()
   await miss(layer, FAR.slice(0, 3))
@@ -82,13 +94,7 @@ test('hits pay for more: a reader who goes forward in steps meets what was fetch
 })
 
 test('demand joins what is coming, and does not fail with it', async () => {
-  const layer = layerOf({ hold: true })
-  for (const chunk of FAR.slice(0, 4)) {
-    const filled = layer.filler.fill([chunk], 'demand')
-    await settle()
-    layer.open.find(({ priority }) => priority === 'demand')?.answer()
-    await filled
-  }
+  const layer = await missed()
   const [beside] = along(layer)
   const joined = layer.filler.fill([702], 'demand')
   await settle()
@@ -111,13 +117,7 @@ test('what came along and is wrong is fetched again on its own', async () => {
 })
 
 test('whoever withdraws from what is coming does not have it decoded', async () => {
-  const layer = layerOf({ hold: true })
-  for (const chunk of FAR.slice(0, 4)) {
-    const filled = layer.filler.fill([chunk], 'demand')
-    await settle()
-    layer.open.find(({ priority }) => priority === 'demand')?.answer()
-    await filled
-  }
+  const layer = await missed()
   const stop = new AbortController()
   const wanted = layer.filler.fill([702], 'demand', stop.signal)
   await settle()
@@ -129,13 +129,7 @@ test('whoever withdraws from what is coming does not have it decoded', async () 
 })
 
 test('a filler that is closed keeps nothing, and ends what is coming', async () => {
-  const layer = layerOf({ hold: true })
-  for (const chunk of FAR.slice(0, 4)) {
-    const filled = layer.filler.fill([chunk], 'demand')
-    await settle()
-    layer.open.find(({ priority }) => priority === 'demand')?.answer()
-    await filled
-  }
+  const layer = await missed()
   const [beside] = along(layer)
   await layer.filler.close()
   expect(beside?.aborted).toBe(true)

@@ -1,8 +1,9 @@
 // Tars made block by block, right and wrong, and what scanning them gives.
 import { gzipSync } from 'node:zlib'
-import { BLOCK_BYTES, endOfArchive, padding } from '../../src/build/tar.ts'
+import { endOfArchive, padding } from '../../src/build/tar.ts'
 import type { Contents, Layer } from '../../src/format/format.ts'
 import { tar } from '../../src/format/tar.ts'
+import { BLOCK_BYTES } from '../../src/format/tar-header.ts'
 import { type Scan, type ScanOptions, scanTar } from '../../src/format/tar-scan.ts'
 import type { Entry } from '../../src/tree/entry.ts'
 import { layerOf } from './craft.ts'

@@ -65,6 +65,17 @@ function plain(tar: Uint8Array, how: 'gzip' | 'zstd' | 'none' = 'gzip') {
   return { descriptor, whole: wholeOf(bytes) }
 }
 
+/** A layer without an index, read whole. */
+async function served() {
+  const dir = await folder()
+  const { tar } = await made()
+  const { descriptor, whole } = plain(tar)
+  const cache = await openCache(dir)
+  const layer = (await cache.layers.openWhole(descriptor, whole.blob, true)) as OpenLayer
+  await cache.layers.prove(layer, whole.blob)
+  return { dir, cache, descriptor, whole, layer }
+}
+
 async function isComplete(layer: OpenLayer): Promise<boolean> {
   return (await layer.slots.states()).every((each) => each === READY_VERIFIED)
 }
@@ -174,12 +185,7 @@ test.each(['gzip', 'zstd', 'none'] as const)(
 )
 
 test('what was damaged of it on disk comes out of the tar again, which is decompressed again', async () => {
-  const dir = await folder()
-  const { tar } = await made()
-  const { descriptor, whole } = plain(tar)
-  const cache = await openCache(dir)
-  const layer = (await cache.layers.openWhole(descriptor, whole.blob, true)) as OpenLayer
-  await cache.layers.prove(layer, whole.blob)
+  const { dir, cache, descriptor, whole, layer } = await served()
   const device = join(dir, 'trees', hex(layer.tree), 'device')
   await cache.close()
   const damaged = await readFile(device)
@@ -196,12 +202,7 @@ test('what was damaged of it on disk comes out of the tar again, which is decomp
 test('a tar that nobody reads is let go of after a while', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   try {
-    const dir = await folder()
-    const { tar } = await made()
-    const { descriptor, whole } = plain(tar)
-    const cache = await openCache(dir)
-    const layer = (await cache.layers.openWhole(descriptor, whole.blob, true)) as OpenLayer
-    await cache.layers.prove(layer, whole.blob)
+    const { dir } = await served()
     const open = async () => (await openFiles(join(dir, 'tmp'))).length
     expect(await open()).toBe(1)
     await vi.advanceTimersByTimeAsync(61_000)

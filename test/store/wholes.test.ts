@@ -11,7 +11,7 @@ async function cache(maxBytes = 1000) {
   const warnings: string[] = []
   const wholes = await WholeFiles.open(dir, (each) => void warnings.push(each), { maxBytes })
   const keep = async (text: string): Promise<Digest> => {
-    const { file, path } = await wholes.begin(`${Math.random()}`)
+    const { file, path } = await wholes.begin()
     await file.writeFile(text)
     await file.close()
     const digest = digestOf(new TextEncoder().encode(text))
