@@ -25,8 +25,13 @@ export interface Layout {
   deviceSize: number
 }
 
-/** The largest read-ahead that FUSE mounts have (their bdi is set to it). Nothing lies in the gap, so it costs no disk. */
+/** The largest read-ahead that FUSE mounts have (their bdi is set to it). */
 const READ_AHEAD_BYTES = 1 << 20
+/**
+ * Whoever reads the first page of what was read ahead makes the kernel read as much again behind it (Linux, `page_cache_async_ra`): it
+ * is two read-aheads before its readers. Nothing lies in the gap, so it costs no disk.
+ */
+const GAP_BYTES = 2 * READ_AHEAD_BYTES
 
 /** A distinct content: its first file stands for all. */
 interface Content {
@@ -97,7 +102,7 @@ function assignOffsets(leading: ReadonlySet<Content>, contents: readonly Content
   let at = 0
   const firstBehind = leading.size === 0 ? undefined : contents.find((each) => !leading.has(each))
   for (const content of new Set([...leading, ...contents])) {
-    if (content === firstBehind) at += READ_AHEAD_BYTES
+    if (content === firstBehind) at += GAP_BYTES
     content.offset = at
     at += Math.ceil(content.file.inode.size / BLOCK_BYTES) * BLOCK_BYTES
     if (at > DEVICE_BLOCKS_MAX * BLOCK_BYTES) {

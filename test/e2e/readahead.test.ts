@@ -20,6 +20,11 @@ const LARGE_BYTES = 48 << 20
 /** Small, so that what is fetched shows how far was read ahead, and not how large chunks are. */
 const CHUNK_BYTES = 64 << 10
 const SMALL = { files: 200, bytes: 10 << 10 }
+/**
+ * Read one after the other, a page each, they make the kernel read ahead in windows that double from 4 pages to 1 MiB, each asked for
+ * when the first page of the one before is read: the last page that does so is the 757th, and what it asks for ends with the 1268th.
+ */
+const WANTED = { files: 770, bytes: 4 << 10 }
 /** A member's header and trailer, and the 5 bytes that every 64 KiB of what does not compress cost: under one percent. */
 const STORED = 1.01
 /** The kernel goes on reading after the reader has what it wanted. */
@@ -143,6 +148,28 @@ suite('read-ahead by the kernel', lacking(['python3', 'mount']), () => {
       }
     },
   )
+
+  test('files that the image wants first are read without a request for what lies behind them', async () => {
+    const source = join(work.path, 'wanted')
+    await mkdir(source)
+    const wanted = Array.from({ length: WANTED.files }, (_, i) => `wanted${i}`)
+    for (const path of wanted) await writeFile(join(source, path), noise(path, WANTED.bytes))
+    await writeFile(join(source, 'behind'), noise('behind', 4 << 20))
+    const { reference } = await serveTree({
+      source,
+      dir: join(work.path, 'wanted-image'),
+      prioritized: wanted,
+      chunkSize: CHUNK_BYTES,
+      defer: (close) => void closing.push(close),
+    })
+    const { agent, dir } = await mountNew(reference)
+    const ready = async () => (await agent.status()).bytes.verified
+    await expect.poll(ready, { timeout: 30_000 }).toBe(WANTED.files * WANTED.bytes)
+    const { bytes, reads } = await caused(agent, () => readAll(dir, wanted))
+    process.stderr.write(`${WANTED.files} wanted files: ${reads} READs, ${bytes} bytes fetched\n`)
+    expect(reads).toBeGreaterThan(0)
+    expect(bytes).toBe(0)
+  })
 
   test('one read of 48 MiB costs that much twice in kernel memory, not three times', async () => {
     const { agent, dir, cache } = await mountNew(image.reference)

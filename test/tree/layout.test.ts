@@ -6,7 +6,7 @@ import type { Extent } from '../../src/tree/entry.ts'
 import { layOut } from '../../src/tree/layout.ts'
 
 /** What keeps read-ahead of what is wanted first from what comes behind. */
-const GAP = 1 << 20
+const GAP = 2 << 20
 
 const digest = (name: string) => digestOf(new TextEncoder().encode(name))
 
