@@ -36,7 +36,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const files = machineFiles
   const directory = resolve(text(values, 'cache') ?? own.cache)
   const storageConfs = storageConfsOf(settings)
-  const found = await findEngines()
+  const here = await findEngines()
   const agents = once(() => askAgents(own.sockets))
   const named = await namedStores(storageConfs, root)
   const crio = await crioNamed(settings.etc, storageConfs, root)
@@ -48,7 +48,8 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     files,
     trial: once(() => tryRungs(openNative(), directory)),
     cache: directory,
-    engines: found,
+    engines: here.found,
+    silent: here.silent,
     names: (engine: Engine) => (engine === 'crio' ? crio : named),
     root,
     storageConfs,

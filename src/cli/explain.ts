@@ -1,15 +1,21 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 import { existsSync } from 'node:fs'
 import { chooseFormat } from '../format/formats.ts'
-import { type Descriptor, platformText } from '../image/manifest.ts'
+import type { Digest } from '../image/digest.ts'
+import { platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
+import type { ResolvedImage } from '../mount/image.ts'
 import type { NativeModule } from '../mount/native.ts'
 import type { Verdict } from '../mount/whole.ts'
+import type { Registries } from '../registry/registries.ts'
 import { Store } from '../store/store.ts'
+import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
+import { smallBelowLazy } from '../stores/image-chain.ts'
 import { log, openNative, openRegistries, places, platformOf, text } from './agent.ts'
+import { believer } from './believe.ts'
 import { ERAS } from './engines.ts'
 import { findEngines } from './engines-here.ts'
-import { type LayerFacts, type Ways, waysOf } from './explain/layer.ts'
+import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
 import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
@@ -19,27 +25,47 @@ import { tryRungs } from './trial.ts'
 const DISTRUST =
   'Its index shows other files than its tar has, which no usual tool makes: find out who made it, and have it built anew.'
 
+/** What to say of a DiffID that is neither proven nor believed. */
+const UNBELIEVED: Readonly<Record<'proven' | 'signed', Unbelieved>> = {
+  proven: {
+    why: 'the DiffID is only claimed by the image',
+    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or use a newer engine; or serve --diffid signed, for images that somebody whom you trust has signed; or, if every image on this machine may trust every other, serve --diffid claimed.',
+  },
+  signed: {
+    why: 'the DiffID is only claimed by the image, and no signature vouches for it',
+    fix: 'Have the image signed (docs/signed.md), or proven, once for all images: lazylayer pull --prove IMAGE. Or use a newer engine.',
+  },
+}
+
 export async function explain({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
-  const claimed = text(values, 'diffid') === 'claimed'
+  const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) ?? 'proven' // flags.ts lets nothing else in
   const registries = openRegistries(values)
   try {
     const native = openNative()
     const cache = text(values, 'cache') ?? places().cache
-    const [image, trial, engines] = await Promise.all([
+    const [image, trial, here] = await Promise.all([
       registries.source(reference).resolve(platformOf(values)),
       tryRungs(native, cache),
       findEngines(),
     ])
-    const verdicts = await verdictsIn(cache, native, image.manifest.layers)
+    const { answer, verdicts } = await judge(image, policy, registries, { cache, native })
+    const believed = believedOf(policy, answer)
+    const { diffIds } = image.config
+    const small = smallBelowLazy(image.manifest.layers, (descriptor) => 'format' in chooseFormat({ descriptor }))
     const facts = image.manifest.layers.map((descriptor, i): LayerFacts => {
       const chosen = chooseFormat({ descriptor })
-      const lazy = 'format' in chosen ? { name: chosen.format.name } : { why: chosen.reasons.join('; ') }
+      const lazy =
+        'format' in chosen
+          ? { name: chosen.format.name }
+          : { why: chosen.reasons.join('; '), ...(small.has(descriptor) ? { small: true as const } : {}) }
       const known = verdicts[i] ?? []
-      const proven = known.some((each) => each.verdict === 'proven' && each.diffId === image.config.diffIds[i])
+      const tars = known.flatMap((each) => (each.verdict === 'proven' ? [each.diffId] : []))
+      const proven = tars.some((each) => each === diffIds[i])
       const refuted = known.find((each) => each.verdict === 'refuted')
       const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted.why}`, fix: DISTRUST }
-      return { format, proven, claimed }
+      const other = proven ? undefined : tars[0]
+      return { format, proven, believed: other === undefined ? believed : falseClaim(diffIds[i] as Digest, other) } // one a layer
     })
     const rung = trial.rung ?? null
     const layers = waysOf(facts).map((ways, i): ReportedLayer => {
@@ -55,7 +81,9 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       platform: platformText(image.config.platform),
       rung,
       why: trial.why ?? null,
-      engines: engines.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
+      engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
+      silent: here.silent,
+      diffid: { policy, why: answer === true ? null : answer },
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -66,15 +94,38 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   }
 }
 
-/** What this machine knows of layers that it read whole; nothing where it has no cache. */
-async function verdictsIn(cache: string, native: NativeModule, layers: readonly Descriptor[]): Promise<Verdict[][]> {
-  if (!existsSync(cache)) return []
-  const store = await Store.open(cache, native, log)
+/**
+ * Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of layers that it read whole. Changes
+ * nothing; where there is no cache, nothing is known.
+ */
+async function judge(
+  image: Pick<ResolvedImage, 'reference' | 'digest' | 'manifest' | 'manifestBytes'>,
+  policy: DiffIdPolicy,
+  registries: Registries,
+  { cache, native }: { cache: string; native: NativeModule },
+): Promise<{ answer: true | string; verdicts: Verdict[][] }> {
+  const store = existsSync(cache) ? await Store.open(cache, native, log) : undefined
   try {
-    return await Promise.all(layers.map(({ digest }) => store.proofs.about(digest)))
+    const believe = await believer(policy, registries, {
+      accepted: async (...of) => (await store?.accepted(...of)) ?? false,
+      keepAccepted: async () => {},
+    })
+    const verdicts = image.manifest.layers.map(async ({ digest }) => (await store?.proofs.about(digest)) ?? [])
+    return { answer: await believe(image), verdicts: await Promise.all(verdicts) }
   } finally {
-    await store.close()
+    await store?.close()
   }
+}
+
+/** As diffIdOf has it. */
+function falseClaim(claimed: Digest, other: Digest): Unbelieved & { false: true } {
+  const why = `the image claims DiffID ${claimed} for it, and its bytes have ${other}`
+  return { why, fix: 'Find out who made the image, and have it built anew.', false: true }
+}
+
+function believedOf(policy: DiffIdPolicy, answer: true | string): LayerFacts['believed'] {
+  if (policy === 'proven') return UNBELIEVED.proven
+  return answer === true ? policy : UNBELIEVED.signed
 }
 
 function isServed(ways: Ways): boolean {

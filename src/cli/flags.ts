@@ -115,7 +115,7 @@ export const COMMANDS: readonly Command[] = [
       {
         name: 'diffid',
         value: 'proven|signed|claimed',
-        help: 'as it is given to serve (default: proven); signatures are not looked at, so signed shows what unsigned images get',
+        help: 'as it is given to serve (default: proven); with signed, the signatures of the image are judged by policy.json',
       },
       FORMAT,
       CACHE,

@@ -1,7 +1,5 @@
 // The second door of `serve`: the additional image store, what it listed before, and requests to list more.
 import { join } from 'node:path'
-import { describe, Failure } from '../errors.ts'
-import { parseReference } from '../image/reference.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
 import { systemPlaces } from '../registry/places.ts'
@@ -10,10 +8,11 @@ import { AdditionalImageStore, type ImageStoreParts } from '../stores/ais.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
 import { inUse, type Listed, referenced } from '../stores/engine-roots.ts'
 import { readBack } from '../stores/image-chain.ts'
-import { LOOKUP_PATIENCE, patiently } from '../stores/patience.ts'
+import { LOOKUP_PATIENCE } from '../stores/patience.ts'
 import { type Agent, log, places } from './agent.ts'
 import { machineFiles } from './doctor/machine.ts'
 import { graphRoots } from './graph-roots.ts'
+import { lister } from './lister.ts'
 import { socketFor } from './places.ts'
 import type { Answer, ListRequest } from './socket.ts'
 
@@ -32,9 +31,9 @@ export interface SecondDoor {
 export async function prepareSecondDoor(
   agent: Agent,
   root: string,
-  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'believe'> & { progress(): number },
+  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'uncover' | 'quarantine' | 'believe'> & { progress(): number },
 ): Promise<(session: MountSession) => Promise<SecondDoor>> {
-  const { images, layers, store } = agent
+  const { images, layers, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
   const { progress, ...doors } = shared
@@ -47,7 +46,13 @@ export async function prepareSecondDoor(
     const attributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
     session.addSymlink(controlNode(SOCKET_LINK), ROOT_NODE, SOCKET_LINK, attributes, socket)
     return {
-      list: (request) => list(agent, shown, progress, request),
+      list: lister({
+        store: shown,
+        remember: (reference, credentials) => registries.remember(reference, credentials),
+        progress,
+        patience: LOOKUP_PATIENCE,
+        log,
+      }),
       late: (node) => shown.late(node),
       forget: () => shown.forget(),
     }
@@ -65,23 +70,4 @@ async function usedByEngines(listed: readonly Listed[]): Promise<Set<string> | u
     AbortSignal.timeout(ROOTS_TIMEOUT_MS),
   )
   return references && inUse(listed, references)
-}
-
-async function list(
-  agent: Agent,
-  store: AdditionalImageStore,
-  progress: () => number,
-  { reference: text, credentials, prove }: ListRequest,
-): Promise<Answer> {
-  const reference = parseReference(text)
-  if (credentials !== undefined && reference.transport === 'docker') {
-    await agent.registries.remember(reference, credentials)
-  }
-  try {
-    return { ok: true, outcome: await patiently(store.list(reference, prove), progress, LOOKUP_PATIENCE) }
-  } catch (error) {
-    const late = error instanceof Failure && error.code === 'timeout'
-    log(`${text}: its layers are not listed${late ? ' yet' : ''}: ${describe(error)}`)
-    return { ok: false, what: describe(error), late }
-  }
 }

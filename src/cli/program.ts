@@ -1,23 +1,43 @@
 // Programs of the machine that are asked one short question.
-import { execFile } from 'node:child_process'
+import { type ExecFileException, execFile } from 'node:child_process'
 
 export interface Answered {
-  code: number
+  /** Undefined: it could not be run, or did not end by itself. */
+  code: number | undefined
   stdout: string
   stderr: string
+  /** How it failed, in a clause, with the first line that it said of that; undefined: it ended with 0. */
+  why: string | undefined
 }
 
 /** An engine that waits for a lock, or for a mount that hangs, is not waited for longer. */
 const PROGRAM_TIMEOUT_MS = 10_000
 const OUTPUT_MAX_BYTES = 1 << 20
+/** Of what it said: a line is a line, and some programs print all they have on one. */
+const SAID_MAX_LENGTH = 300
 
-/** Undefined where there is no such program, or it did not end in time. Never rejects. */
-export function runProgram(program: string, args: readonly string[]): Promise<Answered | undefined> {
+/** Undefined where there is no such program. Never rejects. */
+export function runProgram(
+  program: string,
+  args: readonly string[],
+  timeoutMs = PROGRAM_TIMEOUT_MS,
+): Promise<Answered | undefined> {
   return new Promise((done) => {
-    const limits = { timeout: PROGRAM_TIMEOUT_MS, maxBuffer: OUTPUT_MAX_BYTES, killSignal: 'SIGKILL' as const }
+    const limits = { timeout: timeoutMs, maxBuffer: OUTPUT_MAX_BYTES, killSignal: 'SIGKILL' as const }
     execFile(program, args, { ...limits, env: { ...process.env, LC_ALL: 'C' } }, (error, stdout, stderr) => {
-      if (error === null) done({ code: 0, stdout, stderr })
-      else done(typeof error.code === 'number' ? { code: error.code, stdout, stderr } : undefined)
+      if (error === null) done({ code: 0, stdout, stderr, why: undefined })
+      else if (typeof error.code === 'number') {
+        const said = stderr.trim().split('\n')[0] ?? ''
+        const why = `it ended with ${error.code}${said === '' ? '' : `: ${said.slice(0, SAID_MAX_LENGTH)}`}`
+        done({ code: error.code, stdout, stderr, why })
+      } else if (error.code === 'ENOENT') done(undefined)
+      else done({ code: undefined, stdout, stderr, why: whyNot(error, timeoutMs) })
     }).stdin?.end()
   })
+}
+
+function whyNot({ code, signal, killed, message }: ExecFileException, timeoutMs: number): string {
+  if (code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER') return `it printed more than ${OUTPUT_MAX_BYTES} bytes`
+  if (code !== undefined && code !== null) return `it cannot be run: ${message.slice(0, SAID_MAX_LENGTH)}`
+  return killed === true ? `it did not end within ${timeoutMs} ms` : `it was ended by ${signal}`
 }

@@ -1,6 +1,7 @@
 // lazylayer pull IMAGE [--root ROOT] [--prove]
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
+import type { Outcome } from '../stores/ais.ts'
 import { log, places, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
 import { count, sizeText } from './output.ts'
@@ -35,8 +36,8 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
     if (!answer.ok) {
       const now = performance.now()
       if (answer.late !== true || now - started > DEADLINE_MS) {
-        const fix = `Run lazylayer doctor ${reference}. The agent uses its own credentials: auth.json of its user, or serve --creds.`
-        throw Failure.unavailable(`${reference} was not listed`, { why: answer.what, fix })
+        const usual = `Run lazylayer doctor ${reference}. The agent uses what engines handed over for this repository, else its own credentials: auth.json of its user, or serve --creds.`
+        throw Failure.unavailable(`${reference} was not listed`, { why: answer.what, fix: answer.fix ?? usual })
       }
       if (now - told < TELL_EVERY_MS) continue
       told = now
@@ -46,11 +47,26 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
       continue
     }
     const { listed = [], left = [], why } = answer.outcome ?? {}
-    process.stdout.write(`${reference}: ${listed.length} of ${count(listed.length + left.length, 'layer')} listed\n`)
+    const layers = count(listed.length + left.length, 'layer')
+    process.stdout.write(`${reference}: ${listed.length} of ${layers} listed${namesText(listed)}\n`)
     if (why !== undefined) process.stdout.write(`  from ${left[0]} on they are the engine's to pull: ${why}\n`)
     // with --prove it was asked for all of it
     return prove === 'all' && left.length > 0 ? 1 : 0
   }
+}
+
+/** What engines find them by: older ones know DiffIDs only. */
+function namesText(listed: Outcome['listed']): string {
+  const names = (
+    [
+      ['diffid', 'DiffID'],
+      ['index', 'index'],
+    ] as const
+  ).flatMap(([by, name]) => {
+    const layers = listed.filter((each) => each.by === by).length
+    return layers === 0 ? [] : [`${layers} by ${name}`]
+  })
+  return names.length === 0 ? '' : ` (${names.join(', ')})`
 }
 
 /** Bytes that the agent has fetched since it began, for whatever it serves. */

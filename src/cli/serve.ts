@@ -15,6 +15,7 @@ import { believer } from './believe.ts'
 import type { Invocation } from './flags.ts'
 import { prepareSecondDoor, type SecondDoor } from './image-store.ts'
 import { wantedContext } from './label.ts'
+import { readyText } from './ready.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
@@ -37,7 +38,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     let grafts: Grafts | undefined
     let covers: Covers | undefined
     const shown = new Set<Digest>()
-    const doors: Pick<StoreParts, 'attach' | 'cover' | 'progress' | 'believe'> = {
+    const doors: Pick<StoreParts, 'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe'> = {
       async attach(layer, path) {
         if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
         shown.add(layer.tree)
@@ -50,6 +51,12 @@ export async function serve({ positionals, values }: Invocation): Promise<number
               const why = await covers?.cover(layer, join(root, ...path))
               if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
             },
+      uncover(path) {
+        covers
+          ?.uncover(join(root, ...path))
+          .catch((error) => log(`${path.join('/')}: it stays mounted: ${describe(error)}`))
+      },
+      quarantine: layers.wholes.quarantine,
       // a slow registry stands still, a busy processor does not
       progress: () =>
         agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
@@ -76,6 +83,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         return { fd: file.fd, close: () => file.close() }
       },
       standIn: (path) => standIns.put(path),
+      hasStandIn: (path) => standIns.has(path),
       log,
     })
     const openSecondDoor = await prepareSecondDoor(agent, root, doors)
@@ -103,8 +111,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const { ended } = session
     const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {
-      const dir = join(root, AdditionalLayerStore.DIRECTORY)
-      process.stdout.write(`serving ${dir} (${choice.rung}, --diffid ${diffId})\n`)
+      process.stdout.write(readyText(root, choice.rung, diffId))
     })
     await forget()
     await standIns.close()

@@ -170,7 +170,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, layers }:
       chunks_reverified: codecs.reverified,
       images_corrupt: agent.store.counters.corruptImages,
       records_corrupt: agent.store.counters.corruptRecords,
-      quarantined: agent.layers.wholes.quarantined,
+      quarantined: agent.layers.wholes.quarantine.size,
       mounts_evicted: covers?.evicted ?? 0,
     },
   }

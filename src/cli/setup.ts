@@ -20,13 +20,15 @@ export async function setup({ positionals, values }: Invocation): Promise<number
   if (engine !== 'podman' && engine !== 'crio') {
     throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix: 'Use podman or crio.' })
   }
+  const { found, silent } = await findEngines()
   const request: Request = {
     engine,
     root: resolve(text(values, 'root') ?? places().root),
     defaultRoot: places().root,
     places: systemPlaces(),
     vendor: '/usr/share/containers/storage.conf',
-    engines: await findEngines(),
+    engines: found,
+    silent,
     helper: await findHelper(process.env),
   }
   const { changes, notes } = values.undo === true ? await planUndo(request) : await planSetup(request)

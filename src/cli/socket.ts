@@ -9,7 +9,15 @@ import { PROVE, type Prove } from '../stores/image-chain.ts'
 import { socketFor } from './places.ts'
 
 export type Request = { op: 'status' } | { op: 'unmount' } | ListRequest
-export type Answer = { ok: true; status?: Status; outcome?: Outcome } | { ok: false; what: string; late?: boolean }
+export type Answer = { ok: true; status?: Status; outcome?: Outcome } | Refusal
+
+export interface Refusal {
+  ok: false
+  what: string
+  /** What to do, in a sentence, where that is known. */
+  fix?: string
+  late?: boolean
+}
 
 /** Asks a store to list an image's layers; answered when they are, or when it took too long (`late`): then it goes on. */
 export interface ListRequest {
@@ -17,7 +25,7 @@ export interface ListRequest {
   reference: string
   /** For the reference's repository. */
   credentials?: Credentials
-  /** What of it is read whole before (default: nothing). */
+  /** What of it is read whole before (default: as little as an engine can wait for). */
   prove?: Prove
 }
 
@@ -50,6 +58,15 @@ const LINE_MAX_BYTES = 64 << 10
 const ANSWER_TIMEOUT_MS = 30_000
 /** Commands ask one question each; nobody types so many at once. */
 const CONNECTIONS_MAX = 64
+
+/** It may quote what a registry said. */
+const FIX_MAX_LENGTH = 1_000
+
+/** What went wrong, with the whole reason, and what to do. */
+export function refusal(error: unknown): Refusal {
+  const fix = error instanceof Failure ? error.fix : undefined
+  return { ok: false, what: describe(error), ...(fix === undefined ? {} : { fix: fix.slice(0, FIX_MAX_LENGTH) }) }
+}
 
 /** Listens at `path`. @throws Failure system when another agent has it */
 export async function listen(path: string, answer: (request: Request) => Promise<Answer>): Promise<Server> {
@@ -102,7 +119,7 @@ async function respond(line: string, answer: (request: Request) => Promise<Answe
     }
     return { ok: false, what: 'unknown request' }
   } catch (error) {
-    return { ok: false, what: describe(error) }
+    return refusal(error)
   }
 }
 

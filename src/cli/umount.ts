@@ -17,7 +17,7 @@ export async function umount({ positionals }: Invocation): Promise<number> {
   } else if (!answer.ok) {
     throw Failure.system(`${dir} cannot be unmounted`, {
       why: answer.what,
-      fix: `End what uses it (fuser -vm ${dir} shows that), then try again.`,
+      fix: answer.fix ?? `End what uses it (fuser -vm ${dir} shows that), then try again.`,
     })
   }
   return 0

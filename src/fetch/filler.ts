@@ -6,6 +6,7 @@ import type { Blob, Priority, Range } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Budget } from './budget.ts'
+import { Checks } from './checks.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
 import { fillAll } from './fill-all.ts'
 import type { Flight, Request, Waiter } from './flight.ts'
@@ -21,9 +22,8 @@ import { type Run, runs } from './runs.ts'
 export const VERIFIED = 1
 export const STORED = 2
 
-/** Chunks of one prefetch request decoded at once, and stored chunks checked for prefetch: what stands in the way of demand. */
+/** Chunks of one prefetch request decoded at once: what stands in the way of demand. */
 const PREFETCH_DECODES_MAX = 32
-const PREFETCH_CHECKS_MAX = 8
 /** Chunks of one request fetched again: a bit flips here and there; a blob that is wrong altogether does not heal by asking. */
 const RETRIES_MAX = 8
 
@@ -55,8 +55,7 @@ export class Filler {
   /** What was queued since the last turn of the event loop, to be joined into requests. */
   readonly #batch: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
   #flushing = false
-  readonly #unchecked = new Set<Flight>()
-  #prefetchChecks = 0
+  readonly #checks: Checks
   readonly #requests = new Set<Request>()
   readonly #work = new Set<Promise<void>>()
   #closed = false
@@ -69,6 +68,11 @@ export class Filler {
     const order = new StoredOrder(options.chunks)
     this.#plan = new Plan(order, this.#limits.demand)
     this.#nearby = new Nearby(order, this.#pace, options.budget.shelf)
+    this.#checks = new Checks({
+      verify: ({ chunk }) => options.reverify(options.chunks.get(chunk), chunk),
+      track: (check) => this.#track(check),
+      checked: (flight, matches) => this.#checked(flight, matches),
+    })
   }
 
   get counters(): Readonly<FillerCounters> {
@@ -112,7 +116,7 @@ export class Filler {
     this.#closing.abort()
     this.#nearby.close()
     for (const flight of [...this.#flights.values()]) this.#settle(flight, aborted(flight.chunk))
-    this.#unchecked.clear()
+    this.#checks.close()
     this.#batch.demand.clear()
     this.#batch.prefetch.clear()
     await Promise.all(this.#work)
@@ -140,7 +144,7 @@ export class Filler {
     }
     const flight = this.#begin(chunk, priority)
     flight.waiters.add(waiter)
-    if (state === STORED) this.#check(flight)
+    if (state === STORED) this.#checks.add(flight)
     else this.#enqueue(flight)
   }
 
@@ -163,8 +167,8 @@ export class Filler {
     if (flight.priority === 'demand') return
     flight.priority = 'demand'
     if (flight.stage === 'unchecked') {
-      this.#unchecked.delete(flight)
-      this.#check(flight)
+      this.#checks.delete(flight)
+      this.#checks.add(flight)
     } else if (flight.stage === 'queued' && flight.request?.priority !== 'demand') {
       this.#leave(flight)
       this.#enqueue(flight)
@@ -175,7 +179,7 @@ export class Filler {
 
   /** Takes a flight out of whatever it waits in. */
   #leave(flight: Flight): void {
-    this.#unchecked.delete(flight)
+    this.#checks.delete(flight)
     this.#batch.demand.delete(flight)
     this.#batch.prefetch.delete(flight)
     flight.request?.flights.delete(flight)
@@ -232,32 +236,7 @@ export class Filler {
     void work.finally(() => this.#work.delete(work))
   }
 
-  #check(flight: Flight): void {
-    if (flight.priority === 'prefetch' && this.#prefetchChecks >= PREFETCH_CHECKS_MAX) {
-      flight.stage = 'unchecked'
-      this.#unchecked.add(flight)
-      return
-    }
-    this.#track(this.#reverify(flight))
-  }
-
-  async #reverify(flight: Flight): Promise<void> {
-    flight.stage = 'checking'
-    const counted = flight.priority === 'prefetch' ? 1 : 0
-    this.#prefetchChecks += counted
-    let matches: boolean
-    try {
-      matches = await this.#options.reverify(this.#options.chunks.get(flight.chunk), flight.chunk)
-    } catch {
-      matches = false // the disk does not give it back: as good as damaged, and fetching overwrites it
-    }
-    this.#prefetchChecks -= counted
-    if (this.#closed) return
-    const [next] = this.#unchecked
-    if (counted > 0 && next !== undefined) {
-      this.#unchecked.delete(next)
-      this.#check(next)
-    }
+  #checked(flight: Flight, matches: boolean): void {
     if (matches) {
       this.#counters.reverified++
       this.#settle(flight)

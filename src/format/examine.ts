@@ -20,7 +20,7 @@ import { storedTar } from './stored-tar.ts'
 import { tar } from './tar.ts'
 import { scanTar } from './tar-scan.ts'
 
-/** Descriptors are the process's: whoever asks keeps them open. */
+/** Descriptors are the process's: whoever asks keeps them open until the examination has ended, well or badly; nothing uses them then. */
 export interface Examination {
   layer: Layer
   /** Holds the blob, whose digest was checked. */
@@ -53,15 +53,19 @@ const MAY_LACK: ReadonlySet<string> = new Set([TOC_NAME])
 export async function examine({ layer, blobFd, tarFd, splitFd, tarMaxBytes, served }: Examination): Promise<Examined> {
   const what = `layer ${layer.descriptor.digest}`
   const split = new SplitFile(splitFd)
-  const kept = keptIn(tarFd, storedTar(blobFd, what), tarMaxBytes, what)
-  const { diffId, tarSize, index } = await scanTar(kept, split, { what })
-  const tree = buildTree(tar.parseIndex(index, layer))
-  let difference: Examined['difference']
-  if (served !== undefined) {
-    const sides = [{ image: served.image, chunks: new ChunkTable(served.chunks) }, tree] as const
-    difference = await firstDifference(...sides, (range) => readRange(tarFd, range), { mayLack: MAY_LACK })
+  try {
+    const kept = keptIn(tarFd, storedTar(blobFd, what), tarMaxBytes, what)
+    const { diffId, tarSize, index } = await scanTar(kept, split, { what })
+    const tree = buildTree(tar.parseIndex(index, layer))
+    let difference: Examined['difference']
+    if (served !== undefined) {
+      const sides = [{ image: served.image, chunks: new ChunkTable(served.chunks) }, tree] as const
+      difference = await firstDifference(...sides, (range) => readRange(tarFd, range), { mayLack: MAY_LACK })
+    }
+    return { diffId, tarSize, split: await split.end(), tree, difference }
+  } finally {
+    await split.close()
   }
-  return { diffId, tarSize, split: await split.end(), tree, difference }
 }
 
 async function* keptIn(
@@ -113,6 +117,12 @@ class SplitFile {
     this.#gzip.end()
     await this.#written
     return finish(this.#hash)
+  }
+
+  /** Writes nothing any more, whatever the compressor still holds: the descriptor may be another file's soon. */
+  async close(): Promise<void> {
+    this.#gzip.destroy()
+    await this.#written.catch(() => {}) // whoever waited for it was told
   }
 }
 

@@ -1,4 +1,5 @@
 // Parses indexes and builds trees off the main thread.
+import type { Worker } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import { Failure } from '../errors.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
@@ -35,6 +36,8 @@ export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
   /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
   readonly #examiners: Piscina<Tasks, Results | Failed>
+  /** Threads of `#examiners`, until they have ended: one that the pool has stopped still runs for a moment. */
+  readonly #examining = new Set<Worker>()
   readonly #deadlineMs: number
   #running = 0
 
@@ -50,6 +53,7 @@ export class IndexBuilder {
     }
     this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
+    this.#examiners.on('workerCreate', () => this.#watchExaminers())
   }
 
   /** Whether something is being parsed, built or merged: work that goes on even when no byte arrives. */
@@ -78,13 +82,39 @@ export class IndexBuilder {
     return merged.image
   }
 
-  /** Reads a whole layer (examine.ts). @throws Failure as examine; limit (out of memory), timeout, aborted */
+  /**
+   * Reads a whole layer (examine.ts). When this settles, however it does, no thread uses the descriptors any more.
+   * @throws Failure as examine; limit (out of memory), timeout, aborted
+   */
   async examine(examination: Examination, { signal }: BuildOptions = {}): Promise<Examined> {
     const { digest, size } = examination.layer.descriptor
     const what = `layer ${digest}: it cannot be examined`
     const deadlineMs = this.#deadlineMs + Math.ceil(size / EXAMINED_MIN_BYTES_PER_MS)
-    const { image, digest: tree, chunks, ...seen } = await this.#run('examine', examination, what, deadlineMs, signal)
+    let examined: Seen
+    try {
+      examined = await this.#run('examine', examination, what, deadlineMs, signal)
+    } catch (error) {
+      await this.#stoppedExaminers()
+      throw error
+    }
+    const { image, digest: tree, chunks, ...seen } = examined
     return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks) } }
+  }
+
+  /** Before a thread has its first task. */
+  #watchExaminers(): void {
+    for (const thread of this.#examiners.threads) {
+      if (this.#examining.has(thread)) continue
+      this.#examining.add(thread)
+      thread.once('exit', () => this.#examining.delete(thread))
+    }
+  }
+
+  /** The end of the threads that the pool has stopped: it does not wait for them itself. A call to the system is all that keeps one. */
+  async #stoppedExaminers(): Promise<void> {
+    const { threads } = this.#examiners
+    const stopped = [...this.#examining].filter((each) => !threads.includes(each))
+    await Promise.all(stopped.map((each) => new Promise((ended) => each.once('exit', ended))))
   }
 
   async #run<Name extends keyof Work>(

@@ -7,7 +7,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe } from '../errors.ts'
+import { describe, Failure } from '../errors.ts'
 import { hex } from '../image/digest.ts'
 import { writeImage } from '../tree/erofs.ts'
 import { makeDirectory } from '../tree/inode.ts'
@@ -125,8 +125,27 @@ export class Covers {
 
   /** Mounts a layer on `target`, as `add`, but only for as long as there is room: those in use come first, then those asked for last. */
   cover(layer: OpenLayer, target: string): Promise<string | undefined> {
-    if (!this.#known.has(target)) this.#known.set(target, { layer, uses: 0, drops: 0 })
-    return this.#add(target, [layer], () => this.#mountLayer(layer, target))
+    const known = this.#known.get(target) ?? { layer, uses: 0, drops: 0 }
+    this.#known.set(target, known)
+    return this.#add(target, [layer], async () => {
+      // it may have waited for room
+      if (this.#known.get(target) !== known) throw Failure.aborted('it is shown no more')
+      return await this.#mountLayer(layer, target)
+    })
+  }
+
+  /**
+   * Ends the mount on `target`, whoever uses it, and has no hint make it again. It is taken out of the tree only: the overlay of a
+   * running container has the layer's filesystem by a mount of its own, and goes on reading it.
+   * @throws what unmounting throws
+   */
+  async uncover(target: string): Promise<void> {
+    this.#known.delete(target)
+    // what is being mounted is no mount yet, and would be one that nobody knows of
+    while (this.#covered.get(target)?.changing) await Promise.allSettled([...this.#working, this.#evicting])
+    const covered = this.#covered.get(target)
+    if (covered === undefined) return
+    await this.#work(covered, () => this.#detach(target))
   }
 
   /**
@@ -290,12 +309,14 @@ export class Covers {
   async detach(): Promise<void> {
     this.#closing.abort()
     await Promise.allSettled(this.#working) // they see that this is the end
-    for (const dir of [...this.#covered.keys()].reverse()) {
-      await this.#native.unmount(dir, true).catch((error) => {
-        if (!isGone(error)) throw error
-      })
-      this.#covered.delete(dir)
-    }
+    for (const dir of [...this.#covered.keys()].reverse()) await this.#detach(dir)
+  }
+
+  async #detach(dir: string): Promise<void> {
+    await this.#native.unmount(dir, true).catch((error) => {
+      if (!isGone(error)) throw error
+    })
+    this.#covered.delete(dir)
   }
 
   /** The path of the layer's device in the session. */

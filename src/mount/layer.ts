@@ -8,7 +8,7 @@ import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
 import type { Format, Source } from '../format/format.ts'
 import { chooseFormat } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
-import type { Blob, Range, ReadOptions } from '../image/blob.ts'
+import type { Blob } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { StoredBlob } from '../registry/source.ts'
@@ -17,6 +17,7 @@ import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
+import { Copies } from './copies.ts'
 import { FileBlob } from './file-blob.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { Turns } from './turns.ts'
@@ -166,13 +167,13 @@ export class Layers {
       // from its own source, before anything of it is shared: nobody waits for another's registry
       await (await wholes.blob(blob)).close()
     }
-    return await this.#openOnce(name, blob, () => ({
+    return await this.#openOnce(name, blob, (copies) => ({
       descriptor,
       format: WHOLE,
       indexDigest: undefined,
       name,
-      blobOf: ({ blobs: [tar] }) => wholes.tarBlob(tar as { digest: Digest; size: number }, descriptor, blob), // it has one
-      build: () => wholes.tree(descriptor, blob),
+      blobOf: ({ blobs: [tar] }) => wholes.tarBlob(tar as { digest: Digest; size: number }, descriptor, copies), // it has one
+      build: () => wholes.tree(descriptor, copies),
     }))
   }
 
@@ -203,7 +204,7 @@ export class Layers {
     }
   }
 
-  async #openOnce(name: string, blob: Blob, how: (blob: Blob) => Opening): Promise<OpenLayer> {
+  async #openOnce<B extends Blob>(name: string, blob: B, how: (copies: Copies<B>) => Opening): Promise<OpenLayer> {
     const found = this.#opened.get(name)
     if (found !== undefined) {
       found.blobs.add(blob)
@@ -365,41 +366,3 @@ function nameOf({ digest, size }: Descriptor, indexDigest: Digest, origin: strin
 function keyOf(name: string): Digest {
   return digestOf(new TextEncoder().encode(name))
 }
-
-/** The same blob in several repositories: one that fails is passed over for the next. */
-class Copies implements Blob {
-  readonly digest: Digest
-  readonly size: number
-  #blobs: readonly Blob[]
-
-  constructor(first: Blob) {
-    this.digest = first.digest
-    this.size = first.size
-    this.#blobs = [first]
-  }
-
-  /** The newest is asked first: its credentials are the freshest. */
-  add(blob: Blob): void {
-    if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, COPIES_MAX)
-  }
-
-  remove(blob: Blob): void {
-    this.#blobs = this.#blobs.filter((each) => each !== blob)
-  }
-
-  async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
-    const failures: unknown[] = []
-    for (const blob of this.#blobs) {
-      try {
-        return await blob.read(range, options)
-      } catch (error) {
-        if (options?.signal?.aborted) throw error
-        failures.push(error)
-      }
-    }
-    throw failures[0]
-  }
-}
-
-/** More than a few tags of one layer are all the same registry. */
-const COPIES_MAX = 4

@@ -176,6 +176,10 @@ export class MountSession implements Session {
     this.#session.graft(parent, name, slot)
   }
 
+  remove(parent: bigint, name: string): void {
+    this.#session.remove(parent, name)
+  }
+
   counters(): SessionCounters {
     return this.#session.counters()
   }

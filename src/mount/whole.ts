@@ -5,20 +5,24 @@
 //                                                               -> split file, kept while there is room
 //                                                               -> tar, kept for a minute
 import fs, { type FileHandle } from 'node:fs/promises'
-import { describe, Failure } from '../errors.ts'
+import { Failure } from '../errors.ts'
 import type { Examination, Examined } from '../format/examine.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob, Range } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
-import { fetchWhole, type StoredBlob } from '../registry/source.ts'
+import type { StoredBlob } from '../registry/source.ts'
 import type { Claim, Proof, Refutation } from '../store/proofs.ts'
 import type { Store } from '../store/store.ts'
 import type { Tree } from '../tree/tree.ts'
-import { FileBlob } from './file-blob.ts'
+import type { Copies } from './copies.ts'
 import type { OpenLayer } from './layer.ts'
 import { readImage } from './layer-image.ts'
+import { Quarantine } from './quarantine.ts'
+import { Room } from './room.ts'
+import { Tars } from './tars.ts'
 import { Turns } from './turns.ts'
+import { WholeBlobs } from './whole-blobs.ts'
 
 type Served = NonNullable<Examination['served']>
 
@@ -27,12 +31,6 @@ export type Verdict = Proof | Refutation
 
 /** Each is bound by the network or by a core; more would only share them. */
 const AT_ONCE = 2
-/** A registry may take FETCH_TIMEOUT_MS for nearly nothing: so many have to do that before others wait. */
-const FETCHES_AT_ONCE = 16
-/** 10 GB at 100 Mbit/s take 800 s. */
-const FETCH_TIMEOUT_MS = 900_000
-/** Filling a device reads its tar in a few seconds; whoever comes later has it decompressed again. */
-const TAR_IDLE_MS = 60_000
 /** A tar beyond that is no layer; and no layer may take more than half of what the disk has left. */
 const TAR_MAX_BYTES = 64 * 2 ** 30
 
@@ -42,12 +40,16 @@ export class Wholes {
   readonly #log: (message: string) => void
   readonly #signal: AbortSignal
   readonly #turns = new Turns(AT_ONCE)
-  readonly #fetches = new Turns(FETCHES_AT_ONCE)
-  /** By source: what one registry does not bring, or brings wrong, is nobody else's. */
-  readonly #fetching = new Map<StoredBlob, Promise<void>>()
-  readonly #examining = new Map<string, Promise<unknown>>()
-  readonly #tars = new Map<Digest, Tar>()
-  #quarantined = 0
+  readonly #blobs: WholeBlobs
+  readonly #room: Room
+  /** By blob: whoever wants to know what one finds out anyway waits for it. */
+  readonly #examining = new Map<Digest, Examining>()
+  /** By claim. */
+  readonly #judging = new Map<string, Promise<Verdict>>()
+  /** By blob: tars that were let go of, and are wanted again. */
+  readonly #restoring = new Map<Digest, Promise<void>>()
+  readonly #tars: Tars
+  readonly quarantine = new Quarantine()
 
   /** @param signal ends whatever is under way */
   constructor(
@@ -60,47 +62,37 @@ export class Wholes {
     this.#builder = builder
     this.#log = log
     this.#signal = signal
+    this.#tars = new Tars(log)
+    this.#blobs = new WholeBlobs(store.wholes, signal)
+    this.#room = new Room(async () => {
+      const { bavail, bsize } = await fs.statfs(store.dir)
+      return bavail * bsize
+    }, TAR_MAX_BYTES)
   }
 
-  /** Layers that this process found to show another tree than their tars have. */
-  get quarantined(): number {
-    return this.#quarantined
-  }
-
-  /**
-   * The exact blob in a file, which the caller closes. Fetched at most once, whoever asks meanwhile.
-   * @throws Failure corrupt (another digest), timeout, system, what reading it throws
-   */
-  async blob(blob: StoredBlob): Promise<FileHandle> {
-    const kept = await this.#store.wholes.find(blob.digest)
-    if (kept !== undefined) return kept
-    await joined(this.#fetching, blob, () => this.#fetches.take(() => this.#fetch(blob), this.#signal))
-    const fetched = await this.#store.wholes.find(blob.digest)
-    if (fetched !== undefined) return fetched
-    throw Failure.system(`blob ${blob.digest} cannot be kept`, { fix: 'Free space below the cache directory.' })
+  /** The exact blob in a file, which the caller closes. @throws Failure as WholeBlobs.of */
+  blob(blob: StoredBlob): Promise<FileHandle> {
+    return this.#blobs.of(blob)
   }
 
   /** Whether a layer's tree is its tar's; examined now if it never was. @throws Failure as `blob`; unsupported, limit */
   async verdict(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
     const claim = { blob: layer.descriptor.digest, tree: layer.tree }
-    const known = await this.#store.proofs.of(claim)
+    const known = await this.#known(layer, claim)
     if (known !== undefined) return known
     const file = await this.blob(blob) // from its own source: nobody waits for another's registry
     try {
-      return await joined(this.#examining, `${claim.blob} ${claim.tree}`, () => this.#compare(layer, claim, file))
+      return await joined(this.#judging, `${claim.blob} ${claim.tree}`, () => this.#judge(layer, claim, file))
     } finally {
       await file.close()
     }
   }
 
   /** The tree of a layer's tar, whose chunks are pieces of that tar; proven by what it is made of. @throws Failure as `verdict` */
-  async tree(descriptor: Descriptor, blob: StoredBlob): Promise<Tree> {
-    return await joined(this.#examining, descriptor.digest, async () => {
-      const { tree, diffId, tarSize, split } = await this.#examine(descriptor, blob)
-      const claim = { blob: descriptor.digest, tree: tree.digest }
-      await this.#store.proofs.keep(claim, { verdict: 'proven', diffId, tarSize, split })
-      return tree
-    })
+  async tree(descriptor: Descriptor, copies: Copies<StoredBlob>): Promise<Tree> {
+    const examined = await this.#withBlob(copies, (file) => this.#examine(descriptor, file, { tar: true }))
+    await this.#proven({ blob: descriptor.digest, tree: examined.tree.digest }, examined)
+    return examined.tree
   }
 
   /**
@@ -112,9 +104,8 @@ export class Wholes {
     if (verdict.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
     const kept = await this.#store.wholes.find(verdict.split)
     if (kept !== undefined) return kept
-    const again = await joined(this.#examining, `${layer.descriptor.digest} again`, () =>
-      this.#examine(layer.descriptor, blob),
-    )
+    const file = await this.blob(blob)
+    const again = await this.#examine(layer.descriptor, file, { tar: false }).finally(() => file.close())
     // the compressor may be another version's by now: its file is as good
     const made = await this.#store.wholes.find(again.split)
     if (made !== undefined && again.diffId === verdict.diffId) return made
@@ -125,36 +116,49 @@ export class Wholes {
   }
 
   /** The layer's tar as a blob: `of` is what it was proven to be. */
-  tarBlob(of: { digest: Digest; size: number }, descriptor: Descriptor, blob: StoredBlob): Blob {
-    return { ...of, read: (range) => this.#readTar(of.digest, range, descriptor, blob) }
+  tarBlob(of: { digest: Digest; size: number }, descriptor: Descriptor, copies: Copies<StoredBlob>): Blob {
+    return { ...of, read: (range) => this.#readTar(of.digest, range, descriptor, copies) }
   }
 
+  /** When all that `signal` ends has ended, also the threads that still have files. */
   async close(): Promise<void> {
-    await Promise.allSettled([...this.#fetching.values(), ...this.#examining.values()])
-    const tars = [...this.#tars.values()]
-    this.#tars.clear()
-    for (const { file, idle } of tars) {
-      clearTimeout(idle)
-      await file.close()
+    const examining = [...this.#examining.values()].map(({ examined }) => examined)
+    const asked = [...this.#judging.values(), ...this.#restoring.values()]
+    await Promise.allSettled([this.#blobs.close(), ...examining, ...asked])
+    await this.#tars.close()
+  }
+
+  async #known(layer: OpenLayer, claim: Claim): Promise<Verdict | undefined> {
+    const kept = await this.#store.proofs.of(claim)
+    if (kept !== undefined) return kept
+    const refutation = this.quarantine.of(layer)
+    if (refutation !== undefined) await this.#store.proofs.keep(claim, refutation) // the disk may have been full
+    return refutation
+  }
+
+  /** @param file holds the blob */
+  async #judge(layer: OpenLayer, claim: Claim, file: FileHandle): Promise<Verdict> {
+    for (;;) {
+      // while the blob was fetched another may have judged
+      const known = await this.#known(layer, claim)
+      if (known !== undefined) return known
+      const examining = this.#examining.get(claim.blob)
+      if (examining === undefined) return await this.#compare(layer, claim, file)
+      const seen = await examining.examined.catch(() => undefined) // whoever asked for it is told
+      if (seen?.tree.digest === claim.tree) return await this.#proven(claim, seen)
     }
   }
 
-  async #fetch(blob: StoredBlob): Promise<void> {
-    const { wholes } = this.#store
-    const { file, path } = await wholes.begin()
-    try {
-      const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(FETCH_TIMEOUT_MS)])
-      await fetchWhole(blob, file, { signal, priority: 'prefetch' })
-      await wholes.keep(blob.digest, path)
-    } finally {
-      await file.close()
-      await fs.rm(path, { force: true })
-    }
+  /** Keeps that a tree is what its tar is made into. */
+  async #proven(claim: Claim, { diffId, tarSize, split }: Examined): Promise<Verdict> {
+    const verdict: Verdict = { verdict: 'proven', diffId, tarSize, split }
+    await this.#store.proofs.keep(claim, verdict)
+    return verdict
   }
 
   async #compare(layer: OpenLayer, claim: Claim, file: FileHandle): Promise<Verdict> {
-    const served = { image: await readImage(layer), chunks: layer.chunks.bytes }
-    const { difference, diffId, tarSize, split } = await this.#examineFile(layer.descriptor, file, served)
+    const served = async () => ({ image: await readImage(layer), chunks: layer.chunks.bytes })
+    const { difference, diffId, tarSize, split } = await this.#begin(layer.descriptor, file, { tar: false }, served)
     const seen = { diffId, tarSize, split }
     if (difference?.open) {
       throw Failure.unsupported(`layer ${claim.blob} cannot be proven`, { why: difference.what })
@@ -163,93 +167,128 @@ export class Wholes {
       difference === undefined
         ? { verdict: 'proven', ...seen }
         : { verdict: 'refuted', why: difference.what.slice(0, WHY_MAX_LENGTH), ...seen }
-    await this.#store.proofs.keep(claim, verdict)
     if (verdict.verdict === 'refuted') {
-      this.#quarantined++
+      // before it is kept: a disk that is full shows nobody a liar
+      this.quarantine.add(claim, verdict)
       this.#log(refusal(layer.descriptor, verdict).message)
     }
+    await this.#store.proofs.keep(claim, verdict)
     return verdict
   }
 
-  async #examine(descriptor: Descriptor, blob: StoredBlob): Promise<Examined> {
-    const file = await this.blob(blob)
+  async #withBlob<T>(copies: Copies<StoredBlob>, use: (file: FileHandle) => Promise<T>): Promise<T> {
+    const file = await this.#blobs.ofAny(copies)
     try {
-      return await this.#examineFile(descriptor, file, undefined)
+      return await use(file)
     } finally {
       await file.close()
     }
   }
 
-  #examineFile(descriptor: Descriptor, blobFile: FileHandle, served: Served | undefined): Promise<Examined> {
-    return this.#turns.take(() => this.#examineInTurn(descriptor, blobFile, served), this.#signal)
+  /** What is in a blob's tar; one that is being examined is not examined twice. */
+  async #examine(descriptor: Descriptor, file: FileHandle, keep: Keep): Promise<Examined> {
+    for (;;) {
+      const running = this.#examining.get(descriptor.digest)
+      if (running === undefined) return await this.#begin(descriptor, file, keep, undefined)
+      if (keep.tar) running.keep.tar = true
+      try {
+        return await running.examined
+      } catch (error) {
+        if (!running.compares) throw error
+        // what it failed at may be the tree that it was compared with
+      }
+    }
   }
 
-  async #examineInTurn(descriptor: Descriptor, blobFile: FileHandle, served: Served | undefined): Promise<Examined> {
-    const { wholes, dir } = this.#store
-    const { bavail, bsize } = await fs.statfs(dir)
-    const tarMaxBytes = Math.min(TAR_MAX_BYTES, Math.floor((bavail * bsize) / 2))
+  /** Must be called only where no other examination of the blob is under way. */
+  #begin(
+    descriptor: Descriptor,
+    file: FileHandle,
+    keep: Keep,
+    served: (() => Promise<Served>) | undefined,
+  ): Promise<Examined> {
+    const { digest } = descriptor
+    const over = () => {
+      if (this.#examining.get(digest) === examining) this.#examining.delete(digest)
+    }
+    const work = () => this.#examineInTurn(descriptor, file, keep, served, over)
+    const examined = this.#turns.take(work, this.#signal).finally(over)
+    const examining = { examined, keep, compares: served !== undefined }
+    this.#examining.set(digest, examining)
+    return examined
+  }
+
+  /** @param over is called in the turn in which `keep` is looked at */
+  async #examineInTurn(
+    descriptor: Descriptor,
+    blobFile: FileHandle,
+    keep: Keep,
+    served: (() => Promise<Served>) | undefined,
+    over: () => void,
+  ): Promise<Examined> {
     const tar = await this.#store.temporary()
     let examined: Examined
     try {
-      const split = await wholes.begin()
-      try {
-        const fds = { blobFd: blobFile.fd, tarFd: tar.fd, splitFd: split.file.fd }
-        const work = { layer: { descriptor }, ...fds, tarMaxBytes, served }
-        examined = await this.#builder.examine(work, { signal: this.#signal })
-        await wholes.keep(examined.split, split.path)
-      } finally {
-        await split.file.close()
-        await fs.rm(split.path, { force: true })
-      }
+      const written = async () => (await tar.stat()).size
+      const fds = { blobFd: blobFile.fd, tarFd: tar.fd }
+      examined = await this.#room.half(
+        written,
+        async (tarMaxBytes) =>
+          this.#examineInto({ layer: { descriptor }, ...fds, tarMaxBytes, served: await served?.() }),
+        this.#signal,
+      )
     } catch (error) {
       await tar.close()
       throw error
     }
-    // what has an index is filled from its blob
-    if (served === undefined) await this.#keepTar(examined.diffId, tar)
+    over()
+    if (keep.tar) this.#tars.keep(examined.diffId, tar)
     else await tar.close()
     return examined
   }
 
-  async #keepTar(diffId: Digest, file: FileHandle): Promise<void> {
-    if (this.#tars.has(diffId)) await file.close()
-    else this.#tars.set(diffId, { file, reading: 0, idle: undefined })
-    this.#watch(diffId)
-  }
-
-  /** A tar that nobody reads any more goes after a while. */
-  #watch(diffId: Digest): void {
-    const tar = this.#tars.get(diffId)
-    if (tar === undefined) return
-    clearTimeout(tar.idle)
-    tar.idle = setTimeout(() => {
-      if (tar.reading > 0) return // whoever reads watches again afterwards
-      this.#tars.delete(diffId)
-      tar.file.close().catch((error) => this.#log(`a tar cannot be closed: ${describe(error)}`))
-    }, TAR_IDLE_MS).unref()
-  }
-
-  async #readTar(diffId: Digest, range: Range, descriptor: Descriptor, blob: StoredBlob): Promise<Uint8Array> {
-    let tar = this.#tars.get(diffId)
-    if (tar === undefined) {
-      await joined(this.#examining, `${descriptor.digest} again`, () => this.#examine(descriptor, blob))
-      tar = this.#tars.get(diffId)
-      if (tar === undefined) throw Failure.corrupt(`layer ${descriptor.digest}: its tar is no longer ${diffId}`)
-    }
-    tar.reading++
+  /** The same, with a split file, which is kept. */
+  async #examineInto(examination: Omit<Examination, 'splitFd'>): Promise<Examined> {
+    const { wholes } = this.#store
+    const split = await wholes.begin()
     try {
-      return await new FileBlob({ digest: diffId, size: range.end }, tar.file).read(range)
+      const examined = await this.#builder.examine({ ...examination, splitFd: split.file.fd }, { signal: this.#signal })
+      await wholes.keep(examined.split, split.path)
+      return examined
     } finally {
-      tar.reading--
-      this.#watch(diffId)
+      await split.file.close()
+      await fs.rm(split.path, { force: true })
     }
+  }
+
+  async #readTar(
+    diffId: Digest,
+    range: Range,
+    descriptor: Descriptor,
+    copies: Copies<StoredBlob>,
+  ): Promise<Uint8Array> {
+    const kept = this.#tars.read(diffId, range)
+    if (kept !== undefined) return await kept
+    await joined(this.#restoring, descriptor.digest, () =>
+      this.#withBlob(copies, async (file) => void (await this.#examine(descriptor, file, { tar: true }))),
+    )
+    const restored = this.#tars.read(diffId, range)
+    if (restored === undefined) throw Failure.corrupt(`layer ${descriptor.digest}: its tar is no longer ${diffId}`)
+    return await restored
   }
 }
 
-interface Tar {
-  file: FileHandle
-  reading: number
-  idle: NodeJS.Timeout | undefined
+/** What of an examination is kept; who joins it may want more of it. */
+interface Keep {
+  /** For a minute. What has an index is filled from its blob. */
+  tar: boolean
+}
+
+interface Examining {
+  examined: Promise<Examined>
+  keep: Keep
+  /** With a tree that is served: what it fails at may be that. */
+  compares: boolean
 }
 
 /** A path and what differs; a hostile one may be long. */
@@ -263,8 +302,8 @@ export function refusal({ digest }: Descriptor, { why }: Refutation): Failure {
 }
 
 /** Whoever asks for the same meanwhile waits for the same. */
-function joined<K, T>(running: Map<K, Promise<unknown>>, key: K, work: () => Promise<T>): Promise<T> {
-  const found = running.get(key) as Promise<T> | undefined // each key has one kind of work
+function joined<K, T>(running: Map<K, Promise<T>>, key: K, work: () => Promise<T>): Promise<T> {
+  const found = running.get(key)
   if (found !== undefined) return found
   const promise = work().finally(() => running.delete(key))
   running.set(key, promise)

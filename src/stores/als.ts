@@ -5,6 +5,8 @@
 //                                              blob    the exact compressed layer, fetched when read
 //                                              use     never exists; creating it fails with ENOENT, as removing <digest> does
 //
+// A layer that is found to lie loses its files at once: nothing is left of it but an empty file as its `diff`.
+//
 // Two dialects stand side by side: <digest> is the layer's (Podman up to 5.0) or its index's (after).
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
@@ -14,9 +16,11 @@ import { referenceText } from '../image/reference.ts'
 import type { LayerOpener, ResolvedImage } from '../mount/image.ts'
 import type { EagerLayer, Layers, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
+import { isOf, type Quarantine } from '../mount/quarantine.ts'
 import { type ControlTree, controlNode, type LateFile } from '../mount/session.ts'
 import { refusal } from '../mount/whole.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Claim } from '../store/proofs.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
 import { type Believe, diffIdOf } from './identity.ts'
@@ -29,11 +33,13 @@ export interface StoreMount {
   addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
   addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
   graft(parent: bigint, name: string, slot: number): void
+  remove(parent: bigint, name: string): void
 }
 
 export interface StoreParts {
   images: Resolver
-  layers: LayerOpener & Pick<Layers, 'everProven'>
+  layers: LayerOpener & Pick<Layers, 'everProven' | 'everRefuted'>
+  quarantine: Pick<Quarantine, 'of' | 'watch'>
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
   /** The whole verified blob of a layer in a file. */
@@ -43,6 +49,8 @@ export interface StoreParts {
    * it is not, which is logged. Undefined: it is not done here.
    */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
+  /** Ends what `cover` did at this path, also for those who use it; what overlays are made of lives on in them. */
+  uncover(path: readonly string[]): void
   /**
    * An engine says that it takes the layer at this path into use, or drops it; after the latter the kernel has detached what was
    * mounted there.
@@ -52,10 +60,20 @@ export interface StoreParts {
   fileOf(bytes: Uint8Array): Promise<LateFile>
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
+  /** Whether that was done, in this life or an earlier one. */
+  hasStandIn(path: readonly string[]): Promise<boolean>
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
   believe: Believe
   log(message: string): void
+}
+
+/** A layer's directory: `name` in that of a reference. */
+interface Shown {
+  known: Known
+  name: Digest
+  /** Undefined: it is quarantined, and has no files. */
+  layer: OpenLayer | undefined
 }
 
 /** A reference that an engine asked for. */
@@ -83,13 +101,14 @@ export class AdditionalLayerStore implements ControlTree {
   readonly #references = new Map<bigint, Known>()
   readonly #blobs = new Map<bigint, { layer: OpenLayer; blob: StoredBlob }>()
   readonly #infos = new Map<bigint, { bytes: Uint8Array; covered: Promise<void> }>()
-  /** Directories of layers, and the path of each one's `diff`. */
-  readonly #shownLayers = new Map<bigint, readonly string[]>()
+  /** By the node of its directory. */
+  readonly #shownLayers = new Map<bigint, Shown>()
   /** What was logged: once is enough. */
   readonly #told = new Set<string>()
 
   constructor(parts: StoreParts) {
     this.#parts = parts
+    parts.quarantine.watch((claim) => this.#withdraw(claim))
   }
 
   /** Puts the store into a mount that asks this object for what it does not know. */
@@ -133,8 +152,8 @@ export class AdditionalLayerStore implements ControlTree {
    */
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void {
     if (op === 'create') {
-      const path = name === 'use' ? this.#shownLayers.get(parent) : undefined
-      if (path !== undefined) this.#parts.hint('use', path)
+      const shown = name === 'use' ? this.#shownLayers.get(parent) : undefined
+      if (shown !== undefined) this.#parts.hint('use', diffOf(shown.known, shown.name))
       return
     }
     const known = this.#references.get(parent)
@@ -181,8 +200,16 @@ export class AdditionalLayerStore implements ControlTree {
       await this.#showFound(known, digest, found, listing)
     } catch (error) {
       this.#leave(known.text, layer, error)
-      throw Failure.missing(`layer ${digest} is not served`, { cause: error })
+      if (await this.#wasWithdrawn(known, digest, layer, error)) this.#showEmpty(known, digest)
+      else throw Failure.missing(`layer ${digest} is not served`, { cause: error })
     }
+  }
+
+  /** Whether a layer that is not served for its quarantine was shown before it: engines may hold on to that. */
+  async #wasWithdrawn(known: Known, name: Digest, blob: Digest, error: unknown): Promise<boolean> {
+    if (!(error instanceof Failure) || error.code !== 'corrupt') return false
+    if (!(await this.#parts.layers.everRefuted(blob).catch(() => false))) return false
+    return await this.#parts.hasStandIn(layerPath(known, name))
   }
 
   async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
@@ -204,7 +231,7 @@ export class AdditionalLayerStore implements ControlTree {
       if ('why' in name) throw nameless(name.why)
     }
     const size = await tarSizeOf(layer, this.#parts.layers)
-    await this.#parts.standIn([AdditionalLayerStore.DIRECTORY, known.name, digest])
+    await this.#parts.standIn(layerPath(known, digest))
     const slot = await this.#parts.attach(layer, diffOf(known, digest))
     this.#graft(known, digest, found, layer, listing.image, slot, size)
   }
@@ -231,16 +258,19 @@ export class AdditionalLayerStore implements ControlTree {
   ): void {
     const mount = this.#shown
     const { descriptor } = found
-    const node = controlNode(AdditionalLayerStore.DIRECTORY, String(known.node), digest)
+    // the verdict may have fallen since the layer was opened; from here on it is withdrawn
+    const refutation = this.#parts.quarantine.of(layer)
+    if (refutation !== undefined) throw refusal(descriptor, refutation)
+    const node = layerNodeOf(known, digest)
     if (this.#shownLayers.has(node)) return // another lookup came first
     const info = new TextEncoder().encode(JSON.stringify(infoOf(found, layer, image, size)))
     const path = diffOf(known, digest)
-    this.#shownLayers.set(node, path) // from here on nothing fails but by a fault of ours
-    const blob = controlNode(String(node), 'blob')
+    this.#shownLayers.set(node, { known, name: digest, layer }) // from here on nothing fails but by a fault of ours
+    const blob = blobNodeOf(node)
     this.#blobs.set(blob, { layer, blob: image.blob(descriptor) })
     mount.addDirectory(node, known.node, digest, DIRECTORY, true)
     mount.graft(node, 'diff', slot)
-    const infoNode = controlNode(String(node), 'info')
+    const infoNode = infoNodeOf(node)
     if (this.#parts.cover === undefined) {
       mount.addFile(infoNode, node, 'info', FILE, info)
     } else {
@@ -250,6 +280,36 @@ export class AdditionalLayerStore implements ControlTree {
       mount.addLate(infoNode, node, 'info', FILE, info.length)
     }
     mount.addLate(blob, node, 'blob', FILE, descriptor.size)
+  }
+
+  /** Takes the files of a layer that lies away, in every reference and dialect. */
+  #withdraw(claim: Claim): void {
+    for (const [node, { known, name, layer }] of this.#shownLayers) {
+      if (layer === undefined || !isOf(claim, layer)) continue
+      this.#shownLayers.set(node, { known, name, layer: undefined })
+      this.#blobs.delete(blobNodeOf(node))
+      this.#infos.delete(infoNodeOf(node))
+      for (const each of ['diff', 'info', 'blob']) this.#shown.remove(node, each)
+      this.#putFile(node)
+      this.#parts.uncover(diffOf(known, name))
+    }
+  }
+
+  /** Shows a quarantined layer as the one that it was withdrawn from, for engines that took it into use in an earlier life. */
+  #showEmpty(known: Known, name: Digest): void {
+    const node = layerNodeOf(known, name)
+    if (this.#shownLayers.has(node)) return
+    this.#shownLayers.set(node, { known, name, layer: undefined })
+    this.#shown.addDirectory(node, known.node, name, DIRECTORY, true)
+    this.#putFile(node)
+  }
+
+  /**
+   * Engines sum up sizes of images by walking `diff`, and fail as a whole where it is missing; a file is what no overlay mounts. A layer
+   * without `info` is none to whoever would take it into use, and is pulled.
+   */
+  #putFile(node: bigint): void {
+    this.#shown.addFile(controlNode(String(node), 'no files'), node, 'diff', FILE, new Uint8Array())
   }
 
   #leave(reference: string, layer: Digest, error: unknown): void {
@@ -293,9 +353,25 @@ function infoOf({ index, descriptor, dialect }: Found, layer: OpenLayer, image: 
   }
 }
 
+function layerNodeOf({ node }: Known, name: Digest): bigint {
+  return controlNode(AdditionalLayerStore.DIRECTORY, String(node), name)
+}
+
+function blobNodeOf(layer: bigint): bigint {
+  return controlNode(String(layer), 'blob')
+}
+
+function infoNodeOf(layer: bigint): bigint {
+  return controlNode(String(layer), 'info')
+}
+
 /** From the root. */
+function layerPath(known: Known, name: string): string[] {
+  return [AdditionalLayerStore.DIRECTORY, known.name, name]
+}
+
 function diffOf(known: Known, name: string): string[] {
-  return [AdditionalLayerStore.DIRECTORY, known.name, name, 'diff']
+  return [...layerPath(known, name), 'diff']
 }
 
 function nameless(why: string): Failure {

@@ -33,10 +33,10 @@ export interface Listings {
 
 /** A layer with everything below it. */
 export interface Link extends Listable {
-  /** Undefined: it is quarantined since, and stands in the list for the engines that know it, without its files. */
+  /** Undefined: it was quarantined in an earlier life, and stands in the list for the engines that know it, without its files. */
   layer: OpenLayer | undefined
-  /** All of its bytes, as they are stored. */
-  blob: StoredBlob
+  /** All of its bytes, as they are stored: where they are asked for first, and where else. */
+  blobs: readonly StoredBlob[]
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
 }
@@ -63,12 +63,15 @@ const READ_AT_ONCE = 8
 const READ_PATIENCE: Patience = { stallMs: 30_000, totalMs: 30_000 }
 
 /**
- * Which layers of an image are read whole before it is listed: none; those that no index describes; or all, so that each may bear its
- * DiffID.
+ * Which layers of an image are read whole before it is listed: none; of those that no index describes the few that keep lazy ones above
+ * them from being listed, if they are small (an engine waits); all that no index describes; or all, so that each may bear its DiffID.
  */
 export type Prove = (typeof PROVE)[number]
 
-export const PROVE = ['none', 'needed', 'all'] as const
+export const PROVE = ['none', 'small', 'needed', 'all'] as const
+
+/** Of one image: many a base image has no more. They take under a second at 100 Mbit/s, and the engine would fetch them, too. */
+const SMALL_MAX_BYTES = 8 << 20
 
 /**
  * Everything that was listed, opened from disk, to be listed again under the same names. What an earlier policy believed and this one
@@ -110,7 +113,9 @@ export async function openChain(
   by?: readonly Identity['by'][],
 ): Promise<Chain> {
   const wanted = image.manifest.layers.slice(0, by?.length)
-  const opening = wanted.map((each) => open(image, each, layers, prove))
+  const small = smallBelowLazy(wanted, (each) => !('why' in layers.format(each)))
+  const proving = (each: Descriptor) => (prove !== 'small' ? prove : small.has(each) ? 'needed' : 'none')
+  const opening = wanted.map((each) => open(image, each, layers, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
   const end = (why: string): Chain => ({ image, links, why })
@@ -132,7 +137,9 @@ export async function openChain(
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
-      links.push({ id, parent, identity, descriptor, diffId, size, layer, blob: image.blob(descriptor), below })
+      const proven = identity.by === 'diffid' && (await layer?.verdict()) !== undefined
+      const listable = { id, parent, identity, descriptor, diffId, proven, size }
+      links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
       parent = id
       below = [linkName(id), ...below]
     }
@@ -142,7 +149,23 @@ export async function openChain(
   return { image, links, why: undefined }
 }
 
-async function open(image: ResolvedImage, descriptor: Descriptor, layers: ChainParts['layers'], prove: Prove) {
+/** Layers without an index that have lazy ones above them; none when together they are too large to wait for. */
+export function smallBelowLazy(
+  descriptors: readonly Descriptor[],
+  isLazy: (descriptor: Descriptor) => boolean,
+): ReadonlySet<Descriptor> {
+  const lazy = descriptors.map(isLazy)
+  const below = descriptors.slice(0, Math.max(0, lazy.lastIndexOf(true))).filter((_, i) => !lazy[i])
+  const bytes = below.reduce((sum, { size }) => sum + size, 0)
+  return new Set(bytes <= SMALL_MAX_BYTES ? below : [])
+}
+
+async function open(
+  image: ResolvedImage,
+  descriptor: Descriptor,
+  layers: ChainParts['layers'],
+  prove: Exclude<Prove, 'small'>,
+) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
   const whole = prove === 'all' || (prove === 'needed' && !('why' in layer) && layer.indexDigest === undefined)
   if (whole && !('why' in layer)) await layers.prove(layer, image.blob(descriptor))

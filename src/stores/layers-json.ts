@@ -12,6 +12,8 @@ export interface Listable {
   descriptor: Descriptor
   /** As the image's config claims it. */
   diffId: Digest
+  /** Whether all of it was read, and bears its DiffID for that. */
+  proven: boolean
   /** Bytes of the tar. */
   size: number
 }
@@ -35,6 +37,23 @@ export function layerEntry({ id, parent, identity, descriptor, diffId, size }: L
           compression: compressionOf(descriptor),
         }
   return JSON.stringify({ id, ...(parent === undefined ? {} : { parent }), created: CREATED, ...own })
+}
+
+/**
+ * In what the claims of two images differ that have a layer of one ID: one entry cannot be both's. Undefined: in nothing. What is proven
+ * to be one tar is, however it is compressed; and of a layer that bears its DiffID the size is no claim: it may be known exactly since.
+ */
+export function disagreement(listed: Listable, wanted: Listable): string | undefined {
+  if (listed.proven && wanted.proven) return undefined
+  const differs = (what: string, of: (layer: Listable) => string | number) =>
+    of(listed) === of(wanted) ? undefined : `${what} ${of(listed)} there and ${of(wanted)} here`
+  return (
+    differs('its blob is', ({ descriptor }) => descriptor.digest) ??
+    differs('the size of its blob is', ({ descriptor }) => descriptor.size) ??
+    differs('its compression is', ({ descriptor }) => compressionOf(descriptor)) ??
+    differs('its DiffID is', ({ diffId }) => diffId) ??
+    (wanted.identity.by === 'index' ? differs('the size of its tar is', ({ size }) => size) : undefined)
+  )
 }
 
 /** The whole file. Engines want each layer after its parent. */

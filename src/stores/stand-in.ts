@@ -1,7 +1,7 @@
 // What an engine finds at a layer's path when no agent serves it. Podman 5 sums up the sizes of images without a DiffID by walking
 // `diff`, in every `podman images`, and fails when it is missing. An empty directory would satisfy it and be mounted as a lower
 // layer: a container would start with files missing. A regular file has a size too, and no overlay mounts it.
-import { type FileHandle, mkdir, open, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 const TEXT = 'This layer is served by the lazylayer agent, which is not running. Start it: lazylayer serve\n'
@@ -25,6 +25,11 @@ export class StandIns {
     await writeFile(join(folder, 'diff'), TEXT, { mode: 0o444, flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error
     })
+  }
+
+  async has(path: readonly string[]): Promise<boolean> {
+    const found = await stat(join(`/proc/self/fd/${this.#below.fd}`, ...path, 'diff')).catch(() => undefined) // not there, or as good as
+    return found?.isFile() === true
   }
 
   async close(): Promise<void> {

@@ -32,16 +32,30 @@ async function pull(image: string, answers: readonly Answer[], ...more: string[]
 }
 
 test('it says how many layers are listed, and from where on they are not, and why', async () => {
-  const listed = [{ digest: digest('a'), id: 'a' }]
+  const listed = [{ digest: digest('a'), id: 'a', by: 'index' as const }]
   const all = await pull('docker://r.example/app:1', [{ ok: true, outcome: { listed, left: [] } }])
-  expect(all).toMatchObject({ code: 0, stdout: 'r.example/app:1: 1 of 1 layer listed\n' })
+  expect(all).toMatchObject({ code: 0, stdout: 'r.example/app:1: 1 of 1 layer listed (1 by index)\n' })
   expect(all.asked).toEqual([{ op: 'list', reference: 'r.example/app:1', prove: 'needed' }])
   const left = [digest('b'), digest('c')]
   const some = await pull('r.example/app:1', [{ ok: true, outcome: { listed, left, why: 'it is not lazy' } }])
   expect(some).toMatchObject({
     code: 0,
-    stdout: `r.example/app:1: 1 of 3 layers listed\n  from ${left[0]} on they are the engine's to pull: it is not lazy\n`,
+    stdout: `r.example/app:1: 1 of 3 layers listed (1 by index)\n  from ${left[0]} on they are the engine's to pull: it is not lazy\n`,
   })
+})
+
+test('it says what the layers are listed by, since older engines find only those by DiffID', async () => {
+  const layer = (name: string, by: 'diffid' | 'index') => ({ digest: digest(name), id: name, by })
+  const check = async (listed: readonly ReturnType<typeof layer>[], said: string) =>
+    expect((await pull('r.example/app:1', [{ ok: true, outcome: { listed, left: [] } }])).stdout).toBe(
+      `r.example/app:1: ${said}\n`,
+    )
+  await check(
+    [layer('a', 'index'), layer('b', 'diffid'), layer('c', 'index')],
+    '3 of 3 layers listed (1 by DiffID, 2 by index)',
+  )
+  await check([layer('a', 'diffid')], '1 of 1 layer listed (1 by DiffID)')
+  await check([], '0 of 0 layers listed')
 })
 
 test('it goes on asking an agent that needs longer than an engine waits, and says how far it is, but not each time', async () => {
@@ -70,6 +84,10 @@ test('what went wrong is told, with what to do', async () => {
   expect(refused).toMatchObject({ code: 1, stdout: '' })
   expect(refused.stderr).toMatch(
     /^lazylayer: r\.example\/app:1 was not listed\n {2}why: the registry refuses\n {2}try: Run lazylayer doctor r\.example\/app:1\..*\n$/,
+  )
+  const advised = { ok: false, what: 'the registry refuses', fix: 'Log in as root.' } as const
+  expect((await pull('r.example/app:1', [advised])).stderr).toMatch(
+    /why: the registry refuses\n {2}try: Log in as root\.\n$/,
   )
   const nobody = await pull('r.example/app:1', [])
   expect(nobody.code).toBe(1)

@@ -161,6 +161,17 @@ test('an answer that fails is a refusal with the whole reason', async () => {
   expect(await ask(path, { op: 'unmount' })).toEqual({ ok: false, what: 'it cannot be unmounted: no rights' })
 })
 
+test('a refusal carries what to do, as far as that is no novel', async () => {
+  const dir = await folder()
+  const answered = async (fix: string) => {
+    const path = join(dir, `${fix.length}.sock`)
+    await serve(path, () => Promise.reject(Failure.denied('no', { fix })))
+    return await ask(path, { op: 'status' })
+  }
+  expect(await answered('Log in.')).toEqual({ ok: false, what: 'no', fix: 'Log in.' })
+  expect(await answered('x'.repeat(5000))).toEqual({ ok: false, what: 'no', fix: 'x'.repeat(1000) })
+})
+
 test('where no agent is there is no answer', async () => {
   const dir = await folder()
   expect(await ask(join(dir, 'none.sock'), { op: 'status' })).toBeUndefined()

@@ -61,7 +61,7 @@ suite('Podman and proven layers', PY_LACKS, () => {
       }, async () => {
         await store.serve(`cache-${flavour}`)
         const told = await lazylayer(work, 'pull', '--prove', image, '--root', root)
-        expect(told).toMatchObject({ code: 0, stdout: `${image}: 2 of 2 layers listed\n` })
+        expect(told).toMatchObject({ code: 0, stdout: `${image}: 2 of 2 layers listed (2 by DiffID)\n` })
         await using podman = await startPodman(flavour)
         expect(await pull(podman, image)).toEqual({ id: PY_ID, blobs: [CONFIG] })
         expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
@@ -78,7 +78,7 @@ suite('Podman and proven layers', PY_LACKS, () => {
       }, async () => {
         await store.serve(`cache-${flavour}-docker`)
         const told = await lazylayer(work, 'pull', docker, '--root', root)
-        expect(told).toMatchObject({ code: 0, stdout: `${docker}: 2 of 2 layers listed\n` })
+        expect(told).toMatchObject({ code: 0, stdout: `${docker}: 2 of 2 layers listed (2 by DiffID)\n` })
         await using podman = await startPodman(flavour)
         expect(await pull(podman, docker)).toEqual({ id: PY_ID, blobs: [CONFIG] })
         expect(await podman.container('run', ['--rm', docker])).toMatchObject({ code: 0, stdout: HELLO })
@@ -135,6 +135,69 @@ suite('Podman and proven layers', PY_LACKS, () => {
         expect(await who('victim')).toBe('good\n')
         const status = await served.status()
         expect(status.counters.quarantined).toBe(1)
+      })
+    })
+  }
+
+  for (const [flavour, version, door] of [
+    ['debian12', '4.3.1', 'images'],
+    ['trixie', '5.4.2', 'images'],
+    ['sid', '5.8', 'images'],
+    ['debian12', '4.3.1', 'layers'],
+    ['trixie', '5.4.2', 'layers'],
+  ] as const) {
+    suite(`${version} and an image that is found to lie (${door})`, podmanLacks(flavour), () => {
+      test(`Podman ${version} makes no container of it from then on; what is mounted stays, and everything else works`, {
+        timeout: ENGINE_TIMEOUT_MS,
+      }, async () => {
+        const cache = `cache-${flavour}-${door}-lies`
+        const served = await store.serve(cache, '--diffid', 'claimed')
+        const layout = join(work, `lies-${flavour}-${door}`)
+        await mkdir(layout)
+        const file = (path: string, content: string) => ({ path, type: 'file' as const, content: Buffer.from(content) })
+        const entries = [file('who', 'good\n'), file('other', 'evil\n'), file('flavour', `${flavour} ${door}`)]
+        const { manifestDigest } = await writeImage({
+          dir: layout,
+          tag: 'liar',
+          layers: [{ kind: 'estargz', entries }],
+        })
+        await lie(layout, manifestDigest, (toc) => {
+          const find = (name: string) => toc.entries.find((each) => each.name === name)
+          const { offset, chunkDigest, innerOffset = 0 } = find('other') ?? {}
+          Object.assign(find('who') ?? {}, { offset, chunkDigest, innerOffset })
+        })
+        await registry.pushLayout(layout, 'liar', `liar-${flavour}-${door}`)
+        const liar = `${registry.host}/liar-${flavour}-${door}:liar`
+        for (const each of [liar, image]) await lazylayer(work, 'pull', each, '--root', root)
+        await using podman = await startPodman(flavour, door === 'layers' ? [`${join(root, 'layers')}:ref`] : [])
+        for (const each of [liar, image]) await podman.succeed(['pull', '--quiet', each])
+        const mount = async () => podman.succeed(['mount', await podman.succeed(['create', liar, '/none'])])
+        const mounted = await mount()
+        const who = async () => (await podman.exec(['cat', `${mounted}/who`])).stdout
+        expect(await who()).toBe('evil\n')
+
+        expect((await lazylayer(work, 'pull', '--prove', liar, '--root', root)).code).toBe(1)
+        await expect.poll(() => served.log()).toContain('is quarantined')
+        const expectTheRest = async () => {
+          await expect(mount()).rejects.toThrow(/directory|invalid argument/)
+          const names = await podman.succeed(['images', '--format', '{{.Repository}}:{{.Tag}}'])
+          expect(names.split('\n').sort()).toEqual([liar, image].sort())
+          await podman.succeed(['ps', '--all'])
+          expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
+        }
+        expect(await who()).toBe('evil\n')
+        await expectTheRest()
+        expect(await who()).toBe('evil\n')
+        await podman.succeed(['rm', '--all', '--force'])
+        await store.stop()
+        await store.serve(cache, '--diffid', 'claimed')
+        await expectTheRest()
+        await podman.succeed(['rmi', '--force', liar])
+        if (door === 'images') return
+        // the engine pulls it as if there were no store, and shows what its tar has
+        await podman.succeed(['pull', '--quiet', liar])
+        const pulled = await mount()
+        expect((await podman.exec(['cat', `${pulled}/who`])).stdout).toBe('good\n')
       })
     })
   }

@@ -223,7 +223,7 @@ suite('calls at the additional image store', lacking(['fusermount3', 'flock']), 
     agent = await stage.serve('cache')
     const { reference, image } = await stage.add('pulled')
     const { code, stdout } = await lazylayer(stage.work.path, 'pull', reference, '--root', stage.root)
-    expect([code, stdout]).toEqual([0, `${reference}: 1 of 1 layer listed\n`])
+    expect([code, stdout]).toEqual([0, `${reference}: 1 of 1 layer listed (1 by index)\n`])
     expect(lists(await readStore(images), image)).toBe(true)
   })
 

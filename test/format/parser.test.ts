@@ -1,11 +1,17 @@
-import { afterAll, describe, expect, test } from 'vitest'
+import { fstatSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Worker } from 'node:worker_threads'
+import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { estargz } from '../../src/format/estargz.ts'
 import type { Format } from '../../src/format/format.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { buildTree } from '../../src/tree/build.ts'
+import { folder } from '../store/folder.ts'
 import { file, indexOf, LAYER_DIGEST, layerOf } from './craft.ts'
+import { header, LAYER } from './tar-craft.ts'
 
 const encode = (entries: readonly unknown[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 
@@ -83,6 +89,41 @@ test('a table that needs too much memory or time fails alone', { timeout: 60_000
   } finally {
     await Promise.all([small.close(), hasty.close()])
   }
+})
+
+/** What is to be examined: a tar with one file, of 4 GiB of nothing, which takes seconds. */
+async function longExamination() {
+  const dir = await folder()
+  const [blob, tar, split] = await Promise.all(['blob', 'tar', 'split'].map((name) => open(join(dir, name), 'w+')))
+  const files = [blob, tar, split] as [FileHandle, FileHandle, FileHandle]
+  onTestFinished(async () => void (await Promise.all(files.map((each) => each.close()))))
+  const size = 2 ** 32
+  await files[0].write(header({ name: 'a', size }))
+  await files[0].truncate(512 + size)
+  const [blobFd, tarFd, splitFd] = files.map(({ fd }) => fd) as [number, number, number]
+  const examination = { layer: LAYER, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 40, served: undefined }
+  return { examination, writing: () => vi.waitFor(() => expect(fstatSync(tarFd).size).toBeGreaterThan(0), 10_000) }
+}
+
+test.each<[string, (builder: IndexBuilder, caller: AbortController) => unknown]>([
+  ['its caller gives up', (_, caller) => caller.abort(new Error('enough'))],
+  ['the builder is closed', (builder) => builder.close()],
+])('an examination fails only when its thread has ended: when %s', async (_, stop) => {
+  const threads: Worker[] = []
+  const watch = (thread: Worker) => void threads.push(thread)
+  process.on('worker', watch)
+  onTestFinished(() => void process.off('worker', watch))
+  const builder = new IndexBuilder()
+  onTestFinished(() => builder.close())
+  const { examination, writing } = await longExamination()
+  const caller = new AbortController()
+  const ended = builder.examine(examination, { signal: caller.signal }).then(
+    () => 'it ended well',
+    () => threads.map(({ threadId }) => threadId),
+  )
+  await writing()
+  void stop(builder, caller)
+  expect(await ended).toEqual([-1]) // what Node calls a thread that has ended
 })
 
 async function fails(promise: Promise<unknown>, code: string, text: string): Promise<Failure> {

@@ -1,6 +1,6 @@
 // Which layers are mounted in the kernel, over a native side that writes down what it is told. What is really mounted is test/e2e's.
 import type { FileHandle } from 'node:fs/promises'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import type { Digest } from '../../src/image/digest.ts'
 import { Covers, DEVICES_MAX } from '../../src/mount/covers.ts'
 import type { Grafts } from '../../src/mount/graft.ts'
@@ -185,6 +185,82 @@ test('a mount that fails is told, leaves no trace, and can be tried again', asyn
   expect(it.covers.mounts).toEqual([])
   it.mounting = async () => {}
   expect(await it.covers.cover(layer('a'), at('a'))).toBeUndefined()
+})
+
+test('what is uncovered is detached though it is in use, leaves no trace, and is not made again', async () => {
+  const it = fake(10)
+  for (const name of ['a', 'b']) await it.covers.cover(layer(name), at(name))
+  it.busy.add(at('a'))
+  const dropped = it.covers.hint('drop', at('a'))
+  await it.covers.uncover(at('a'))
+  await it.covers.uncover(at('never shown'))
+  await dropped
+  for (const op of ['use', 'drop'] as const) await it.covers.hint(op, at('a'))
+  expect([...it.mounted.keys()]).toEqual([at('b')])
+  expect(it.covers.mounts.map(({ dir }) => dir)).toEqual([at('b')])
+  expect(it.calls.filter((each) => each.endsWith('/a'))).toEqual([`mount ${at('a')}`, `detach ${at('a')}`])
+})
+
+test('what is being mounted when it is uncovered is detached as soon as it is mounted', async () => {
+  const it = fake(10)
+  const go = Promise.withResolvers<void>()
+  it.mounting = () => go.promise
+  const late = it.covers.cover(layer('a'), at('a'))
+  await new Promise((done) => setImmediate(done))
+  const uncovered = it.covers.uncover(at('a'))
+  go.resolve()
+  await Promise.all([late, uncovered])
+  expect(it.calls).toEqual([`mount ${at('a')}`, `detach ${at('a')}`])
+  expect(it.covers.mounts).toEqual([])
+})
+
+test('what waits for room when it is uncovered is not mounted, and keeps no room', async () => {
+  const it = fake(1)
+  await it.covers.cover(layer('a'), at('a'))
+  const go = Promise.withResolvers<void>()
+  it.unmounting = () => go.promise
+  const waiting = it.covers.cover(layer('b'), at('b'))
+  await new Promise((done) => setImmediate(done))
+  await it.covers.uncover(at('b'))
+  go.resolve()
+  expect(await waiting).toBe('it is shown no more')
+  expect([...it.mounted.keys()]).toEqual([])
+  expect(await it.covers.cover(layer('c'), at('c'))).toBeUndefined()
+})
+
+test('uncovering what is being evicted, or what the kernel detached already, is no error', async () => {
+  const it = fake(1)
+  await it.covers.cover(layer('a'), at('a'))
+  const go = Promise.withResolvers<void>()
+  it.unmounting = () => go.promise
+  const next = it.covers.cover(layer('b'), at('b'))
+  await vi.waitFor(() => expect(it.covers.mounts).toEqual([])) // it makes room
+  const uncovered = it.covers.uncover(at('a'))
+  go.resolve()
+  await Promise.all([next, uncovered])
+  expect([...it.mounted.keys()]).toEqual([at('b')])
+  it.mounted.clear()
+  await it.covers.uncover(at('b'))
+  expect(it.covers.mounts).toEqual([])
+})
+
+test('unmounting waits for what is being uncovered', async () => {
+  const it = fake(10)
+  await it.covers.cover(layer('a'), at('a'))
+  const go = Promise.withResolvers<void>()
+  it.unmounting = () => go.promise
+  const uncovered = it.covers.uncover(at('a'))
+  let ended = false
+  const unmounted = it.covers.unmount().then((done) => {
+    ended = true
+    return done
+  })
+  await new Promise((done) => setImmediate(done))
+  expect(ended).toBe(false)
+  go.resolve()
+  expect(await unmounted).toBe(true)
+  await uncovered
+  expect(it.calls).toEqual([`mount ${at('a')}`, `detach ${at('a')}`])
 })
 
 test('an image of too many layers is not mounted', async () => {

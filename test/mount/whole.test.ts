@@ -1,13 +1,18 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { rmSync, type StatsFs, writeFileSync } from 'node:fs'
+import fs, { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
-import { expect, test, vi } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
+import { Copies } from '../../src/mount/copies.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
+import { Wholes } from '../../src/mount/whole.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
+import type { Claim } from '../../src/store/proofs.ts'
 import { READY_VERIFIED } from '../../src/tree/ready.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
 import { folder } from '../store/folder.ts'
@@ -131,11 +136,20 @@ test.each<[string, (toc: Toc) => void, RegExp]>([
     const { descriptor, blob, whole } = await made(change)
     const cache = await openCache(dir)
     const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+    const told: Claim[] = []
+    cache.layers.wholes.quarantine.watch((claim) => {
+      expect(cache.layers.wholes.quarantine.of(layer)?.why).toMatch(path)
+      told.push(claim)
+    })
     expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({
       verdict: 'refuted',
       why: expect.stringMatching(path),
     })
     expect(cache.warnings).toEqual([expect.stringMatching(/is quarantined/)])
+    expect(told).toEqual([{ blob: descriptor.digest, tree: layer.tree }])
+    expect(cache.layers.wholes.quarantine.size).toBe(1)
+    await cache.layers.prove(layer, whole.blob)
+    expect(told).toHaveLength(1)
     const quarantined = { code: 'corrupt', message: expect.stringContaining('is quarantined') }
     await expect(cache.layers.open(descriptor, sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
     await expect(cache.layers.open(descriptor, sourceOf(blob), 'elsewhere')).rejects.toMatchObject(quarantined)
@@ -146,6 +160,20 @@ test.each<[string, (toc: Toc) => void, RegExp]>([
     await expect(next.layers.open(descriptor, sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
   },
 )
+
+test('a liar is quarantined though the verdict cannot be kept', async () => {
+  const cache = await openCache(await folder())
+  const { descriptor, blob, whole } = await made((toc) => void Object.assign(entry(toc, 'bin/good'), { mode: 0o4755 }))
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const proofs = join(cache.store.dir, 'proofs')
+  // between the verdict and its record
+  cache.layers.wholes.quarantine.watch(() => {
+    rmSync(proofs, { recursive: true })
+    writeFileSync(proofs, 'no folder')
+  })
+  await expect(cache.layers.prove(layer, whole.blob)).rejects.toMatchObject({ code: 'system' })
+  expect(cache.layers.wholes.quarantine.of(layer)).toMatchObject({ verdict: 'refuted' })
+})
 
 test('bytes that are not the blob’s prove nothing', async () => {
   const cache = await openCache(await folder())
@@ -199,6 +227,23 @@ test('what was damaged of it on disk comes out of the tar again, which is decomp
   expect(whole.streams).toBe(1) // the blob is still there
 })
 
+test.each(['first', 'last'])(
+  'a tar that is gone comes from another registry when the one asked %s fails',
+  async (failing) => {
+    const { dir, cache, descriptor, whole, layer } = await served()
+    const device = join(dir, 'trees', hex(layer.tree), 'device')
+    await cache.close()
+    await writeFile(device, Buffer.alloc((await readFile(device)).length, 1))
+    await rm(join(dir, 'wholes', hex(descriptor.digest)))
+    const expired: StoredBlob = { ...whole.blob, stream: () => Promise.reject(Failure.denied('credentials expired')) }
+    const next = await openCache(dir)
+    const sources = failing === 'first' ? [whole.blob, expired] : [expired, whole.blob]
+    const layers = await Promise.all(sources.map((each) => next.layers.openWhole(descriptor, each, false)))
+    for (const [path, text] of Object.entries(FILES)) expect(await contents(layers[0] as OpenLayer, path)).toBe(text)
+    expect(whole.streams).toBe(2)
+  },
+)
+
 test('a tar that nobody reads is let go of after a while', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   try {
@@ -247,13 +292,141 @@ test('a registry that stands still, or lies, keeps nobody from another’s copy 
   const stalls: StoredBlob = { ...whole.blob, stream: (_, options) => untilAborted(options?.signal) }
   const cache = await openCache(await folder())
   const waiting = cache.layers.openWhole(descriptor, stalls, true)
-  waiting.catch(() => {}) // it ends with the cache
   const lies: StoredBlob = { ...whole.blob, stream: (take) => take(new Uint8Array(descriptor.size)) }
   await expect(cache.layers.openWhole(descriptor, lies, true)).rejects.toMatchObject({ code: 'corrupt' })
   const layer = await cache.layers.openWhole(descriptor, whole.blob, true)
   expect(await contents(layer as OpenLayer, 'bin/good')).toBe('good')
+  expect(await waiting).toBe(layer) // the blob is here: its own registry need not bring it
+  expect(await readdir(join(cache.store.dir, 'tmp'))).toEqual([])
+})
+
+test('of two who prove a layer from two registries the second finds the verdict, also when its blob comes just after', async () => {
+  const { descriptor, blob, bytes, whole } = await made()
+  const cache = await openCache(await folder())
+  const examine = vi.spyOn(cache.builder, 'examine')
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const released = Promise.withResolvers<void>()
+  const other = wholeOf(bytes)
+  const slow: StoredBlob = {
+    ...other.blob,
+    stream: async (take) => {
+      await released.promise
+      await other.blob.stream(take)
+    },
+  }
+  const second = cache.layers.wholes.verdict(layer, slow)
+  const first = await cache.layers.wholes.verdict(layer, whole.blob)
+  released.resolve()
+  expect(await second).toEqual(first)
+  expect([whole.streams, other.streams]).toEqual([1, 1])
+  expect(examine).toHaveBeenCalledTimes(1)
+})
+
+test('a layer’s tar is read once for its tree and the proof of an index', async () => {
+  const { descriptor, blob, whole } = await made()
+  const cache = await openCache(await folder())
+  const examine = vi.spyOn(cache.builder, 'examine')
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const file = await cache.layers.wholes.blob(whole.blob)
+  await file.close()
+  const verdict = cache.layers.wholes.verdict(layer, whole.blob)
+  await vi.waitFor(() => expect(examine).toHaveBeenCalled())
+  const plainly = (await cache.layers.openWhole({ ...descriptor, annotations: {} }, whole.blob, true)) as OpenLayer
+  expect(await verdict).toMatchObject({ verdict: 'proven' })
+  expect(await plainly.verdict()).toMatchObject({ verdict: 'proven' })
+  for (const [path, text] of Object.entries(FILES)) expect(await contents(plainly, path)).toBe(text)
+  expect(examine).toHaveBeenCalledTimes(1)
+})
+
+test('a layer without an index whose proof is lost is read once for its tree and its verdict', async () => {
+  const { dir, cache, descriptor, whole, layer } = await served()
+  const verdict = await layer.verdict()
   await cache.close()
-  await expect(waiting).rejects.toThrow()
+  await rm(join(dir, 'proofs'), { recursive: true })
+  const next = await openCache(dir)
+  const examine = vi.spyOn(next.builder, 'examine')
+  const again = (await next.layers.openWhole(descriptor, whole.blob, false)) as OpenLayer
+  expect(await again.verdict()).toBeUndefined()
+  const { wholes } = next.layers
+  const asked = [
+    wholes.tree(descriptor, new Copies(whole.blob)),
+    wholes.verdict(again, whole.blob),
+    wholes.verdict(again, wholeOf(await readFile(join(dir, 'wholes', hex(descriptor.digest)))).blob),
+  ] as const
+  expect((await asked[0]).digest).toBe(again.tree)
+  expect(await Promise.all(asked.slice(1))).toEqual([verdict, verdict])
+  expect(examine).toHaveBeenCalledTimes(1)
+})
+
+test('a tree does not fail with the proof of an index that it waited for', async () => {
+  const { descriptor, blob, whole } = await made()
+  const cache = await openCache(await folder())
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const failed = Promise.withResolvers<never>()
+  const examine = vi.spyOn(cache.builder, 'examine').mockImplementationOnce(() => failed.promise)
+  const { wholes } = cache.layers
+  const verdict = expect(wholes.verdict(layer, whole.blob)).rejects.toMatchObject({ code: 'limit' })
+  await vi.waitFor(() => expect(examine).toHaveBeenCalled())
+  const find = vi.spyOn(cache.store.wholes, 'find')
+  const tree = wholes.tree(descriptor, new Copies(whole.blob))
+  await Promise.all(find.mock.results.map(({ value }) => value))
+  await turn() // it has the blob, and waits
+  failed.reject(Failure.limit('the tree that is served needs too much memory'))
+  await verdict
+  expect((await tree).image.length).toBeGreaterThan(0)
+  expect(examine).toHaveBeenCalledTimes(2)
+})
+
+test('two layers that are examined at once are not promised the same room', async () => {
+  const cache = await openCache(await folder())
+  const layers = await Promise.all(['one', 'two'].map((text) => lazyLayer({ text })))
+  const free = 2 ** 30
+  const statfs = vi
+    .spyOn(fs, 'statfs')
+    .mockImplementation(async () => ({ bavail: free / 4096, bsize: 4096 }) as StatsFs)
+  onTestFinished(() => statfs.mockRestore())
+  const both = Promise.withResolvers<void>()
+  const promised: number[] = []
+  const { builder } = cache
+  const examine = builder.examine.bind(builder)
+  vi.spyOn(builder, 'examine').mockImplementation(async (work, options) => {
+    if (promised.push(work.tarMaxBytes) === 2) both.resolve()
+    await both.promise
+    return await examine(work, options)
+  })
+  const proofs = layers.map(async ({ descriptor, blob }) => {
+    const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+    const bytes = await blob.read({ start: 0, end: blob.size })
+    return await cache.layers.prove(layer, wholeOf(bytes).blob)
+  })
+  for (const each of proofs) expect(await each).toMatchObject({ verdict: 'proven' })
+  expect(promised).toEqual([free / 2, free / 4])
+})
+
+test('files stay open until the thread that has them has ended, and the agent as long', async () => {
+  const { descriptor, whole } = await made()
+  const { store } = await openCache(await folder())
+  const begun = Promise.withResolvers<void>()
+  const ended = Promise.withResolvers<never>()
+  const examine = () => {
+    begun.resolve()
+    return ended.promise
+  }
+  const agent = new AbortController()
+  const wholes = new Wholes(store, { examine }, () => {}, agent.signal)
+  const tree = expect(wholes.tree(descriptor, new Copies(whole.blob))).rejects.toThrow('at last')
+  await begun.promise
+  agent.abort()
+  let closed = false
+  const closing = wholes.close().then(() => {
+    closed = true
+  })
+  expect(await openFiles(join(store.dir, 'tmp'))).toHaveLength(2)
+  expect(closed).toBe(false)
+  ended.reject(new Error('at last'))
+  await tree
+  await closing
+  expect(await openFiles(join(store.dir, 'tmp'))).toHaveLength(0)
 })
 
 test('a proof waits for no other layer, nor fails with it', async () => {

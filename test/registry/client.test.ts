@@ -90,7 +90,10 @@ test('no more requests than the limit are in flight, and demand passes waiting p
 test('a registry without a trusted certificate is refused, and never asked over HTTP', async () => {
   const registry = await start({ trusted: false })
   const { read, registries } = open(registry)
-  await expect(read(0, 1)).rejects.toMatchObject({ code: 'denied', message: /certificate is not trusted/ })
+  await expect(read(0, 1)).rejects.toMatchObject({
+    code: 'denied',
+    message: expect.stringMatching(/certificate is not trusted/),
+  })
   const plain = await start({ tls: false, trusted: false })
   await expect(open(plain).read(0, 1)).rejects.toMatchObject({ code: 'unavailable' })
   expect([...registry.seen, ...plain.seen]).toEqual([])

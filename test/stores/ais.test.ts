@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import { chooseFormat } from '../../src/format/formats.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
@@ -8,11 +8,15 @@ import { parseReference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/mount/image.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
+import { Quarantine } from '../../src/mount/quarantine.ts'
 import type { Verdict } from '../../src/mount/whole.ts'
-import { AdditionalImageStore, type ImageStoreMount, type ImageStoreParts } from '../../src/stores/ais.ts'
+import type { StoredBlob } from '../../src/registry/source.ts'
+import type { Refutation } from '../../src/store/proofs.ts'
+import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/ais.ts'
 import { layerId, linkName } from '../../src/stores/chain.ts'
 import { believeAll, believeNone } from '../../src/stores/identity.ts'
 import { type ListedImage, type Prove, readBack } from '../../src/stores/image-chain.ts'
+import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { digest, image, lazy, plain, proven, refuted } from './store.ts'
 
 interface Entry {
@@ -27,10 +31,13 @@ class World {
   readonly known = new Map<string, ResolvedImage>()
   readonly resolved: string[] = []
   readonly covered: string[] = []
+  readonly uncovered: string[] = []
+  readonly quarantine = new Quarantine()
   readonly messages: string[] = []
   readonly listed: ListedImage[] = []
   readonly forgotten: string[] = []
   readonly broken = new Set<Digest>()
+  readonly sources = new Map<string, StoredBlob>()
   /** What reading a blob whole finds, and of which blobs that was done. */
   readonly tars = new Map<Digest, Verdict>()
   readonly verdicts = new Map<Digest, Verdict>()
@@ -81,6 +88,8 @@ class World {
       inUse: async () => undefined,
       attach: async (_, path) => path.length,
       cover: async (_, path) => void this.covered.push(path.join('/')),
+      uncover: (path) => void this.uncovered.push(path.join('/')),
+      quarantine: this.quarantine,
       believe: believeNone,
       split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),
       log: (message) => void this.messages.push(message),
@@ -88,15 +97,36 @@ class World {
     }
   }
 
+  /** The next process, over what this one kept. */
+  restarted(more: Partial<ImageStoreParts> = {}): World {
+    const next = new World(more)
+    for (const [reference, each] of this.known) next.known.set(reference, each)
+    for (const each of this.broken) next.broken.add(each)
+    for (const [blob, each] of this.verdicts) next.verdicts.set(blob, each)
+    next.listed.push(...this.listed)
+    return next
+  }
+
   async show(): Promise<AdditionalImageStore> {
     return AdditionalImageStore.show(this.parts, this.#mount(), await readBack(this.parts))
   }
 
-  /** Makes an image known to the registry, as `example.com/app:TAG`. */
-  push(tag: string, layers: readonly Descriptor[]): string {
+  /** Makes an image known to the registry, as `example.com/app:TAG`. @param shared DiffIDs of its lowest layers; the others are its own */
+  push(tag: string, layers: readonly Descriptor[], shared: readonly Digest[] = []): string {
     const reference = `example.com/app:${tag}`
-    this.known.set(reference, image(tag, layers, reference))
+    const made = image(tag, layers, reference)
+    const diffIds = [...shared, ...made.config.diffIds.slice(shared.length)]
+    this.known.set(reference, { ...made, config: { ...made.config, diffIds } })
     return reference
+  }
+
+  /** The verdict on a layer falls: it lies. */
+  refute({ digest: blob }: Descriptor): void {
+    this.verdicts.set(blob, refuted(digest('DiffID of its tar')))
+    this.quarantine.add(
+      { blob, tree: treeOf(blob) },
+      { ...proven(digest('its tar')), verdict: 'refuted', why: 'bin/sh' },
+    )
   }
 
   get entries(): Entry[] {
@@ -115,6 +145,7 @@ class World {
   #layer(descriptor: Descriptor): OpenLayer {
     return {
       descriptor,
+      tree: treeOf(descriptor.digest),
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest | undefined,
       chunks: { deviceSize: 8192 },
       verdict: async () => this.verdicts.get(descriptor.digest),
@@ -134,7 +165,16 @@ class World {
       addFile: (node, parent, name, _, bytes) => add(node, parent, name, bytes),
       addLate: (node, parent, name, _, size) => add(node, parent, name, size),
       addSymlink: (node, parent, name, _, target) => add(node, parent, name, target),
-      graft: (parent, name, slot) => void this.files.set(`${this.#names.get(parent)}/${name}`, slot),
+      graft: (parent, name, slot) => {
+        const path = `${this.#names.get(parent)}/${name}`
+        if (this.files.has(path)) throw new Error(`${path} is there`)
+        this.files.set(path, slot)
+      },
+      remove: (parent, name) => {
+        const path = `${this.#names.get(parent)}/${name}`
+        if (!this.files.delete(path)) throw new Error(`there is no ${path}`)
+        for (const [node, of] of this.#names) if (of === path) this.#names.delete(node)
+      },
       replaceFile: (node, parent, name, { mtime }, bytes) => {
         this.versions.push({ node, mtime })
         this.files.set(`${this.#names.get(parent)}/${name}`, bytes)
@@ -147,7 +187,11 @@ class World {
   }
 }
 
+const treeOf = (blob: Digest) => digest(`tree of ${blob}`)
 const toc = (name: string) => ({ by: 'index' as const, digest: digest(`index of ${name}`) })
+/** One byte more than an engine waits for. */
+const LARGE = (8 << 20) + 1
+
 const list = (store: AdditionalImageStore, reference: string, prove?: Prove) =>
   store.list(parseReference(reference), prove)
 const diffId = (i: number, tag: string) => ({ by: 'diffid' as const, digest: digest(`DiffID ${i} of ${tag}`) })
@@ -160,8 +204,8 @@ test('an image is listed layer by layer, with names that lead from each to those
   const top = layerId(base, toc('top'))
   expect(await list(store, reference)).toEqual({
     listed: [
-      { digest: digest('base'), id: base },
-      { digest: digest('top'), id: top },
+      { digest: digest('base'), id: base, by: 'index' },
+      { digest: digest('top'), id: top, by: 'index' },
     ],
     left: [],
   })
@@ -191,12 +235,13 @@ test('three layers are stacked as overlayfs wants them, the nearest first', asyn
 test('every version of the list is another file with a later time, and images at once share one', async () => {
   const world = new World()
   const store = await world.show()
-  const references = Array.from({ length: 20 }, (_, i) => world.push(`${i}`, [lazy('base'), lazy(`top ${i}`)]))
+  const shared = [digest('DiffID of base')]
+  const references = Array.from({ length: 20 }, (_, i) => world.push(`${i}`, [lazy('base'), lazy(`top ${i}`)], shared))
   await Promise.all(references.map((each) => list(store, each)))
   expect(world.versions.length).toBe(1)
   expect(world.entries.length).toBe(21)
-  await list(store, world.push('more', [lazy('base'), lazy('another')]))
-  await list(store, world.push('even-more', [lazy('base'), lazy('yet another')]))
+  await list(store, world.push('more', [lazy('base'), lazy('another')], shared))
+  await list(store, world.push('even-more', [lazy('base'), lazy('yet another')], shared))
   expect(world.versions.length).toBe(3)
   expect(new Set(world.versions.map(({ node }) => node)).size).toBe(3)
   const times = world.versions.map(({ mtime }) => mtime)
@@ -223,7 +268,7 @@ test('those who ask for one image at once cost one resolution', async () => {
 test('a chain ends at the first layer that is not lazy, which is said once', async () => {
   const world = new World()
   const store = await world.show()
-  const reference = world.push('1', [lazy('base'), plain('middle'), lazy('top')])
+  const reference = world.push('1', [lazy('base'), plain('middle', LARGE), lazy('top')])
   const outcome = await list(store, reference)
   expect(outcome.listed.map((each) => each.digest)).toEqual([digest('base')])
   expect(outcome.left).toEqual([digest('middle'), digest('top')])
@@ -246,7 +291,7 @@ test('a layer that does not open ends the chain, and is tried again', async () =
 test('an image of which nothing can be listed leaves no trace', async () => {
   const world = new World()
   const store = await world.show()
-  expect(await list(store, world.push('1', [plain('base'), lazy('top')]))).toMatchObject({ listed: [] })
+  expect(await list(store, world.push('1', [plain('base', LARGE), lazy('top')]))).toMatchObject({ listed: [] })
   expect(world.versions).toEqual([])
   expect(world.listed).toEqual([])
 })
@@ -275,7 +320,7 @@ test('where claims are believed, layers bear DiffIDs', async () => {
 test('what no index describes is read whole where that is asked for, and then bears its DiffID; the rest stays lazy', async () => {
   const world = new World()
   const store = await world.show()
-  const reference = world.push('1', [plain('base'), lazy('top')])
+  const reference = world.push('1', [plain('base', LARGE), lazy('top')])
   world.tars.set(digest('base'), proven(diffId(0, '1').digest))
   expect((await list(store, reference)).listed).toEqual([])
   expect(world.fetched).toEqual([])
@@ -287,6 +332,23 @@ test('what no index describes is read whole where that is asked for, and then be
     { id: base, 'diff-digest': diffId(0, '1').digest, 'diff-size': 7000, compression: 2 },
     { id: top, parent: base, 'toc-digest': digest('index of top') },
   ])
+})
+
+test('what is small and keeps lazy layers above it from being listed is read whole; what holds up nothing is the engine’s', async () => {
+  const world = new World()
+  const store = await world.show()
+  const layers = [plain('base', 4 << 20), lazy('middle'), plain('upper', (4 << 20) + 1), lazy('top'), plain('last')]
+  const reference = world.push('1', layers)
+  world.tars.set(digest('base'), proven(diffId(0, '1').digest))
+  world.tars.set(digest('upper'), proven(diffId(2, '1').digest))
+  // together they are not small
+  expect((await list(store, reference)).listed).toEqual([])
+  expect(world.fetched).toEqual([])
+  const smaller = world.push('1', [plain('base', (4 << 20) - 1), ...layers.slice(1)])
+  const { listed, left } = await list(store, smaller)
+  expect(listed.map((each) => each.digest)).toEqual(['base', 'middle', 'upper', 'top'].map(digest))
+  expect(left).toEqual([digest('last')])
+  expect(world.fetched).toEqual([digest('base'), digest('upper')])
 })
 
 test('a layer that was proven bears its DiffID in every image, and nothing is fetched for that', async () => {
@@ -301,6 +363,7 @@ test('a layer that was proven bears its DiffID in every image, and nothing is fe
   const { listed } = await list(store, two)
   const id = layerId(undefined, base)
   expect(listed.map((each) => each.id)).toEqual([id, layerId(id, toc('top'))])
+  expect(listed.map((each) => each.by)).toEqual(['diffid', 'index'])
 })
 
 test('an image that claims another DiffID than its layer was proven to have is left to the engine, believed or not', async () => {
@@ -370,12 +433,194 @@ test('a tar-split file stands beside each layer, and is made when it is read', a
   expect(await store.late(1n)).toBeUndefined()
 })
 
-test('of two images with a layer in common, the first one says what its DiffID is', async () => {
+test('of two images with a layer in common, the first one says what its DiffID is; the chain of one that denies it ends there', async () => {
   const world = new World()
   const store = await world.show()
-  const [first, second] = [world.push('1', [lazy('base')]), world.push('2', [lazy('base')])]
-  await Promise.all([list(store, first), list(store, second)])
-  expect(world.entries).toMatchObject([{ flags: { 'expected-layer-diffid': digest('DiffID 0 of 1') } }])
+  const first = world.push('1', [lazy('base')])
+  const second = world.push('2', [lazy('other'), lazy('base')])
+  const third = world.push('3', [lazy('base'), lazy('top')])
+  const outcomes = await Promise.all([first, second, third].map((each) => list(store, each)))
+  const base = layerId(undefined, toc('base'))
+  expect(world.entries.find(({ id }) => id === base)).toMatchObject({
+    flags: { 'expected-layer-diffid': digest('DiffID 0 of 1') },
+  })
+  // on another parent it is another layer
+  expect(outcomes.map(({ left }) => left)).toEqual([[], [], [digest('base'), digest('top')]])
+  expect(outcomes[2]?.why).toContain(
+    `its DiffID is ${digest('DiffID 0 of 1')} there and ${digest('DiffID 0 of 3')} here`,
+  )
+  expect(world.entries).toHaveLength(3)
+  // what was listed once is, after a restart
+  world.listed.push({ reference: third, manifest: digest('3'), by: ['index', 'index'] })
+  const next = world.restarted()
+  await next.show()
+  expect(next.entries.map(({ id }) => id)).toContain(layerId(base, toc('top')))
+})
+
+test.each<[string, Partial<Descriptor>, RegExp]>([
+  [
+    'another size of its tar',
+    { annotations: { ...lazy('base').annotations, [TAR_SIZE]: '5001' } },
+    /size of its tar is 5000 there and 5001 here/,
+  ],
+  ['another blob', { digest: digest('another blob') }, /its blob is/],
+  ['another size of its blob', { size: 1235 }, /1234 there and 1235 here/],
+])('an image that claims %s for a listed layer is not given the other’s entry', async (_, more, why) => {
+  const world = new World()
+  const store = await world.show()
+  const shared = [digest('DiffID of base')]
+  await list(store, world.push('1', [lazy('base')], shared))
+  const outcome = await list(store, world.push('2', [lazy('base', more), lazy('top')], shared))
+  expect(outcome).toMatchObject({ listed: [], why: expect.stringMatching(why) })
+  expect(world.entries).toHaveLength(1)
+})
+
+test('of a layer that bears its DiffID the blob counts, not a size that is known exactly since', async () => {
+  const world = new World({ believe: believeAll })
+  const store = await world.show()
+  const reference = world.push('1', [lazy('base')])
+  await list(store, reference)
+  world.verdicts.set(digest('base'), proven(diffId(0, '1').digest))
+  expect(await list(store, reference)).toMatchObject({ left: [] })
+  const other = await list(store, world.push('2', [lazy('other')], [diffId(0, '1').digest]))
+  expect(other).toMatchObject({ listed: [], why: expect.stringMatching(/its blob is/) })
+  // and when that is proven, too, they are one tar
+  world.verdicts.set(digest('another'), proven(diffId(0, '1').digest))
+  expect(await list(store, world.push('3', [lazy('another')], [diffId(0, '1').digest]))).toMatchObject({ left: [] })
+  expect(world.entries).toHaveLength(1)
+})
+
+test('whole layers are fetched from where they were listed last, and from the others when that fails', async () => {
+  const asked: string[] = []
+  const away = new Set<string>()
+  const world = new World({
+    split: async (_, blob) => {
+      const { from } = blob as unknown as { from: string }
+      asked.push(from)
+      if (away.has(from)) throw Failure.unavailable(`${from} is away`)
+      return { fd: 7, close: async () => {} }
+    },
+  })
+  const store = await world.show()
+  for (const tag of ['1', '2', '3', '4', '5', '2']) {
+    const reference = world.push(tag, [lazy('base')], [digest('DiffID of base')])
+    const made = world.known.get(reference) as ResolvedImage
+    const blob = world.sources.get(tag) ?? ({ ...made.blob(lazy('base')), from: tag } as unknown as StoredBlob)
+    world.sources.set(tag, blob)
+    world.known.set(reference, { ...made, blob: () => blob })
+    await list(store, reference)
+  }
+  const split = world.nodeOf(`/images/overlay-layers/${layerId(undefined, toc('base'))}.tar-split.gz`)
+  expect(await store.late(split)).toMatchObject({ fd: 7 })
+  expect(asked.splice(0)).toEqual(['2'])
+  for (const tag of ['2', '5']) away.add(tag)
+  expect(await store.late(split)).toMatchObject({ fd: 7 })
+  expect(asked.splice(0)).toEqual(['2', '5', '4'])
+  for (const tag of ['1', '3', '4']) away.add(tag)
+  await expect(store.late(split)).rejects.toThrow('2 is away')
+  expect(asked).toEqual(['2', '5', '4', '3'])
+})
+
+test('a layer that is found to lie loses its files at once, wherever it is listed, and keeps its entries', async () => {
+  const world = new World()
+  const store = await world.show()
+  const evil = lazy('evil')
+  const one = await list(store, world.push('1', [evil, lazy('top')]))
+  const two = await list(store, world.push('2', [lazy('base'), evil]))
+  const before = world.text('overlay-layers/layers.json')
+  const ids = [one.listed[0]?.id, two.listed[1]?.id]
+  const others = [one.listed[1]?.id, two.listed[0]?.id]
+  world.refute(evil)
+  for (const id of ids) expect(world.files.get(`/images/overlay/${id}/diff`)).toEqual(new Uint8Array())
+  for (const id of others) expect(world.files.get(`/images/overlay/${id}/diff`)).toEqual(expect.any(Number))
+  expect(world.uncovered).toEqual(ids.map((id) => `images/overlay/${id}/diff`))
+  expect(world.text('overlay-layers/layers.json')).toBe(before)
+  const split = world.nodeOf(`/images/overlay-layers/${ids[0]}.tar-split.gz`)
+  await expect(store.late(split)).rejects.toMatchObject({ code: 'corrupt', message: 'it is quarantined' })
+})
+
+test('another blob of the same tree loses nothing', async () => {
+  const world = new World()
+  const store = await world.show()
+  const { listed } = await list(store, world.push('1', [lazy('good')]))
+  world.quarantine.add({ blob: digest('evil'), tree: treeOf(digest('good')) }, refuted(digest('x')) as Refutation)
+  expect(world.files.get(`/images/overlay/${listed[0]?.id}/diff`)).toEqual(expect.any(Number))
+  expect(world.uncovered).toEqual([])
+})
+
+test('a verdict that falls while a layer is being listed keeps its files from being shown', async () => {
+  for (const when of ['attached', 'kept', 'opened'] as const) {
+    const evil = lazy('evil')
+    const world: World = new World({
+      attach: async () => {
+        if (when === 'attached') world.refute(evil)
+        return 7
+      },
+      listings: {
+        keep: async () => {
+          if (when === 'kept') world.refute(evil)
+        },
+        all: async () => [],
+        forget: async () => {},
+      },
+      believe: async () => {
+        if (when === 'opened') world.refute(evil)
+        world.verdicts.clear() // as long as it is not on disk
+        return 'no'
+      },
+    })
+    const store = await world.show()
+    const outcome = await list(store, world.push('1', [evil]))
+    expect([...world.files].filter(([path, what]) => path.endsWith('/diff') && typeof what === 'number')).toEqual([])
+    expect(world.covered).toEqual([])
+    if (when === 'opened') expect(outcome).toMatchObject({ listed: [], why: expect.stringContaining('quarantined') })
+  }
+})
+
+test('a liar does not keep its name from whoever it belongs to, now and after a restart', async () => {
+  const world = new World({ believe: believeAll })
+  const store = await world.show()
+  const [evil, good] = [lazy('evil'), lazy('good')]
+  const stolen = diffId(0, 'victim').digest
+  const { listed } = await list(store, world.push('liar', [evil], [stolen]))
+  const victim = world.push('victim', [good])
+  expect(await list(store, victim)).toMatchObject({ listed: [], why: expect.stringContaining('its blob is') })
+  world.refute(evil)
+  world.broken.add(evil.digest)
+  expect(await list(store, victim)).toMatchObject({ left: [] })
+  const id = listed[0]?.id as string
+  expect(world.entries).toMatchObject([{ id, 'compressed-diff-digest': good.digest }])
+  expect(world.files.get(`/images/overlay/${id}/diff`)).toEqual(expect.any(Number))
+  expect(world.covered.at(-1)).toBe(`images/overlay/${id}/diff`)
+  const next: World = world.restarted({
+    believe: believeAll,
+    listings: {
+      ...world.parts.listings,
+      // the liar is ready last
+      keep: async ({ reference }) => {
+        for (let i = 0; i < 50 && reference.endsWith('liar'); i++) await undefined
+      },
+    },
+  })
+  await next.show()
+  expect(next.entries).toEqual(world.entries)
+  expect(next.files.get(`/images/overlay/${id}/diff`)).toEqual(expect.any(Number))
+})
+
+test('who was only believed does not keep a name from whoever is proven to bear it, now and after a restart', async () => {
+  const world = new World({ believe: believeAll })
+  const store = await world.show()
+  const [claims, bears] = [lazy('claims'), lazy('bears')]
+  const { listed } = await list(store, world.push('thief', [claims], [diffId(0, 'victim').digest]))
+  const diff = `/images/overlay/${listed[0]?.id}/diff`
+  world.verdicts.set(bears.digest, proven(diffId(0, 'victim').digest))
+  expect(await list(store, world.push('victim', [bears]))).toMatchObject({ left: [] })
+  expect(world.uncovered).toEqual([diff.slice(1)])
+  expect(world.entries).toMatchObject([{ id: listed[0]?.id, 'compressed-diff-digest': bears.digest }])
+  expect(world.files.get(diff)).toEqual(expect.any(Number))
+  const next = world.restarted({ believe: believeAll })
+  await next.show()
+  expect(next.entries).toEqual(world.entries)
 })
 
 test('a tag that moves leaves what it was listed', async () => {
@@ -391,8 +636,9 @@ test('a tag that moves leaves what it was listed', async () => {
 test('after a restart everything is listed again, without asking anybody', async () => {
   const world = new World()
   const before = await world.show()
-  await list(before, world.push('1', [lazy('base'), lazy('top')]))
-  await list(before, world.push('2', [lazy('base'), lazy('other'), plain('plain')]))
+  const shared = [digest('DiffID of base')]
+  await list(before, world.push('1', [lazy('base'), lazy('top')], shared))
+  await list(before, world.push('2', [lazy('base'), lazy('other'), plain('plain')], shared))
   const next = new World()
   for (const [reference, each] of world.known) next.known.set(reference, each)
   next.listed.push(...world.listed)
@@ -433,6 +679,22 @@ test('an image that cannot be attached again keeps no other from it, nor the age
   await next.show()
   expect(next.entries.map((each) => each['toc-digest'])).toEqual([digest('index of other')])
   expect(next.messages).toEqual([expect.stringContaining('app:1: its layers are not listed again')])
+})
+
+test('an image that cannot be listed makes no claims', async () => {
+  const world: World = new World({
+    listings: {
+      keep: async ({ reference }) => {
+        if (reference.endsWith(':1')) throw Failure.system('the disk is full')
+      },
+      all: async () => [],
+      forget: async () => {},
+    },
+  })
+  const store = await world.show()
+  await expect(list(store, world.push('1', [lazy('base')]))).rejects.toMatchObject({ code: 'system' })
+  expect(await list(store, world.push('2', [lazy('base')]))).toMatchObject({ left: [] })
+  expect(world.entries).toMatchObject([{ flags: { 'expected-layer-diffid': digest('DiffID 0 of 2') } }])
 })
 
 test('claims that were believed once are not listed by an agent that believes none; indexes are by one that does', async () => {
@@ -477,7 +739,10 @@ test('there is an end to how many are listed', async () => {
   }
   const store = await world.show()
   expect(store.size).toBe(10_000)
-  const outcome = await list(store, world.push('more', [lazy('layer 0 0'), lazy('one too many')]))
+  const outcome = await list(
+    store,
+    world.push('more', [lazy('layer 0 0'), lazy('one too many')], [diffId(0, '0').digest]),
+  )
   expect(outcome).toMatchObject({ left: [digest('one too many')], why: expect.stringContaining('10000 layers') })
 })
 

@@ -80,6 +80,79 @@ test('a layer that was found to lie is not shown by its index either, though it 
   expect(it.messages).toContainEqual(expect.stringMatching(/is quarantined/))
 })
 
+/** What is left of a quarantined layer. */
+function expectEmpty(it: FakeWorld, layer: string): void {
+  const left = [...it.files].filter(([path]) => `${path}/`.startsWith(`/layers/${layer}/`))
+  expect(left.map(([path, { bytes }]) => [path, bytes])).toEqual([
+    [`/layers/${layer}`, undefined],
+    [`/layers/${layer}/diff`, new Uint8Array()],
+  ])
+}
+
+test('a layer that is found to lie loses its files at once, in every reference and dialect, for good', async () => {
+  const it = world({ believe: believeAll })
+  const second = 'example.com/app:2'
+  await it.look(indexOf(A))
+  await it.look(A.digest)
+  await it.look(indexOf(B))
+  await it.look(indexOf(A), second)
+  const [evil, good] = [
+    [`${encoded(REFERENCE)}/${indexOf(A)}`, `${encoded(REFERENCE)}/${A.digest}`, `${encoded(second)}/${indexOf(A)}`],
+    `${encoded(REFERENCE)}/${indexOf(B)}`,
+  ]
+  const blob = it.files.get(`/layers/${evil[0]}/blob`)?.node as bigint
+  it.refute(A)
+  expect(it.uncovered.sort()).toEqual(evil.map((each) => `layers/${each}/diff`).sort())
+  await expect(it.store.late(blob)).rejects.toMatchObject(missing)
+  for (let i = 0; i < 2; i++) {
+    for (const each of evil) {
+      expectEmpty(it, each)
+      await it.stat(`layers/${each}/diff`)
+      for (const name of ['info', 'blob', 'use']) {
+        await expect(it.stat(`layers/${each}/${name}`)).rejects.toMatchObject(missing)
+      }
+    }
+    await it.stat(`layers/${good}/info`)
+  }
+  // under a name that nobody has from us, it is not there
+  const third = 'example.com/app:3'
+  for (let i = 0; i < 2; i++) await expect(it.look(indexOf(A), third)).rejects.toMatchObject(missing)
+  expect(it.messages.filter((each) => each.includes('quarantined'))).toEqual([
+    expect.stringMatching(/app:3: layer .* is left to the engine: .* is quarantined/),
+  ])
+})
+
+test('what was withdrawn in an earlier life is shown without its files where engines may have it, and nowhere else', async () => {
+  const it = world()
+  it.refute(A)
+  it.standIns.push(`layers/${encoded(REFERENCE)}/${indexOf(A)}`)
+  await Promise.all([it.look(indexOf(A)), it.look(indexOf(A))])
+  expectEmpty(it, `${encoded(REFERENCE)}/${indexOf(A)}`)
+  await it.look(indexOf(B))
+  await expect(it.look(indexOf(A), 'example.com/app:2')).rejects.toMatchObject(missing)
+})
+
+test('another blob of the same tree stays where it is', async () => {
+  const it = world()
+  await it.look(indexOf(B))
+  it.refute(A) // the fakes have one tree
+  await it.look(indexOf(B))
+  expect(it.files.has(`/layers/${encoded(REFERENCE)}/${indexOf(B)}/diff`)).toBe(true)
+  expect(it.uncovered).toEqual([])
+})
+
+test('a verdict that falls while a layer is looked up keeps it from being shown', async () => {
+  const it: FakeWorld = world({
+    attach: async () => {
+      it.refute(A)
+      return 100
+    },
+  })
+  await it.look(indexOf(A))
+  expectEmpty(it, `${encoded(REFERENCE)}/${indexOf(A)}`)
+  expect(it.messages.filter((each) => each.includes('is quarantined'))).toHaveLength(1)
+})
+
 test('a layer without an index is shown once it was read whole', async () => {
   const it = world()
   await expect(it.look(PLAIN.digest)).rejects.toMatchObject(missing)

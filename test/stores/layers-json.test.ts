@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { type Listable, layerEntry, layersJson } from '../../src/stores/layers-json.ts'
+import { disagreement, type Listable, layerEntry, layersJson } from '../../src/stores/layers-json.ts'
 import { digest, plain } from './store.ts'
 
 const LAYER: Listable = {
@@ -9,6 +9,7 @@ const LAYER: Listable = {
   descriptor: plain('layer'),
   diffId: digest('tar'),
   size: 5000,
+  proven: false,
 }
 
 const parsed = (more: Partial<Listable>): unknown => JSON.parse(layerEntry({ ...LAYER, ...more }))
@@ -37,6 +38,29 @@ test('a layer that is known by its index claims its DiffID where engines do not 
     'diff-size': 5000,
     flags: { 'expected-layer-diffid': digest('tar') },
   })
+})
+
+const INDEX = { by: 'index' as const, digest: digest('index') }
+const zstd = { ...plain('layer'), mediaType: 'application/vnd.oci.image.layer.v1.tar+zstd' }
+
+test.each<[string, Partial<Listable>, RegExp | undefined]>([
+  ['nothing', {}, undefined],
+  ['its blob', { descriptor: plain('other') }, /its blob is sha256:.* there and sha256:.* here/],
+  ['its blob, if only this one is proven', { descriptor: plain('other'), proven: true }, /its blob is/],
+  ['the size of its blob', { descriptor: plain('layer', 1) }, /size of its blob is 1234 there and 1 here/],
+  ['its compression', { descriptor: zstd }, /its compression is 2 there and 4 here/],
+  ['its DiffID, by its index', { identity: INDEX, diffId: digest('other tar') }, /its DiffID is/],
+  ['the size of its tar, by its index', { identity: INDEX, size: 1 }, /size of its tar is 5000 there and 1 here/],
+  ['the size of its tar, by its DiffID', { size: 1 }, undefined],
+])('two images that differ in %s', (_, more, said) => {
+  const told = disagreement(LAYER, { ...LAYER, ...more })
+  if (said === undefined) expect(told).toBeUndefined()
+  else expect(told).toMatch(said)
+})
+
+test('what is proven to be one tar shares an entry, however it is compressed', () => {
+  const proven = { ...LAYER, proven: true }
+  expect(disagreement(proven, { ...proven, descriptor: { ...zstd, digest: digest('other') } })).toBeUndefined()
 })
 
 test('the list is JSON, empty or not', () => {

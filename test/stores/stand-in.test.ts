@@ -1,4 +1,4 @@
-import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { StandIns } from '../../src/stores/stand-in.ts'
@@ -26,6 +26,19 @@ test('it is put once, and what is there stays', async () => {
   await Promise.all([standIns.put(['a']), standIns.put(['a'])])
   expect(await readFile(join(root, 'a/diff'), 'utf8')).toBe('mine')
   await standIns.close()
+})
+
+test('whether it was put is known, also in the next life; what is no file is none', async () => {
+  const root = await folder()
+  const standIns = await StandIns.open(root)
+  await standIns.put(['layers', 'a'])
+  await standIns.close()
+  await mkdir(join(root, 'layers/b/diff'), { recursive: true })
+  const next = await StandIns.open(root)
+  expect(
+    await Promise.all([['layers', 'a'], ['layers', 'b'], ['layers', 'c'], ['x']].map((each) => next.has(each))),
+  ).toEqual([true, false, false, false])
+  await next.close()
 })
 
 test('errors of the disk are thrown', async () => {

@@ -9,6 +9,7 @@ import { type Reference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/mount/image.ts'
 import type { OpenLayer } from '../../src/mount/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
+import { Quarantine } from '../../src/mount/quarantine.ts'
 import type { Verdict } from '../../src/mount/whole.ts'
 import { AdditionalLayerStore, type StoreMount, type StoreParts } from '../../src/stores/als.ts'
 import { believeNone } from '../../src/stores/identity.ts'
@@ -21,8 +22,8 @@ export function lazy(name: string, more: Partial<Descriptor> = {}): Descriptor {
   return { mediaType: OCI_LAYER, digest: digest(name), size: 1234, annotations, ...more }
 }
 
-export function plain(name: string): Descriptor {
-  return { mediaType: OCI_LAYER, digest: digest(name), size: 1234, annotations: {} }
+export function plain(name: string, size = 1234): Descriptor {
+  return { mediaType: OCI_LAYER, digest: digest(name), size, annotations: {} }
 }
 
 export const REFERENCE = 'example.com/app:1'
@@ -66,6 +67,8 @@ export class FakeWorld {
   readonly attached: string[] = []
   readonly standIns: string[] = []
   readonly hints: string[] = []
+  readonly uncovered: string[] = []
+  readonly quarantine = new Quarantine()
   progress = 0
   readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
@@ -83,6 +86,7 @@ export class FakeWorld {
       },
       openWhole: async (descriptor) => (this.verdicts.has(descriptor.digest) ? this.layer(descriptor) : undefined),
       everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
+      everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
     }
     this.store = new AdditionalLayerStore({
       images: {
@@ -100,16 +104,26 @@ export class FakeWorld {
         return 100 + this.attached.length
       },
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
+      quarantine: this.quarantine,
       cover: undefined,
+      uncover: (path) => void this.uncovered.push(path.join('/')),
       fileOf: async () => ({ fd: 6, close: async () => {} }),
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
+      hasStandIn: async (path) => this.standIns.includes(path.join('/')),
       progress: () => this.progress,
       believe: believeNone,
       log: (message) => void this.messages.push(message),
       ...more,
     })
     this.store.show(this.#mount())
+  }
+
+  /** The verdict on a layer falls: it lies. */
+  refute({ digest: blob }: Descriptor): void {
+    const verdict = { ...proven(digest('its tar')), verdict: 'refuted' as const, why: 'bin/sh differs' }
+    this.verdicts.set(blob, verdict)
+    this.quarantine.add({ blob, tree: digest('tree') }, verdict)
   }
 
   layer(descriptor: Descriptor): OpenLayer {
@@ -146,6 +160,12 @@ export class FakeWorld {
       addFile: (node, parent, name, _, bytes) => add(node, parent, name, { bytes }),
       addLate: (node, parent, name, _, size) => add(node, parent, name, { size }),
       graft: (parent, name, slot) => add(0n, parent, name, { slot }),
+      remove: (parent, name) => {
+        const path = `${this.#names.get(parent)}/${name}`
+        if (!this.files.delete(path)) throw new Error(`there is no ${path}`)
+        for (const each of this.files.keys()) if (each.startsWith(`${path}/`)) this.files.delete(each)
+        for (const [node, of] of this.#names) if (`${of}/`.startsWith(`${path}/`)) this.#names.delete(node)
+      },
     }
   }
 

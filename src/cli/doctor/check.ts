@@ -1,6 +1,4 @@
 // What a check of `doctor` is, and what checks may ask of the machine.
-import type { Answered } from '../program.ts'
-
 export type State = 'ok' | 'warning' | 'problem'
 
 export interface Finding {
@@ -39,8 +37,6 @@ export interface Seen {
   writable: boolean
   executable: boolean
 }
-
-export type Run = (program: string, args: readonly string[]) => Promise<Answered | undefined>
 
 export const ok = (found: string): Finding => ({ state: 'ok', found })
 export const warning = (found: string, fix: string): Finding => ({ state: 'warning', found, fix })

@@ -1,9 +1,12 @@
 // Checks of the engines: a line each for those that are there, with the upstream bugs that hit this version.
 import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../engines.ts'
+import type { SilentEngine } from '../engines-here.ts'
 import { type Check, type Finding, ok, problem, warning } from './check.ts'
 
 export interface EngineNeeds {
   engines: readonly FoundEngine[]
+  /** Installed, but of no known version. */
+  silent: readonly SilentEngine[]
   /** Which of our stores an engine's configuration names. */
   names: (engine: Engine) => Named
 }
@@ -15,7 +18,12 @@ interface Named {
 
 export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
   name: engine,
-  async run({ engines, names }) {
+  async run({ engines, silent, names }) {
+    const mute = silent.find((each) => each.engine === engine)
+    if (mute !== undefined) {
+      const found = `it is installed, but does not say its version: ${mute.why}`
+      return problem(found, `Repair it: until ${engine} --version works, nobody knows which store it can use.`)
+    }
     const found = engines.find((each) => each.engine === engine)
     return found === undefined ? ok('not installed') : adviceFor(found, names(engine))
   },

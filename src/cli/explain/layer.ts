@@ -4,12 +4,24 @@ import type { Era } from '../engines.ts'
 
 /** What is known of a layer alone. */
 export interface LayerFacts {
-  /** Name of its lazy format, or why it has none, and what to do if that is not to convert it. */
-  format: { name: string } | { why: string; fix?: string }
+  /**
+   * Name of its lazy format, or why it has none, and what to do if that is not to convert it; `small`: the agent fetches it whole for the
+   * sake of lazy layers above it, while an engine waits.
+   */
+  format: { name: string } | { why: string; fix?: string; small?: true }
   /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
   proven: boolean
-  /** Whether the agent believes DiffIDs that images claim. */
-  claimed: boolean
+  /**
+   * Why the agent believes the DiffIDs that the image claims: it believes all, or these are signed; or why it does not; `false`: this
+   * one is known to be another's, so that it bears no name.
+   */
+  believed: 'claimed' | 'signed' | (Unbelieved & { false?: true })
+}
+
+/** A clause, and what to do. */
+export interface Unbelieved {
+  why: string
+  fix: string
 }
 
 /** And of the layers below it. */
@@ -20,8 +32,8 @@ export interface Facts extends LayerFacts {
 
 /** The store that an engine finds a layer in. */
 export type Door = 'layers' | 'images'
-/** What the engine knows a layer by: the digest of its index, a DiffID that was proven, or one that the image claims. */
-export type Identity = 'index' | 'proven' | 'claimed'
+/** What the engine knows a layer by: the digest of its index, or a DiffID that was proven, that is signed, or that the image claims. */
+export type Identity = 'index' | 'proven' | 'signed' | 'claimed'
 
 /** How an engine gets a layer. */
 export type Way =
@@ -30,6 +42,7 @@ export type Way =
 
 const PULLED = 'the engine pulls it'
 const COMPLETE = 'it is complete on this machine'
+const SMALL = 'it is small and below lazy layers, so the agent fetches it whole when the image is listed'
 
 /**
  * The best way an engine of this era has. In the image store a layer hangs on those below it; in the layer store each stands alone.
@@ -47,39 +60,38 @@ export function wayOf(era: Era, facts: Facts): Way {
   }
 }
 
-function throughLayers(era: 'layer' | 'index', { format, proven, claimed }: Facts): Way | undefined {
+function throughLayers(era: 'layer' | 'index', { format, proven, believed }: Facts): Way | undefined {
   if (!('name' in format)) {
     return era === 'layer' && proven ? { door: 'layers', identity: 'proven', lazy: false, why: COMPLETE } : undefined
   }
   if (era === 'index') return { door: 'layers', identity: 'index', lazy: true }
   if (proven) return { door: 'layers', identity: 'proven', lazy: true }
-  return claimed ? { door: 'layers', identity: 'claimed', lazy: true } : undefined
+  return typeof believed === 'string' ? { door: 'layers', identity: believed, lazy: true } : undefined
 }
 
-function throughImages(era: Era, { format, proven, claimed }: Facts): Way | undefined {
+function throughImages(era: Era, { format, proven, believed }: Facts): Way | undefined {
   const lazy = 'name' in format
   if (proven) {
     return lazy
       ? { door: 'images', identity: 'proven', lazy }
       : { door: 'images', identity: 'proven', lazy, why: COMPLETE }
   }
-  if (!lazy) return undefined
+  if (!lazy) return format.small ? { door: 'images', identity: 'proven', lazy, why: SMALL } : undefined
   // believed DiffIDs are what all of an image is listed by; engines that know DiffIDs only find nothing under an index's name
-  if (claimed) return { door: 'images', identity: 'claimed', lazy }
-  return era === 'layer' ? undefined : { door: 'images', identity: 'index', lazy }
+  if (typeof believed === 'string') return { door: 'images', identity: believed, lazy }
+  return era === 'layer' || believed.false ? undefined : { door: 'images', identity: 'index', lazy }
 }
 
-function pulled(era: Era, { format }: Facts): Way {
+function pulled(era: Era, { format, believed }: Facts): Way {
   if ('why' in format) {
     const usual = `${HOW_TO_CONVERT} Or have the agent fetch it whole, once for all images: lazylayer pull IMAGE.`
     return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: format.fix ?? usual }
   }
+  if (typeof believed === 'string') throw new TypeError('a layer with an index that is believed has a way')
+  const { why, fix } = believed
+  if (believed.false) return { door: undefined, why: `${why}, so ${PULLED}`, fix }
   if (era !== 'layer') throw new TypeError('a layer with an index has a way')
-  return {
-    door: undefined,
-    why: `this engine knows layers by DiffID only, and the DiffID is only claimed by the image, so ${PULLED}`,
-    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or use a newer engine; or serve --diffid signed, for images that somebody whom you trust has signed; or, if every image on this machine may trust every other, serve --diffid claimed.',
-  }
+  return { door: undefined, why: `this engine knows layers by DiffID only, and ${why}, so ${PULLED}`, fix }
 }
 
 /** A layer's ways, for engines of each era. */

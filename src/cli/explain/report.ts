@@ -1,6 +1,8 @@
 // What `explain` prints.
 import { type Digest, hex } from '../../image/digest.ts'
+import type { DiffIdPolicy } from '../../stores/identity.ts'
 import { type Engine, ERAS, type Era } from '../engines.ts'
+import type { SilentEngine } from '../engines-here.ts'
 import { printable, sizeText, table } from '../output.ts'
 import type { Way, Ways } from './layer.ts'
 
@@ -13,6 +15,10 @@ export interface Report {
   /** Why not a higher one. */
   why: string | null
   engines: readonly { engine: Engine; version: string; era: Era }[]
+  /** Installed, but of no known version. */
+  silent: readonly SilentEngine[]
+  /** What was given to `serve`, and why it does not believe this image's DiffIDs; null: it does. */
+  diffid: { policy: DiffIdPolicy; why: string | null }
   layers: readonly ReportedLayer[]
 }
 
@@ -34,7 +40,8 @@ const ERA_TEXT: Readonly<Record<Era, string>> = {
 const LEGEND = [
   'layers: found in the additional layer store; images: in the additional image store, once lazylayer pull or the auth helper',
   'has had it listed; pulled: by the engine itself, as a whole. In brackets is what the engine knows the layer by: the digest of',
-  'its index, its proven DiffID, or one that the image only claims. RUNG is what answers reads of it.',
+  'its index, its DiffID that is proven, one that is signed with the image, or one that the image only claims. RUNG is what answers',
+  'reads of it.',
 ]
 
 /** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */
@@ -49,15 +56,24 @@ export function reportText(of: Report): string {
   const head = ['LAYER', 'SIZE', 'FORMAT', 'RUNG', ...ERAS.map((era) => ERA_TEXT[era].toUpperCase())]
   const reasons = reasonsOf(of.layers)
   const engines = of.engines.map(({ engine, version, era }) => `${engine} ${version} (as ${ERA_TEXT[era]})`)
+  engines.push(...of.silent.map(({ engine, why }) => `${engine} (does not say its version: ${printable(why)})`))
   return [
     `${of.reference}\n${of.digest}, ${printable(of.platform)}\n\n`,
     table(head, rows),
     ...(reasons.length === 0 ? [] : ['\n', ...reasons.map((line) => `${printable(line)}\n`)]),
     '\n',
+    ...signaturesText(of.diffid),
     ...LEGEND.map((line) => `${line}\n`),
     `on this machine: ${engines.join(', ') || 'no engine'}; rung ${of.rung ?? 'none'}`,
     of.why === null ? '\n' : `, not a higher one because: ${printable(of.why)}\n`,
   ].join('')
+}
+
+/** A line, where signatures were looked for. */
+function signaturesText({ policy, why }: Report['diffid']): string[] {
+  if (policy !== 'signed') return []
+  const verdict = why === null ? 'the image is signed, so its DiffIDs are believed' : `they are not believed: ${why}`
+  return [`--diffid signed: ${printable(verdict)}\n\n`]
 }
 
 const short = (digest: Digest) => hex(digest).slice(0, 12)

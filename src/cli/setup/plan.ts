@@ -7,6 +7,7 @@ import { readText } from '../../registry/file.ts'
 import { configHome, type Places } from '../../registry/places.ts'
 import { machineFiles } from '../doctor/machine.ts'
 import { callsHelper, type FoundEngine } from '../engines.ts'
+import type { SilentEngine } from '../engines-here.ts'
 import { namedHelper } from '../named-helper.ts'
 import {
   CRIO_CONF,
@@ -31,6 +32,8 @@ export interface Request {
   /** What engines read where /etc has no storage.conf. */
   vendor: string
   engines: readonly FoundEngine[]
+  /** Installed, but of no known version. */
+  silent: readonly SilentEngine[]
   /** The auth helper, where it is installed. */
   helper: string | undefined
 }
@@ -56,17 +59,24 @@ const DROP_IN = '50-lazylayer.conf'
 /** A store whose agent hangs does not answer. */
 const STAT_TIMEOUT_MS = 2_000
 
-/** @throws Failure usage, unsupported (files that are not edited), missing (no engine, no store), system */
+/** @throws Failure usage, unsupported (files that are not edited), missing (no engine, no store), unavailable (an engine that does not work), system */
 export async function planSetup(request: Request): Promise<Plan> {
-  const { engine, root, places, engines } = request
+  const { engine, root, places, engines, silent } = request
   const found = engines.find((each) => each.engine === engine)
   if (found === undefined) {
+    const mute = silent.find((each) => each.engine === engine)
+    if (mute !== undefined) {
+      const fix = `Repair it first: ${engine} --version must work.`
+      throw Failure.unavailable(`${engine} does not say its version`, { why: mute.why, fix })
+    }
     throw Failure.missing(`${engine} is not installed here`, {
       why: 'which stores it can use depends on its version',
       fix: `Install it first; ${engine} --version must work.`,
     })
   }
-  const notes: string[] = []
+  const notes = silent.map(
+    (each) => `${each.engine} does not say its version, so what it needs is not known: ${each.why}`,
+  )
   const stores = storesOf(root)
   const wanted = await those(storesFor(engines.map((each) => each.era)), (name) => isDirectory(stores[name].directory))
   if (wanted.length === 0) {

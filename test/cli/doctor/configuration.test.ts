@@ -28,8 +28,23 @@ test.each<[Engine, string, typeof BOTH, string, RegExp]>([
 
 test('an engine that is not installed is no problem', async () => {
   for (const { run } of engines) {
-    expect(await run({ engines: [], names: () => BOTH })).toEqual({ state: 'ok', found: 'not installed' })
+    expect(await run({ engines: [], silent: [], names: () => BOTH })).toEqual({ state: 'ok', found: 'not installed' })
   }
+})
+
+test('an engine that is there and does not say its version is a problem, with the reason', async () => {
+  const silent = [{ engine: 'podman' as const, why: 'it ended with 125: Error: bad configuration' }]
+  const all = new Map(
+    await Promise.all(
+      engines.map(async (each) => [each.name, await each.run({ engines: [], silent, names: () => BOTH })] as const),
+    ),
+  )
+  says(
+    all.get('podman') as Finding,
+    'problem',
+    /is installed, .*ended with 125: Error: bad configuration\. Repair it: .*podman --version/,
+  )
+  says(all.get('crio') as Finding, 'ok', /^not installed$/)
 })
 
 const ROOT = '/s'

@@ -2,9 +2,12 @@ import { expect, test } from 'vitest'
 import { ERAS, type Era } from '../../../src/cli/engines.ts'
 import { type LayerFacts, type Way, waysOf } from '../../../src/cli/explain/layer.ts'
 
-const LAZY: LayerFacts = { format: { name: 'a format' }, proven: false, claimed: false }
+const UNBELIEVED = { why: 'the DiffID is nobody’s', fix: 'Have it proven.' }
+const LAZY: LayerFacts = { format: { name: 'a format' }, proven: false, believed: UNBELIEVED }
 const PLAIN: LayerFacts = { ...LAZY, format: { why: 'a plain layer' } }
-const claimed = (of: LayerFacts) => ({ ...of, claimed: true })
+const claimed = (of: LayerFacts): LayerFacts => ({ ...of, believed: 'claimed' })
+const signed = (of: LayerFacts): LayerFacts => ({ ...of, believed: 'signed' })
+const belied = (of: LayerFacts): LayerFacts => ({ ...of, believed: { ...UNBELIEVED, false: true } })
 const proven = (of: LayerFacts) => ({ ...of, proven: true })
 
 const short = (way: Way) =>
@@ -14,13 +17,22 @@ const column = (layers: readonly LayerFacts[], era: Era) => waysOf(layers).map((
 test.each<[string, LayerFacts, string, string, string]>([
   ['an index, nothing proven', LAZY, 'pulled', 'layers index', 'images index'],
   ['an index, DiffIDs believed', claimed(LAZY), 'layers claimed', 'layers index', 'images claimed'],
+  ['an index, DiffIDs signed', signed(LAZY), 'layers signed', 'layers index', 'images signed'],
   ['an index, proven', proven(LAZY), 'layers proven', 'layers index', 'images proven'],
   ['an index, proven, DiffIDs believed', proven(claimed(LAZY)), 'layers proven', 'layers index', 'images proven'],
+  ['an index, a DiffID that is known to be another', belied(LAZY), 'pulled', 'layers index', 'pulled'],
   ['a plain layer', PLAIN, 'pulled', 'pulled', 'pulled'],
   ['a plain layer, DiffIDs believed', claimed(PLAIN), 'pulled', 'pulled', 'pulled'],
+  ['a plain layer, DiffIDs signed', signed(PLAIN), 'pulled', 'pulled', 'pulled'],
   ['a plain layer, proven', proven(PLAIN), 'layers proven whole', 'images proven whole', 'images proven whole'],
 ])('%s: old, middle and new engines get it so', (_, facts, ...expected) => {
   expect(ERAS.map((era) => column([facts], era)[0])).toEqual(expected)
+})
+
+test('a small layer that is fetched for lazy ones above it ends no chain in the image store, and is in no layer store', () => {
+  const layers = [{ ...PLAIN, format: { why: 'a plain layer', small: true as const } }, LAZY]
+  expect(column(layers, 'image')).toEqual(['images proven whole', 'images index'])
+  expect(column(layers, 'index')).toEqual(['images proven whole', 'layers index'])
 })
 
 test('the image store has nothing above a layer that it has not; the layer store has', () => {
@@ -39,7 +51,7 @@ test('a layer that is in no store ends the chain in the image store, not in the 
 })
 
 test('whatever is pulled has a reason and something to do', () => {
-  for (const ways of waysOf([PLAIN, LAZY, proven(PLAIN), claimed(PLAIN)])) {
+  for (const ways of waysOf([belied(LAZY), PLAIN, LAZY, proven(PLAIN), claimed(PLAIN)])) {
     for (const era of ERAS) {
       const way = ways[era]
       if (way.door !== undefined) continue
@@ -59,5 +71,5 @@ test('the reason names what is wrong with the layer itself', () => {
   const [first, second] = waysOf([PLAIN, LAZY])
   expect(first?.image.why).toContain('a plain layer')
   expect(second?.image.why).toContain('a layer below it')
-  expect(second?.layer.why).toContain('DiffID')
+  expect(second?.layer).toMatchObject({ why: expect.stringContaining('the DiffID is nobody’s'), fix: UNBELIEVED.fix })
 })

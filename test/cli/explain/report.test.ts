@@ -3,7 +3,11 @@ import { waysOf } from '../../../src/cli/explain/layer.ts'
 import { type Report, reportText } from '../../../src/cli/explain/report.ts'
 
 const DIGESTS = ['a', 'b', 'c'].map((each) => `sha256:${each.repeat(64)}` as const)
-const lazy = { format: { name: 'lazy' }, proven: false, claimed: false }
+const lazy = {
+  format: { name: 'lazy' },
+  proven: false,
+  believed: { why: 'the DiffID is only claimed', fix: 'Have it proven.' },
+}
 const plain = { ...lazy, format: { why: 'the format \u001b[31mis plain' } }
 
 function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {}): Report {
@@ -22,6 +26,8 @@ function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {})
     rung: 'fuse',
     why: null,
     engines: [],
+    silent: [],
+    diffid: { policy: 'proven', why: 'it is not proven' },
     layers,
     ...more,
   }
@@ -54,5 +60,23 @@ test('the last line says what this machine has', () => {
       .split('\n')
       .at(-1),
   ).toBe('on this machine: podman 5.8.6 (as Podman ≥ 5.5); rung fuse, not a higher one because: no root')
+  const silent = [{ engine: 'crio' as const, why: 'it ended with 1: \u001b' }]
+  expect(reportText(report([lazy], { engines, silent }))).toContain(
+    'on this machine: podman 5.8.6 (as Podman ≥ 5.5), crio (does not say its version: it ended with 1: \\x1b); rung fuse\n',
+  )
   expect(reportText(report([lazy], { rung: null })).trimEnd()).toMatch(/on this machine: no engine; rung none$/)
+})
+
+test('what is made of its signatures is said in a line, where they were looked for', () => {
+  const lines = (diffid: Report['diffid']) =>
+    reportText(report([lazy], { diffid }))
+      .split('\n')
+      .filter((each) => each.startsWith('--diffid'))
+  expect(lines({ policy: 'signed', why: null })).toEqual([
+    '--diffid signed: the image is signed, so its DiffIDs are believed',
+  ])
+  expect(lines({ policy: 'signed', why: 'no\u0007 signature' })).toEqual([
+    '--diffid signed: they are not believed: no\\x07 signature',
+  ])
+  expect(lines({ policy: 'proven', why: 'it is not proven' })).toEqual([])
 })

@@ -51,6 +51,7 @@ async function machine(
     places: { etc: join(dir, 'etc'), home: join(dir, 'home'), run: join(dir, 'run'), uid: 0, env: {} },
     vendor: join(dir, 'usr/storage.conf'),
     engines: Object.entries(versions).map(([name, text]) => foundEngine(name as Engine, text) as FoundEngine),
+    silent: [],
     helper: '/usr/bin/lazylayer-auth-helper',
     ...more,
   }
@@ -263,6 +264,12 @@ test('a store that is not there is not named, because every command of the engin
 
 test.each<[string, Partial<Request>, string | undefined, string]>([
   ['an engine that is not installed', { engines: [] }, undefined, 'missing'],
+  [
+    'an engine that does not work',
+    { engines: [], silent: [{ engine: 'podman', why: 'it ended with 125' }] },
+    undefined,
+    'unavailable',
+  ],
   ['a root with a colon', { root: '/a:b' }, undefined, 'usage'],
   ['a storage.conf that is no TOML', {}, '[storage\n', 'usage'],
   ['an inline table', {}, '[storage]\noptions = {size = ""}\n', 'unsupported'],

@@ -1,0 +1,17 @@
+// What `serve` prints when engines may look.
+import { join } from 'node:path'
+import type { Rung } from '../mount/ladder.ts'
+import { AdditionalImageStore } from '../stores/ais.ts'
+import { AdditionalLayerStore } from '../stores/als.ts'
+import type { DiffIdPolicy } from '../stores/identity.ts'
+
+/** Two lines: the first is what scripts wait for, the second says where engines are told of the two stores of `root`. */
+export function readyText(root: string, rung: Rung, diffId: DiffIdPolicy): string {
+  const layers = join(root, AdditionalLayerStore.DIRECTORY)
+  const images = join(root, AdditionalImageStore.DIRECTORY)
+  return [
+    `serving ${layers} (${rung}, --diffid ${diffId})\n`,
+    `for storage.conf: additionalimagestores = ["${images}"], up to Podman 5.4 and CRI-O 1.32 also `,
+    `additionallayerstores = ["${layers}:ref"]; lazylayer setup writes it\n`,
+  ].join('')
+}

@@ -1,0 +1,53 @@
+// What a disk has left, for those who fill it at the same time and do not know beforehand how much they need.
+import { Turns } from './turns.ts'
+
+/** Who fills a part of a disk. */
+interface Share {
+  /** Bytes that may be written. */
+  readonly maxBytes: number
+  /** Bytes that were written, and so are no longer among what is left. @throws what asking throws */
+  written(): Promise<number>
+}
+
+export class Room {
+  readonly #left: () => Promise<number>
+  readonly #maxBytes: number
+  readonly #shares = new Set<Share>()
+  readonly #turns = new Turns(1)
+
+  /**
+   * @param left bytes that the disk has left
+   * @param maxBytes of a share, however much that is
+   */
+  constructor(left: () => Promise<number>, maxBytes: number) {
+    this.#left = left
+    this.#maxBytes = maxBytes
+  }
+
+  /**
+   * Gives `work` half of what is neither taken nor promised to others, until it ends.
+   * @throws Failure aborted; what asking throws, what `work` throws
+   */
+  async half<T>(
+    written: () => Promise<number>,
+    work: (maxBytes: number) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    // one after the other, so that each sees what the one before was promised
+    const share = await this.#turns.take(() => this.#promise(written), signal)
+    try {
+      return await work(share.maxBytes)
+    } finally {
+      this.#shares.delete(share)
+    }
+  }
+
+  async #promise(written: () => Promise<number>): Promise<Share> {
+    // what is written between these two counts twice, rather than not at all
+    const shares = await Promise.all([...this.#shares].map(async (each) => each.maxBytes - (await each.written())))
+    const left = (await this.#left()) - shares.reduce((sum, each) => sum + Math.max(each, 0), 0)
+    const share = { maxBytes: Math.max(0, Math.min(this.#maxBytes, Math.floor(left / 2))), written }
+    this.#shares.add(share)
+    return share
+  }
+}

@@ -1,0 +1,94 @@
+// Exact blobs in files: fetched whole, their digests checked, kept while there is room.
+import fs, { type FileHandle } from 'node:fs/promises'
+import { Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import { fetchWhole, type StoredBlob } from '../registry/source.ts'
+import type { WholeFiles } from '../store/wholes.ts'
+import type { Copies } from './copies.ts'
+import { Turns } from './turns.ts'
+
+/** A registry may take FETCH_TIMEOUT_MS for nearly nothing: so many have to do that before others wait. */
+const FETCHES_AT_ONCE = 16
+/** 10 GB at 100 Mbit/s take 800 s. */
+const FETCH_TIMEOUT_MS = 900_000
+
+type Files = Pick<WholeFiles, 'find' | 'begin' | 'keep'>
+
+interface Fetch {
+  ended: Promise<void>
+  stop: AbortController
+}
+
+export class WholeBlobs {
+  readonly #files: Files
+  readonly #signal: AbortSignal
+  readonly #turns = new Turns(FETCHES_AT_ONCE)
+  /** By source: what one registry does not bring, or brings wrong, is nobody else's. */
+  readonly #fetches = new Map<StoredBlob, Fetch>()
+
+  /** @param signal ends whatever is under way */
+  constructor(files: Files, signal: AbortSignal) {
+    this.#files = files
+    this.#signal = signal
+  }
+
+  /**
+   * The exact blob in a file, which the caller closes. Fetched at most once from there, whoever asks meanwhile.
+   * @throws Failure corrupt (another digest), timeout, system, what reading it throws
+   */
+  async of(blob: StoredBlob): Promise<FileHandle> {
+    return await this.#file(blob.digest, () => this.#bring(blob))
+  }
+
+  /** The same, from whichever copy brings it. @throws Failure as `of` */
+  async ofAny(copies: Copies<StoredBlob>): Promise<FileHandle> {
+    return await this.#file(copies.digest, () => copies.whole((blob) => this.#bring(blob)))
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled([...this.#fetches.values()].map(({ ended }) => ended))
+  }
+
+  async #file(digest: Digest, bring: () => Promise<void>): Promise<FileHandle> {
+    const kept = await this.#files.find(digest)
+    if (kept !== undefined) return kept
+    const failure = await bring().then(
+      () => Failure.system(`blob ${digest} cannot be kept`, { fix: 'Free space below the cache directory.' }),
+      (error: unknown) => error,
+    )
+    const brought = await this.#files.find(digest) // perhaps by another registry
+    if (brought === undefined) throw failure
+    return brought
+  }
+
+  #bring(blob: StoredBlob): Promise<void> {
+    const found = this.#fetches.get(blob)
+    if (found !== undefined) return found.ended
+    const stop = new AbortController()
+    const signal = AbortSignal.any([this.#signal, stop.signal])
+    const ended = this.#turns
+      .take(() => this.#fetch(blob, signal), signal)
+      .catch((error) => {
+        if (!stop.signal.aborted) throw error // else it is here
+      })
+      .finally(() => this.#fetches.delete(blob))
+    this.#fetches.set(blob, { ended, stop })
+    return ended
+  }
+
+  async #fetch(blob: StoredBlob, stopped: AbortSignal): Promise<void> {
+    const { file, path } = await this.#files.begin()
+    try {
+      const signal = AbortSignal.any([stopped, AbortSignal.timeout(FETCH_TIMEOUT_MS)])
+      await fetchWhole(blob, file, { signal, priority: 'prefetch' })
+      await this.#files.keep(blob.digest, path)
+    } finally {
+      await file.close()
+      await fs.rm(path, { force: true })
+    }
+    // nobody has to wait for another registry now
+    for (const [other, { stop }] of this.#fetches) {
+      if (other !== blob && other.digest === blob.digest) stop.abort()
+    }
+  }
+}

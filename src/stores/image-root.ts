@@ -1,0 +1,101 @@
+// What the additional image store looks like in a mount (ais.ts has the drawing): directories, links and files, and the list in its
+// versions.
+import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
+import { controlNode } from '../mount/session.ts'
+import { linkName } from './chain.ts'
+import { layersJson } from './layers-json.ts'
+
+/** The part of a mount that the store builds. */
+export interface ImageStoreMount {
+  addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
+  addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void
+  replaceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
+  addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
+  graft(parent: bigint, name: string, slot: number): void
+  remove(parent: bigint, name: string): void
+}
+
+const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
+const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
+const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
+/**
+ * What a tar-split file is said to have until it was made: less than any has. Readers ask again when they come to its end; of a file
+ * that is shorter than was said the kernel fills up the rest with zeros when two read it at once.
+ */
+const SPLIT_BYTES = 1
+
+export class ImageRoot {
+  readonly #mount: ImageStoreMount
+  readonly #name: string
+  readonly #overlay: bigint
+  readonly #links: bigint
+  readonly #layers: bigint
+  #version = 0n
+
+  /** Shows an empty store as `name` in the mount's root. */
+  constructor(mount: ImageStoreMount, name: string) {
+    this.#mount = mount
+    this.#name = name
+    this.#overlay = this.#node('overlay')
+    this.#links = this.#node('overlay', 'l')
+    this.#layers = this.#node('overlay-layers')
+    const root = this.#node()
+    mount.addDirectory(root, ROOT_NODE, name, DIRECTORY, false)
+    for (const each of ['overlay', 'overlay-images', 'overlay-layers']) {
+      mount.addDirectory(this.#node(each), root, each, DIRECTORY, false)
+    }
+    mount.addDirectory(this.#links, this.#overlay, 'l', DIRECTORY, false)
+    const empty = layersJson([])
+    for (const [directory, file, bytes] of [
+      ['overlay-images', 'images.json', empty],
+      ['overlay-images', 'images.lock', new Uint8Array()],
+      ['overlay-layers', 'layers.json', empty],
+      ['overlay-layers', 'layers.lock', new Uint8Array()],
+    ] as const) {
+      mount.addFile(this.#node(directory, file), this.#node(directory), file, FILE, bytes)
+    }
+  }
+
+  /** Adds a layer without its files. @param below short names of the layers below. @returns the node of its tar-split file */
+  addLayer(id: string, below: readonly string[]): bigint {
+    const short = linkName(id)
+    const directory = this.#node('overlay', id)
+    const text = (name: string, contents: string) =>
+      this.#mount.addFile(this.#node('overlay', id, name), directory, name, FILE, new TextEncoder().encode(contents))
+    this.#mount.addDirectory(directory, this.#overlay, id, DIRECTORY, false)
+    this.#addNoFiles(id)
+    text('link', short)
+    if (below.length > 0) text('lower', below.map((each) => `l/${each}`).join(':'))
+    const split = this.#node('overlay-layers', id)
+    this.#mount.addLate(split, this.#layers, `${id}.tar-split.gz`, FILE, SPLIT_BYTES)
+    this.#mount.addSymlink(this.#node('overlay', 'l', short), this.#links, short, SYMLINK, `../${id}/diff`)
+    return split
+  }
+
+  /** @param slot of the tree that a layer's files are in; undefined: it has none */
+  setFiles(id: string, slot: number | undefined): void {
+    const directory = this.#node('overlay', id)
+    this.#mount.remove(directory, 'diff')
+    if (slot === undefined) this.#addNoFiles(id)
+    else this.#mount.graft(directory, 'diff', slot)
+  }
+
+  /** An empty file: no overlay mounts that. Images are listed and removed as ever, and no container starts. */
+  #addNoFiles(id: string): void {
+    this.#mount.addFile(this.#node('overlay', id, 'diff'), this.#node('overlay', id), 'diff', FILE, new Uint8Array())
+  }
+
+  /** A new version of the list, which is another file with a later time. */
+  writeList(entries: readonly string[]): void {
+    const now = BigInt(Date.now()) * 1_000_000n
+    this.#version = now > this.#version ? now : this.#version + 1n
+    const node = this.#node('overlay-layers', 'layers.json', String(this.#version))
+    const attributes = { ...FILE, mtime: this.#version }
+    this.#mount.replaceFile(node, this.#layers, 'layers.json', attributes, layersJson(entries))
+  }
+
+  #node(...path: string[]): bigint {
+    return controlNode(this.#name, ...path)
+  }
+}

@@ -1,0 +1,93 @@
+// explain as a user types it, with signatures as this user's policy.json wants them.
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, onTestFinished, test } from 'vitest'
+import { writeImage } from '../../src/build/layout-writer.ts'
+import { layoutShelf } from '../../src/build/registry.ts'
+import type { Digest } from '../../src/image/digest.ts'
+import { Store } from '../../src/store/store.ts'
+import { command } from '../e2e/engines/command.ts'
+import { startRegistry } from '../fake/registry.ts'
+import { simpleSignature } from '../policy/simple-signature.ts'
+import { folder } from '../store/folder.ts'
+
+const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+const PLATFORM = { os: 'linux', architecture: 'amd64' }
+
+/** A registry with one lazy image under two names, of which `app` alone is signed, and a user whose policy wants signatures. */
+async function machine() {
+  const home = await folder()
+  const entries = [{ path: 'a', type: 'file' as const, content: new TextEncoder().encode('one') }]
+  const layout = join(home, 'layout')
+  const layers = [{ kind: 'estargz' as const, entries }]
+  const { manifestDigest, layers: written } = await writeImage({ dir: layout, tag: '1', layers, platform: PLATFORM })
+  const registry = await startRegistry({ shelf: layoutShelf(layout) })
+  onTestFinished(() => registry.close())
+  const put = async (path: string, content: string | Uint8Array) => {
+    await mkdir(dirname(join(home, path)), { recursive: true })
+    await writeFile(join(home, path), content)
+  }
+  const { key, place, signature } = await simpleSignature('app', `${registry.host}/app:1`, manifestDigest)
+  await put('certs/ca.crt', registry.cert)
+  await put('key', key)
+  await put(`lookaside/${place}`, signature)
+  await put('.config/containers/registries.d/all.yaml', `default-docker:\n  lookaside: file://${home}/lookaside\n`)
+  const signedBy = { type: 'signedBy', keyType: 'GPGKeys', keyPath: join(home, 'key') }
+  await put('.config/containers/policy.json', JSON.stringify({ default: [signedBy] }))
+  const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, '.config') }
+  const explain = async (repository: string, ...flags: string[]) => {
+    const reach = ['--cert-dir', join(home, 'certs'), '--cache', join(home, 'cache'), '--platform', 'linux/amd64']
+    const args = [LAUNCHER, 'explain', `${registry.host}/${repository}:1`, ...reach, ...flags]
+    return await command(process.execPath, args, { env })
+  }
+  return { explain, put, cache: join(home, 'cache'), blob: written[0]?.digest as Digest }
+}
+
+test('with --diffid signed, an image is judged as serve does: its layers bear the DiffIDs that a key of the policy signed', async () => {
+  const { explain } = await machine()
+  const { code, stdout } = await explain('app', '--diffid', 'signed')
+  expect(code).toBe(0)
+  expect(stdout).toMatch(/ layers \(signed\) +layers \(index\) +images \(signed\)\n/)
+  expect(stdout).toContain('--diffid signed: the image is signed, so its DiffIDs are believed\n')
+  const { layers, diffid } = JSON.parse((await explain('app', '--diffid', 'signed', '--format', 'json')).stdout)
+  expect(diffid).toEqual({ policy: 'signed', why: null })
+  expect(layers[0].ways.layer).toEqual({ door: 'layers', identity: 'signed', lazy: true })
+  const proven = JSON.parse((await explain('app', '--format', 'json')).stdout)
+  expect(proven).toMatchObject({ diffid: { policy: 'proven', why: expect.stringContaining('--prove') } })
+  expect(proven.layers[0].ways.layer).not.toHaveProperty('identity')
+})
+
+test('of an image that nobody signed it says why no signature vouches for it', async () => {
+  const { explain } = await machine()
+  const { code, stdout } = await explain('other', '--diffid', 'signed')
+  expect(code).toBe(0)
+  expect(stdout).toMatch(/ pulled +layers \(index\) +images \(index\)\n/)
+  expect(stdout).toMatch(/--diffid signed: they are not believed: .*\/other:1: .*it has no simple signature/)
+  expect(stdout).toMatch(/no signature vouches for it, so the engine pulls it\. Have the image signed/)
+})
+
+test('without a policy that is valid it fails as serve does', async () => {
+  const { explain, put } = await machine()
+  await put('.config/containers/policy.json', '{"default": []}')
+  expect(await explain('app', '--diffid', 'signed')).toMatchObject({ code: 2, stdout: '' })
+  expect(await explain('app', '--diffid', 'claimed')).toMatchObject({
+    code: 0,
+    stdout: expect.stringContaining('layers (claimed)'),
+  })
+})
+
+test('a DiffID that is known to be false is no name for a layer, whatever is believed', async () => {
+  const { explain, cache, blob } = await machine()
+  const store = await Store.open(cache, { tryLock: () => true }, () => {})
+  const other = `sha256:${'1'.repeat(64)}` as const
+  await store.proofs.keep({ blob, tree: other }, { verdict: 'proven', diffId: other, tarSize: 1, split: other })
+  await store.close()
+  for (const policy of ['claimed', 'signed']) {
+    const { stdout } = await explain('app', '--diffid', policy)
+    expect(stdout).toMatch(/ pulled +layers \(index\) +pulled\n/)
+    expect(stdout).toMatch(
+      /the image claims DiffID sha256:.* its bytes have sha256:1{64}, so the engine pulls it\. Find out/,
+    )
+  }
+})

@@ -1,0 +1,110 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { Checks } from '../../src/fetch/checks.ts'
+import type { Flight } from '../../src/fetch/flight.ts'
+import type { Priority } from '../../src/image/blob.ts'
+
+const flight = (chunk: number, priority: Priority): Flight => ({
+  chunk,
+  priority,
+  stage: 'queued',
+  waiters: new Set(),
+  request: undefined,
+  alone: false,
+  damaged: false,
+})
+const flights = (count: number, priority: Priority = 'prefetch') =>
+  Array.from({ length: count }, (_, chunk) => flight(chunk, priority))
+
+/** Checks that end when they are told to. */
+function checking() {
+  const ends = new Map<number, PromiseWithResolvers<boolean>>()
+  const begun: number[] = []
+  const results: (readonly [number, boolean])[] = []
+  const tracked: Promise<void>[] = []
+  const checks = new Checks({
+    verify: ({ chunk }) => {
+      begun.push(chunk)
+      const end = Promise.withResolvers<boolean>()
+      ends.set(chunk, end)
+      return end.promise
+    },
+    track: (check) => void tracked.push(check),
+    checked: ({ chunk }, matches) => void results.push([chunk, matches]),
+  })
+  const end = async (chunk: number, matches = true) => {
+    ends.get(chunk)?.resolve(matches)
+    await turn()
+  }
+  const fail = async (chunk: number) => {
+    ends.get(chunk)?.reject(new Error('EIO'))
+    await turn()
+  }
+  return { checks, begun, results, tracked, end, fail }
+}
+
+test('at most eight that nobody waits for are checked at once, in order; one that somebody waits for is checked without waiting', async () => {
+  const { checks, begun, end } = checking()
+  const some = flights(12)
+  for (const each of some) checks.add(each)
+  expect(begun).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
+  expect(some.map(({ stage }) => stage)).toEqual([...Array(8).fill('checking'), ...Array(4).fill('unchecked')])
+  checks.add(flight(100, 'demand'))
+  expect(begun.at(-1)).toBe(100)
+  await end(100)
+  expect(begun).toHaveLength(9) // it took nobody's turn, and gives none
+  await end(3)
+  expect(begun.slice(9)).toEqual([8])
+  await end(8)
+  expect(begun.slice(9)).toEqual([8, 9])
+})
+
+test('one that was taken out is not checked, and one that became urgent takes nobody’s turn', async () => {
+  const { checks, begun, end } = checking()
+  const some = flights(11)
+  for (const each of some) checks.add(each)
+  const [dropped, urgent] = [some[8] as Flight, some[9] as Flight]
+  checks.delete(dropped)
+  urgent.priority = 'demand'
+  checks.delete(urgent)
+  checks.add(urgent)
+  expect(begun.slice(8)).toEqual([9])
+  await end(9)
+  expect(begun.slice(8)).toEqual([9])
+  await end(0)
+  expect(begun.slice(8)).toEqual([9, 10])
+})
+
+test('a check that became urgent while it ran gives its turn on all the same', async () => {
+  const { checks, begun, end } = checking()
+  const some = flights(9)
+  for (const each of some) checks.add(each)
+  const [first] = some as [Flight]
+  first.priority = 'demand'
+  await end(0)
+  expect(begun).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8])
+})
+
+test('what does not match and what the disk does not give back are told alike', async () => {
+  const { checks, results, end, fail } = checking()
+  for (const each of flights(3, 'demand')) checks.add(each)
+  await end(0)
+  await end(1, false)
+  await fail(2)
+  expect(results).toEqual([
+    [0, true],
+    [1, false],
+    [2, false],
+  ])
+})
+
+test('after close nothing is begun, and nobody is told', async () => {
+  const { checks, begun, results, tracked, end, fail } = checking()
+  for (const each of flights(10)) checks.add(each)
+  checks.close()
+  for (let chunk = 0; chunk < 7; chunk++) await end(chunk)
+  await fail(7)
+  await Promise.all(tracked)
+  expect(begun).toHaveLength(8)
+  expect(results).toEqual([])
+})

@@ -1,0 +1,121 @@
+import type { FileHandle } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { digestOf } from '../../src/image/digest.ts'
+import { Copies } from '../../src/mount/copies.ts'
+import { WholeBlobs } from '../../src/mount/whole-blobs.ts'
+import type { StoredBlob } from '../../src/registry/source.ts'
+import { WholeFiles } from '../../src/store/wholes.ts'
+import { folder } from '../store/folder.ts'
+import { openCache, openFiles } from './fixture.ts'
+
+const BYTES = new TextEncoder().encode('all of a blob')
+
+/** A blob whose registry does as `stream` says. */
+function blobOf(stream: StoredBlob['stream'], bytes = BYTES): StoredBlob {
+  return {
+    digest: digestOf(bytes),
+    size: bytes.length,
+    read: () => Promise.reject(new Error('all of it is wanted')),
+    stream,
+  }
+}
+
+const brings = () => blobOf((take) => take(BYTES))
+const denies = () => blobOf(() => Promise.reject(Failure.denied('credentials expired')))
+const lies = () => blobOf((take) => take(BYTES.toReversed()))
+/** Begins, and stands still until it is stopped. */
+function stalls(stopped: unknown[] = []) {
+  const begun = Promise.withResolvers<void>()
+  const blob = blobOf(async (_, options) => {
+    begun.resolve()
+    const { promise, reject } = Promise.withResolvers<void>()
+    options?.signal?.addEventListener('abort', () => {
+      stopped.push(blob)
+      reject(options.signal?.reason)
+    })
+    await promise
+  })
+  return { blob, begun: begun.promise }
+}
+
+async function wholeBlobs() {
+  const { store } = await openCache(await folder())
+  const agent = new AbortController()
+  const clean = async () => {
+    expect(await readdir(join(store.dir, 'tmp'))).toEqual([])
+    expect(await openFiles(store.dir).then((open) => open.filter((each) => each.includes('/wholes/')))).toEqual([])
+  }
+  return { blobs: new WholeBlobs(store.wholes, agent.signal), store, agent, clean }
+}
+
+async function contents(file: Promise<FileHandle>): Promise<Uint8Array> {
+  const opened = await file
+  const bytes = await opened.readFile()
+  await opened.close()
+  return new Uint8Array(bytes)
+}
+
+test('a blob is fetched once from a source, whoever asks, and not at all when it is there', async () => {
+  const { blobs, clean } = await wholeBlobs()
+  let streams = 0
+  const blob = blobOf((take) => {
+    streams++
+    return take(BYTES)
+  })
+  for (const each of await Promise.all([1, 2, 3].map(() => contents(blobs.of(blob))))) expect(each).toEqual(BYTES)
+  expect(await contents(blobs.of(denies()))).toEqual(BYTES)
+  expect(streams).toBe(1)
+  await clean()
+})
+
+test.each([
+  ['refuses', denies, 'denied'],
+  ['lies', lies, 'corrupt'],
+] as const)('a registry that %s leaves nothing behind, and is asked again the next time', async (_, source, code) => {
+  const { blobs, clean } = await wholeBlobs()
+  const blob = source()
+  for (let i = 0; i < 2; i++) await expect(blobs.of(blob)).rejects.toMatchObject({ code })
+  await clean()
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+})
+
+test('a blob that one registry has brought is not waited for elsewhere; another blob is', async () => {
+  const { blobs, agent, clean } = await wholeBlobs()
+  const stopped: unknown[] = []
+  const slow = Array.from({ length: 15 }, () => stalls(stopped))
+  const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
+  await Promise.all(slow.map(({ begun }) => begun))
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+  for (const each of waiting) expect(await each).toEqual(BYTES)
+  expect(stopped).toHaveLength(15)
+  const another = stalls(stopped)
+  const refused = expect(blobs.of({ ...another.blob, digest: digestOf(new Uint8Array()) })).rejects.toThrow('the end')
+  await another.begun
+  agent.abort(new Error('the end'))
+  await refused
+  await blobs.close()
+  await clean()
+})
+
+test('of copies the one that has it brings it, whichever fails or lies; all that fail tell what the newest said', async () => {
+  const { blobs, clean } = await wholeBlobs()
+  const failing = new Copies(lies())
+  failing.add(denies())
+  await expect(blobs.ofAny(failing)).rejects.toMatchObject({ code: 'denied' })
+  const copies = new Copies(brings())
+  copies.add(lies())
+  copies.add(denies())
+  expect(await contents(blobs.ofAny(copies))).toEqual(BYTES)
+  await clean()
+})
+
+test('a blob that is brought and cannot be read back is the disk’s failure', async () => {
+  const { store } = await wholeBlobs()
+  const files = await WholeFiles.open(store.dir, () => {})
+  const lost = { find: async () => undefined, begin: () => files.begin(), keep: async () => {} }
+  const blobs = new WholeBlobs(lost, new AbortController().signal)
+  await expect(blobs.of(brings())).rejects.toMatchObject({ code: 'system', fix: expect.stringContaining('space') })
+})
