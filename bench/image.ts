@@ -1,4 +1,5 @@
-// A tree as an image in a registry: written as one eStargz layer, served over TLS and HTTP/2 from this process, behind a link.
+// Images in a registry: a tree, written as one eStargz layer, or what lies in a layout; served over TLS and HTTP/2 from this process,
+// behind a link.
 import { mkdir } from 'node:fs/promises'
 import { selfSigned } from '../src/build/certificate.ts'
 import { folderEntries } from '../src/build/folder.ts'
@@ -47,6 +48,16 @@ export async function serveTree({
   // gzip's fastest level: how well the layer compresses is not what is measured
   const options = { prioritized, level: 1, ...(chunkSize === undefined ? {} : { chunkSize }) }
   await writeImage({ dir, tag: TAG, layers: [{ kind: 'estargz', entries: folderEntries(source), options }] })
+  return await serveLayout(dir, TAG, defer, link)
+}
+
+/** An image that lies in an OCI layout. @param link default: one that delays nothing */
+export async function serveLayout(
+  dir: string,
+  tag: string,
+  defer: Context['defer'],
+  link: LinkShape = NO_DELAY,
+): Promise<Served> {
   const shelf = layoutShelf(dir)
   let requests = 0
   const registry = await listen(
@@ -66,10 +77,10 @@ export async function serveTree({
   defer(() => over.close())
   const at = `127.0.0.1:${over.port}`
   return {
-    reference: `docker://${at}/${REPOSITORY}:${TAG}`,
+    reference: `docker://${at}/${REPOSITORY}:${tag}`,
     origin: `https://${at}`,
     repository: REPOSITORY,
-    tag: TAG,
+    tag,
     counters: () => ({ requests, bytesDown: over.counters().bytesDown }),
   }
 }

@@ -6,7 +6,10 @@ import { promisify } from 'node:util'
 
 const run = promisify(execFile)
 
-/** Runs `use` with the root of an overlay over `lower`; its writable layer lies in `dir`, new each time. */
+/**
+ * Runs `use` with the root of an overlay over the directories `lower`, the uppermost first, joined by colons; its writable layer lies in
+ * `dir`, new each time.
+ */
 export async function withOverlay<T>(lower: string, dir: string, use: (root: string) => Promise<T>): Promise<T> {
   const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => join(dir, name)) as [string, string, string]
   for (const each of [upper, work, merged]) await mkdir(each, { recursive: true })

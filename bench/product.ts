@@ -1,10 +1,11 @@
-// lazylayer as a user starts it: the command, in the foreground, on an image in a registry.
+// lazylayer as a user starts it: the command, in the foreground, on an image in a registry or as the store that engines look into.
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { devicesFor, socketFor } from '../src/cli/places.ts'
 import { ask, type Status } from '../src/cli/socket.ts'
 import { DEVICES_DIRECTORY } from '../src/mount/covers.ts'
 import type { Rung } from '../src/mount/ladder.ts'
+import { AdditionalImageStore } from '../src/stores/ais.ts'
 import { type Mounted, startMount } from './mount.ts'
 
 const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
@@ -48,5 +49,27 @@ export async function mountImage({ image, dir, cache, run, rung }: Mounting): Pr
       return answer.status
     },
     devices: rung === 'fuse' ? [] : (await readdir(devices)).map((name) => join(devices, name)),
+  }
+}
+
+export interface Store extends Mounted {
+  /** Has an image listed. @returns its layers' directories, the uppermost first */
+  list(image: string): Promise<string[]>
+}
+
+/** The store that engines look into. */
+export async function serveStore({ dir, cache, run, rung }: Omit<Mounting, 'image'>): Promise<Store> {
+  for (const each of [dir, cache, run]) await mkdir(each, { recursive: true })
+  const words = [COMMAND, 'serve', '--mount', rung, '--cache', cache, '--tls-verify=false', dir]
+  const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run })
+  return {
+    ...mounted,
+    async list(image) {
+      const answer = await ask(socketFor(run, dir), { op: 'list', reference: image, prove: 'none' })
+      if (!answer?.ok || answer.outcome === undefined) throw new Error(`no agent lists ${image} for ${dir}`)
+      const { listed, why } = answer.outcome
+      if (why !== undefined) throw new Error(why)
+      return listed.map(({ id }) => join(dir, AdditionalImageStore.DIRECTORY, 'overlay', id, 'diff')).reverse()
+    },
   }
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
 import { coldStart } from './cases/cold-start.ts'
+import { imageWalk } from './cases/image-walk.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
 import { pageCache } from './cases/page-cache.ts'
@@ -21,6 +22,7 @@ import { type Outcome, record, table } from './record.ts'
 
 const CASES: readonly Case[] = [
   walk,
+  imageWalk,
   smallFiles,
   overlayWalk,
   overlaySmallFiles,
