@@ -12,13 +12,14 @@ import { RUNGS, type Rung } from '../mount/ladder.ts'
 import { Layers } from '../mount/layer.ts'
 import { loadNative, type NativeModule } from '../mount/native.ts'
 import { withoutAddon } from '../mount/no-addon.ts'
+import { thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import type { Invocation } from './flags.ts'
 import { printable } from './output.ts'
-import { defaultPlaces, stateDirectory, uidMap, userOutside } from './places.ts'
+import { defaultPlaces, stateDirectory } from './places.ts'
 import { sealKey } from './seal-key.ts'
 
 export type Values = Invocation['values']
@@ -70,7 +71,7 @@ export function openRegistries(values: Values, sealed?: SealedCredentials): Regi
 /** Only where it was asked for. @throws Failure usage, system */
 async function openSealed(values: Values, cache: string): Promise<SealedCredentials | undefined> {
   if (values['seal-credentials'] !== true) return undefined
-  const state = stateDirectory(process.env, userOutside(process.getuid?.() ?? 0, uidMap()))
+  const state = stateDirectory(process.env, thisUser())
   return new SealedCredentials(await sealKey(process.env, state, cache), new SealedFolder(cache), log)
 }
 
@@ -89,7 +90,7 @@ export function platformOf(values: Values) {
 }
 
 export function places() {
-  return defaultPlaces(process.env, userOutside(process.getuid?.() ?? 0, uidMap()))
+  return defaultPlaces(process.env, thisUser())
 }
 
 /** The addon, or what there is without it; what mounts says what is lost. */

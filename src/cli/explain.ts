@@ -1,20 +1,17 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
-import { existsSync } from 'node:fs'
 import { chooseFormat } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import { platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../mount/image.ts'
-import type { NativeModule } from '../mount/native.ts'
-import type { Verdict } from '../mount/whole.ts'
 import type { Registries } from '../registry/registries.ts'
-import { Store } from '../store/store.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { smallBelowLazy } from '../stores/image-chain.ts'
 import { log, openNative, openRegistries, places, platformOf, text } from './agent.ts'
 import { believer } from './believe.ts'
 import { ERAS } from './engines.ts'
 import { findEngines } from './engines-here.ts'
+import { type Known, knownOf, openKnown } from './explain/known.ts'
 import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
 import type { Invocation } from './flags.ts'
@@ -49,21 +46,23 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       tryRungs(native, cache),
       findEngines(),
     ])
-    const { answer, verdicts } = await judge(image, policy, registries, { cache, native })
+    const { answer, known } = await judge(image, policy, registries, cache)
     const believed = believedOf(policy, answer)
     const { diffIds } = image.config
-    const small = smallBelowLazy(image.manifest.layers, (descriptor) => 'format' in chooseFormat({ descriptor }))
+    const small = smallBelowLazy(
+      image.manifest.layers,
+      (descriptor) => 'format' in chooseFormat({ descriptor }),
+      (descriptor) => (known[image.manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0,
+    )
     const facts = image.manifest.layers.map((descriptor, i): LayerFacts => {
       const chosen = chooseFormat({ descriptor })
       const lazy =
         'format' in chosen
           ? { name: chosen.format.name }
           : { why: chosen.reasons.join('; '), ...(small.has(descriptor) ? { small: true as const } : {}) }
-      const known = verdicts[i] ?? []
-      const tars = known.flatMap((each) => (each.verdict === 'proven' ? [each.diffId] : []))
+      const { diffIds: tars, refuted } = known[i] as Known // one a layer
       const proven = tars.some((each) => each === diffIds[i])
-      const refuted = known.find((each) => each.verdict === 'refuted')
-      const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted.why}`, fix: DISTRUST }
+      const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted}`, fix: DISTRUST }
       const other = proven ? undefined : tars[0]
       return { format, proven, believed: other === undefined ? believed : falseClaim(diffIds[i] as Digest, other) } // one a layer
     })
@@ -94,27 +93,20 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   }
 }
 
-/**
- * Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of layers that it read whole. Changes
- * nothing; where there is no cache, nothing is known.
- */
+/** Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of its layers. Changes nothing. */
 async function judge(
   image: Pick<ResolvedImage, 'reference' | 'digest' | 'manifest' | 'manifestBytes'>,
   policy: DiffIdPolicy,
   registries: Registries,
-  { cache, native }: { cache: string; native: NativeModule },
-): Promise<{ answer: true | string; verdicts: Verdict[][] }> {
-  const store = existsSync(cache) ? await Store.open(cache, native, log) : undefined
-  try {
-    const believe = await believer(policy, registries, {
-      accepted: async (...of) => (await store?.accepted(...of)) ?? false,
-      keepAccepted: async () => {},
-    })
-    const verdicts = image.manifest.layers.map(async ({ digest }) => (await store?.proofs.about(digest)) ?? [])
-    return { answer: await believe(image), verdicts: await Promise.all(verdicts) }
-  } finally {
-    await store?.close()
-  }
+  cache: string,
+): Promise<{ answer: true | string; known: Known[] }> {
+  const reader = await openKnown(cache, log)
+  const believe = await believer(policy, registries, {
+    accepted: async (...of) => (await reader?.accepted(...of)) ?? false,
+    keepAccepted: async () => {},
+  })
+  const [answer, known] = await Promise.all([believe(image), knownOf(image.manifest.layers, reader, log)])
+  return { answer, known }
 }
 
 /** As diffIdOf has it. */

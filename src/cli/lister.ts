@@ -1,8 +1,9 @@
 // Answers requests to list an image: when its layers are listed, or failed to be, or when whoever asks has waited long enough.
 import { describe, Failure } from '../errors.ts'
-import { parseReference, type RegistryReference } from '../image/reference.ts'
+import { parseReference, type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import type { Credentials } from '../registry/credentials.ts'
-import type { AdditionalImageStore } from '../stores/ais.ts'
+import type { AdditionalImageStore, Outcome } from '../stores/ais.ts'
+import type { Prove } from '../stores/image-chain.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
 import { type Answer, type ListRequest, refusal } from './socket.ts'
 
@@ -15,7 +16,20 @@ export interface ListerParts {
   log(message: string): void
 }
 
-/** Of an image that takes longer, the log says so once, however often it is asked for meanwhile. */
+/** Images that are being listed: more than any node pulls at once, and few enough to be kept in memory. */
+const LISTINGS_MAX = 1_000
+
+interface Listing {
+  done: Promise<Outcome>
+  isOver: boolean
+  /** Whether the log has said that it takes longer than anybody waits. */
+  isLate: boolean
+}
+
+/**
+ * Of an image that takes longer, the log says so once, however often it is asked for meanwhile; and that it failed, whether or not
+ * anybody still waits.
+ */
 export function lister({
   store,
   remember,
@@ -23,25 +37,55 @@ export function lister({
   patience,
   log,
 }: ListerParts): (request: ListRequest) => Promise<Answer> {
-  /** Bounded by what the store lists at once. */
-  const late = new Set<string>()
+  /** By what is listed, and how. */
+  const running = new Map<string, Listing>()
+
+  const list = (reference: Reference, prove: Prove | undefined, text: string): Listing => {
+    const key = `${referenceText(reference)} ${prove}`
+    const known = running.get(key)
+    if (known !== undefined) return known
+    const isFull = running.size >= LISTINGS_MAX
+    const done = (isFull ? Promise.reject(tooMany()) : store.list(reference, prove)).finally(() => {
+      if (!isFull) running.delete(key)
+      listing.isOver = true
+    })
+    const listing = { done, isOver: false, isLate: false }
+    if (!isFull) running.set(key, listing)
+    done.catch((error) => {
+      if (!isCode(error, 'aborted')) log(`${text}: its layers are not listed: ${describe(error)}`) // or the agent is being stopped
+    })
+    return listing
+  }
+
   return async ({ reference: text, credentials, prove }) => {
     const reference = parseReference(text)
     if (credentials !== undefined && reference.transport === 'docker') await remember(reference, credentials)
-    const listing = store.list(reference, prove)
+    const before = running.size
+    let listing = list(reference, prove, text)
+    const isJoined = running.size === before
+    const done = listing.done.catch(async (error) => {
+      // it was begun without the credentials that came with this request
+      if (credentials === undefined || !isJoined || !isCode(error, 'denied')) throw error
+      listing = list(reference, prove, text)
+      return await listing.done
+    })
     try {
-      return { ok: true, outcome: await patiently(listing, progress, patience) }
+      return { ok: true, outcome: await patiently(done, progress, patience) }
     } catch (error) {
-      const isLate = error instanceof Failure && error.code === 'timeout'
-      if (!isLate || !late.has(text)) {
-        log(`${text}: its layers are not listed${isLate ? ' yet' : ''}: ${describe(error)}`)
+      const late = isCode(error, 'timeout')
+      if (late && !listing.isLate && !listing.isOver) {
+        listing.isLate = true
+        log(`${text}: its layers are not listed yet: ${describe(error)}`)
       }
-      if (isLate && !late.has(text)) {
-        late.add(text)
-        const ended = () => late.delete(text)
-        listing.then(ended, ended)
-      }
-      return { ...refusal(error), late: isLate }
+      return { ...refusal(error), late }
     }
   }
+}
+
+function tooMany(): Failure {
+  return Failure.limit(`${LISTINGS_MAX} images are being listed already`, { fix: 'Ask again when some are done.' })
+}
+
+function isCode(error: unknown, code: Failure['code']): boolean {
+  return error instanceof Failure && error.code === code
 }

@@ -1,6 +1,5 @@
 // Where things are by default: the store's root, the cache, and the socket of each mount.
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -31,28 +30,6 @@ export function stateDirectory(env: NodeJS.ProcessEnv, uid: number): string {
 /** A unit may name several directories (systemd.exec). */
 function firstOf(directories: string): string {
   return directories.split(':')[0] as string // split gives one at least
-}
-
-/** This process's user namespace, as user_namespaces(7) has it; '' where there is none. */
-export function uidMap(): string {
-  try {
-    return readFileSync('/proc/self/uid_map', 'utf8')
-  } catch {
-    return ''
-  }
-}
-
-/**
- * Who a user is outside its user namespace: root of `podman unshare` is a plain user, whose directories are its own. A user that the
- * map does not have is itself.
- * @param map lines of `first inside, first outside, how many`
- */
-export function userOutside(uid: number, map: string): number {
-  for (const line of map.split('\n')) {
-    const [inside = Number.NaN, outside = Number.NaN, count = Number.NaN] = line.trim().split(/ +/).map(Number)
-    if (uid >= inside && uid < inside + count) return outside + uid - inside
-  }
-  return uid
 }
 
 function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {

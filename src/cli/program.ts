@@ -12,6 +12,8 @@ export interface Answered {
 
 /** An engine that waits for a lock, or for a mount that hangs, is not waited for longer. */
 const PROGRAM_TIMEOUT_MS = 10_000
+/** One in an uninterruptible wait, for a disk or a mount, is not ended by a signal: it is left behind. */
+const KILLED_TIMEOUT_MS = 1_000
 const OUTPUT_MAX_BYTES = 1 << 20
 /** Of what it said: a line is a line, and some programs print all they have on one. */
 const SAID_MAX_LENGTH = 300
@@ -24,15 +26,31 @@ export function runProgram(
 ): Promise<Answered | undefined> {
   return new Promise((done) => {
     const limits = { timeout: timeoutMs, maxBuffer: OUTPUT_MAX_BYTES, killSignal: 'SIGKILL' as const }
-    execFile(program, args, { ...limits, env: { ...process.env, LC_ALL: 'C' } }, (error, stdout, stderr) => {
-      if (error === null) done({ code: 0, stdout, stderr, why: undefined })
-      else if (typeof error.code === 'number') {
-        const said = stderr.trim().split('\n')[0] ?? ''
-        const why = `it ended with ${error.code}${said === '' ? '' : `: ${said.slice(0, SAID_MAX_LENGTH)}`}`
-        done({ code: error.code, stdout, stderr, why })
-      } else if (error.code === 'ENOENT') done(undefined)
-      else done({ code: undefined, stdout, stderr, why: whyNot(error, timeoutMs) })
-    }).stdin?.end()
+    const child = execFile(
+      program,
+      args,
+      { ...limits, env: { ...process.env, LC_ALL: 'C' } },
+      (error, stdout, stderr) => {
+        clearTimeout(left)
+        if (error === null) done({ code: 0, stdout, stderr, why: undefined })
+        else if (typeof error.code === 'number') {
+          const said = stderr.trim().split('\n')[0] ?? ''
+          const why = `it ended with ${error.code}${said === '' ? '' : `: ${said.slice(0, SAID_MAX_LENGTH)}`}`
+          done({ code: error.code, stdout, stderr, why })
+        } else if (error.code === 'ENOENT') done(undefined)
+        else done({ code: undefined, stdout, stderr, why: whyNot(error, timeoutMs) })
+      },
+    )
+    child.stdin?.end()
+    const left = setTimeout(() => {
+      child.unref()
+      done({
+        code: undefined,
+        stdout: '',
+        stderr: '',
+        why: `it did not end within ${timeoutMs} ms, nor when it was killed`,
+      })
+    }, timeoutMs + KILLED_TIMEOUT_MS)
   })
 }
 

@@ -12,6 +12,9 @@ const DEADLINE_MS = 3_600_000
 /** Between two lines that say how far it is. */
 const TELL_EVERY_MS = 10_000
 
+const CREDENTIALS =
+  ' The agent uses what engines handed over for this repository, else its own credentials: auth.json of its user, or serve --creds.'
+
 /**
  * Has the agent list an image's layers before an engine looks for them. What no index describes is fetched whole for that; with
  * --prove everything is, so that engines that know DiffIDs only find it.
@@ -29,21 +32,24 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
     throw Failure.missing(`no agent serves ${root}`, { fix })
   }
   const started = performance.now()
-  const before = await fetched(asks)
+  let before = await fetched(asks)
   let told = Number.NEGATIVE_INFINITY
   for (;;) {
     const answer = await asks({ op: 'list', reference, prove })
     if (!answer.ok) {
       const now = performance.now()
       if (answer.late !== true || now - started > DEADLINE_MS) {
-        const usual = `Run lazylayer doctor ${reference}. The agent uses what engines handed over for this repository, else its own credentials: auth.json of its user, or serve --creds.`
+        // registries call what they do not show missing, too
+        const maybe = answer.code === 'denied' || answer.code === 'missing'
+        const usual = `Run lazylayer doctor ${reference}.${maybe ? CREDENTIALS : ''}`
         throw Failure.unavailable(`${reference} was not listed`, { why: answer.what, fix: answer.fix ?? usual })
       }
       if (now - told < TELL_EVERY_MS) continue
       told = now
-      const bytes = (await fetched(asks)) - before
+      const total = await fetched(asks)
+      if (total < before) before = 0 // another agent counts anew
       const seconds = Math.round((now - started) / 1000)
-      log(`${reference}: not listed yet after ${seconds} s; the agent fetched ${sizeText(bytes)} meanwhile`)
+      log(`${reference}: not listed yet after ${seconds} s; the agent fetched ${sizeText(total - before)} meanwhile`)
       continue
     }
     const { listed = [], left = [], why } = answer.outcome ?? {}

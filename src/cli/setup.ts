@@ -1,9 +1,11 @@
 // lazylayer setup podman|crio: has the engine look into our stores.
 //
-//   storage.conf                          the stores of ROOT, added to what is there; the file as it was is kept beside it
-//   registries.conf.d/50-lazylayer.conf   the auth helper, where it is installed and the engine runs it
+//   crio.conf.d/50-lazylayer.conf         where CRI-O reads that storage.conf: no internal_repair, which would wipe its storage
 //   crio.service.d/50-lazylayer.conf      crio only: starts behind lazylayer.service
-//   crio.conf.d/50-lazylayer.conf         crio only: no internal_repair, which would wipe its storage
+//   registries.conf.d/50-lazylayer.conf   the auth helper, where it is installed and the engine runs it
+//   storage.conf                          the stores of ROOT, added to what is there; the file as it was is kept beside it
+//
+// In this order, and undone in the other, so that there is no time at which CRI-O knows the image store and would repair.
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { systemPlaces } from '../registry/places.ts'

@@ -2,7 +2,7 @@
 import { mkdir, readdir, realpath, unlink } from 'node:fs/promises'
 import { createConnection, createServer, type Server } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
-import { describe, Failure } from '../errors.ts'
+import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { Outcome } from '../stores/ais.ts'
 import { PROVE, type Prove } from '../stores/image-chain.ts'
@@ -14,6 +14,8 @@ export type Answer = { ok: true; status?: Status; outcome?: Outcome } | Refusal
 export interface Refusal {
   ok: false
   what: string
+  /** Of the Failure, if it is one. */
+  code?: Code
   /** What to do, in a sentence, where that is known. */
   fix?: string
   late?: boolean
@@ -64,8 +66,10 @@ const FIX_MAX_LENGTH = 1_000
 
 /** What went wrong, with the whole reason, and what to do. */
 export function refusal(error: unknown): Refusal {
-  const fix = error instanceof Failure ? error.fix : undefined
-  return { ok: false, what: describe(error), ...(fix === undefined ? {} : { fix: fix.slice(0, FIX_MAX_LENGTH) }) }
+  if (!(error instanceof Failure)) return { ok: false, what: describe(error) }
+  const { code, fix } = error
+  const advice = fix === undefined ? {} : { fix: fix.slice(0, FIX_MAX_LENGTH) }
+  return { ok: false, what: describe(error), code, ...advice }
 }
 
 /** Listens at `path`. @throws Failure system when another agent has it */

@@ -4,10 +4,14 @@ import { constants } from 'node:fs'
 import { access, mkdtemp, open, rmdir, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from '../errors.ts'
 import { whyNoErofs } from '../mount/covers.ts'
 import type { Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
+
+/** A mount whose server hangs does not answer. */
+const LOOK_TIMEOUT_MS = 2_000
 
 export interface Trial {
   /** Undefined: a store cannot be served at all. */
@@ -25,9 +29,10 @@ export async function tryRungs(native: NativeModule, cache: string): Promise<Tri
 }
 
 async function tryErofs(native: NativeModule, cache: string): Promise<string | undefined> {
+  const folder = await Promise.race([nearest(cache), sleep(LOOK_TIMEOUT_MS, undefined, { ref: false })])
+  if (folder === undefined) return `${cache} does not answer`
   const dir = await mkdtemp(join(tmpdir(), 'lazylayer-trial-'))
   try {
-    const folder = await nearest(cache)
     const path = join(folder, `.lazylayer-trial-${process.pid}`)
     const file = await open(path, 'wx+', 0o600)
     try {
@@ -42,7 +47,7 @@ async function tryErofs(native: NativeModule, cache: string): Promise<string | u
 }
 
 /** `dir`, or the directory that it would be made in. */
-export async function nearest(dir: string): Promise<string> {
+async function nearest(dir: string): Promise<string> {
   for (let at = dir; ; at = dirname(at)) {
     const there = await access(at).then(
       () => true,

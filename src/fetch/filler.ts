@@ -115,7 +115,7 @@ export class Filler {
     for (const request of this.#requests) request.controller.abort()
     this.#closing.abort()
     this.#nearby.close()
-    for (const flight of [...this.#flights.values()]) this.#settle(flight, aborted(flight.chunk))
+    for (const flight of [...this.#flights.values()]) this.#fail(flight, aborted(flight.chunk))
     this.#checks.close()
     this.#batch.demand.clear()
     this.#batch.prefetch.clear()
@@ -127,7 +127,7 @@ export class Filler {
     try {
       state = this.#options.slots.state(chunk)
     } catch (error) {
-      waiter.settled(chunk, error) // the disk does not tell: whoever reads this one fails, nobody else
+      waiter.settled(chunk, reasonOf(error)) // the disk does not tell: whoever reads this one fails, nobody else
       return
     }
     if (state === VERIFIED) {
@@ -218,7 +218,16 @@ export class Filler {
     return this.#flights.get(flight.chunk) === flight
   }
 
-  #settle(flight: Flight, error?: unknown): void {
+  /** It is verified. */
+  #settle(flight: Flight): void {
+    this.#end(flight, undefined)
+  }
+
+  #fail(flight: Flight, error: unknown): void {
+    this.#end(flight, reasonOf(error))
+  }
+
+  #end(flight: Flight, error: Error | undefined): void {
     if (!this.#flies(flight)) return
     flight.request?.flights.delete(flight)
     this.#flights.delete(flight.chunk)
@@ -379,7 +388,7 @@ export class Filler {
       release = await this.#options.budget.acquire(length(request), request.priority, signal)
     } catch (error) {
       // only whoever took all flights out of it aborts a request that waits
-      for (const flight of [...request.flights]) this.#settle(flight, error)
+      for (const flight of [...request.flights]) this.#fail(flight, error)
       return
     }
     try {
@@ -397,7 +406,14 @@ export class Filler {
   /** While it waited, chunks were filled by another process or taken out by demand; what is left may be several runs now. */
   #regroup(request: Request): void {
     for (const flight of [...request.flights]) {
-      if (this.#options.slots.state(flight.chunk) === VERIFIED) this.#settle(flight)
+      let state: number
+      try {
+        state = this.#options.slots.state(flight.chunk)
+      } catch (error) {
+        this.#fail(flight, error)
+        continue
+      }
+      if (state === VERIFIED) this.#settle(flight)
     }
     const flights = [...request.flights]
     if (flights.every((each) => each.waiters.size === 0)) {
@@ -429,7 +445,7 @@ export class Filler {
           request.flights.delete(flight)
           this.#enqueue(flight)
         } else {
-          this.#settle(flight, error)
+          this.#fail(flight, error)
         }
       }
       return undefined
@@ -475,7 +491,7 @@ export class Filler {
       flight.alone = true
       this.#enqueue(flight)
     } else {
-      this.#settle(flight, error)
+      this.#fail(flight, error)
     }
   }
 }
@@ -486,6 +502,11 @@ function length({ range }: Request): number {
 
 function lowest(run: Run): number {
   return run.chunks.reduce((least, each) => Math.min(least, each))
+}
+
+/** Whoever is told of no error takes it for a success: what fails has one. */
+function reasonOf(error: unknown): Error {
+  return error instanceof Error ? error : Failure.system('a chunk cannot be filled', { why: String(error) })
 }
 
 function aborted(chunk: number): Failure {

@@ -96,7 +96,7 @@ async function readIndex(layer: Layer, source: Source, options?: ReadOptions): P
 /** The gzipped table that the image `<tag>-esgztoc` has for this layer. */
 async function readExternal(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array> {
   const what = nameOf(layer)
-  const tables = await source.companion(EXTERNAL_SUFFIX)
+  const tables = await source.companion(EXTERNAL_SUFFIX, options?.signal)
   const table = tables?.find(({ descriptor }) => descriptor.annotations[EXTERNAL_OF] === layer.descriptor.digest)
   if (table === undefined) {
     throw Failure.missing(`${what}: its table of contents is kept in another image, which cannot be found`, {

@@ -28,7 +28,10 @@ export interface Source {
    * there. Undefined where there is none. Nothing of it is vouched for by this image's manifest.
    * @throws Failure what the registry's answers amount to
    */
-  companion(suffix: string): Promise<readonly { descriptor: Descriptor; blob: Blob }[] | undefined>
+  companion(
+    suffix: string,
+    signal?: AbortSignal,
+  ): Promise<readonly { descriptor: Descriptor; blob: Blob }[] | undefined>
 }
 
 export interface Format {

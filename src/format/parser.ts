@@ -53,7 +53,6 @@ export class IndexBuilder {
     }
     this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
-    this.#examiners.on('workerCreate', () => this.#watchExaminers())
   }
 
   /** Whether something is being parsed, built or merged: work that goes on even when no byte arrives. */
@@ -101,8 +100,8 @@ export class IndexBuilder {
     return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks) } }
   }
 
-  /** Before a thread has its first task. */
-  #watchExaminers(): void {
+  /** Before the pool stops any: it forgets them then, and it gives tasks also to threads that are not ready, of which it tells nobody. */
+  readonly #watchExaminers = (): void => {
     for (const thread of this.#examiners.threads) {
       if (this.#examining.has(thread)) continue
       this.#examining.add(thread)
@@ -125,11 +124,13 @@ export class IndexBuilder {
     signal: AbortSignal | undefined,
   ): Promise<Work[Name][1]> {
     const deadline = AbortSignal.timeout(deadlineMs)
+    const stop = signal ? AbortSignal.any([signal, deadline]) : deadline
     let outcome: Results | Failed
     this.#running++
     try {
       const pool = name === 'examine' ? this.#examiners : this.#pool
-      outcome = await pool.run(task, { name, signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
+      stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
+      outcome = await pool.run(task, { name, signal: stop })
     } catch (cause) {
       if (signal?.aborted) throw Failure.aborted(what, { cause: signal.reason })
       if (deadline.aborted) throw Failure.timeout(what, { why: `it took longer than ${deadlineMs / 1000} s` })
@@ -139,6 +140,7 @@ export class IndexBuilder {
       throw cause
     } finally {
       this.#running--
+      stop.removeEventListener('abort', this.#watchExaminers)
     }
     if ('failure' in outcome) {
       const { code, what, why, fix } = outcome.failure
@@ -149,6 +151,7 @@ export class IndexBuilder {
 
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
+    this.#watchExaminers()
     await Promise.all([this.#pool.destroy(), this.#examiners.destroy()])
   }
 }

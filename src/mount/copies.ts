@@ -4,9 +4,11 @@ import type { Digest } from '../image/digest.ts'
 
 /** More than a few tags of one layer are all the same registry. */
 const COPIES_MAX = 4
-/** How long all of a blob may take, at 10 Mbit/s, before the next copy is asked as well: a read waits 120 s for what is missing. */
+/** How long all of a blob may take, at 10 Mbit/s, before the next copy is asked as well. */
 const PATIENCE_MS = 10_000
 const PATIENCE_BYTES_PER_MS = 1250
+/** However large it is: a read waits 120 s for what is missing, and another copy needs most of that. */
+const PATIENCE_MAX_MS = 30_000
 
 /** `B`: what a copy can do. */
 export class Copies<B extends Blob = Blob> implements Blob {
@@ -25,13 +27,11 @@ export class Copies<B extends Blob = Blob> implements Blob {
     if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, COPIES_MAX)
   }
 
-  remove(blob: B): void {
-    this.#blobs = this.#blobs.filter((each) => each !== blob)
-  }
-
   async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
+    const asked = new Set<B>()
     const failures: unknown[] = []
-    for (const blob of this.#blobs) {
+    for (let blob = this.#next(asked); blob !== undefined; blob = this.#next(asked)) {
+      asked.add(blob)
       try {
         return await blob.read(range, options)
       } catch (error) {
@@ -39,7 +39,7 @@ export class Copies<B extends Blob = Blob> implements Blob {
         failures.push(error)
       }
     }
-    throw failures[0]
+    throw failures[0] // at least one was asked: there is always one
   }
 
   /**
@@ -51,12 +51,13 @@ export class Copies<B extends Blob = Blob> implements Blob {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const asked = new Set<B>()
     const failures: unknown[] = []
+    const patienceMs = Math.min(PATIENCE_MS + this.size / PATIENCE_BYTES_PER_MS, PATIENCE_MAX_MS)
     let patience: NodeJS.Timeout | undefined
     let over = false
     const next = () => {
       if (over) return
       clearTimeout(patience)
-      const blob = this.#blobs.find((each) => !asked.has(each))
+      const blob = this.#next(asked)
       if (blob !== undefined) {
         asked.add(blob)
         bring(blob).then(resolve, (error) => {
@@ -66,7 +67,7 @@ export class Copies<B extends Blob = Blob> implements Blob {
       } else if (failures.length === asked.size) {
         reject(failures[0])
       }
-      patience = setTimeout(next, PATIENCE_MS + this.size / PATIENCE_BYTES_PER_MS)
+      patience = setTimeout(next, patienceMs)
     }
     next()
     try {
@@ -75,5 +76,10 @@ export class Copies<B extends Blob = Blob> implements Blob {
       over = true
       clearTimeout(patience)
     }
+  }
+
+  /** One that was not asked yet, perhaps because it was added meanwhile. */
+  #next(asked: ReadonlySet<B>): B | undefined {
+    return this.#blobs.find((each) => !asked.has(each))
   }
 }

@@ -85,6 +85,8 @@ export class Covers {
   readonly #covered = new Map<string, Covered>()
   readonly #known = new Map<string, Known>()
   readonly #working = new Set<Promise<unknown>>()
+  /** By target: mounts that are being ended for good. */
+  readonly #uncovering = new Map<string, Promise<void>>()
   #evicting: Promise<void> | undefined
   #evicted = 0
   readonly #closing = new AbortController()
@@ -124,28 +126,43 @@ export class Covers {
   }
 
   /** Mounts a layer on `target`, as `add`, but only for as long as there is room: those in use come first, then those asked for last. */
-  cover(layer: OpenLayer, target: string): Promise<string | undefined> {
+  async cover(layer: OpenLayer, target: string): Promise<string | undefined> {
+    const ending = this.#uncovering.get(target)
+    if (ending !== undefined) await ending.catch(() => {}) // whoever asked for it is told
     const known = this.#known.get(target) ?? { layer, uses: 0, drops: 0 }
     this.#known.set(target, known)
-    return this.#add(target, [layer], async () => {
-      // it may have waited for room
-      if (this.#known.get(target) !== known) throw Failure.aborted('it is shown no more')
+    const isShown = () => this.#known.get(target) === known
+    const why = await this.#add(target, [layer], async () => {
+      if (!isShown()) throw Failure.aborted('it is shown no more') // it waited for room meanwhile
       return await this.#mountLayer(layer, target)
     })
+    return isShown() ? why : undefined
   }
 
   /**
-   * Ends the mount on `target`, whoever uses it, and has no hint make it again. It is taken out of the tree only: the overlay of a
-   * running container has the layer's filesystem by a mount of its own, and goes on reading it.
+   * Ends the mount on `target`, whoever uses it, and has no hint make it again; who covers it with another layer waits for that. It is
+   * taken out of the tree only: the overlay of a running container has the layer's filesystem by a mount of its own, and goes on
+   * reading it.
    * @throws what unmounting throws
    */
-  async uncover(target: string): Promise<void> {
+  uncover(target: string): Promise<void> {
     this.#known.delete(target)
-    // what is being mounted is no mount yet, and would be one that nobody knows of
-    while (this.#covered.get(target)?.changing) await Promise.allSettled([...this.#working, this.#evicting])
+    const before = this.#uncovering.get(target)?.catch(() => {}) ?? Promise.resolve() // whoever asked for that is told
+    const ending = before
+      .then(() => this.#uncover(target))
+      .finally(() => {
+        if (this.#uncovering.get(target) === ending) this.#uncovering.delete(target)
+      })
+    this.#uncovering.set(target, ending)
+    return ending
+  }
+
+  async #uncover(target: string): Promise<void> {
     const covered = this.#covered.get(target)
     if (covered === undefined) return
-    await this.#work(covered, () => this.#detach(target))
+    // what is being mounted is no mount yet, and would be one that nobody knows of
+    while (covered.changing) await Promise.allSettled([...this.#working, this.#evicting])
+    if (this.#covered.get(target) === covered) await this.#work(covered, () => this.#detach(target))
   }
 
   /**
@@ -209,7 +226,11 @@ export class Covers {
     if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
     while (!this.#closed && !this.#covered.has(target) && this.#covered.size >= this.#max) {
       const before = this.#evicted
-      await this.#makeRoom()
+      try {
+        await this.#makeRoom()
+      } catch (error) {
+        return describe(error)
+      }
       if (this.#evicted === before) return `${this.#max} layers are mounted already, all in use`
     }
     if (this.#closed) return 'the agent is stopping'
@@ -275,8 +296,9 @@ export class Covers {
       const known = this.#known.get(dir)
       if (covered === undefined || covered.changing || known === undefined || known.uses > 0 || lower.has(dir)) continue
       covered.changing = true
-      const ended = await this.#end(dir)
-      covered.changing = false
+      const ended = await this.#end(dir).finally(() => {
+        covered.changing = false
+      })
       if (!ended) continue
       this.#evicted++
       left--
@@ -298,7 +320,9 @@ export class Covers {
   /** @returns false when one is busy: that one and those asked for before it stay */
   async unmount(): Promise<boolean> {
     // what is being mounted is no mount yet, and would be one that nobody knows of
-    while (this.#working.size > 0) await Promise.allSettled(this.#working)
+    while (this.#working.size + this.#uncovering.size > 0) {
+      await Promise.allSettled([...this.#working, ...this.#uncovering.values()])
+    }
     for (const dir of [...this.#covered.keys()].reverse()) {
       if (!(await this.#end(dir))) return false
     }
@@ -308,7 +332,7 @@ export class Covers {
   /** Takes all out of the tree at once; what is in use lives on. Nothing is mounted afterwards. */
   async detach(): Promise<void> {
     this.#closing.abort()
-    await Promise.allSettled(this.#working) // they see that this is the end
+    await Promise.allSettled([...this.#working, ...this.#uncovering.values()]) // they see that this is the end
     for (const dir of [...this.#covered.keys()].reverse()) await this.#detach(dir)
   }
 

@@ -17,7 +17,7 @@ export interface ResolvedImage extends Image {
   /** The registry or the layout: what one of them says of blobs counts for its own. */
   origin: string
   blob(descriptor: Descriptor): StoredBlob
-  /** As a format's Source wants it; asked once, however many layers ask. */
+  /** As a format's Source wants it; asked once, however many layers ask: the signal of the first ends it. */
   companion: Source['companion']
 }
 
@@ -88,8 +88,8 @@ export class Images {
     return {
       origin: reference.transport === 'oci' ? `oci:${resolve(reference.dir)}` : reference.host,
       blob: (descriptor) => source.blob(descriptor),
-      companion: (suffix) => {
-        const found = companions.get(suffix) ?? this.#companion(reference, suffix)
+      companion: (suffix, signal) => {
+        const found = companions.get(suffix) ?? this.#companion(reference, suffix, signal)
         companions.set(suffix, found)
         // what is not there now, or failed, is asked for again by whoever comes next
         const forget = () => companions.delete(suffix)
@@ -99,12 +99,16 @@ export class Images {
     }
   }
 
-  async #companion(reference: Reference, suffix: string): ReturnType<Source['companion']> {
+  async #companion(
+    reference: Reference,
+    suffix: string,
+    signal: AbortSignal | undefined,
+  ): ReturnType<Source['companion']> {
     if (reference.tag === undefined) return undefined
     const { digest: _, ...tagged } = reference
     const source = this.#source({ ...tagged, tag: `${reference.tag}${suffix}` })
     try {
-      const { layers } = await source.manifest(this.#platform)
+      const { layers } = await source.manifest(this.#platform, signal === undefined ? {} : { signal })
       return layers.map((descriptor) => ({ descriptor, blob: source.blob(descriptor) }))
     } catch (error) {
       if (error instanceof Failure && error.code === 'missing') return undefined

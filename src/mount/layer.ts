@@ -20,7 +20,7 @@ import type { Tree } from '../tree/tree.ts'
 import { Copies } from './copies.ts'
 import { FileBlob } from './file-blob.ts'
 import { TreeFiller } from './tree-filler.ts'
-import { Turns } from './turns.ts'
+import { Turns, TurnsEach } from './turns.ts'
 import { refusal, type Verdict, Wholes } from './whole.ts'
 
 /** A layer that can be served lazily. */
@@ -71,9 +71,12 @@ export interface LayerParts {
 }
 
 /**
- * Indexes read and trees built at once: a hostile one takes some 600 MiB here (64 compressed, 512 inflated), and the workers that
- * build have two threads anyway. Layers that are on disk do not count.
+ * Layers of one registry or layout whose index is read or in memory: a hostile one takes some 600 MiB (64 compressed, 512 inflated), so
+ * each origin that images are opened from costs 2.4 GiB at worst. Others do not wait for a registry that stands still. Layers that are
+ * on disk do not count.
  */
+const INDEXES_MAX = 4
+/** Trees built at once, over all origins: the workers that build have two threads anyway. */
 const BUILDS_MAX = 4
 
 const RESTART = 'Stop and start the agent: it is built again then.'
@@ -107,9 +110,10 @@ interface OpenTree {
 export class Layers {
   readonly #parts: LayerParts
   readonly #opened = new Map<string, { layer: Promise<OpenLayer>; blobs: Copies }>()
-  readonly #copies = new WeakMap<OpenLayer, Copies>()
   /** One device a tree, however many layers build it; each can fill it. */
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
+  /** By origin. */
+  readonly #indexes = new TurnsEach<string>(INDEXES_MAX)
   readonly #builds = new Turns(BUILDS_MAX)
   readonly #closing = new AbortController()
   readonly wholes: Wholes
@@ -138,18 +142,21 @@ export class Layers {
       throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
     const indexDigest = format.indexDigest({ descriptor })
     const name = nameOf(descriptor, indexDigest, origin)
-    const companion = (suffix: string) => source.companion(suffix)
+    const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
     return await this.#openOnce(name, source.blob, (blob) => ({
       descriptor,
       format: format.name,
       indexDigest,
       name,
       blobOf: () => blob,
-      build: (signal) =>
-        this.#builds.take(async () => {
+      build: (signal) => {
+        const read = async () => {
           const index = await format.readIndex({ descriptor }, { blob, companion }, { signal })
-          return await this.#parts.builder.build(format, index, { descriptor }, { signal })
-        }, signal),
+          const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal })
+          return await this.#builds.take(build, signal)
+        }
+        return this.#indexes.take(origin, read, signal)
+      },
     }))
   }
 
@@ -182,26 +189,33 @@ export class Layers {
    * @throws Failure as Wholes.verdict
    */
   async prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
-    const verdict = await this.wholes.verdict(layer, blob)
-    if (verdict.verdict === 'proven') await this.#fill(layer, blob)
-    return verdict
+    const known = await this.wholes.known(layer)
+    if (known?.verdict === 'refuted' || (known && (await missingOf(layer)).length === 0)) return known
+    if (layer.indexDigest === undefined) {
+      const verdict = known ?? (await this.wholes.verdict(layer, blob))
+      // it was made of the tar, which is still there
+      if (verdict.verdict === 'proven') await this.#fill(layer)
+      return verdict
+    }
+    const file = await this.wholes.blob(blob) // from its own source: nobody waits for another's registry
+    try {
+      const verdict = known ?? (await this.wholes.judge(layer, file))
+      if (verdict.verdict === 'proven') await this.#fillFrom(layer, new FileBlob(blob, file))
+      return verdict
+    } finally {
+      await file.close()
+    }
   }
 
-  /** Fills a layer's device from its whole blob, within the budget of prefetch. */
-  async #fill(layer: OpenLayer, blob: StoredBlob): Promise<void> {
-    const states = await layer.slots.states()
-    const missing = [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
-    if (missing.length === 0) return
-    const copies = this.#copies.get(layer)
-    const file = layer.indexDigest === undefined ? undefined : await this.wholes.blob(blob)
-    const local = file && new FileBlob(blob, file)
-    try {
-      if (local) copies?.add(local)
-      await layer.filler.fill(missing, 'prefetch', this.#closing.signal)
-    } finally {
-      if (local) copies?.remove(local)
-      await file?.close()
-    }
+  /** Fills a layer's device, within the budget of prefetch. */
+  async #fill(layer: OpenLayer): Promise<void> {
+    await layer.filler.fill(await missingOf(layer), 'prefetch', this.#closing.signal)
+  }
+
+  /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
+  async #fillFrom(layer: OpenLayer, local: FileBlob): Promise<void> {
+    if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
+    await layer.filler.withFile(this.#filler(layer.chunks, local, layer.slots), () => this.#fill(layer))
   }
 
   async #openOnce<B extends Blob>(name: string, blob: B, how: (copies: Copies<B>) => Opening): Promise<OpenLayer> {
@@ -216,10 +230,7 @@ export class Layers {
     const blobs = new Copies(blob)
     const layer = this.#open(how(blobs))
     this.#opened.set(name, { layer, blobs })
-    layer.then(
-      (open) => this.#copies.set(open, blobs),
-      () => this.#opened.delete(name),
-    )
+    layer.catch(() => this.#opened.delete(name))
     return layer
   }
 
@@ -343,6 +354,12 @@ export class Layers {
       reverify: (chunk, index) => codecs.verify(chunk, into(index)),
     })
   }
+}
+
+/** The chunks that are not verified. */
+async function missingOf({ slots }: OpenLayer): Promise<number[]> {
+  const states = await slots.states()
+  return [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
 }
 
 async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSignal): Promise<void> {

@@ -40,6 +40,29 @@ export class Turns {
   }
 }
 
+/** The same bound for each of many, who do not wait for one another. */
+export class TurnsEach<K> {
+  readonly #max: number
+  /** Of those who have or want a turn. */
+  readonly #turns = new Map<K, { turns: Turns; users: number }>()
+
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  /** As Turns.take, among those of the same key. */
+  async take<T>(key: K, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const found = this.#turns.get(key) ?? { turns: new Turns(this.#max), users: 0 }
+    this.#turns.set(key, found)
+    found.users++
+    try {
+      return await found.turns.take(work, signal)
+    } finally {
+      if (--found.users === 0) this.#turns.delete(key)
+    }
+  }
+}
+
 function gaveUp(signal: AbortSignal): Failure {
   return Failure.aborted('gave up while others were served', { cause: signal.reason })
 }

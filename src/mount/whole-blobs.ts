@@ -5,10 +5,11 @@ import type { Digest } from '../image/digest.ts'
 import { fetchWhole, type StoredBlob } from '../registry/source.ts'
 import type { WholeFiles } from '../store/wholes.ts'
 import type { Copies } from './copies.ts'
-import { Turns } from './turns.ts'
+import type { Room } from './room.ts'
+import { TurnsEach } from './turns.ts'
 
-/** A registry may take FETCH_TIMEOUT_MS for nearly nothing: so many have to do that before others wait. */
-const FETCHES_AT_ONCE = 16
+/** Of one origin, which may take FETCH_TIMEOUT_MS for nearly nothing: then its own wait. As many as engines pull at once. */
+const FETCHES_AT_ONCE = 4
 /** 10 GB at 100 Mbit/s take 800 s. */
 const FETCH_TIMEOUT_MS = 900_000
 
@@ -21,20 +22,26 @@ interface Fetch {
 
 export class WholeBlobs {
   readonly #files: Files
+  readonly #room: Room
   readonly #signal: AbortSignal
-  readonly #turns = new Turns(FETCHES_AT_ONCE)
+  /** By origin. */
+  readonly #turns = new TurnsEach<string>(FETCHES_AT_ONCE)
   /** By source: what one registry does not bring, or brings wrong, is nobody else's. */
   readonly #fetches = new Map<StoredBlob, Fetch>()
 
-  /** @param signal ends whatever is under way */
-  constructor(files: Files, signal: AbortSignal) {
+  /**
+   * @param room on the files' disk
+   * @param signal ends whatever is under way
+   */
+  constructor(files: Files, room: Room, signal: AbortSignal) {
     this.#files = files
+    this.#room = room
     this.#signal = signal
   }
 
   /**
    * The exact blob in a file, which the caller closes. Fetched at most once from there, whoever asks meanwhile.
-   * @throws Failure corrupt (another digest), timeout, system, what reading it throws
+   * @throws Failure corrupt (another digest), limit (larger than half of what the disk has left), timeout, system, what reading it throws
    */
   async of(blob: StoredBlob): Promise<FileHandle> {
     return await this.#file(blob.digest, () => this.#bring(blob))
@@ -67,7 +74,7 @@ export class WholeBlobs {
     const stop = new AbortController()
     const signal = AbortSignal.any([this.#signal, stop.signal])
     const ended = this.#turns
-      .take(() => this.#fetch(blob, signal), signal)
+      .take(blob.origin, () => this.#fetch(blob, signal), signal)
       .catch((error) => {
         if (!stop.signal.aborted) throw error // else it is here
       })
@@ -80,7 +87,9 @@ export class WholeBlobs {
     const { file, path } = await this.#files.begin()
     try {
       const signal = AbortSignal.any([stopped, AbortSignal.timeout(FETCH_TIMEOUT_MS)])
-      await fetchWhole(blob, file, { signal, priority: 'prefetch' })
+      const written = async () => (await file.stat()).size
+      const fetch = () => fetchWhole(blob, file, { signal, priority: 'prefetch' })
+      await this.#room.exactly(blob.size, `blob ${blob.digest}`, written, fetch, signal)
       await this.#files.keep(blob.digest, path)
     } finally {
       await file.close()

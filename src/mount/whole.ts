@@ -63,11 +63,13 @@ export class Wholes {
     this.#log = log
     this.#signal = signal
     this.#tars = new Tars(log)
-    this.#blobs = new WholeBlobs(store.wholes, signal)
-    this.#room = new Room(async () => {
+    const left = async () => {
       const { bavail, bsize } = await fs.statfs(store.dir)
       return bavail * bsize
-    }, TAR_MAX_BYTES)
+    }
+    this.#room = new Room(left, TAR_MAX_BYTES)
+    // of their own: most of what a tar is promised it never takes, and a blob's size is known
+    this.#blobs = new WholeBlobs(store.wholes, new Room(left, TAR_MAX_BYTES), signal)
   }
 
   /** The exact blob in a file, which the caller closes. @throws Failure as WholeBlobs.of */
@@ -77,15 +79,25 @@ export class Wholes {
 
   /** Whether a layer's tree is its tar's; examined now if it never was. @throws Failure as `blob`; unsupported, limit */
   async verdict(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
-    const claim = { blob: layer.descriptor.digest, tree: layer.tree }
-    const known = await this.#known(layer, claim)
+    const known = await this.known(layer)
     if (known !== undefined) return known
     const file = await this.blob(blob) // from its own source: nobody waits for another's registry
     try {
-      return await joined(this.#judging, `${claim.blob} ${claim.tree}`, () => this.#judge(layer, claim, file))
+      return await this.judge(layer, file)
     } finally {
       await file.close()
     }
+  }
+
+  /** The verdict of a layer that was examined before. @throws Failure system */
+  known(layer: OpenLayer): Promise<Verdict | undefined> {
+    return this.#known(layer, claimOf(layer))
+  }
+
+  /** As `verdict`, with the blob in `file`, which stays the caller's. @throws Failure unsupported, limit */
+  judge(layer: OpenLayer, file: FileHandle): Promise<Verdict> {
+    const claim = claimOf(layer)
+    return joined(this.#judging, `${claim.blob} ${claim.tree}`, () => this.#judge(layer, claim, file))
   }
 
   /** The tree of a layer's tar, whose chunks are pieces of that tar; proven by what it is made of. @throws Failure as `verdict` */
@@ -130,6 +142,8 @@ export class Wholes {
 
   async #known(layer: OpenLayer, claim: Claim): Promise<Verdict | undefined> {
     const kept = await this.#store.proofs.of(claim)
+    // another process may have found it
+    if (kept?.verdict === 'refuted' && this.quarantine.of(layer) === undefined) this.quarantine.add(claim, kept)
     if (kept !== undefined) return kept
     const refutation = this.quarantine.of(layer)
     if (refutation !== undefined) await this.#store.proofs.keep(claim, refutation) // the disk may have been full
@@ -276,6 +290,10 @@ export class Wholes {
     if (restored === undefined) throw Failure.corrupt(`layer ${descriptor.digest}: its tar is no longer ${diffId}`)
     return await restored
   }
+}
+
+function claimOf({ descriptor, tree }: OpenLayer): Claim {
+  return { blob: descriptor.digest, tree }
 }
 
 /** What of an examination is kept; who joins it may want more of it. */

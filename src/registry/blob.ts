@@ -22,9 +22,11 @@ export type Ask = <T>(ask: (repository: Repository) => Promise<T>) => Promise<T>
 export class RegistryBlob implements StoredBlob {
   readonly digest: Digest
   readonly size: number
+  readonly origin: string
   readonly #ask: Ask
 
-  constructor(descriptor: Descriptor, ask: Ask) {
+  constructor(descriptor: Descriptor, origin: string, ask: Ask) {
+    this.origin = origin
     this.digest = descriptor.digest
     this.size = descriptor.size
     this.#ask = ask

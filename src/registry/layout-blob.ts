@@ -1,7 +1,7 @@
 // A blob of an OCI layout: one file, opened at its first read.
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, hex } from '../image/digest.ts'
@@ -17,6 +17,7 @@ const STREAM_BYTES = 1 << 20
 export class LayoutBlob implements StoredBlob {
   readonly digest: Digest
   readonly size: number
+  readonly origin: string
   readonly #path: string
   #file: Promise<FileHandle> | undefined
   #closed = false
@@ -25,6 +26,7 @@ export class LayoutBlob implements StoredBlob {
   constructor(dir: string, descriptor: Descriptor) {
     this.digest = descriptor.digest
     this.size = descriptor.size
+    this.origin = `oci:${resolve(dir)}`
     this.#path = join(dir, 'blobs', 'sha256', hex(descriptor.digest))
   }
 

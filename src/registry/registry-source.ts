@@ -78,7 +78,7 @@ export class RegistrySource implements ImageSource {
   }
 
   blob(descriptor: Descriptor): StoredBlob {
-    return new RegistryBlob(descriptor, (ask) => this.#ask(ask))
+    return new RegistryBlob(descriptor, this.#reference.host, (ask) => this.#ask(ask))
   }
 
   async #ask<T>(ask: (repository: Repository) => Promise<T>): Promise<T> {

@@ -20,6 +20,8 @@ export interface ImageSource {
 
 /** A blob that can also be read from its first byte to its last. */
 export interface StoredBlob extends Blob {
+  /** The registry's host, as references name it, or the layout: those of one origin share what it bears. */
+  readonly origin: string
   /**
    * Hands all bytes in order to `take`, waiting for it; unverified, exactly `size` of them.
    * @throws Failure as `read`, or what `take` throws

@@ -56,16 +56,13 @@ export class Proofs {
 
   /** Undefined: it was never examined, or the record is damaged (then a warning says so). @throws Failure system */
   async of(claim: Claim): Promise<Proof | Refutation | undefined> {
-    const path = this.#path(claim)
+    const path = pathOf(this.#cache, claim)
     const known = this.#found.get(path)
     if (known !== undefined) return known
-    const bytes = await readWhole(path, PROOF_MAX_BYTES)
-    if (bytes === undefined) return undefined
-    const record = bytes === 'damaged' ? undefined : decodeRecord(bytes)
-    if (isVerdict(record, claim)) {
-      const { blob: _, tree: __, ...verdict } = record
-      this.#found.set(path, verdict)
-      return verdict
+    const found = await readVerdict(this.#cache, claim)
+    if (found !== 'damaged') {
+      if (found !== undefined) this.#found.set(path, found)
+      return found
     }
     this.#warn(`${path} is dropped: it is damaged, or of another version`)
     await fs.unlink(path).catch((cause) => {
@@ -77,7 +74,7 @@ export class Proofs {
   /** Resolves when it is durable. @throws Failure system */
   async keep(claim: Claim, verdict: Proof | Refutation): Promise<void> {
     const { blob, tree } = claim
-    const path = this.#path(claim)
+    const path = pathOf(this.#cache, claim)
     await makeFolder(dirname(path))
     await replaceFile(join(this.#cache, TEMPORARY), path, encodeRecord({ blob, tree, ...verdict }))
     this.#found.set(path, verdict)
@@ -85,21 +82,34 @@ export class Proofs {
 
   /** What is known of a blob, whichever tree is served for it. @throws Failure system */
   async about(blob: Digest): Promise<(Proof | Refutation)[]> {
-    const folder = join(this.#cache, FOLDER, hex(blob))
-    const names = await fs.readdir(folder).catch((cause) => {
-      if (systemCode(cause) === 'ENOENT') return []
-      throw diskFailure(folder, cause)
-    })
-    const trees = names.flatMap((name) =>
-      NAME.test(name) ? [`sha256:${name.slice(0, -'.json'.length)}` as const] : [],
-    )
+    const trees = await treesJudged(this.#cache, blob)
     const found = await Promise.all(trees.map((tree) => this.of({ blob, tree })))
     return found.filter((each) => each !== undefined)
   }
+}
 
-  #path({ blob, tree }: Claim): string {
-    return join(this.#cache, FOLDER, hex(blob), `${hex(tree)}.json`)
-  }
+function pathOf(cache: string, { blob, tree }: Claim): string {
+  return join(cache, FOLDER, hex(blob), `${hex(tree)}.json`)
+}
+
+/** What the cache has of a claim; undefined: no record. Changes nothing. @throws Failure system */
+export async function readVerdict(cache: string, claim: Claim): Promise<Proof | Refutation | 'damaged' | undefined> {
+  const bytes = await readWhole(pathOf(cache, claim), PROOF_MAX_BYTES)
+  if (bytes === undefined || bytes === 'damaged') return bytes
+  const record = decodeRecord(bytes)
+  if (!isVerdict(record, claim)) return 'damaged'
+  const { blob: _, tree: __, ...verdict } = record
+  return verdict
+}
+
+/** The trees of a blob of which the cache has records. Changes nothing. @throws Failure system */
+export async function treesJudged(cache: string, blob: Digest): Promise<Digest[]> {
+  const folder = join(cache, FOLDER, hex(blob))
+  const names = await fs.readdir(folder).catch((cause) => {
+    if (systemCode(cause) === 'ENOENT') return []
+    throw diskFailure(folder, cause)
+  })
+  return names.flatMap((name) => (NAME.test(name) ? [`sha256:${name.slice(0, -'.json'.length)}` as const] : []))
 }
 
 function isVerdict(record: unknown, claim: Claim): record is Claim & (Proof | Refutation) {

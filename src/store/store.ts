@@ -200,12 +200,12 @@ export class Store {
 
   /** Remembers that a policy accepted an image's signature. @throws Failure system */
   async keepAccepted(reference: string, manifest: Digest, policy: Digest): Promise<void> {
-    await this.#keepRecord(this.#acceptedPath(reference, manifest, policy), { reference, manifest, policy })
+    await this.#keepRecord(acceptedPath(this.dir, reference, manifest, policy), { reference, manifest, policy })
   }
 
   /** Whether that was ever remembered. @throws Failure system */
   async accepted(reference: string, manifest: Digest, policy: Digest): Promise<boolean> {
-    return (await this.#record(this.#acceptedPath(reference, manifest, policy))) !== undefined
+    return (await this.#record(acceptedPath(this.dir, reference, manifest, policy))) !== undefined
   }
 
   /**
@@ -263,11 +263,6 @@ export class Store {
     return this.#path('references', `${hex(key)}.json`)
   }
 
-  #acceptedPath(reference: string, manifest: Digest, policy: Digest): string {
-    const key = digestOf(new TextEncoder().encode(`${reference} ${manifest} ${policy}`))
-    return this.#path('accepted', `${hex(key)}.json`)
-  }
-
   #replace(path: string, bytes: Uint8Array): Promise<void> {
     return replaceFile(this.#path(TEMPORARY), path, bytes)
   }
@@ -302,6 +297,12 @@ export class Store {
     this.#warn(`${path} is dropped: ${why}`)
     await fs.unlink(path).catch(ignoreAbsent)
   }
+}
+
+/** Of the record that says so, in the cache `dir`. */
+export function acceptedPath(dir: string, reference: string, manifest: Digest, policy: Digest): string {
+  const key = digestOf(new TextEncoder().encode(`${reference} ${manifest} ${policy}`))
+  return join(dir, 'accepted', `${hex(key)}.json`)
 }
 
 /** Another process saw the same damage and was faster. */

@@ -13,14 +13,16 @@
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
+import type { ResolvedImage } from '../mount/image.ts'
 import type { OpenLayer } from '../mount/layer.ts'
 import { isOf, type Quarantine } from '../mount/quarantine.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
+import { compressionOf } from './facts.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
-import { type Chain, type ChainParts, type Link, type ListedImage, openChain, type Prove } from './image-chain.ts'
+import { type Chain, type ChainParts, type Link, openChain, type Prove } from './image-chain.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { disagreement, layerEntry } from './layers-json.ts'
 
@@ -46,10 +48,24 @@ export interface Outcome {
   why?: string
 }
 
-/** A layer to be shown, and where its tree answers; undefined: nowhere. */
-interface Showing {
-  link: Link
-  slot: number | undefined
+/** The layer that has an ID, and where its tree answers; undefined: nowhere. */
+interface Owner {
+  readonly link: Link
+  readonly slot: number | undefined
+}
+
+/** A chain whose trees answer, each in the slot of the same index. */
+interface Attached {
+  chain: Chain
+  slots: readonly (number | undefined)[]
+}
+
+interface Claimed {
+  /** The lowest first. */
+  claimed: readonly Link[]
+  made: ReadonlyMap<string, Owner>
+  /** Why no more. */
+  why: string | undefined
 }
 
 /** Engines read the whole list whenever it changed: so many entries are 6 MB. */
@@ -59,6 +75,8 @@ const LAYERS_MANY = 8_000
 const FULL = `${LAYERS_MAX} layers are listed already (after a restart of the agent, those that no engine uses are no more)`
 /** Where a whole layer is fetched from, the newest first; more than a few tags of one layer are all the same registry. */
 const SOURCES_MAX = 4
+/** After these failures of one source another may do better. */
+const ELSEWHERE = new Set(['missing', 'denied', 'unavailable', 'timeout', 'corrupt'])
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
@@ -68,11 +86,11 @@ export class AdditionalImageStore {
   static readonly DIRECTORY = 'images'
   readonly #parts: ImageStoreParts
   readonly #root: ImageRoot
-  /** Layers by ID: listed, or to be listed. */
-  readonly #known = new Map<string, Link>()
+  /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
+  readonly #owners = new Map<string, Owner>()
   /** Entries of layers.json by layer ID, each after its parent's. */
   readonly #entries = new Map<string, string>()
-  /** What `diff` shows, by layer ID; of a layer that is listed and not in here, nothing. */
+  /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
   /** Layer IDs by the node of their tar-split file. */
   readonly #splits = new Map<bigint, string>()
@@ -81,8 +99,8 @@ export class AdditionalImageStore {
   readonly #told = new Set<string>()
   /** Images that were listed, by what is kept of them. */
   readonly #images = new Map<string, Listed>()
-  /** What comes with the next version of the list. */
-  #next: { links: Map<string, Showing>; done: Promise<void> } | undefined
+  /** IDs that come with the next version of the list, each after its parent's. */
+  #next: { ids: Set<string>; done: Promise<void> } | undefined
   #writtenAt = Number.NEGATIVE_INFINITY
 
   /** Shows the store in a mount, with what was read back, in one go. */
@@ -92,11 +110,23 @@ export class AdditionalImageStore {
     readBack: readonly Chain[],
   ): Promise<AdditionalImageStore> {
     const store = new AdditionalImageStore(parts, mount)
-    const adding = readBack.map(async (chain) => {
+    const failed = (chain: Chain, error: unknown) => {
+      parts.log(`${referenceText(chain.image.reference)}: its layers are not listed again: ${describe(error)}`)
+    }
+    const attaching = readBack.map(async (chain) => {
       try {
-        await store.#add(chain, 0)
+        return [await store.#attach(chain)]
       } catch (error) {
-        parts.log(`${referenceText(chain.image.reference)}: its layers are not listed again: ${describe(error)}`)
+        failed(chain, error)
+        return []
+      }
+    })
+    // claimed in one turn, in the order in which they were listed
+    const adding = (await Promise.all(attaching)).flat().map(async (attached) => {
+      try {
+        await store.#add(attached, 0)
+      } catch (error) {
+        failed(attached.chain, error)
       }
     })
     await Promise.all(adding)
@@ -127,7 +157,7 @@ export class AdditionalImageStore {
 
   /** The contents of a late file of this store, if `node` is one. */
   async late(node: bigint): Promise<LateFile | undefined> {
-    const link = this.#known.get(this.#splits.get(node) ?? '')
+    const link = this.#owners.get(this.#splits.get(node) ?? '')?.link
     if (link === undefined) return undefined
     try {
       return await this.#split(link)
@@ -137,15 +167,20 @@ export class AdditionalImageStore {
     }
   }
 
-  /** @throws what its newest source throws, when none has it */
+  /** @throws what its newest source throws, when none has it; corrupt: it would be another tar's */
   async #split(link: Link): Promise<LateFile> {
     const failures: unknown[] = []
     for (const blob of link.blobs) {
       const layer = this.#filesOf(link) // it may lie, as the last source showed
       if (layer === undefined) throw Failure.corrupt('it is quarantined')
       try {
-        return await this.#parts.split(layer, blob)
+        const file = await this.#parts.split(layer, blob)
+        const verdict = await layer.verdict()
+        if (link.identity.by === 'index' || verdict?.diffId === link.identity.digest) return file
+        await file.close()
+        throw Failure.corrupt(`its bytes have DiffID ${verdict?.diffId}, not ${link.identity.digest}`)
       } catch (error) {
+        if (!(error instanceof Failure) || !ELSEWHERE.has(error.code)) throw error
         failures.push(error)
       }
     }
@@ -154,7 +189,7 @@ export class AdditionalImageStore {
 
   /** When many are listed, those that no engine uses are not listed by the next process. For when nothing is shown any more. */
   async forget(): Promise<void> {
-    if (this.#known.size <= LAYERS_MANY) return
+    if (this.#owners.size <= LAYERS_MANY) return
     const { inUse, listings, log } = this.#parts
     try {
       const forget: ForgetParts['forget'] = (image) => listings.forget(image)
@@ -167,148 +202,161 @@ export class AdditionalImageStore {
 
   async #list(reference: Reference, prove: Prove): Promise<Outcome> {
     const image = await this.#parts.images.resolve(reference)
-    const chain = await openChain(image, this.#parts, prove)
-    const outcome = await this.#add(chain, Date.now())
-    for (const { layer } of chain.links) void layer?.prefetch().catch((error) => this.#tell(describe(error)))
+    // what needs none of its bytes is there at once, however long the small ones take
+    let outcome = await this.#open(image, prove === 'small' ? 'none' : prove)
+    if (prove === 'small' && outcome.why !== undefined) outcome = await this.#open(image, 'small')
+    this.#tellLeft(image, outcome)
     return outcome
   }
 
-  /** @param at when it was asked for; 0: in an earlier life */
-  async #add(chain: Chain, at: number): Promise<Outcome> {
-    const { image } = chain
-    // in one turn, so that of two images with a layer in common the first one's claims count, now and after a restart
-    const links: Link[] = []
-    let why = chain.why
-    for (const link of chain.links) {
-      const known = this.#known.get(link.id)
-      // what engines were shown once is shown again, whatever is said of it
-      const not = at === 0 ? undefined : this.#whyNot(link, known)
-      if (not !== undefined || (known === undefined && this.#known.size >= LAYERS_MAX)) {
-        why = not ?? FULL
-        break
-      }
-      const kept = known === undefined ? link : this.#both(known, link)
-      this.#known.set(link.id, kept)
-      links.push(kept)
+  async #open(image: ResolvedImage, prove: Prove): Promise<Outcome> {
+    const chain = await openChain(image, this.#parts, prove)
+    const outcome = await this.#add(await this.#attach(chain), Date.now())
+    for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
+      void layer?.prefetch().catch((error) => this.#tell(describe(error)))
     }
-    const left = image.manifest.layers.slice(links.length).map(({ digest }) => digest)
-    const name = referenceText(image.reference)
-    if (why !== undefined) this.#tell(`${name}: layers from ${left[0]} on are left to the engine: ${why}`)
-    if (links.length > 0) {
-      const listed = { reference: name, manifest: image.digest, by: links.map(({ identity }) => identity.by) }
-      const slots = await this.#prepare(links, listed)
-      this.#images.set(JSON.stringify(listed), { image: listed, ids: links.map(({ id }) => id), at })
-      await this.#write(links.map((link, i) => ({ link, slot: slots[i] })))
-      await Promise.all(links.map((link) => this.#cover(link)))
-    }
-    const listed = links.map(({ id, identity: { by } }, i) => {
-      return { digest: image.manifest.layers[i]?.digest as Digest, id, by } // a link a layer
-    })
-    return { listed, left, ...(why === undefined ? {} : { why }) }
+    return outcome
   }
 
-  /** Does what may fail before anything is shown. @returns where the layers' trees answer */
-  async #prepare(links: readonly Link[], listed: ListedImage): Promise<(number | undefined)[]> {
-    try {
-      const slots = await Promise.all(links.map(({ layer, id }) => layer && this.#parts.attach(layer, diffOf(id))))
-      await this.#parts.listings.keep(listed)
-      return slots
-    } catch (error) {
-      // what is not listed and nobody else wants makes no claims
-      for (const link of links) {
-        if (this.#known.get(link.id) === link && !this.#entries.has(link.id)) this.#known.delete(link.id)
+  async #attach(chain: Chain): Promise<Attached> {
+    const slots = chain.links.map(({ layer, id }) => layer && this.#parts.attach(layer, diffOf(id)))
+    return { chain, slots: await Promise.all(slots) }
+  }
+
+  /** @param at when it was asked for; 0: in an earlier life */
+  async #add(attached: Attached, at: number): Promise<Outcome> {
+    const { image } = attached.chain
+    const { claimed, made, why } = this.#claim(attached, at)
+    const ids = claimed.map(({ id }) => id)
+    if (ids.length > 0) {
+      const by = claimed.map(({ identity }) => identity.by)
+      const listed = { reference: referenceText(image.reference), manifest: image.digest, by }
+      try {
+        // called in the turn of the claims: what is kept has their order
+        await this.#parts.listings.keep(listed)
+      } catch (error) {
+        // what is not listed, and nobody else wants, has no owner
+        for (const [id, owner] of made) if (this.#owners.get(id) === owner) this.#owners.delete(id)
+        throw error
       }
-      throw error
+      this.#images.set(JSON.stringify(listed), { image: listed, ids, at })
+      await this.#write(ids)
+      await Promise.all(ids.map((id) => this.#cover(id)))
     }
+    const left = image.manifest.layers.slice(ids.length).map(({ digest }) => digest)
+    const listed = claimed.map(({ id, identity: { by } }, i) => {
+      return { digest: image.manifest.layers[i]?.digest as Digest, id, by } // a link a layer
+    })
+    const outcome = { listed, left, ...(why === undefined ? {} : { why }) }
+    if (at === 0) this.#tellLeft(image, outcome)
+    return outcome
+  }
+
+  /** Claims IDs for a chain's layers from the base up, in one turn; those that nobody had are `made`. */
+  #claim({ chain, slots }: Attached, at: number): Claimed {
+    const claimed: Link[] = []
+    const made = new Map<string, Owner>()
+    for (const [i, link] of chain.links.entries()) {
+      const owner = this.#owners.get(link.id)
+      const claim = { link, slot: slots[i] }
+      // what engines were shown once is shown again, whatever is said of it
+      const not = at === 0 ? undefined : this.#whyNot(claim, owner)
+      if (not !== undefined) return { claimed, made, why: not }
+      if (owner === undefined && this.#owners.size >= LAYERS_MAX) return { claimed, made, why: FULL }
+      if (owner === undefined) made.set(link.id, claim)
+      this.#owners.set(link.id, owner === undefined ? claim : this.#both(owner, claim))
+      claimed.push(link)
+    }
+    return { claimed, made, why: chain.why }
+  }
+
+  #tellLeft({ reference }: ResolvedImage, { left, why }: Outcome): void {
+    if (why === undefined) return
+    this.#tell(`${referenceText(reference)}: layers from ${left[0]} on are left to the engine: ${why}`)
   }
 
   /** Why a layer cannot be listed, or not as the one that already is. */
-  #whyNot(link: Link, known: Link | undefined): string | undefined {
-    const refutation = link.layer && this.#parts.quarantine.of(link.layer) // since it was opened
+  #whyNot(claim: Owner, owner: Owner | undefined): string | undefined {
+    const { layer, identity } = claim.link
+    const refutation = layer && this.#parts.quarantine.of(layer) // since it was opened
     if (refutation !== undefined) return `it is quarantined: ${refutation.why}`
-    if (known === undefined || this.#yields(known, link)) return undefined
-    const differs = disagreement(known, link)
+    if (owner === undefined || this.#yields(owner, claim)) return undefined
+    const differs = disagreement(owner.link, claim.link)
     if (differs === undefined) return undefined
-    const fix = link.identity.by === 'index' ? ' (lazylayer pull --prove has it listed by what it is proven to be)' : ''
+    const fix = identity.by === 'index' ? ' (lazylayer pull --prove has it listed by what it is proven to be)' : ''
     return `it is listed already as another image claims it: ${differs}${fix}`
   }
 
   /** A layer that is listed already, and is wanted again. */
-  #both(known: Link, link: Link): Link {
-    if (this.#yields(known, link) && this.#filesOf(link) !== undefined) {
-      this.#takeFiles(link.id)
-      return link
-    }
-    if (link.descriptor.digest !== known.descriptor.digest) return known
-    const older = known.blobs.filter((each) => !link.blobs.includes(each))
-    const blobs = [...link.blobs, ...older].slice(0, SOURCES_MAX)
-    return { ...known, blobs, proven: known.proven || link.proven }
+  #both(owner: Owner, claim: Owner): Owner {
+    if (this.#yields(owner, claim)) return claim
+    const { link } = owner
+    if (!isSame(link, claim.link)) return { ...owner }
+    const older = link.blobs.filter((each) => !claim.link.blobs.includes(each))
+    const blobs = [...claim.link.blobs, ...older].slice(0, SOURCES_MAX)
+    return { ...owner, link: { ...link, blobs, proven: link.proven || claim.link.proven } }
   }
 
   /** Neither a liar nor who was only believed keeps a name from whoever is proven to bear it. */
-  #yields(known: Link, link: Link): boolean {
-    const isOther = link.descriptor.digest !== known.descriptor.digest
-    return this.#filesOf(known) === undefined || (isOther && link.proven && !known.proven)
+  #yields({ link }: Owner, claim: Owner): boolean {
+    if (this.#filesOf(claim.link) === undefined) return false
+    return this.#filesOf(link) === undefined || (claim.link.proven && !link.proven && !isSame(link, claim.link))
   }
 
   #filesOf({ layer }: Link): OpenLayer | undefined {
     return layer && this.#parts.quarantine.of(layer) === undefined ? layer : undefined
   }
 
-  async #cover(link: Link): Promise<void> {
-    const layer = this.#filesOf(link)
-    if (layer !== undefined && this.#grafted.get(link.id) === layer) await this.#parts.cover?.(layer, diffOf(link.id))
+  async #cover(id: string): Promise<void> {
+    const layer = this.#grafted.get(id)
+    if (layer !== undefined) await this.#parts.cover?.(layer, diffOf(id))
   }
 
   /** Resolves when these layers are in the list, with their files. */
-  #write(links: readonly Showing[]): Promise<void> {
-    const fresh = links.filter(({ link }) => this.#isNews(link))
-    if (fresh.length === 0) return Promise.resolve()
-    this.#next ??= { links: new Map(), done: this.#writeSoon() }
-    for (const each of fresh) this.#next.links.set(each.link.id, each)
+  #write(ids: readonly string[]): Promise<void> {
+    if (!ids.some((id) => this.#isNews(id))) return Promise.resolve()
+    this.#next ??= { ids: new Set(), done: this.#writeSoon() }
+    for (const id of ids) this.#next.ids.add(id)
     return this.#next.done
   }
 
-  /** Whether a layer is not listed yet, or without its files; and still is the one that has the name. */
-  #isNews(link: Link): boolean {
-    const { id, layer } = link
-    if (this.#known.get(id)?.layer !== layer) return false
-    return !this.#entries.has(id) || (!this.#grafted.has(id) && this.#filesOf(link) !== undefined)
+  /** Whether an ID is not listed yet, or not with its owner's files. */
+  #isNews(id: string): boolean {
+    const owner = this.#owners.get(id)
+    return owner !== undefined && (!this.#entries.has(id) || this.#grafted.get(id) !== this.#filesOf(owner.link))
   }
 
   async #writeSoon(): Promise<void> {
     const waitMs = Math.max(0, this.#writtenAt + VERSION_EVERY_MS - performance.now())
     await new Promise((done) => setTimeout(done, waitMs))
-    const links = this.#next?.links.values() ?? []
+    const ids = this.#next?.ids ?? []
     this.#next = undefined
     this.#writtenAt = performance.now()
     // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
-    for (const each of links) this.#show(each)
+    for (const id of ids) if (this.#isNews(id)) this.#show(id)
     this.#root.writeList([...this.#entries.values()])
   }
 
-  #show({ link, slot }: Showing): void {
-    const { id, below } = link
-    if (!this.#entries.has(id)) this.#splits.set(this.#root.addLayer(id, below), id)
-    this.#entries.set(id, layerEntry(link))
-    // asked now: the verdict may have fallen since it was opened; from here on it is withdrawn
+  /** Shows an ID as its owner has it now: the verdict may have fallen since that was opened, and from here on it is withdrawn. */
+  #show(id: string): void {
+    const { link, slot } = this.#owners.get(id) as Owner // of what is news, or shown
     const layer = this.#filesOf(link)
-    if (layer === undefined || slot === undefined || this.#grafted.has(id)) return
-    this.#root.setFiles(id, slot)
-    this.#grafted.set(id, layer)
+    this.#take(id)
+    this.#splits.set(this.#root.put(id, link.below, layer && slot), id)
+    if (layer !== undefined) this.#grafted.set(id, layer)
+    this.#entries.set(id, layerEntry(link))
+  }
+
+  /** Has whoever was mounted there mounted no more. */
+  #take(id: string): void {
+    if (this.#grafted.delete(id)) this.#parts.uncover(diffOf(id))
   }
 
   /** Takes the files of a layer that lies away; its entry stays, for engines fail as a whole when a layer that they know is gone. */
-  #withdraw(claim: Claim): void {
+  #withdraw(lie: Claim): void {
     for (const [id, layer] of this.#grafted) {
-      if (isOf(claim, layer)) this.#takeFiles(id)
+      if (isOf(lie, layer)) this.#show(id)
     }
-  }
-
-  #takeFiles(id: string): void {
-    if (!this.#grafted.delete(id)) return
-    this.#root.setFiles(id, undefined)
-    this.#parts.uncover(diffOf(id))
   }
 
   #tell(message: string): void {
@@ -317,6 +365,14 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
+}
+
+/** Whether two layers of one ID are shown alike. */
+function isSame(one: Link, other: Link): boolean {
+  const isBlob = one.descriptor.digest === other.descriptor.digest && one.descriptor.size === other.descriptor.size
+  return (
+    isBlob && one.layer?.tree === other.layer?.tree && compressionOf(one.descriptor) === compressionOf(other.descriptor)
+  )
 }
 
 function diffOf(id: string): string[] {

@@ -51,7 +51,7 @@ export interface Chain {
 /** What chains are opened with. */
 export interface ChainParts {
   images: Resolver
-  layers: LayerOpener & Pick<Layers, 'prove' | 'everRefuted'>
+  layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
   listings: Listings
   believe: Believe
   log(message: string): void
@@ -113,8 +113,7 @@ export async function openChain(
   by?: readonly Identity['by'][],
 ): Promise<Chain> {
   const wanted = image.manifest.layers.slice(0, by?.length)
-  const small = smallBelowLazy(wanted, (each) => !('why' in layers.format(each)))
-  const proving = (each: Descriptor) => (prove !== 'small' ? prove : small.has(each) ? 'needed' : 'none')
+  const proving = await provingOf(wanted, layers, prove)
   const opening = wanted.map((each) => open(image, each, layers, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
@@ -137,8 +136,8 @@ export async function openChain(
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
-      const proven = identity.by === 'diffid' && (await layer?.verdict()) !== undefined
-      const listable = { id, parent, identity, descriptor, diffId, proven, size }
+      const proven = identity.by === 'diffid' && (await layer?.verdict())?.verdict === 'proven'
+      const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
       links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
       parent = id
       below = [linkName(id), ...below]
@@ -149,15 +148,37 @@ export async function openChain(
   return { image, links, why: undefined }
 }
 
-/** Layers without an index that have lazy ones above them; none when together they are too large to wait for. */
+/** What to do about each layer. */
+async function provingOf(
+  wanted: readonly Descriptor[],
+  layers: ChainParts['layers'],
+  prove: Prove,
+): Promise<(descriptor: Descriptor) => Exclude<Prove, 'small'>> {
+  if (prove !== 'small') return () => prove
+  // what cannot be read is as good as not here
+  const proven = await Promise.all(wanted.map(({ digest }) => layers.everProven(digest).catch(() => false)))
+  const here = new Set(wanted.filter((_, i) => proven[i]))
+  const small = smallBelowLazy(
+    wanted,
+    (each) => !('why' in layers.format(each)),
+    (each) => here.has(each),
+  )
+  return (each) => (small.has(each) ? 'needed' : 'none')
+}
+
+/**
+ * Layers without an index that have lazy ones above them and are not here yet; none when together they are too large to wait for.
+ */
 export function smallBelowLazy(
   descriptors: readonly Descriptor[],
   isLazy: (descriptor: Descriptor) => boolean,
+  isHere: (descriptor: Descriptor) => boolean,
 ): ReadonlySet<Descriptor> {
   const lazy = descriptors.map(isLazy)
-  const below = descriptors.slice(0, Math.max(0, lazy.lastIndexOf(true))).filter((_, i) => !lazy[i])
-  const bytes = below.reduce((sum, { size }) => sum + size, 0)
-  return new Set(bytes <= SMALL_MAX_BYTES ? below : [])
+  const below = descriptors.slice(0, Math.max(0, lazy.lastIndexOf(true)))
+  const missing = below.filter((each, i) => !lazy[i] && !isHere(each))
+  const bytes = missing.reduce((sum, { size }) => sum + size, 0)
+  return new Set(bytes <= SMALL_MAX_BYTES ? missing : [])
 }
 
 async function open(

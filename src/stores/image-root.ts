@@ -31,6 +31,8 @@ export class ImageRoot {
   readonly #overlay: bigint
   readonly #links: bigint
   readonly #layers: bigint
+  /** How often each layer was put. */
+  readonly #puts = new Map<string, number>()
   #version = 0n
 
   /** Shows an empty store as `name` in the mount's root. */
@@ -57,33 +59,38 @@ export class ImageRoot {
     }
   }
 
-  /** Adds a layer without its files. @param below short names of the layers below. @returns the node of its tar-split file */
-  addLayer(id: string, below: readonly string[]): bigint {
-    const short = linkName(id)
+  /**
+   * Shows a layer, or shows it otherwise than before.
+   * @param below short names of the layers below; they never change
+   * @param slot of the tree that its files are in; undefined: it has none
+   * @returns the node of its tar-split file, which is another each time
+   */
+  put(id: string, below: readonly string[], slot: number | undefined): bigint {
     const directory = this.#node('overlay', id)
+    const split = `${id}.tar-split.gz`
+    const known = this.#puts.get(id) ?? 0
+    this.#puts.set(id, known + 1)
+    if (known === 0) this.#addDirectory(id, directory, below)
+    else
+      for (const [parent, name] of [[directory, 'diff'] as const, [this.#layers, split] as const])
+        this.#mount.remove(parent, name)
+    // An empty file: no overlay mounts that. Images are listed and removed as ever, and no container starts.
+    if (slot === undefined)
+      this.#mount.addFile(this.#node('overlay', id, 'diff'), directory, 'diff', FILE, new Uint8Array())
+    else this.#mount.graft(directory, 'diff', slot)
+    const node = this.#node('overlay-layers', id, String(known))
+    this.#mount.addLate(node, this.#layers, split, FILE, SPLIT_BYTES)
+    return node
+  }
+
+  #addDirectory(id: string, directory: bigint, below: readonly string[]): void {
+    const short = linkName(id)
     const text = (name: string, contents: string) =>
       this.#mount.addFile(this.#node('overlay', id, name), directory, name, FILE, new TextEncoder().encode(contents))
     this.#mount.addDirectory(directory, this.#overlay, id, DIRECTORY, false)
-    this.#addNoFiles(id)
     text('link', short)
     if (below.length > 0) text('lower', below.map((each) => `l/${each}`).join(':'))
-    const split = this.#node('overlay-layers', id)
-    this.#mount.addLate(split, this.#layers, `${id}.tar-split.gz`, FILE, SPLIT_BYTES)
     this.#mount.addSymlink(this.#node('overlay', 'l', short), this.#links, short, SYMLINK, `../${id}/diff`)
-    return split
-  }
-
-  /** @param slot of the tree that a layer's files are in; undefined: it has none */
-  setFiles(id: string, slot: number | undefined): void {
-    const directory = this.#node('overlay', id)
-    this.#mount.remove(directory, 'diff')
-    if (slot === undefined) this.#addNoFiles(id)
-    else this.#mount.graft(directory, 'diff', slot)
-  }
-
-  /** An empty file: no overlay mounts that. Images are listed and removed as ever, and no container starts. */
-  #addNoFiles(id: string): void {
-    this.#mount.addFile(this.#node('overlay', id, 'diff'), this.#node('overlay', id), 'diff', FILE, new Uint8Array())
   }
 
   /** A new version of the list, which is another file with a later time. */

@@ -16,6 +16,8 @@ export interface Listable {
   proven: boolean
   /** Bytes of the tar. */
   size: number
+  /** Digest of the tree that is served for it; undefined: it is quarantined. */
+  tree: Digest | undefined
 }
 
 /** When a layer was listed tells nobody anything, and would differ after a restart. */
@@ -40,18 +42,20 @@ export function layerEntry({ id, parent, identity, descriptor, diffId, size }: L
 }
 
 /**
- * In what the claims of two images differ that have a layer of one ID: one entry cannot be both's. Undefined: in nothing. What is proven
- * to be one tar is, however it is compressed; and of a layer that bears its DiffID the size is no claim: it may be known exactly since.
+ * In what the claims of two images differ that have a layer of one ID: one entry cannot be both's. Undefined: in nothing. Two blobs that are
+ * proven to be one tar may stand for each other; and of a layer that bears its DiffID the size of the tar may be known exactly since.
  */
 export function disagreement(listed: Listable, wanted: Listable): string | undefined {
-  if (listed.proven && wanted.proven) return undefined
   const differs = (what: string, of: (layer: Listable) => string | number) =>
     of(listed) === of(wanted) ? undefined : `${what} ${of(listed)} there and ${of(wanted)} here`
+  const blob = differs('its blob is', ({ descriptor }) => descriptor.digest)
+  if (blob !== undefined && listed.proven && wanted.proven) return undefined
   return (
-    differs('its blob is', ({ descriptor }) => descriptor.digest) ??
+    blob ??
     differs('the size of its blob is', ({ descriptor }) => descriptor.size) ??
     differs('its compression is', ({ descriptor }) => compressionOf(descriptor)) ??
     differs('its DiffID is', ({ diffId }) => diffId) ??
+    differs('its tree is', ({ tree }) => tree ?? 'none') ??
     (wanted.identity.by === 'index' ? differs('the size of its tar is', ({ size }) => size) : undefined)
   )
 }

@@ -1,12 +1,15 @@
 // explain as a user types it, with signatures as this user's policy.json wants them.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { layoutShelf } from '../../src/build/registry.ts'
-import type { Digest } from '../../src/image/digest.ts'
+import { estargz } from '../../src/format/estargz.ts'
+import { type Digest, hex } from '../../src/image/digest.ts'
+import { encodeRecord } from '../../src/store/record.ts'
 import { Store } from '../../src/store/store.ts'
+import { CACHE_VERSION } from '../../src/store/version.ts'
 import { command } from '../e2e/engines/command.ts'
 import { startRegistry } from '../fake/registry.ts'
 import { simpleSignature } from '../policy/simple-signature.ts'
@@ -41,7 +44,13 @@ async function machine() {
     const args = [LAUNCHER, 'explain', `${registry.host}/${repository}:1`, ...reach, ...flags]
     return await command(process.execPath, args, { env })
   }
-  return { explain, put, cache: join(home, 'cache'), blob: written[0]?.digest as Digest }
+  return {
+    explain,
+    put,
+    cache: join(home, 'cache'),
+    blob: written[0]?.digest as Digest,
+    index: (written[0] && estargz.indexDigest({ descriptor: written[0] })) as Digest,
+  }
 }
 
 test('with --diffid signed, an image is judged as serve does: its layers bear the DiffIDs that a key of the policy signed', async () => {
@@ -90,4 +99,82 @@ test('a DiffID that is known to be false is no name for a layer, whatever is bel
       /the image claims DiffID sha256:.* its bytes have sha256:1{64}, so the engine pulls it\. Find out/,
     )
   }
+})
+
+const other = (of: string): Digest => `sha256:${of.repeat(64)}`
+
+/** A cache in which `tree` was built from `index`, and what was found out of a blob with the trees that are served for it. */
+async function putCache(
+  cache: string,
+  index: Digest,
+  tree: Digest,
+  found: readonly { blob: Digest; tree: Digest; why?: string }[],
+) {
+  const store = await Store.open(cache, { tryLock: () => true }, () => {})
+  for (const { why, ...claim } of found) {
+    const seen = { diffId: other('1'), tarSize: 1, split: other('1') }
+    await store.proofs.keep(
+      claim,
+      why === undefined ? { verdict: 'proven', ...seen } : { verdict: 'refuted', ...seen, why },
+    )
+  }
+  await store.close()
+  const folder = join(cache, 'layers', 'f'.repeat(64))
+  await mkdir(folder, { recursive: true })
+  const record = { format: 'x', indexDigest: index, tree, table: other('2') }
+  await writeFile(join(folder, 'record.json'), encodeRecord(record))
+}
+
+test('a layer is quarantined whose own index lies, not one of the same bytes whose index does not', async () => {
+  const { explain, cache, blob, index } = await machine()
+  const [tree, lying] = [other('a'), other('b')]
+  await putCache(cache, index, tree, [{ blob, tree: lying, why: 'bin/sh: it is a lie' }])
+  const innocent = (await explain('app')).stdout
+  expect(innocent).not.toContain('quarantined')
+  expect(innocent).toMatch(/ layers \(index\) +images \(index\)\n/)
+  await putCache(cache, index, lying, [])
+  expect((await explain('app')).stdout).toContain('it is quarantined: bin/sh: it is a lie')
+})
+
+/** Every name and every content below a folder. */
+async function contents(dir: string): Promise<unknown> {
+  const names = (await readdir(dir, { recursive: true, withFileTypes: true })).map((each) => ({
+    path: join(each.parentPath, each.name),
+    isFile: each.isFile(),
+  }))
+  return await Promise.all(
+    names.map(async ({ path, isFile }) => [path, isFile ? (await readFile(path)).toString('hex') : '']),
+  )
+}
+
+test.each<[string, string, (cache: string) => Promise<unknown>]>([
+  ['of this version', CACHE_VERSION, async () => {}],
+  ['of another version', 'lazylayer cache 0\n', async () => {}],
+  ['that is being written', CACHE_VERSION, (cache) => writeFile(join(cache, 'tmp', 'half'), 'x')],
+  [
+    'with damaged records',
+    CACHE_VERSION,
+    (cache) => writeFile(join(cache, 'layers', 'f'.repeat(64), 'record.json'), '{'),
+  ],
+  ['without what it needs', CACHE_VERSION, (cache) => rm(join(cache, 'slots'), { recursive: true })],
+  ['that is no cache', CACHE_VERSION, (cache) => rm(join(cache, 'version'))],
+])('it changes nothing in a cache %s', async (_, version, change) => {
+  const { explain, cache, blob, index } = await machine()
+  await putCache(cache, index, other('a'), [{ blob, tree: other('a'), why: 'a: it is a lie' }])
+  await writeFile(join(cache, 'version'), version)
+  await writeFile(join(cache, 'proofs', hex(blob), `${'e'.repeat(64)}.json`), 'damaged')
+  await change(cache)
+  const before = await contents(cache)
+  expect((await explain('app', '--diffid', 'signed')).code).toBe(0)
+  expect(await contents(cache)).toEqual(before)
+})
+
+test('a cache that cannot be read is no cache, and said to be none', async () => {
+  const { explain, cache } = await machine()
+  await writeFile(cache, 'a file')
+  expect(await explain('app')).toMatchObject({
+    code: 0,
+    stdout: expect.stringContaining('layers (index)'),
+    stderr: expect.stringMatching(/^lazylayer: what this machine knows of layers is left out: .*cache/),
+  })
 })

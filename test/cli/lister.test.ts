@@ -1,32 +1,35 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { lister } from '../../src/cli/lister.ts'
 import { Failure } from '../../src/errors.ts'
 import { referenceText } from '../../src/image/reference.ts'
 import type { Outcome } from '../../src/stores/ais.ts'
+import type { Patience } from '../../src/stores/patience.ts'
 
 const NOTHING: Outcome = { listed: [], left: [] }
 const YES = { ok: true, outcome: NOTHING }
-const LATE = { ok: false, what: expect.stringContaining('no progress'), late: true }
+const LATE = { ok: false, what: expect.stringContaining('no progress'), code: 'timeout', late: true }
 const app = { op: 'list' as const, reference: 'r.example/app:1' }
 const other = { op: 'list' as const, reference: 'r.example/other:1' }
 
 /** Whoever asks is not kept waiting; a listing ends when the test says so. */
-function door() {
+function door(patience: Patience = { stallMs: 0, totalMs: 60_000 }) {
   const messages: string[] = []
   const running = new Map<string, PromiseWithResolvers<Outcome>>()
   const remembered: unknown[] = []
+  const counts = new Map<string, number>()
   const ask = lister({
     store: {
       list(reference) {
         const key = referenceText(reference)
         const listing = running.get(key) ?? Promise.withResolvers<Outcome>()
         running.set(key, listing)
+        counts.set(key, (counts.get(key) ?? 0) + 1)
         return listing.promise
       },
     },
     remember: async ({ repository }, credentials) => void remembered.push([repository, credentials]),
     progress: () => 0,
-    patience: { stallMs: 0, totalMs: 60_000 },
+    patience,
     log: (message) => messages.push(message),
   })
   const end = (key: string, how: (listing: PromiseWithResolvers<Outcome>) => void) => {
@@ -35,7 +38,7 @@ function door() {
     running.delete(key)
     how(listing)
   }
-  return { ask, messages, remembered, end }
+  return { ask, messages, remembered, end, count: (key: string) => counts.get(key) ?? 0 }
 }
 
 test('an image that is late is logged once, however often it is asked for, until it is listed', async () => {
@@ -57,7 +60,13 @@ test('one that failed is logged each time, with the reason; the answer has what 
     await ask(app)
     const last = ask(app)
     end(app.reference, ({ reject }) => reject(Failure.denied('the registry refuses', { why: '401', fix: 'Log in.' })))
-    expect(await last).toEqual({ ok: false, what: 'the registry refuses: 401', fix: 'Log in.', late: false })
+    expect(await last).toEqual({
+      ok: false,
+      what: 'the registry refuses: 401',
+      code: 'denied',
+      fix: 'Log in.',
+      late: false,
+    })
   }
   expect(messages).toEqual(
     [1, 2].flatMap(() => [
@@ -65,6 +74,64 @@ test('one that failed is logged each time, with the reason; the answer has what 
       'r.example/app:1: its layers are not listed: the registry refuses: 401',
     ]),
   )
+})
+
+test('one that was late and then fails is logged, though nobody waits for it any more', async () => {
+  const { ask, messages, end } = door()
+  await ask(app)
+  end(app.reference, ({ reject }) => reject(Failure.unavailable('the registry is gone')))
+  await ask(other)
+  expect(messages).toContain('r.example/app:1: its layers are not listed: the registry is gone')
+})
+
+const ada = { username: 'ada', password: 'x' }
+const denied = Failure.denied('the registry refuses')
+
+test('credentials that join a listing that was begun without them have it done once more when it is denied', async () => {
+  const { ask, end, count } = door({ stallMs: 60_000, totalMs: 60_000 })
+  const first = ask(app)
+  const second = ask({ ...app, credentials: ada })
+  await Promise.resolve()
+  expect(count(app.reference)).toBe(1)
+  end(app.reference, ({ reject }) => reject(denied))
+  expect(await first).toMatchObject({ ok: false, code: 'denied' })
+  await vi.waitFor(() => expect(count(app.reference)).toBe(2))
+  end(app.reference, ({ resolve }) => resolve(NOTHING))
+  expect(await second).toEqual(YES)
+})
+
+test('credentials that are refused themselves, and listings that fail otherwise, are not tried again', async () => {
+  const { ask, end, count } = door({ stallMs: 60_000, totalMs: 60_000 })
+  const own = ask({ ...app, credentials: ada })
+  await vi.waitFor(() => expect(count(app.reference)).toBe(1))
+  end(app.reference, ({ reject }) => reject(denied))
+  expect(await own).toMatchObject({ ok: false, code: 'denied' })
+  const first = ask(app)
+  const joined = ask({ ...app, credentials: ada })
+  const gone = Failure.missing('no such image')
+  await vi.waitFor(() => expect(count(app.reference)).toBe(2))
+  await Promise.resolve()
+  end(app.reference, ({ reject }) => reject(gone))
+  expect(await Promise.all([first, joined])).toEqual(
+    [first, joined].map(() => expect.objectContaining({ code: 'missing' })),
+  )
+  expect(count(app.reference)).toBe(2)
+})
+
+test('images that are listed at once have a bound; one that is under way may still be asked for', async () => {
+  const { ask, messages } = door()
+  const images = Array.from({ length: 1_000 }, (_, i) => ({ ...app, reference: `r.example/app:${i}` }))
+  await Promise.all(images.map((each) => ask(each)))
+  messages.length = 0
+  expect(await ask(other)).toEqual({
+    ok: false,
+    what: expect.stringContaining('1000 images'),
+    code: 'limit',
+    fix: expect.any(String),
+    late: false,
+  })
+  expect(await ask(app)).toEqual(LATE)
+  expect(messages).toEqual([expect.stringContaining('r.example/other:1: its layers are not listed: 1000 images')])
 })
 
 test('credentials are kept for a registry, before it is asked', async () => {

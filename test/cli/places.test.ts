@@ -1,7 +1,8 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { defaultPlaces, devicesFor, logFor, socketFor, userOutside } from '../../src/cli/places.ts'
+import { defaultPlaces, devicesFor, logFor, socketFor } from '../../src/cli/places.ts'
+import { userOutside } from '../../src/registry/places.ts'
 
 const ROOT = {
   root: '/var/lib/lazylayer/store',

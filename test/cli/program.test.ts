@@ -1,6 +1,7 @@
-import { writeFile } from 'node:fs/promises'
+import { ChildProcess } from 'node:child_process'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { runProgram } from '../../src/cli/program.ts'
 import { folder } from '../store/folder.ts'
 
@@ -42,6 +43,22 @@ test('one that does not end, or is ended, or may not be run, is there all the sa
   expect(await run('exec head -c 3000000 /dev/zero')).toMatchObject({
     code: undefined,
     why: 'it printed more than 1048576 bytes',
+  })
+})
+
+test('one that cannot be killed is left behind', async () => {
+  const place = join(await folder(), 'pid')
+  // as in an uninterruptible wait: the signal changes nothing
+  const kill = vi.spyOn(ChildProcess.prototype, 'kill').mockReturnValue(true)
+  onTestFinished(async () => {
+    kill.mockRestore()
+    process.kill(Number(await readFile(place, 'utf8')), 'SIGKILL')
+  })
+  expect(await run(`echo $$ >${place}; exec sleep 600`, { timeoutMs: 500 })).toEqual({
+    code: undefined,
+    stdout: '',
+    stderr: '',
+    why: 'it did not end within 500 ms, nor when it was killed',
   })
 })
 

@@ -11,14 +11,23 @@ const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta
 const digest = (of: string) => `sha256:${of.repeat(64)}` as const
 
 /** `lazylayer pull IMAGE` with an agent that gives these answers in turn, and has fetched a megabyte more each time it says how it is. */
-async function pull(image: string, answers: readonly Answer[], ...more: string[]) {
+const pull = (image: string, answers: readonly Answer[], ...more: string[]) =>
+  pullFrom((asked) => 5_000_000 + asked * 1_000_000, image, answers, ...more)
+
+/** @param total what it has fetched, when it is asked for the nth time */
+async function pullFrom(
+  total: (asked: number) => number,
+  image: string,
+  answers: readonly Answer[],
+  ...more: string[]
+) {
   const dir = await folder()
   const asked: Request[] = []
-  let fetched = 5_000_000
+  let statuses = 0
   if (answers.length > 0) {
     const server = await listen(socketFor(join(dir, 'run'), join(dir, 'store')), async (request) => {
       if (request.op === 'status') {
-        fetched += 1_000_000
+        const fetched = total(++statuses)
         return { ok: true, status: { ...IDLE, bytes: { ...IDLE.bytes, fetched } } }
       }
       asked.push(request)
@@ -66,6 +75,22 @@ test('it goes on asking an agent that needs longer than an engine waits, and say
   expect(stderr).toMatch(
     /^lazylayer: r\.example\/app:1: not listed yet after \d+ s; the agent fetched 1\.0 MB meanwhile\n$/,
   )
+})
+
+test('an agent that was started anew meanwhile counts anew', async () => {
+  const late = { ok: false, what: 'no progress for 2000 ms', late: true } as const
+  const done = { ok: true, outcome: { listed: [], left: [] } } as const
+  const total = (asked: number) => (asked === 1 ? 9_000_000 : 2_000_000)
+  const { stderr } = await pullFrom(total, 'r.example/app:1', [late, done])
+  expect(stderr).toContain('; the agent fetched 2.0 MB meanwhile\n')
+})
+
+test('what the agent knows of credentials is said only where they may be what is missing', async () => {
+  const stderr = async (code: 'denied' | 'missing' | 'corrupt') =>
+    (await pull('r.example/app:1', [{ ok: false, what: 'no', code }])).stderr
+  for (const code of ['denied', 'missing'] as const)
+    expect(await stderr(code)).toMatch(/Run lazylayer doctor .*its own credentials/)
+  expect(await stderr('corrupt')).toMatch(/try: Run lazylayer doctor r\.example\/app:1\.\n$/)
 })
 
 test('with --prove all of the image is read whole', async () => {

@@ -158,7 +158,11 @@ test('only the first line of a connection counts', async () => {
 test('an answer that fails is a refusal with the whole reason', async () => {
   const path = join(await folder(), 'a.sock')
   await serve(path, () => Promise.reject(Failure.system('it cannot be unmounted', { why: 'no rights' })))
-  expect(await ask(path, { op: 'unmount' })).toEqual({ ok: false, what: 'it cannot be unmounted: no rights' })
+  expect(await ask(path, { op: 'unmount' })).toEqual({
+    ok: false,
+    what: 'it cannot be unmounted: no rights',
+    code: 'system',
+  })
 })
 
 test('a refusal carries what to do, as far as that is no novel', async () => {
@@ -168,8 +172,8 @@ test('a refusal carries what to do, as far as that is no novel', async () => {
     await serve(path, () => Promise.reject(Failure.denied('no', { fix })))
     return await ask(path, { op: 'status' })
   }
-  expect(await answered('Log in.')).toEqual({ ok: false, what: 'no', fix: 'Log in.' })
-  expect(await answered('x'.repeat(5000))).toEqual({ ok: false, what: 'no', fix: 'x'.repeat(1000) })
+  expect(await answered('Log in.')).toEqual({ ok: false, what: 'no', code: 'denied', fix: 'Log in.' })
+  expect(await answered('x'.repeat(5000))).toEqual({ ok: false, what: 'no', code: 'denied', fix: 'x'.repeat(1000) })
 })
 
 test('where no agent is there is no answer', async () => {

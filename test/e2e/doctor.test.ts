@@ -1,11 +1,14 @@
 // doctor, explain and setup as a user starts them, on this machine as it is.
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { socketFor } from '../../src/cli/places.ts'
+import { listen } from '../../src/cli/socket.ts'
+import { Failure } from '../../src/errors.ts'
 import { hostPlatform } from '../../src/image/manifest.ts'
 import { MemoryShelf, pattern } from '../fake/image.ts'
 import { startRegistry } from '../fake/registry.ts'
@@ -48,9 +51,14 @@ suite('doctor and explain', lacking([]), () => {
 
   /** With a storage.conf of the test's own, and its cache. */
   async function run(conf: string | undefined, ...args: string[]) {
+    return await runIn(join(work.path, 'run'), conf, ...args)
+  }
+
+  /** @param sockets where agents are looked for */
+  async function runIn(sockets: string, conf: string | undefined, ...args: string[]) {
     const path = join(work.path, 'storage.conf')
     if (conf !== undefined) await writeFile(path, conf)
-    const env = { ...process.env, RUNTIME_DIRECTORY: `${work.path}/run`, CONTAINERS_STORAGE_CONF: path }
+    const env = { ...process.env, RUNTIME_DIRECTORY: sockets, CONTAINERS_STORAGE_CONF: path }
     return await command(execPath, [LAUNCHER, ...args], { env })
   }
 
@@ -75,6 +83,59 @@ suite('doctor and explain', lacking([]), () => {
       for (const name of ['node', 'native part', 'fuse']) expect(of.get(name)).toMatchObject({ state: 'ok' })
     } finally {
       await agent.stop()
+    }
+  })
+
+  test('doctor finds the agent by a symlink to its directory, and its store under either name', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const agent = await startAgent(work.path, root, ['serve', root, '--cache', join(work.path, 'cache')])
+    const link = join(work.path, 'link')
+    await symlink(root, link)
+    try {
+      for (const conf of [named(false), named(false).replaceAll(root, link)]) {
+        const { of } = await findings(conf, '--root', link)
+        expect(of.get('agent')).toMatchObject({ state: 'ok', found: expect.stringContaining(`process ${agent.pid}`) })
+        expect(of.get('storage.conf')).toMatchObject({ state: 'ok' })
+        expect(of.get('propagation')?.found).not.toContain('nothing is mounted')
+      }
+    } finally {
+      await agent.stop()
+    }
+  })
+
+  test('doctor ends, with a line each, where the cache is on a mount that hangs', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const agent = await startAgent(work.path, root, ['serve', root, '--cache', join(work.path, 'cache')])
+    try {
+      process.kill(agent.pid, 'SIGSTOP')
+      const cache = join(root, 'layers', 'cache')
+      // nobody is asked, for that takes its time
+      const flags = ['--cache', cache, '--root', '/nowhere', '--format', 'json']
+      const { code, stdout } = await runIn(join(work.path, 'elsewhere'), '[storage]\n', 'doctor', ...flags)
+      const of = new Map((JSON.parse(stdout) as Finding[]).map((each) => [each.name, each]))
+      expect(of.get('cache')).toMatchObject({ state: 'problem', found: `${cache} does not answer` })
+      expect(of.get('kernel')).toMatchObject({ found: expect.stringContaining(`${cache} does not answer`) })
+      expect(of.has('registry')).toBe(true)
+      expect(code).toBe(1)
+    } finally {
+      process.kill(agent.pid, 'SIGCONT')
+      await agent.stop()
+    }
+  })
+
+  test('an agent that answers with an error is not taken for none', { timeout: TIMEOUT_MS }, async () => {
+    const server = await listen(socketFor(join(work.path, 'run'), root), () =>
+      Promise.reject(Failure.system('the mount table cannot be read')),
+    )
+    try {
+      expect((await findings(named(false))).of.get('agent')).toMatchObject({
+        state: 'problem',
+        found: expect.stringContaining('.sock: the mount table cannot be read'),
+      })
+    } finally {
+      server.close()
     }
   })
 

@@ -252,6 +252,13 @@ suite('root of a user namespace', namespaces, () => {
     expect(await running.stop()).toBe(0)
   })
 
+  test('has the credentials of its user: outside of the namespace it is no root', { timeout: TIMEOUT_MS }, async () => {
+    const places = new URL('../../src/registry/places.ts', import.meta.url).href
+    const script = `import { systemPlaces } from '${places}'; console.log(systemPlaces().uid, process.getuid())`
+    const said = await run([...asRoot(), process.execPath, '--input-type=module', '-e', script])
+    expect(said).toMatchObject({ code: 0, stdout: `${USER} 0\n` })
+  })
+
   test('mounts an image by itself, as the root that its files are of', { timeout: TIMEOUT_MS }, async () => {
     const running = await start(asRoot(), dir(), ['mount', image(), dir()])
     expect(running.line).toBe(`${image()} is mounted on ${dir()} (fuse, 1 layer)`)

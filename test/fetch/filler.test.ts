@@ -110,6 +110,19 @@ test('a failed read fails its chunks and is not remembered', async () => {
   expect(layer.reads).toHaveLength(2)
 })
 
+test('a read that fails without a reason is no success', async () => {
+  const layer = new Layer({ chunks: row(2, 100), hold: true })
+  const told: unknown[] = []
+  layer.filler.fillEach([0, 1], 'demand', (chunk, error) => told.push([chunk, error instanceof Failure]))
+  await settle()
+  layer.open[0]?.fail(undefined)
+  await settle()
+  expect(told).toEqual([
+    [0, true],
+    [1, true],
+  ])
+})
+
 const LANES = { demand: { maxBytes: 1000, maxRequests: 10 }, prefetch: { maxBytes: 200, maxRequests: 1 } }
 const LIMITS = { demand: { gapMaxBytes: 10, runMaxBytes: 200 }, prefetch: { gapMaxBytes: 10, runMaxBytes: 200 } }
 
@@ -134,6 +147,29 @@ test('demand passes prefetch: what is queued is taken out and fetched at once', 
   await ahead
   expect(layer.decoded.toSorted((a, b) => a - b)).toEqual([...Array(10).keys()])
   expect(ranges(layer).filter(([start]) => start === 500)).toHaveLength(1)
+})
+
+test('a chunk whose state the disk does not give back while it waits for its turn fails alone', async () => {
+  const layer = new Layer({ chunks: row(4, 100), hold: true, budget: LANES, limits: LIMITS })
+  const told: unknown[] = []
+  layer.filler.fillEach([0, 1, 2, 3], 'prefetch', (chunk, error) => told.push([chunk, error instanceof Failure]))
+  await settle()
+  expect(ranges(layer)).toEqual([[0, 200]])
+  layer.unreadable.add(2)
+  layer.open[0]?.answer()
+  await settle()
+  layer.open[0]?.answer()
+  await settle()
+  expect(ranges(layer)).toEqual([
+    [0, 200],
+    [300, 400],
+  ])
+  expect(told).toEqual([
+    [0, false],
+    [1, false],
+    [2, true],
+    [3, false],
+  ])
 })
 
 test('demand joins a prefetch request that runs, and does not fail with it', async () => {

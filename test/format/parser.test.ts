@@ -91,15 +91,17 @@ test('a table that needs too much memory or time fails alone', { timeout: 60_000
   }
 })
 
-/** What is to be examined: a tar with one file, of 4 GiB of nothing, which takes seconds. */
-async function longExamination() {
+/** 4 GiB take seconds. */
+const LONG = 2 ** 32
+
+/** What is to be examined: a tar with one file of so much nothing. */
+async function examinationOf(size: number) {
   const dir = await folder()
   const [blob, tar, split] = await Promise.all(['blob', 'tar', 'split'].map((name) => open(join(dir, name), 'w+')))
   const files = [blob, tar, split] as [FileHandle, FileHandle, FileHandle]
   onTestFinished(async () => void (await Promise.all(files.map((each) => each.close()))))
-  const size = 2 ** 32
   await files[0].write(header({ name: 'a', size }))
-  await files[0].truncate(512 + size)
+  await files[0].truncate(512 + size + 1024)
   const [blobFd, tarFd, splitFd] = files.map(({ fd }) => fd) as [number, number, number]
   const examination = { layer: LAYER, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 40, served: undefined }
   return { examination, writing: () => vi.waitFor(() => expect(fstatSync(tarFd).size).toBeGreaterThan(0), 10_000) }
@@ -115,7 +117,7 @@ test.each<[string, (builder: IndexBuilder, caller: AbortController) => unknown]>
   onTestFinished(() => void process.off('worker', watch))
   const builder = new IndexBuilder()
   onTestFinished(() => builder.close())
-  const { examination, writing } = await longExamination()
+  const { examination, writing } = await examinationOf(LONG)
   const caller = new AbortController()
   const ended = builder.examine(examination, { signal: caller.signal }).then(
     () => 'it ended well',
@@ -124,6 +126,30 @@ test.each<[string, (builder: IndexBuilder, caller: AbortController) => unknown]>
   await writing()
   void stop(builder, caller)
   expect(await ended).toEqual([-1]) // what Node calls a thread that has ended
+})
+
+test('an examination that is given up fails only when its thread has ended, also when that was given its task while it began', async () => {
+  const threads: Worker[] = []
+  const watch = (thread: Worker) => void threads.push(thread)
+  process.on('worker', watch)
+  onTestFinished(() => void process.off('worker', watch))
+  const builder = new IndexBuilder()
+  onTestFinished(() => builder.close())
+  const { examination: short } = await examinationOf(512)
+  const { examination } = await examinationOf(LONG)
+  await builder.examine(short)
+  const caller = new AbortController()
+  const first = builder.examine(short)
+  const ended = builder.examine(examination, { signal: caller.signal }).then(
+    () => 'it ended well',
+    () => threads.slice(1).map(({ threadId }) => threadId),
+  )
+  await first
+  // the second thread has its task now; this one does not hear that it is ready
+  for (const begun = Date.now(); fstatSync(examination.tarFd).size === 0; )
+    expect(Date.now() - begun).toBeLessThan(10_000)
+  caller.abort(new Error('enough'))
+  expect(await ended).toEqual([-1])
 })
 
 async function fails(promise: Promise<unknown>, code: string, text: string): Promise<Failure> {

@@ -223,7 +223,7 @@ test('what waits for room when it is uncovered is not mounted, and keeps no room
   await new Promise((done) => setImmediate(done))
   await it.covers.uncover(at('b'))
   go.resolve()
-  expect(await waiting).toBe('it is shown no more')
+  expect(await waiting).toBeUndefined()
   expect([...it.mounted.keys()]).toEqual([])
   expect(await it.covers.cover(layer('c'), at('c'))).toBeUndefined()
 })
@@ -241,6 +241,33 @@ test('uncovering what is being evicted, or what the kernel detached already, is 
   expect([...it.mounted.keys()]).toEqual([at('b')])
   it.mounted.clear()
   await it.covers.uncover(at('b'))
+  expect(it.covers.mounts).toEqual([])
+})
+
+test('what is covered anew while it is uncovered is mounted after that', async () => {
+  const it = fake(10)
+  await it.covers.cover(layer('a'), at('a'))
+  const { promise, resolve } = Promise.withResolvers<void>()
+  it.unmounting = () => promise
+  const uncovered = it.covers.uncover(at('a'))
+  const covered = it.covers.cover(layer('b'), at('a'))
+  resolve()
+  await uncovered
+  expect(await covered).toBeUndefined()
+  expect(it.calls).toEqual([`mount ${at('a')}`, `detach ${at('a')}`, `mount ${at('a')}`])
+  expect(it.covers.mounts).toMatchObject([{ dir: at('a') }])
+})
+
+test('a mount that cannot be ended to make room keeps nobody waiting', async () => {
+  const it = fake(1)
+  await it.covers.cover(layer('a'), at('a'))
+  it.unmounting = async (target) => {
+    it.unmounting = async () => {}
+    throw coded(target === at('a') ? 'EIO' : 'ENOSYS')
+  }
+  expect(await it.covers.cover(layer('b'), at('b'))).toContain('EIO')
+  await it.covers.uncover(at('a'))
+  expect(it.mounted.size).toBe(0)
   expect(it.covers.mounts).toEqual([])
 })
 

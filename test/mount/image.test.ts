@@ -42,6 +42,8 @@ class FakeRegistry {
   readonly roots = new Map<string, { bytes: Uint8Array; image: Made }>()
   readonly asked: string[] = []
   away: Failure | undefined
+  /** Of those who asked for a manifest alone. */
+  readonly signals: (AbortSignal | undefined)[] = []
 
   put(reference: string, image: Made, bytes = image.manifest): void {
     this.roots.set(referenceText(parseReference(reference)), { bytes, image })
@@ -62,10 +64,14 @@ class FakeRegistry {
     }
     return {
       resolve: (platform: Platform) => resolveImage(reference, documents, platform, undefined),
-      manifest: async () => parseManifest((await documents.root(undefined)).bytes, name) as Manifest,
+      manifest: async (_, { signal } = {}) => {
+        this.signals.push(signal)
+        return parseManifest((await documents.root(signal)).bytes, name) as Manifest
+      },
       blob: (descriptor: Descriptor): StoredBlob => ({
         digest: descriptor.digest,
         size: descriptor.size,
+        origin: 'example.com',
         read: async () => new Uint8Array(),
         stream: async () => {},
       }),
@@ -204,6 +210,16 @@ test('a companion is asked for once, however many layers ask; a failure is not r
   expect(found[0]).toMatchObject([{ descriptor: carried, blob: { digest: carried.digest } }])
   expect(registry.asked).toEqual(['example.com/app:1-tables', 'example.com/app:1-tables'])
   expect(await image.companion('-other')).toBeUndefined()
+})
+
+test('whoever asks for a companion can give up', async () => {
+  const registry = new FakeRegistry()
+  registry.put('example.com/app:1', makeImage([]))
+  const { images } = await openImages(await folder(), registry)
+  const image = await images.resolve(TAGGED)
+  const { signal } = new AbortController()
+  expect(await image.companion('-tables', signal)).toBeUndefined()
+  expect(registry.signals).toEqual([signal])
 })
 
 test('an image without a tag has no companion', async () => {

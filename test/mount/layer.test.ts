@@ -291,6 +291,48 @@ test('no more than four indexes are read at once; layers on disk do not wait for
   expect(most).toBe(4)
 })
 
+/** A read that ends only when it is given up; `begun` once so many have begun. */
+function standingStill(count: number) {
+  const begun = Promise.withResolvers<void>()
+  const wait = (signal: AbortSignal | undefined) => {
+    if (--count === 0) begun.resolve()
+    return new Promise<never>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+  }
+  return { wait, begun: begun.promise }
+}
+
+test('layers of a registry that stands still keep nobody from those of another', async () => {
+  const { layers, close } = await openCache(await folder())
+  const made = await Promise.all(Array.from({ length: 6 }, (_, i) => lazyLayer({ a: `layer ${i}` })))
+  const { wait, begun } = standingStill(4)
+  const stuck = made.map(({ descriptor, blob }) => {
+    const hanging = sourceOf(answering(blob, (_, options) => wait(options?.signal)))
+    return expect(layers.open(descriptor, hanging, 'hangs.example.com')).rejects.toMatchObject({ code: 'aborted' })
+  })
+  await begun
+  const other = await lazyLayer({ b: 'elsewhere' })
+  const layer = await layers.open(other.descriptor, sourceOf(other.blob), 'registry.example.com')
+  expect(await contents(layer, 'b')).toBe('elsewhere')
+  await close()
+  await Promise.all(stuck)
+})
+
+test('close waits for no registry that is asked for an index in another image', async () => {
+  const { layers, close } = await openCache(await folder())
+  // the footer says that the table is in another image
+  const bytes = Buffer.from(makeFooter(0).subarray(0, FOOTER_BYTES - 5))
+  bytes.write('\x15\0SG\x11\0STARGZEXTERNALTOC\x01\x00\x00\xff\xff\0\0\0\0\0\0\0\0', 10, 'latin1')
+  const blob = new MemoryBlob(bytes)
+  const annotations = { [TOC_DIGEST]: blob.digest }
+  const descriptor: Descriptor = { mediaType: OCI_LAYER, digest: blob.digest, size: blob.size, annotations }
+  const { wait, begun } = standingStill(1)
+  const opening = layers.open(descriptor, { blob, companion: (_, signal) => wait(signal) }, 'registry.example.com')
+  const outcome = expect(opening).rejects.toMatchObject({ code: 'aborted' })
+  await begun
+  await close()
+  await outcome
+})
+
 test('what is wanted first is fetched once, and what goes wrong is logged once', async () => {
   const { layers, warnings } = await openCache(await folder())
   const made = await lazyLayer({ first: 'wanted', rest: 'not yet' }, { prioritized: ['first'] })

@@ -23,7 +23,19 @@ function disk(free: number, maxBytes = 2 ** 40) {
     }
     return { given: await given.promise, write, end: end.resolve, fail: end.reject, ended }
   }
-  return { room, filling }
+  /** Somebody who knows how much they need, and writes nothing of it until `end`. */
+  const needing = async (bytes: number) => {
+    const begun = Promise.withResolvers<void>()
+    const end = Promise.withResolvers<void>()
+    const work = () => {
+      begun.resolve()
+      return end.promise
+    }
+    const ended = room.exactly(bytes, 'a blob', async () => 0, work, never)
+    await Promise.race([begun.promise, ended])
+    return { end: end.resolve, ended }
+  }
+  return { room, filling, needing }
 }
 
 test('each gets half of what is neither taken nor promised', async () => {
@@ -75,4 +87,20 @@ test('who cannot be told fails, and those who come later are told', async () => 
     )
   await expect(ask()).rejects.toThrow('the disk is gone')
   expect(await ask()).toBe(4)
+})
+
+test('who knows how much they need gets that, unless it is more than half of what is left', async () => {
+  const { filling, needing } = disk(1000)
+  const first = await needing(500)
+  await expect(needing(251)).rejects.toMatchObject({
+    code: 'limit',
+    message: 'a blob has 251 bytes',
+    why: expect.stringMatching(/^at most 250 /),
+  })
+  await needing(250)
+  expect((await filling()).given).toBe(125)
+  first.end()
+  await first.ended
+  await needing(312) // of 1000 - 250 - 125
+  await expect(disk(1000, 100).needing(101)).rejects.toMatchObject({ code: 'limit' })
 })

@@ -1,65 +1,281 @@
-import { expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { type LayerFiller, TreeFiller } from '../../src/mount/tree-filler.ts'
 
-/** A layer that fails for some chunks; `asked` lists what it was asked for. */
-function layer(failing: Record<number, Failure> = {}) {
+/** What is asked of a layer: answered when `answer` says so, as a real one does after `close` and an abort. */
+interface Asked {
+  chunk: number
+  answer(error?: unknown): void
+}
+
+/** A layer that fails for some chunks, has others (`here`), and answers at once or, if it `holds`, when it is told to. */
+function layer({ failing = {}, here = [], holds = false }: Partial<Options> = {}) {
   const asked: number[] = []
+  const open: Asked[] = []
   let closed = false
   const filler: LayerFiller = {
-    fillEach(wanted, _priority, settled) {
-      for (const chunk of wanted) {
+    fillEach(wanted, _priority, settled, signal) {
+      for (const chunk of new Set(wanted)) {
+        if (closed || signal?.aborted) {
+          settled(chunk, Failure.aborted('not wanted'))
+          continue
+        }
         asked.push(chunk)
-        const failure = failing[chunk]
-        queueMicrotask(() => (failure === undefined ? settled(chunk) : settled(chunk, failure)))
+        if (here.includes(chunk)) {
+          settled(chunk)
+          continue
+        }
+        const one: Asked = {
+          chunk,
+          answer(error) {
+            if (!open.includes(one)) return
+            open.splice(open.indexOf(one), 1)
+            settled(chunk, error)
+          },
+        }
+        open.push(one)
+        signal?.addEventListener('abort', () => one.answer(Failure.aborted('not wanted')))
+        if (!holds) queueMicrotask(() => one.answer(failing[chunk]))
       }
     },
     async close() {
       closed = true
+      for (const each of [...open]) each.answer(Failure.aborted('closed'))
     },
   }
-  return { filler, asked, closed: () => closed }
+  return { filler, asked, open, closed: () => closed }
+}
+
+interface Options {
+  failing: Record<number, Error>
+  here: number[]
+  holds: boolean
+}
+
+/** A tree of these layers, added in this order. */
+function treeOf(...layers: ReturnType<typeof layer>[]): TreeFiller {
+  const [first, ...others] = layers.map(({ filler }) => filler) as [LayerFiller, ...LayerFiller[]]
+  const tree = new TreeFiller(first)
+  for (const each of others) tree.add(each)
+  return tree
 }
 
 const corrupt = Failure.corrupt('wrong bytes')
+const failsAt = (...chunks: number[]) => ({ failing: Object.fromEntries(chunks.map((each) => [each, corrupt])) })
 
 test('a chunk that one layer cannot give comes from the next', async () => {
-  const first = layer({ 2: corrupt })
-  const second = layer()
-  const tree = new TreeFiller(first.filler)
-  tree.add(second.filler)
-  await tree.fill([1, 2, 3], 'demand')
-  expect(first.asked).toEqual([1, 2, 3])
-  expect(second.asked).toEqual([2])
+  const first = layer()
+  const second = layer(failsAt(2))
+  await treeOf(first, second).fill([1, 2, 3], 'demand')
+  expect(second.asked).toEqual([1, 2, 3])
+  expect(first.asked).toEqual([2])
 })
 
 test('what no layer can give is told of once, with the last word', async () => {
   const missing = Failure.missing('gone')
-  const tree = new TreeFiller(layer({ 1: corrupt }).filler)
-  tree.add(layer({ 1: missing }).filler)
+  const tree = treeOf(layer({ failing: { 1: missing } }), layer(failsAt(1)))
   const told: unknown[] = []
-  tree.fillEach([1], 'demand', (chunk, error) => told.push([chunk, error]))
+  tree.fillEach([1, 1], 'demand', (chunk, error) => told.push([chunk, error]))
   await expect(tree.fill([1], 'demand')).rejects.toBe(missing)
   expect(told).toEqual([[1, missing]])
+})
+
+test('what none can tell of, and says so at once, is told of once', () => {
+  const gone = new Error('EIO')
+  const broken: LayerFiller = {
+    fillEach: (wanted, _priority, settled) => [...wanted].forEach((chunk) => void settled(chunk, gone)),
+    close: async () => {},
+  }
+  const tree = new TreeFiller(broken)
+  tree.add({ ...broken })
+  const told: unknown[] = []
+  tree.fillEach([1, 2], 'demand', (chunk, error) => told.push([chunk, error]))
+  expect(told).toEqual([
+    [1, gone],
+    [2, gone],
+  ])
 })
 
 test.each([
   ['a full disk', Failure.system('no space')],
   ['an abort', Failure.aborted('not wanted')],
 ])('another registry is not asked after %s', async (_, failure) => {
-  const second = layer()
-  const tree = new TreeFiller(layer({ 1: failure }).filler)
-  tree.add(second.filler)
+  const other = layer()
+  const tree = treeOf(other, layer({ failing: { 1: failure } }))
   await expect(tree.fill([1], 'demand')).rejects.toBe(failure)
-  expect(second.asked).toEqual([])
+  expect(other.asked).toEqual([])
 })
 
 test('nothing wanted is done at once; closing closes all', async () => {
-  const first = layer()
-  const second = layer()
-  const tree = new TreeFiller(first.filler)
-  tree.add(second.filler)
+  const layers = [layer(), layer()]
+  const tree = treeOf(...layers)
   await tree.fill([], 'prefetch')
   await tree.close()
-  expect([first.closed(), second.closed()]).toEqual([true, true])
+  expect(layers.map(({ closed }) => closed())).toEqual([true, true])
+})
+
+describe('who is asked first', () => {
+  test('is the newest, until another brought something, until that one fails', async () => {
+    const old = layer(failsAt(3))
+    const middle = layer()
+    const newest = layer(failsAt(1))
+    const tree = treeOf(middle, old, newest)
+    await tree.fill([1], 'demand')
+    await tree.fill([2], 'demand')
+    expect([newest.asked, old.asked, middle.asked]).toEqual([[1], [1, 2], []])
+    await tree.fill([3], 'demand') // old fails, newest brings it
+    await tree.fill([4], 'demand')
+    expect([newest.asked, old.asked, middle.asked]).toEqual([[1, 3, 4], [1, 2, 3], []])
+  })
+
+  test('is nobody for a chunk that was here already', async () => {
+    const old = layer({ here: [1] })
+    const tree = treeOf(old)
+    await tree.fill([1], 'demand')
+    const newest = layer()
+    tree.add(newest.filler)
+    await tree.fill([2], 'demand')
+    expect([old.asked, newest.asked]).toEqual([[1], [2]])
+  })
+
+  test('is a file while it is there; what it fails at is asked of the others, and it is closed in the end', async () => {
+    const registry = layer()
+    const tree = treeOf(registry)
+    const file = layer({ failing: { 2: new Error('EIO') } })
+    await tree.withFile(file.filler, () => tree.fill([1, 2], 'prefetch'))
+    await tree.fill([3], 'demand')
+    expect([file.asked, registry.asked]).toEqual([
+      [1, 2],
+      [2, 3],
+    ])
+    expect(file.closed()).toBe(true)
+  })
+
+  test('is a file only as long as it is there: what was asked of it then is asked of the others', async () => {
+    const registry = layer()
+    const tree = treeOf(registry)
+    const file = layer({ holds: true })
+    let read: Promise<void> | undefined
+    await tree.withFile(file.filler, async () => {
+      read = tree.fill([1], 'demand')
+    })
+    await read
+    expect([file.asked, registry.asked]).toEqual([[1], [1]])
+  })
+})
+
+describe('when there are too many', () => {
+  test('one that failed makes room', async () => {
+    const layers = [layer(), layer(failsAt(1)), layer(failsAt(2)), layer()]
+    const tree = treeOf(...layers.slice(0, 3))
+    await tree.fill([1], 'demand') // the third brings it
+    await tree.fill([2], 'demand') // the third fails, the second brings it
+    tree.add((layers[3] as (typeof layers)[0]).filler)
+    tree.add(layer().filler)
+    expect(layers.map(({ closed }) => closed())).toEqual([false, false, true, false])
+  })
+
+  test('else the oldest, unless it is the one that brings something', async () => {
+    const layers = [layer(), ...[1, 2, 3].map(() => layer(failsAt(1)))]
+    const late = [1, 2, 3, 4, 5].map(() => layer({ holds: true }))
+    const tree = treeOf(...layers)
+    await tree.fill([1], 'demand')
+    for (const { filler } of late) tree.add(filler)
+    expect(layers.map(({ closed }) => closed())).toEqual([false, true, true, true])
+    expect(late.map(({ closed }) => closed())).toEqual([true, true, false, false, false])
+    await tree.fill([2], 'demand')
+    expect(layers[0]?.asked).toEqual([1, 2])
+  })
+
+  test('what the one that goes was asked for is asked of the others, and closing waits until it has ended', async () => {
+    const ended = Promise.withResolvers<void>()
+    const slow = layer({ holds: true })
+    const leaves: LayerFiller = {
+      ...slow.filler,
+      async close() {
+        await slow.filler.close()
+        await ended.promise
+      },
+    }
+    const tree = new TreeFiller(leaves)
+    const read = tree.fill([1], 'demand')
+    const others = [1, 2, 3, 4].map(() => layer())
+    for (const { filler } of others) tree.add(filler)
+    await read
+    expect(slow.asked).toEqual([1])
+    expect(others.at(-1)?.asked).toEqual([1])
+    let closed = false
+    const closing = tree.close().then(() => {
+      closed = true
+    })
+    await Promise.resolve()
+    expect(closed).toBe(false)
+    ended.resolve()
+    await closing
+  })
+})
+
+describe('one that does not answer', () => {
+  afterEach(() => void vi.useRealTimers())
+  const PATIENCE_MS = 15_000
+
+  function slowTree() {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const other = layer({ holds: true })
+    const slow = layer({ holds: true })
+    return { other, slow, tree: treeOf(other, slow) }
+  }
+
+  test('keeps nobody who waits from the next: whichever is first counts, and the other is given up', async () => {
+    const { tree, slow, other } = slowTree()
+    const read = tree.fill([1, 2], 'demand')
+    slow.open[0]?.answer()
+    await vi.advanceTimersByTimeAsync(PATIENCE_MS - 1)
+    expect(other.asked).toEqual([])
+    await vi.advanceTimersByTimeAsync(1)
+    expect(other.asked).toEqual([2])
+    other.open[0]?.answer()
+    await read
+    expect(slow.open).toEqual([])
+    expect(vi.getTimerCount()).toBe(0)
+    // from now on that one is asked first
+    const next = tree.fill([3], 'demand')
+    expect(other.asked).toEqual([2, 3])
+    other.open[0]?.answer()
+    await next
+  })
+
+  test('may still bring what the next fails at', async () => {
+    const { tree, slow, other } = slowTree()
+    const read = tree.fill([1], 'demand')
+    await vi.advanceTimersByTimeAsync(PATIENCE_MS)
+    other.open[0]?.answer(corrupt)
+    await vi.advanceTimersByTimeAsync(10 * PATIENCE_MS)
+    expect([slow.asked, other.asked]).toEqual([[1], [1]])
+    slow.open[0]?.answer()
+    await read
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  test('is passed over for one that was added meanwhile', async () => {
+    const { tree, other } = slowTree()
+    const read = tree.fill([1], 'demand')
+    await vi.advanceTimersByTimeAsync(2 * PATIENCE_MS)
+    expect(other.asked).toEqual([1])
+    tree.add(layer().filler)
+    await vi.advanceTimersByTimeAsync(PATIENCE_MS)
+    await read
+  })
+
+  test('has all the time for what nobody waits for, and none when the reader gives up', async () => {
+    const { tree, slow, other } = slowTree()
+    const reader = new AbortController()
+    const ahead = expect(tree.fill([1], 'prefetch', reader.signal)).rejects.toMatchObject({ code: 'aborted' })
+    expect(vi.getTimerCount()).toBe(0)
+    const read = expect(tree.fill([2], 'demand', reader.signal)).rejects.toMatchObject({ code: 'aborted' })
+    await vi.advanceTimersByTimeAsync(1)
+    reader.abort()
+    await Promise.all([ahead, read])
+    expect([slow.asked, slow.open, other.asked, vi.getTimerCount()]).toEqual([[1, 2], [], [], 0])
+  })
 })

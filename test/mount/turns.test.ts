@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { Turns } from '../../src/mount/turns.ts'
+import { Turns, TurnsEach } from '../../src/mount/turns.ts'
 
 const never = new AbortController().signal
 
@@ -51,4 +51,31 @@ test('who gives up while waiting takes no turn', async () => {
   expect(await third).toBe('third')
   expect(ran).toBe(false)
   await expect(turns.take(async () => 'x', stop.signal)).rejects.toMatchObject({ code: 'aborted' })
+})
+
+test('who has a key of their own waits for nobody else; those of one key do, whatever has ended meanwhile', async () => {
+  const turns = new TurnsEach<string>(1)
+  const running: string[] = []
+  const start = (key: string, name: string) => {
+    const end = Promise.withResolvers<void>()
+    const work = async () => {
+      running.push(name)
+      await end.promise
+    }
+    return { end: end.resolve, ended: turns.take(key, work, never) }
+  }
+  const first = start('a', 'first of a')
+  const second = start('a', 'second of a')
+  const other = start('b', 'of b')
+  await turn()
+  expect(running).toEqual(['first of a', 'of b'])
+  first.end()
+  await first.ended
+  const third = start('a', 'third of a')
+  await turn()
+  expect(running).toEqual(['first of a', 'of b', 'second of a'])
+  for (const { end } of [second, other, third]) end()
+  await Promise.all([second, other, third].map(({ ended }) => ended))
+  await expect(turns.take('a', () => Promise.reject(new Error('broken')), never)).rejects.toThrow('broken')
+  expect(await turns.take('a', async () => 'next', never)).toBe('next')
 })

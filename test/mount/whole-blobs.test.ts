@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { Copies } from '../../src/mount/copies.ts'
+import { Room } from '../../src/mount/room.ts'
 import { WholeBlobs } from '../../src/mount/whole-blobs.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import { WholeFiles } from '../../src/store/wholes.ts'
@@ -13,11 +14,14 @@ import { openCache, openFiles } from './fixture.ts'
 
 const BYTES = new TextEncoder().encode('all of a blob')
 
-/** A blob whose registry does as `stream` says. */
+let registries = 0
+
+/** A blob whose registry does as `stream` says; each has one of its own. */
 function blobOf(stream: StoredBlob['stream'], bytes = BYTES): StoredBlob {
   return {
     digest: digestOf(bytes),
     size: bytes.length,
+    origin: `registry${registries++}.example.com`,
     read: () => Promise.reject(new Error('all of it is wanted')),
     stream,
   }
@@ -41,14 +45,15 @@ function stalls(stopped: unknown[] = []) {
   return { blob, begun: begun.promise }
 }
 
-async function wholeBlobs() {
+/** @param free bytes that the disk has left */
+async function wholeBlobs(free = 2 ** 30) {
   const { store } = await openCache(await folder())
   const agent = new AbortController()
   const clean = async () => {
     expect(await readdir(join(store.dir, 'tmp'))).toEqual([])
     expect(await openFiles(store.dir).then((open) => open.filter((each) => each.includes('/wholes/')))).toEqual([])
   }
-  return { blobs: new WholeBlobs(store.wholes, agent.signal), store, agent, clean }
+  return { blobs: new WholeBlobs(store.wholes, new Room(async () => free, 2 ** 40), agent.signal), store, agent, clean }
 }
 
 async function contents(file: Promise<FileHandle>): Promise<Uint8Array> {
@@ -100,6 +105,41 @@ test('a blob that one registry has brought is not waited for elsewhere; another 
   await clean()
 })
 
+test('a registry brings few blobs at once, and those of others do not wait for it', async () => {
+  const { blobs, agent } = await wholeBlobs()
+  const slow = Array.from({ length: 5 }, (_, i) => {
+    const { blob, begun } = stalls()
+    return { blob: { ...blob, digest: digestOf(Uint8Array.of(i)), origin: 'hangs.example.com' }, begun }
+  })
+  let begun = 0
+  const waiting = slow.map((each) => {
+    void each.begun.then(() => begun++)
+    return expect(blobs.of(each.blob)).rejects.toThrow()
+  })
+  await Promise.all(slow.slice(0, 4).map((each) => each.begun))
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+  expect(begun).toBe(4)
+  agent.abort(new Error('the end'))
+  await Promise.all(waiting)
+})
+
+test('a blob that would take more than half of what the disk has left is not fetched; those under way count', async () => {
+  const { blobs, clean } = await wholeBlobs(4 * BYTES.length)
+  const large = blobOf((take) => take(new Uint8Array(1)), new Uint8Array(2 * BYTES.length + 1))
+  await expect(blobs.of(large)).rejects.toMatchObject({ code: 'limit', message: expect.stringContaining(large.digest) })
+  const slow = stalls()
+  const waiting = contents(blobs.of(slow.blob))
+  await slow.begun
+  const half = Math.floor((3 * BYTES.length) / 2)
+  const other = new Uint8Array(half + 1)
+  const refused = blobOf((take) => take(other), other)
+  await expect(blobs.of(refused)).rejects.toMatchObject({ code: 'limit', why: expect.stringContaining(` ${half} `) })
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+  expect(await waiting).toEqual(BYTES)
+  expect(await contents(blobs.of(refused))).toEqual(other)
+  await clean()
+})
+
 test('of copies the one that has it brings it, whichever fails or lies; all that fail tell what the newest said', async () => {
   const { blobs, clean } = await wholeBlobs()
   const failing = new Copies(lies())
@@ -116,6 +156,6 @@ test('a blob that is brought and cannot be read back is the disk’s failure', a
   const { store } = await wholeBlobs()
   const files = await WholeFiles.open(store.dir, () => {})
   const lost = { find: async () => undefined, begin: () => files.begin(), keep: async () => {} }
-  const blobs = new WholeBlobs(lost, new AbortController().signal)
+  const blobs = new WholeBlobs(lost, new Room(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
   await expect(blobs.of(brings())).rejects.toMatchObject({ code: 'system', fix: expect.stringContaining('space') })
 })

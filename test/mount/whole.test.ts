@@ -29,12 +29,13 @@ interface Whole {
 }
 
 /** A blob that can be read whole, as a registry's can. */
-function wholeOf(bytes: Uint8Array): Whole {
+function wholeOf(bytes: Uint8Array, origin = ORIGIN): Whole {
   const whole: Whole = {
     streams: 0,
     blob: {
       digest: digestOf(bytes),
       size: bytes.length,
+      origin,
       read: async ({ start, end }) => {
         const shared = new Uint8Array(new SharedArrayBuffer(end - start))
         shared.set(bytes.subarray(start, end))
@@ -108,6 +109,49 @@ test('a layer is proven once, over restarts, and is complete then', async () => 
   await next.layers.prove(again, whole.blob)
   expect(whole.streams).toBe(1)
   expect(cache.warnings).toEqual([])
+})
+
+test('what is proven is filled from its blob, which is here, and from no registry that has the same tree', async () => {
+  const { descriptor, blob, whole } = await made()
+  const other = await made()
+  const cache = await openCache(await folder())
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  await cache.layers.open(other.descriptor, sourceOf(other.blob), 'other.example.com')
+  blob.ranges.length = 0
+  other.blob.ranges.length = 0
+  await cache.layers.prove(layer, whole.blob)
+  expect(await isComplete(layer)).toBe(true)
+  expect([blob.ranges, other.blob.ranges]).toEqual([[], []])
+})
+
+test('what is proven is filled from its blob, also when others made room for themselves meanwhile', async () => {
+  const { descriptor, blob, whole } = await made()
+  const cache = await openCache(await folder())
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const keep = cache.store.proofs.keep.bind(cache.store.proofs)
+  vi.spyOn(cache.store.proofs, 'keep').mockImplementation(async (claim, verdict) => {
+    await keep(claim, verdict)
+    await rm(join(cache.store.dir, 'wholes', hex(descriptor.digest)))
+  })
+  const find = vi.spyOn(cache.store.wholes, 'find')
+  expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({ verdict: 'proven' })
+  expect(await isComplete(layer)).toBe(true)
+  expect(whole.streams).toBe(1)
+  expect(find).toHaveBeenCalledTimes(2) // whether it is here, and when it is
+})
+
+test('what was proven, and is complete, needs no blob; what is incomplete is filled', async () => {
+  const dir = await folder()
+  const { descriptor, blob, whole } = await made()
+  const cache = await openCache(dir)
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  await cache.layers.wholes.verdict(layer, whole.blob)
+  expect(await isComplete(layer)).toBe(false)
+  await cache.layers.prove(layer, whole.blob)
+  expect(await isComplete(layer)).toBe(true)
+  const find = vi.spyOn(cache.store.wholes, 'find')
+  await cache.layers.prove(layer, whole.blob)
+  expect(find).not.toHaveBeenCalled()
 })
 
 const entry = (toc: Toc, name: string) => toc.entries.find((each) => each.name === name) as Record<string, unknown>

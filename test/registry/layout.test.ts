@@ -84,6 +84,7 @@ test('blobs are read in ranges into shared memory, and whole', async () => {
   const [layer] = manifest.layers
   if (!layer) throw new Error('no layer')
   const blob = from.blob(layer)
+  expect(blob.origin).toBe(`oci:${dir}`)
   const bytes = await blob.read({ start: 1000, end: 2000 })
   expect(bytes).toEqual(LAYER.subarray(1000, 2000))
   expect(bytes.buffer).toBeInstanceOf(SharedArrayBuffer)

@@ -172,7 +172,9 @@ test('registries.conf moves references, mirrors answer first and the origin stan
     '/v2/moved/b/manifests/v1',
     '/v2/moved/b/blobs/',
   ])
-  await source.blob({ ...manifest, digest: digestOf(pattern(5)), size: 5 }).read({ start: 1, end: 3 })
+  const blob = source.blob({ ...manifest, digest: digestOf(pattern(5)), size: 5 })
+  await blob.read({ start: 1, end: 3 })
   expect(mirror.seen).toHaveLength(1)
+  expect(blob.origin).toBe('r.example')
   await mirror.close()
 })

@@ -73,6 +73,7 @@ class World {
           else if (!this.verdicts.has(descriptor.digest)) return undefined
           return this.#layer(descriptor)
         },
+        everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
         everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
         prove: async ({ descriptor }) => {
           const verdict = this.tars.get(descriptor.digest) as Verdict
@@ -145,10 +146,10 @@ class World {
   #layer(descriptor: Descriptor): OpenLayer {
     return {
       descriptor,
-      tree: treeOf(descriptor.digest),
+      tree: treeOf(builtOf(descriptor)),
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest | undefined,
       chunks: { deviceSize: 8192 },
-      verdict: async () => this.verdicts.get(descriptor.digest),
+      verdict: async () => this.verdicts.get(builtOf(descriptor)),
       prefetch: async () => ({ ready: 0, failed: 0 }),
     } as unknown as OpenLayer // what the store uses of it
   }
@@ -188,6 +189,9 @@ class World {
 }
 
 const treeOf = (blob: Digest) => digest(`tree of ${blob}`)
+/** What a layer's tree is made from: its blob, unless another index of that blob says otherwise. */
+const BUILT_OF = 'test.built-of'
+const builtOf = ({ digest: blob, annotations }: Descriptor) => (annotations[BUILT_OF] as Digest | undefined) ?? blob
 const toc = (name: string) => ({ by: 'index' as const, digest: digest(`index of ${name}`) })
 /** One byte more than an engine waits for. */
 const LARGE = (8 << 20) + 1
@@ -349,6 +353,23 @@ test('what is small and keeps lazy layers above it from being listed is read who
   expect(listed.map((each) => each.digest)).toEqual(['base', 'middle', 'upper', 'top'].map(digest))
   expect(left).toEqual([digest('last')])
   expect(world.fetched).toEqual([digest('base'), digest('upper')])
+  // what is here already takes no time
+  const shared = [diffId(0, '1').digest, diffId(2, '1').digest]
+  const here = [plain('base', (4 << 20) - 1), plain('upper', (4 << 20) + 1)]
+  const more = world.push('2', [...here, plain('new', 4 << 20), lazy('top')], shared)
+  world.tars.set(digest('new'), proven(diffId(2, '2').digest))
+  expect(await list(store, more)).toMatchObject({ left: [] })
+  expect(world.fetched.slice(2)).toEqual([digest('new')])
+})
+
+test('what needs no bytes is listed before small layers have come', async () => {
+  const world = new World()
+  world.parts.layers.prove = () => Promise.reject(Failure.timeout('the registry stands still'))
+  const store = await world.show()
+  const reference = world.push('1', [lazy('base'), plain('small'), lazy('top')])
+  expect(await list(store, reference)).toMatchObject({ left: [digest('small'), digest('top')] })
+  expect(world.versions).toHaveLength(1)
+  expect(world.messages).toEqual([expect.stringContaining('stands still')])
 })
 
 test('a layer that was proven bears its DiffID in every image, and nothing is fetched for that', async () => {
@@ -621,6 +642,78 @@ test('who was only believed does not keep a name from whoever is proven to bear 
   const next = world.restarted({ believe: believeAll })
   await next.show()
   expect(next.entries).toEqual(world.entries)
+})
+
+test('whoever is proven takes a name also from another tree of the same blob', async () => {
+  const world = new World({ believe: believeAll })
+  const store = await world.show()
+  const honest = lazy('base')
+  const other = lazy('base', { annotations: { ...honest.annotations, [BUILT_OF]: digest('another index') } })
+  await list(store, world.push('believed', [other], [diffId(0, 'victim').digest]))
+  world.verdicts.set(honest.digest, proven(diffId(0, 'victim').digest))
+  expect(await list(store, world.push('victim', [honest]))).toMatchObject({ left: [] })
+  expect(world.uncovered).toHaveLength(1)
+  // and neither believed one is given the other's files
+  expect(await list(store, 'example.com/app:believed')).toMatchObject({ why: expect.stringContaining('its tree is') })
+})
+
+test('a name that is taken while its owner is about to be shown is shown as the new owner’s, below what is above it', async () => {
+  const world = new World({ believe: believeAll })
+  const store = await world.show()
+  const id = layerId(undefined, diffId(0, 'victim'))
+  await list(store, world.push('first', [lazy('first')]))
+  world.verdicts.set(digest('bears'), proven(diffId(0, 'victim').digest))
+  const thief = list(store, world.push('thief', [lazy('claims'), lazy('above')], [diffId(0, 'victim').digest]))
+  while (world.listed.length < 2) await new Promise(setImmediate)
+  // it waits for the next version of the list
+  expect(world.entries).toHaveLength(1)
+  await Promise.all([thief, list(store, world.push('victim', [lazy('bears')]))])
+  expect(world.entries.slice(1).map((each) => [each.id, each.parent])).toEqual([
+    [id, undefined],
+    [expect.any(String), id],
+  ])
+  expect(world.entries[1]).toMatchObject({ 'compressed-diff-digest': digest('bears') })
+  expect(world.uncovered).toEqual([])
+})
+
+test('an image that cannot be kept takes nothing from another that has a layer in common with it', async () => {
+  const before = Promise.withResolvers<void>()
+  const world: World = new World({
+    listings: {
+      keep: async ({ reference }) => {
+        await before.promise
+        if (reference.endsWith(':2')) throw Failure.system('the disk is full')
+      },
+      all: async () => [],
+      forget: async () => {},
+    },
+  })
+  const store = await world.show()
+  const shared = [digest('DiffID of base')]
+  const one = list(store, world.push('1', [lazy('base'), lazy('top')], shared))
+  const two = list(store, world.push('2', [lazy('base'), lazy('other')], shared))
+  before.resolve()
+  await expect(two).rejects.toMatchObject({ code: 'system' })
+  expect(await one).toMatchObject({ left: [] })
+  expect(world.entries.map((each) => each['toc-digest'])).toEqual([digest('index of base'), digest('index of top')])
+})
+
+test('who takes a name brings its own tar-split, of the tar that the name says', async () => {
+  const world = new World({
+    believe: believeAll,
+    split: async ({ descriptor }) => ({ fd: descriptor.digest === digest('bears') ? 1 : 2, close: async () => {} }),
+  })
+  const store = await world.show()
+  const { listed } = await list(store, world.push('thief', [lazy('claims')], [diffId(0, 'victim').digest]))
+  const path = `/images/overlay-layers/${listed[0]?.id}.tar-split.gz`
+  const thiefs = world.nodeOf(path)
+  world.verdicts.set(digest('claims'), proven(digest('its own tar')))
+  await expect(store.late(thiefs)).rejects.toMatchObject({ code: 'corrupt' })
+  world.verdicts.delete(digest('claims'))
+  world.verdicts.set(digest('bears'), proven(diffId(0, 'victim').digest))
+  await list(store, world.push('victim', [lazy('bears')]))
+  expect(world.nodeOf(path)).not.toBe(thiefs)
+  expect(await store.late(world.nodeOf(path))).toMatchObject({ fd: 1 })
 })
 
 test('a tag that moves leaves what it was listed', async () => {

@@ -10,6 +10,7 @@ const LAYER: Listable = {
   diffId: digest('tar'),
   size: 5000,
   proven: false,
+  tree: digest('tree'),
 }
 
 const parsed = (more: Partial<Listable>): unknown => JSON.parse(layerEntry({ ...LAYER, ...more }))
@@ -48,6 +49,7 @@ test.each<[string, Partial<Listable>, RegExp | undefined]>([
   ['its blob', { descriptor: plain('other') }, /its blob is sha256:.* there and sha256:.* here/],
   ['its blob, if only this one is proven', { descriptor: plain('other'), proven: true }, /its blob is/],
   ['the size of its blob', { descriptor: plain('layer', 1) }, /size of its blob is 1234 there and 1 here/],
+  ['its tree', { tree: digest('other') }, /its tree is/],
   ['its compression', { descriptor: zstd }, /its compression is 2 there and 4 here/],
   ['its DiffID, by its index', { identity: INDEX, diffId: digest('other tar') }, /its DiffID is/],
   ['the size of its tar, by its index', { identity: INDEX, size: 1 }, /size of its tar is 5000 there and 1 here/],
@@ -61,6 +63,7 @@ test.each<[string, Partial<Listable>, RegExp | undefined]>([
 test('what is proven to be one tar shares an entry, however it is compressed', () => {
   const proven = { ...LAYER, proven: true }
   expect(disagreement(proven, { ...proven, descriptor: { ...zstd, digest: digest('other') } })).toBeUndefined()
+  expect(disagreement(proven, { ...proven, descriptor: zstd })).toMatch(/its compression/)
 })
 
 test('the list is JSON, empty or not', () => {

@@ -1,7 +1,8 @@
 // The check of the cache's directory.
 import { dirname } from 'node:path'
+import { describe, Failure } from '../../errors.ts'
 import { sizeText } from '../output.ts'
-import { type Check, type Files, type Finding, ok, problem, together, warning } from './check.ts'
+import { type Check, type Files, type Finding, ok, problem, type Seen, together, warning } from './check.ts'
 
 export interface CacheNeeds {
   cache: string
@@ -26,19 +27,33 @@ const UNFIT: Readonly<Record<number, { type: string; state: 'warning' | 'problem
   20859: { type: 'SMB', state: 'problem', why: 'its locks and its sparse files are not those of a disk' },
 }
 
+const ANOTHER = 'Repair it, or name another directory with --cache DIR.'
+/** What cannot be asked for more. */
+const SILENT: Partial<Record<Seen['kind'], string>> = {
+  closed: 'is not open to this user',
+  dead: 'is a mount whose server is gone',
+  hung: 'does not answer',
+}
+
 export const cache: Check<CacheNeeds> = {
   name: 'cache',
   async run({ cache, uid, files }) {
-    const at = await nearest(cache, files)
-    const { free, type } = await files.space(at)
-    const room = `${cache}: ${sizeText(free)} free`
-    return together([...(await rights(cache, uid, files)), filesystem(cache, type), space(room, free)])
+    const { at, seen } = await nearest(cache, files)
+    const silent = seen && SILENT[seen.kind]
+    if (silent !== undefined) return problem(`${at} ${silent}`, ANOTHER)
+    try {
+      const { free, type } = await files.space(at)
+      const room = `${cache}: ${sizeText(free)} free`
+      const rightful = at === cache && seen !== undefined ? rights(cache, uid, seen) : []
+      return together([...rightful, filesystem(cache, type), space(room, free)])
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      return problem(describe(error), ANOTHER)
+    }
   },
 }
 
-async function rights(cache: string, uid: number, files: Files): Promise<Finding[]> {
-  const seen = await files.look(cache)
-  if (seen === undefined) return []
+function rights(cache: string, uid: number, seen: Seen): Finding[] {
   if (seen.kind !== 'directory') return [problem(`${cache} is no directory`, 'Name another one with --cache DIR.')]
   if (seen.uid !== uid) {
     const fix = 'Run lazylayer as that user, or name another directory with --cache DIR.'
@@ -67,8 +82,9 @@ function space(room: string, free: number): Finding {
 }
 
 /** Itself, or where it would be made. */
-async function nearest(cache: string, files: Files): Promise<string> {
+async function nearest(cache: string, files: Files): Promise<{ at: string; seen: Seen | undefined }> {
   for (let at = cache; ; at = dirname(at)) {
-    if (at === dirname(at) || (await files.look(at)) !== undefined) return at
+    const seen = await files.look(at)
+    if (at === dirname(at) || seen !== undefined) return { at, seen }
   }
 }

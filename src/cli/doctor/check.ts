@@ -21,7 +21,7 @@ export interface Files {
   read(path: string): Promise<string | undefined>
   /** Undefined where there is none. */
   look(path: string): Promise<Seen | undefined>
-  /** Bytes that this user may still write on the filesystem of `path`, and the filesystem's type (statfs.f_type). */
+  /** Bytes that this user may still write on the filesystem of `path`, and the filesystem's type (statfs.f_type). @throws Failure system, timeout */
   space(path: string): Promise<{ free: number; type: number }>
   /** In the order of their names; [] where there is no such directory. */
   list(dir: string): Promise<string[]>

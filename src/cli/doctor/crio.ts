@@ -2,6 +2,7 @@
 import { describe } from '../../errors.ts'
 import { type CrioConf, readCrioConf, storesNamed } from '../crio-conf.ts'
 import type { FoundEngine } from '../engines.ts'
+import type { SilentEngine } from '../engines-here.ts'
 import { storesOf } from '../setup/changes.ts'
 import { type Check, type Files, type Finding, ok, problem, together } from './check.ts'
 import { absent, misnamed, namedOf, readStorageConf } from './storage.ts'
@@ -13,6 +14,8 @@ export interface CrioNeeds {
   etc: string
   files: Files
   engines: readonly FoundEngine[]
+  /** Installed, but of no known version. */
+  silent: readonly SilentEngine[]
 }
 
 /** Names of one driver. */
@@ -20,7 +23,7 @@ const OVERLAY = ['overlay', 'overlay2']
 
 export const crioConf: Check<CrioNeeds> = {
   name: 'crio.conf',
-  async run({ root, storageConfs, etc, files, engines }) {
+  async run({ root, storageConfs, etc, files, engines, silent }) {
     let conf: CrioConf | undefined
     try {
       conf = await readCrioConf(etc, files)
@@ -31,7 +34,7 @@ export const crioConf: Check<CrioNeeds> = {
     const mistakes = misnamed(named, root)
     const wrong = mistakes.length > 0 ? mistakes : await absent(named, files)
     const known = await crioNames(conf, root, storageConfs, files)
-    const all = [...wrong, ...driver(conf, known), ...repair(conf, known, engines)]
+    const all = [...wrong, ...driver(conf, known), ...repair(conf, known, [...engines, ...silent])]
     const paths = conf?.paths.join(', ') ?? ''
     if (all.length > 0) {
       const finding = together(all)
@@ -72,12 +75,16 @@ function driver(conf: CrioConf | undefined, named: { layers: boolean; images: bo
 }
 
 /** CRI-O's own check takes each container on an additional image store for damaged, and ends in a wipe (docs/crio.md). */
-function repair(conf: CrioConf | undefined, named: { images: boolean }, engines: readonly FoundEngine[]): Finding[] {
+function repair(
+  conf: CrioConf | undefined,
+  named: { images: boolean },
+  engines: readonly (FoundEngine | SilentEngine)[],
+): Finding[] {
   if (!named.images || conf?.repair === false || !engines.some((each) => each.engine === 'crio')) return []
   return [
     problem(
       'internal_repair is on: after a crash CRI-O wipes its storage, below containers on an additional image store',
-      'Run lazylayer setup crio, which turns it off.',
+      'Run lazylayer setup crio (or podman), which turns it off.',
     ),
   ]
 }

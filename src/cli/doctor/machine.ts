@@ -1,7 +1,8 @@
 // The machine that doctor looks at, for real.
 import { constants, type Stats } from 'node:fs'
-import { access, readdir, stat, statfs } from 'node:fs/promises'
+import { access, readdir, realpath, stat, statfs } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Failure } from '../../errors.ts'
 import { isAbsent, readText } from '../../registry/file.ts'
 import type { Files, Seen } from './check.ts'
 
@@ -12,8 +13,12 @@ export const machineFiles: Files = {
   read: (path) => readText(path),
   look: (path) => Promise.race([look(path), sleep(LOOK_TIMEOUT_MS, HUNG, { ref: false })]),
   async space(path) {
-    const { bavail, bsize, type } = await statfs(path)
-    return { free: bavail * bsize, type }
+    const asked = statfs(path).catch((cause) => {
+      throw Failure.system(`${path} cannot be asked for its free space`, { cause })
+    })
+    const found = await Promise.race([asked, sleep(LOOK_TIMEOUT_MS, undefined, { ref: false })])
+    if (found === undefined) throw Failure.timeout(`${path} does not answer`)
+    return { free: found.bavail * found.bsize, type: found.type }
   },
   async list(dir) {
     try {
@@ -23,6 +28,12 @@ export const machineFiles: Files = {
       throw error
     }
   },
+}
+
+/** Without symlinks; as it is where that cannot be found out. */
+export async function realPath(path: string): Promise<string> {
+  const found = realpath(path).catch(() => path)
+  return await Promise.race([found, sleep(LOOK_TIMEOUT_MS, path, { ref: false })])
 }
 
 const NOTHING = { uid: -1, mode: 0, writable: false, executable: false }

@@ -9,6 +9,8 @@ import { type Check, type Files, ok, problem, type Seen, warning } from './check
 
 export interface MountNeeds {
   root: string
+  /** The same without symlinks, as agents and the mount table have it. */
+  real: string
   files: Files
   mounts(): Promise<MountEntry[]>
   /** The agents that answer, whatever they serve; a sentence for each that does not. */
@@ -19,12 +21,15 @@ export interface MountNeeds {
 
 export const agent: Check<MountNeeds> = {
   name: 'agent',
-  async run({ root, agents }) {
+  async run({ root, real, agents }) {
     const { statuses, silent } = await agents()
     if (silent.length > 0) {
-      return problem(silent.join('; '), 'End the process by its number and start it again; it detaches what it left.')
+      return problem(
+        silent.join('; '),
+        'Find the process that has the socket (ss -xlp), end it by its number, and start it again; it detaches what it left.',
+      )
     }
-    const found = statuses.find((each) => each.root === root)
+    const found = statuses.find((each) => each.root === real)
     if (found === undefined) return warning(`none serves ${root}`, `Run lazylayer serve ${root}.`)
     const why = found.why === undefined ? '' : ` (not higher: ${found.why})`
     return ok(`${found.version} serves ${root} by ${found.mount}${why}, process ${found.pid}`)
@@ -33,9 +38,9 @@ export const agent: Check<MountNeeds> = {
 
 export const propagation: Check<MountNeeds> = {
   name: 'propagation',
-  async run({ root, mounts, unseen }) {
-    if (!(await mounts()).some((each) => each.point === root)) return ok(`nothing is mounted on ${root}`)
-    const why = await unseen(root).catch(describe)
+  async run({ root, real, mounts, unseen }) {
+    if (!(await mounts()).some((each) => each.point === real)) return ok(`nothing is mounted on ${root}`)
+    const why = await unseen(real).catch(describe)
     if (why === undefined) return ok(`engines in the mount namespace of process 1 see ${root}`)
     const fix = "Run the agent in the host's mount namespace: neither PrivateMounts= nor ProtectSystem= in its unit."
     return problem(why, fix)

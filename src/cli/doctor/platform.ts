@@ -63,15 +63,18 @@ export const fuse: Check<Platform> = {
   },
 }
 
+/** In a user namespace of its own, as in `podman unshare`, everybody mounts. */
+const NEEDS_HELPER = 'this user cannot run lazylayer mount (podman unshare lazylayer serve does not need it)'
+
 async function helper(files: Files): Promise<Finding> {
   const places = ['/usr/bin/fusermount3', '/bin/fusermount3', '/usr/local/bin/fusermount3']
   for (const path of places) {
     const found = await files.look(path)
     if (found === undefined) continue
     if (found.uid === 0 && (found.mode & 0o4000) !== 0) return ok(`/dev/fuse, ${path}`)
-    return problem(`${path} is not setuid root`, 'Install package fuse3 anew.')
+    return warning(`${path} is not setuid root: ${NEEDS_HELPER}`, 'Install package fuse3 anew.')
   }
-  return problem('fusermount3 is missing', 'Install package fuse3.')
+  return warning(`fusermount3 is missing: ${NEEDS_HELPER}`, 'Install package fuse3.')
 }
 
 async function others(files: Files): Promise<Finding> {

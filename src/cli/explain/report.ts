@@ -55,7 +55,7 @@ export function reportText(of: Report): string {
   ])
   const head = ['LAYER', 'SIZE', 'FORMAT', 'RUNG', ...ERAS.map((era) => ERA_TEXT[era].toUpperCase())]
   const reasons = reasonsOf(of.layers)
-  const engines = of.engines.map(({ engine, version, era }) => `${engine} ${version} (as ${ERA_TEXT[era]})`)
+  const engines = of.engines.map(({ engine, version, era }) => `${engine} ${printable(version)} (as ${ERA_TEXT[era]})`)
   engines.push(...of.silent.map(({ engine, why }) => `${engine} (does not say its version: ${printable(why)})`))
   return [
     `${of.reference}\n${of.digest}, ${printable(of.platform)}\n\n`,

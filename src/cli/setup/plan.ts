@@ -21,6 +21,7 @@ import {
   withoutStores,
   withStores,
 } from './changes.ts'
+import { parseText, stringsAt } from './toml-edit.ts'
 
 export interface Request {
   engine: 'podman' | 'crio'
@@ -88,15 +89,28 @@ export async function planSetup(request: Request): Promise<Plan> {
   for (const name of storesFor(engines.map((each) => each.era))) {
     if (!wanted.includes(name)) notes.push(`${stores[name].directory} is not there, so storage.conf does not name it`)
   }
-  const changes = [await storageChange(request, wanted)]
-  if (engine === 'crio') {
-    changes.push(await dropIn(crioUnit(places), CRIO_UNIT), await dropIn(crioConf(places), CRIO_CONF))
-  }
+  const changes: Change[] = []
+  // in this order: whatever ends setup early, CRI-O is never told of the image store while it may wipe its storage
+  const exposed = engine !== 'crio' && exposesCrio(request, wanted)
+  if (engine === 'crio' || exposed) changes.push(await dropIn(crioConf(places), CRIO_CONF))
+  if (engine === 'crio') changes.push(await dropIn(crioUnit(places), CRIO_UNIT))
   const helper = await helperChange(request, found, notes)
   if (helper !== undefined) changes.push(helper)
+  changes.push(await storageChange(request, wanted))
   const needed = changes.filter((each) => each.before !== each.after)
   if (engine === 'crio' && needed.length > 0) notes.push('run systemctl daemon-reload && systemctl restart crio')
+  if (exposed && needed.some(({ path }) => path === crioConf(places))) {
+    notes.push(
+      `CRI-O reads ${storageConf(places)}, too: with ${crioConf(places)} it does not wipe its storage for that (docs/crio.md); lazylayer setup crio does the rest for it`,
+    )
+  }
   return { changes: needed, notes }
+}
+
+/** Whether CRI-O, which is here, is told of the image store as well: it reads the same file. */
+function exposesCrio({ places, engines, silent }: Request, wanted: readonly Store[]): boolean {
+  const isHere = [...engines, ...silent].some((each) => each.engine === 'crio')
+  return isHere && wanted.includes('images') && places.uid === 0 && storageConf(places) === crioStorageConf(places)
 }
 
 /** Undefined, and a note, where the engine is not told of our helper. */
@@ -130,7 +144,8 @@ export async function planUndo(request: Request): Promise<Plan> {
   const changes: Change[] = []
   const storage = await storageUndo(request, notes)
   if (storage !== undefined) changes.push(storage)
-  const paths = [registriesDropIn(places), ...(engine === 'crio' ? [crioUnit(places), crioConf(places)] : [])]
+  const paths = [registriesDropIn(places), ...(engine === 'crio' ? [crioUnit(places)] : [])]
+  if (await mayRepair(request, storage, notes)) paths.push(crioConf(places)) // the last, as it was the first
   for (const path of paths) {
     const before = await readText(path)
     if (before?.startsWith(`${MADE}\n`)) changes.push({ path, before, after: undefined })
@@ -138,6 +153,24 @@ export async function planUndo(request: Request): Promise<Plan> {
   }
   if (engine === 'crio' && changes.length > 0) notes.push('run systemctl daemon-reload && systemctl restart crio')
   return { changes, notes }
+}
+
+/** Whether what keeps CRI-O from wiping its storage may go, when this is all that is undone. */
+async function mayRepair(
+  { engine, root, places }: Request,
+  storage: Change | undefined,
+  notes: string[],
+): Promise<boolean> {
+  if (engine !== 'crio' && places.uid !== 0) return false
+  const [path, conf] = [crioStorageConf(places), crioConf(places)]
+  if ((await readText(conf)) === undefined) return false
+  const text = storage?.path === path ? storage.after : await readText(path)
+  const { images } = storesOf(root)
+  if (text !== undefined && named(path, () => stringsAt(parseText(text), images)).includes(images.directory)) {
+    notes.push(`${conf} stays, because ${path} still names ${images.directory}`)
+    return false
+  }
+  return engine === 'crio' || (await readText(crioUnit(places))) === undefined // setup crio made both
 }
 
 async function storageChange({ root, places, vendor }: Request, wanted: readonly Store[]): Promise<Change> {
@@ -177,6 +210,11 @@ async function dropIn(path: string, after: string): Promise<Change> {
 export function storageConf(places: Places): string {
   if (places.env.CONTAINERS_STORAGE_CONF) return places.env.CONTAINERS_STORAGE_CONF
   return join(settings(places), 'storage.conf')
+}
+
+/** CRI-O runs as root, with the environment of its unit. */
+function crioStorageConf(places: Places): string {
+  return join(places.etc, 'containers/storage.conf')
 }
 
 function registriesDropIn(places: Places): string {

@@ -18,6 +18,7 @@ const CRIO = [foundEngine('crio', 'crio version 1.37.0') as FoundEngine]
 
 const needs = ({ seen = THERE, ...rest }: Contents, engines: readonly FoundEngine[] = []) => ({
   engines,
+  silent: [],
   root: '/s',
   storageConfs: [STORAGE],
   etc: '/etc',
@@ -114,4 +115,13 @@ test.each<[string, Record<string, string>, readonly FoundEngine[], string]>([
   const finding = summary(await crioConf.run(needs({ texts }, engines)))
   expect(finding.state).toBe(state)
   if (state === 'problem') expect(finding.text).toMatch(/internal_repair is/)
+})
+
+test('internal_repair is as bad in a CRI-O that does not say its version', async () => {
+  const silent = [{ engine: 'crio' as const, why: 'it ended with 1' }]
+  const finding = summary(await crioConf.run({ ...needs({ texts: { [STORAGE]: NAMED } }), silent }))
+  expect(finding).toEqual({
+    state: 'problem',
+    text: expect.stringMatching(/internal_repair is on.*setup crio \(or podman\)/),
+  })
 })

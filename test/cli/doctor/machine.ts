@@ -11,6 +11,7 @@ export const PROGRAM: Seen = { kind: 'file', uid: 0, mode: 0o755, writable: fals
 export interface Contents {
   texts?: Record<string, string>
   seen?: Record<string, Seen>
+  /** NaN: it cannot be asked. */
   free?: number
   type?: number
 }
@@ -22,7 +23,11 @@ export function files({ texts = {}, seen = {}, free = 100e9, type = DISK }: Cont
       return texts[path]
     },
     look: async (path) => seen[path],
-    space: async () => ({ free, type }),
+    async space(path) {
+      if (Number.isNaN(free)) throw Failure.system(`${path} cannot be asked for its free space`)
+      if (['closed', 'dead', 'hung'].includes(seen[path]?.kind ?? '')) throw new Error(`${path} was asked`)
+      return { free, type }
+    },
     list: async (dir) =>
       Object.keys(texts)
         .filter((path) => path.startsWith(`${dir}/`))

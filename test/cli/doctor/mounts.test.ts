@@ -26,6 +26,7 @@ function needs(of: Partial<MountNeeds> & { table?: MountEntry[]; seen?: Record<s
   const { table = [], seen = {}, ...rest } = of
   return {
     root: ROOT,
+    real: ROOT,
     files: files({ seen }),
     mounts: async () => table,
     agents: async () => ({ statuses: [], silent: [] }),
@@ -61,11 +62,19 @@ test.each([
     'one that is silent',
     { statuses: [STATUS], silent: ['/run/a.sock: no answer'] },
     'problem',
-    /no answer.*start it again/,
+    /no answer\. Find the process .*ss -xlp.*start it again/,
   ],
 ] as const)('agents: %s', async (_, found, state, text) => {
   const agents = async () => ({ statuses: [...found.statuses], silent: [...found.silent] })
   expect(summary(await agent.run(needs({ agents })))).toEqual({ state, text: expect.stringMatching(text) })
+})
+
+test('an agent and its mount are found by what a symlink to its directory leads to', async () => {
+  const agents = async () => ({ statuses: [STATUS], silent: [] })
+  const unseen = async (point: string) => (point === ROOT ? '/var is not shared' : undefined)
+  const linked = needs({ root: '/link', real: ROOT, agents, table: [fuse(ROOT)], unseen })
+  expect(await agent.run(linked)).toMatchObject({ state: 'ok', found: expect.stringContaining('process 7') })
+  expect(await propagation.run(linked)).toMatchObject({ state: 'problem' })
 })
 
 test('a mount that engines do not see is a problem, no mount is none', async () => {

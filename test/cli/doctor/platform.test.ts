@@ -49,13 +49,19 @@ test.each<[string, number, Contents, string, RegExp]>([
   ['root with the device', 0, { seen: { '/dev/fuse': DEVICE } }, 'ok', /^\/dev\/fuse$/],
   ['no device', 0, {}, 'problem', /missing.*modprobe/],
   ['a device for others', 0, { seen: { '/dev/fuse': { ...DEVICE, writable: false } } }, 'problem', /may not be opened/],
-  ['a user without fusermount3', 1000, { seen: { '/dev/fuse': DEVICE }, texts: ALLOWING }, 'problem', /fuse3/],
+  [
+    'a user without fusermount3',
+    1000,
+    { seen: { '/dev/fuse': DEVICE }, texts: ALLOWING },
+    'warning',
+    /missing: .*lazylayer mount .*fuse3/,
+  ],
   [
     'a user whose fusermount3 may not mount',
     1000,
     { seen: { '/dev/fuse': DEVICE, [HELPER]: PROGRAM }, texts: ALLOWING },
-    'problem',
-    /setuid/,
+    'warning',
+    /setuid root: .*lazylayer mount/,
   ],
   ['a user alone', 1000, { seen: { '/dev/fuse': DEVICE, [HELPER]: SETUID } }, 'warning', /user_allow_other into/],
   [
@@ -115,6 +121,10 @@ test.each<[string, Contents, string, RegExp]>([
   ['on NFS', { type: 0x6969 }, 'problem', /NFS/],
   ['nearly full', { free: 1e9 }, 'warning', /1\.0 GB free.*Make room/],
   ['full', { free: 1e6 }, 'problem', /1\.0 MB free.*Make room/],
+  ['closed to this user', { seen: { [CACHE]: { ...DIRECTORY, kind: 'closed' } } }, 'problem', /not open.*--cache DIR/],
+  ['on a dead mount', { seen: { [CACHE]: { ...DIRECTORY, kind: 'dead' } } }, 'problem', /server is gone.*--cache DIR/],
+  ['on a mount that hangs', { seen: { '/var': { ...DIRECTORY, kind: 'hung' } } }, 'problem', /^\/var does not answer/],
+  ['of which nothing can be asked', { free: Number.NaN }, 'problem', /cannot be asked for its free space.*--cache DIR/],
 ])('the cache: %s', async (_, contents, state, text) => {
   const found = await cache.run({ cache: CACHE, uid: 0, files: files(contents) })
   expect(summary(found)).toEqual({ state, text: expect.stringMatching(text) })

@@ -46,10 +46,17 @@ test('a line a layer, then each reason once with its layers and engines', () => 
 })
 
 test('nothing of it steers the terminal', () => {
-  const text = reportText(report([plain], { why: 'no\u0007', platform: 'linux/\u001b' }))
+  const text = reportText(
+    report([plain], {
+      why: 'no\u0007',
+      platform: 'linux/\u001b',
+      engines: [{ engine: 'podman', version: '5.4.2\u009b', era: 'index' }],
+    }),
+  )
   expect(text).toContain('\\x1b[31mis plain')
+  expect(text).toContain('podman 5.4.2\\x9b (as')
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/)
+  expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
 })
 
 test('the last line says what this machine has', () => {

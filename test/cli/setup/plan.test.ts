@@ -80,7 +80,7 @@ test('both stores are added, nothing else changes, and undo restores the file by
   const path = storageConf(it)
   await put(path, STORAGE_CONF, 0o640)
   const { changes } = await it.setup()
-  expect(changes.map((each) => each.path)).toEqual([path, join(dirname(path), 'registries.conf.d/50-lazylayer.conf')])
+  expect(changes.map((each) => each.path)).toEqual([join(dirname(path), 'registries.conf.d/50-lazylayer.conf'), path])
   const text = (await it.file(path)) as string
   const { storage } = parse(text) as { storage: { options: Record<string, unknown> } }
   expect(storage.options.additionallayerstores).toEqual([`${it.root}/layers:ref`])
@@ -176,18 +176,18 @@ test('a user has files of their own, with places that the engine chooses', async
   const { changes } = await planSetup(rootless)
   const own = join(it.places.home, '.config/containers')
   expect(changes.map((each) => each.path)).toEqual([
-    join(own, 'storage.conf'),
     join(own, 'registries.conf.d/50-lazylayer.conf'),
+    join(own, 'storage.conf'),
   ])
-  expect(parse(changes[0]?.after ?? '')).toMatchObject({ storage: { driver: 'overlay' } })
-  expect(changes[0]?.after).not.toContain('graphroot')
+  expect(parse(changes[1]?.after ?? '')).toMatchObject({ storage: { driver: 'overlay' } })
+  expect(changes[1]?.after).not.toContain('graphroot')
 })
 
 test('CONTAINERS_STORAGE_CONF names the file', async () => {
   const it = await machine('podman', { podman: '5.4.2' })
   const named = join(it.root, '../other.conf')
   const { changes } = await planSetup({ ...it, places: { ...it.places, env: { CONTAINERS_STORAGE_CONF: named } } })
-  expect(changes[0]?.path).toBe(named)
+  expect(changes.at(-1)?.path).toBe(named)
 })
 
 test('a symlink stays one, and what it names is changed', async () => {
@@ -212,6 +212,65 @@ test('CRI-O starts behind the agent and does not wipe its storage after an uncle
   expect((await it.setup()).changes).toEqual([])
   await it.undo()
   for (const path of [unit, conf]) expect(await it.file(path)).toBeUndefined()
+})
+
+const crioConf = (of: Request) => join(of.places.etc, 'crio/crio.conf.d/50-lazylayer.conf')
+const crioUnit = (of: Request) => join(of.places.etc, 'systemd/system/crio.service.d/50-lazylayer.conf')
+
+test('whatever ends setup or its undoing early, CRI-O never knows the image store while it would repair', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.33.0' })
+  const { changes } = await it.setup()
+  expect(changes.map((each) => each.path)).toEqual([
+    crioConf(it),
+    crioUnit(it),
+    join(it.places.etc, 'containers/registries.conf.d/50-lazylayer.conf'),
+    storageConf(it),
+  ])
+  const undone = (await it.undo()).changes.map((each) => each.path)
+  expect([undone[0], undone.at(-1)]).toEqual([storageConf(it), crioConf(it)])
+})
+
+test.each<[string, Partial<Request>]>([
+  ['is found', {}],
+  ['does not say its version', { silent: [{ engine: 'crio', why: 'it ended with 1' }] }],
+])('setup podman keeps a CRI-O that %s from wiping its storage: it reads the same file', async (_, more) => {
+  const crio = more.silent === undefined ? { crio: '1.33.0' } : {}
+  const it = await machine('podman', { podman: '5.4.2', ...crio }, more)
+  const { changes, notes } = await it.setup()
+  expect(changes[0]?.path).toBe(crioConf(it))
+  expect(parse((await it.file(crioConf(it))) as string)).toEqual({ crio: { internal_repair: false } })
+  expect(await it.file(crioUnit(it))).toBeUndefined()
+  expect(notes).toContainEqual(expect.stringMatching(/CRI-O reads .*storage\.conf, too.*does not wipe its storage/))
+  expect(await it.setup()).toMatchObject({ changes: [] })
+  const undone = await it.undo()
+  expect(undone.changes.at(-1)?.path).toBe(crioConf(it))
+  expect(await it.file(crioConf(it))).toBeUndefined()
+})
+
+test('setup podman leaves CRI-O alone where it does not read the file, or no image store is named', async () => {
+  const it = await machine('podman', { podman: '5.4.2', crio: '1.31.0' })
+  const paths = async (more: Partial<Request>) => (await planSetup({ ...it, ...more })).changes.map((each) => each.path)
+  expect(await paths({})).toContain(crioConf(it))
+  expect(await paths({ places: { ...it.places, uid: 1000 } })).not.toContain(crioConf(it))
+  const env = { CONTAINERS_STORAGE_CONF: join(it.root, '../other.conf') }
+  expect(await paths({ places: { ...it.places, env } })).not.toContain(crioConf(it))
+  await rmdir(join(it.root, 'images'))
+  expect(await paths({})).not.toContain(crioConf(it))
+})
+
+test('what keeps CRI-O from wiping stays while setup crio is in force, or the image store is still named', async () => {
+  const it = await machine('podman', { podman: '5.4.2', crio: '1.33.0' })
+  await it.setup()
+  const crio: Request = { ...it, engine: 'crio' }
+  for (const change of (await planSetup(crio)).changes) await apply(change)
+  expect((await it.undo()).changes.map((each) => each.path)).not.toContain(crioConf(it))
+  expect(await it.file(crioConf(it))).toBeDefined()
+  await put(storageConf(it), `[storage.options]\nadditionalimagestores = ["${it.root}/images"]\n`)
+  const kept = await planUndo(crio)
+  expect(kept.changes.map((each) => each.path)).toEqual([crioUnit(it)])
+  expect(kept.notes).toContainEqual(expect.stringMatching(/stays, because .*storage\.conf still names .*\/images/))
+  await put(storageConf(it), '')
+  expect((await planUndo(crio)).changes.map((each) => each.path)).toEqual([crioUnit(it), crioConf(it)])
 })
 
 test('the auth helper is set only where the engine runs one and it is installed', async () => {
@@ -299,7 +358,7 @@ test('a file that changes between plan and change is left alone', async () => {
   await put(storageConf(it), STORAGE_CONF)
   const { changes } = await planSetup(it)
   await writeFile(storageConf(it), '# other\n')
-  await expect(apply(changes[0] as (typeof changes)[number])).rejects.toMatchObject({
+  await expect(apply(changes.at(-1) as (typeof changes)[number])).rejects.toMatchObject({
     code: 'system',
     fix: 'Try again.',
   })

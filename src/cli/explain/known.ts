@@ -1,0 +1,47 @@
+// What this machine's cache knows of an image, read without changing anything.
+import { describe, Failure } from '../../errors.ts'
+import { chooseFormat } from '../../format/formats.ts'
+import type { Digest } from '../../image/digest.ts'
+import type { Descriptor } from '../../image/manifest.ts'
+import { CacheReader } from '../../store/reader.ts'
+
+/** What is known of a layer. */
+export interface Known {
+  /** The DiffIDs that its bytes were proven to have, with whichever tree. */
+  diffIds: readonly Digest[]
+  /** What its own index shows otherwise than its tar, a sentence; an index of another image's may lie of the same bytes. */
+  refuted: string | undefined
+}
+
+const NOTHING: Known = { diffIds: [], refuted: undefined }
+
+/** Undefined where there is no cache, or one that cannot be read, which `log` is told. */
+export async function openKnown(dir: string, log: (message: string) => void): Promise<CacheReader | undefined> {
+  return await CacheReader.open(dir).catch((error) => unreadable(error, undefined, log))
+}
+
+/** Never rejects for what the cache is like. */
+export async function knownOf(
+  layers: readonly Descriptor[],
+  cache: CacheReader | undefined,
+  log: (message: string) => void,
+): Promise<Known[]> {
+  const nothing = layers.map(() => NOTHING)
+  if (cache === undefined) return nothing
+  const known = layers.map(async (descriptor): Promise<Known> => {
+    const judged = await cache.judged(descriptor.digest)
+    const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
+    const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
+    const chosen = chooseFormat({ descriptor })
+    if (refuted.length === 0 || !('format' in chosen)) return { diffIds, refuted: undefined }
+    const own = await cache.treesOf(chosen.format.indexDigest({ descriptor }))
+    return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
+  })
+  return await Promise.all(known).catch((error) => unreadable(error, nothing, log))
+}
+
+function unreadable<T>(error: unknown, nothing: T, log: (message: string) => void): T {
+  if (!(error instanceof Failure)) throw error
+  log(`what this machine knows of layers is left out: ${describe(error)}`)
+  return nothing
+}

@@ -1,0 +1,81 @@
+// What a cache knows, for commands that change nothing: no folder is made, nothing damaged is dropped, a cache of another version is not
+// moved aside, and nobody is kept from any of that. What is damaged, or of another version, says nothing.
+import fs from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import type { Digest } from '../image/digest.ts'
+import { diskFailure, readWhole, systemCode } from './durable.ts'
+import { type Proof, type Refutation, readVerdict, treesJudged } from './proofs.ts'
+import { decodeRecord, RECORD_MAX_BYTES } from './record.ts'
+import { acceptedPath } from './store.ts'
+import { CACHE_VERSION } from './version.ts'
+
+/** What was found out of a blob with one of the trees that are served for it. */
+export interface Judged {
+  tree: Digest
+  verdict: Proof | Refutation
+}
+
+/** Each is some hundred bytes; a node has some thousands of layers. */
+const RECORDS_AT_ONCE = 64
+
+export class CacheReader {
+  readonly #dir: string
+  #trees: Promise<Map<Digest, Set<Digest>>> | undefined
+
+  private constructor(dir: string) {
+    this.#dir = dir
+  }
+
+  /** Undefined where there is no cache of this version. @throws Failure system */
+  static async open(dir: string): Promise<CacheReader | undefined> {
+    const at = resolve(dir)
+    const version = await readWhole(join(at, 'version'), CACHE_VERSION.length)
+    if (version === undefined || version === 'damaged') return undefined
+    return new TextDecoder().decode(version) === CACHE_VERSION ? new CacheReader(at) : undefined
+  }
+
+  /** As Store.accepted. @throws Failure system */
+  async accepted(reference: string, manifest: Digest, policy: Digest): Promise<boolean> {
+    return (await readRecord(acceptedPath(this.#dir, reference, manifest, policy))) !== undefined
+  }
+
+  /** As Proofs.about, with the trees. @throws Failure system */
+  async judged(blob: Digest): Promise<Judged[]> {
+    const trees = await treesJudged(this.#dir, blob)
+    const found = trees.map(async (tree): Promise<Judged[]> => {
+      const verdict = await readVerdict(this.#dir, { blob, tree })
+      return verdict === undefined || verdict === 'damaged' ? [] : [{ tree, verdict }]
+    })
+    return (await Promise.all(found)).flat()
+  }
+
+  /** The trees that were built from an index, of whatever layer. @throws Failure system */
+  async treesOf(index: Digest): Promise<ReadonlySet<Digest>> {
+    this.#trees ??= readTrees(join(this.#dir, 'layers'))
+    return (await this.#trees).get(index) ?? new Set()
+  }
+}
+
+/** By the index. */
+async function readTrees(folder: string): Promise<Map<Digest, Set<Digest>>> {
+  const names = await fs.readdir(folder).catch((cause) => {
+    if (systemCode(cause) === 'ENOENT') return []
+    throw diskFailure(folder, cause)
+  })
+  const trees = new Map<Digest, Set<Digest>>()
+  for (let at = 0; at < names.length; at += RECORDS_AT_ONCE) {
+    const some = names.slice(at, at + RECORDS_AT_ONCE)
+    const records = await Promise.all(some.map((name) => readRecord(join(folder, name, 'record.json'))))
+    for (const record of records) {
+      if (record === undefined) continue
+      const { indexDigest, tree } = record as { indexDigest?: Digest; tree: Digest } // as keepLayer wrote it
+      if (indexDigest !== undefined) trees.set(indexDigest, (trees.get(indexDigest) ?? new Set()).add(tree))
+    }
+  }
+  return trees
+}
+
+async function readRecord(path: string): Promise<unknown> {
+  const bytes = await readWhole(path, RECORD_MAX_BYTES)
+  return bytes === undefined || bytes === 'damaged' ? undefined : decodeRecord(bytes)
+}
