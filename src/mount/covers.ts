@@ -127,11 +127,13 @@ export class Covers {
 
   /** Mounts a layer on `target`, as `add`, but only for as long as there is room: those in use come first, then those asked for last. */
   async cover(layer: OpenLayer, target: string): Promise<string | undefined> {
-    const ending = this.#uncovering.get(target)
-    if (ending !== undefined) await ending.catch(() => {}) // whoever asked for it is told
-    const known = this.#known.get(target) ?? { layer, uses: 0, drops: 0 }
+    const found = this.#known.get(target)
+    const known = found?.layer === layer ? found : { layer, uses: 0, drops: 0 }
     this.#known.set(target, known)
     const isShown = () => this.#known.get(target) === known
+    const ending = this.#uncovering.get(target)
+    if (ending !== undefined) await ending.catch(() => {}) // whoever asked for it is told
+    if (!isShown()) return undefined
     const why = await this.#add(target, [layer], async () => {
       if (!isShown()) throw Failure.aborted('it is shown no more') // it waited for room meanwhile
       return await this.#mountLayer(layer, target)

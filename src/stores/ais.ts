@@ -22,7 +22,7 @@ import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
 import { compressionOf } from './facts.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
-import { type Chain, type ChainParts, type Link, openChain, type Prove } from './image-chain.ts'
+import { type Chain, type ChainParts, type Link, openChain, type Prove, smallMissing } from './image-chain.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { disagreement, layerEntry } from './layers-json.ts'
 
@@ -48,10 +48,15 @@ export interface Outcome {
   why?: string
 }
 
-/** The layer that has an ID, and where its tree answers; undefined: nowhere. */
+/** The layer that has an ID. */
 interface Owner {
   readonly link: Link
+  /** Where its tree answers; undefined: nowhere. */
   readonly slot: number | undefined
+  /** Who had the ID; it does again when this claim cannot be kept. */
+  before: Owner | undefined
+  /** It could not. */
+  failed: boolean
 }
 
 /** A chain whose trees answer, each in the slot of the same index. */
@@ -62,8 +67,7 @@ interface Attached {
 
 interface Claimed {
   /** The lowest first. */
-  claimed: readonly Link[]
-  made: ReadonlyMap<string, Owner>
+  owners: readonly Owner[]
   /** Why no more. */
   why: string | undefined
 }
@@ -77,6 +81,8 @@ const FULL = `${LAYERS_MAX} layers are listed already (after a restart of the ag
 const SOURCES_MAX = 4
 /** After these failures of one source another may do better. */
 const ELSEWHERE = new Set(['missing', 'denied', 'unavailable', 'timeout', 'corrupt'])
+/** Images whose trees are hashed at a time when all are listed again. */
+const ATTACHED_AT_ONCE = 8
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
@@ -92,8 +98,6 @@ export class AdditionalImageStore {
   readonly #entries = new Map<string, string>()
   /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
-  /** Layer IDs by the node of their tar-split file. */
-  readonly #splits = new Map<bigint, string>()
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<Outcome>>()
   readonly #told = new Set<string>()
@@ -113,20 +117,24 @@ export class AdditionalImageStore {
     const failed = (chain: Chain, error: unknown) => {
       parts.log(`${referenceText(chain.image.reference)}: its layers are not listed again: ${describe(error)}`)
     }
-    const attaching = readBack.map(async (chain) => {
-      try {
-        return [await store.#attach(chain)]
-      } catch (error) {
-        failed(chain, error)
-        return []
-      }
-    })
+    const attached: Attached[] = []
+    for (let first = 0; first < readBack.length; first += ATTACHED_AT_ONCE) {
+      const some = readBack.slice(first, first + ATTACHED_AT_ONCE).map(async (chain) => {
+        try {
+          return [await store.#attach(chain)]
+        } catch (error) {
+          failed(chain, error)
+          return []
+        }
+      })
+      attached.push(...(await Promise.all(some)).flat())
+    }
     // claimed in one turn, in the order in which they were listed
-    const adding = (await Promise.all(attaching)).flat().map(async (attached) => {
+    const adding = attached.map(async (each) => {
       try {
-        await store.#add(attached, 0)
+        await store.#add(each, 0)
       } catch (error) {
-        failed(attached.chain, error)
+        failed(each.chain, error)
       }
     })
     await Promise.all(adding)
@@ -157,7 +165,7 @@ export class AdditionalImageStore {
 
   /** The contents of a late file of this store, if `node` is one. */
   async late(node: bigint): Promise<LateFile | undefined> {
-    const link = this.#owners.get(this.#splits.get(node) ?? '')?.link
+    const link = this.#owners.get(this.#root.idOfSplit(node) ?? '')?.link
     if (link === undefined) return undefined
     try {
       return await this.#split(link)
@@ -204,7 +212,9 @@ export class AdditionalImageStore {
     const image = await this.#parts.images.resolve(reference)
     // what needs none of its bytes is there at once, however long the small ones take
     let outcome = await this.#open(image, prove === 'small' ? 'none' : prove)
-    if (prove === 'small' && outcome.why !== undefined) outcome = await this.#open(image, 'small')
+    if (prove === 'small' && outcome.why !== undefined && (await smallMissing(image, this.#parts.layers)).size > 0) {
+      outcome = await this.#open(image, 'small')
+    }
     this.#tellLeft(image, outcome)
     return outcome
   }
@@ -226,48 +236,58 @@ export class AdditionalImageStore {
   /** @param at when it was asked for; 0: in an earlier life */
   async #add(attached: Attached, at: number): Promise<Outcome> {
     const { image } = attached.chain
-    const { claimed, made, why } = this.#claim(attached, at)
-    const ids = claimed.map(({ id }) => id)
+    const { owners, why } = this.#claim(attached, at)
+    const ids = owners.map(({ link: { id } }) => id)
+    const by = owners.map(({ link: { identity } }) => identity.by)
     if (ids.length > 0) {
-      const by = claimed.map(({ identity }) => identity.by)
       const listed = { reference: referenceText(image.reference), manifest: image.digest, by }
       try {
         // called in the turn of the claims: what is kept has their order
         await this.#parts.listings.keep(listed)
       } catch (error) {
-        // what is not listed, and nobody else wants, has no owner
-        for (const [id, owner] of made) if (this.#owners.get(id) === owner) this.#owners.delete(id)
+        for (const owner of owners) this.#giveBack(owner)
         throw error
       }
+      for (const owner of owners) owner.before = undefined
       this.#images.set(JSON.stringify(listed), { image: listed, ids, at })
       await this.#write(ids)
       await Promise.all(ids.map((id) => this.#cover(id)))
     }
     const left = image.manifest.layers.slice(ids.length).map(({ digest }) => digest)
-    const listed = claimed.map(({ id, identity: { by } }, i) => {
-      return { digest: image.manifest.layers[i]?.digest as Digest, id, by } // a link a layer
+    const listed = owners.map(({ link: { id, identity } }, i) => {
+      return { digest: image.manifest.layers[i]?.digest as Digest, id, by: identity.by } // a link a layer
     })
     const outcome = { listed, left, ...(why === undefined ? {} : { why }) }
     if (at === 0) this.#tellLeft(image, outcome)
     return outcome
   }
 
-  /** Claims IDs for a chain's layers from the base up, in one turn; those that nobody had are `made`. */
+  /** Claims IDs for a chain's layers from the base up, in one turn. */
   #claim({ chain, slots }: Attached, at: number): Claimed {
-    const claimed: Link[] = []
-    const made = new Map<string, Owner>()
+    const owners: Owner[] = []
     for (const [i, link] of chain.links.entries()) {
-      const owner = this.#owners.get(link.id)
-      const claim = { link, slot: slots[i] }
+      const before = this.#owners.get(link.id)
+      const claim = { link, slot: slots[i], before, failed: false }
       // what engines were shown once is shown again, whatever is said of it
-      const not = at === 0 ? undefined : this.#whyNot(claim, owner)
-      if (not !== undefined) return { claimed, made, why: not }
-      if (owner === undefined && this.#owners.size >= LAYERS_MAX) return { claimed, made, why: FULL }
-      if (owner === undefined) made.set(link.id, claim)
-      this.#owners.set(link.id, owner === undefined ? claim : this.#both(owner, claim))
-      claimed.push(link)
+      const not = at === 0 ? undefined : this.#whyNot(claim, before)
+      if (not !== undefined) return { owners, why: not }
+      if (before === undefined && this.#owners.size >= LAYERS_MAX) return { owners, why: FULL }
+      const owner = before === undefined ? claim : this.#both(before, claim)
+      this.#owners.set(link.id, owner)
+      owners.push(owner)
     }
-    return { claimed, made, why: chain.why }
+    return { owners, why: chain.why }
+  }
+
+  /** A claim that could not be kept: whoever had the ID before has it again, unless somebody claimed it since. */
+  #giveBack(owner: Owner): void {
+    owner.failed = true
+    const { id } = owner.link
+    if (this.#owners.get(id) !== owner) return
+    let before = owner.before
+    while (before?.failed) before = before.before
+    if (before !== undefined) this.#owners.set(id, before)
+    else if (!this.#entries.has(id)) this.#owners.delete(id)
   }
 
   #tellLeft({ reference }: ResolvedImage, { left, why }: Outcome): void {
@@ -288,13 +308,14 @@ export class AdditionalImageStore {
   }
 
   /** A layer that is listed already, and is wanted again. */
-  #both(owner: Owner, claim: Owner): Owner {
-    if (this.#yields(owner, claim)) return claim
-    const { link } = owner
-    if (!isSame(link, claim.link)) return { ...owner }
+  #both(before: Owner, claim: Owner): Owner {
+    if (this.#yields(before, claim)) return claim
+    const { link } = before
+    if (!isSame(link, claim.link)) return { ...before, before, failed: false }
     const older = link.blobs.filter((each) => !claim.link.blobs.includes(each))
     const blobs = [...claim.link.blobs, ...older].slice(0, SOURCES_MAX)
-    return { ...owner, link: { ...link, blobs, proven: link.proven || claim.link.proven } }
+    const proven = link.proven || claim.link.proven
+    return { link: { ...link, blobs, proven }, slot: before.slot, before, failed: false }
   }
 
   /** Neither a liar nor who was only believed keeps a name from whoever is proven to bear it. */
@@ -339,10 +360,10 @@ export class AdditionalImageStore {
 
   /** Shows an ID as its owner has it now: the verdict may have fallen since that was opened, and from here on it is withdrawn. */
   #show(id: string): void {
-    const { link, slot } = this.#owners.get(id) as Owner // of what is news, or shown
+    const { link, slot } = this.#owners.get(id) as Owner // it is news
     const layer = this.#filesOf(link)
     this.#take(id)
-    this.#splits.set(this.#root.put(id, link.below, layer && slot), id)
+    this.#root.put(id, link.below, layer && slot)
     if (layer !== undefined) this.#grafted.set(id, layer)
     this.#entries.set(id, layerEntry(link))
   }
@@ -352,10 +373,15 @@ export class AdditionalImageStore {
     if (this.#grafted.delete(id)) this.#parts.uncover(diffOf(id))
   }
 
-  /** Takes the files of a layer that lies away; its entry stays, for engines fail as a whole when a layer that they know is gone. */
+  /**
+   * Takes the files of a layer that lies away; its entry stays, for engines fail as a whole when a layer that they know is gone. Who has
+   * the ID by now comes with the next version of the list.
+   */
   #withdraw(lie: Claim): void {
     for (const [id, layer] of this.#grafted) {
-      if (isOf(lie, layer)) this.#show(id)
+      if (!isOf(lie, layer)) continue
+      this.#take(id)
+      this.#root.put(id, this.#owners.get(id)?.link.below ?? [], undefined)
     }
   }
 

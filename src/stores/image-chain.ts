@@ -113,7 +113,8 @@ export async function openChain(
   by?: readonly Identity['by'][],
 ): Promise<Chain> {
   const wanted = image.manifest.layers.slice(0, by?.length)
-  const proving = await provingOf(wanted, layers, prove)
+  const small = prove === 'small' ? await smallMissing(image, layers) : undefined
+  const proving = (each: Descriptor) => (prove !== 'small' ? prove : small?.has(each) ? 'needed' : 'none')
   const opening = wanted.map((each) => open(image, each, layers, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
@@ -136,7 +137,8 @@ export async function openChain(
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
-      const proven = identity.by === 'diffid' && (await layer?.verdict())?.verdict === 'proven'
+      const verdict = await layer?.verdict()
+      const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
       const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
       links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
       parent = id
@@ -148,22 +150,19 @@ export async function openChain(
   return { image, links, why: undefined }
 }
 
-/** What to do about each layer. */
-async function provingOf(
-  wanted: readonly Descriptor[],
-  layers: ChainParts['layers'],
-  prove: Prove,
-): Promise<(descriptor: Descriptor) => Exclude<Prove, 'small'>> {
-  if (prove !== 'small') return () => prove
+/** Layers of an image that are fetched whole while an engine waits. */
+export async function smallMissing(
+  { manifest }: Pick<ResolvedImage, 'manifest'>,
+  layers: Pick<ChainParts['layers'], 'format' | 'everProven'>,
+): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
-  const proven = await Promise.all(wanted.map(({ digest }) => layers.everProven(digest).catch(() => false)))
-  const here = new Set(wanted.filter((_, i) => proven[i]))
-  const small = smallBelowLazy(
-    wanted,
+  const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
+  const here = new Set(manifest.layers.filter((_, i) => proven[i]))
+  return smallBelowLazy(
+    manifest.layers,
     (each) => !('why' in layers.format(each)),
     (each) => here.has(each),
   )
-  return (each) => (small.has(each) ? 'needed' : 'none')
 }
 
 /**

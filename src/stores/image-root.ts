@@ -31,8 +31,9 @@ export class ImageRoot {
   readonly #overlay: bigint
   readonly #links: bigint
   readonly #layers: bigint
-  /** How often each layer was put. */
-  readonly #puts = new Map<string, number>()
+  /** Tar-split files by layer ID, and how often each layer was put before. */
+  readonly #splits = new Map<string, { node: bigint; times: number }>()
+  readonly #ids = new Map<bigint, string>()
   #version = 0n
 
   /** Shows an empty store as `name` in the mount's root. */
@@ -63,14 +64,13 @@ export class ImageRoot {
    * Shows a layer, or shows it otherwise than before.
    * @param below short names of the layers below; they never change
    * @param slot of the tree that its files are in; undefined: it has none
-   * @returns the node of its tar-split file, which is another each time
    */
-  put(id: string, below: readonly string[], slot: number | undefined): bigint {
+  put(id: string, below: readonly string[], slot: number | undefined): void {
     const directory = this.#node('overlay', id)
     const split = `${id}.tar-split.gz`
-    const known = this.#puts.get(id) ?? 0
-    this.#puts.set(id, known + 1)
-    if (known === 0) this.#addDirectory(id, directory, below)
+    const old = this.#splits.get(id)
+    const times = old === undefined ? 0 : old.times + 1
+    if (old === undefined) this.#addDirectory(id, directory, below)
     else
       for (const [parent, name] of [[directory, 'diff'] as const, [this.#layers, split] as const])
         this.#mount.remove(parent, name)
@@ -78,9 +78,17 @@ export class ImageRoot {
     if (slot === undefined)
       this.#mount.addFile(this.#node('overlay', id, 'diff'), directory, 'diff', FILE, new Uint8Array())
     else this.#mount.graft(directory, 'diff', slot)
-    const node = this.#node('overlay-layers', id, String(known))
+    // another each time: what was made from other bytes is not this one's
+    const node = this.#node('overlay-layers', id, String(times))
     this.#mount.addLate(node, this.#layers, split, FILE, SPLIT_BYTES)
-    return node
+    if (old !== undefined) this.#ids.delete(old.node)
+    this.#splits.set(id, { node, times })
+    this.#ids.set(node, id)
+  }
+
+  /** The layer whose tar-split file a node is. */
+  idOfSplit(node: bigint): string | undefined {
+    return this.#ids.get(node)
   }
 
   #addDirectory(id: string, directory: bigint, below: readonly string[]): void {

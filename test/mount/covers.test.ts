@@ -258,6 +258,20 @@ test('what is covered anew while it is uncovered is mounted after that', async (
   expect(it.covers.mounts).toMatchObject([{ dir: at('a') }])
 })
 
+test('what is uncovered while its cover waits for the one before is never mounted', async () => {
+  const it = fake(10)
+  await it.covers.cover(layer('a'), at('a'))
+  const { promise, resolve } = Promise.withResolvers<void>()
+  it.unmounting = () => promise
+  const first = it.covers.uncover(at('a'))
+  const covered = it.covers.cover(layer('b'), at('a'))
+  const second = it.covers.uncover(at('a'))
+  resolve()
+  await Promise.all([first, covered, second])
+  expect(it.calls).toEqual([`mount ${at('a')}`, `detach ${at('a')}`])
+  expect(it.covers.mounts).toEqual([])
+})
+
 test('a mount that cannot be ended to make room keeps nobody waiting', async () => {
   const it = fake(1)
   await it.covers.cover(layer('a'), at('a'))

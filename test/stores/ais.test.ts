@@ -698,6 +698,61 @@ test('an image that cannot be kept takes nothing from another that has a layer i
   expect(world.entries.map((each) => each['toc-digest'])).toEqual([digest('index of base'), digest('index of top')])
 })
 
+test('when none of two images that have a layer in common can be kept, nobody owns it; a name that was taken goes back', async () => {
+  let isFull = false
+  const world: World = new World({
+    believe: believeAll,
+    listings: {
+      keep: async (listed) => {
+        await undefined
+        if (isFull) throw Failure.system('the disk is full')
+        world.listed.push(listed)
+      },
+      all: async () => [],
+      forget: async () => {},
+    },
+  })
+  const store = await world.show()
+  const thief = world.push('thief', [lazy('claims')], [diffId(0, 'victim').digest])
+  await list(store, thief)
+  isFull = true
+  const shared = [digest('DiffID of base')]
+  const both = ['1', '2'].map((tag) => list(store, world.push(tag, [lazy('base'), lazy(tag)], shared)))
+  for (const each of await Promise.allSettled(both)) expect(each.status).toBe('rejected')
+  world.verdicts.set(digest('bears'), proven(diffId(0, 'victim').digest))
+  await expect(list(store, world.push('victim', [lazy('bears')]))).rejects.toMatchObject({ code: 'system' })
+  isFull = false
+  expect(await list(store, thief)).toMatchObject({ left: [] })
+  expect(world.entries).toMatchObject([{ 'compressed-diff-digest': digest('claims') }])
+  // another blob than the two had
+  expect(await list(store, world.push('3', [lazy('another')], shared))).toMatchObject({ left: [] })
+})
+
+test('a layer that is withdrawn while its heir is being kept is empty until the list says whose it is', async () => {
+  const kept = Promise.withResolvers<void>()
+  const world: World = new World({
+    believe: believeAll,
+    listings: {
+      keep: async ({ reference }) => (reference.endsWith('victim') ? await kept.promise : undefined),
+      all: async () => [],
+      forget: async () => {},
+    },
+  })
+  const store = await world.show()
+  const evil = lazy('evil')
+  const { listed } = await list(store, world.push('thief', [evil], [diffId(0, 'victim').digest]))
+  const diff = `/images/overlay/${listed[0]?.id}/diff`
+  world.verdicts.set(digest('bears'), proven(diffId(0, 'victim').digest))
+  const victim = list(store, world.push('victim', [lazy('bears')]))
+  await new Promise(setImmediate)
+  world.refute(evil)
+  expect(world.files.get(diff)).toEqual(new Uint8Array())
+  kept.resolve()
+  expect(await victim).toMatchObject({ left: [] })
+  expect(world.files.get(diff)).toEqual(expect.any(Number))
+  expect(world.entries).toMatchObject([{ 'compressed-diff-digest': digest('bears') }])
+})
+
 test('who takes a name brings its own tar-split, of the tar that the name says', async () => {
   const world = new World({
     believe: believeAll,
