@@ -18,7 +18,7 @@ import { agent, deadMounts, propagation } from './doctor/mounts.ts'
 import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
 import { NO_REGISTRY, NOT_ASKED, notAsked, NAME as REGISTRY, registryFindings } from './doctor/registry.ts'
-import { namedOf, readStorageConf, storage, storageConfsOf } from './doctor/storage.ts'
+import { crioStorageConfs, namedOf, readStorageConf, storage, storageConfsOf } from './doctor/storage.ts'
 import type { Engine } from './engines.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
@@ -45,7 +45,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     const byReal = await namedStores(storageConfs, real)
     if (byReal.layers || byReal.images) [root, named] = [real, byReal]
   }
-  const crio = await crioNamed(settings.etc, storageConfs, root)
+  const crio = await crioNamed(settings.etc, root)
   const needs = {
     node: process.versions.node,
     noAddon: noAddon(),
@@ -60,6 +60,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     root,
     real,
     storageConfs,
+    crioStorageConfs: crioStorageConfs(settings.etc),
     etc: settings.etc,
     places: settings,
     helper: await findHelper(process.env),
@@ -77,16 +78,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   for (const finding of await askRegistries(reference, values)) findings.push({ name: REGISTRY, ...finding })
   if (text(values, 'format') === 'json') printJson(findings)
   else process.stdout.write(findingsText(findings))
-  const code = findings.some((each) => each.state === 'problem') ? 1 : 0
-  leave(code)
-  return code
-}
-
-const LEAVE_MS = 1_000
-
-/** A thread that asks a mount which hangs would keep the process for ever, and `process.exit` waits for it, too. */
-function leave(code: number): void {
-  setTimeout(() => process.execve?.('/bin/sh', ['sh', '-c', `exit ${code}`]), LEAVE_MS).unref()
+  return findings.some((each) => each.state === 'problem') ? 1 : 0
 }
 
 /** A line each, and how many of each kind. */
@@ -123,9 +115,9 @@ async function namedStores(
 }
 
 /** As above: the check of crio.conf tells of what cannot be read. */
-async function crioNamed(etc: string, storageConfs: readonly string[], root: string) {
+async function crioNamed(etc: string, root: string) {
   const conf = await readCrioConf(etc, machineFiles).catch(() => undefined)
-  return await crioNames(conf, root, storageConfs, machineFiles)
+  return await crioNames(conf, root, crioStorageConfs(etc), machineFiles)
 }
 
 /** A registry that keeps us waiting that long is no use to a program that reads a file. */

@@ -24,11 +24,13 @@ interface Listing {
   isOver: boolean
   /** Whether the log has said that it takes longer than anybody waits. */
   isLate: boolean
+  /** Whether somebody has joined whose credentials it was begun without, and who tries again where it is denied. */
+  isTriedAgain: boolean
 }
 
 /**
  * Of an image that takes longer, the log says so once, however often it is asked for meanwhile; and that it failed, whether or not
- * anybody still waits.
+ * anybody still waits, unless it is tried again.
  */
 export function lister({
   store,
@@ -49,10 +51,12 @@ export function lister({
       if (!isFull) running.delete(key)
       listing.isOver = true
     })
-    const listing = { done, isOver: false, isLate: false }
+    const listing: Listing = { done, isOver: false, isLate: false, isTriedAgain: false }
     if (!isFull) running.set(key, listing)
     done.catch((error) => {
-      if (!isCode(error, 'aborted')) log(`${text}: its layers are not listed: ${describe(error)}`) // or the agent is being stopped
+      if (isCode(error, 'aborted')) return // the agent is being stopped
+      if (listing.isTriedAgain && isCode(error, 'denied')) return // the other one is logged if it fails, too
+      log(`${text}: its layers are not listed: ${describe(error)}`)
     })
     return listing
   }
@@ -62,10 +66,10 @@ export function lister({
     if (credentials !== undefined && reference.transport === 'docker') await remember(reference, credentials)
     const before = running.size
     let listing = list(reference, prove, text)
-    const isJoined = running.size === before
+    const triesAgain = credentials !== undefined && running.size === before // it was begun without these
+    if (triesAgain) listing.isTriedAgain = true
     const done = listing.done.catch(async (error) => {
-      // it was begun without the credentials that came with this request
-      if (credentials === undefined || !isJoined || !isCode(error, 'denied')) throw error
+      if (!triesAgain || !isCode(error, 'denied')) throw error
       listing = list(reference, prove, text)
       return await listing.done
     })

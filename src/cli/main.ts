@@ -7,6 +7,7 @@ import { explain } from './explain.ts'
 import { cat, ls } from './files.ts'
 import { type Invocation, parseCommandLine } from './flags.ts'
 import { inspect } from './inspect.ts'
+import { leave } from './leave.ts'
 import { mount } from './mount.ts'
 import { errorText, exitCode } from './output.ts'
 import { pull } from './pull.ts'
@@ -29,8 +30,17 @@ const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>>
   doctor,
 }
 
+/** Commands that look at files which may hang, and do not wait for these. */
+const LEAVING = ['doctor', 'explain', 'setup']
+
 /** @returns the exit code: 0 done, 1 failed, 2 the command line is wrong */
 export async function main(argv: readonly string[]): Promise<number> {
+  const code = await run(argv)
+  if (LEAVING.includes(argv[0] as string)) leave(code)
+  return code
+}
+
+async function run(argv: readonly string[]): Promise<number> {
   const said = outliveReaders()
   try {
     if (argv[0] === '--version' || argv[0] === 'version') {
@@ -46,9 +56,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       const target = invocation.positionals[1] as string // mount, the one command with this flag, has it
       return await runDetached(argv, target, fileURLToPath(new URL('lazylayer.js', import.meta.url)))
     }
-    const run = RUN[invocation.command.name]
-    if (run === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)
-    return await run(invocation)
+    const command = RUN[invocation.command.name]
+    if (command === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)
+    return await command(invocation)
   } catch (error) {
     if (isClosedPipe(error)) return 0
     if (!said.has(error)) process.stderr.write(errorText(error))

@@ -24,7 +24,7 @@ export function runProgram(
   args: readonly string[],
   timeoutMs = PROGRAM_TIMEOUT_MS,
 ): Promise<Answered | undefined> {
-  return new Promise((done) => {
+  return new Promise<Answered | undefined>((done) => {
     const limits = { timeout: timeoutMs, maxBuffer: OUTPUT_MAX_BYTES, killSignal: 'SIGKILL' as const }
     const child = execFile(
       program,
@@ -51,6 +51,10 @@ export function runProgram(
         why: `it did not end within ${timeoutMs} ms, nor when it was killed`,
       })
     }, timeoutMs + KILLED_TIMEOUT_MS)
+  }).catch((error: unknown) => {
+    // what it cannot tell the callback it throws: arguments or an environment that are too long, no memory
+    const said = error instanceof Error ? error.message : String(error)
+    return { code: undefined, stdout: '', stderr: '', why: `it cannot be run: ${said.slice(0, SAID_MAX_LENGTH)}` }
   })
 }
 

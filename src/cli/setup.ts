@@ -1,11 +1,13 @@
 // lazylayer setup podman|crio: has the engine look into our stores.
 //
-//   crio.conf.d/50-lazylayer.conf         where CRI-O reads that storage.conf: no internal_repair, which would wipe its storage
+//   crio.conf.d/50-lazylayer.conf         where CRI-O is here and reads that storage.conf: no internal_repair, which would wipe its
+//                                         storage; it stays while CRI-O knows any additional image store
 //   crio.service.d/50-lazylayer.conf      crio only: starts behind lazylayer.service
 //   registries.conf.d/50-lazylayer.conf   the auth helper, where it is installed and the engine runs it
 //   storage.conf                          the stores of ROOT, added to what is there; the file as it was is kept beside it
 //
-// In this order, and undone in the other, so that there is no time at which CRI-O knows the image store and would repair.
+// In this order, and undone from storage.conf to the file for CRI-O's repair, so that nothing that setup does has CRI-O know the image
+// store while it would repair. Files of CRI-O's own may say otherwise, or name a store themselves: then setup says so.
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { systemPlaces } from '../registry/places.ts'

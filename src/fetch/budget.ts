@@ -1,5 +1,6 @@
 // How much may be under way at once, over all layers: stored bytes that are asked for and not yet decoded, and requests.
-// Demand and prefetch have a lane each, so that demand never waits for prefetch.
+// Demand and prefetch have a lane each, so that demand never waits for prefetch; and so has each origin, so that nobody waits for
+// another's registry.
 import type { Priority } from '../image/blob.ts'
 import { Shelf } from './shelf.ts'
 
@@ -9,6 +10,7 @@ export interface LaneLimits {
   maxRequests: number
 }
 
+/** Of one origin. */
 export type BudgetLimits = Readonly<Record<Priority, LaneLimits>>
 
 export const BUDGET: BudgetLimits = {
@@ -17,6 +19,12 @@ export const BUDGET: BudgetLimits = {
   // two runs of 8 MiB: one is transferred while the other is answered or decoded; scattered small ones go four at a time
   prefetch: { maxBytes: 16 << 20, maxRequests: 4 },
 }
+
+/**
+ * All origins together have so many lanes' worth: 8 * (32 + 16) MiB = 384 MiB. So much is in memory only if it all comes at once, and
+ * that many registries must stand still with a full lane each before anybody else waits for them.
+ */
+export const LANES_MAX = 8
 
 interface Waiting {
   bytes: number
@@ -35,6 +43,10 @@ class Lane {
 
   get bytes(): number {
     return this.#bytes
+  }
+
+  get idle(): boolean {
+    return this.#requests === 0 && this.#waiting.size === 0
   }
 
   async acquire(wanted: number, signal: AbortSignal): Promise<() => void> {
@@ -90,22 +102,61 @@ class Lane {
   }
 }
 
-/** One for all fillers of a process. */
+/** The lanes of each origin that has something under way, within one for all. */
+class Lanes {
+  readonly #limits: LaneLimits
+  readonly #all: Lane
+  readonly #each = new Map<string, Lane>()
+
+  constructor(limits: LaneLimits) {
+    this.#limits = limits
+    this.#all = new Lane({ maxBytes: limits.maxBytes * LANES_MAX, maxRequests: limits.maxRequests * LANES_MAX })
+  }
+
+  get bytes(): number {
+    return this.#all.bytes
+  }
+
+  async acquire(origin: string, wanted: number, signal: AbortSignal): Promise<() => void> {
+    const lane = this.#each.get(origin) ?? new Lane(this.#limits)
+    this.#each.set(origin, lane)
+    const forget = () => {
+      if (lane.idle && this.#each.get(origin) === lane) this.#each.delete(origin)
+    }
+    const leave = await lane.acquire(wanted, signal).finally(forget)
+    try {
+      // its own first: what waits there takes nothing of the others'
+      const leaveAll = await this.#all.acquire(Math.min(wanted, this.#limits.maxBytes), signal)
+      return () => {
+        leaveAll()
+        leave()
+        forget()
+      }
+    } catch (error) {
+      leave()
+      forget()
+      throw error
+    }
+  }
+}
+
+/** One for all fillers of a process that ask registries. */
 export class Budget {
   /** For what nobody has asked for yet. */
   readonly shelf = new Shelf()
-  readonly #lanes: Readonly<Record<Priority, Lane>>
+  readonly #lanes: Readonly<Record<Priority, Lanes>>
 
   constructor(limits: BudgetLimits = BUDGET) {
-    this.#lanes = { demand: new Lane(limits.demand), prefetch: new Lane(limits.prefetch) }
+    this.#lanes = { demand: new Lanes(limits.demand), prefetch: new Lanes(limits.prefetch) }
   }
 
   /**
    * Waits for room for one request of that many bytes. The caller must call the function it gets when they are decoded or dropped.
+   * @param origin whom to ask: those of one origin wait for one another
    * @throws the signal's reason
    */
-  acquire(bytes: number, priority: Priority, signal: AbortSignal): Promise<() => void> {
-    return this.#lanes[priority].acquire(bytes, signal)
+  acquire(origin: string, bytes: number, priority: Priority, signal: AbortSignal): Promise<() => void> {
+    return this.#lanes[priority].acquire(origin, bytes, signal)
   }
 
   /** Bytes under way. */

@@ -9,7 +9,7 @@ import type { Budget } from './budget.ts'
 import { Checks } from './checks.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
 import { fillAll } from './fill-all.ts'
-import type { Flight, Request, Waiter } from './flight.ts'
+import type { Flight, Request, Settled, Waiter } from './flight.ts'
 import { inLanes } from './lanes.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { Nearby } from './nearby.ts'
@@ -37,6 +37,8 @@ export interface FillerOptions {
   reverify: (chunk: Chunk, index: number) => Promise<boolean>
   /** Shared by all fillers of the process. */
   budget: Budget
+  /** Who is asked: within the budget, fillers wait only for those of the same origin. */
+  origin: string
   limits?: Limits
   /** Default: one that measures. */
   pace?: LinkPace
@@ -91,12 +93,7 @@ export class Filler {
    * Calls `settled` once for each distinct chunk: without error when it is VERIFIED, perhaps before this returns. A failure is
    * not remembered: the next fill tries again. After `signal` nobody waits for what is left; what nobody waits for is not fetched.
    */
-  fillEach(
-    wanted: Iterable<number>,
-    priority: Priority,
-    settled: (chunk: number, error?: unknown) => void,
-    signal?: AbortSignal,
-  ): void {
+  fillEach(wanted: Iterable<number>, priority: Priority, settled: Settled, signal?: AbortSignal): void {
     const abort = () => this.#withdraw(waiter)
     const waiter: Waiter = { pending: new Set(), settled, done: () => signal?.removeEventListener('abort', abort) }
     for (const chunk of new Set(wanted)) {
@@ -218,23 +215,23 @@ export class Filler {
     return this.#flights.get(flight.chunk) === flight
   }
 
-  /** It is verified. */
+  /** It is verified: it was here, or somebody else brought it. */
   #settle(flight: Flight): void {
-    this.#end(flight, undefined)
+    this.#end(flight, undefined, false)
   }
 
   #fail(flight: Flight, error: unknown): void {
-    this.#end(flight, reasonOf(error))
+    this.#end(flight, reasonOf(error), false)
   }
 
-  #end(flight: Flight, error: Error | undefined): void {
+  #end(flight: Flight, error: Error | undefined, brought: boolean): void {
     if (!this.#flies(flight)) return
     flight.request?.flights.delete(flight)
     this.#flights.delete(flight.chunk)
     for (const waiter of flight.waiters) {
       waiter.pending.delete(flight.chunk)
       if (waiter.pending.size === 0) waiter.done()
-      waiter.settled(flight.chunk, error)
+      waiter.settled(flight.chunk, error, brought)
     }
     flight.waiters.clear()
   }
@@ -383,9 +380,10 @@ export class Filler {
 
   async #carry(request: Request): Promise<void> {
     const { signal } = request.controller
+    const { budget, origin } = this.#options
     let release: () => void
     try {
-      release = await this.#options.budget.acquire(length(request), request.priority, signal)
+      release = await budget.acquire(origin, length(request), request.priority, signal)
     } catch (error) {
       // only whoever took all flights out of it aborts a request that waits
       for (const flight of [...request.flights]) this.#fail(flight, error)
@@ -478,7 +476,7 @@ export class Filler {
     this.#counters.filled++
     this.#counters.filledBytes += chunk.size
     if (flight.alone || flight.damaged) this.#counters.healed++
-    this.#settle(flight)
+    this.#end(flight, undefined, true)
   }
 
   #decodeFailed(flight: Flight, request: Request, error: unknown): void {

@@ -8,10 +8,13 @@
 //                   +------ corrupt, once +-> failed
 import type { Priority, Range } from '../image/blob.ts'
 
+/** Tells of a chunk: without error when it is verified; `brought` when its bytes came from the blob, for this wish or another. */
+export type Settled = (chunk: number, error?: unknown, brought?: boolean) => void
+
 /** One call of fill: whom to tell, and of which chunks it has not been told yet. */
 export interface Waiter {
   readonly pending: Set<number>
-  readonly settled: (chunk: number, error?: unknown) => void
+  readonly settled: Settled
   /** Called when nothing is pending. */
   readonly done: () => void
 }

@@ -2,7 +2,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import type { CodecPool } from '../codec/pool.ts'
 import { describe, Failure } from '../errors.ts'
-import type { Budget } from '../fetch/budget.ts'
+import { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
 import type { Format, Source } from '../format/format.ts'
@@ -71,11 +71,15 @@ export interface LayerParts {
 }
 
 /**
- * Layers of one registry or layout whose index is read or in memory: a hostile one takes some 600 MiB (64 compressed, 512 inflated), so
- * each origin that images are opened from costs 2.4 GiB at worst. Others do not wait for a registry that stands still. Layers that are
- * on disk do not count.
+ * Layers of one registry or layout whose index is read or in memory, so that others do not wait for one that stands still. Layers that
+ * are on disk do not count.
  */
 const INDEXES_MAX = 4
+/**
+ * The same over all origins. A hostile index takes some 600 MiB (64 compressed, 512 inflated): all together 9.4 GiB at worst, 2.4 GiB of
+ * each origin. Four registries must stand still at once before anybody waits for another's.
+ */
+const INDEXES_ALL_MAX = 16
 /** Trees built at once, over all origins: the workers that build have two threads anyway. */
 const BUILDS_MAX = 4
 
@@ -95,9 +99,18 @@ interface Opening {
   indexDigest: Digest | undefined
   /** What it is known by. */
   name: string
+  /** Those of one origin may wait for one another. */
+  origin: string
   /** Where its chunks are read from. */
   blobOf(chunks: ChunkTable): Blob
   build(signal: AbortSignal): Promise<Tree>
+}
+
+/** A layer that is open. */
+interface Opened {
+  layer: OpenLayer
+  /** Has it fill its tree, if others have pushed it out, or if it never did. */
+  fill(): void
 }
 
 interface OpenTree {
@@ -109,12 +122,15 @@ interface OpenTree {
 /** All layers this process has open; two images that share a layer share everything of it. */
 export class Layers {
   readonly #parts: LayerParts
-  readonly #opened = new Map<string, { layer: Promise<OpenLayer>; blobs: Copies }>()
+  readonly #opened = new Map<string, { opened: Promise<Opened>; blobs: Copies }>()
   /** One device a tree, however many layers build it; each can fill it. */
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
   /** By origin. */
   readonly #indexes = new TurnsEach<string>(INDEXES_MAX)
+  readonly #allIndexes = new Turns(INDEXES_ALL_MAX)
   readonly #builds = new Turns(BUILDS_MAX)
+  /** For what is read from files: it waits for no registry. */
+  readonly #fileBudget = new Budget()
   readonly #closing = new AbortController()
   readonly wholes: Wholes
 
@@ -148,6 +164,7 @@ export class Layers {
       format: format.name,
       indexDigest,
       name,
+      origin,
       blobOf: () => blob,
       build: (signal) => {
         const read = async () => {
@@ -155,7 +172,7 @@ export class Layers {
           const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal })
           return await this.#builds.take(build, signal)
         }
-        return this.#indexes.take(origin, read, signal)
+        return this.#indexes.take(origin, () => this.#allIndexes.take(read, signal), signal)
       },
     }))
   }
@@ -179,6 +196,7 @@ export class Layers {
       format: WHOLE,
       indexDigest: undefined,
       name,
+      origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
       blobOf: ({ blobs: [tar] }) => wholes.tarBlob(tar as { digest: Digest; size: number }, descriptor, copies), // it has one
       build: () => wholes.tree(descriptor, copies),
     }))
@@ -215,23 +233,26 @@ export class Layers {
   /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
   async #fillFrom(layer: OpenLayer, local: FileBlob): Promise<void> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
-    await layer.filler.withFile(this.#filler(layer.chunks, local, layer.slots), () => this.#fill(layer))
+    const file = this.#filler(layer.chunks, local, layer.slots, this.#fileBudget, 'file')
+    await layer.filler.withFile(file, () => this.#fill(layer))
   }
 
   async #openOnce<B extends Blob>(name: string, blob: B, how: (copies: Copies<B>) => Opening): Promise<OpenLayer> {
     const found = this.#opened.get(name)
     if (found !== undefined) {
       found.blobs.add(blob)
-      const layer = await found.layer
+      const { layer, fill } = await found.opened
       const verdict = await layer.verdict()
       if (verdict?.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
+      if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
+      fill()
       return layer
     }
     const blobs = new Copies(blob)
-    const layer = this.#open(how(blobs))
-    this.#opened.set(name, { layer, blobs })
-    layer.catch(() => this.#opened.delete(name))
-    return layer
+    const opened = this.#open(how(blobs))
+    this.#opened.set(name, { opened, blobs })
+    opened.catch(() => this.#opened.delete(name))
+    return (await opened).layer
   }
 
   /** Whether a tree of this blob was ever proven to be its tar's. @throws Failure system */
@@ -248,7 +269,7 @@ export class Layers {
   async close(): Promise<void> {
     this.#closing.abort(Failure.aborted('the agent is stopping'))
     // what is being opened ends first, so that none is left open behind
-    await Promise.allSettled([...this.#opened.values()].map(({ layer }) => layer))
+    await Promise.allSettled([...this.#opened.values()].map(({ opened }) => opened))
     await this.wholes.close()
     const trees = await Promise.allSettled(this.#trees.values())
     for (const each of trees) {
@@ -258,30 +279,42 @@ export class Layers {
     }
   }
 
-  async #open({ descriptor, format, indexDigest, name, blobOf, build }: Opening): Promise<OpenLayer> {
+  async #open({ descriptor, format, indexDigest, name, origin, blobOf, build }: Opening): Promise<Opened> {
     const { store, log } = this.#parts
     const { signal } = this.#closing
     const key = keyOf(name)
+    const claimOf = (tree: Digest) => ({ blob: descriptor.digest, tree })
+    const openTree = async (tree: Digest, chunks: ChunkTable) => {
+      const verdict = await store.proofs.of(claimOf(tree))
+      if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
+      return await this.#tree(tree, chunks)
+    }
     let known = await store.layer(key)
-    let tree = known && (await this.#tree(known.tree, known.chunks, blobOf(known.chunks)))
+    let tree = known && (await openTree(known.tree, known.chunks))
     if (known === undefined || tree === undefined) {
       const built = await build(signal)
       await store.keepLayer(key, { format, ...(indexDigest === undefined ? {} : { indexDigest }) }, built)
       known = await store.layer(key)
-      tree = known && (await this.#tree(known.tree, known.chunks, blobOf(known.chunks)))
+      tree = known && (await openTree(known.tree, known.chunks))
       if (known === undefined || tree === undefined) {
         throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
           fix: 'Check the disk below the cache directory.',
         })
       }
     }
-    const claim = { blob: descriptor.digest, tree: known.tree }
-    const verdict = await store.proofs.of(claim)
-    if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
     const { chunks, tree: digest } = known
-    const { filler } = tree
+    const claim = claimOf(digest)
+    const { filler, slots } = tree
+    const blob = blobOf(chunks)
+    let own: Filler | undefined
+    const fill = () => {
+      if (own !== undefined && filler.has(own)) return
+      own = this.#filler(chunks, blob, slots, this.#parts.budget, origin)
+      filler.add(own, origin)
+    }
+    fill()
     let prefetching: Promise<Prefetched> | undefined
-    return {
+    const layer: OpenLayer = {
       descriptor,
       format,
       indexDigest,
@@ -307,27 +340,28 @@ export class Layers {
         return prefetching
       },
     }
+    return { layer, fill }
   }
 
-  /** The tree's image, device and filler; undefined when the image is not (or not intact) on disk. */
-  async #tree(digest: Digest, chunks: ChunkTable, blob: Blob) {
+  /** The tree's device and what fills it; undefined when the image is not (or not intact) on disk. */
+  async #tree(digest: Digest, chunks: ChunkTable): Promise<OpenTree | undefined> {
     const found = this.#trees.get(digest)
-    if (found !== undefined) return this.#alsoFrom(await found, chunks, blob)
+    if (found !== undefined) return await found
     const image = await this.#parts.store.openImage(digest)
     if (image === undefined) return undefined
     await image.close()
     // between the await and here another layer with the same tree may have come first
     const raced = this.#trees.get(digest)
-    if (raced !== undefined) return this.#alsoFrom(await raced, chunks, blob)
-    const opened = this.#openTree(digest, chunks, blob)
+    if (raced !== undefined) return await raced
+    const opened = this.#openTree(digest, chunks)
     this.#trees.set(digest, opened)
     opened.catch(() => this.#trees.delete(digest))
     return opened
   }
 
-  async #openTree(digest: Digest, chunks: ChunkTable, blob: Blob): Promise<OpenTree> {
+  async #openTree(digest: Digest, chunks: ChunkTable): Promise<OpenTree> {
     const slots = await this.#parts.store.openSlots(digest, chunks)
-    const filler = new TreeFiller(this.#filler(chunks, blob, slots))
+    const filler = new TreeFiller()
     let verifying: Promise<void> | undefined
     const reverify = () => {
       verifying ??= reverifyStored(slots, filler, this.#closing.signal)
@@ -336,20 +370,15 @@ export class Layers {
     return { slots, filler, reverify }
   }
 
-  /** Another layer of a tree that is open. */
-  #alsoFrom(tree: OpenTree, chunks: ChunkTable, blob: Blob): OpenTree {
-    tree.filler.add(this.#filler(chunks, blob, tree.slots))
-    return tree
-  }
-
-  #filler(chunks: ChunkTable, blob: Blob, slots: Slots): Filler {
-    const { codecs, budget } = this.#parts
+  #filler(chunks: ChunkTable, blob: Blob, slots: Slots, budget: Budget, origin: string): Filler {
+    const { codecs } = this.#parts
     const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     return new Filler({
       chunks,
       blobs: () => blob,
       slots,
       budget,
+      origin,
       decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
       reverify: (chunk, index) => codecs.verify(chunk, into(index)),
     })

@@ -9,21 +9,27 @@
 import { Failure } from '../errors.ts'
 import { fillAll } from '../fetch/fill-all.ts'
 import type { Filler } from '../fetch/filler.ts'
+import type { Settled } from '../fetch/flight.ts'
 import type { Priority } from '../image/blob.ts'
 
 /** What does the filling for one layer. */
 export type LayerFiller = Pick<Filler, 'fillEach' | 'close'>
 
-/** Layers of one tree that are asked; more are registries with the same image. */
+/** Layers of one tree that are asked; more are registries with the same image. One that had to leave comes back when it is opened again. */
 const FILLERS_MAX = 4
 /** Demand asks the next after that time as well: a request of 4 MiB takes 3 s at 10 Mbit/s, and a read waits 120 s. */
 const PATIENCE_MS = 15_000
 /** What another registry does no better. */
 const OURS = new Set(['aborted', 'system'])
 
+const NOBODY = Failure.aborted('no layer of this tree is open')
 const OVER = Failure.aborted('another registry was faster')
 
-type Settled = (chunk: number, error?: unknown) => void
+/** Who is asked, and whose credentials and silence it depends on. */
+interface Member {
+  readonly filler: LayerFiller
+  readonly origin: string
+}
 
 /** A chunk that somebody waits for. */
 interface Wish {
@@ -34,7 +40,7 @@ interface Wish {
 
 export class TreeFiller {
   /** The newest first. */
-  #fillers: readonly LayerFiller[]
+  #members: readonly Member[] = []
   /** Those whose last word was a failure. */
   readonly #failed = new WeakSet<LayerFiller>()
   /** The one that brought something last, until it fails. */
@@ -43,20 +49,27 @@ export class TreeFiller {
   /** Those that made room for others, until they have ended. */
   readonly #leaving = new Set<Promise<void>>()
 
-  constructor(first: LayerFiller) {
-    this.#fillers = [first]
+  /** Whether it is asked: it was added, and made no room for others since. */
+  has(filler: LayerFiller): boolean {
+    return this.#members.some((each) => each.filler === filler)
   }
 
-  /** One that failed makes room for it, else the oldest that is not preferred. */
-  add(filler: LayerFiller): void {
-    const oldest = this.#fillers.toReversed()
-    this.#fillers = [filler, ...this.#fillers]
-    if (this.#fillers.length <= FILLERS_MAX) return
-    const leaving = oldest.find((each) => this.#failed.has(each)) ?? oldest.find((each) => each !== this.#preferred)
-    this.#fillers = this.#fillers.filter((each) => each !== leaving)
+  /**
+   * When there are too many, another one leaves, and is closed; never the preferred. It is one of the origin that has most, and of those
+   * one that failed, else the newest: many layers that one registry makes up push out each other, and not whoever was there first.
+   */
+  add(filler: LayerFiller, origin: string): void {
+    this.#members = [{ filler, origin }, ...this.#members]
+    if (this.#members.length <= FILLERS_MAX) return
+    const ofOrigin = (wanted: string) => this.#members.filter((each) => each.origin === wanted).length
+    const failed = (member: Member) => Number(this.#failed.has(member.filler))
+    const [leaving] = this.#members
+      .filter((each) => each.filler !== filler && each.filler !== this.#preferred)
+      .sort((a, b) => ofOrigin(b.origin) - ofOrigin(a.origin) || failed(b) - failed(a))
     if (leaving === undefined) return
+    this.#members = this.#members.filter((each) => each !== leaving)
     // what it was asked for fails now, and is asked of the others
-    const left: Promise<void> = leaving.close().finally(() => this.#leaving.delete(left))
+    const left: Promise<void> = leaving.filler.close().finally(() => this.#leaving.delete(left))
     this.#leaving.add(left)
   }
 
@@ -99,12 +112,12 @@ export class TreeFiller {
       const next = this.#next(chunks, wishes)
       for (const [filler, some] of next) {
         let asking = true
-        const told = (chunk: number, error?: unknown) => {
-          if (!asking) this.#heard(filler, error) // else it was here, and it did nothing for it
+        const told: Settled = (chunk, error, brought) => {
+          if (!asking) this.#heard(filler, error, brought) // else the disk told
           const wish = wishes.get(chunk)
           if (wish === undefined) return
           wish.open--
-          if (error === undefined || (isOurs(error) && this.#fillers.includes(filler))) end(chunk, error)
+          if (error === undefined || (isOurs(error) && this.has(filler))) end(chunk, error)
           else if (!ask([chunk]) && wish.open === 0) end(chunk, error)
         }
         filler.fillEach(some, priority, told, over.signal)
@@ -122,18 +135,19 @@ export class TreeFiller {
 
     if (signal?.aborted) stop()
     else signal?.addEventListener('abort', stop, { once: true })
-    ask([...wishes.keys()])
-    if (priority === 'demand') wait()
+    if (!ask([...wishes.keys()])) for (const chunk of wishes.keys()) end(chunk, NOBODY)
+    else if (priority === 'demand') wait()
   }
 
   async close(): Promise<void> {
-    const open = [...this.#fillers, ...this.#files].map((each) => each.close())
+    const open = [...this.#members.map(({ filler }) => filler), ...this.#files].map((each) => each.close())
     await Promise.all([...open, ...this.#leaving])
   }
 
   /** Who is asked next for which of these chunks; those that nobody is left for are not among them. */
   #next(chunks: Iterable<number>, wishes: ReadonlyMap<number, Wish>): Map<LayerFiller, number[]> {
-    const order = new Set([...this.#files, ...(this.#preferred ? [this.#preferred] : []), ...this.#fillers])
+    const preferred = this.#preferred ? [this.#preferred] : []
+    const order = new Set([...this.#files, ...preferred, ...this.#members.map(({ filler }) => filler)])
     const next = new Map<LayerFiller, number[]>()
     for (const chunk of chunks) {
       const wish = wishes.get(chunk)
@@ -148,12 +162,12 @@ export class TreeFiller {
     return next
   }
 
-  #heard(filler: LayerFiller, error: unknown): void {
-    if (!this.#fillers.includes(filler)) return
-    if (error === undefined) {
+  #heard(filler: LayerFiller, error: unknown, brought = false): void {
+    if (!this.has(filler)) return
+    if (brought) {
       this.#preferred = filler
       this.#failed.delete(filler)
-    } else if (!isOurs(error)) {
+    } else if (error !== undefined && !isOurs(error)) {
       if (this.#preferred === filler) this.#preferred = undefined
       this.#failed.add(filler)
     }

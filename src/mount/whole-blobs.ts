@@ -26,7 +26,10 @@ export class WholeBlobs {
   readonly #signal: AbortSignal
   /** By origin. */
   readonly #turns = new TurnsEach<string>(FETCHES_AT_ONCE)
-  /** By source: what one registry does not bring, or brings wrong, is nobody else's. */
+  /**
+   * By source: what one registry, or one repository's credentials, do not bring or bring wrong, is nobody else's. Several may be of
+   * one repository: within one origin's turns each begins, and the first to end stops the others.
+   */
   readonly #fetches = new Map<StoredBlob, Fetch>()
 
   /**
@@ -40,7 +43,7 @@ export class WholeBlobs {
   }
 
   /**
-   * The exact blob in a file, which the caller closes. Fetched at most once from there, whoever asks meanwhile.
+   * The exact blob in a file, which the caller closes. Whoever asks for it by the same `blob` meanwhile waits for the same fetch.
    * @throws Failure corrupt (another digest), limit (larger than half of what the disk has left), timeout, system, what reading it throws
    */
   async of(blob: StoredBlob): Promise<FileHandle> {
@@ -84,13 +87,22 @@ export class WholeBlobs {
   }
 
   async #fetch(blob: StoredBlob, stopped: AbortSignal): Promise<void> {
+    // while it waited for its turn another may have brought it
+    const kept = await this.#files.find(blob.digest)
+    if (kept !== undefined) return await kept.close()
     const { file, path } = await this.#files.begin()
+    const deadline = AbortSignal.timeout(FETCH_TIMEOUT_MS)
     try {
-      const signal = AbortSignal.any([stopped, AbortSignal.timeout(FETCH_TIMEOUT_MS)])
+      const signal = AbortSignal.any([stopped, deadline])
       const written = async () => (await file.stat()).size
       const fetch = () => fetchWhole(blob, file, { signal, priority: 'prefetch' })
       await this.#room.exactly(blob.size, `blob ${blob.digest}`, written, fetch, signal)
       await this.#files.keep(blob.digest, path)
+    } catch (error) {
+      if (stopped.aborted || !deadline.aborted) throw error
+      throw Failure.timeout(`blob ${blob.digest} cannot be fetched`, {
+        why: `it took longer than ${FETCH_TIMEOUT_MS / 1000} s`,
+      })
     } finally {
       await file.close()
       await fs.rm(path, { force: true })

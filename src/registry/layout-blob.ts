@@ -38,7 +38,7 @@ export class LayoutBlob implements StoredBlob {
       if (options.signal?.aborted) throw abortion(options.signal)
       const { bytesRead } = await file
         .read(bytes, filled, bytes.length - filled, range.start + filled)
-        .catch((cause: unknown) => Promise.reject(Failure.system(`cannot read ${this.#path}`, { cause })))
+        .catch((cause: unknown) => Promise.reject(Failure.unavailable(`cannot read ${this.#path}`, { cause })))
       if (bytesRead === 0) throw Failure.corrupt(`${this.#path} ends before its ${this.size} bytes`)
       filled += bytesRead
     }
@@ -74,7 +74,7 @@ export class LayoutBlob implements StoredBlob {
     } catch (cause) {
       if (isAbsent(cause))
         throw Failure.missing(`the layout has no blob ${this.digest}`, { why: `${this.#path} does not exist` })
-      throw Failure.system(`cannot open ${this.#path}`, { cause })
+      throw Failure.unavailable(`cannot open ${this.#path}`, { cause }) // this layout's: another source may have the blob
     }
     const stat = await file.stat()
     if (stat.isFile() && stat.size === this.size) return file

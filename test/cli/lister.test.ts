@@ -88,7 +88,7 @@ const ada = { username: 'ada', password: 'x' }
 const denied = Failure.denied('the registry refuses')
 
 test('credentials that join a listing that was begun without them have it done once more when it is denied', async () => {
-  const { ask, end, count } = door({ stallMs: 60_000, totalMs: 60_000 })
+  const { ask, messages, end, count } = door({ stallMs: 60_000, totalMs: 60_000 })
   const first = ask(app)
   const second = ask({ ...app, credentials: ada })
   await Promise.resolve()
@@ -98,6 +98,26 @@ test('credentials that join a listing that was begun without them have it done o
   await vi.waitFor(() => expect(count(app.reference)).toBe(2))
   end(app.reference, ({ resolve }) => resolve(NOTHING))
   expect(await second).toEqual(YES)
+  expect(messages).toEqual([])
+})
+
+test('what was refused twice is logged once, and what failed otherwise before it was tried again, too', async () => {
+  const { ask, messages, end, count } = door({ stallMs: 60_000, totalMs: 60_000 })
+  for (const error of [denied, Failure.missing('no such image')]) {
+    const before = count(app.reference)
+    const both = [ask(app), ask({ ...app, credentials: ada })]
+    await vi.waitFor(() => expect(count(app.reference)).toBe(before + 1))
+    await Promise.resolve()
+    end(app.reference, ({ reject }) => reject(error))
+    if (error === denied) {
+      await vi.waitFor(() => expect(count(app.reference)).toBe(before + 2))
+      end(app.reference, ({ reject }) => reject(Failure.denied('the registry refuses ada')))
+    }
+    for (const each of both) expect(await each).toMatchObject({ ok: false, code: error.code })
+  }
+  expect(messages).toEqual(
+    ['the registry refuses ada', 'no such image'].map((why) => `r.example/app:1: its layers are not listed: ${why}`),
+  )
 })
 
 test('credentials that are refused themselves, and listings that fail otherwise, are not tried again', async () => {

@@ -62,6 +62,13 @@ test('one that cannot be killed is left behind', async () => {
   })
 })
 
+test('one that cannot be given its arguments is there all the same', async () => {
+  expect(await runProgram('/bin/true', ['x'.repeat(1 << 20)])).toMatchObject({
+    code: undefined,
+    why: expect.stringMatching(/^it cannot be run: .*E2BIG/),
+  })
+})
+
 test('one that is not there is undefined', async () => {
   expect(await runProgram(join(await folder(), 'none'), [])).toBeUndefined()
 })

@@ -125,6 +125,30 @@ suite('doctor and explain', lacking([]), () => {
     }
   })
 
+  test.each<[string, (hung: string) => string[], RegExp]>([
+    ['explain', (hung) => [`oci:${work.path}/layout:mixed`, '--cache', join(hung, 'cache')], /cache does not answer/],
+    ['setup', (hung) => ['podman', '--root', hung], /has no store that podman/],
+  ])('%s ends where what it looks at is on a mount that hangs', { timeout: TIMEOUT_MS }, async (name, args, said) => {
+    const agent = await startAgent(work.path, root, ['serve', root, '--cache', join(work.path, 'cache')])
+    const bin = join(work.path, `bin-${name}`)
+    await mkdir(bin)
+    await writeFile(join(bin, 'podman'), '#!/bin/sh\necho podman version 5.4.2\n', { mode: 0o755 })
+    try {
+      process.kill(agent.pid, 'SIGSTOP')
+      const env = {
+        PATH: `${bin}:/usr/bin:/bin`,
+        RUNTIME_DIRECTORY: join(work.path, 'elsewhere'),
+        CONTAINERS_STORAGE_CONF: join(work.path, 'hung.conf'),
+      }
+      const { code, stderr } = await command(execPath, [LAUNCHER, name, ...args(join(root, 'layers'))], { env })
+      expect(stderr).toMatch(said)
+      expect(code).toBe(name === 'explain' ? 0 : 1)
+    } finally {
+      process.kill(agent.pid, 'SIGCONT')
+      await agent.stop()
+    }
+  })
+
   test('an agent that answers with an error is not taken for none', { timeout: TIMEOUT_MS }, async () => {
     const server = await listen(socketFor(join(work.path, 'run'), root), () =>
       Promise.reject(Failure.system('the mount table cannot be read')),

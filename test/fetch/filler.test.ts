@@ -50,6 +50,33 @@ test('fillEach tells of each chunk once', async () => {
   ])
 })
 
+test('fillEach tells which chunks it brought, and not those that were here or that somebody else brought', async () => {
+  const layer = new Layer({ chunks: row(6, 100), hold: true, budget: LANES, limits: LIMITS })
+  layer.states[0] = VERIFIED
+  layer.states[1] = STORED
+  const told = new Map<number, unknown>()
+  layer.filler.fillEach([0, 1, 2, 3, 4, 5], 'prefetch', (chunk, error, brought) => {
+    told.set(chunk, error ?? brought ?? false)
+  })
+  await settle()
+  expect(ranges(layer)).toEqual([[200, 400]])
+  layer.states[4] = VERIFIED // while it waits for its turn
+  layer.open[0]?.answer()
+  await settle()
+  layer.open[0]?.answer()
+  await settle()
+  expect(told).toEqual(
+    new Map([
+      [0, false],
+      [1, false],
+      [2, true],
+      [3, true],
+      [4, false],
+      [5, true],
+    ]),
+  )
+})
+
 test('a chunk whose state the disk does not give back fails alone', async () => {
   const layer = new Layer({ chunks: row(3, 100) })
   layer.unreadable.add(1)

@@ -128,6 +128,7 @@ export class Layer {
         return true
       },
       budget: this.budget,
+      origin: 'registry.example.com',
       ...(options.limits && { limits: options.limits }),
       ...(options.roundTripBytes !== undefined && {
         pace: { begin: () => () => {}, roundTripBytes: options.roundTripBytes },

@@ -53,6 +53,7 @@ if (samples === undefined) {
         },
         reverify: async () => false,
         budget: new Budget(),
+        origin: 'registry.example.com',
       })
       reads.length = 0
       const done = await prefetch(filler, chunks, new AbortController().signal)

@@ -1,5 +1,6 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
@@ -7,6 +8,7 @@ import { FOOTER_BYTES, makeFooter, parseFooter } from '../../src/format/estargz-
 import type { Blob } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
+import type { StoredBlob } from '../../src/registry/source.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { OCI_LAYER } from '../fake/image.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
@@ -317,6 +319,26 @@ test('layers of a registry that stands still keep nobody from those of another',
   await Promise.all(stuck)
 })
 
+test('no more than sixteen indexes are read at once, from however many registries', async () => {
+  const { layers, close } = await openCache(await folder())
+  const made = await Promise.all(Array.from({ length: 20 }, (_, i) => lazyLayer({ a: `layer ${i}` })))
+  const { wait, begun } = standingStill(16)
+  let reading = 0
+  const stuck = made.map(({ descriptor, blob }, i) => {
+    const hanging = answering(blob, (_, options) => {
+      reading++
+      return wait(options?.signal)
+    })
+    const opening = layers.open(descriptor, sourceOf(hanging), `registry${i % 5}.example.com`)
+    return expect(opening).rejects.toMatchObject({ code: 'aborted' })
+  })
+  await begun
+  await turn()
+  expect(reading).toBe(16)
+  await close()
+  await Promise.all(stuck)
+})
+
 test('close waits for no registry that is asked for an index in another image', async () => {
   const { layers, close } = await openCache(await folder())
   // the footer says that the table is in another image
@@ -441,4 +463,119 @@ test('what one registry says of a blob does not count for another, whose copy he
   expect(second.tree).toBe(first.tree)
   expect(await contents(first, 'a')).toBe('one')
   expect(again.blob.ranges).toHaveLength(2)
+})
+
+/** So many layers with one tree, each a blob of its own that gives its index and nothing else; `reads`: who was asked for more. */
+async function alike(count: number, files: Record<string, string> = { a: 'one' }) {
+  const made = await lazyLayer(files)
+  const bytes = new Uint8Array(await made.blob.read({ start: 0, end: made.blob.size }))
+  const asked: number[] = []
+  const several = Array.from({ length: count }, (_, i) => {
+    const blob = new MemoryBlob(bytes.with(9, 100 + i)) // the operating system in a gzip header means nothing
+    const refuses = answering(blob, async (range) => {
+      if (range.end === blob.size) return await blob.read(range)
+      asked.push(i)
+      throw Failure.corrupt('not what it was')
+    })
+    return { descriptor: { ...made.descriptor, digest: blob.digest }, source: sourceOf(refuses) }
+  })
+  return { made, several, asked }
+}
+
+test('however many layers of a tree fail, the one that was there first still fills it', async () => {
+  const { layers } = await openCache(await folder())
+  const { made, several, asked } = await alike(6)
+  const honest = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
+  for (const { descriptor, source } of several) {
+    expect((await layers.open(descriptor, source, 'registry.example.com')).filler).toBe(honest.filler)
+  }
+  expect(await contents(honest, 'a')).toBe('one')
+  expect(new Set(asked).size).toBe(3)
+})
+
+test('a layer that made room for others fills its tree again when it is opened again', async () => {
+  const { layers } = await openCache(await folder())
+  const { made, several, asked } = await alike(5)
+  const open = async (each: number) => {
+    const { descriptor, source } = several[each] as (typeof several)[0]
+    await layers.open(descriptor, source, 'registry.example.com')
+  }
+  for (const each of [0, 1, 2, 3]) await open(each)
+  const honest = () => layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
+  const layer = await honest()
+  await open(4)
+  await expect(contents(layer, 'a')).rejects.toMatchObject({ code: 'corrupt' })
+  expect(new Set(asked)).toEqual(new Set([0, 1, 2, 4]))
+  expect(await honest()).toBe(layer)
+  expect(await contents(layer, 'a')).toBe('one')
+})
+
+test('a layer that is quarantined never fills the tree that others show, however often it is tried', async () => {
+  const dir = await folder()
+  const { made, several, asked } = await alike(1)
+  const [liar] = several as [(typeof several)[0]]
+  const before = await openCache(dir)
+  const { tree } = await before.layers.open(liar.descriptor, liar.source, 'registry.example.com')
+  const seen = { diffId: tree, tarSize: 1, split: tree }
+  const claim = { blob: liar.descriptor.digest, tree }
+  await before.store.proofs.keep(claim, { verdict: 'refuted', why: 'it lies', ...seen })
+  await before.close()
+  const { layers } = await openCache(dir)
+  let reads = 0
+  const failing = answering(made.blob, (range) => {
+    if (reads++ > 0) throw Failure.unavailable('the registry is away')
+    return made.blob.read(range)
+  })
+  const layer = await layers.open(made.descriptor, sourceOf(failing), 'registry.example.com')
+  for (let i = 0; i < 3; i++) {
+    for (const origin of ['registry.example.com', 'other.example.com']) {
+      const opening = layers.open(liar.descriptor, liar.source, origin)
+      await expect(opening).rejects.toMatchObject({ code: 'corrupt', message: expect.stringContaining('quarantined') })
+    }
+  }
+  await expect(contents(layer, 'a')).rejects.toMatchObject({ code: 'unavailable' })
+  expect(asked).toEqual([])
+})
+
+test('what is there in a file is filled from it, whatever registries keep others waiting for', async () => {
+  const { layers, close } = await openCache(await folder())
+  const { wait, begun } = standingStill(4)
+  const open = async (content: string) => {
+    const made = await lazyLayer({ a: content })
+    const hanging = answering(made.blob, (range, options) =>
+      range.end === made.blob.size ? made.blob.read(range) : wait(options?.signal),
+    )
+    return { made, layer: await layers.open(made.descriptor, sourceOf(hanging), 'hangs.example.com') }
+  }
+  const stuck = await Promise.all([1, 2, 3, 4].map((each) => open(`layer ${each}`)))
+  const ends = stuck.map(({ layer }) => expect(layer.filler.fill([0], 'prefetch')).rejects.toThrow())
+  await begun
+  const { made, layer } = await open('whole')
+  const all = new Uint8Array(await made.blob.read({ start: 0, end: made.blob.size }))
+  const whole: StoredBlob = { ...answering(made.blob, fails), origin: 'hangs.example.com', stream: (take) => take(all) }
+  expect(await layers.prove(layer, whole)).toMatchObject({ verdict: 'proven' })
+  expect(new Set(await layer.slots.states())).toEqual(new Set([READY_VERIFIED]))
+  await close()
+  await Promise.all(ends)
+})
+
+test('readers of one registry do not wait for another, which stands still', async () => {
+  const { layers, close } = await openCache(await folder())
+  const { wait, begun } = standingStill(64)
+  const stuck = await Promise.all(
+    Array.from({ length: 65 }, async (_, i) => {
+      const made = await lazyLayer({ a: `layer ${i}` })
+      const hanging = answering(made.blob, (range, options) =>
+        range.end === made.blob.size ? made.blob.read(range) : wait(options?.signal),
+      )
+      return await layers.open(made.descriptor, sourceOf(hanging), 'hangs.example.com')
+    }),
+  )
+  const ends = stuck.map(({ filler }) => expect(filler.fill([0], 'demand')).rejects.toThrow())
+  await begun
+  const other = await lazyLayer({ b: 'elsewhere' })
+  const layer = await layers.open(other.descriptor, sourceOf(other.blob), 'registry.example.com')
+  expect(await contents(layer, 'b')).toBe('elsewhere')
+  await close()
+  await Promise.all(ends)
 })

@@ -9,7 +9,7 @@ interface Asked {
 }
 
 /** A layer that fails for some chunks, has others (`here`), and answers at once or, if it `holds`, when it is told to. */
-function layer({ failing = {}, here = [], holds = false }: Partial<Options> = {}) {
+function layer({ failing = {}, here = [], holds = false, seen = false }: Partial<Options> = {}) {
   const asked: number[] = []
   const open: Asked[] = []
   let closed = false
@@ -30,7 +30,7 @@ function layer({ failing = {}, here = [], holds = false }: Partial<Options> = {}
           answer(error) {
             if (!open.includes(one)) return
             open.splice(open.indexOf(one), 1)
-            settled(chunk, error)
+            settled(chunk, error, error === undefined && !seen)
           },
         }
         open.push(one)
@@ -50,15 +50,18 @@ interface Options {
   failing: Record<number, Error>
   here: number[]
   holds: boolean
+  /** Sees that another brought them. */
+  seen: boolean
 }
 
 /** A tree of these layers, added in this order. */
-function treeOf(...layers: ReturnType<typeof layer>[]): TreeFiller {
-  const [first, ...others] = layers.map(({ filler }) => filler) as [LayerFiller, ...LayerFiller[]]
-  const tree = new TreeFiller(first)
-  for (const each of others) tree.add(each)
+function treeOf(...layers: Pick<ReturnType<typeof layer>, 'filler'>[]): TreeFiller {
+  const tree = new TreeFiller()
+  for (const { filler } of layers) tree.add(filler, HERE)
   return tree
 }
+
+const HERE = 'registry.example.com'
 
 const corrupt = Failure.corrupt('wrong bytes')
 const failsAt = (...chunks: number[]) => ({ failing: Object.fromEntries(chunks.map((each) => [each, corrupt])) })
@@ -86,8 +89,7 @@ test('what none can tell of, and says so at once, is told of once', () => {
     fillEach: (wanted, _priority, settled) => [...wanted].forEach((chunk) => void settled(chunk, gone)),
     close: async () => {},
   }
-  const tree = new TreeFiller(broken)
-  tree.add({ ...broken })
+  const tree = treeOf({ filler: broken }, { filler: { ...broken } })
   const told: unknown[] = []
   tree.fillEach([1, 2], 'demand', (chunk, error) => told.push([chunk, error]))
   expect(told).toEqual([
@@ -104,6 +106,10 @@ test.each([
   const tree = treeOf(other, layer({ failing: { 1: failure } }))
   await expect(tree.fill([1], 'demand')).rejects.toBe(failure)
   expect(other.asked).toEqual([])
+})
+
+test('a tree that nobody fills says so at once', async () => {
+  await expect(new TreeFiller().fill([1, 2], 'demand')).rejects.toMatchObject({ code: 'aborted' })
 })
 
 test('nothing wanted is done at once; closing closes all', async () => {
@@ -133,9 +139,19 @@ describe('who is asked first', () => {
     const tree = treeOf(old)
     await tree.fill([1], 'demand')
     const newest = layer()
-    tree.add(newest.filler)
+    tree.add(newest.filler, HERE)
     await tree.fill([2], 'demand')
     expect([old.asked, newest.asked]).toEqual([[1], [2]])
+  })
+
+  test('is nobody because it saw that another had brought a chunk', async () => {
+    const sees = layer({ seen: true })
+    const tree = treeOf(sees)
+    await tree.fill([1], 'demand')
+    const newest = layer()
+    tree.add(newest.filler, HERE)
+    await tree.fill([2], 'demand')
+    expect([sees.asked, newest.asked]).toEqual([[1], [2]])
   })
 
   test('is a file while it is there; what it fails at is asked of the others, and it is closed in the end', async () => {
@@ -170,21 +186,61 @@ describe('when there are too many', () => {
     const tree = treeOf(...layers.slice(0, 3))
     await tree.fill([1], 'demand') // the third brings it
     await tree.fill([2], 'demand') // the third fails, the second brings it
-    tree.add((layers[3] as (typeof layers)[0]).filler)
-    tree.add(layer().filler)
+    tree.add((layers[3] as (typeof layers)[0]).filler, HERE)
+    tree.add(layer().filler, HERE)
     expect(layers.map(({ closed }) => closed())).toEqual([false, false, true, false])
   })
 
-  test('else the oldest, unless it is the one that brings something', async () => {
+  test('else the newest but the new one, unless it is the one that brings something: who was first stays', async () => {
     const layers = [layer(), ...[1, 2, 3].map(() => layer(failsAt(1)))]
     const late = [1, 2, 3, 4, 5].map(() => layer({ holds: true }))
     const tree = treeOf(...layers)
     await tree.fill([1], 'demand')
-    for (const { filler } of late) tree.add(filler)
+    for (const { filler } of late) tree.add(filler, HERE)
     expect(layers.map(({ closed }) => closed())).toEqual([false, true, true, true])
-    expect(late.map(({ closed }) => closed())).toEqual([true, true, false, false, false])
+    expect(late.map(({ closed }) => closed())).toEqual([false, false, true, true, false])
     await tree.fill([2], 'demand')
     expect(layers[0]?.asked).toEqual([1, 2])
+  })
+
+  test.each([
+    ['another registry', 'liar.example.com'],
+    ['the same registry', HERE],
+  ])(
+    'however many of %s come, they push out each other, also while the one that was first fails',
+    async (_, origin) => {
+      const honest = layer(failsAt(1))
+      const tree = treeOf(honest)
+      const early = layer(failsAt(1))
+      tree.add(early.filler, origin)
+      await expect(tree.fill([1], 'demand')).rejects.toBe(corrupt)
+      // those two failed: of one origin the newer leaves first, of two the one whose origin has most
+      const liars = Array.from({ length: 20 }, () => layer(failsAt(2)))
+      for (const { filler } of liars.slice(0, 3)) tree.add(filler, origin)
+      expect([honest.closed(), early.closed()]).toEqual([false, true])
+      await tree.fill([2], 'demand')
+      for (const { filler } of liars.slice(3)) tree.add(filler, origin)
+      expect([tree.has(honest.filler), honest.closed()]).toEqual([true, false])
+      expect(liars.filter(({ filler }) => tree.has(filler))).toHaveLength(3)
+      expect(liars.filter(({ closed }) => closed())).toHaveLength(17)
+    },
+  )
+
+  test('a registry with one layer stays where others have several', () => {
+    const tree = new TreeFiller()
+    const [one, two, three, four, five] = Array.from({ length: 5 }, () => layer().filler) as [
+      LayerFiller,
+      LayerFiller,
+      LayerFiller,
+      LayerFiller,
+      LayerFiller,
+    ]
+    tree.add(two, 'two.example.com')
+    tree.add(three, 'two.example.com')
+    tree.add(one, HERE)
+    tree.add(four, 'three.example.com')
+    tree.add(five, 'four.example.com')
+    expect([one, two, three, four, five].map((each) => tree.has(each))).toEqual([true, true, false, true, true])
   })
 
   test('what the one that goes was asked for is asked of the others, and closing waits until it has ended', async () => {
@@ -197,13 +253,13 @@ describe('when there are too many', () => {
         await ended.promise
       },
     }
-    const tree = new TreeFiller(leaves)
+    const tree = treeOf(layer(), layer(), layer(), { filler: leaves })
     const read = tree.fill([1], 'demand')
-    const others = [1, 2, 3, 4].map(() => layer())
-    for (const { filler } of others) tree.add(filler)
+    const other = layer()
+    tree.add(other.filler, HERE)
     await read
     expect(slow.asked).toEqual([1])
-    expect(others.at(-1)?.asked).toEqual([1])
+    expect(other.asked).toEqual([1])
     let closed = false
     const closing = tree.close().then(() => {
       closed = true
@@ -262,7 +318,7 @@ describe('one that does not answer', () => {
     const read = tree.fill([1], 'demand')
     await vi.advanceTimersByTimeAsync(2 * PATIENCE_MS)
     expect(other.asked).toEqual([1])
-    tree.add(layer().filler)
+    tree.add(layer().filler, HERE)
     await vi.advanceTimersByTimeAsync(PATIENCE_MS)
     await read
   })

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { Copies } from '../../src/mount/copies.ts'
@@ -121,6 +121,71 @@ test('a registry brings few blobs at once, and those of others do not wait for i
   expect(begun).toBe(4)
   agent.abort(new Error('the end'))
   await Promise.all(waiting)
+})
+
+test('a blob that takes too long ends as a timeout; one that is stopped does not', async () => {
+  const deadline = new AbortController()
+  const timeout = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(deadline.signal)
+  onTestFinished(() => timeout.mockRestore())
+  const { blobs, agent, clean } = await wholeBlobs()
+  const slow = stalls()
+  const late = expect(blobs.of(slow.blob)).rejects.toMatchObject({
+    code: 'timeout',
+    message: expect.stringContaining(slow.blob.digest),
+    why: expect.stringContaining('900 s'),
+  })
+  await slow.begun
+  deadline.abort(new Error('too late'))
+  await late
+  timeout.mockReturnValue(new AbortController().signal)
+  const stopped = stalls()
+  const ended = expect(blobs.of(stopped.blob)).rejects.toThrow('the end')
+  await stopped.begun
+  agent.abort(new Error('the end'))
+  await ended
+  await clean()
+})
+
+test('what was brought while a fetch waited for its turn is not fetched again', async () => {
+  const { store, clean } = await wholeBlobs()
+  const asked = Promise.withResolvers<void>()
+  const files: ConstructorParameters<typeof WholeBlobs>[0] = {
+    async find(digest) {
+      const found = await store.wholes.find(digest)
+      if (digest === digestOf(BYTES) && found === undefined) asked.resolve()
+      return found
+    },
+    begin: () => store.wholes.begin(),
+    keep: (digest, path) => store.wholes.keep(digest, path),
+  }
+  const blobs = new WholeBlobs(files, new Room(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
+  const slow = Array.from({ length: 4 }, (_, i) => {
+    const end = Promise.withResolvers<void>()
+    const bytes = Uint8Array.of(i)
+    const blob = blobOf(async (take) => {
+      await end.promise
+      await take(bytes)
+    }, bytes)
+    return { blob: { ...blob, origin: 'busy.example.com' }, end: end.resolve }
+  })
+  const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
+  let streams = 0
+  const late = blobOf((take) => {
+    streams++
+    return take(BYTES)
+  })
+  const last = contents(blobs.of({ ...late, origin: 'busy.example.com' }))
+  await asked.promise
+  // another process keeps it
+  const { file, path } = await store.wholes.begin()
+  await file.writeFile(BYTES)
+  await file.close()
+  await store.wholes.keep(late.digest, path)
+  for (const { end } of slow) end()
+  expect(await last).toEqual(BYTES)
+  expect(streams).toBe(0)
+  await Promise.all(waiting)
+  await clean()
 })
 
 test('a blob that would take more than half of what the disk has left is not fetched; those under way count', async () => {

@@ -137,7 +137,7 @@ test('what is proven is filled from its blob, also when others made room for the
   expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({ verdict: 'proven' })
   expect(await isComplete(layer)).toBe(true)
   expect(whole.streams).toBe(1)
-  expect(find).toHaveBeenCalledTimes(2) // whether it is here, and when it is
+  expect(find).toHaveBeenCalledTimes(3) // whether it is here, again in its turn, and when it is
 })
 
 test('what was proven, and is complete, needs no blob; what is incomplete is filled', async () => {

@@ -122,6 +122,10 @@ test('a blob that changed, shrank or is no file is refused', async () => {
   await rm(path(layer))
   await symlink('/dev/zero', path(layer))
   await expect(read()).rejects.toMatchObject({ code: 'corrupt' })
+  // what this layout's disk fails at, another source may have
+  await rm(path(layer))
+  await symlink(path(layer), path(layer))
+  await expect(read()).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining(path(layer)) })
 })
 
 test('a manifest that is another image is refused, whatever names it', async () => {

@@ -9,7 +9,8 @@ import { absent, misnamed, namedOf, readStorageConf } from './storage.ts'
 
 export interface CrioNeeds {
   root: string
-  storageConfs: readonly string[]
+  /** The files that CRI-O may read; the first that is there counts. */
+  crioStorageConfs: readonly string[]
   /** Where system-wide settings are; /etc. */
   etc: string
   files: Files
@@ -23,7 +24,7 @@ const OVERLAY = ['overlay', 'overlay2']
 
 export const crioConf: Check<CrioNeeds> = {
   name: 'crio.conf',
-  async run({ root, storageConfs, etc, files, engines, silent }) {
+  async run({ root, crioStorageConfs, etc, files, engines, silent }) {
     let conf: CrioConf | undefined
     try {
       conf = await readCrioConf(etc, files)
@@ -33,8 +34,11 @@ export const crioConf: Check<CrioNeeds> = {
     const named = storesNamed(conf?.options ?? [])
     const mistakes = misnamed(named, root)
     const wrong = mistakes.length > 0 ? mistakes : await absent(named, files)
-    const known = await crioNames(conf, root, storageConfs, files)
-    const all = [...wrong, ...driver(conf, known), ...repair(conf, known, [...engines, ...silent])]
+    // its program may not be in this process's PATH, and a CRI-O without a file repairs
+    const isHere =
+      [...engines, ...silent].some((each) => each.engine === 'crio') || (await files.look(`${etc}/crio`)) !== undefined
+    const known = await crioNames(conf, root, crioStorageConfs, files)
+    const all = [...wrong, ...driver(conf, known), ...(isHere ? repair(conf, known) : [])]
     const paths = conf?.paths.join(', ') ?? ''
     if (all.length > 0) {
       const finding = together(all)
@@ -75,16 +79,12 @@ function driver(conf: CrioConf | undefined, named: { layers: boolean; images: bo
 }
 
 /** CRI-O's own check takes each container on an additional image store for damaged, and ends in a wipe (docs/crio.md). */
-function repair(
-  conf: CrioConf | undefined,
-  named: { images: boolean },
-  engines: readonly (FoundEngine | SilentEngine)[],
-): Finding[] {
-  if (!named.images || conf?.repair === false || !engines.some((each) => each.engine === 'crio')) return []
+function repair(conf: CrioConf | undefined, named: { images: boolean }): Finding[] {
+  if (!named.images || conf?.repair === false) return []
   return [
     problem(
       'internal_repair is on: after a crash CRI-O wipes its storage, below containers on an additional image store',
-      'Run lazylayer setup crio (or podman), which turns it off.',
+      'Run lazylayer setup crio (or podman), which turns it off, unless a file that CRI-O reads later turns it on.',
     ),
   ]
 }

@@ -10,24 +10,31 @@ import type { Files, Seen } from './check.ts'
 const LOOK_TIMEOUT_MS = 2_000
 
 export const machineFiles: Files = {
-  read: (path) => readText(path),
+  read: (path) => within(readText(path), path),
   look: (path) => Promise.race([look(path), sleep(LOOK_TIMEOUT_MS, HUNG, { ref: false })]),
   async space(path) {
     const asked = statfs(path).catch((cause) => {
       throw Failure.system(`${path} cannot be asked for its free space`, { cause })
     })
-    const found = await Promise.race([asked, sleep(LOOK_TIMEOUT_MS, undefined, { ref: false })])
-    if (found === undefined) throw Failure.timeout(`${path} does not answer`)
+    const found = await within(asked, path)
     return { free: found.bavail * found.bsize, type: found.type }
   },
   async list(dir) {
     try {
-      return (await readdir(dir)).sort()
+      return (await within(readdir(dir), dir)).sort()
     } catch (error) {
       if (isAbsent(error)) return []
       throw error
     }
   },
+}
+
+/** @throws Failure timeout: `path` hangs */
+export async function within<T>(asked: Promise<T>, path: string): Promise<T> {
+  const late = Symbol()
+  const found = await Promise.race([asked, sleep(LOOK_TIMEOUT_MS, late, { ref: false })])
+  if (found === late) throw Failure.timeout(`${path} does not answer`)
+  return found as T // it is not `late`
 }
 
 /** Without symlinks; as it is where that cannot be found out. */

@@ -55,8 +55,13 @@ const VENDOR_STORAGE_CONF = '/usr/share/containers/storage.conf'
 export function storageConfsOf(places: Places): string[] {
   const named = places.env.CONTAINERS_STORAGE_CONF
   if (named) return [named]
-  const system = [join(places.etc, 'containers/storage.conf'), VENDOR_STORAGE_CONF]
+  const system = crioStorageConfs(places.etc)
   return places.uid === 0 ? system : [join(configHome(places), 'containers/storage.conf'), ...system]
+}
+
+/** As above, for CRI-O: it runs as root, with the environment of its unit. */
+export function crioStorageConfs(etc: string): string[] {
+  return [join(etc, 'containers/storage.conf'), VENDOR_STORAGE_CONF]
 }
 
 /** @throws Failure usage, system */

@@ -4,6 +4,7 @@ import { chooseFormat } from '../../format/formats.ts'
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 import { CacheReader } from '../../store/reader.ts'
+import { within } from '../doctor/machine.ts'
 
 /** What is known of a layer. */
 export interface Known {
@@ -13,22 +14,25 @@ export interface Known {
   refuted: string | undefined
 }
 
+/** Of each, the records of all trees that were judged with it are open at once. */
+const LAYERS_AT_ONCE = 8
+
 const NOTHING: Known = { diffIds: [], refuted: undefined }
 
 /** Undefined where there is no cache, or one that cannot be read, which `log` is told. */
 export async function openKnown(dir: string, log: (message: string) => void): Promise<CacheReader | undefined> {
-  return await CacheReader.open(dir).catch((error) => unreadable(error, undefined, log))
+  return await within(CacheReader.open(dir), dir).catch((error) => unreadable(error, undefined, log))
 }
 
 /** Never rejects for what the cache is like. */
 export async function knownOf(
   layers: readonly Descriptor[],
-  cache: CacheReader | undefined,
+  cache: Pick<CacheReader, 'judged' | 'treesOf'> | undefined,
   log: (message: string) => void,
 ): Promise<Known[]> {
   const nothing = layers.map(() => NOTHING)
   if (cache === undefined) return nothing
-  const known = layers.map(async (descriptor): Promise<Known> => {
+  const knownOfLayer = async (descriptor: Descriptor): Promise<Known> => {
     const judged = await cache.judged(descriptor.digest)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
     const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
@@ -36,8 +40,16 @@ export async function knownOf(
     if (refuted.length === 0 || !('format' in chosen)) return { diffIds, refuted: undefined }
     const own = await cache.treesOf(chosen.format.indexDigest({ descriptor }))
     return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
-  })
-  return await Promise.all(known).catch((error) => unreadable(error, nothing, log))
+  }
+  try {
+    const known: Known[] = []
+    for (let at = 0; at < layers.length; at += LAYERS_AT_ONCE) {
+      known.push(...(await Promise.all(layers.slice(at, at + LAYERS_AT_ONCE).map(knownOfLayer))))
+    }
+    return known
+  } catch (error) {
+    return unreadable(error, nothing, log)
+  }
 }
 
 function unreadable<T>(error: unknown, nothing: T, log: (message: string) => void): T {

@@ -6,6 +6,9 @@ import { addStrings, parseText, removeStrings, stringsAt, type Wanted } from './
 /** First line of a file that setup made. */
 export const MADE = '# Made by lazylayer setup; lazylayer setup with --undo removes it.'
 
+/** Name of our files in folders of settings. */
+export const DROP_IN = '50-lazylayer.conf'
+
 /** Where engines look for the stores in storage.conf. */
 const TABLE = ['storage', 'options']
 

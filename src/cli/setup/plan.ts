@@ -6,12 +6,14 @@ import { Failure } from '../../errors.ts'
 import { readText } from '../../registry/file.ts'
 import { configHome, type Places } from '../../registry/places.ts'
 import { machineFiles } from '../doctor/machine.ts'
+import { storesIn } from '../doctor/storage.ts'
 import { callsHelper, type FoundEngine } from '../engines.ts'
 import type { SilentEngine } from '../engines-here.ts'
 import { namedHelper } from '../named-helper.ts'
 import {
   CRIO_CONF,
   CRIO_UNIT,
+  DROP_IN,
   helperDropIn,
   MADE,
   newStorageConf,
@@ -21,7 +23,8 @@ import {
   withoutStores,
   withStores,
 } from './changes.ts'
-import { parseText, stringsAt } from './toml-edit.ts'
+import { crioConf, crioReads, crioUnit, whyNoRepair, whyRepairs } from './crio.ts'
+import { parseText } from './toml-edit.ts'
 
 export interface Request {
   engine: 'podman' | 'crio'
@@ -55,8 +58,9 @@ export interface Plan {
 }
 
 const WITHOUT_HELPER = 'credentials come from auth.json, and the image store is filled by lazylayer pull IMAGE'
+const LAZY_IMAGES =
+  'lazy images are to be removed before this: those that are left have no layers, and podman rmi --force IMAGE-ID removes them'
 const BACKUP = '.before-lazylayer'
-const DROP_IN = '50-lazylayer.conf'
 /** A store whose agent hangs does not answer. */
 const STAT_TIMEOUT_MS = 2_000
 
@@ -91,8 +95,13 @@ export async function planSetup(request: Request): Promise<Plan> {
   }
   const changes: Change[] = []
   // in this order: whatever ends setup early, CRI-O is never told of the image store while it may wipe its storage
-  const exposed = engine !== 'crio' && exposesCrio(request, wanted)
-  if (engine === 'crio' || exposed) changes.push(await dropIn(crioConf(places), CRIO_CONF))
+  const isRead = engine !== 'crio' && (await crioReads(storageConf(places), places, [...engines, ...silent]))
+  const exposed = isRead && wanted.includes('images')
+  if (engine === 'crio' || exposed) {
+    changes.push(await dropIn(crioConf(places), CRIO_CONF))
+    const why = await whyRepairs(places)
+    if (why !== undefined) notes.push(why)
+  }
   if (engine === 'crio') changes.push(await dropIn(crioUnit(places), CRIO_UNIT))
   const helper = await helperChange(request, found, notes)
   if (helper !== undefined) changes.push(helper)
@@ -105,12 +114,6 @@ export async function planSetup(request: Request): Promise<Plan> {
     )
   }
   return { changes: needed, notes }
-}
-
-/** Whether CRI-O, which is here, is told of the image store as well: it reads the same file. */
-function exposesCrio({ places, engines, silent }: Request, wanted: readonly Store[]): boolean {
-  const isHere = [...engines, ...silent].some((each) => each.engine === 'crio')
-  return isHere && wanted.includes('images') && places.uid === 0 && storageConf(places) === crioStorageConf(places)
 }
 
 /** Undefined, and a note, where the engine is not told of our helper. */
@@ -143,7 +146,13 @@ export async function planUndo(request: Request): Promise<Plan> {
   const notes: string[] = []
   const changes: Change[] = []
   const storage = await storageUndo(request, notes)
-  if (storage !== undefined) changes.push(storage)
+  if (storage !== undefined) {
+    changes.push(storage)
+    notes.push(LAZY_IMAGES)
+    if (engine !== 'crio' && (await crioReads(storage.path, places, [...request.engines, ...request.silent]))) {
+      notes.push(`CRI-O reads ${storage.path}, too, so its stores go as well; lazylayer setup crio names them again`)
+    }
+  }
   const paths = [registriesDropIn(places), ...(engine === 'crio' ? [crioUnit(places)] : [])]
   if (await mayRepair(request, storage, notes)) paths.push(crioConf(places)) // the last, as it was the first
   for (const path of paths) {
@@ -157,17 +166,16 @@ export async function planUndo(request: Request): Promise<Plan> {
 
 /** Whether what keeps CRI-O from wiping its storage may go, when this is all that is undone. */
 async function mayRepair(
-  { engine, root, places }: Request,
+  { engine, places, vendor }: Request,
   storage: Change | undefined,
   notes: string[],
 ): Promise<boolean> {
   if (engine !== 'crio' && places.uid !== 0) return false
-  const [path, conf] = [crioStorageConf(places), crioConf(places)]
+  const conf = crioConf(places)
   if ((await readText(conf)) === undefined) return false
-  const text = storage?.path === path ? storage.after : await readText(path)
-  const { images } = storesOf(root)
-  if (text !== undefined && named(path, () => stringsAt(parseText(text), images)).includes(images.directory)) {
-    notes.push(`${conf} stays, because ${path} still names ${images.directory}`)
+  const why = await whyNoRepair(places, vendor, storage)
+  if (why !== undefined) {
+    notes.push(`${conf} stays, because ${why}`)
     return false
   }
   return engine === 'crio' || (await readText(crioUnit(places))) === undefined // setup crio made both
@@ -194,8 +202,20 @@ async function storageUndo({ root, places, vendor }: Request, notes: string[]): 
   if (before === undefined || (original === undefined && !before.startsWith(`${MADE}\n`))) return undefined
   const made = newStorageConf(await readText(vendor), places.uid !== 0)
   const { text, changed } = named(path, () => withoutStores(before, original, made, storesOf(root)))
+  if (text === before) {
+    notes.push(`${path} does not name the stores of ${root}, so it stays as it is`)
+    return undefined
+  }
   if (changed) notes.push(`${path} was changed since setup: only the stores of ${root} were taken out`)
-  return { path, before, after: text, ...(original === undefined ? {} : { backup: { path: backup, keep: false } }) }
+  // another root's stores can still be undone with it
+  const isDone = original !== undefined && !(text !== undefined && namesMore(text, original))
+  return { path, before, after: text, ...(isDone ? { backup: { path: backup, keep: false } } : {}) }
+}
+
+/** Whether `text` has a store that `original` has not. */
+function namesMore(text: string, original: string): boolean {
+  const [now, then] = [storesIn(parseText(text)), storesIn(parseText(original))]
+  return (['layers', 'images'] as const).some((name) => now[name].some((each) => !then[name].includes(each)))
 }
 
 async function dropIn(path: string, after: string): Promise<Change> {
@@ -212,11 +232,6 @@ export function storageConf(places: Places): string {
   return join(settings(places), 'storage.conf')
 }
 
-/** CRI-O runs as root, with the environment of its unit. */
-function crioStorageConf(places: Places): string {
-  return join(places.etc, 'containers/storage.conf')
-}
-
 function registriesDropIn(places: Places): string {
   return join(settings(places), 'registries.conf.d', DROP_IN)
 }
@@ -224,14 +239,6 @@ function registriesDropIn(places: Places): string {
 /** The system's for root, everybody else's own. */
 function settings(places: Places): string {
   return join(places.uid === 0 ? places.etc : configHome(places), 'containers')
-}
-
-function crioUnit(places: Places): string {
-  return join(places.etc, 'systemd/system/crio.service.d', DROP_IN)
-}
-
-function crioConf(places: Places): string {
-  return join(places.etc, 'crio/crio.conf.d', DROP_IN)
 }
 
 /** Has errors name the file. */

@@ -20,7 +20,7 @@ const needs = ({ seen = THERE, ...rest }: Contents, engines: readonly FoundEngin
   engines,
   silent: [],
   root: '/s',
-  storageConfs: [STORAGE],
+  crioStorageConfs: [STORAGE],
   etc: '/etc',
   files: files({ seen, ...rest }),
 })
@@ -115,6 +115,13 @@ test.each<[string, Record<string, string>, readonly FoundEngine[], string]>([
   const finding = summary(await crioConf.run(needs({ texts }, engines)))
   expect(finding.state).toBe(state)
   if (state === 'problem') expect(finding.text).toMatch(/internal_repair is/)
+})
+
+test('internal_repair is as bad in a CRI-O whose program is not found, if its settings are there', async () => {
+  const state = async (seen: Contents['seen']) =>
+    (await crioConf.run(needs({ texts: { [STORAGE]: NAMED }, seen: { ...THERE, ...seen } }))).state
+  expect(await state({})).toBe('ok')
+  expect(await state({ '/etc/crio': DIRECTORY })).toBe('problem')
 })
 
 test('internal_repair is as bad in a CRI-O that does not say its version', async () => {

@@ -1,5 +1,5 @@
 // Setup and its undoing, on files in a folder of the test.
-import { chmod, mkdir, readdir, readFile, rmdir, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, rmdir, stat, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { parse } from 'smol-toml'
 import { expect, test } from 'vitest'
@@ -91,7 +91,7 @@ test('both stores are added, nothing else changes, and undo restores the file by
 
   expect((await it.setup()).changes).toEqual([])
 
-  expect((await it.undo()).notes).toEqual([])
+  expect((await it.undo()).notes).toEqual([expect.stringMatching(/^lazy images are to be removed before this/)])
   expect(await it.file(path)).toBe(STORAGE_CONF)
   expect(await readdir(dirname(path))).toEqual(['registries.conf.d', 'storage.conf'])
   expect(await readdir(join(dirname(path), 'registries.conf.d'))).toEqual([])
@@ -135,7 +135,10 @@ test('what others wrote since stays, and only our stores go', async () => {
   await it.setup()
   await writeFile(path, `${await it.file(path)}# mine\n`)
   const { notes } = await it.undo()
-  expect(notes).toEqual([expect.stringContaining('was changed since setup')])
+  expect(notes).toEqual([
+    expect.stringContaining('was changed since setup'),
+    expect.stringMatching(/^lazy images are to be removed before this/),
+  ])
   expect(await it.file(path)).toBe(`${STORAGE_CONF}# mine\n`)
 })
 
@@ -271,6 +274,137 @@ test('what keeps CRI-O from wiping stays while setup crio is in force, or the im
   expect(kept.notes).toContainEqual(expect.stringMatching(/stays, because .*storage\.conf still names .*\/images/))
   await put(storageConf(it), '')
   expect((await planUndo(crio)).changes.map((each) => each.path)).toEqual([crioUnit(it), crioConf(it)])
+})
+
+async function planned(plan: Promise<Plan>): Promise<Plan> {
+  const made = await plan
+  for (const change of made.changes) await apply(change)
+  return made
+}
+
+/** The same machine with the stores of a second root. */
+async function secondRoot(it: Machine): Promise<Request> {
+  const root = `${it.root}-2`
+  await mkdir(join(root, 'images'), { recursive: true })
+  return { ...it, root }
+}
+
+test('the undoing of a root that was never set up takes nothing from CRI-O that the other one needs', async () => {
+  const it = await machine('crio', { crio: '1.33.0' })
+  await put(storageConf(it), STORAGE_CONF)
+  const other = await secondRoot(it)
+  await planned(planSetup(other))
+  const text = await it.file(storageConf(it))
+  const { changes, notes } = await it.undo()
+  expect(changes.map((each) => each.path)).not.toContain(storageConf(it))
+  expect(notes).toContainEqual(expect.stringContaining(`does not name the stores of ${it.root}`))
+  expect(notes).toContainEqual(expect.stringContaining(`stays, because ${storageConf(it)} still names ${other.root}`))
+  expect(await it.file(storageConf(it))).toBe(text)
+  expect(await it.file(`${storageConf(it)}.before-lazylayer`)).toBe(STORAGE_CONF)
+  expect(await it.file(crioConf(it))).toBeDefined()
+  await planned(planUndo(other))
+  expect(await it.file(storageConf(it))).toBe(STORAGE_CONF)
+  expect(await it.file(crioConf(it))).toBeUndefined()
+})
+
+test('of two roots one is undone, then the other, and the file is as it was', async () => {
+  const it = await machine('crio', { crio: '1.33.0' })
+  await put(storageConf(it), STORAGE_CONF)
+  const other = await secondRoot(it)
+  await it.setup()
+  await planned(planSetup(other))
+  const first = await it.undo()
+  expect(first.notes).toContainEqual(expect.stringContaining(`still names ${other.root}/images`))
+  expect(await it.file(crioConf(it))).toBeDefined()
+  expect(await it.file(storageConf(it))).not.toContain(`${it.root}/images`)
+  await planned(planUndo(other))
+  expect(await it.file(storageConf(it))).toBe(STORAGE_CONF)
+  expect(await it.file(crioConf(it))).toBeUndefined()
+  expect(await readdir(dirname(storageConf(it)))).toEqual(['registries.conf.d', 'storage.conf'])
+})
+
+const PLAIN = '[storage.options]\nadditionalimagestores = ["/plain"]\n'
+
+test.each<[string, (of: Request) => readonly [string, string], RegExp]>([
+  [
+    'a plain store in storage.conf',
+    (of) => [storageConf(of), PLAIN],
+    /stays, because .*storage\.conf still names \/plain$/,
+  ],
+  ['one in the vendor’s file', (of) => [of.vendor, PLAIN], /stays, because .*usr\/storage\.conf still names \/plain$/],
+  [
+    'one in an option of its own',
+    (of) => [join(of.places.etc, 'crio/crio.conf'), '[crio]\nstorage_option = ["overlay.imagestore=/own"]\n'],
+    /stays, because .*crio\.conf.* still names \/own$/,
+  ],
+  [
+    'a file that cannot be read',
+    (of) => [storageConf(of), '[storage'],
+    /stays, because .*storage\.conf cannot be read/,
+  ],
+  ['a crio.conf that cannot be read', (of) => [join(of.places.etc, 'crio/crio.conf'), '[crio'], /crio\.conf cannot be/],
+])('what keeps CRI-O from wiping stays for any additional image store: %s', async (_, file, note) => {
+  const it = await machine('crio', { crio: '1.33.0' })
+  await it.setup()
+  await rm(storageConf(it))
+  await put(...file(it))
+  const { changes, notes } = await planUndo(it)
+  expect(changes.map((each) => each.path)).not.toContain(crioConf(it))
+  expect(notes).toContainEqual(expect.stringMatching(note))
+})
+
+test('setup podman protects a CRI-O whose program is not found, if its settings are there', async () => {
+  const it = await machine('podman', { podman: '5.4.2' })
+  const paths = async (more: Partial<Request> = {}) =>
+    (await planSetup({ ...it, ...more })).changes.map((each) => each.path)
+  expect(await paths()).not.toContain(crioConf(it))
+  await mkdir(join(it.places.etc, 'crio'), { recursive: true })
+  expect((await paths())[0]).toBe(crioConf(it))
+  expect(await paths({ places: { ...it.places, uid: 1000 } })).not.toContain(crioConf(it))
+})
+
+test('the file that CRI-O reads is known by whatever name, before it is there and after', async () => {
+  const it = await machine('podman', { podman: '5.4.2', crio: '1.33.0' })
+  const alias = join(it.root, '../alias')
+  await mkdir(dirname(storageConf(it)), { recursive: true })
+  await symlink(dirname(storageConf(it)), alias)
+  const places = { ...it.places, env: { CONTAINERS_STORAGE_CONF: join(alias, 'storage.conf') } }
+  const first = () => planSetup({ ...it, places }).then(({ changes }) => changes[0]?.path)
+  expect(await first()).toBe(crioConf(it))
+  await put(`${alias}.conf`, STORAGE_CONF)
+  await symlink(`${alias}.conf`, storageConf(it))
+  places.env.CONTAINERS_STORAGE_CONF = `${alias}.conf`
+  expect(await first()).toBe(crioConf(it))
+})
+
+test.each<[string, string, string, RegExp | undefined]>([
+  [
+    'a later file',
+    '99-mine.conf',
+    '[crio]\ninternal_repair = true\n',
+    /after 50-lazylayer\.conf turns internal_repair on/,
+  ],
+  ['an earlier file', '10-mine.conf', '[crio]\ninternal_repair = true\n', undefined],
+  ['a later file that says the same', '99-mine.conf', '[crio]\ninternal_repair = false\n', undefined],
+  ['a file that cannot be read', '10-mine.conf', '[crio', /cannot be read.*is not known/],
+])('setup says so where CRI-O repairs all the same: %s', async (_, name, text, note) => {
+  for (const engine of ['crio', 'podman'] as const) {
+    const it = await machine(engine, { podman: '5.4.2', crio: '1.33.0' })
+    await put(join(dirname(crioConf(it)), name), text)
+    const { notes } = await it.setup()
+    const found = notes.filter((each) => /internal_repair|is not known/.test(each))
+    expect(found).toEqual(note === undefined ? [] : [expect.stringMatching(note)])
+    expect((await planSetup(it)).notes.filter((each) => found.includes(each))).toEqual(found)
+  }
+})
+
+test('undoing Podman says that CRI-O loses its stores, too, where it reads the same file', async () => {
+  const it = await machine('podman', { podman: '5.4.2', crio: '1.33.0' })
+  await planned(planSetup({ ...it, engine: 'crio' }))
+  const note = expect.stringMatching(/^CRI-O reads .*storage\.conf, too, so its stores go as well/)
+  expect((await planUndo({ ...it, engine: 'crio' })).notes).not.toContainEqual(note)
+  expect((await it.undo()).notes).toContainEqual(note)
+  expect(await it.undo()).toMatchObject({ changes: [], notes: [] })
 })
 
 test('the auth helper is set only where the engine runs one and it is installed', async () => {

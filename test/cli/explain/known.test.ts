@@ -1,0 +1,41 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { knownOf } from '../../../src/cli/explain/known.ts'
+import { Failure } from '../../../src/errors.ts'
+import type { Digest } from '../../../src/image/digest.ts'
+
+const digestOf = (i: number): Digest => `sha256:${i.toString(16).padStart(64, '0')}`
+const LAYERS = Array.from({ length: 100 }, (_, i) => ({
+  digest: digestOf(i),
+  size: 1,
+  mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+  annotations: {},
+}))
+
+test('of an image with many layers, the records of some are read at once, and each layer has its own', async () => {
+  let [running, most] = [0, 0]
+  const cache = {
+    async judged(blob: Digest) {
+      most = Math.max(most, ++running)
+      await turn()
+      running--
+      const verdict = { verdict: 'proven' as const, diffId: blob, tarSize: 1, split: blob }
+      return [{ tree: blob, verdict }]
+    },
+    treesOf: async () => new Set<Digest>(),
+  }
+  const known = await knownOf(LAYERS, cache, () => {})
+  expect(known).toEqual(LAYERS.map(({ digest }) => ({ diffIds: [digest], refuted: undefined })))
+  expect(most).toBe(8)
+})
+
+test('where one record cannot be read, nothing is known, and that is said once', async () => {
+  const said: string[] = []
+  const cache = {
+    judged: async () => Promise.reject(Failure.system('cannot read it')),
+    treesOf: async () => new Set<Digest>(),
+  }
+  const known = await knownOf(LAYERS, cache, (message) => said.push(message))
+  expect(known).toEqual(LAYERS.map(() => ({ diffIds: [], refuted: undefined })))
+  expect(said).toEqual(['what this machine knows of layers is left out: cannot read it'])
+})
