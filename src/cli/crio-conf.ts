@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Files } from './doctor/check.ts'
+import type { Engine } from './engines.ts'
 import { parseText } from './setup/toml-edit.ts'
 
 export interface CrioConf {
@@ -17,6 +18,15 @@ export interface CrioConf {
   repair: boolean | undefined
   /** `storage_option`: `DRIVER.KEY=VALUE`, in order. */
   options: readonly string[]
+}
+
+/** Whether CRI-O is among the engines that were found, or has settings: its program may not be in this process's PATH, or not yet. */
+export async function isCrioHere(
+  etc: string,
+  engines: readonly { engine: Engine }[],
+  files: Pick<Files, 'look'>,
+): Promise<boolean> {
+  return engines.some((each) => each.engine === 'crio') || (await files.look(join(etc, 'crio'))) !== undefined
 }
 
 const FILES_MAX = 256

@@ -12,6 +12,7 @@ import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { log, places, text } from './agent.ts'
+import { VENDOR_STORAGE_CONF } from './doctor/storage.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
 import { findHelper } from './helper-here.ts'
@@ -30,7 +31,7 @@ export async function setup({ positionals, values }: Invocation): Promise<number
     root: resolve(text(values, 'root') ?? places().root),
     defaultRoot: places().root,
     places: systemPlaces(),
-    vendor: '/usr/share/containers/storage.conf',
+    vendor: VENDOR_STORAGE_CONF,
     engines: found,
     silent,
     helper: await findHelper(process.env),

@@ -9,7 +9,7 @@ import type { Budget } from './budget.ts'
 import { Checks } from './checks.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
 import { fillAll } from './fill-all.ts'
-import type { Flight, Request, Settled, Waiter } from './flight.ts'
+import { type Flight, newFlight, type Request, type Settled, type Waiter } from './flight.ts'
 import { inLanes } from './lanes.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { Nearby } from './nearby.ts'
@@ -146,15 +146,7 @@ export class Filler {
   }
 
   #begin(chunk: number, priority: Priority): Flight {
-    const flight: Flight = {
-      chunk,
-      priority,
-      stage: 'queued',
-      waiters: new Set(),
-      request: undefined,
-      alone: false,
-      damaged: false,
-    }
+    const flight = newFlight(chunk, priority)
     this.#flights.set(chunk, flight)
     return flight
   }

@@ -33,6 +33,19 @@ export interface Flight {
   damaged: boolean
 }
 
+/** A chunk that nobody waits for yet. */
+export function newFlight(chunk: number, priority: Priority): Flight {
+  return {
+    chunk,
+    priority,
+    stage: 'queued',
+    waiters: new Set(),
+    request: undefined,
+    alone: false,
+    damaged: false,
+  }
+}
+
 /** One ranged read, from waiting for its turn to the last decoded chunk. */
 export interface Request {
   readonly blob: number

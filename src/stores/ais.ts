@@ -20,11 +20,10 @@ import type { LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
-import { compressionOf } from './facts.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
 import { type Chain, type ChainParts, type Link, openChain, type Prove, smallMissing } from './image-chain.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
-import { disagreement, layerEntry } from './layers-json.ts'
+import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
 
 export interface ImageStoreParts extends ChainParts {
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
@@ -212,14 +211,15 @@ export class AdditionalImageStore {
     const image = await this.#parts.images.resolve(reference)
     // what needs none of its bytes is there at once, however long the small ones take
     let outcome = await this.#open(image, prove === 'small' ? 'none' : prove)
-    if (prove === 'small' && outcome.why !== undefined && (await smallMissing(image, this.#parts.layers)).size > 0) {
-      outcome = await this.#open(image, 'small')
+    if (prove === 'small' && outcome.why !== undefined) {
+      const small = await smallMissing(image, this.#parts.layers)
+      if (small.size > 0) outcome = await this.#open(image, small)
     }
     this.#tellLeft(image, outcome)
     return outcome
   }
 
-  async #open(image: ResolvedImage, prove: Prove): Promise<Outcome> {
+  async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Outcome> {
     const chain = await openChain(image, this.#parts, prove)
     const outcome = await this.#add(await this.#attach(chain), Date.now())
     for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
@@ -311,7 +311,7 @@ export class AdditionalImageStore {
   #both(before: Owner, claim: Owner): Owner {
     if (this.#yields(before, claim)) return claim
     const { link } = before
-    if (!isSame(link, claim.link)) return { ...before, before, failed: false }
+    if (shownOtherwise(link, claim.link) !== undefined) return { ...before, before, failed: false }
     const older = link.blobs.filter((each) => !claim.link.blobs.includes(each))
     const blobs = [...claim.link.blobs, ...older].slice(0, SOURCES_MAX)
     const proven = link.proven || claim.link.proven
@@ -321,7 +321,8 @@ export class AdditionalImageStore {
   /** Neither a liar nor who was only believed keeps a name from whoever is proven to bear it. */
   #yields({ link }: Owner, claim: Owner): boolean {
     if (this.#filesOf(claim.link) === undefined) return false
-    return this.#filesOf(link) === undefined || (claim.link.proven && !link.proven && !isSame(link, claim.link))
+    if (this.#filesOf(link) === undefined) return true
+    return claim.link.proven && !link.proven && shownOtherwise(link, claim.link) !== undefined
   }
 
   #filesOf({ layer }: Link): OpenLayer | undefined {
@@ -391,14 +392,6 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
-}
-
-/** Whether two layers of one ID are shown alike. */
-function isSame(one: Link, other: Link): boolean {
-  const isBlob = one.descriptor.digest === other.descriptor.digest && one.descriptor.size === other.descriptor.size
-  return (
-    isBlob && one.layer?.tree === other.layer?.tree && compressionOf(one.descriptor) === compressionOf(other.descriptor)
-  )
 }
 
 function diffOf(id: string): string[] {

@@ -104,17 +104,17 @@ export async function readBack(parts: ChainParts): Promise<Chain[]> {
 
 /**
  * Opens an image's layers from the base up, as far as they can be listed; never rejects.
+ * @param prove which layers are read whole before; a set: those of them that no index describes
  * @param by what they were identified by before: again so, or not at all
  */
 export async function openChain(
   image: ResolvedImage,
   { layers, believe }: Pick<ChainParts, 'layers' | 'believe'>,
-  prove: Prove,
+  prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   by?: readonly Identity['by'][],
 ): Promise<Chain> {
   const wanted = image.manifest.layers.slice(0, by?.length)
-  const small = prove === 'small' ? await smallMissing(image, layers) : undefined
-  const proving = (each: Descriptor) => (prove !== 'small' ? prove : small?.has(each) ? 'needed' : 'none')
+  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'needed' : 'none')
   const opening = wanted.map((each) => open(image, each, layers, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []

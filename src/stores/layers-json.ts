@@ -41,23 +41,31 @@ export function layerEntry({ id, parent, identity, descriptor, diffId, size }: L
   return JSON.stringify({ id, ...(parent === undefined ? {} : { parent }), created: CREATED, ...own })
 }
 
+/** In what two layers of one ID are shown otherwise, a clause; undefined: in nothing. */
+export function shownOtherwise(listed: Listable, wanted: Listable): string | undefined {
+  return (
+    differs('its blob is', listed.descriptor.digest, wanted.descriptor.digest) ??
+    differs('the size of its blob is', listed.descriptor.size, wanted.descriptor.size) ??
+    differs('its compression is', compressionOf(listed.descriptor), compressionOf(wanted.descriptor)) ??
+    differs('its tree is', listed.tree ?? 'none', wanted.tree ?? 'none')
+  )
+}
+
 /**
  * In what the claims of two images differ that have a layer of one ID: one entry cannot be both's. Undefined: in nothing. Two blobs that are
  * proven to be one tar may stand for each other; and of a layer that bears its DiffID the size of the tar may be known exactly since.
  */
 export function disagreement(listed: Listable, wanted: Listable): string | undefined {
-  const differs = (what: string, of: (layer: Listable) => string | number) =>
-    of(listed) === of(wanted) ? undefined : `${what} ${of(listed)} there and ${of(wanted)} here`
-  const blob = differs('its blob is', ({ descriptor }) => descriptor.digest)
-  if (blob !== undefined && listed.proven && wanted.proven) return undefined
+  if (listed.proven && wanted.proven && listed.descriptor.digest !== wanted.descriptor.digest) return undefined
   return (
-    blob ??
-    differs('the size of its blob is', ({ descriptor }) => descriptor.size) ??
-    differs('its compression is', ({ descriptor }) => compressionOf(descriptor)) ??
-    differs('its DiffID is', ({ diffId }) => diffId) ??
-    differs('its tree is', ({ tree }) => tree ?? 'none') ??
-    (wanted.identity.by === 'index' ? differs('the size of its tar is', ({ size }) => size) : undefined)
+    shownOtherwise(listed, wanted) ??
+    differs('its DiffID is', listed.diffId, wanted.diffId) ??
+    (wanted.identity.by === 'index' ? differs('the size of its tar is', listed.size, wanted.size) : undefined)
   )
+}
+
+function differs(what: string, listed: string | number, wanted: string | number): string | undefined {
+  return listed === wanted ? undefined : `${what} ${listed} there and ${wanted} here`
 }
 
 /** The whole file. Engines want each layer after its parent. */

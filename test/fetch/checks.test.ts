@@ -1,20 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { Checks } from '../../src/fetch/checks.ts'
-import type { Flight } from '../../src/fetch/flight.ts'
+import { type Flight, newFlight } from '../../src/fetch/flight.ts'
 import type { Priority } from '../../src/image/blob.ts'
 
-const flight = (chunk: number, priority: Priority): Flight => ({
-  chunk,
-  priority,
-  stage: 'queued',
-  waiters: new Set(),
-  request: undefined,
-  alone: false,
-  damaged: false,
-})
 const flights = (count: number, priority: Priority = 'prefetch') =>
-  Array.from({ length: count }, (_, chunk) => flight(chunk, priority))
+  Array.from({ length: count }, (_, chunk) => newFlight(chunk, priority))
 
 /** Checks that end when they are told to. */
 function checking() {
@@ -49,7 +40,7 @@ test('at most eight that nobody waits for are checked at once, in order; one tha
   for (const each of some) checks.add(each)
   expect(begun).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
   expect(some.map(({ stage }) => stage)).toEqual([...Array(8).fill('checking'), ...Array(4).fill('unchecked')])
-  checks.add(flight(100, 'demand'))
+  checks.add(newFlight(100, 'demand'))
   expect(begun.at(-1)).toBe(100)
   await end(100)
   expect(begun).toHaveLength(9) // it took nobody's turn, and gives none

@@ -31,7 +31,7 @@ const scaled = <T extends Record<string, Record<string, number>>>(limits: T, uni
 // Small chunks on a link of which nothing is known; and such that neighbours of misses come along, all the time.
 test.each([
   { unit: 1, roundTripBytes: 0, numRuns: 300 },
-  { unit: 512, roundTripBytes: 256 << 10, numRuns: 60 },
+  { unit: 512, roundTripBytes: 256 << 10, numRuns: 200 },
 ])(
   'in any interleaving each wish is told of each chunk once, rightly, within the budget, and nothing is left: $roundTripBytes',
   async ({ unit, roundTripBytes, numRuns }) => {

@@ -107,14 +107,20 @@ async function examinationOf(size: number) {
   return { examination, writing: () => vi.waitFor(() => expect(fstatSync(tarFd).size).toBeGreaterThan(0), 10_000) }
 }
 
-test.each<[string, (builder: IndexBuilder, caller: AbortController) => unknown]>([
-  ['its caller gives up', (_, caller) => caller.abort(new Error('enough'))],
-  ['the builder is closed', (builder) => builder.close()],
-])('an examination fails only when its thread has ended: when %s', async (_, stop) => {
+/** Threads that are made until the test ends. */
+function threadsFromNowOn(): readonly Worker[] {
   const threads: Worker[] = []
   const watch = (thread: Worker) => void threads.push(thread)
   process.on('worker', watch)
   onTestFinished(() => void process.off('worker', watch))
+  return threads
+}
+
+test.each<[string, (builder: IndexBuilder, caller: AbortController) => unknown]>([
+  ['its caller gives up', (_, caller) => caller.abort(new Error('enough'))],
+  ['the builder is closed', (builder) => builder.close()],
+])('an examination fails only when its thread has ended: when %s', async (_, stop) => {
+  const threads = threadsFromNowOn()
   const builder = new IndexBuilder()
   onTestFinished(() => builder.close())
   const { examination, writing } = await examinationOf(LONG)
@@ -129,10 +135,7 @@ test.each<[string, (builder: IndexBuilder, caller: AbortController) => unknown]>
 })
 
 test('an examination that is given up fails only when its thread has ended, also when that was given its task while it began', async () => {
-  const threads: Worker[] = []
-  const watch = (thread: Worker) => void threads.push(thread)
-  process.on('worker', watch)
-  onTestFinished(() => void process.off('worker', watch))
+  const threads = threadsFromNowOn()
   const builder = new IndexBuilder()
   onTestFinished(() => builder.close())
   const { examination: short } = await examinationOf(512)

@@ -1,6 +1,6 @@
 // The check of CRI-O's own configuration, which adds to storage.conf and overrides it.
 import { describe } from '../../errors.ts'
-import { type CrioConf, readCrioConf, storesNamed } from '../crio-conf.ts'
+import { type CrioConf, isCrioHere, readCrioConf, storesNamed } from '../crio-conf.ts'
 import type { FoundEngine } from '../engines.ts'
 import type { SilentEngine } from '../engines-here.ts'
 import { storesOf } from '../setup/changes.ts'
@@ -34,9 +34,8 @@ export const crioConf: Check<CrioNeeds> = {
     const named = storesNamed(conf?.options ?? [])
     const mistakes = misnamed(named, root)
     const wrong = mistakes.length > 0 ? mistakes : await absent(named, files)
-    // its program may not be in this process's PATH, and a CRI-O without a file repairs
-    const isHere =
-      [...engines, ...silent].some((each) => each.engine === 'crio') || (await files.look(`${etc}/crio`)) !== undefined
+    // a CRI-O without a file repairs
+    const isHere = await isCrioHere(etc, [...engines, ...silent], files)
     const known = await crioNames(conf, root, crioStorageConfs, files)
     const all = [...wrong, ...driver(conf, known), ...(isHere ? repair(conf, known) : [])]
     const paths = conf?.paths.join(', ') ?? ''

@@ -49,7 +49,7 @@ async function checkConf({ path, parsed }: StorageConf, root: string, files: Fil
 }
 
 /** Where engines look when neither the user nor /etc has one. */
-const VENDOR_STORAGE_CONF = '/usr/share/containers/storage.conf'
+export const VENDOR_STORAGE_CONF = '/usr/share/containers/storage.conf'
 
 /** The first that is there is the one that engines read. */
 export function storageConfsOf(places: Places): string[] {

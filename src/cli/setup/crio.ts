@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { describe, Failure } from '../../errors.ts'
 import { readText } from '../../registry/file.ts'
 import type { Places } from '../../registry/places.ts'
-import { type CrioConf, readCrioConf, storesNamed } from '../crio-conf.ts'
+import { type CrioConf, isCrioHere, readCrioConf, storesNamed } from '../crio-conf.ts'
 import { machineFiles, realPath } from '../doctor/machine.ts'
 import { storesIn } from '../doctor/storage.ts'
 import type { Engine } from '../engines.ts'
@@ -29,8 +29,7 @@ export async function crioReads(
   places: Places,
   engines: readonly { engine: Engine }[],
 ): Promise<boolean> {
-  const isHere =
-    engines.some((each) => each.engine === 'crio') || (await machineFiles.look(join(places.etc, 'crio'))) !== undefined
+  const isHere = await isCrioHere(places.etc, engines, machineFiles)
   return isHere && places.uid === 0 && (await isSame(path, crioStorageConf(places)))
 }
 
