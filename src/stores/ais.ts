@@ -21,7 +21,8 @@ import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
-import { type Chain, type ChainParts, type Link, openChain, type Prove, smallMissing } from './image-chain.ts'
+import { type Chain, type ChainParts, type Link, missingWhole, openChain, type Prove } from './image-chain.ts'
+import { type Bearer, ImageIds, knownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
 
@@ -91,6 +92,7 @@ export class AdditionalImageStore {
   static readonly DIRECTORY = 'images'
   readonly #parts: ImageStoreParts
   readonly #root: ImageRoot
+  readonly #ids = new ImageIds()
   /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
   readonly #owners = new Map<string, Owner>()
   /** Entries of layers.json by layer ID, each after its parent's. */
@@ -137,6 +139,8 @@ export class AdditionalImageStore {
       }
     })
     await Promise.all(adding)
+    const names = store.#ids.namesOf(store.#links())
+    for (const { chain } of attached) store.#ids.claim(bearerOf(chain.image), knownBy(chain, names, parts.layers))
     return store
   }
 
@@ -212,20 +216,57 @@ export class AdditionalImageStore {
     // what needs none of its bytes is there at once, however long the small ones take
     let outcome = await this.#open(image, prove === 'small' ? 'none' : prove)
     if (prove === 'small' && outcome.why !== undefined) {
-      const small = await smallMissing(image, this.#parts.layers)
-      if (small.size > 0) outcome = await this.#open(image, small)
+      const missing = await missingWhole(image, this.#opening)
+      if (missing.size > 0) outcome = await this.#open(image, missing)
     }
     this.#tellLeft(image, outcome)
     return outcome
   }
 
   async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Outcome> {
-    const chain = await openChain(image, this.#parts, prove)
+    const chain = await this.#openChain(image, prove)
     const outcome = await this.#add(await this.#attach(chain), Date.now())
     for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
       void layer?.prefetch().catch((error) => this.#tell(describe(error)))
     }
     return outcome
+  }
+
+  /** A chain by which engines give the image an ID of its own. */
+  async #openChain(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Chain> {
+    const chain = await openChain(image, this.#opening, prove)
+    const by = knownBy(chain, this.#ids.namesOf(this.#links()), this.#parts.layers)
+    const not = this.#ids.claim(bearerOf(image), by)
+    if (not === undefined) return chain
+    this.#tell(`${referenceText(image.reference)}: none of its layers is listed by its index: ${not}`)
+    this.#ids.blur(by)
+    await this.#hide(new Set(by))
+    return await openChain(image, this.#opening, prove)
+  }
+
+  get #opening(): Parameters<typeof openChain>[1] & Pick<ChainParts, 'layers'> {
+    const { layers, believe } = this.#parts
+    return { layers, believe, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
+  }
+
+  *#links(): Iterable<Link> {
+    for (const { link } of this.#owners.values()) yield link
+  }
+
+  /** Has engines find no layer by these indexes any more. */
+  async #hide(indexes: ReadonlySet<Digest | undefined>): Promise<void> {
+    let hidden = false
+    for (const id of this.#entries.keys()) {
+      const { link } = this.#owners.get(id) as Owner // it has an entry
+      if (link.identity.by !== 'index' || !indexes.has(link.identity.digest)) continue
+      this.#entries.set(id, this.#entryOf(link))
+      hidden = true
+    }
+    if (hidden) await this.#nextVersion([])
+  }
+
+  #entryOf(link: Link): string {
+    return layerEntry(link, link.identity.by === 'index' && this.#ids.isAmbiguous(link.identity.digest))
   }
 
   async #attach(chain: Chain): Promise<Attached> {
@@ -303,8 +344,10 @@ export class AdditionalImageStore {
     if (owner === undefined || this.#yields(owner, claim)) return undefined
     const differs = disagreement(owner.link, claim.link)
     if (differs === undefined) return undefined
-    const fix = identity.by === 'index' ? ' (lazylayer pull --prove has it listed by what it is proven to be)' : ''
-    return `it is listed already as another image claims it: ${differs}${fix}`
+    const claimed = `it is listed already as another image claims it: ${differs}`
+    return identity.by === 'index'
+      ? `${claimed} (engines find that one by its index; lazylayer pull --prove has it listed by what it is proven to be)`
+      : claimed
   }
 
   /** A layer that is listed already, and is wanted again. */
@@ -336,7 +379,10 @@ export class AdditionalImageStore {
 
   /** Resolves when these layers are in the list, with their files. */
   #write(ids: readonly string[]): Promise<void> {
-    if (!ids.some((id) => this.#isNews(id))) return Promise.resolve()
+    return ids.some((id) => this.#isNews(id)) ? this.#nextVersion(ids) : Promise.resolve()
+  }
+
+  #nextVersion(ids: readonly string[]): Promise<void> {
     this.#next ??= { ids: new Set(), done: this.#writeSoon() }
     for (const id of ids) this.#next.ids.add(id)
     return this.#next.done
@@ -366,7 +412,7 @@ export class AdditionalImageStore {
     this.#take(id)
     this.#root.put(id, link.below, layer && slot)
     if (layer !== undefined) this.#grafted.set(id, layer)
-    this.#entries.set(id, layerEntry(link))
+    this.#entries.set(id, this.#entryOf(link))
   }
 
   /** Has whoever was mounted there mounted no more. */
@@ -392,6 +438,10 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
+}
+
+function bearerOf({ reference, manifest }: ResolvedImage): Bearer {
+  return { reference: referenceText(reference), config: manifest.config.digest }
 }
 
 function diffOf(id: string): string[] {

@@ -57,14 +57,21 @@ export interface ChainParts {
   log(message: string): void
 }
 
+/** What one chain is opened with. */
+interface Opening extends Pick<ChainParts, 'believe'> {
+  layers: Omit<ChainParts['layers'], 'everProven'>
+  /** Whether engines cannot tell images apart by an index: then it names no layer. */
+  isAmbiguous(index: Digest): boolean
+}
+
 /** Each layer is hashed. */
 const READ_AT_ONCE = 8
 /** What is intact needs no network; what is damaged is fetched and built again, but does not keep the rest waiting for longer. */
 const READ_PATIENCE: Patience = { stallMs: 30_000, totalMs: 30_000 }
 
 /**
- * Which layers of an image are read whole before it is listed: none; of those that no index describes the few that keep lazy ones above
- * them from being listed, if they are small (an engine waits); all that no index describes; or all, so that each may bear its DiffID.
+ * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
+ * them from being listed, if they are small (an engine waits); all that no index names; or all, so that each may bear its DiffID.
  */
 export type Prove = (typeof PROVE)[number]
 
@@ -72,6 +79,10 @@ export const PROVE = ['none', 'small', 'needed', 'all'] as const
 
 /** Of one image: many a base image has no more. They take under a second at 100 Mbit/s, and the engine would fetch them, too. */
 const SMALL_MAX_BYTES = 8 << 20
+/** Of one image: 9 s at 250 Mbit/s. The engine waits for 10, and fetches what did not come itself. */
+const AMBIGUOUS_MAX_BYTES = 256 << 20
+const AMBIGUOUS =
+  'engines before Podman 6 cannot tell images apart by its index (lazylayer pull IMAGE has it listed by its DiffID)'
 
 /**
  * Everything that was listed, opened from disk, to be listed again under the same names. What an earlier policy believed and this one
@@ -79,12 +90,13 @@ const SMALL_MAX_BYTES = 8 << 20
  * @throws Failure system
  */
 export async function readBack(parts: ChainParts): Promise<Chain[]> {
-  const { images, listings, log } = parts
+  const { images, listings, layers, believe, log } = parts
+  const opening: Opening = { layers, believe, isAmbiguous: () => false }
   const read = async ({ reference: text, manifest, by }: ListedImage): Promise<Chain> => {
     const reference = parseReference(text)
     const kept = await images.kept({ ...reference, digest: manifest })
     if (kept === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
-    return await openChain({ ...kept, reference }, parts, 'none', by)
+    return await openChain({ ...kept, reference }, opening, 'none', by)
   }
   const listed = await listings.all()
   const chains: Chain[] = []
@@ -104,18 +116,18 @@ export async function readBack(parts: ChainParts): Promise<Chain[]> {
 
 /**
  * Opens an image's layers from the base up, as far as they can be listed; never rejects.
- * @param prove which layers are read whole before; a set: those of them that no index describes
+ * @param prove which layers are read whole before; a set: these
  * @param by what they were identified by before: again so, or not at all
  */
 export async function openChain(
   image: ResolvedImage,
-  { layers, believe }: Pick<ChainParts, 'layers' | 'believe'>,
+  { layers, believe, isAmbiguous }: Opening,
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   by?: readonly Identity['by'][],
 ): Promise<Chain> {
   const wanted = image.manifest.layers.slice(0, by?.length)
-  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'needed' : 'none')
-  const opening = wanted.map((each) => open(image, each, layers, proving(each)))
+  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
+  const opening = wanted.map((each) => open(image, each, { layers, isAmbiguous }, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
   const end = (why: string): Chain => ({ image, links, why })
@@ -133,7 +145,7 @@ export async function openChain(
       const identity =
         layer === undefined
           ? oldNameOf(descriptor, diffId, layers, by?.[i])
-          : await nameOf(layer, diffId, believed, by?.[i])
+          : await nameOf(layer, diffId, believed, isAmbiguous, by?.[i])
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
@@ -150,19 +162,38 @@ export async function openChain(
   return { image, links, why: undefined }
 }
 
-/** Layers of an image that are fetched whole while an engine waits. */
-export async function smallMissing(
+/** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
+export async function missingWhole(
   { manifest }: Pick<ResolvedImage, 'manifest'>,
-  layers: Pick<ChainParts['layers'], 'format' | 'everProven'>,
+  {
+    layers,
+    isAmbiguous,
+  }: { layers: Pick<ChainParts['layers'], 'format' | 'everProven'> } & Pick<Opening, 'isAmbiguous'>,
 ): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return smallBelowLazy(
+  const small = smallBelowLazy(
     manifest.layers,
     (each) => !('why' in layers.format(each)),
     (each) => here.has(each),
   )
+  const ambiguous = manifest.layers.filter((each) => {
+    const index = indexOf(each, layers)
+    return index !== undefined && isAmbiguous(index) && !here.has(each)
+  })
+  const bytes = ambiguous.reduce((sum, { size }) => sum + size, 0)
+  return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
+}
+
+/** Digest of a layer's index, as its image says; undefined: it says none. */
+export function indexOf(descriptor: Descriptor, layers: Pick<LayerOpener, 'format'>): Digest | undefined {
+  const format = layers.format(descriptor)
+  try {
+    return 'why' in format ? undefined : format.indexDigest({ descriptor })
+  } catch {
+    return undefined // it is no digest, as whoever opens the layer says
+  }
 }
 
 /**
@@ -183,12 +214,15 @@ export function smallBelowLazy(
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
-  layers: ChainParts['layers'],
+  { layers, isAmbiguous }: Pick<Opening, 'layers' | 'isAmbiguous'>,
   prove: Exclude<Prove, 'small'>,
 ) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
-  const whole = prove === 'all' || (prove === 'needed' && !('why' in layer) && layer.indexDigest === undefined)
-  if (whole && !('why' in layer)) await layers.prove(layer, image.blob(descriptor))
+  if ('why' in layer || prove === 'none') return layer
+  const { indexDigest } = layer
+  if (prove === 'all' || indexDigest === undefined || isAmbiguous(indexDigest)) {
+    await layers.prove(layer, image.blob(descriptor))
+  }
   return layer
 }
 
@@ -196,9 +230,14 @@ async function nameOf(
   layer: OpenLayer,
   diffId: Digest,
   believed: true | string,
+  isAmbiguous: Opening['isAmbiguous'],
   by: Identity['by'] | undefined,
 ): Promise<Identity | Nameless> {
-  if (by === undefined) return await identityOf(layer, diffId, believed)
+  if (by === undefined) {
+    const identity = await identityOf(layer, diffId, believed)
+    const ambiguous = !('why' in identity) && identity.by === 'index' && isAmbiguous(identity.digest)
+    return ambiguous ? { why: AMBIGUOUS } : identity
+  }
   if (by === 'diffid') return await diffIdOf(layer, diffId, believed)
   return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }
 }
@@ -211,8 +250,6 @@ function oldNameOf(
   by: Identity['by'] | undefined,
 ): Identity | Nameless {
   if (by === 'diffid') return { by, digest: diffId }
-  const format = layers.format(descriptor)
-  return by === undefined || 'why' in format
-    ? { why: 'it is quarantined' }
-    : { by, digest: format.indexDigest({ descriptor }) }
+  const index = indexOf(descriptor, layers)
+  return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

@@ -1,5 +1,5 @@
 // layers.json: the list of layers of a containers/storage root, as engines read it. Pure.
-import type { Digest } from '../image/digest.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Identity } from './chain.ts'
 import { compressionOf } from './facts.ts'
@@ -26,11 +26,16 @@ const CREATED = '1970-01-01T00:00:00Z'
 /**
  * One layer's entry. One that is identified by its index has neither a DiffID, which the engine would believe, nor the digest of the
  * compressed layer, which without a DiffID breaks it.
+ * @param ambiguous engines are not to find it by its index: it stands there for those that know its ID
  */
-export function layerEntry({ id, parent, identity, descriptor, diffId, size }: Listable): string {
+export function layerEntry({ id, parent, identity, descriptor, diffId, size }: Listable, ambiguous: boolean): string {
   const own =
     identity.by === 'index'
-      ? { 'toc-digest': identity.digest, 'diff-size': size, flags: { 'expected-layer-diffid': diffId } }
+      ? {
+          'toc-digest': ambiguous ? unknown(identity.digest) : identity.digest,
+          'diff-size': size,
+          flags: { 'expected-layer-diffid': diffId },
+        }
       : {
           'compressed-diff-digest': descriptor.digest,
           'compressed-size': descriptor.size,
@@ -39,6 +44,11 @@ export function layerEntry({ id, parent, identity, descriptor, diffId, size }: L
           compression: compressionOf(descriptor),
         }
   return JSON.stringify({ id, ...(parent === undefined ? {} : { parent }), created: CREATED, ...own })
+}
+
+/** An index that nobody asks for: engines do not push a layer that has neither a DiffID nor an index. */
+function unknown(index: Digest): Digest {
+  return digestOf(new TextEncoder().encode(`not ${index}`))
 }
 
 /** In what two layers of one ID are shown otherwise, a clause; undefined: in nothing. */

@@ -112,12 +112,17 @@ class World {
     return AdditionalImageStore.show(this.parts, this.#mount(), await readBack(this.parts))
   }
 
-  /** Makes an image known to the registry, as `example.com/app:TAG`. @param shared DiffIDs of its lowest layers; the others are its own */
-  push(tag: string, layers: readonly Descriptor[], shared: readonly Digest[] = []): string {
+  /**
+   * Makes an image known to the registry, as `example.com/app:TAG`.
+   * @param shared DiffIDs of its lowest layers; the others are its own
+   * @param config tags of one config are of one image
+   */
+  push(tag: string, layers: readonly Descriptor[], shared: readonly Digest[] = [], config = tag): string {
     const reference = `example.com/app:${tag}`
     const made = image(tag, layers, reference)
     const diffIds = [...shared, ...made.config.diffIds.slice(shared.length)]
-    this.known.set(reference, { ...made, config: { ...made.config, diffIds } })
+    const manifest = { ...made.manifest, config: plain(`config of ${config}`) }
+    this.known.set(reference, { ...made, manifest, config: { ...made.config, diffIds } })
     return reference
   }
 
@@ -372,6 +377,104 @@ test('what needs no bytes is listed before small layers have come', async () => 
   expect(world.messages).toEqual([expect.stringContaining('stands still')])
 })
 
+/** What engines would find layers by, in the order of the list. */
+const indexesOf = (world: World) => world.entries.flatMap((each) => each['toc-digest'] ?? [])
+
+test('of two images that engines would give one ID the second has its layers listed by DiffIDs alone, and so has the first from then on', async () => {
+  const world = new World()
+  const store = await world.show()
+  const shared = [digest('DiffID of base'), digest('DiffID of top')]
+  const [base, top] = [lazy('base'), lazy('top')]
+  await list(store, world.push('victim', [base, top], shared))
+  const before = world.entries
+  expect(indexesOf(world)).toEqual(['base', 'top'].map((name) => toc(name).digest))
+  for (const [i, name] of ['base', 'top'].entries()) world.tars.set(digest(name), proven(shared[i] as Digest))
+
+  const twin = await list(store, world.push('twin', [base, top], shared))
+  expect(twin).toMatchObject({ listed: [{ by: 'diffid' }, { by: 'diffid' }], left: [] })
+  expect(world.messages).toEqual([
+    'example.com/app:twin: none of its layers is listed by its index: example.com/app:victim has layers with the same indexes, and another configuration',
+  ])
+  // nobody finds them by an index; who knows them by their IDs does as before
+  const known = ['base', 'top'].map((name) => toc(name).digest)
+  for (const index of indexesOf(world)) expect(known).not.toContain(index)
+  expect(world.entries.slice(0, 2)).toEqual(before.map((each) => ({ ...each, 'toc-digest': expect.anything() })))
+  expect(world.covered).toHaveLength(4)
+  expect(await list(store, 'example.com/app:victim')).toMatchObject({ listed: [{ by: 'diffid' }, { by: 'diffid' }] })
+})
+
+test('layers of an image that others cannot be told from are the engine’s until they are proven, if they are many bytes', async () => {
+  const world = new World()
+  const store = await world.show()
+  const large = lazy('large', { size: (256 << 20) + 1 })
+  await list(store, world.push('victim', [large], [digest('tar')]))
+  world.tars.set(digest('large'), proven(digest('tar')))
+  const twin = world.push('twin', [large], [digest('tar')])
+  const outcome = await list(store, twin)
+  expect(outcome).toMatchObject({ listed: [], left: [digest('large')], why: expect.stringContaining('Podman 6') })
+  expect(indexesOf(world)).not.toContain(toc('large').digest)
+  expect(await list(store, 'example.com/app:victim')).toMatchObject({ left: [digest('large')] })
+  expect(await list(store, twin, 'needed')).toMatchObject({ listed: [{ by: 'diffid' }], left: [] })
+})
+
+test('a tag more of one image is no other image', async () => {
+  const world = new World()
+  const store = await world.show()
+  for (const tag of ['1', '2']) {
+    const reference = world.push(tag, [lazy('base')], [digest('DiffID of base')], 'one')
+    expect(await list(store, reference)).toMatchObject({ listed: [{ by: 'index' }] })
+  }
+  expect(indexesOf(world)).toEqual([toc('base').digest])
+})
+
+test('images that are not to be told apart by what engines pull themselves are by DiffIDs', async () => {
+  const world = new World()
+  const store = await world.show()
+  const shared = [digest('DiffID of base')]
+  world.tars.set(digest('base'), proven(shared[0] as Digest))
+  const mixed = (tag: string) => world.push(tag, [lazy('base'), plain(`of ${tag}`)], shared)
+  expect(await list(store, mixed('1'))).toMatchObject({ listed: [{ by: 'index' }], left: [digest('of 1')] })
+  expect(await list(store, mixed('2'))).toMatchObject({ listed: [{ by: 'diffid' }], left: [digest('of 2')] })
+  expect(await list(store, world.push('3', [lazy('base'), lazy('top')], shared))).toMatchObject({
+    listed: [{ by: 'diffid' }, { by: 'index' }],
+  })
+})
+
+test('also layers above the end of a chain are found by their indexes, where another image lists them', async () => {
+  const world = new World()
+  const store = await world.show()
+  await list(store, world.push('1', [lazy('top')], [digest('DiffID of top')]))
+  const ended = (tag: string) => world.push(tag, [plain(`base of ${tag}`, LARGE), lazy('top')])
+  expect(await list(store, ended('2'))).toMatchObject({ listed: [] })
+  expect(indexesOf(world)).toEqual([toc('top').digest])
+  world.tars.set(digest('top'), proven(digest('DiffID of top')))
+  expect(await list(store, ended('3'))).toMatchObject({ listed: [] })
+  expect(indexesOf(world)).not.toContain(toc('top').digest)
+})
+
+test('images that were told apart are after a restart', async () => {
+  const world = new World()
+  const shared = [digest('DiffID of base')]
+  await list(await world.show(), world.push('victim', [lazy('base')], shared))
+  const next = world.restarted()
+  const store = await next.show()
+  expect(indexesOf(next)).toEqual([toc('base').digest])
+  next.tars.set(digest('base'), proven(shared[0] as Digest))
+  expect(await list(store, 'example.com/app:victim')).toMatchObject({ listed: [{ by: 'index' }] })
+  expect(await list(store, next.push('twin', [lazy('base')], shared))).toMatchObject({ listed: [{ by: 'diffid' }] })
+})
+
+test('two images that engines would give one ID, listed at once, are told apart', async () => {
+  const world = new World()
+  const store = await world.show()
+  const shared = [digest('DiffID of base')]
+  world.tars.set(digest('base'), proven(shared[0] as Digest))
+  const tags = ['1', '2', '3'].map((tag) => world.push(tag, [lazy('base')], shared))
+  const by = (await Promise.all(tags.map((each) => list(store, each)))).map(({ listed }) => listed[0]?.by)
+  expect(by.filter((each) => each === 'diffid').length).toBeGreaterThanOrEqual(2)
+  expect(indexesOf(world)).not.toContain(toc('base').digest)
+})
+
 test('a layer that was proven bears its DiffID in every image, and nothing is fetched for that', async () => {
   const world = new World()
   const store = await world.show()
@@ -524,7 +627,7 @@ test('whole layers are fetched from where they were listed last, and from the ot
   })
   const store = await world.show()
   for (const tag of ['1', '2', '3', '4', '5', '2']) {
-    const reference = world.push(tag, [lazy('base')], [digest('DiffID of base')])
+    const reference = world.push(tag, [lazy('base')], [digest('DiffID of base')], 'all')
     const made = world.known.get(reference) as ResolvedImage
     const blob = world.sources.get(tag) ?? ({ ...made.blob(lazy('base')), from: tag } as unknown as StoredBlob)
     world.sources.set(tag, blob)
@@ -840,8 +943,8 @@ test('an image that cannot be listed makes no claims', async () => {
     },
   })
   const store = await world.show()
-  await expect(list(store, world.push('1', [lazy('base')]))).rejects.toMatchObject({ code: 'system' })
-  expect(await list(store, world.push('2', [lazy('base')]))).toMatchObject({ left: [] })
+  await expect(list(store, world.push('1', [lazy('base')], [], 'one'))).rejects.toMatchObject({ code: 'system' })
+  expect(await list(store, world.push('2', [lazy('base')], [], 'one'))).toMatchObject({ left: [] })
   expect(world.entries).toMatchObject([{ flags: { 'expected-layer-diffid': digest('DiffID 0 of 2') } }])
 })
 

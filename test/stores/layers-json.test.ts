@@ -13,7 +13,7 @@ const LAYER: Listable = {
   tree: digest('tree'),
 }
 
-const parsed = (more: Partial<Listable>): unknown => JSON.parse(layerEntry({ ...LAYER, ...more }))
+const parsed = (more: Partial<Listable>): unknown => JSON.parse(layerEntry({ ...LAYER, ...more }, false))
 
 test('a layer with a DiffID tells everything engines know of a layer they pulled', () => {
   expect(parsed({})).toEqual({
@@ -39,6 +39,19 @@ test('a layer that is known by its index claims its DiffID where engines do not 
     'diff-size': 5000,
     flags: { 'expected-layer-diffid': digest('tar') },
   })
+})
+
+test('a layer that nobody is to find by its index tells another one, and nothing that engines would believe', () => {
+  const entry = JSON.parse(layerEntry({ ...LAYER, identity: { by: 'index', digest: digest('index') } }, true))
+  expect(entry).toEqual({
+    id: 'top',
+    parent: 'base',
+    created: '1970-01-01T00:00:00Z',
+    'toc-digest': expect.stringMatching(/^sha256:[0-9a-f]{64}$/),
+    'diff-size': 5000,
+    flags: { 'expected-layer-diffid': digest('tar') },
+  })
+  expect(entry['toc-digest']).not.toBe(digest('index'))
 })
 
 const INDEX = { by: 'index' as const, digest: digest('index') }
@@ -69,7 +82,7 @@ test('what is proven to be one tar shares an entry, however it is compressed', (
 test('the list is JSON, empty or not', () => {
   const read = (entries: string[]) => JSON.parse(new TextDecoder().decode(layersJson(entries)))
   expect(read([])).toEqual([])
-  expect(read([layerEntry({ ...LAYER, id: 'a' }), layerEntry({ ...LAYER, id: 'b' })])).toMatchObject([
+  expect(read([layerEntry({ ...LAYER, id: 'a' }, false), layerEntry({ ...LAYER, id: 'b' }, false)])).toMatchObject([
     { id: 'a' },
     { id: 'b' },
   ])

@@ -33,7 +33,7 @@ export function image(name: string, layers: readonly Descriptor[], reference = R
   return {
     reference: { transport: 'docker', host: 'example.com', repository: 'app', tag: reference.split(':')[1] },
     digest: digest(name),
-    manifest: { mediaType: OCI_MANIFEST, config: plain('config'), layers },
+    manifest: { mediaType: OCI_MANIFEST, config: plain(`config of ${name}`), layers },
     config: { platform: { os: 'linux', architecture: 'amd64' }, diffIds },
     blob: (descriptor: Descriptor) => ({ digest: descriptor.digest, size: descriptor.size }),
     companion: async () => undefined,

@@ -44,6 +44,12 @@ export function adviceFor({ engine, version, era }: FoundEngine, names: Named): 
         `${found}: uses the additional image store; the layer store is broken in it (docs/upstream-layer-store.md)`,
       )
     case 'index':
+      if (names.layers && callsHelper(engine, version)) {
+        return warning(
+          `${found} asks the layer store, which its configuration names, before the image store: images that have the same lazy layers and different configurations get one ID (docs/upstream-image-ids.md)`,
+          `Use the image store alone: ${setup(engine)}, with lazylayer-auth-helper installed.`,
+        )
+      }
       return ok(`${found}: asks by the digest of a layer's index${withoutHelper(engine, version)}`)
     case 'layer':
       return warning(

@@ -41,7 +41,7 @@ const LEGEND = [
   'layers: found in the additional layer store; images: in the additional image store, once lazylayer pull or the auth helper',
   'has had it listed; pulled: by the engine itself, as a whole. In brackets is what the engine knows the layer by: the digest of',
   'its index, its DiffID that is proven, one that is signed with the image, or one that the image only claims. RUNG is what answers',
-  'reads of it.',
+  'reads of it. With the image store alone, as lazylayer setup has it, Podman 5.2–5.4 does as 5.5 does.',
 ]
 
 /** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */

@@ -1,6 +1,6 @@
 // What `setup` writes into which file, and what takes it out again: pure, from the texts that are there.
 import { Failure } from '../../errors.ts'
-import type { Era } from '../engines.ts'
+import { callsHelper, type FoundEngine } from '../engines.ts'
 import { addStrings, parseText, removeStrings, stringsAt, type Wanted } from './toml-edit.ts'
 
 /** First line of a file that setup made. */
@@ -30,9 +30,13 @@ export function storesOf(root: string): Readonly<Record<'layers' | 'images', Wan
 type Stores = ReturnType<typeof storesOf>
 export type Store = keyof Stores
 
-/** Which stores are of use to an engine. One that loses what it finds in the layer store must not see that. */
-export function storesFor(eras: readonly Era[]): Store[] {
-  return eras.includes('image') ? ['images'] : ['layers', 'images']
+/**
+ * Which stores are of use to these engines. One that loses what it finds in the layer store must not see that; and those that are all told
+ * to announce images need no other than the image store, in which images can be told apart (docs/upstream-image-ids.md).
+ */
+export function storesFor(engines: readonly FoundEngine[], toldOfHelper: boolean): Store[] {
+  const announced = toldOfHelper && engines.every(({ engine, version }) => callsHelper(engine, version))
+  return announced || engines.some(({ era }) => era === 'image') ? ['images'] : ['layers', 'images']
 }
 
 /** storage.conf with these stores of the root and without the others. @throws Failure as addStrings */

@@ -83,14 +83,17 @@ export async function planSetup(request: Request): Promise<Plan> {
     (each) => `${each.engine} does not say its version, so what it needs is not known: ${each.why}`,
   )
   const stores = storesOf(root)
-  const wanted = await those(storesFor(engines.map((each) => each.era)), (name) => isDirectory(stores[name].directory))
+  const helperNotes: string[] = []
+  const helper = await helperChange(request, found, helperNotes)
+  const useful = storesFor(engines, helper !== undefined && root === request.defaultRoot)
+  const wanted = await those(useful, (name) => isDirectory(stores[name].directory))
   if (wanted.length === 0) {
     throw Failure.missing(`${root} has no store that ${engine} ${found.version.text} can use`, {
       why: 'a store in storage.conf that is not there makes every command of the engine fail',
       fix: `Start lazylayer serve ${root} first.`,
     })
   }
-  for (const name of storesFor(engines.map((each) => each.era))) {
+  for (const name of useful) {
     if (!wanted.includes(name)) notes.push(`${stores[name].directory} is not there, so storage.conf does not name it`)
   }
   const changes: Change[] = []
@@ -103,7 +106,7 @@ export async function planSetup(request: Request): Promise<Plan> {
     if (why !== undefined) notes.push(why)
   }
   if (engine === 'crio') changes.push(await dropIn(crioUnit(places), CRIO_UNIT))
-  const helper = await helperChange(request, found, notes)
+  notes.push(...helperNotes)
   if (helper !== undefined) changes.push(helper)
   changes.push(await storageChange(request, wanted))
   const needed = changes.filter((each) => each.before !== each.after)

@@ -17,7 +17,8 @@ const BOTH = { layers: true, images: true }
 test.each<[Engine, string, typeof BOTH, string, RegExp]>([
   ['podman', '4.3.1', NONE, 'warning', /DiffID only.*lazylayer pull --prove IMAGE/],
   ['podman', '5.1.0', BOTH, 'ok', /digest of a layer's index; runs no auth helper/],
-  ['podman', '5.4.2', BOTH, 'ok', /digest of a layer's index$/],
+  ['podman', '5.4.2', { layers: false, images: true }, 'ok', /digest of a layer's index$/],
+  ['podman', '5.4.2', BOTH, 'warning', /get one ID.*Use the image store alone: run lazylayer setup podman/],
   ['podman', '5.8.6', BOTH, 'problem', /loses layers.*lazylayer setup podman/],
   ['podman', '5.8.6', { layers: false, images: true }, 'ok', /additional image store/],
   ['crio', '1.33.0', BOTH, 'problem', /lazylayer setup crio/],
