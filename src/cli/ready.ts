@@ -11,7 +11,7 @@ export function readyText(root: string, rung: Rung, diffId: DiffIdPolicy): strin
   const images = join(root, AdditionalImageStore.DIRECTORY)
   return [
     `serving ${layers} (${rung}, --diffid ${diffId})\n`,
-    `for storage.conf: additionalimagestores = ["${images}"], up to Podman 5.4 and CRI-O 1.32 also `,
+    `for storage.conf: additionalimagestores = ["${images}"], up to Podman 5.1 (no auth helper) also `,
     `additionallayerstores = ["${layers}:ref"]; lazylayer setup writes it\n`,
   ].join('')
 }

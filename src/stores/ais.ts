@@ -21,9 +21,10 @@ import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
-import { type Chain, type ChainParts, type Link, missingWhole, openChain, type Prove } from './image-chain.ts'
+import { type Chain, type ChainParts, type Link, missingWhole, notAgain, openChain, type Prove } from './image-chain.ts'
 import { type Bearer, ImageIds, knownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
+import { inGroups } from './in-groups.ts'
 import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
 
 export interface ImageStoreParts extends ChainParts {
@@ -115,30 +116,12 @@ export class AdditionalImageStore {
     readBack: readonly Chain[],
   ): Promise<AdditionalImageStore> {
     const store = new AdditionalImageStore(parts, mount)
-    const failed = (chain: Chain, error: unknown) => {
-      parts.log(`${referenceText(chain.image.reference)}: its layers are not listed again: ${describe(error)}`)
-    }
-    const attached: Attached[] = []
-    for (let first = 0; first < readBack.length; first += ATTACHED_AT_ONCE) {
-      const some = readBack.slice(first, first + ATTACHED_AT_ONCE).map(async (chain) => {
-        try {
-          return [await store.#attach(chain)]
-        } catch (error) {
-          failed(chain, error)
-          return []
-        }
-      })
-      attached.push(...(await Promise.all(some)).flat())
-    }
+    const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
+    const attach = (chain: Chain) => store.#attach(chain)
+    const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
     // claimed in one turn, in the order in which they were listed
-    const adding = attached.map(async (each) => {
-      try {
-        await store.#add(each, 0)
-      } catch (error) {
-        failed(each.chain, error)
-      }
-    })
-    await Promise.all(adding)
+    const add = (each: Attached) => store.#add(each, 0)
+    await inGroups(attached, attached.length, add, ({ chain }, error) => failed(chain, error))
     const names = store.#ids.namesOf(store.#links())
     for (const { chain } of attached) store.#ids.claim(bearerOf(chain.image), knownBy(chain, names, parts.layers))
     return store

@@ -10,6 +10,7 @@ import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
 import { type Believe, diffIdOf, identityOf, type Nameless } from './identity.ts'
+import { inGroups } from './in-groups.ts'
 import type { Listable } from './layers-json.ts'
 import { type Patience, patiently } from './patience.ts'
 
@@ -98,20 +99,17 @@ export async function readBack(parts: ChainParts): Promise<Chain[]> {
     if (kept === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
     return await openChain({ ...kept, reference }, opening, 'none', by)
   }
-  const listed = await listings.all()
-  const chains: Chain[] = []
-  for (let at = 0; at < listed.length; at += READ_AT_ONCE) {
-    const some = listed.slice(at, at + READ_AT_ONCE).map(async (each) => {
-      try {
-        return [await patiently(read(each), () => performance.now(), READ_PATIENCE)]
-      } catch (error) {
-        log(`${each.reference}: its layers are not listed again: ${describe(error)}`)
-        return []
-      }
-    })
-    chains.push(...(await Promise.all(some)).flat())
-  }
-  return chains
+  return await inGroups(
+    await listings.all(),
+    READ_AT_ONCE,
+    (each) => patiently(read(each), () => performance.now(), READ_PATIENCE),
+    ({ reference }, error) => log(notAgain(reference, error)),
+  )
+}
+
+/** What is said of an image that was listed in an earlier life, and is not in this one. */
+export function notAgain(reference: string, error: unknown): string {
+  return `${reference}: its layers are not listed again: ${describe(error)}`
 }
 
 /**
