@@ -22,7 +22,7 @@ import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
 import { type Chain, type ChainParts, type Link, missingWhole, notAgain, openChain, type Prove } from './image-chain.ts'
-import { type Bearer, ImageIds, knownBy } from './image-ids.ts'
+import { ImageIds } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
 import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
@@ -66,6 +66,12 @@ interface Attached {
   slots: readonly (number | undefined)[]
 }
 
+/** An entry of layers.json, and of what it tells. */
+interface Entry {
+  readonly link: Link
+  readonly text: string
+}
+
 interface Claimed {
   /** The lowest first. */
   owners: readonly Owner[]
@@ -97,7 +103,7 @@ export class AdditionalImageStore {
   /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
   readonly #owners = new Map<string, Owner>()
   /** Entries of layers.json by layer ID, each after its parent's. */
-  readonly #entries = new Map<string, string>()
+  readonly #entries = new Map<string, Entry>()
   /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
   /** Images that are being listed. */
@@ -119,11 +125,10 @@ export class AdditionalImageStore {
     const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
     const attach = (chain: Chain) => store.#attach(chain)
     const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
+    for (const { image, by = [] } of readBack) store.#ids.recall(image, by)
     // claimed in one turn, in the order in which they were listed
     const add = (each: Attached) => store.#add(each, 0)
     await inGroups(attached, attached.length, add, ({ chain }, error) => failed(chain, error))
-    const names = store.#ids.namesOf(store.#links())
-    for (const { chain } of attached) store.#ids.claim(bearerOf(chain.image), knownBy(chain, names, parts.layers))
     return store
   }
 
@@ -202,29 +207,21 @@ export class AdditionalImageStore {
       const missing = await missingWhole(image, this.#opening)
       if (missing.size > 0) outcome = await this.#open(image, missing)
     }
+    this.#ids.leave(outcome.left)
     this.#tellLeft(image, outcome)
     return outcome
   }
 
   async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Outcome> {
-    const chain = await this.#openChain(image, prove)
-    const outcome = await this.#add(await this.#attach(chain), Date.now())
-    for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
-      void layer?.prefetch().catch((error) => this.#tell(describe(error)))
+    for (;;) {
+      const chain = await openChain(image, this.#opening, prove)
+      const outcome = await this.#add(await this.#attach(chain), Date.now())
+      if (outcome === undefined) continue // each time with less that is named by an index
+      for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
+        void layer?.prefetch().catch((error) => this.#tell(describe(error)))
+      }
+      return outcome
     }
-    return outcome
-  }
-
-  /** A chain by which engines give the image an ID of its own. */
-  async #openChain(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Chain> {
-    const chain = await openChain(image, this.#opening, prove)
-    const by = knownBy(chain, this.#ids.namesOf(this.#links()), this.#parts.layers)
-    const not = this.#ids.claim(bearerOf(image), by)
-    if (not === undefined) return chain
-    this.#tell(`${referenceText(image.reference)}: none of its layers is listed by its index: ${not}`)
-    this.#ids.blur(by)
-    await this.#hide(new Set(by))
-    return await openChain(image, this.#opening, prove)
   }
 
   get #opening(): Parameters<typeof openChain>[1] & Pick<ChainParts, 'layers'> {
@@ -232,24 +229,42 @@ export class AdditionalImageStore {
     return { layers, believe, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
   }
 
-  *#links(): Iterable<Link> {
-    for (const { link } of this.#owners.values()) yield link
+  /**
+   * What engines make an image's ID of, by what is listed of it; in the turn of its claims. Where that would not be the image's alone,
+   * what stands in the way names no layer any more.
+   */
+  #idOf(image: ResolvedImage, owners: readonly Owner[]): 'indexes' | 'config' | 'unclear' {
+    const listed = [...this.#owners.values()].map(({ link }) => link)
+    const { known, unsure } = this.#ids.predict(image, listed)
+    const indexes = known.flat().flatMap((each) => each ?? [])
+    const not = this.#ids.claim(image, known)
+    const blurred = new Set([...unsure, ...(not === undefined ? [] : indexes)])
+    if (blurred.size > 0) {
+      const why = not ?? 'engines may have pulled too many layers of it, or not'
+      const names = [...blurred].join(', ')
+      this.#tell(`${referenceText(image.reference)}: ${why}; these indexes name no layer any more: ${names}`)
+      this.#ids.blur(blurred)
+      return 'unclear'
+    }
+    // since the chain was opened
+    if (owners.some(({ link }) => this.#ids.isAmbiguous(link.identity.digest))) return 'unclear'
+    return indexes.length > 0 ? 'indexes' : 'config'
   }
 
-  /** Has engines find no layer by these indexes any more. */
-  async #hide(indexes: ReadonlySet<Digest | undefined>): Promise<void> {
+  /** Has engines find no layer by an ambiguous index any more. */
+  async #hide(): Promise<void> {
     let hidden = false
-    for (const id of this.#entries.keys()) {
-      const { link } = this.#owners.get(id) as Owner // it has an entry
-      if (link.identity.by !== 'index' || !indexes.has(link.identity.digest)) continue
-      this.#entries.set(id, this.#entryOf(link))
+    for (const [id, { link, text }] of this.#entries) {
+      const now = this.#entryOf(link)
+      if (now.text === text) continue
+      this.#entries.set(id, now)
       hidden = true
     }
     if (hidden) await this.#nextVersion([])
   }
 
-  #entryOf(link: Link): string {
-    return layerEntry(link, link.identity.by === 'index' && this.#ids.isAmbiguous(link.identity.digest))
+  #entryOf(link: Link): Entry {
+    return { link, text: layerEntry(link, this.#ids.isAmbiguous(link.identity.digest)) }
   }
 
   async #attach(chain: Chain): Promise<Attached> {
@@ -257,13 +272,23 @@ export class AdditionalImageStore {
     return { chain, slots: await Promise.all(slots) }
   }
 
-  /** @param at when it was asked for; 0: in an earlier life */
-  async #add(attached: Attached, at: number): Promise<Outcome> {
+  /**
+   * @param at when it was asked for; 0: in an earlier life
+   * @returns undefined: it is to be opened again, because some of its indexes name no layer any more
+   */
+  async #add(attached: Attached, at: number): Promise<Outcome | undefined> {
     const { image } = attached.chain
     const { owners, why } = this.#claim(attached, at)
+    const made = at === 0 ? undefined : this.#idOf(image, owners)
+    if (made === 'unclear') {
+      for (const owner of owners) this.#giveBack(owner)
+      await this.#hide()
+      return undefined
+    }
     const ids = owners.map(({ link: { id } }) => id)
     const by = owners.map(({ link: { identity } }) => identity.by)
-    if (ids.length > 0) {
+    // also where nothing is listed, whose ID it is is remembered
+    if (ids.length > 0 || made === 'indexes') {
       const listed = { reference: referenceText(image.reference), manifest: image.digest, by }
       try {
         // called in the turn of the claims: what is kept has their order
@@ -385,7 +410,7 @@ export class AdditionalImageStore {
     this.#writtenAt = performance.now()
     // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
     for (const id of ids) if (this.#isNews(id)) this.#show(id)
-    this.#root.writeList([...this.#entries.values()])
+    this.#root.writeList([...this.#entries.values()].map(({ text }) => text))
   }
 
   /** Shows an ID as its owner has it now: the verdict may have fallen since that was opened, and from here on it is withdrawn. */
@@ -421,10 +446,6 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
-}
-
-function bearerOf({ reference, manifest }: ResolvedImage): Bearer {
-  return { reference: referenceText(reference), config: manifest.config.digest }
 }
 
 function diffOf(id: string): string[] {

@@ -47,6 +47,8 @@ export interface Chain {
   image: ResolvedImage
   links: readonly Link[]
   why: string | undefined
+  /** What its layers were identified by in an earlier life. */
+  by?: readonly Identity['by'][] | undefined
 }
 
 /** What chains are opened with. */
@@ -128,7 +130,7 @@ export async function openChain(
   const opening = wanted.map((each) => open(image, each, { layers, isAmbiguous }, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
-  const end = (why: string): Chain => ({ image, links, why })
+  const end = (why: string): Chain => ({ image, links, why, by })
   let parent: string | undefined
   let below: readonly string[] = []
   try {
@@ -157,7 +159,7 @@ export async function openChain(
   } catch (error) {
     return end(describe(error))
   }
-  return { image, links, why: undefined }
+  return { image, links, why: undefined, by }
 }
 
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
