@@ -78,6 +78,10 @@ export const COMMANDS: readonly Command[] = [
         value: 'proven|signed|claimed',
         help: 'which DiffIDs that images claim are believed: none, those of signed images, all (default: proven)',
       },
+      {
+        name: 'diffid-only',
+        help: 'name no layer by its index: for images of people who do not trust each other (docs/upstream-image-ids.md); what is not proven or believed is fetched whole first',
+      },
       SERVE,
       CONTEXT,
       CACHE,

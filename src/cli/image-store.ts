@@ -31,7 +31,9 @@ export interface SecondDoor {
 export async function prepareSecondDoor(
   agent: Agent,
   root: string,
-  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'uncover' | 'quarantine' | 'believe'> & { progress(): number },
+  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'uncover' | 'quarantine' | 'believe' | 'byIndex'> & {
+    progress(): number
+  },
 ): Promise<(session: MountSession) => Promise<SecondDoor>> {
   const { images, layers, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))

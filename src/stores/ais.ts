@@ -38,6 +38,8 @@ export interface ImageStoreParts extends ChainParts {
   /** A layer's tar-split file, made from all of its bytes if need be. */
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
   inUse: ForgetParts['inUse']
+  /** Whether layers that bear no DiffIDs are named by their indexes. */
+  byIndex: boolean
 }
 
 /** What became of an image's layers, lowest first. */
@@ -99,7 +101,7 @@ export class AdditionalImageStore {
   static readonly DIRECTORY = 'images'
   readonly #parts: ImageStoreParts
   readonly #root: ImageRoot
-  readonly #ids = new ImageIds()
+  readonly #ids: ImageIds
   /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
   readonly #owners = new Map<string, Owner>()
   /** Entries of layers.json by layer ID, each after its parent's. */
@@ -134,6 +136,7 @@ export class AdditionalImageStore {
 
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
     this.#parts = parts
+    this.#ids = new ImageIds(parts.byIndex)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY)
     parts.quarantine.watch((claim) => this.#withdraw(claim))
   }
@@ -213,15 +216,17 @@ export class AdditionalImageStore {
   }
 
   async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Outcome> {
-    for (;;) {
+    // each time with less that is named by an index
+    for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await openChain(image, this.#opening, prove)
       const outcome = await this.#add(await this.#attach(chain), Date.now())
-      if (outcome === undefined) continue // each time with less that is named by an index
+      if (outcome === undefined) continue
       for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
         void layer?.prefetch().catch((error) => this.#tell(describe(error)))
       }
       return outcome
     }
+    throw new TypeError('an index that names no layer names one')
   }
 
   get #opening(): Parameters<typeof openChain>[1] & Pick<ChainParts, 'layers'> {
@@ -247,7 +252,7 @@ export class AdditionalImageStore {
       return 'unclear'
     }
     // since the chain was opened
-    if (owners.some(({ link }) => this.#ids.isAmbiguous(link.identity.digest))) return 'unclear'
+    if (owners.some(({ link }) => this.#isHidden(link))) return 'unclear'
     return indexes.length > 0 ? 'indexes' : 'config'
   }
 
@@ -264,7 +269,11 @@ export class AdditionalImageStore {
   }
 
   #entryOf(link: Link): Entry {
-    return { link, text: layerEntry(link, this.#ids.isAmbiguous(link.identity.digest)) }
+    return { link, text: layerEntry(link, this.#isHidden(link)) }
+  }
+
+  #isHidden({ identity }: Link): boolean {
+    return identity.by === 'index' && this.#ids.isAmbiguous(identity.digest)
   }
 
   async #attach(chain: Chain): Promise<Attached> {

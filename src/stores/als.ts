@@ -65,6 +65,8 @@ export interface StoreParts {
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
   believe: Believe
+  /** Whether layers are found by their indexes; if not, those that were in an earlier life still are. */
+  byIndex: boolean
   log(message: string): void
 }
 
@@ -216,6 +218,9 @@ export class AdditionalLayerStore implements ControlTree {
     const { descriptor, index, dialect } = found
     const byDiffId = dialect === 'layer'
     const believed = byDiffId ? await this.#parts.believe(listing.image) : 'it is asked for by its index'
+    if (!byDiffId && !this.#parts.byIndex && !(await this.#parts.hasStandIn(layerPath(known, digest)))) {
+      throw nameless('no layer is named by its index here (serve --diffid-only)')
+    }
     if (byDiffId && believed !== true && !(await this.#parts.layers.everProven(descriptor.digest))) {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)

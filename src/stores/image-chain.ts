@@ -1,5 +1,6 @@
 // The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
 import { describe, Failure } from '../errors.ts'
+import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { parseReference } from '../image/reference.ts'
@@ -84,8 +85,9 @@ export const PROVE = ['none', 'small', 'needed', 'all'] as const
 const SMALL_MAX_BYTES = 8 << 20
 /** Of one image: 9 s at 250 Mbit/s. The engine waits for 10, and fetches what did not come itself. */
 const AMBIGUOUS_MAX_BYTES = 256 << 20
-const AMBIGUOUS =
-  'engines before Podman 6 cannot tell images apart by its index (lazylayer pull IMAGE has it listed by its DiffID)'
+const BY_DIFFID = '(lazylayer pull IMAGE has it listed by its DiffID)'
+const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index ${BY_DIFFID}`
+const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
 
 /**
  * Everything that was listed, opened from disk, to be listed again under the same names. What an earlier policy believed and this one
@@ -127,7 +129,11 @@ export async function openChain(
 ): Promise<Chain> {
   const wanted = image.manifest.layers.slice(0, by?.length)
   const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
-  const opening = wanted.map((each) => open(image, each, { layers, isAmbiguous }, proving(each)))
+  const notByIndex = (index: Digest, descriptor: Descriptor) => {
+    if (isAmbiguous(index)) return AMBIGUOUS
+    return engineIndex(image.manifest, descriptor) === index ? undefined : UNSEEN
+  }
+  const opening = wanted.map((each) => open(image, each, { layers, notByIndex }, proving(each)))
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
   const end = (why: string): Chain => ({ image, links, why, by })
@@ -145,7 +151,7 @@ export async function openChain(
       const identity =
         layer === undefined
           ? oldNameOf(descriptor, diffId, layers, by?.[i])
-          : await nameOf(layer, diffId, believed, isAmbiguous, by?.[i])
+          : await nameOf(layer, diffId, believed, notByIndex, by?.[i])
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
@@ -175,7 +181,7 @@ export async function missingWhole(
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
   const small = smallBelowLazy(
     manifest.layers,
-    (each) => !('why' in layers.format(each)),
+    (each) => indexOf(each, layers) !== undefined && engineIndex(manifest, each) === indexOf(each, layers),
     (each) => here.has(each),
   )
   const ambiguous = manifest.layers.filter((each) => {
@@ -211,16 +217,19 @@ export function smallBelowLazy(
   return new Set(bytes <= SMALL_MAX_BYTES ? missing : [])
 }
 
+/** Why an index is no name of a layer: a sentence. */
+type NotByIndex = (index: Digest, descriptor: Descriptor) => string | undefined
+
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
-  { layers, isAmbiguous }: Pick<Opening, 'layers' | 'isAmbiguous'>,
+  { layers, notByIndex }: Pick<Opening, 'layers'> & { notByIndex: NotByIndex },
   prove: Exclude<Prove, 'small'>,
 ) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
   if ('why' in layer || prove === 'none') return layer
   const { indexDigest } = layer
-  if (prove === 'all' || indexDigest === undefined || isAmbiguous(indexDigest)) {
+  if (prove === 'all' || indexDigest === undefined || notByIndex(indexDigest, descriptor) !== undefined) {
     await layers.prove(layer, image.blob(descriptor))
   }
   return layer
@@ -230,13 +239,14 @@ async function nameOf(
   layer: OpenLayer,
   diffId: Digest,
   believed: true | string,
-  isAmbiguous: Opening['isAmbiguous'],
+  notByIndex: NotByIndex,
   by: Identity['by'] | undefined,
 ): Promise<Identity | Nameless> {
   if (by === undefined) {
     const identity = await identityOf(layer, diffId, believed)
-    const ambiguous = !('why' in identity) && identity.by === 'index' && isAmbiguous(identity.digest)
-    return ambiguous ? { why: AMBIGUOUS } : identity
+    if ('why' in identity || identity.by !== 'index') return identity
+    const why = notByIndex(identity.digest, layer.descriptor)
+    return why === undefined ? identity : { why }
   }
   if (by === 'diffid') return await diffIdOf(layer, diffId, believed)
   return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }

@@ -3,9 +3,8 @@
 // are (docs/upstream-image-ids.md). Of two images with one ID the second has its config replace the first one's, or is not pulled at
 // all. So the indexes of an image name its layers only while no other image would get its ID by them. This keeps images apart that the
 // agent is shown as the engine is; a registry can show it something else.
-import { TOC_DIGEST } from '../format/estargz.ts'
-import { type Digest, digestOf, isDigest } from '../image/digest.ts'
-import type { Descriptor } from '../image/manifest.ts'
+import { engineIndex } from '../format/engine-index.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../mount/image.ts'
 import type { Identity } from './chain.ts'
@@ -29,13 +28,6 @@ const IDS_MAX = 20_000
 const LEFT_MAX = 100_000
 /** Layers of one image that engines may know by their indexes, or may not: each doubles what is possible. */
 const UNSURE_MAX = 4
-const ZSTD_CHUNKED_TOC = 'io.github.containers.zstd-chunked.manifest-checksum'
-
-/** The index that engines look for a layer by: they ask annotations alone, whatever the layer is. Images that have two they refuse. */
-export function engineIndex({ annotations }: Pick<Descriptor, 'annotations'>): Digest | undefined {
-  const [one, ...more] = [annotations[TOC_DIGEST], annotations[ZSTD_CHUNKED_TOC]].filter((each) => each !== undefined)
-  return more.length === 0 && isDigest(one) ? one : undefined
-}
 
 export class ImageIds {
   /** Reference and config of the image that has an ID, by that. */
@@ -43,10 +35,16 @@ export class ImageIds {
   /** At most as many as layers were ever listed. */
   readonly #ambiguous = new Set<Digest>()
   readonly #left = new Set<Digest>()
+  readonly #byIndex: boolean
+
+  /** @param byIndex whether indexes name layers at all */
+  constructor(byIndex: boolean) {
+    this.#byIndex = byIndex
+  }
 
   /** Whether images that an index is part of cannot be told apart by it; then it names no layer any more. */
   isAmbiguous(index: Digest): boolean {
-    return this.#ambiguous.has(index)
+    return !this.#byIndex || this.#ambiguous.has(index)
   }
 
   /** Engines pull these blobs themselves, and may know them by their DiffIDs from then on. */
@@ -63,12 +61,12 @@ export class ImageIds {
     const [indexes, blobs] = [new Set<Digest>(), new Set<Digest>()]
     for (const { identity, descriptor } of listed) {
       if (identity.by === 'diffid') blobs.add(descriptor.digest)
-      else if (!this.#ambiguous.has(identity.digest)) indexes.add(identity.digest)
+      else if (!this.isAmbiguous(identity.digest)) indexes.add(identity.digest)
     }
     const unsure = new Set<Digest>()
     let doubled = 0
     const possible = manifest.layers.map((descriptor): KnownBy => {
-      const index = engineIndex(descriptor)
+      const index = engineIndex(manifest, descriptor)
       // what they find by its blob they do not look for by its index
       if (index === undefined || !indexes.has(index) || blobs.has(descriptor.digest)) return [undefined]
       if (!this.#left.has(descriptor.digest)) return [index]
@@ -98,17 +96,17 @@ export class ImageIds {
 
   /** An image that was listed in an earlier life. @param identities of those of its layers that were; engines may have found others, too */
   recall(image: Named, identities: readonly Identity['by'][]): void {
-    const { layers } = image.manifest
+    const { manifest } = image
     let doubled = 0
-    const possible = layers.map((descriptor, i): KnownBy => {
-      const index = engineIndex(descriptor)
+    const possible = manifest.layers.map((descriptor, i): KnownBy => {
+      const index = engineIndex(manifest, descriptor)
       if (index === undefined || identities[i] === 'diffid') return [undefined]
       if (identities[i] === 'index') return [index]
       return ++doubled <= UNSURE_MAX ? [index, undefined] : [undefined]
     })
     const known = combined(possible)
     if (this.claim(image, known) !== undefined) this.blur(known.flat())
-    this.leave(layers.slice(identities.length).map(({ digest }) => digest))
+    this.leave(manifest.layers.slice(identities.length).map(({ digest }) => digest))
   }
 
   /** From here on these indexes name no layer. */

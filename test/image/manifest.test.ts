@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import {
   choosePlatform,
-  type ImageIndex,
+  hostPlatform,
   MANIFEST_MAX_BYTES,
   type Platform,
   parseConfig,
@@ -11,6 +11,7 @@ import {
 import { json, OCI_INDEX, OCI_MANIFEST } from '../fake/image.ts'
 
 const DIGEST = `sha256:${'ab'.repeat(32)}`
+const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
 const descriptor = { mediaType: 'application/x', digest: DIGEST, size: 7 }
 const manifest = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: descriptor, layers: [descriptor] }
 const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [descriptor] }
@@ -32,6 +33,54 @@ test('a document that can be read as manifest and as index is refused (CVE-2021-
   refuse({ ...manifest, mediaType: OCI_INDEX }, 'corrupt')
   refuse({ ...index, mediaType: OCI_MANIFEST }, 'corrupt')
   refuse({ schemaVersion: 2 }, 'corrupt')
+  // what engines know other documents by
+  for (const key of ['fsLayers', 'history', 'manifests']) refuse({ ...manifest, [key]: [] }, 'corrupt')
+  for (const key of ['config', 'fsLayers', 'history', 'layers']) refuse({ ...index, [key]: [] }, 'corrupt')
+})
+
+test('a key that engines, written in Go, would read in spite of its case is refused', () => {
+  const inIndex = (member: object) => ({ ...index, manifests: [{ ...descriptor, ...member }] })
+  refuse({ ...manifest, Layers: [] }, 'corrupt')
+  refuse({ ...manifest, mediatype: OCI_MANIFEST }, 'corrupt')
+  refuse({ ...manifest, layer\u017f: [] }, 'corrupt')
+  refuse({ ...manifest, fslayers: [] }, 'corrupt')
+  refuse({ ...manifest, config: { ...descriptor, Digest: DIGEST } }, 'corrupt')
+  refuse({ ...manifest, layers: [{ ...descriptor, annotation\u017f: {} }] }, 'corrupt')
+  refuse({ ...index, MANIFESTS: [] }, 'corrupt')
+  refuse(inIndex({ Annotations: {} }), 'corrupt')
+  refuse(inIndex({ Platform: {} }), 'corrupt')
+  refuse(inIndex({ platform: { OS: 'linux' } }), 'corrupt')
+  expect(() => parseManifest(json({ ...manifest, Layers: [] }), 'x')).toThrow(/key "Layers"/)
+  // free to be chosen, or known to nobody
+  const free = { annotations: { Layers: '', layers: '' }, 'Layers ': 1, layer\u0131: 1, stra\u00dfe: 1 }
+  expect(parseManifest(json({ ...manifest, layers: [{ ...descriptor, ...free }] }), 'x')).toMatchObject({
+    layers: [{ annotations: free.annotations }],
+  })
+})
+
+test('a key that stands twice in one object is refused: Go joins what JSON.parse replaces', () => {
+  const document = (member: string) =>
+    new TextEncoder().encode(
+      `{"schemaVersion":2,"config":${JSON.stringify(descriptor)},"layers":[{"digest":"${DIGEST}","size":1,${member}}]}`,
+    )
+  refuse(document('"annotations":{"a":"b"},"annotations":{}'), 'corrupt')
+  refuse(document('"annotations":{"a":"b","\\u0061":"c"}'), 'corrupt')
+  refuse(document('"annotations" :{},"\\u0061nnotations"\n: {}'), 'corrupt')
+  refuse(document('"x":[1,{"":0,"":0}]'), 'corrupt')
+  refuse(document('"__proto__":1,"__proto__":1'), 'corrupt')
+  expect(() => parseManifest(document('"a\\"":1,"a\\"":1'), 'x')).toThrow(/key "a\\"" twice/)
+  const once =
+    '"a":"a","b":["a","a",{"a":"{\\"a\\":1,\\"a\\":1}"},{"a":1}],"\\\\":{"a":{"a":1}},"annotations":{"a":"}\\\\"}'
+  expect(parseManifest(document(once), 'x')).toMatchObject({ layers: [{ annotations: { a: '}\\' } }] })
+})
+
+test('nothing is too long or too deep to be refused', () => {
+  const size = (text: string) =>
+    new TextEncoder().encode(JSON.stringify(manifest).replaceAll('"size":7', `"size":${text}`))
+  refuse(size(`${'['.repeat(100_000)}${']'.repeat(100_000)}`), 'limit')
+  refuse(size(`${'{"":'.repeat(100_000)}0${'}'.repeat(100_000)}`), 'limit')
+  const long = { annotations: { a: 'a'.repeat(3 << 20) } }
+  expect(parseManifest(json({ ...manifest, ...long }), 'x')).toMatchObject({ mediaType: OCI_MANIFEST })
 })
 
 test('hostile manifests are refused', () => {
@@ -49,6 +98,12 @@ test('hostile manifests are refused', () => {
   for (const digest of ['sha256:../../etc', 'md5:00', '', null]) {
     refuse({ ...manifest, layers: [{ ...descriptor, digest }] }, 'corrupt')
   }
+  for (const platform of [[], 'linux', { os: 1 }, { os: 'linux', architecture: [] }, { variant: {} }]) {
+    refuse({ ...index, manifests: [{ ...descriptor, platform }] }, 'corrupt')
+  }
+  refuse({ ...manifest, mediaType: 1 }, 'corrupt')
+  refuse({ ...manifest, layers: [{ ...descriptor, mediaType: {} }] }, 'corrupt')
+  refuse(new TextEncoder().encode(`\ufeff${JSON.stringify(manifest)}`), 'corrupt')
   refuse({ ...manifest, layers: Array(1025).fill(descriptor) }, 'limit')
   refuse({ ...index, manifests: Array(4097).fill(descriptor) }, 'limit')
   refuse(new Uint8Array(MANIFEST_MAX_BYTES + 1).fill(0x20), 'limit')
@@ -64,6 +119,11 @@ test('annotations have no prototype to reach', () => {
   ])
 })
 
+test('an annotation of null is an empty one, as engines have it', () => {
+  const parsed = parseManifest(json({ ...index, manifests: [{ ...descriptor, annotations: { a: null } }] }), 'x')
+  expect(parsed).toMatchObject({ manifests: [{ annotations: { a: '' } }] })
+})
+
 test('a config has a platform and a DiffID for each layer', () => {
   const config = { os: 'linux', architecture: 'amd64', rootfs: { diff_ids: [DIGEST] } }
   expect(parseConfig(json(config), 1, 'x')).toEqual({ platform: parsePlatform('linux/amd64'), diffIds: [DIGEST] })
@@ -73,33 +133,91 @@ test('a config has a platform and a DiffID for each layer', () => {
   refused({ ...config, rootfs: { diff_ids: ['x'] } })
   refused({ ...config, rootfs: null })
   refused({ rootfs: config.rootfs })
+  refused({ ...config, os: 1 })
+  refused({ ...config, RootFS: { diff_ids: [] } })
+  refused({ ...config, rootf\u017f: { diff_ids: [] } })
+  refused({ ...config, rootfs: { ...config.rootfs, Diff_IDs: [] } })
+  const twice = json(config).subarray(0, -1)
+  const refusedText = (text: string) =>
+    expect(() => parseConfig(Buffer.concat([twice, Buffer.from(text)]), 1, 'x')).toThrow(
+      expect.objectContaining({ code: 'corrupt' }),
+    )
+  refusedText(',"rootfs":{"diff_ids":[]}}')
+  // containers are described by whatever keys they like
+  expect(parseConfig(json({ ...config, Size: 1, config: { OS: 'x', Labels: { RootFS: 'x' } } }), 1, 'x')).toBeDefined()
 })
 
-test('the platform chosen is the one wanted, an exact variant first', () => {
-  const platforms = ['linux/amd64', 'linux/arm64/v8', 'linux/arm/v7', 'linux/arm/v6', 'windows/amd64']
-  const offered: ImageIndex = {
-    mediaType: OCI_INDEX,
-    manifests: platforms.map((text, i) => ({
-      mediaType: '',
-      digest: `sha256:${String(i).repeat(64)}`,
-      size: i,
-      annotations: {},
-      platform: parsePlatform(text),
-    })),
+/** An index as it comes from a registry; `wanted` leads to its manifest `at`, or to none. */
+function choosing(mediaType: string, ...manifests: (string | { platform?: unknown; annotations?: object })[]) {
+  const members = manifests.map((each, size) => ({
+    digest: DIGEST,
+    size,
+    ...(typeof each === 'string' ? { platform: parsePlatform(each) } : each),
+  }))
+  const offered = parseManifest(json({ schemaVersion: 2, mediaType, manifests: members }), 'x')
+  if (!('manifests' in offered)) throw new Error('no index')
+  return (wanted: string | Platform, at: number | undefined) => {
+    const choose = () => choosePlatform(offered, typeof wanted === 'string' ? parsePlatform(wanted) : wanted, 'x').size
+    if (at === undefined) expect(choose, String(wanted)).toThrow(expect.objectContaining({ code: 'missing' }))
+    else expect(choose(), String(wanted)).toBe(at)
   }
-  const check = (wanted: string, at: number) =>
-    expect(choosePlatform(offered, parsePlatform(wanted), 'x').size, wanted).toBe(at)
+}
+
+test.each([OCI_INDEX, DOCKER_LIST])('the platform chosen is the one that engines choose: %s', (mediaType) => {
+  const check = choosing(mediaType, 'linux/amd64', 'linux/arm64/v8', 'linux/arm/v7', 'linux/arm/v6', 'windows/amd64')
   check('linux/amd64', 0)
   check('linux/arm64', 1)
   check('linux/arm64/v8', 1)
   check('linux/arm', 2)
   check('linux/arm/v6', 3)
   check('windows/amd64', 4)
-  const missing = (wanted: Platform) =>
-    expect(() => choosePlatform(offered, wanted, 'x')).toThrow(expect.objectContaining({ code: 'missing' }))
-  missing(parsePlatform('linux/s390x'))
-  missing(parsePlatform('linux/arm/v5'))
-  missing({ os: 'linux', architecture: 'arm64', variant: 'v9' })
+  check('linux/s390x', undefined)
+  check('linux/arm/v5', undefined)
+  check({ os: 'linux', architecture: 'arm64', variant: 'v9' }, undefined)
+  check('linux/constructor', undefined)
+})
+
+test.each([OCI_INDEX, DOCKER_LIST])('of several variants it is the most capable that may run: %s', (mediaType) => {
+  const arm = choosing(mediaType, 'linux/arm/v5', 'linux/arm', 'linux/arm/v6', 'linux/arm/v7')
+  arm('linux/arm/v8', 3)
+  arm('linux/arm/v6', 2)
+  arm('linux/arm/v9', 1)
+  arm('linux/arm', 1)
+  choosing(mediaType, 'linux/arm/v6', 'linux/arm/v7')('linux/arm', 1)
+  const arm64 = choosing(mediaType, 'linux/arm64', 'linux/arm64/v8')
+  arm64('linux/arm64', 0)
+  arm64(hostPlatform('arm64'), 1)
+  // of other architectures engines know no order
+  const amd64 = choosing(mediaType, 'linux/amd64/v3', { platform: { os: 'linux', architecture: 'amd64', variant: '' } })
+  amd64('linux/amd64', 1)
+  amd64('linux/amd64/v3', 0)
+  amd64('linux/amd64/v2', 1)
+  choosing(mediaType, 'linux/amd64/v3')(hostPlatform('x64'), undefined)
+})
+
+test('of one platform the first that is marked as zstd is chosen, in OCI indexes alone', () => {
+  const platform = parsePlatform('linux/arm64')
+  const zstd = { annotations: { 'io.github.containers.compression.zstd': 'true' } }
+  const not = { annotations: { 'io.github.containers.compression.zstd': 'True' } }
+  const manifests = [{ platform }, { platform, ...not }, { platform, ...zstd }, { platform, ...zstd }]
+  choosing(OCI_INDEX, ...manifests)('linux/arm64', 2)
+  choosing(DOCKER_LIST, ...manifests)('linux/arm64', 0)
+  const better = { platform: parsePlatform('linux/arm64/v8') }
+  choosing(OCI_INDEX, { platform, ...zstd }, better)('linux/arm64/v8', 1)
+})
+
+test('what names no platform is the last resort, in OCI indexes alone', () => {
+  const zstd = { annotations: { 'io.github.containers.compression.zstd': 'true' } }
+  const check = choosing(OCI_INDEX, {}, { platform: null }, 'linux/arm64/v8', zstd)
+  check('linux/arm64', 2)
+  check('linux/amd64', 3)
+  choosing(OCI_INDEX, { platform: null }, {})('linux/amd64', 0)
+  choosing(DOCKER_LIST, {}, 'linux/amd64')('linux/amd64', 1)
+  choosing(DOCKER_LIST, {}, { platform: null })('linux/amd64', undefined)
+  // an empty platform is one that nobody has
+  for (const platform of [{}, { os: 'linux' }, { os: null, architecture: 'amd64' }]) {
+    choosing(OCI_INDEX, { platform, ...zstd })('linux/amd64', undefined)
+  }
 })
 
 test('platforms are written OS/ARCHITECTURE/VARIANT', () => {

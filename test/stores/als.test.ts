@@ -40,6 +40,18 @@ test('an engine that asks by the digest of an index gets that identity, and no D
   })
 })
 
+test('where no layer is named by its index, none is found by it but what was before', async () => {
+  const it = world({ byIndex: false })
+  await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  expect(it.messages).toEqual([expect.stringContaining('serve --diffid-only')])
+  const before = world()
+  await before.look(indexOf(A))
+  const next = world({ byIndex: false })
+  next.standIns.push(...before.standIns)
+  await next.look(indexOf(A))
+  expect(next.info(indexOf(A))).toMatchObject({ 'toc-digest': indexOf(A) })
+})
+
 test('an engine that asks by the digest of a layer gets the DiffID, where claims are believed', async () => {
   const it = world({ believe: believeAll })
   await it.look(B.digest)

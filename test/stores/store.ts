@@ -113,6 +113,7 @@ export class FakeWorld {
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
       progress: () => this.progress,
       believe: believeNone,
+      byIndex: true,
       log: (message) => void this.messages.push(message),
       ...more,
     })

@@ -1,0 +1,17 @@
+// What engines take for the index of a layer, whether or not it is one: by that they look for it in stores, and call it and its image
+// by that. The rule is containers/storage's (GetTOCDigest) and containers/image's, which reads no annotations in Docker's manifests.
+import { type Digest, isDigest } from '../image/digest.ts'
+import { type Descriptor, DOCKER_MANIFEST, type Manifest } from '../image/manifest.ts'
+import { TOC_DIGEST } from './estargz.ts'
+
+const ZSTD_CHUNKED_TOC = 'io.github.containers.zstd-chunked.manifest-checksum'
+
+/** The index by which engines look for a layer of an image, whatever its media type is. Images with a layer that has two they refuse. */
+export function engineIndex(
+  { mediaType }: Pick<Manifest, 'mediaType'>,
+  { annotations }: Pick<Descriptor, 'annotations'>,
+): Digest | undefined {
+  if (mediaType === DOCKER_MANIFEST) return undefined
+  const [one, ...more] = [annotations[TOC_DIGEST], annotations[ZSTD_CHUNKED_TOC]].filter((each) => each !== undefined)
+  return more.length === 0 && isDigest(one) ? one : undefined
+}

@@ -1,0 +1,209 @@
+// An additional image store on fakes: images that are known or not, layers whose tars are known or not, and a mount that holds the rule
+// between directories and entries at each version of the list.
+import { expect } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { chooseFormat } from '../../src/format/formats.ts'
+import type { Digest } from '../../src/image/digest.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
+import { parseReference, referenceText } from '../../src/image/reference.ts'
+import type { ResolvedImage } from '../../src/mount/image.ts'
+import type { OpenLayer } from '../../src/mount/layer.ts'
+import { ROOT_NODE } from '../../src/mount/native.ts'
+import { Quarantine } from '../../src/mount/quarantine.ts'
+import type { Verdict } from '../../src/mount/whole.ts'
+import type { StoredBlob } from '../../src/registry/source.ts'
+import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/ais.ts'
+import { believeNone } from '../../src/stores/identity.ts'
+import { type ListedImage, type Prove, readBack } from '../../src/stores/image-chain.ts'
+import type { ImageStoreMount } from '../../src/stores/image-root.ts'
+import { digest, image, plain, proven, refuted } from './store.ts'
+
+export interface Entry {
+  id: string
+  parent?: string
+  'toc-digest'?: string
+  'diff-digest'?: string
+  'compressed-diff-digest'?: string
+}
+
+/** The store on fakes; a mount that holds the rule between directories and entries at each version of the list. */
+export class World {
+  readonly known = new Map<string, ResolvedImage>()
+  readonly resolved: string[] = []
+  readonly covered: string[] = []
+  readonly uncovered: string[] = []
+  readonly quarantine = new Quarantine()
+  readonly messages: string[] = []
+  readonly listed: ListedImage[] = []
+  readonly forgotten: string[] = []
+  readonly broken = new Set<Digest>()
+  readonly sources = new Map<string, StoredBlob>()
+  /** What reading a blob whole finds, and of which blobs that was done. */
+  readonly tars = new Map<Digest, Verdict>()
+  readonly verdicts = new Map<Digest, Verdict>()
+  readonly fetched: Digest[] = []
+  readonly files = new Map<string, Uint8Array | string | number>()
+  /** Of layers.json. */
+  readonly versions: { node: bigint; mtime: bigint }[] = []
+  readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
+  readonly parts: ImageStoreParts
+
+  constructor(more: Partial<ImageStoreParts> = {}) {
+    this.parts = {
+      images: {
+        kept: async (reference) => [...this.known.values()].find((each) => each.digest === reference.digest),
+        resolve: async (reference) => {
+          this.resolved.push(referenceText(reference))
+          const found = this.known.get(referenceText(reference))
+          if (found === undefined) throw Failure.missing('no such image')
+          return { ...found, reference }
+        },
+      },
+      layers: {
+        format(descriptor) {
+          const chosen = chooseFormat({ descriptor })
+          return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
+        },
+        open: async (descriptor) => {
+          if (this.broken.has(descriptor.digest)) throw Failure.corrupt('the index is damaged')
+          return this.#layer(descriptor)
+        },
+        openWhole: async (descriptor, _, fetch) => {
+          if (fetch) this.fetched.push(descriptor.digest)
+          else if (!this.verdicts.has(descriptor.digest)) return undefined
+          return this.#layer(descriptor)
+        },
+        everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
+        everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
+        prove: async ({ descriptor }) => {
+          const verdict = this.tars.get(descriptor.digest) as Verdict
+          this.verdicts.set(descriptor.digest, verdict)
+          return verdict
+        },
+      },
+      listings: {
+        keep: async (listed) => void this.listed.push(listed),
+        all: async () => this.listed,
+        forget: async (image) => void this.forgotten.push(image.reference),
+      },
+      inUse: async () => undefined,
+      attach: async (_, path) => path.length,
+      cover: async (_, path) => void this.covered.push(path.join('/')),
+      uncover: (path) => void this.uncovered.push(path.join('/')),
+      quarantine: this.quarantine,
+      believe: believeNone,
+      byIndex: true,
+      split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),
+      log: (message) => void this.messages.push(message),
+      ...more,
+    }
+  }
+
+  /** The next process, over what this one kept. */
+  restarted(more: Partial<ImageStoreParts> = {}): World {
+    const next = new World(more)
+    for (const [reference, each] of this.known) next.known.set(reference, each)
+    for (const each of this.broken) next.broken.add(each)
+    for (const [blob, each] of this.verdicts) next.verdicts.set(blob, each)
+    next.listed.push(...this.listed)
+    return next
+  }
+
+  async show(): Promise<AdditionalImageStore> {
+    return AdditionalImageStore.show(this.parts, this.#mount(), await readBack(this.parts))
+  }
+
+  /**
+   * Makes an image known to the registry, as `example.com/app:TAG`.
+   * @param shared DiffIDs of its lowest layers; the others are its own
+   * @param config tags of one config are of one image
+   */
+  push(tag: string, layers: readonly Descriptor[], shared: readonly Digest[] = [], config = tag): string {
+    const reference = `example.com/app:${tag}`
+    const made = image(tag, layers, reference)
+    const diffIds = [...shared, ...made.config.diffIds.slice(shared.length)]
+    const manifest = { ...made.manifest, config: plain(`config of ${config}`) }
+    this.known.set(reference, { ...made, manifest, config: { ...made.config, diffIds } })
+    return reference
+  }
+
+  /** The verdict on a layer falls: it lies. */
+  refute({ digest: blob }: Descriptor): void {
+    this.verdicts.set(blob, refuted(digest('DiffID of its tar')))
+    this.quarantine.add(
+      { blob, tree: treeOf(blob) },
+      { ...proven(digest('its tar')), verdict: 'refuted', why: 'bin/sh' },
+    )
+  }
+
+  get entries(): Entry[] {
+    return JSON.parse(new TextDecoder().decode(this.files.get('/images/overlay-layers/layers.json') as Uint8Array))
+  }
+
+  text(path: string): string | undefined {
+    const found = this.files.get(`/images/${path}`)
+    return found instanceof Uint8Array ? new TextDecoder().decode(found) : found?.toString()
+  }
+
+  nodeOf(path: string): bigint {
+    return [...this.#names].find(([, name]) => name === path)?.[0] as bigint
+  }
+
+  #layer(descriptor: Descriptor): OpenLayer {
+    return {
+      descriptor,
+      tree: treeOf(builtOf(descriptor)),
+      indexDigest: descriptor.annotations[TOC_DIGEST] as Digest | undefined,
+      chunks: { deviceSize: 8192 },
+      verdict: async () => this.verdicts.get(builtOf(descriptor)),
+      prefetch: async () => ({ ready: 0, failed: 0 }),
+    } as unknown as OpenLayer // what the store uses of it
+  }
+
+  #mount(): ImageStoreMount {
+    const add = (node: bigint, parent: bigint, name: string, what: Uint8Array | string | number) => {
+      const path = `${this.#names.get(parent)}/${name}`
+      if (this.files.has(path) || this.#names.has(node)) throw new Error(`${path} is there`)
+      this.#names.set(node, path)
+      this.files.set(path, what)
+    }
+    return {
+      addDirectory: (node, parent, name) => add(node, parent, name, 'directory'),
+      addFile: (node, parent, name, _, bytes) => add(node, parent, name, bytes),
+      addLate: (node, parent, name, _, size) => add(node, parent, name, size),
+      addSymlink: (node, parent, name, _, target) => add(node, parent, name, target),
+      graft: (parent, name, slot) => {
+        const path = `${this.#names.get(parent)}/${name}`
+        if (this.files.has(path)) throw new Error(`${path} is there`)
+        this.files.set(path, slot)
+      },
+      remove: (parent, name) => {
+        const path = `${this.#names.get(parent)}/${name}`
+        if (!this.files.delete(path)) throw new Error(`there is no ${path}`)
+        for (const [node, of] of this.#names) if (of === path) this.#names.delete(node)
+      },
+      replaceFile: (node, parent, name, { mtime }, bytes) => {
+        this.versions.push({ node, mtime })
+        this.files.set(`${this.#names.get(parent)}/${name}`, bytes)
+        const directories = [...this.files.keys()].flatMap(
+          (each) => each.match(/^\/images\/overlay\/([0-9a-f]{64})$/)?.[1] ?? [],
+        )
+        expect(directories.sort()).toEqual(this.entries.map(({ id }) => id).sort())
+      },
+    }
+  }
+}
+
+export const treeOf = (blob: Digest) => digest(`tree of ${blob}`)
+/** What a layer's tree is made from: its blob, unless another index of that blob says otherwise. */
+export const BUILT_OF = 'test.built-of'
+export const builtOf = ({ digest: blob, annotations }: Descriptor) =>
+  (annotations[BUILT_OF] as Digest | undefined) ?? blob
+export const toc = (name: string) => ({ by: 'index' as const, digest: digest(`index of ${name}`) })
+/** One byte more than an engine waits for. */
+export const LARGE = (8 << 20) + 1
+
+export const list = (store: AdditionalImageStore, reference: string, prove?: Prove) =>
+  store.list(parseReference(reference), prove)
+export const diffId = (i: number, tag: string) => ({ by: 'diffid' as const, digest: digest(`DiffID ${i} of ${tag}`) })
