@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type WrittenImage, writeImage } from '../../src/build/layout-writer.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
-import { type Podman, podmanLacks } from './engines/podman.ts'
+import { Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
 import { byEngine, type EngineStore, makeStore, PY_LACKS } from './py-store.ts'
 
@@ -92,6 +92,21 @@ suite('images with the same indexes', PY_LACKS, () => {
           await podman.succeed(['rmi', '--all', '--force'])
         })
       }
+
+      test(`Podman ${version} is shown no index where layers are named by DiffIDs alone, whether or not the agent is told of an image`, {
+        timeout: ENGINE_TIMEOUT_MS,
+      }, async () => {
+        await store.serve(`cache-${flavour}-diffid-only`, '--diffid-only')
+        const additionalImageStores = [join(store.root, 'images')]
+        const trust = [store.registry]
+        await using podman = await store.startEngine(flavour, 'images')
+        expect(await pull(podman, 'victim')).toEqual({ id: hex(configOf('victim')), blobs: [] })
+        expect(await pull(podman, 'twin')).toEqual({ id: hex(configOf('twin')), blobs: [] })
+        await look(podman, ['victim', 'twin'])
+        await using untold = await Podman.start({ flavour, work: store.work.path, trust, additionalImageStores })
+        expect(await pull(untold, 'other')).toEqual({ id: hex(configOf('other')), blobs: [layersOf('other')[1]] })
+        await look(untold, ['other'])
+      })
 
       test(`Podman ${version} pulls images that differ in what it pulls itself`, {
         timeout: ENGINE_TIMEOUT_MS,
