@@ -1,12 +1,14 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
+import type { Format } from '../format/format.ts'
 import { chooseFormat } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
-import { platformText } from '../image/manifest.ts'
+import { type Descriptor, platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../mount/image.ts'
+import type { EagerLayer } from '../mount/layer.ts'
 import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
-import { smallBelowLazy } from '../stores/image-chain.ts'
+import { waitedFor } from '../stores/image-chain.ts'
 import { log, openNative, openRegistries, places, platformOf, text } from './agent.ts'
 import { believer } from './believe.ts'
 import { ERAS } from './engines.ts'
@@ -14,6 +16,7 @@ import { findEngines } from './engines-here.ts'
 import { type Known, knownOf, openKnown } from './explain/known.ts'
 import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
+import { unnamedOf } from './explain/unnamed.ts'
 import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
 import { tryRungs } from './trial.ts'
@@ -26,17 +29,18 @@ const DISTRUST =
 const UNBELIEVED: Readonly<Record<'proven' | 'signed', Unbelieved>> = {
   proven: {
     why: 'the DiffID is only claimed by the image',
-    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or use a newer engine; or serve --diffid signed, for images that somebody whom you trust has signed; or, if every image on this machine may trust every other, serve --diffid claimed.',
+    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or serve --diffid signed, for images that somebody whom you trust has signed; or, if every image on this machine may trust every other, serve --diffid claimed.',
   },
   signed: {
     why: 'the DiffID is only claimed by the image, and no signature vouches for it',
-    fix: 'Have the image signed (docs/signed.md), or proven, once for all images: lazylayer pull --prove IMAGE. Or use a newer engine.',
+    fix: 'Have the image signed (docs/signed.md), or proven, once for all images: lazylayer pull --prove IMAGE.',
   },
 }
 
 export async function explain({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
   const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) ?? 'proven' // flags.ts lets nothing else in
+  const only = values['diffid-only'] === true
   const registries = openRegistries(values)
   try {
     const native = openNative()
@@ -47,28 +51,27 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       findEngines(),
     ])
     const { answer, known } = await judge(image, policy, registries, cache)
-    const believed = believedOf(policy, answer)
+    const { manifest } = image
     const { diffIds } = image.config
-    const small = smallBelowLazy(
-      image.manifest.layers,
-      (descriptor) => 'format' in chooseFormat({ descriptor }),
-      (descriptor) => (known[image.manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0,
-    )
-    const facts = image.manifest.layers.map((descriptor, i): LayerFacts => {
-      const chosen = chooseFormat({ descriptor })
+    const isHere = (descriptor: Descriptor) => (known[manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0
+    const waited = waitedFor(manifest, { layers: { format: formatOf }, isAmbiguous: () => only, isHere })
+    const facts = manifest.layers.map((descriptor, i): LayerFacts => {
+      const chosen = formatOf(descriptor)
+      const unnamed = unnamedOf(manifest, descriptor, only ? waited : undefined)
       const lazy =
-        'format' in chosen
-          ? { name: chosen.format.name }
-          : { why: chosen.reasons.join('; '), ...(small.has(descriptor) ? { small: true as const } : {}) }
+        'name' in chosen
+          ? { name: chosen.name, unnamed }
+          : { why: chosen.why, ...(waited.has(descriptor) ? { small: true as const } : {}) }
       const { diffIds: tars, refuted } = known[i] as Known // one a layer
       const proven = tars.some((each) => each === diffIds[i])
       const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted}`, fix: DISTRUST }
       const other = proven ? undefined : tars[0]
-      return { format, proven, believed: other === undefined ? believed : falseClaim(diffIds[i] as Digest, other) } // one a layer
+      if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
+      return { format, proven, believed: believedOf(policy, answer, unnamed === undefined) }
     })
     const rung = trial.rung ?? null
     const layers = waysOf(facts).map((ways, i): ReportedLayer => {
-      const descriptor = image.manifest.layers[i] as (typeof image.manifest.layers)[number] // one a layer, as facts are
+      const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
       const format = (facts[i] as LayerFacts).format
       const name = 'name' in format ? format.name : null
       const { digest, size } = descriptor
@@ -82,7 +85,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       why: trial.why ?? null,
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
-      diffid: { policy, why: answer === true ? null : answer },
+      diffid: { policy, only, why: answer === true ? null : answer },
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -91,6 +94,12 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   } finally {
     await registries.close()
   }
+}
+
+/** As Layers has it. */
+function formatOf(descriptor: Descriptor): Format | EagerLayer {
+  const chosen = chooseFormat({ descriptor })
+  return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
 }
 
 /** Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of its layers. Changes nothing. */
@@ -115,9 +124,11 @@ function falseClaim(claimed: Digest, other: Digest): Unbelieved & { false: true 
   return { why, fix: 'Find out who made the image, and have it built anew.', false: true }
 }
 
-function believedOf(policy: DiffIdPolicy, answer: true | string): LayerFacts['believed'] {
-  if (policy === 'proven') return UNBELIEVED.proven
-  return answer === true ? policy : UNBELIEVED.signed
+/** @param newer whether newer engines find the layer without its DiffID */
+function believedOf(policy: DiffIdPolicy, answer: true | string, newer: boolean): LayerFacts['believed'] {
+  if (policy !== 'proven' && answer === true) return policy
+  const { why, fix } = UNBELIEVED[policy === 'proven' ? policy : 'signed']
+  return { why, fix: newer ? `${fix} Or use a newer engine.` : fix }
 }
 
 function isServed(ways: Ways): boolean {

@@ -121,6 +121,7 @@ export const COMMANDS: readonly Command[] = [
         value: 'proven|signed|claimed',
         help: 'as it is given to serve (default: proven); with signed, the signatures of the image are judged by policy.json',
       },
+      { name: 'diffid-only', help: 'as it is given to serve' },
       FORMAT,
       CACHE,
       PLATFORM,

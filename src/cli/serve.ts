@@ -113,7 +113,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const { ended } = session
     const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {
-      process.stdout.write(readyText(root, choice.rung, diffId))
+      process.stdout.write(readyText(root, choice.rung, diffId, doors.byIndex))
     })
     await forget()
     await standIns.close()

@@ -21,11 +21,21 @@ import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Identity } from './chain.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
-import { type Chain, type ChainParts, type Link, missingWhole, notAgain, openChain, type Prove } from './image-chain.ts'
-import { ImageIds } from './image-ids.ts'
+import {
+  type Chain,
+  type ChainParts,
+  type Link,
+  type ListedImage,
+  missingWhole,
+  notAgain,
+  openChain,
+  type Prove,
+} from './image-chain.ts'
+import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
 import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
+import { LOOKUP_PATIENCE } from './patience.ts'
 
 export interface ImageStoreParts extends ChainParts {
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
@@ -72,6 +82,20 @@ interface Attached {
 interface Entry {
   readonly link: Link
   readonly text: string
+}
+
+/** What engines may make an image's ID of. */
+interface Made {
+  known: KnownBy
+  /** Not claimed by an earlier listing. */
+  isNew: boolean
+}
+
+/** What became of a listing, and how to undo it. */
+interface Added {
+  outcome: Outcome
+  listed: ListedImage | undefined
+  made: Made | undefined
 }
 
 interface Claimed {
@@ -204,27 +228,45 @@ export class AdditionalImageStore {
 
   async #list(reference: Reference, prove: Prove): Promise<Outcome> {
     const image = await this.#parts.images.resolve(reference)
+    const began = performance.now()
     // what needs none of its bytes is there at once, however long the small ones take
-    let outcome = await this.#open(image, prove === 'small' ? 'none' : prove)
+    let { outcome, ...first } = await this.#open(image, prove === 'small' ? 'none' : prove)
     if (prove === 'small' && outcome.why !== undefined) {
-      const missing = await missingWhole(image, this.#opening)
-      if (missing.size > 0) outcome = await this.#open(image, missing)
+      const { layers, believe, isAmbiguous } = this.#opening
+      const believed = await believe(image)
+      const missing = await missingWhole(image, layers, (index) => believed !== true && isAmbiguous(index))
+      if (missing.size > 0) {
+        const { outcome: more, made } = await this.#open(image, missing)
+        const isMore = more.listed.length > outcome.listed.length
+        // no engine was told of the first one, and goes by it
+        if (isMore && performance.now() - began < LOOKUP_PATIENCE.stallMs) await this.#forgetFirst(image, first, made)
+        outcome = more
+      }
     }
     this.#ids.leave(outcome.left)
     this.#tellLeft(image, outcome)
     return outcome
   }
 
-  async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Outcome> {
+  /** An image whose layers were listed in part, and then further. */
+  async #forgetFirst(image: ResolvedImage, { made, listed }: Omit<Added, 'outcome'>, then: Made | undefined) {
+    if (made === undefined || !made.isNew || JSON.stringify(made.known) === JSON.stringify(then?.known)) return
+    this.#ids.release(image, made.known)
+    if (listed === undefined) return
+    this.#images.delete(JSON.stringify(listed))
+    await this.#parts.listings.forget(listed)
+  }
+
+  async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Added> {
     // each time with less that is named by an index
     for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await openChain(image, this.#opening, prove)
-      const outcome = await this.#add(await this.#attach(chain), Date.now())
-      if (outcome === undefined) continue
-      for (const { layer } of chain.links.slice(0, outcome.listed.length)) {
+      const added = await this.#add(await this.#attach(chain), Date.now())
+      if (added === undefined) continue
+      for (const { layer } of chain.links.slice(0, added.outcome.listed.length)) {
         void layer?.prefetch().catch((error) => this.#tell(describe(error)))
       }
-      return outcome
+      return added
     }
     throw new TypeError('an index that names no layer names one')
   }
@@ -238,22 +280,23 @@ export class AdditionalImageStore {
    * What engines make an image's ID of, by what is listed of it; in the turn of its claims. Where that would not be the image's alone,
    * what stands in the way names no layer any more.
    */
-  #idOf(image: ResolvedImage, owners: readonly Owner[]): 'indexes' | 'config' | 'unclear' {
+  #idOf(image: ResolvedImage, owners: readonly Owner[]): Made | 'unclear' {
     const listed = [...this.#owners.values()].map(({ link }) => link)
-    const { known, unsure } = this.#ids.predict(image, listed)
-    const indexes = known.flat().flatMap((each) => each ?? [])
-    const not = this.#ids.claim(image, known)
-    const blurred = new Set([...unsure, ...(not === undefined ? [] : indexes)])
-    if (blurred.size > 0) {
-      const why = not ?? 'engines may have pulled too many layers of it, or not'
-      const names = [...blurred].join(', ')
-      this.#tell(`${referenceText(image.reference)}: ${why}; these indexes name no layer any more: ${names}`)
-      this.#ids.blur(blurred)
+    const known = this.#ids.predict(image, listed)
+    const claimed = this.#ids.claim(image, known)
+    const indexes = new Set(known.flat().flatMap((each) => each ?? []))
+    if (typeof claimed === 'string') {
+      const names = [...indexes].join(', ')
+      this.#tell(`${referenceText(image.reference)}: ${claimed}; these indexes name no layer any more: ${names}`)
+      this.#ids.blur(indexes)
       return 'unclear'
     }
     // since the chain was opened
-    if (owners.some(({ link }) => this.#isHidden(link))) return 'unclear'
-    return indexes.length > 0 ? 'indexes' : 'config'
+    if (owners.some(({ link }) => this.#isHidden(link))) {
+      if (claimed) this.#ids.release(image, known)
+      return 'unclear'
+    }
+    return { known, isNew: claimed }
   }
 
   /** Has engines find no layer by an ambiguous index any more. */
@@ -285,7 +328,7 @@ export class AdditionalImageStore {
    * @param at when it was asked for; 0: in an earlier life
    * @returns undefined: it is to be opened again, because some of its indexes name no layer any more
    */
-  async #add(attached: Attached, at: number): Promise<Outcome | undefined> {
+  async #add(attached: Attached, at: number): Promise<Added | undefined> {
     const { image } = attached.chain
     const { owners, why } = this.#claim(attached, at)
     const made = at === 0 ? undefined : this.#idOf(image, owners)
@@ -296,18 +339,20 @@ export class AdditionalImageStore {
     }
     const ids = owners.map(({ link: { id } }) => id)
     const by = owners.map(({ link: { identity } }) => identity.by)
+    const kept = { reference: referenceText(image.reference), manifest: image.digest, by: attached.chain.by ?? by }
     // also where nothing is listed, whose ID it is is remembered
-    if (ids.length > 0 || made === 'indexes') {
-      const listed = { reference: referenceText(image.reference), manifest: image.digest, by }
+    const isKept = ids.length > 0 || at === 0 || made?.known.flat().some((index) => index !== undefined) === true
+    if (isKept) {
       try {
         // called in the turn of the claims: what is kept has their order
-        await this.#parts.listings.keep(listed)
+        await this.#parts.listings.keep(kept)
       } catch (error) {
         for (const owner of owners) this.#giveBack(owner)
+        if (made?.isNew) this.#ids.release(image, made.known)
         throw error
       }
       for (const owner of owners) owner.before = undefined
-      this.#images.set(JSON.stringify(listed), { image: listed, ids, at })
+      this.#images.set(JSON.stringify(kept), { image: kept, ids, at })
       await this.#write(ids)
       await Promise.all(ids.map((id) => this.#cover(id)))
     }
@@ -317,7 +362,7 @@ export class AdditionalImageStore {
     })
     const outcome = { listed, left, ...(why === undefined ? {} : { why }) }
     if (at === 0) this.#tellLeft(image, outcome)
-    return outcome
+    return { outcome, listed: isKept ? kept : undefined, made }
   }
 
   /** Claims IDs for a chain's layers from the base up, in one turn. */

@@ -276,7 +276,9 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addDirectory(node, known.node, digest, DIRECTORY, true)
     mount.graft(node, 'diff', slot)
     const infoNode = infoNodeOf(node)
-    if (this.#parts.cover === undefined) {
+    if (!this.#hasInfo(digest, layer)) {
+      void this.#parts.cover?.(layer, path)
+    } else if (this.#parts.cover === undefined) {
       mount.addFile(infoNode, node, 'info', FILE, info)
     } else {
       // The engine's lookup of this very directory still waits for us, so the mount, which walks the same path, is made behind it;
@@ -287,6 +289,11 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addLate(blob, node, 'blob', FILE, descriptor.size)
   }
 
+  /** A layer without `info` is none to whoever would take it into use; who does already reads it no more. */
+  #hasInfo(name: Digest, { indexDigest }: OpenLayer): boolean {
+    return this.#parts.byIndex || name !== indexDigest
+  }
+
   /** Takes the files of a layer that lies away, in every reference and dialect. */
   #withdraw(claim: Claim): void {
     for (const [node, { known, name, layer }] of this.#shownLayers) {
@@ -294,7 +301,9 @@ export class AdditionalLayerStore implements ControlTree {
       this.#shownLayers.set(node, { known, name, layer: undefined })
       this.#blobs.delete(blobNodeOf(node))
       this.#infos.delete(infoNodeOf(node))
-      for (const each of ['diff', 'info', 'blob']) this.#shown.remove(node, each)
+      for (const each of ['diff', 'blob', ...(this.#hasInfo(name, layer) ? ['info'] : [])]) {
+        this.#shown.remove(node, each)
+      }
       this.#putFile(node)
       this.#parts.uncover(diffOf(known, name))
     }

@@ -31,7 +31,8 @@ export async function forgetUnused(
   for (const { ids } of all) for (const [i, id] of ids.entries()) layers.set(id, ids[i - 1])
   const used = await inUse([...layers].map(([id, parent]) => ({ id, parent })))
   if (used === undefined) return 0
-  const unused = all.filter(({ ids, at }) => now - at >= RECENT_MS && !ids.some((id) => used.has(id)))
+  // of an image without listed layers nobody knows whether it is used
+  const unused = all.filter(({ ids, at }) => ids.length > 0 && now - at >= RECENT_MS && !ids.some((id) => used.has(id)))
   for (const { image } of unused) await forget(image)
   return unused.length
 }

@@ -2,7 +2,7 @@
 import { describe, Failure } from '../errors.ts'
 import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Descriptor } from '../image/manifest.ts'
+import type { Descriptor, Manifest } from '../image/manifest.ts'
 import { parseReference } from '../image/reference.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
 import type { Layers, OpenLayer } from '../mount/layer.ts'
@@ -171,24 +171,35 @@ export async function openChain(
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
 export async function missingWhole(
   { manifest }: Pick<ResolvedImage, 'manifest'>,
-  {
-    layers,
-    isAmbiguous,
-  }: { layers: Pick<ChainParts['layers'], 'format' | 'everProven'> } & Pick<Opening, 'isAmbiguous'>,
+  layers: Pick<ChainParts['layers'], 'format' | 'everProven'>,
+  isAmbiguous: Opening['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  const small = smallBelowLazy(
-    manifest.layers,
-    (each) => indexOf(each, layers) !== undefined && engineIndex(manifest, each) === indexOf(each, layers),
-    (each) => here.has(each),
-  )
-  const ambiguous = manifest.layers.filter((each) => {
+  return waitedFor(manifest, { layers, isAmbiguous, isHere: (each) => here.has(each) })
+}
+
+/** These layers, by what is known of each. */
+export function waitedFor(
+  manifest: Pick<Manifest, 'mediaType' | 'layers'>,
+  {
+    layers,
+    isAmbiguous,
+    isHere,
+  }: Pick<Opening, 'isAmbiguous'> & { layers: Pick<LayerOpener, 'format'>; isHere(descriptor: Descriptor): boolean },
+): ReadonlySet<Descriptor> {
+  const hasName = (each: Descriptor) => {
     const index = indexOf(each, layers)
-    return index !== undefined && isAmbiguous(index) && !here.has(each)
-  })
-  const bytes = ambiguous.reduce((sum, { size }) => sum + size, 0)
+    return index !== undefined && engineIndex(manifest, each) === index
+  }
+  const small = smallBelowLazy(manifest.layers, hasName, isHere)
+  const end = manifest.layers.findIndex((each) => !isHere(each) && !small.has(each) && !hasName(each))
+  // nothing is listed above what the engine pulls
+  const listable = manifest.layers.slice(0, end < 0 ? undefined : end)
+  // also those that are proven: by another tree, maybe
+  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(each, layers) as Digest))
+  const bytes = ambiguous.reduce((sum, each) => sum + (isHere(each) ? 0 : each.size), 0)
   return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
 }
 
@@ -205,7 +216,7 @@ export function indexOf(descriptor: Descriptor, layers: Pick<LayerOpener, 'forma
 /**
  * Layers without an index that have lazy ones above them and are not here yet; none when together they are too large to wait for.
  */
-export function smallBelowLazy(
+function smallBelowLazy(
   descriptors: readonly Descriptor[],
   isLazy: (descriptor: Descriptor) => boolean,
   isHere: (descriptor: Descriptor) => boolean,

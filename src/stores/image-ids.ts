@@ -4,7 +4,7 @@
 // all. So the indexes of an image name its layers only while no other image would get its ID by them. This keeps images apart that the
 // agent is shown as the engine is; a registry can show it something else.
 import { engineIndex } from '../format/engine-index.ts'
-import { type Digest, digestOf } from '../image/digest.ts'
+import type { Digest } from '../image/digest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../mount/image.ts'
 import type { Identity } from './chain.ts'
@@ -12,26 +12,25 @@ import type { Link } from './image-chain.ts'
 
 type Named = Pick<ResolvedImage, 'reference' | 'manifest'>
 
-/** What engines know an image's layers by, the lowest first: an index; undefined: a DiffID. */
-export type KnownBy = readonly (Digest | undefined)[]
+/** What engines may know each layer of an image by, the lowest first: an index; undefined: a DiffID. */
+export type KnownBy = readonly (readonly (Digest | undefined)[])[]
 
-export interface Prediction {
-  /** Each that is possible. */
-  known: readonly KnownBy[]
-  /** Indexes that engines may know a layer by, or may not, beside those in which the possibilities differ. */
-  unsure: ReadonlySet<Digest>
+interface Bearer {
+  reference: string
+  config: Digest
+  /** It has each ID that this makes. */
+  known: KnownBy
 }
 
-/** Who pulls that many images chooses their indexes; from here on they are told apart by DiffIDs alone. */
-const IDS_MAX = 20_000
+/** Layers that may be known by an index, of all images. Who pulls that many chooses their indexes; from here on DiffIDs alone tell images apart. */
+const PLACES_MAX = 100_000
 /** Of the blobs that engines pulled the latest are remembered: some thousand images. */
 const LEFT_MAX = 100_000
-/** Layers of one image that engines may know by their indexes, or may not: each doubles what is possible. */
-const UNSURE_MAX = 4
 
 export class ImageIds {
-  /** Reference and config of the image that has an ID, by that. */
-  readonly #bearers = new Map<Digest, { reference: string; config: Digest }>()
+  /** By how many layers they have, the place of one, and an index that it may be known by. */
+  readonly #bearers = new Map<string, Bearer[]>()
+  #places = 0
   /** At most as many as layers were ever listed. */
   readonly #ambiguous = new Set<Digest>()
   readonly #left = new Set<Digest>()
@@ -56,56 +55,71 @@ export class ImageIds {
     }
   }
 
-  /** What engines will know the layers of an image by. @param listed all layers that are, those of the image included */
-  predict({ manifest }: Pick<Named, 'manifest'>, listed: Iterable<Link>): Prediction {
+  /** What engines may know the layers of an image by. @param listed all layers that are, those of the image included */
+  predict({ manifest }: Pick<Named, 'manifest'>, listed: Iterable<Link>): KnownBy {
     const [indexes, blobs] = [new Set<Digest>(), new Set<Digest>()]
     for (const { identity, descriptor } of listed) {
       if (identity.by === 'diffid') blobs.add(descriptor.digest)
       else if (!this.isAmbiguous(identity.digest)) indexes.add(identity.digest)
     }
-    const unsure = new Set<Digest>()
-    let doubled = 0
-    const possible = manifest.layers.map((descriptor): KnownBy => {
+    return manifest.layers.map((descriptor) => {
       const index = engineIndex(manifest, descriptor)
       // what they find by its blob they do not look for by its index
       if (index === undefined || !indexes.has(index) || blobs.has(descriptor.digest)) return [undefined]
-      if (!this.#left.has(descriptor.digest)) return [index]
-      if (++doubled <= UNSURE_MAX) return [index, undefined]
-      unsure.add(index)
-      return [index]
+      return this.#left.has(descriptor.digest) ? [index, undefined] : [index]
     })
-    return { known: combined(possible), unsure }
   }
 
-  /** Gives an image the IDs that engines may give it. @returns why one would be another's: a clause; undefined: it has them */
-  claim({ reference, manifest }: Named, known: readonly KnownBy[]): string | undefined {
+  /**
+   * Gives an image the IDs that engines may give it.
+   * @returns whether they are new to it; or why one would be another's: a clause
+   */
+  claim({ reference, manifest }: Named, known: KnownBy): boolean | string {
     const config = manifest.config.digest
-    const ids = known.flatMap((by) => (by.every((index) => index === undefined) ? [] : idOf(by)))
-    for (const id of ids) {
-      const bearer = this.#bearers.get(id)
-      if (bearer === undefined && this.#bearers.size >= IDS_MAX) {
-        return `${IDS_MAX} IDs of images are kept apart already, until the agent is restarted`
-      }
-      if (bearer !== undefined && bearer.config !== config) {
-        return `engines before Podman 6 would give it the ID of ${bearer.reference}`
+    const places = placesOf(known)
+    for (const place of places) {
+      for (const other of this.#bearers.get(place) ?? []) {
+        if (other.config !== config && mayMeet(other.known, known)) {
+          return `engines before Podman 6 would give it the ID of ${other.reference}`
+        }
       }
     }
-    for (const id of ids) this.#bearers.set(id, { reference: referenceText(reference), config })
-    return undefined
+    if (places.length === 0 || this.#bearers.get(places[0] as string)?.some((each) => isSame(each, config, known))) {
+      return false
+    }
+    if (this.#places + places.length > PLACES_MAX) {
+      return `${PLACES_MAX} layers are kept apart already, until the agent is restarted`
+    }
+    this.#places += places.length
+    const bearer = { reference: referenceText(reference), config, known }
+    for (const place of places) {
+      const bearers = this.#bearers.get(place)
+      if (bearers === undefined) this.#bearers.set(place, [bearer])
+      else bearers.push(bearer)
+    }
+    return true
+  }
+
+  /** Takes a claim back that no engine acted on. */
+  release({ manifest }: Pick<Named, 'manifest'>, known: KnownBy): void {
+    const places = placesOf(known)
+    for (const place of places) {
+      const others = this.#bearers.get(place)?.filter((each) => !isSame(each, manifest.config.digest, known)) ?? []
+      if (others.length > 0) this.#bearers.set(place, others)
+      else this.#bearers.delete(place)
+    }
+    this.#places -= places.length
   }
 
   /** An image that was listed in an earlier life. @param identities of those of its layers that were; engines may have found others, too */
   recall(image: Named, identities: readonly Identity['by'][]): void {
     const { manifest } = image
-    let doubled = 0
-    const possible = manifest.layers.map((descriptor, i): KnownBy => {
+    const known = manifest.layers.map((descriptor, i) => {
       const index = engineIndex(manifest, descriptor)
       if (index === undefined || identities[i] === 'diffid') return [undefined]
-      if (identities[i] === 'index') return [index]
-      return ++doubled <= UNSURE_MAX ? [index, undefined] : [undefined]
+      return identities[i] === 'index' ? [index] : [index, undefined]
     })
-    const known = combined(possible)
-    if (this.claim(image, known) !== undefined) this.blur(known.flat())
+    if (typeof this.claim(image, known) === 'string') this.blur(known.flat())
     this.leave(manifest.layers.slice(identities.length).map(({ digest }) => digest))
   }
 
@@ -115,13 +129,18 @@ export class ImageIds {
   }
 }
 
-/** Every combination of what is possible for each layer. */
-function combined(possible: readonly KnownBy[]): KnownBy[] {
-  let all: KnownBy[] = [[]]
-  for (const layer of possible) all = all.flatMap((below) => layer.map((each) => [...below, each]))
-  return all
+function placesOf(known: KnownBy): string[] {
+  return known.flatMap((each, i) =>
+    each.flatMap((index) => (index === undefined ? [] : `${known.length} ${i} ${index}`)),
+  )
 }
 
-function idOf(by: KnownBy): Digest {
-  return digestOf(new TextEncoder().encode(by.map((index) => index ?? '').join(' ')))
+/** Whether engines may know each layer of two images by the same. The uppermost differ first. */
+function mayMeet(one: KnownBy, other: KnownBy): boolean {
+  for (let i = one.length - 1; i >= 0; i--) if (!one[i]?.some((by) => other[i]?.includes(by))) return false
+  return true
+}
+
+function isSame(bearer: Bearer, config: Digest, known: KnownBy): boolean {
+  return bearer.config === config && JSON.stringify(bearer.known) === JSON.stringify(known)
 }

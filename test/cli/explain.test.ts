@@ -6,7 +6,8 @@ import { expect, onTestFinished, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { layoutShelf } from '../../src/build/registry.ts'
 import { estargz } from '../../src/format/estargz.ts'
-import { type Digest, hex } from '../../src/image/digest.ts'
+import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
+import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import { encodeRecord } from '../../src/store/record.ts'
 import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION } from '../../src/store/version.ts'
@@ -18,13 +19,14 @@ import { folder } from '../store/folder.ts'
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 const PLATFORM = { os: 'linux', architecture: 'amd64' }
 
-/** A registry with one lazy image under two names, of which `app` alone is signed, and a user whose policy wants signatures. */
-async function machine() {
+/** A registry with one image, its top layer lazy, under two names, of which `app` alone is signed, and a user whose policy wants signatures. */
+async function machine(kinds: readonly ('estargz' | 'gzip')[] = ['estargz']) {
   const home = await folder()
   const entries = [{ path: 'a', type: 'file' as const, content: new TextEncoder().encode('one') }]
   const layout = join(home, 'layout')
-  const layers = [{ kind: 'estargz' as const, entries }]
+  const layers = kinds.map((kind) => ({ kind, entries }))
   const { manifestDigest, layers: written } = await writeImage({ dir: layout, tag: '1', layers, platform: PLATFORM })
+  const top = written.at(-1) as Descriptor
   const registry = await startRegistry({ shelf: layoutShelf(layout) })
   onTestFinished(() => registry.close())
   const put = async (path: string, content: string | Uint8Array) => {
@@ -47,9 +49,10 @@ async function machine() {
   return {
     explain,
     put,
+    layout,
     cache: join(home, 'cache'),
-    blob: written[0]?.digest as Digest,
-    index: (written[0] && estargz.indexDigest({ descriptor: written[0] })) as Digest,
+    blob: top.digest,
+    index: estargz.indexDigest({ descriptor: top }),
   }
 }
 
@@ -60,7 +63,7 @@ test('with --diffid signed, an image is judged as serve does: its layers bear th
   expect(stdout).toMatch(/ layers \(signed\) +layers \(index\) +images \(signed\)\n/)
   expect(stdout).toContain('--diffid signed: the image is signed, so its DiffIDs are believed\n')
   const { layers, diffid } = JSON.parse((await explain('app', '--diffid', 'signed', '--format', 'json')).stdout)
-  expect(diffid).toEqual({ policy: 'signed', why: null })
+  expect(diffid).toEqual({ policy: 'signed', only: false, why: null })
   expect(layers[0].ways.layer).toEqual({ door: 'layers', identity: 'signed', lazy: true })
   const proven = JSON.parse((await explain('app', '--format', 'json')).stdout)
   expect(proven).toMatchObject({ diffid: { policy: 'proven', why: expect.stringContaining('--prove') } })
@@ -100,6 +103,57 @@ test('a DiffID that is known to be false is no name for a layer, whatever is bel
     )
   }
 })
+
+test('with --diffid-only, no engine finds a layer by its index: it is fetched when the image is listed, unless it is believed', async () => {
+  const { explain } = await machine()
+  const { code, stdout } = await explain('app', '--diffid-only')
+  expect(code).toBe(0)
+  expect(stdout).toMatch(/ images \(proven\) +images \(proven\) +images \(proven\)\n/)
+  expect(stdout).toContain(': no layer is named by its index, so the agent fetches it whole when the image is listed\n')
+  const flags = ['--diffid-only', '--diffid', 'claimed', '--format', 'json']
+  const { diffid, layers } = JSON.parse((await explain('app', ...flags)).stdout)
+  expect(diffid).toMatchObject({ policy: 'claimed', only: true })
+  const claimed = { door: 'images', identity: 'claimed', lazy: true }
+  expect(layers[0].ways).toEqual({ layer: { ...claimed, door: 'layers' }, index: claimed, image: claimed })
+})
+
+test('engines find no layer of a Docker manifest by its index, and newer ones are no better off', async () => {
+  const { explain, layout } = await machine()
+  await putDockerManifest(layout)
+  const { code, stdout } = await explain('app')
+  expect(code).toBe(0)
+  expect(stdout).toMatch(/ estargz .* pulled +pulled +pulled\n/)
+  expect(stdout).toMatch(
+    / \(Podman 5\.1–5\.4, Podman ≥ 5\.5\): engines look for no index of a layer in a Docker manifest, so the engine pulls it\. Push/,
+  )
+  expect(stdout).not.toContain('newer engine')
+  expect((await explain('app', '--diffid', 'claimed')).stdout).toMatch(
+    / layers \(claimed\) +images \(claimed\) +images \(claimed\)\n/,
+  )
+})
+
+test('a small layer below lazy ones is fetched for those that engines find, not for those of a Docker manifest', async () => {
+  const { explain, layout } = await machine(['gzip', 'estargz'])
+  const small = / - .* images \(proven\) +images \(proven\) +images \(proven\)\n/
+  expect((await explain('app')).stdout).toMatch(small)
+  await putDockerManifest(layout)
+  const { stdout } = await explain('app')
+  expect(stdout).not.toMatch(small)
+  expect(stdout).toMatch(/ - .* pulled +pulled +pulled\n/)
+})
+
+/** Has the only image of a layout come with a manifest of Docker's. */
+async function putDockerManifest(layout: string): Promise<void> {
+  const blobs = join(layout, 'blobs', 'sha256')
+  const index = JSON.parse(await readFile(join(layout, 'index.json'), 'utf8'))
+  const [descriptor] = index.manifests
+  const manifest = JSON.parse(await readFile(join(blobs, hex(descriptor.digest)), 'utf8'))
+  const bytes = new TextEncoder().encode(JSON.stringify({ ...manifest, mediaType: DOCKER_MANIFEST }))
+  const digest = digestOf(bytes)
+  await writeFile(join(blobs, hex(digest)), bytes)
+  const manifests = [{ ...descriptor, mediaType: DOCKER_MANIFEST, digest, size: bytes.length }]
+  await writeFile(join(layout, 'index.json'), JSON.stringify({ ...index, manifests }))
+}
 
 const other = (of: string): Digest => `sha256:${of.repeat(64)}`
 

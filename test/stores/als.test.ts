@@ -40,7 +40,7 @@ test('an engine that asks by the digest of an index gets that identity, and no D
   })
 })
 
-test('where no layer is named by its index, none is found by it but what was before', async () => {
+test('where no layer is named by its index, none is found by it, and the files of those that were are there', async () => {
   const it = world({ byIndex: false })
   await expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
   expect(it.messages).toEqual([expect.stringContaining('serve --diffid-only')])
@@ -49,7 +49,10 @@ test('where no layer is named by its index, none is found by it but what was bef
   const next = world({ byIndex: false })
   next.standIns.push(...before.standIns)
   await next.look(indexOf(A))
-  expect(next.info(indexOf(A))).toMatchObject({ 'toc-digest': indexOf(A) })
+  const shown = [...next.files.keys()].filter((path) => path.includes(indexOf(A))).map((path) => path.split('/').at(-1))
+  expect(shown).toEqual([indexOf(A), 'diff', 'blob'])
+  next.refute(A)
+  expect(next.files.get(`/layers/${encoded(REFERENCE)}/${indexOf(A)}/diff`)?.bytes).toHaveLength(0)
 })
 
 test('an engine that asks by the digest of a layer gets the DiffID, where claims are believed', async () => {

@@ -2,12 +2,13 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/mount/image.ts'
+import { believeAll } from '../../src/stores/identity.ts'
 import type { Prove } from '../../src/stores/image-chain.ts'
-import { ImageIds } from '../../src/stores/image-ids.ts'
+import { ImageIds, type KnownBy } from '../../src/stores/image-ids.ts'
 import { Engine } from './engine.ts'
 import { LARGE, list, toc, World } from './image-world.ts'
 import { digest, image, lazy, plain, proven } from './store.ts'
@@ -152,12 +153,84 @@ test('where layers are named by DiffIDs alone, those of small images are read wh
   expect(await list(store, reference)).toMatchObject({ listed: [{ by: 'diffid' }], left: [] })
 })
 
-test('there is an end to how many IDs are kept apart, and who comes then gets none', () => {
+test('there is an end to how many layers are kept apart, and who comes then gets no ID', () => {
   const ids = new ImageIds(true)
   const claim = (i: number) => ids.claim(image(`${i}`, [lazy('layer')]), [[digest(`index ${i}`)]])
-  for (let i = 0; i < 20_000; i++) expect(claim(i)).toBeUndefined()
-  expect(claim(20_000)).toContain('until the agent is restarted')
-  expect(claim(7)).toBeUndefined()
+  for (let i = 0; i < 100_000; i++) if (claim(i) !== true) throw new Error(`not ${i}`)
+  expect(claim(100_000)).toContain('until the agent is restarted')
+  expect(claim(7)).toBe(false)
+  ids.release(image('7', [lazy('layer')]), [[digest('index 7')]])
+  expect(claim(100_000)).toBe(true)
+})
+
+test('IDs that engines may give are kept apart, whatever they know layers by', () => {
+  const ids = new ImageIds(true)
+  const [a, b, c] = ['a', 'b', 'c'].map(digest)
+  const claim = (name: string, ...known: KnownBy) => ids.claim(image(name, []), known)
+  expect(claim('one', [a], [b, undefined])).toBe(true)
+  expect(claim('one', [a], [b, undefined])).toBe(false)
+  expect(claim('other', [a], [b])).toContain('the ID of')
+  expect(claim('other', [a], [undefined])).toContain('the ID of')
+  expect(claim('other', [a, undefined], [c, b])).toContain('the ID of')
+  expect(claim('other', [a], [c])).toBe(true)
+  // of what they know by DiffIDs alone they make another ID, and of more layers, too
+  expect(claim('more', [undefined], [undefined])).toBe(false)
+  expect(claim('more', [a], [b], [undefined])).toBe(true)
+})
+
+test('after a restart each ID that an image may have had is its own, however many of its layers were left to engines', () => {
+  const layers = [plain('base'), ...Array.from({ length: 20 }, (_, i) => lazy(`${i}`))]
+  const ids = new ImageIds(true)
+  ids.recall(image('victim', layers), [])
+  const known = layers.map(({ annotations }) => [annotations[TOC_DIGEST] as Digest | undefined])
+  expect(ids.claim(image('other', layers), known)).toContain('the ID of')
+  expect(ids.claim(image('victim', layers), known)).toBe(true)
+})
+
+test('one answer that a registry did not give costs an image of many layers nothing, now and after a restart', async () => {
+  const world = new World()
+  const layers = Array.from({ length: 10 }, (_, i) => lazy(`${i}`, { size: 60 << 20 }))
+  const reference = world.push('1', layers)
+  world.broken.add(digest('0'))
+  const store = await world.show()
+  expect(await list(store, reference)).toMatchObject({ listed: [] })
+  world.broken.clear()
+  for (const again of [store, await world.restarted().show()]) {
+    const { listed } = await list(again, reference)
+    expect(listed.map(({ by }) => by)).toEqual(layers.map(() => 'index'))
+  }
+})
+
+test('an ID that nobody was told of is kept from nobody: images with a small plain layer each on one lazy base', async () => {
+  const world = new World()
+  const shared = [digest('DiffID of base')]
+  let store = await world.show()
+  const app = (tag: string) => {
+    world.tars.set(digest(`own of ${tag}`), proven(digest(`DiffID 1 of ${tag}`)))
+    return world.push(tag, [lazy('base'), plain(`own of ${tag}`), lazy(`top of ${tag}`)], shared)
+  }
+  const by = [{ by: 'index' }, { by: 'diffid' }, { by: 'index' }]
+  expect(await list(store, app('1'))).toMatchObject({ listed: by })
+  expect(world.forgotten).toEqual(['example.com/app:1'])
+  expect(await list(store, app('2'))).toMatchObject({ listed: by })
+  store = await world.restarted().show()
+  expect(await list(store, 'example.com/app:1')).toMatchObject({ listed: by })
+})
+
+test('believed layers are not read whole, whatever their indexes name', async () => {
+  const world = new World({ byIndex: false, believe: believeAll })
+  world.parts.layers.prove = () => Promise.reject(new Error('it was read'))
+  const reference = world.push('1', [lazy('base'), plain('top', LARGE)])
+  expect(await list(await world.show(), reference)).toMatchObject({ listed: [{ by: 'diffid' }] })
+  expect(world.messages).toEqual([expect.stringContaining('not lazy')])
+})
+
+test('nothing is read whole above what the engine pulls', async () => {
+  const world = new World({ byIndex: false })
+  const store = await world.show()
+  world.parts.layers.prove = () => Promise.reject(new Error('it was read'))
+  const reference = world.push('1', [plain('base', LARGE), lazy('top')])
+  expect(await list(store, reference)).toMatchObject({ listed: [], why: expect.stringContaining('not lazy') })
 })
 
 test('an index in a Docker manifest names no layer', async () => {
@@ -171,18 +244,22 @@ test('an index in a Docker manifest names no layer', async () => {
   expect(await list(store, reference, 'needed')).toMatchObject({ listed: [{ by: 'diffid' }] })
 })
 
-const BLOBS = ['a', 'b', 'c', 'd']
-const tar = (blob: string) => digest(`tar of ${blob}`)
+/** Blobs; the last is of one tar and index with the first, and has another digest. */
+const BLOBS = ['a', 'b', 'c', 'd', 'a again']
+const madeOf = (blob: string) => blob.charAt(0)
+const tar = (blob: string) => digest(`tar of ${madeOf(blob)}`)
+const indexOfBlob = (blob: string) => toc(madeOf(blob)).digest
 const ZSTD = 'application/vnd.oci.image.layer.v1.tar+zstd'
 
 /** A layer as an image may call it: as it is, with no word of an index, of another type, or with another layer's index. */
 const layer = fc
   .record({ blob: fc.constantFrom(...BLOBS), as: fc.constantFrom('lazy', 'lazy', 'plain', 'zstd', ...BLOBS) })
   .map(({ blob, as }): { blob: string; descriptor: Descriptor } => {
-    if (as === 'lazy') return { blob, descriptor: lazy(blob) }
-    if (as === 'zstd') return { blob, descriptor: lazy(blob, { mediaType: ZSTD }) }
-    const annotations = as === 'plain' ? {} : { [TOC_DIGEST]: toc(as).digest }
-    return { blob, descriptor: lazy(blob, { annotations, size: LARGE }) }
+    const index = BLOBS.includes(as) ? indexOfBlob(as) : indexOfBlob(blob)
+    const annotations: Record<string, string> = as === 'plain' ? {} : { [TOC_DIGEST]: index, [TAR_SIZE]: '5000' }
+    const mediaType = as === 'zstd' ? { mediaType: ZSTD } : {}
+    const size = as === 'lazy' || as === 'zstd' ? {} : { size: LARGE }
+    return { blob, descriptor: lazy(blob, { annotations, ...mediaType, ...size }) }
   })
 const step = fc.oneof(
   {
@@ -196,14 +273,15 @@ const step = fc.oneof(
 test('whatever is pulled in whatever order, each name runs its own configuration, and everything can be pulled', async () => {
   await fc.assert(
     fc.asyncProperty(
-      fc.array(fc.array(layer, { minLength: 1, maxLength: 3 }), { minLength: 2, maxLength: 6 }),
+      fc.array(fc.array(layer, { minLength: 1, maxLength: 4 }), { minLength: 2, maxLength: 6 }),
       fc.array(step, { minLength: 2, maxLength: 12 }),
       async (images, steps) => {
         const honest = (world: World) => {
           const { open } = world.parts.layers
           world.parts.layers.open = async (descriptor, ...more) => {
             const blob = BLOBS.find((each) => digest(each) === descriptor.digest) as string
-            if (descriptor.annotations[TOC_DIGEST] !== toc(blob).digest) throw Failure.corrupt('no such index is in it')
+            if (descriptor.annotations[TOC_DIGEST] !== indexOfBlob(blob))
+              throw Failure.corrupt('no such index is in it')
             return await open(descriptor, ...more)
           }
           for (const blob of BLOBS) world.tars.set(digest(blob), proven(tar(blob)))

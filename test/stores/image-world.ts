@@ -85,7 +85,11 @@ export class World {
       listings: {
         keep: async (listed) => void this.listed.push(listed),
         all: async () => this.listed,
-        forget: async (image) => void this.forgotten.push(image.reference),
+        forget: async (image) => {
+          this.forgotten.push(image.reference)
+          const kept = this.listed.filter((each) => JSON.stringify(each) !== JSON.stringify(image))
+          this.listed.splice(0, Number.POSITIVE_INFINITY, ...kept)
+        },
       },
       inUse: async () => undefined,
       attach: async (_, path) => path.length,

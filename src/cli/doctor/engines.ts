@@ -1,6 +1,7 @@
 // Checks of the engines: a line each for those that are there, with the upstream bugs that hit this version.
 import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../engines.ts'
 import type { SilentEngine } from '../engines-here.ts'
+import { storesFor } from '../setup/changes.ts'
 import { type Check, type Finding, ok, problem, warning } from './check.ts'
 
 export interface EngineNeeds {
@@ -25,12 +26,13 @@ export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
       return problem(found, `Repair it: until ${engine} --version works, nobody knows which store it can use.`)
     }
     const found = engines.find((each) => each.engine === engine)
-    return found === undefined ? ok('not installed') : adviceFor(found, names(engine))
+    if (found === undefined) return ok('not installed')
+    return adviceFor(found, names(engine), storesFor(engines, true).includes('layers'))
   },
 }))
 
-/** What to know of an engine of this version. */
-export function adviceFor({ engine, version, era }: FoundEngine, names: Named): Finding {
+/** What to know of an engine of this version. @param layersOfUse whether another engine on the machine needs the layer store */
+export function adviceFor({ engine, version, era }: FoundEngine, names: Named, layersOfUse: boolean): Finding {
   const found = version.text
   switch (era) {
     case 'image':
@@ -44,7 +46,7 @@ export function adviceFor({ engine, version, era }: FoundEngine, names: Named): 
         `${found}: uses the additional image store; the layer store is broken in it (docs/upstream-layer-store.md)`,
       )
     case 'index':
-      if (names.layers && callsHelper(engine, version)) {
+      if (names.layers && !layersOfUse) {
         return warning(
           `${found} asks the layer store, which its configuration names, before the image store: images that have the same lazy layers and different configurations get one ID (docs/upstream-image-ids.md)`,
           `Use the image store alone: ${setup(engine)}, with lazylayer-auth-helper installed.`,

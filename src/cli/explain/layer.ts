@@ -5,10 +5,10 @@ import type { Era } from '../engines.ts'
 /** What is known of a layer alone. */
 export interface LayerFacts {
   /**
-   * Name of its lazy format, or why it has none, and what to do if that is not to convert it; `small`: the agent fetches it whole for the
-   * sake of lazy layers above it, while an engine waits.
+   * Name of its lazy format, `unnamed` where its index does not name it; or why it has none, and what to do if that is not to convert it,
+   * `small`: the agent fetches it whole for the sake of lazy layers above it, while an engine waits.
    */
-  format: { name: string } | { why: string; fix?: string; small?: true }
+  format: { name: string; unnamed?: Unnamed | undefined } | { why: string; fix?: string; small?: true }
   /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
   proven: boolean
   /**
@@ -16,6 +16,14 @@ export interface LayerFacts {
    * one is known to be another's, so that it bears no name.
    */
   believed: 'claimed' | 'signed' | (Unbelieved & { false?: true })
+}
+
+/** Why engines do not find a layer by its index, and how they would; `whole`: the agent fetches it whole, while an engine waits. */
+export interface Unnamed {
+  why: string
+  /** A sentence without its end. */
+  fix: string
+  whole?: true
 }
 
 /** A clause, and what to do. */
@@ -42,7 +50,14 @@ export type Way =
 
 const PULLED = 'the engine pulls it'
 const COMPLETE = 'it is complete on this machine'
-const SMALL = 'it is small and below lazy layers, so the agent fetches it whole when the image is listed'
+const WHOLE = 'so the agent fetches it whole when the image is listed'
+const SMALL = `it is small and below lazy layers, ${WHOLE}`
+const FETCH = 'have the agent fetch it whole, once for all images: lazylayer pull IMAGE.'
+const ABOVE: Way = {
+  door: undefined,
+  why: `a layer below it is not in the image store, so ${PULLED}, too`,
+  fix: 'See the lowest layer that is pulled.',
+}
 
 /**
  * The best way an engine of this era has. In the image store a layer hangs on those below it; in the layer store each stands alone.
@@ -52,19 +67,14 @@ export function wayOf(era: Era, facts: Facts): Way {
   if (inLayers !== undefined) return inLayers
   const inImages = throughImages(era, facts)
   if (inImages === undefined) return pulled(era, facts)
-  if (!facts.chainEnded) return inImages
-  return {
-    door: undefined,
-    why: `a layer below it is not in the image store, so ${PULLED}, too`,
-    fix: 'See the lowest layer that is pulled.',
-  }
+  return facts.chainEnded ? ABOVE : inImages
 }
 
 function throughLayers(era: 'layer' | 'index', { format, proven, believed }: Facts): Way | undefined {
   if (!('name' in format)) {
     return era === 'layer' && proven ? { door: 'layers', identity: 'proven', lazy: false, why: COMPLETE } : undefined
   }
-  if (era === 'index') return { door: 'layers', identity: 'index', lazy: true }
+  if (era === 'index') return format.unnamed ? undefined : { door: 'layers', identity: 'index', lazy: true }
   if (proven) return { door: 'layers', identity: 'proven', lazy: true }
   return typeof believed === 'string' ? { door: 'layers', identity: believed, lazy: true } : undefined
 }
@@ -79,18 +89,26 @@ function throughImages(era: Era, { format, proven, believed }: Facts): Way | und
   if (!lazy) return format.small ? { door: 'images', identity: 'proven', lazy, why: SMALL } : undefined
   // believed DiffIDs are what all of an image is listed by; engines that know DiffIDs only find nothing under an index's name
   if (typeof believed === 'string') return { door: 'images', identity: believed, lazy }
-  return era === 'layer' || believed.false ? undefined : { door: 'images', identity: 'index', lazy }
+  if (believed.false) return undefined
+  const { unnamed } = format
+  if (unnamed?.whole) return { door: 'images', identity: 'proven', lazy: false, why: `${unnamed.why}, ${WHOLE}` }
+  return era === 'layer' || unnamed ? undefined : { door: 'images', identity: 'index', lazy }
 }
 
-function pulled(era: Era, { format, believed }: Facts): Way {
+function pulled(era: Era, { format, believed, chainEnded }: Facts): Way {
   if ('why' in format) {
-    const usual = `${HOW_TO_CONVERT} Or have the agent fetch it whole, once for all images: lazylayer pull IMAGE.`
+    const usual = `${HOW_TO_CONVERT} Or ${FETCH}`
     return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: format.fix ?? usual }
   }
   if (typeof believed === 'string') throw new TypeError('a layer with an index that is believed has a way')
   const { why, fix } = believed
   if (believed.false) return { door: undefined, why: `${why}, so ${PULLED}`, fix }
-  if (era !== 'layer') throw new TypeError('a layer with an index has a way')
+  if (era !== 'layer') {
+    const { unnamed } = format
+    if (unnamed === undefined) throw new TypeError('a layer with an index that names it has a way')
+    if (chainEnded) return ABOVE // so nobody has asked whether it would be waited for
+    return { door: undefined, why: `${unnamed.why}, so ${PULLED}`, fix: `${unnamed.fix}, or ${FETCH}` }
+  }
   return { door: undefined, why: `this engine knows layers by DiffID only, and ${why}, so ${PULLED}`, fix }
 }
 

@@ -17,8 +17,8 @@ export interface Report {
   engines: readonly { engine: Engine; version: string; era: Era }[]
   /** Installed, but of no known version. */
   silent: readonly SilentEngine[]
-  /** What was given to `serve`, and why it does not believe this image's DiffIDs; null: it does. */
-  diffid: { policy: DiffIdPolicy; why: string | null }
+  /** What was given to `serve`, `only` as --diffid-only, and why it does not believe this image's DiffIDs; null: it does. */
+  diffid: { policy: DiffIdPolicy; only: boolean; why: string | null }
   layers: readonly ReportedLayer[]
 }
 

@@ -76,7 +76,9 @@ export function withoutStores(current: string, original: string | undefined, mad
   const names = ['layers', 'images'] as const
   const ours = names.filter((name) => has(now, name) || has(then, name))
   const kept = names.filter((name) => has(now, name))
-  if (withStores(base, stores, kept) === current) return { text: original, changed: false }
+  // an earlier setup may have named more stores
+  const ways = [base, withStores(base, stores, names)].map((each) => withStores(each, stores, kept))
+  if (ways.includes(current)) return { text: original, changed: false }
   let text = current
   for (const name of ours) {
     if (has(then, name)) continue

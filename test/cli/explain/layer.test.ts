@@ -5,6 +5,9 @@ import { type LayerFacts, type Way, waysOf } from '../../../src/cli/explain/laye
 const UNBELIEVED = { why: 'the DiffID is nobody’s', fix: 'Have it proven.' }
 const LAZY: LayerFacts = { format: { name: 'a format' }, proven: false, believed: UNBELIEVED }
 const PLAIN: LayerFacts = { ...LAZY, format: { why: 'a plain layer' } }
+const UNNAMED = { why: 'no index names it', fix: 'Do something about it' }
+const NAMELESS: LayerFacts = { ...LAZY, format: { name: 'a format', unnamed: UNNAMED } }
+const FETCHED: LayerFacts = { ...LAZY, format: { name: 'a format', unnamed: { ...UNNAMED, whole: true } } }
 const claimed = (of: LayerFacts): LayerFacts => ({ ...of, believed: 'claimed' })
 const signed = (of: LayerFacts): LayerFacts => ({ ...of, believed: 'signed' })
 const belied = (of: LayerFacts): LayerFacts => ({ ...of, believed: { ...UNBELIEVED, false: true } })
@@ -21,6 +24,13 @@ test.each<[string, LayerFacts, string, string, string]>([
   ['an index, proven', proven(LAZY), 'layers proven', 'layers index', 'images proven'],
   ['an index, proven, DiffIDs believed', proven(claimed(LAZY)), 'layers proven', 'layers index', 'images proven'],
   ['an index, a DiffID that is known to be another', belied(LAZY), 'pulled', 'layers index', 'pulled'],
+  ['an index that does not name it', NAMELESS, 'pulled', 'pulled', 'pulled'],
+  ['such an index, DiffIDs believed', claimed(NAMELESS), 'layers claimed', 'images claimed', 'images claimed'],
+  ['such an index, proven', proven(NAMELESS), 'layers proven', 'images proven', 'images proven'],
+  ['such an index, a DiffID that is known to be another', belied(NAMELESS), 'pulled', 'pulled', 'pulled'],
+  ['such an index, fetched', FETCHED, 'images proven whole', 'images proven whole', 'images proven whole'],
+  ['such an index, fetched, DiffIDs signed', signed(FETCHED), 'layers signed', 'images signed', 'images signed'],
+  ['such an index, fetched, another DiffID', belied(FETCHED), 'pulled', 'pulled', 'pulled'],
   ['a plain layer', PLAIN, 'pulled', 'pulled', 'pulled'],
   ['a plain layer, DiffIDs believed', claimed(PLAIN), 'pulled', 'pulled', 'pulled'],
   ['a plain layer, DiffIDs signed', signed(PLAIN), 'pulled', 'pulled', 'pulled'],
@@ -51,7 +61,7 @@ test('a layer that is in no store ends the chain in the image store, not in the 
 })
 
 test('whatever is pulled has a reason and something to do', () => {
-  for (const ways of waysOf([belied(LAZY), PLAIN, LAZY, proven(PLAIN), claimed(PLAIN)])) {
+  for (const ways of waysOf([NAMELESS, belied(LAZY), PLAIN, LAZY, proven(PLAIN), claimed(PLAIN)])) {
     for (const era of ERAS) {
       const way = ways[era]
       if (way.door !== undefined) continue
@@ -65,6 +75,24 @@ test('what to do about a layer is to convert it, unless something else is known'
   const [plain, quarantined] = waysOf([PLAIN, { ...LAZY, format: { why: 'quarantined', fix: 'Ask who made it.' } }])
   expect(plain?.layer).toMatchObject({ fix: expect.stringMatching(/Convert.*lazylayer pull IMAGE\.$/) })
   expect(quarantined?.layer).toMatchObject({ why: expect.stringContaining('quarantined'), fix: 'Ask who made it.' })
+})
+
+test('where no index names a layer, that is said, and how one would, or that the agent fetches it', () => {
+  const [nameless] = waysOf([NAMELESS])
+  expect(nameless?.image).toEqual({
+    door: undefined,
+    why: 'no index names it, so the engine pulls it',
+    fix: expect.stringMatching(/^Do something about it, or .*lazylayer pull IMAGE\.$/),
+  })
+  expect(nameless?.index).toEqual(nameless?.image)
+  expect(nameless?.layer).toMatchObject({ fix: UNBELIEVED.fix })
+  const [fetched] = waysOf([FETCHED])
+  expect(fetched?.image.why).toBe('no index names it, so the agent fetches it whole when the image is listed')
+})
+
+test('above a layer that no index names nothing is in the image store, unless the agent fetches it', () => {
+  expect(column([NAMELESS, proven(PLAIN)], 'index')).toEqual(['pulled', 'pulled'])
+  expect(column([FETCHED, proven(PLAIN)], 'index')).toEqual(['images proven whole', 'images proven whole'])
 })
 
 test('the reason names what is wrong with the layer itself', () => {

@@ -147,6 +147,21 @@ test('setup after an upgrade takes the layer store out, and undo still restores 
   })
 })
 
+test.each([[STORAGE_CONF], [undefined]])(
+  'a setup that names fewer stores than an earlier one is undone as if it were the first',
+  async (conf) => {
+    const it = await machine('podman', { podman: '5.1.0' })
+    if (conf !== undefined) await put(storageConf(it), conf)
+    await it.setup()
+    const upgraded: Request = { ...it, engines: [foundEngine('podman', '5.4.2') as FoundEngine] }
+    for (const change of (await planSetup(upgraded)).changes) await apply(change)
+    expect(await it.file(storageConf(it))).not.toContain('/layers:ref')
+    const { notes } = await it.undo()
+    expect(notes).toEqual([expect.stringMatching(/^lazy images are to be removed before this/)])
+    expect(await it.file(storageConf(it))).toBe(conf)
+  },
+)
+
 test('what others wrote since stays, and only our stores go', async () => {
   const it = await machine('podman', { podman: '5.4.2' })
   const path = storageConf(it)
