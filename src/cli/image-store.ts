@@ -40,7 +40,16 @@ export async function prepareSecondDoor(
   const listings = await ListingRecords.open(store.dir, root, log)
   const { progress, ...doors } = shared
   const split: ImageStoreParts['split'] = (layer, blob) => layers.wholes.split(layer, blob)
-  const parts: ImageStoreParts = { images, layers, listings, ...doors, split, inUse: usedByEngines, log }
+  const parts: ImageStoreParts = {
+    images,
+    layers,
+    listings,
+    ...doors,
+    split,
+    inUse: usedByEngines,
+    now: () => performance.now(),
+    log,
+  }
   const before = await readBack(parts)
   return async (session) => {
     const shown = await AdditionalImageStore.show(parts, session, before)

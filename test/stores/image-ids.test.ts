@@ -217,6 +217,17 @@ test('an ID that nobody was told of is kept from nobody: images with a small pla
   expect(await list(store, 'example.com/app:1')).toMatchObject({ listed: by })
 })
 
+test('an ID that an engine may have gone by, because the rest was late, is kept', async () => {
+  let now = 0
+  const world = new World({ now: () => now++ * 2_000 })
+  const store = await world.show()
+  world.tars.set(digest('own'), proven(digest('DiffID 1 of 1')))
+  const reference = world.push('1', [lazy('base'), plain('own'), lazy('top')])
+  expect(await list(store, reference)).toMatchObject({ listed: [{ by: 'index' }, { by: 'diffid' }, { by: 'index' }] })
+  expect(world.forgotten).toEqual([])
+  expect(world.listed.map(({ by }) => by.length)).toEqual([1, 3])
+})
+
 test('believed layers are not read whole, whatever their indexes name', async () => {
   const world = new World({ byIndex: false, believe: believeAll })
   world.parts.layers.prove = () => Promise.reject(new Error('it was read'))

@@ -98,6 +98,7 @@ export class World {
       quarantine: this.quarantine,
       believe: believeNone,
       byIndex: true,
+      now: () => 0,
       split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),
       log: (message) => void this.messages.push(message),
       ...more,
