@@ -1,11 +1,9 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
-import type { Format } from '../format/format.ts'
-import { chooseFormat } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Descriptor, platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../mount/image.ts'
-import type { EagerLayer } from '../mount/layer.ts'
+import { formatOf } from '../mount/layer.ts'
 import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { waitedFor } from '../stores/image-chain.ts'
@@ -54,7 +52,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const { manifest } = image
     const { diffIds } = image.config
     const isHere = (descriptor: Descriptor) => (known[manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0
-    const waited = waitedFor(manifest, { layers: { format: formatOf }, isAmbiguous: () => only, isHere })
+    const waited = waitedFor(manifest, () => only, isHere)
     const facts = manifest.layers.map((descriptor, i): LayerFacts => {
       const chosen = formatOf(descriptor)
       const unnamed = unnamedOf(manifest, descriptor, only ? waited : undefined)
@@ -94,12 +92,6 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   } finally {
     await registries.close()
   }
-}
-
-/** As Layers has it. */
-function formatOf(descriptor: Descriptor): Format | EagerLayer {
-  const chosen = chooseFormat({ descriptor })
-  return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
 }
 
 /** Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of its layers. Changes nothing. */

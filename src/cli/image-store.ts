@@ -5,6 +5,7 @@ import { controlNode, type LateFile, type MountSession } from '../mount/session.
 import { systemPlaces } from '../registry/places.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../stores/ais.ts'
+import type { StoreParts } from '../stores/als.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
 import { inUse, type Listed, referenced } from '../stores/engine-roots.ts'
 import { readBack } from '../stores/image-chain.ts'
@@ -27,13 +28,17 @@ export interface SecondDoor {
   forget(): Promise<void>
 }
 
+/** What both doors are opened with. */
+export type SharedParts = Pick<
+  StoreParts,
+  'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe' | 'byIndex'
+>
+
 /** Must be called before the mount; the door is opened in it. */
 export async function prepareSecondDoor(
   agent: Agent,
   root: string,
-  shared: Pick<ImageStoreParts, 'attach' | 'cover' | 'uncover' | 'quarantine' | 'believe' | 'byIndex'> & {
-    progress(): number
-  },
+  shared: SharedParts,
 ): Promise<(session: MountSession) => Promise<SecondDoor>> {
   const { images, layers, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))

@@ -7,13 +7,13 @@ import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
-import { AdditionalLayerStore, type StoreParts } from '../stores/als.ts'
+import { AdditionalLayerStore } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { log, openAgent, places, text, wantedRung } from './agent.ts'
 import { believer } from './believe.ts'
 import type { Invocation } from './flags.ts'
-import { prepareSecondDoor, type SecondDoor } from './image-store.ts'
+import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-store.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
@@ -38,32 +38,31 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     let grafts: Grafts | undefined
     let covers: Covers | undefined
     const shown = new Set<Digest>()
-    const doors: Pick<StoreParts, 'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe' | 'byIndex'> =
-      {
-        async attach(layer, path) {
-          if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
-          shown.add(layer.tree)
-          return await grafts.layer(layer, path.join('/'))
-        },
-        cover:
-          choice.rung === 'fuse'
-            ? undefined
-            : async (layer, path) => {
-                const why = await covers?.cover(layer, join(root, ...path))
-                if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
-              },
-        uncover(path) {
-          covers
-            ?.uncover(join(root, ...path))
-            .catch((error) => log(`${path.join('/')}: it stays mounted: ${describe(error)}`))
-        },
-        quarantine: layers.wholes.quarantine,
-        // a slow registry stands still, a busy processor does not
-        progress: () =>
-          agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
-        believe: await believer(diffId, registries, agent.store),
-        byIndex: values['diffid-only'] !== true,
-      }
+    const doors: SharedParts = {
+      async attach(layer, path) {
+        if (grafts === undefined) throw new TypeError('a layer is attached before the mount')
+        shown.add(layer.tree)
+        return await grafts.layer(layer, path.join('/'))
+      },
+      cover:
+        choice.rung === 'fuse'
+          ? undefined
+          : async (layer, path) => {
+              const why = await covers?.cover(layer, join(root, ...path))
+              if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
+            },
+      uncover(path) {
+        covers
+          ?.uncover(join(root, ...path))
+          .catch((error) => log(`${path.join('/')}: it stays mounted: ${describe(error)}`))
+      },
+      quarantine: layers.wholes.quarantine,
+      // a slow registry stands still, a busy processor does not
+      progress: () =>
+        agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
+      believe: await believer(diffId, registries, agent.store),
+      byIndex: values['diffid-only'] !== true,
+    }
     const store = new AdditionalLayerStore({
       ...doors,
       images,

@@ -10,7 +10,7 @@ import { type Reference, referenceText } from '../image/reference.ts'
 import type { Image } from '../registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
 import type { Store } from '../store/store.ts'
-import type { EagerLayer, Layers, OpenLayer } from './layer.ts'
+import { type EagerLayer, formatOf, type Layers, type OpenLayer } from './layer.ts'
 import { readImage } from './layer-image.ts'
 
 export interface ResolvedImage extends Image {
@@ -142,7 +142,7 @@ function withBlobsKept(source: ImageSource): ImageSource {
 }
 
 /** What of Layers opens layers. */
-export type LayerOpener = Pick<Layers, 'format' | 'open' | 'openWhole'>
+export type LayerOpener = Pick<Layers, 'open' | 'openWhole'>
 
 /** Opens a layer of an image; what cannot be served comes back with its reason. @throws Failure as Layers.open, Layers.openWhole */
 export async function openLayer(
@@ -151,7 +151,7 @@ export async function openLayer(
   layers: LayerOpener,
   { fetchWhole = false } = {},
 ): Promise<OpenLayer | EagerLayer> {
-  const format = layers.format(descriptor)
+  const format = formatOf(descriptor)
   const blob = image.blob(descriptor)
   if ('why' in format) return (await layers.openWhole(descriptor, blob, fetchWhole)) ?? format
   return await layers.open(descriptor, { blob, companion: image.companion }, image.origin)

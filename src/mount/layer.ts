@@ -119,6 +119,12 @@ interface OpenTree {
   reverify(): Promise<void>
 }
 
+/** The format of a layer, or why it has none; reads nothing. */
+export function formatOf(descriptor: Descriptor): Format | EagerLayer {
+  const chosen = chooseFormat({ descriptor })
+  return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
+}
+
 /** All layers this process has open; two images that share a layer share everything of it. */
 export class Layers {
   readonly #parts: LayerParts
@@ -139,12 +145,6 @@ export class Layers {
     this.wholes = new Wholes(parts.store, parts.builder, parts.log, this.#closing.signal)
   }
 
-  /** The format of a layer, or why it has none; reads nothing. */
-  format(descriptor: Descriptor): Format | EagerLayer {
-    const chosen = chooseFormat({ descriptor })
-    return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
-  }
-
   /**
    * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
    * @param origin the registry (host) or layout that it comes from
@@ -153,7 +153,7 @@ export class Layers {
    */
   async open(descriptor: Descriptor, source: Source, origin: string): Promise<OpenLayer> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
-    const format = this.format(descriptor)
+    const format = formatOf(descriptor)
     if (!('detect' in format))
       throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
     const indexDigest = format.indexDigest({ descriptor })

@@ -28,6 +28,7 @@ import {
   type ListedImage,
   missingWhole,
   notAgain,
+  type Opening,
   openChain,
   type Prove,
 } from './image-chain.ts'
@@ -273,7 +274,7 @@ export class AdditionalImageStore {
     throw new TypeError('an index that names no layer names one')
   }
 
-  get #opening(): Parameters<typeof openChain>[1] & Pick<ChainParts, 'layers'> {
+  get #opening(): Opening {
     const { layers, believe } = this.#parts
     return { layers, believe, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
   }

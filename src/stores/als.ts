@@ -235,7 +235,7 @@ export class AdditionalLayerStore implements ControlTree {
       const name = await diffIdOf(layer, diffId, believed)
       if ('why' in name) throw nameless(name.why)
     }
-    const size = await tarSizeOf(layer, this.#parts.layers)
+    const size = await tarSizeOf(layer)
     await this.#parts.standIn(layerPath(known, digest))
     const slot = await this.#parts.attach(layer, diffOf(known, digest))
     this.#graft(known, digest, found, layer, listing.image, slot, size)

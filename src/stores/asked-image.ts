@@ -4,7 +4,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
-import type { EagerLayer, OpenLayer } from '../mount/layer.ts'
+import { type EagerLayer, formatOf, type OpenLayer } from '../mount/layer.ts'
 import type { Dialect } from './identity.ts'
 
 /** What was asked less long ago is not asked again: a pull looks its layers up one after the other, and each would wait. */
@@ -92,7 +92,7 @@ export class Listing {
   find(digest: Digest): Found | undefined {
     for (const [index, descriptor] of this.image.manifest.layers.entries()) {
       if (descriptor.digest === digest) return { index, descriptor, dialect: 'layer' }
-      const format = this.#layers.format(descriptor)
+      const format = formatOf(descriptor)
       if (!('why' in format) && format.indexDigest({ descriptor }) === digest) {
         return { index, descriptor, dialect: 'index' }
       }

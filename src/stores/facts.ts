@@ -1,7 +1,6 @@
 // What engines are told of a layer in either store.
 import type { Descriptor } from '../image/manifest.ts'
-import type { LayerOpener } from '../mount/image.ts'
-import type { OpenLayer } from '../mount/layer.ts'
+import { formatOf, type OpenLayer } from '../mount/layer.ts'
 
 /** The engine's numbers for compression (containers/storage archive.Compression). */
 const NONE = 0
@@ -14,11 +13,11 @@ export function compressionOf({ mediaType }: Descriptor): number {
 }
 
 /** Bytes of the layer's tar: as read, else as its manifest claims them, else of its files: engines add these up to sizes of images. */
-export async function tarSizeOf(layer: OpenLayer, layers: Pick<LayerOpener, 'format'>): Promise<number> {
+export async function tarSizeOf(layer: OpenLayer): Promise<number> {
   const { descriptor, chunks } = layer
   const verdict = await layer.verdict()
   if (verdict !== undefined) return verdict.tarSize
-  const format = layers.format(descriptor)
+  const format = formatOf(descriptor)
   const claimed = 'why' in format ? undefined : format.tarSize({ descriptor })
   return claimed ?? chunks.deviceSize
 }

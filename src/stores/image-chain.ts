@@ -5,7 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import { parseReference } from '../image/reference.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
-import type { Layers, OpenLayer } from '../mount/layer.ts'
+import { formatOf, type Layers, type OpenLayer } from '../mount/layer.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
@@ -62,8 +62,7 @@ export interface ChainParts {
 }
 
 /** What one chain is opened with. */
-interface Opening extends Pick<ChainParts, 'believe'> {
-  layers: Omit<ChainParts['layers'], 'everProven'>
+export interface Opening extends Pick<ChainParts, 'layers' | 'believe'> {
   /** Whether engines cannot tell images apart by an index: then it names no layer. */
   isAmbiguous(index: Digest): boolean
 }
@@ -150,11 +149,11 @@ export async function openChain(
       if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`)
       const identity =
         layer === undefined
-          ? oldNameOf(descriptor, diffId, layers, by?.[i])
+          ? oldNameOf(descriptor, diffId, by?.[i])
           : await nameOf(layer, diffId, believed, notByIndex, by?.[i])
       if ('why' in identity) return end(identity.why)
       const id = layerId(parent, identity)
-      const size = layer === undefined ? descriptor.size : await tarSizeOf(layer, layers)
+      const size = layer === undefined ? descriptor.size : await tarSizeOf(layer)
       const verdict = await layer?.verdict()
       const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
       const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
@@ -171,26 +170,23 @@ export async function openChain(
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
 export async function missingWhole(
   { manifest }: Pick<ResolvedImage, 'manifest'>,
-  layers: Pick<ChainParts['layers'], 'format' | 'everProven'>,
+  layers: Pick<ChainParts['layers'], 'everProven'>,
   isAmbiguous: Opening['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return waitedFor(manifest, { layers, isAmbiguous, isHere: (each) => here.has(each) })
+  return waitedFor(manifest, isAmbiguous, (each) => here.has(each))
 }
 
 /** These layers, by what is known of each. */
 export function waitedFor(
   manifest: Pick<Manifest, 'mediaType' | 'layers'>,
-  {
-    layers,
-    isAmbiguous,
-    isHere,
-  }: Pick<Opening, 'isAmbiguous'> & { layers: Pick<LayerOpener, 'format'>; isHere(descriptor: Descriptor): boolean },
+  isAmbiguous: Opening['isAmbiguous'],
+  isHere: (descriptor: Descriptor) => boolean,
 ): ReadonlySet<Descriptor> {
   const hasName = (each: Descriptor) => {
-    const index = indexOf(each, layers)
+    const index = indexOf(each)
     return index !== undefined && engineIndex(manifest, each) === index
   }
   const small = smallBelowLazy(manifest.layers, hasName, isHere)
@@ -198,14 +194,14 @@ export function waitedFor(
   // nothing is listed above what the engine pulls
   const listable = manifest.layers.slice(0, end < 0 ? undefined : end)
   // also those that are proven: by another tree, maybe
-  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(each, layers) as Digest))
+  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(each) as Digest))
   const bytes = ambiguous.reduce((sum, each) => sum + (isHere(each) ? 0 : each.size), 0)
   return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
 }
 
 /** Digest of a layer's index, as its image says; undefined: it says none. */
-export function indexOf(descriptor: Descriptor, layers: Pick<LayerOpener, 'format'>): Digest | undefined {
-  const format = layers.format(descriptor)
+function indexOf(descriptor: Descriptor): Digest | undefined {
+  const format = formatOf(descriptor)
   try {
     return 'why' in format ? undefined : format.indexDigest({ descriptor })
   } catch {
@@ -264,13 +260,8 @@ async function nameOf(
 }
 
 /** What a layer that is opened no more was listed by. */
-function oldNameOf(
-  descriptor: Descriptor,
-  diffId: Digest,
-  layers: Pick<LayerOpener, 'format'>,
-  by: Identity['by'] | undefined,
-): Identity | Nameless {
+function oldNameOf(descriptor: Descriptor, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
   if (by === 'diffid') return { by, digest: diffId }
-  const index = indexOf(descriptor, layers)
+  const index = indexOf(descriptor)
   return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

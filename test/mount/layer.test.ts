@@ -8,6 +8,7 @@ import { FOOTER_BYTES, makeFooter, parseFooter } from '../../src/format/estargz-
 import type { Blob } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
+import { formatOf } from '../../src/mount/layer.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { OCI_LAYER } from '../fake/image.ts'
@@ -221,7 +222,7 @@ test('a layer without a lazy format is refused without reading a byte, with the 
     why: expect.stringContaining('no eStargz TOC digest'),
   })
   expect(made.blob.ranges).toEqual([])
-  expect(layers.format({ ...plain, mediaType: OCI_LAYER })).toMatchObject({ why: expect.any(String) })
+  expect(formatOf({ ...plain, mediaType: OCI_LAYER })).toMatchObject({ why: expect.any(String) })
 })
 
 test('a copy of a blob that fails is passed over for the next', async () => {

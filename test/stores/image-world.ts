@@ -3,7 +3,6 @@
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
-import { chooseFormat } from '../../src/format/formats.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
@@ -61,10 +60,6 @@ export class World {
         },
       },
       layers: {
-        format(descriptor) {
-          const chosen = chooseFormat({ descriptor })
-          return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
-        },
         open: async (descriptor) => {
           if (this.broken.has(descriptor.digest)) throw Failure.corrupt('the index is damaged')
           return this.#layer(descriptor)

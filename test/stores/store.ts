@@ -2,7 +2,6 @@
 // told and answers lookups as the native side would: names that are there are not asked for.
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
-import { chooseFormat } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
@@ -76,10 +75,6 @@ export class FakeWorld {
 
   constructor(more: Partial<StoreParts> = {}) {
     const layers: StoreParts['layers'] = {
-      format(descriptor) {
-        const chosen = chooseFormat({ descriptor })
-        return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
-      },
       open: async (descriptor) => {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)

@@ -1,8 +1,9 @@
 import { expect, test } from 'vitest'
 import { waysOf } from '../../../src/cli/explain/layer.ts'
 import { unnamedOf } from '../../../src/cli/explain/unnamed.ts'
-import { estargz, TOC_DIGEST } from '../../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../../src/format/estargz.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
+import { formatOf } from '../../../src/mount/layer.ts'
 import { waitedFor } from '../../../src/stores/image-chain.ts'
 
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
@@ -25,14 +26,13 @@ function unnamed(
   here: readonly Descriptor[] = [],
   mediaType = OCI_MANIFEST,
 ) {
-  const format = (descriptor: Descriptor) =>
-    TOC_DIGEST in descriptor.annotations ? estargz : { descriptor, why: 'it is plain' }
   const waited = waitedFor(
     { mediaType, layers },
-    { layers: { format }, isAmbiguous: () => only, isHere: (each) => here.includes(each) },
+    () => only,
+    (each) => here.includes(each),
   )
   return layers.map((each) => {
-    if (format(each) !== estargz) return 'plain'
+    if ('why' in formatOf(each)) return 'plain'
     const found = unnamedOf({ mediaType }, each, only ? waited : undefined)
     if (found === undefined) return 'named'
     return found.whole ? 'whole' : 'left'
