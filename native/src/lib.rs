@@ -284,6 +284,11 @@ impl Session {
     }
 
     #[napi]
+    pub fn extend(&self) {
+        self.core.parked.extend(self.core.timeouts.miss);
+    }
+
+    #[napi]
     pub fn answer_lookup(&self, ticket: u32, errno: i32) {
         self.core.parked.settle(Key::Lookup(ticket), errno);
     }

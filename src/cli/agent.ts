@@ -33,6 +33,8 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
+  progress(): number
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
 }
@@ -65,6 +67,7 @@ export function openRegistries(values: Values, sealed?: SealedCredentials): Regi
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
+    log,
   })
 }
 
@@ -121,6 +124,7 @@ export async function openAgent(values: Values): Promise<Agent> {
     builder,
     images,
     layers,
+    progress: () => registries.counters().fetched + codecs.counters().verified,
     async close() {
       await layers.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])

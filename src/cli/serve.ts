@@ -103,6 +103,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       rootSlot: null,
       control,
       context,
+      progress: agent.progress,
     })
     grafts = new Grafts(session, log)
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)

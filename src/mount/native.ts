@@ -113,6 +113,8 @@ export interface NativeSession {
   remove(parent: bigint, name: string): void
   /** A chunk is ready (errno 0, its ready byte already set) or will not be: wakes the reads that wait for it. */
   settle(device: number, chunk: number, errno: number): void
+  /** Reads that wait for chunks have missTimeoutMs from now on: whoever fills chunks is at it. */
+  extend(): void
   answerLookup(ticket: number, errno: number): void
   /** Gives a late file its contents (fd is dup'ed) or fails the reads that wait (they may ask again later). */
   settleLate(node: bigint, fd: number, errno: number): void

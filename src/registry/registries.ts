@@ -8,8 +8,10 @@ import { type Credentials, fileKeyring, type Keyring, type Login } from './crede
 import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
+import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
+import { Ranges } from './ranges.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
@@ -34,6 +36,8 @@ export interface RegistriesOptions {
   registriesConf?: string
   places?: Partial<Places>
   limits?: Partial<Limits>
+  /** Is told of hosts that give nothing, and when they do again. */
+  log?: (message: string) => void
 }
 
 /** Hosts whose folders were read; redirects may name any number of them. */
@@ -112,6 +116,7 @@ export class Registries {
 
   /** Ends connections and closes layouts; what is under way fails with `aborted`. */
   async close(): Promise<void> {
+    for (const { outages } of this.#hosts.values()) outages.close()
     await Promise.all([this.#client.close(), ...[...this.#layouts].map((each) => each.close())])
   }
 
@@ -135,7 +140,9 @@ export class Registries {
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects
       const authority = new Authority({ client: this.#client, keyring, host, insecure, trust, forget })
-      known = { authority, trust, scheme: undefined, rangelessUntil: 0 }
+      const { counters, limits } = this.#client
+      const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
+      known = { authority, trust, scheme: undefined, outages, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known
