@@ -106,7 +106,7 @@ type Answering = Omit<Shown, 'choice'>
 async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
   const session = await mountFuse(agent.native, { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context })
-  new Grafts(session, log).tree(merged.slot, merged.image, layers)
+  new Grafts(session, log).tree(merged, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
 }
 
