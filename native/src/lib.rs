@@ -94,6 +94,7 @@ pub struct DeviceSpec {
 pub struct TreeSpec {
     pub image_fd: i32,
     pub devices: Vec<u32>,
+    pub inode_base: f64,
 }
 
 #[napi(object, object_to_js = false)]
@@ -174,7 +175,8 @@ impl Session {
         let device = |&number: &u32| self.core.device(number).ok_or_else(|| wrong(format!("device {number}: there is none")));
         let devices = spec.devices.iter().map(device).collect::<Result<Vec<_>>>()?;
         let is_root = self.core.root == Some(slot);
-        Tree::new(slot, image, devices, is_root).and_then(|tree| self.core.add_tree(tree)).map_err(wrong)
+        let base = whole("inodeBase", spec.inode_base)?;
+        Tree::new(slot, base, image, devices, is_root).and_then(|tree| self.core.add_tree(tree)).map_err(wrong)
     }
 
     #[napi]
@@ -267,10 +269,11 @@ impl Session {
     #[napi]
     pub fn graft(&self, parent: BigInt, name: String, slot: u32) -> Result<()> {
         let slot = slot_of(slot)?;
-        if self.core.tree(slot).is_none() {
-            return Err(wrong(format!("slot {slot}: has no tree")));
-        }
-        self.core.control.graft(node_of("parent", &parent)?, &name, slot).map_err(wrong)
+        let Some(tree) = self.core.tree(slot) else { return Err(wrong(format!("slot {slot}: has no tree"))) };
+        let parent = node_of("parent", &parent)?;
+        self.core.control.graft(parent, &name, slot).map_err(wrong)?;
+        tree.set_above(parent);
+        Ok(())
     }
 
     #[napi]

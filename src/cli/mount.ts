@@ -108,7 +108,7 @@ async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): 
   const { progress } = agent
   const settings = { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context, progress }
   const session = await mountFuse(agent.native, settings)
-  new Grafts(session, log).tree(merged.slot, merged.image, layers)
+  new Grafts(session, log).tree(merged, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
 }
 

@@ -4,7 +4,8 @@
 //   1                       the root of the FUSE mount
 //   2^63 | 63 bits          a control node: chosen by the caller (a hash of its path), never reused for another path
 //   slot << 40 | nid        inode `nid` of the EROFS image in tree slot `slot` (1 … 2^22 - 1; slots are persisted by the store)
-// st_ino of tree nodes is the nid alone (what EROFS reports), of control nodes the node ID.
+// st_ino of tree nodes is the tree's inodeBase + nid, of control nodes the node ID; d_ino is the same. Bases are persisted with the
+// slots, and far apart enough that no two files of a mount share a number (engines make one filesystem of several layers).
 import { createRequire } from 'node:module'
 
 /** A device: one sparse file that chunks are written to, and one byte a chunk that says which are there. */
@@ -25,6 +26,8 @@ export interface TreeSpec {
   imageFd: number
   /** Device numbers (of addDevice) for the image's device slots 1…n. */
   devices: number[]
+  /** st_ino of a node is this + nid. */
+  inodeBase: number
 }
 
 export interface SessionOptions {
