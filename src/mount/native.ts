@@ -132,8 +132,6 @@ export interface NativeSession {
 export interface MountOptions {
   fsname: string
   allowOther: boolean
-  /** Whether set-user-ID bits count. */
-  suid: boolean
   /** Bytes; the kernel's read-ahead for this mount. */
   readAhead: number
   /** SELinux label of everything in the mount. */
@@ -144,7 +142,7 @@ export interface MountOptions {
 export interface NativeModule {
   /** Opens /dev/fuse (O_CLOEXEC). */
   openFuse(): number
-  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nodev, default_permissions. */
+  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nosuid, nodev, default_permissions. */
   mountFuse(fuseFd: number, dir: string, options: MountOptions): void
   /**
    * The same by fusermount3, for users who may not mount: it opens /dev/fuse and hands the descriptor over. `readAhead` is the
@@ -153,16 +151,10 @@ export interface NativeModule {
   mountFuseByHelper(dir: string, options: MountOptions): Promise<number>
   Session: new (options: SessionOptions, upcalls: Upcalls) => NativeSession
   /**
-   * Mounts an EROFS image in the kernel, read-only and nodev; `devices` are the paths of its device slots. Off the main thread,
+   * Mounts an EROFS image in the kernel, read-only, nosuid and nodev; `devices` are the paths of its device slots. Off the main thread,
    * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
    */
-  mountErofs(
-    imageFd: number,
-    devices: readonly string[],
-    target: string,
-    context: string | undefined,
-    suid: boolean,
-  ): Promise<void>
+  mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
   /** umount2(2); lazy: MNT_DETACH. By fusermount3 where this user may not. Off the main thread. */
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */

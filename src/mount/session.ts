@@ -41,11 +41,6 @@ export interface SessionSettings {
   /** The slot whose tree is the mount's root; null: a control tree. */
   rootSlot: number | null
   control?: ControlTree
-  /**
-   * Whether set-user-ID programs in it run as their owners. Containers need that of their layers; below a directory that every
-   * local user can look into, it would hand root to whoever made the image. Default: no.
-   */
-  suid?: boolean
   /** SELinux label of everything in it. */
   context?: string | undefined
   /** A read that waits longer than this while nothing progresses fails with EIO. */
@@ -86,7 +81,6 @@ export interface Session {
 
 export class MountSession implements Session {
   readonly dir: string
-  readonly suid: boolean
   readonly ended: Promise<string>
   readonly #native: NativeModule
   readonly #session: NativeSession
@@ -101,7 +95,6 @@ export class MountSession implements Session {
   private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
     this.#native = native
     this.dir = settings.dir
-    this.suid = settings.suid ?? false
     this.#progress = settings.progress ?? (() => 0)
     this.#missTimeoutMs = settings.missTimeoutMs ?? MISS_TIMEOUT_MS
     const { promise, resolve } = Promise.withResolvers<string>()
@@ -269,8 +262,8 @@ export class MountSession implements Session {
   }
 }
 
-function optionsOf({ fsname, allowOther, suid = false, context }: SessionSettings): MountOptions {
-  return { fsname, allowOther, suid, readAhead: READ_AHEAD_BYTES, ...(context === undefined ? {} : { context }) }
+function optionsOf({ fsname, allowOther, context }: SessionSettings): MountOptions {
+  return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...(context === undefined ? {} : { context }) }
 }
 
 function isRefusal(error: unknown): boolean {
