@@ -7,6 +7,7 @@ import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
+import { readAuthFile } from '../registry/credentials.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
@@ -23,7 +24,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values)
+  const credsFile = text(values, 'creds-file')
+  if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
+  const agent = await openAgent(values, undefined)
   try {
     const { registries, images, layers } = agent
     const root = await prepareDirectory(
