@@ -127,7 +127,7 @@ const PROBE_TIMEOUT_MS = 30_000
 async function askRegistries(reference: Reference | undefined, values: Values): Promise<Finding[]> {
   if (reference === undefined) return [NOT_ASKED]
   if (reference.transport === 'oci') return [NO_REGISTRY]
-  const registries = openRegistries(values)
+  const registries = openRegistries(values, reference)
   const stop = new AbortController()
   const late = Failure.timeout(`no answer within ${PROBE_TIMEOUT_MS} ms`)
   const timer = setTimeout(() => stop.abort(late), PROBE_TIMEOUT_MS)

@@ -8,6 +8,7 @@ import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
+import { readAuthFile } from '../registry/credentials.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
@@ -27,7 +28,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
   const mode = storeMode(text(values, 'store-mode'))
-  const agent = await openAgent(values)
+  const credsFile = text(values, 'creds-file')
+  if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
+  const agent = await openAgent(values, undefined)
   try {
     const { registries, images, layers } = agent
     const root = await prepareDirectory(
