@@ -41,6 +41,8 @@ export interface StargzOptions {
   entries?: unknown
   /** Instead of what the tar ends with before the table. */
   end?: Uint8Array
+  /** U+FFFD is written as Go's encoder writes it for what is no UTF-8. */
+  escaped?: boolean
   /** Headers behind the last contents get a member of their own. */
   apart?: boolean
 }
@@ -93,9 +95,8 @@ export function stargz(items: readonly Item[], options: StargzOptions): Stargz {
   }
   put(options.end ?? (ended ? endOfArchive() : new Uint8Array()))
   close()
-  const json = Buffer.from(
-    JSON.stringify({ version: 1, entries: 'entries' in options ? options.entries : entries }, null, '\t'),
-  )
+  const text = JSON.stringify({ version: 1, entries: 'entries' in options ? options.entries : entries }, null, '\t')
+  const json = Buffer.from(options.escaped ? text.replaceAll('\ufffd', '\\ufffd') : text)
   const blob = Buffer.concat([...members, gzipSync(tocTar(json)), makeFooter(size)])
   return {
     blob,
