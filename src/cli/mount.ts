@@ -105,7 +105,13 @@ type Answering = Omit<Shown, 'choice'>
 
 async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
-  const session = await mountFuse(agent.native, { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context })
+  const session = await mountFuse(agent.native, {
+    dir,
+    fsname: `lazylayer:${name}`,
+    rootSlot: merged.slot,
+    context,
+    readOnly: true,
+  })
   new Grafts(session, log).tree(merged, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
 }
@@ -135,6 +141,7 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
     allowOther: false,
     rootSlot: null,
     context,
+    readOnly: true,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
