@@ -126,6 +126,7 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
     image: merged.image,
     layers,
     gone: goneFrom,
+    log,
   })
   return { session, covers: undefined, ended: session.ended }
 }
