@@ -71,6 +71,7 @@ const DO_READDIRPLUS: u64 = 1 << 13;
 const ASYNC_DIO: u64 = 1 << 15;
 const NO_OPEN_SUPPORT: u64 = 1 << 17;
 const PARALLEL_DIROPS: u64 = 1 << 18;
+const POSIX_ACL: u64 = 1 << 20;
 const ABORT_ERROR: u64 = 1 << 21;
 const MAX_PAGES_FLAG: u64 = 1 << 22;
 const CACHE_SYMLINKS: u64 = 1 << 23;
@@ -78,12 +79,15 @@ const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
 const INIT_EXT: u64 = 1 << 30;
 const HAS_RESEND: u64 = 1 << 39;
 const ALLOW_IDMAP: u64 = 1 << 40;
-/// Everything here is a reading file system's; locks stay the kernel's (engines lock files of read-only stores).
+/// Everything here is a reading file system's; locks stay the kernel's (engines lock files of read-only stores). With ACLs the kernel asks
+/// for those of every file and directory whose mode alone does not tell, once: without, it would go by the mode, which is more than an ACL
+/// that denies somebody allows.
 const WANTED: u64 = ASYNC_READ
     | DO_READDIRPLUS
     | ASYNC_DIO
     | NO_OPEN_SUPPORT
     | PARALLEL_DIROPS
+    | POSIX_ACL
     | ABORT_ERROR
     | MAX_PAGES_FLAG
     | CACHE_SYMLINKS

@@ -9,6 +9,7 @@ import { chooseRung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
 import { readAuthFile } from '../registry/credentials.ts'
+import { AdditionalImageStore } from '../stores/ais.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
@@ -47,6 +48,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
     let covers: Covers | undefined
+    const bound = Promise.withResolvers<void>()
     const shown = new Set<Digest>()
     const doors: SharedParts = {
       async attach(layer, path) {
@@ -58,6 +60,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         choice.rung === 'fuse'
           ? undefined
           : async (layer, path) => {
+              await bound.promise // what is mounted before lies below
               const why = await covers?.cover(layer, join(root, ...path))
               if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
             },
@@ -119,7 +122,13 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
     second = openSecondDoor(session)
+    // engines read there; what they do in the other door would be writing
+    const closing = session
+      .closeDirectory(AdditionalImageStore.DIRECTORY)
+      .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
+      .then(bound.resolve)
     const { list, forget } = await second
+    await closing
     const { ended } = session
     const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {

@@ -38,7 +38,7 @@ export async function prepareDirectory(native: NativeModule, dir: string): Promi
   if ((await mountTable()).some((each) => each.point === real && each.type === FUSE_TYPE)) {
     throw Failure.system(`another agent has mounted on ${real}`, {
       why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
-      fix: `umount ${real} ends it.`,
+      fix: `umount --recursive ${real} ends it.`,
     })
   }
   // an EROFS mount of an agent that died looks alive: its metadata and cached data still are

@@ -108,7 +108,7 @@ test('a mount is made on the descriptor that its session then answers on', () =>
   const fake = fakeNative()
   MountSession.mount(fake.native, { dir: '/mnt', fsname: 'x', allowOther: false, rootSlot: 3 })
   expect(fake.calls).toEqual([
-    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, readAhead: 256 << 10 }],
+    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, readAhead: 256 << 10, readOnly: false }],
     ['session', expect.objectContaining({ fuseFd: 42, rootSlot: 3 })],
   ])
   const [, [, options]] = fake.calls as [unknown, [string, SessionOptions]]
