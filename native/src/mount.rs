@@ -25,14 +25,7 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(device.into())
 }
 
-pub fn mount(
-    fd: i32,
-    dir: &str,
-    fsname: &str,
-    allow_other: bool,
-    read_ahead: u64,
-    context: Option<&str>,
-) -> io::Result<()> {
+pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u64, context: Option<&str>) -> io::Result<()> {
     let (uid, gid) = sys::identity();
     let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
     if allow_other {

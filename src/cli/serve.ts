@@ -9,6 +9,7 @@ import { chooseRung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
+import { AskLimit } from '../stores/ask-limit.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
@@ -70,6 +71,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       believe: await believer(diffId, registries, agent.store),
       byIndex: values['diffid-only'] !== true,
     }
+    const limit = new AskLimit(log, () => performance.now())
     const store = new AdditionalLayerStore({
       ...doors,
       images,
@@ -90,6 +92,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         await file.writeFile(bytes)
         return { fd: file.fd, close: () => file.close() }
       },
+      mayAsk: (uid) => limit.takes(uid),
       standIn: (path) => standIns.put(path),
       hasStandIn: (path) => standIns.has(path),
       log,
@@ -98,7 +101,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     agent.keeper.mounting(root)
     let second: Promise<SecondDoor> | undefined
     const control: ControlTree = {
-      lookup: (parent, name) => store.lookup(parent, name),
+      lookup: (...asked) => store.lookup(...asked),
       hint: (op, parent, name) => store.hint(op, parent, name),
       late: async (node) => (await (await second)?.late(node)) ?? (await store.late(node)),
     }

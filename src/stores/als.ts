@@ -58,6 +58,8 @@ export interface StoreParts {
   hint(op: 'use' | 'drop', path: readonly string[]): void
   /** Bytes in a file. */
   fileOf(bytes: Uint8Array): Promise<LateFile>
+  /** Whether a user may have it asked for what is not known yet: registries may be asked for it. */
+  mayAsk(uid: number): boolean
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
   /** Whether that was done, in this life or an earlier one. */
@@ -90,8 +92,10 @@ interface Known {
 
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
-/** References are chosen by local users of the engines; each costs a directory. */
+/** References are chosen by whoever may look into the store; each costs a directory. */
 const REFERENCES_MAX = 10_000
+/** Whoever is not root leaves root this much room. */
+const REFERENCES_MAX_OF_OTHERS = REFERENCES_MAX / 2
 /** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -119,9 +123,9 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addDirectory(this.#top, ROOT_NODE, AdditionalLayerStore.DIRECTORY, DIRECTORY, true)
   }
 
-  async lookup(parent: bigint, name: string): Promise<void> {
+  async lookup(parent: bigint, name: string, uid: number): Promise<void> {
     if (parent === this.#top) {
-      this.#lookupReference(name)
+      this.#lookupReference(name, uid)
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
@@ -129,6 +133,7 @@ export class AdditionalLayerStore implements ControlTree {
     const known = this.#references.get(parent)
     const digest = decodeDigest(name)
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
+    this.#mustBeAllowed(uid)
     await this.#lookupLayer(known, digest)
   }
 
@@ -162,13 +167,20 @@ export class AdditionalLayerStore implements ControlTree {
     if (known !== undefined) this.#parts.hint('drop', diffOf(known, name))
   }
 
-  #lookupReference(name: string): void {
+  /** What is refused is logged by whoever counts. */
+  #mustBeAllowed(uid: number): void {
+    if (!this.#parts.mayAsk(uid)) throw Failure.missing(`user ${uid} asks too often`)
+  }
+
+  #lookupReference(name: string, uid: number): void {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
     const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
     if (this.#references.has(node)) return
-    if (this.#references.size >= REFERENCES_MAX) {
-      this.#tell(`more than ${REFERENCES_MAX} references were asked for; those that come now are left to the engine`)
+    this.#mustBeAllowed(uid)
+    const most = uid === 0 ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
+    if (this.#references.size >= most) {
+      this.#tell(`more than ${most} references were asked for; those that come now are left to the engine`)
       throw Failure.missing(`${name} is one reference too many`)
     }
     const { images, layers } = this.#parts
