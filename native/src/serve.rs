@@ -183,10 +183,10 @@ impl Core {
     }
 
     fn ask(&self, request: &Request, name: &str, reply: Reply) {
-        let Request { node: parent, uid, .. } = *request;
-        let ticket = self.parked.park_lookup(reply, parent, name, uid, self.timeouts.lookup);
+        let Request { node: parent, pid, .. } = *request;
+        let ticket = self.parked.park_lookup(reply, parent, name, pid, self.timeouts.lookup);
         if let Some(ticket) = ticket
-            && !self.upcalls.lookup(ticket, parent, name, uid)
+            && !self.upcalls.lookup(ticket, parent, name, pid)
         {
             self.parked.settle(Key::Lookup(ticket), libc::ENOENT);
         }

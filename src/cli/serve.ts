@@ -9,7 +9,7 @@ import { chooseRung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
-import { AskLimit } from '../stores/ask-limit.ts'
+import { askers, onlyRootAsks } from '../stores/asker.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
@@ -20,7 +20,7 @@ import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-st
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
-import { setAccess, storeMode } from './store-access.ts'
+import { CLOSED, setAccess, storeMode } from './store-access.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
@@ -71,7 +71,6 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       believe: await believer(diffId, registries, agent.store),
       byIndex: values['diffid-only'] !== true,
     }
-    const limit = new AskLimit(log, () => performance.now())
     const store = new AdditionalLayerStore({
       ...doors,
       images,
@@ -92,7 +91,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         await file.writeFile(bytes)
         return { fd: file.fd, close: () => file.close() }
       },
-      mayAsk: (uid) => limit.takes(uid),
+      asker: mode === CLOSED ? onlyRootAsks : askers(log),
       standIn: (path) => standIns.put(path),
       hasStandIn: (path) => standIns.has(path),
       log,

@@ -49,10 +49,10 @@ export interface Upcalls {
   /** These chunks of a device are missing and not yet under way: call `settle` for each. */
   miss(device: number, chunks: Uint32Array): void
   /**
-   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `uid`: who asks, as the
-   * mount's user namespace numbers users.
+   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `pid`: the thread
+   * that asks, which waits for the answer, as our PID namespace numbers it; 0: it is in none below ours.
    */
-  lookup(ticket: number, parent: bigint, name: string, uid: number): void
+  lookup(ticket: number, parent: bigint, name: string, pid: number): void
   /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
   late(node: bigint): void
   /**

@@ -22,6 +22,7 @@ import { refusal } from '../mount/whole.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import type { Asker } from './asker.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
 import { type Believe, diffIdOf } from './identity.ts'
 import { decodeDigest, decodeReference } from './names.ts'
@@ -58,8 +59,8 @@ export interface StoreParts {
   hint(op: 'use' | 'drop', path: readonly string[]): void
   /** Bytes in a file. */
   fileOf(bytes: Uint8Array): Promise<LateFile>
-  /** Whether a user may have it asked for what is not known yet: registries may be asked for it. */
-  mayAsk(uid: number): boolean
+  /** Whose lookup of what is not known yet it is: registries may be asked for that. */
+  asker: Asker
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
   /** Whether that was done, in this life or an earlier one. */
@@ -123,9 +124,9 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addDirectory(this.#top, ROOT_NODE, AdditionalLayerStore.DIRECTORY, DIRECTORY, true)
   }
 
-  async lookup(parent: bigint, name: string, uid: number): Promise<void> {
+  async lookup(parent: bigint, name: string, pid: number): Promise<void> {
     if (parent === this.#top) {
-      this.#lookupReference(name, uid)
+      await this.#lookupReference(name, pid)
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
@@ -133,7 +134,7 @@ export class AdditionalLayerStore implements ControlTree {
     const known = this.#references.get(parent)
     const digest = decodeDigest(name)
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
-    this.#mustBeAllowed(uid)
+    await this.#admit(pid)
     await this.#lookupLayer(known, digest)
   }
 
@@ -168,17 +169,19 @@ export class AdditionalLayerStore implements ControlTree {
   }
 
   /** What is refused is logged by whoever counts. */
-  #mustBeAllowed(uid: number): void {
-    if (!this.#parts.mayAsk(uid)) throw Failure.missing(`user ${uid} asks too often`)
+  async #admit(pid: number): Promise<'root' | 'user'> {
+    const asker = await this.#parts.asker(pid)
+    if (asker === 'refused') throw Failure.missing(`process ${pid} is of a user who asks too often`)
+    return asker
   }
 
-  #lookupReference(name: string, uid: number): void {
+  async #lookupReference(name: string, pid: number): Promise<void> {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
     const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
     if (this.#references.has(node)) return
-    this.#mustBeAllowed(uid)
-    const most = uid === 0 ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
+    const most = (await this.#admit(pid)) === 'root' ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
+    if (this.#references.has(node)) return // another lookup came first
     if (this.#references.size >= most) {
       this.#tell(`more than ${most} references were asked for; those that come now are left to the engine`)
       throw Failure.missing(`${name} is one reference too many`)

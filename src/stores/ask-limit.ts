@@ -12,7 +12,7 @@ const USERS = 10
 /** While one bucket fills up, so many tokens may be taken at most: there are no more that are not full. Twice that, so that few looks free many. */
 const KEPT_MAX = 2 * (2 * ASK_BURST * USERS)
 
-const ROOT_UID = 0
+export const ROOT_UID = 0
 
 class Bucket {
   #tokens: number

@@ -154,9 +154,9 @@ test('a lookup is answered after the control tree has added what there is', asyn
   const log: string[] = []
   const { fake } = mountSession(
     control({
-      async lookup(parent, name, uid) {
+      async lookup(parent, name, pid) {
         await turn()
-        log.push(`${parent} ${name} ${uid}`)
+        log.push(`${parent} ${name} ${pid}`)
       },
     }),
   )

@@ -123,7 +123,7 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
         let first = parked.park_lookup(kernel.reply(3), 1, "name", 0, soon);
         assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", 0, soon), None);
         assert_eq!((kernel.answer(), kernel.answer()), ((3, libc::ENOENT), (4, libc::ENOENT)));
-        // the refusal of one user is not another's
+        // what one process is refused is not refused to another
         let (own, other) =
             (parked.park_lookup(kernel.reply(6), 1, "name", 1, soon), parked.park_lookup(kernel.reply(7), 1, "name", 2, soon));
         assert!(own.is_some() && other.is_some() && own != other);
