@@ -110,6 +110,9 @@ pub struct Request<'a> {
     pub opcode: u32,
     pub unique: u64,
     pub node: u64,
+    /// The thread that asks, as our PID namespace numbers it; 0 when it is in none below ours. Its user the kernel tells only to those who
+    /// do not have idmapped mounts.
+    pub pid: u32,
     pub body: &'a [u8],
 }
 
@@ -120,6 +123,7 @@ impl<'a> Request<'a> {
             opcode: u32_at(bytes, 4)?,
             unique: u64_at(bytes, 8)?,
             node: u64_at(bytes, 16)?,
+            pid: u32_at(bytes, 32)?,
             body: bytes.get(IN_HEADER..)?,
         })
     }
@@ -398,7 +402,7 @@ mod tests {
     fn what_is_forgotten_is_what_the_request_holds_and_no_more() {
         let forgotten = |opcode, body: &[u8]| {
             let mut all = Vec::new();
-            Request { opcode, unique: 0, node: 9, body }.forgotten(|node, times| all.push((node, times)));
+            Request { opcode, unique: 0, node: 9, pid: 0, body }.forgotten(|node, times| all.push((node, times)));
             all
         };
         assert_eq!(forgotten(op::FORGET, &3u64.to_le_bytes()), [(9, 3)]);
@@ -426,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_name_ends_at_its_nul() {
-        let request = Request { opcode: 1, unique: 1, node: 1, body: b"ab\0cd" };
+        let request = Request { opcode: 1, unique: 1, node: 1, pid: 0, body: b"ab\0cd" };
         assert_eq!(request.name(0), Some(&b"ab"[..]));
         assert_eq!(request.name(3), None);
         assert_eq!(request.name(9), None);

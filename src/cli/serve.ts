@@ -11,6 +11,7 @@ import { type ControlTree, MountSession } from '../mount/session.ts'
 import { readAuthFile } from '../registry/credentials.ts'
 import { AdditionalImageStore } from '../stores/ais.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
+import { askers, onlyRootAsks } from '../stores/asker.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
@@ -21,7 +22,7 @@ import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-st
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
-import { setAccess, storeMode } from './store-access.ts'
+import { CLOSED, setAccess, storeMode } from './store-access.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
@@ -96,6 +97,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         await file.writeFile(bytes)
         return { fd: file.fd, close: () => file.close() }
       },
+      asker: mode === CLOSED ? onlyRootAsks : askers(log),
       standIn: (path) => standIns.put(path),
       hasStandIn: (path) => standIns.has(path),
       log,
@@ -104,7 +106,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     agent.keeper.mounting(root)
     let second: Promise<SecondDoor> | undefined
     const control: ControlTree = {
-      lookup: (parent, name) => store.lookup(parent, name),
+      lookup: (...asked) => store.lookup(...asked),
       hint: (op, parent, name) => store.hint(op, parent, name),
       late: async (node) => (await (await second)?.late(node)) ?? (await store.late(node)),
     }

@@ -51,8 +51,11 @@ export interface SessionOptions {
 export interface Upcalls {
   /** These chunks of a device are missing and not yet under way: call `settle` for each. */
   miss(device: number, chunks: Uint32Array): void
-  /** `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. */
-  lookup(ticket: number, parent: bigint, name: string): void
+  /**
+   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `pid`: the thread
+   * that asks, which waits for the answer, as our PID namespace numbers it; 0: it is in none below ours.
+   */
+  lookup(ticket: number, parent: bigint, name: string, pid: number): void
   /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
   late(node: bigint): void
   /**

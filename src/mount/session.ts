@@ -27,9 +27,9 @@ export interface LateFile {
   close(): Promise<void>
 }
 
-/** Who answers for the control tree. A lookup adds nodes, or throws. */
+/** Who answers for the control tree. A lookup, by a thread of this number, adds nodes, or throws. */
 export interface ControlTree {
-  lookup(parent: bigint, name: string): Promise<void>
+  lookup(parent: bigint, name: string, pid: number): Promise<void>
   /** The contents of a late file. */
   late(node: bigint): Promise<LateFile>
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
@@ -106,7 +106,7 @@ export class MountSession implements Session {
     this.ended = promise
     const upcalls: Upcalls = {
       miss: (device, chunks) => this.#miss(device, chunks),
-      lookup: (ticket, parent, name) => void this.#lookup(settings.control, ticket, parent, name), // answers its own errors
+      lookup: (ticket, ...asked) => void this.#lookup(settings.control, ticket, ...asked), // answers its own errors
       late: (node) => void this.#late(settings.control, node), // answers its own errors
       hint: (op, parent, name) => settings.control?.hint(op, parent, name),
       ended: resolve,
@@ -260,11 +260,15 @@ export class MountSession implements Session {
     this.#looking = setInterval(look, this.#missTimeoutMs / LOOKS).unref()
   }
 
-  async #lookup(control: ControlTree | undefined, ticket: number, parent: bigint, name: string): Promise<void> {
+  async #lookup(
+    control: ControlTree | undefined,
+    ticket: number,
+    ...asked: Parameters<ControlTree['lookup']>
+  ): Promise<void> {
     let code = 0
     try {
       if (control === undefined) code = errno(undefined)
-      else await control.lookup(parent, name)
+      else await control.lookup(...asked)
     } catch (error) {
       code = errno(error)
     }
