@@ -5,9 +5,12 @@ import type { Priority } from '../image/blob.ts'
 import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
+import type { Proxies } from './proxies.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
 import { passing } from './retry.ts'
+import { tlsFailure } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
+import { refusedBy } from './tunnel.ts'
 
 /** One request, as its sender knows it. */
 export interface Query {
@@ -62,12 +65,12 @@ export class Client {
   readonly counters: Counters = { requests: 0, fetched: 0, retries: 0, redirects: 0, tokens: 0, connections: 0 }
   readonly #connections: Connections
 
-  constructor(limits: Limits) {
+  constructor(limits: Limits, proxies: Proxies) {
     this.limits = limits
-    this.#connections = new Connections(limits, () => this.counters.connections++)
+    this.#connections = new Connections(limits, proxies, () => this.counters.connections++)
   }
 
-  /** `host` (host[:port]) was named by the user or the user's settings. */
+  /** `host` (host[:port]) is named by the settings of whoever runs this process. */
   named(host: string): void {
     this.#connections.named(host)
   }
@@ -127,7 +130,7 @@ export class Client {
     stop: AbortController,
     use: (answer: Answer) => Promise<T>,
   ): Promise<T> {
-    const agent = this.#connections.agent(await query.trust(url.host))
+    const { agent, origin, path, headers: added, proxy } = this.#connections.way(url, await query.trust(url.host))
     const leave = await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
     // time in the queue is the caller's to bound
     const total = this.limits.totalMs + query.expected / TOTAL_BYTES_PER_MS
@@ -136,10 +139,10 @@ export class Client {
     try {
       this.counters.requests++
       response = await agent.request({
-        origin: url.origin,
-        path: url.pathname + url.search,
+        origin,
+        path,
         method: query.method,
-        headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers },
+        headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers, ...added },
         body: query.body ?? null,
         signal: stop.signal,
         headersTimeout: this.limits.headersMs,
@@ -147,6 +150,7 @@ export class Client {
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
+      if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
       const header = (name: string): string | undefined => {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
@@ -212,18 +216,8 @@ export class Client {
     // what has no code comes neither from the network nor from undici, but from a mistake of ours
     if (!(error instanceof Error) || !('code' in error)) return error
     const code = String(error.code)
-    if (/ALERT/.test(code)) {
-      return Failure.denied(`${url.host}: refuses the connection's TLS`, {
-        cause: error,
-        fix: `If it wants a client certificate, put client.cert and client.key into /etc/containers/certs.d/${url.host}/.`,
-      })
-    }
-    if (/CERT|VERIFY|ALTNAME|SELF_SIGNED|HOSTNAME_MISMATCH/.test(code)) {
-      return Failure.denied(`${url.host}: its certificate is not trusted`, {
-        cause: error,
-        fix: `Put its authority into /etc/containers/certs.d/${url.host}/ca.crt, or name it with --cert-dir.`,
-      })
-    }
+    const refused = url.protocol === 'https:' ? tlsFailure(error, code, url.host, Date.now()) : undefined
+    if (refused !== undefined) return refused
     if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
       return passing(Failure.timeout(`${url.host} does not answer`, { cause: error }))
     }

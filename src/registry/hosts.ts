@@ -134,6 +134,12 @@ async function dropIns(folder: string): Promise<string[]> {
   }
 }
 
+/** `host[:port]` of all locations that rules spell out; a prefix alone, or a wildcard, leaves the host to whoever names an image. */
+export function namedHosts(rules: readonly HostRule[]): string[] {
+  const locations = rules.flatMap(({ location, mirrors }) => [location, ...mirrors.map((each) => each.location)])
+  return locations.filter(Boolean).map((each) => (each.split('/')[0] as string).toLowerCase()) // a split text has a first part
+}
+
 /** How much of `name` (host/repository:tag) the prefix covers; 0 when it does not match. */
 function covered(prefix: string, name: string): number {
   if (prefix.startsWith('*.')) {

@@ -12,11 +12,12 @@ import {
   type Keyring,
   namedFileKeyring,
 } from './credentials.ts'
-import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
+import { type Endpoint, endpoints, namedHosts, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
+import { proxiesOf } from './proxies.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
@@ -63,7 +64,7 @@ export class Registries {
     const { creds, credsFile, authfile } = options
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
-    this.#client = new Client({ ...LIMITS, ...options.limits })
+    this.#client = new Client({ ...LIMITS, ...options.limits }, proxiesOf(this.#places.env))
     this.#remembered = new RememberedCredentials(options.sealed)
     const usual = fileKeyring(this.#places, authfile)
     const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places), usual)
@@ -125,6 +126,7 @@ export class Registries {
 
   async #repositories(reference: RegistryReference): Promise<Repository[]> {
     const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    for (const host of namedHosts(rules)) this.#client.named(host)
     const found = endpoints(rules, reference, this.#options.tlsVerify === false)
     return found.map((endpoint) => new Repository(endpoint, this.#host(endpoint), this.#client))
   }
@@ -133,7 +135,6 @@ export class Registries {
     const key = `${host} ${insecure}`
     let known = this.#hosts.get(key)
     if (known === undefined) {
-      this.#client.named(host)
       const trust = (of: string) => this.#trust(of, host, insecure)
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects

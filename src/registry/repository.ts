@@ -5,6 +5,7 @@ import { type Authority, parseChallenge } from './auth.ts'
 import type { Answer, Client } from './client.ts'
 import type { Endpoint } from './hosts.ts'
 import { isPassing, passing, retry, retryAfterMs } from './retry.ts'
+import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
 /** What is known of a host, shared by its repositories. */
@@ -175,7 +176,7 @@ export class Repository {
         host.scheme = 'https:'
       })
     } catch (error) {
-      if (!endpoint.insecure || answered || !isPassing(error)) throw error
+      if (!endpoint.insecure || answered || !(isPassing(error) || speaksHttp(error))) throw error
       return await send(at('http:'), () => {
         host.scheme = 'http:'
       })
