@@ -65,6 +65,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     throw Failure.usage(`--tls-verify is ${JSON.stringify(verify)}, neither true nor false`)
   }
   return new Registries({
+    log,
     ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
     ...(authfile === undefined ? {} : { authfile }),
     ...(credsFile === undefined ? {} : { credsFile }),

@@ -8,11 +8,12 @@ import {
   type Credentials,
   fileKeyring,
   type HostLogin,
+  helpersKeyring,
   hostKeyring,
   type Keyring,
   namedFileKeyring,
 } from './credentials.ts'
-import { type Endpoint, endpoints, namedHosts, readHostRules } from './hosts.ts'
+import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { type Places, systemPlaces } from './places.ts'
@@ -42,6 +43,8 @@ export interface RegistriesOptions {
   sealed?: SealedCredentials
   /** Instead of CONTAINERS_REGISTRIES_CONF and the usual files. */
   registriesConf?: string
+  /** Takes what is wrong and not in the way. */
+  log?: (message: string) => void
   places?: Partial<Places>
   limits?: Partial<Limits>
 }
@@ -61,13 +64,14 @@ export class Registries {
   readonly #layouts = new Set<LayoutSource>()
 
   constructor(options: RegistriesOptions = {}) {
-    const { creds, credsFile, authfile } = options
+    const { creds, credsFile, authfile, log: told = () => {} } = options
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
     this.#client = new Client({ ...LIMITS, ...options.limits }, proxiesOf(this.#places.env))
     this.#remembered = new RememberedCredentials(options.sealed)
-    const usual = fileKeyring(this.#places, authfile)
-    const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places), usual)
+    const helpers = () => readCredentialHelpers(this.#places, options.registriesConf)
+    const usual = helpersKeyring(helpers, fileKeyring(this.#places, authfile, told), this.#places)
+    const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places, told), usual)
     this.#keyring = firstOf(this.#remembered, creds ? hostKeyring(creds, files) : files)
   }
 
