@@ -35,6 +35,8 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
+  progress(): number
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
 }
@@ -65,13 +67,13 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     throw Failure.usage(`--tls-verify is ${JSON.stringify(verify)}, neither true nor false`)
   }
   return new Registries({
-    log,
     ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
     ...(authfile === undefined ? {} : { authfile }),
     ...(credsFile === undefined ? {} : { credsFile }),
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
+    log,
   })
 }
 
@@ -129,6 +131,7 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     builder,
     images,
     layers,
+    progress: () => registries.counters().fetched + codecs.counters().verified,
     async close() {
       await layers.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])

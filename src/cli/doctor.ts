@@ -19,6 +19,7 @@ import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
 import { NO_REGISTRY, NOT_ASKED, notAsked, NAME as REGISTRY, registryFindings } from './doctor/registry.ts'
 import { crioStorageConfs, namedOf, readStorageConf, storage, storageConfsOf } from './doctor/storage.ts'
+import { store } from './doctor/store.ts'
 import type { Engine } from './engines.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
@@ -71,7 +72,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const checks: readonly Check<typeof needs>[] = [
     ...[node, addon, kernel, fuse, requestTimeout, cache],
     ...engines,
-    ...[storage, crioConf, registries, authHelper, agent, propagation, deadMounts],
+    ...[storage, crioConf, registries, authHelper, agent, store, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
   for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })

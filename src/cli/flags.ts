@@ -93,6 +93,11 @@ export const COMMANDS: readonly Command[] = [
         name: 'diffid-only',
         help: 'name no layer by its index: for images of people who do not trust each other (docs/upstream-image-ids.md); what is not proven or believed is fetched whole first',
       },
+      {
+        name: 'store-mode',
+        value: 'MODE',
+        help: 'who may look into the store, in octal: 0755 lets every local user read all images in it (default: 0700)',
+      },
       SERVE,
       CONTEXT,
       CACHE,

@@ -1,16 +1,11 @@
-// Connections to registries: one agent a way of securing them, one queue an origin; through forward proxies where they are named.
-import { lookup } from 'node:dns'
-import type { LookupFunction, Socket } from 'node:net'
-import { createSecureContext, type SecureContext } from 'node:tls'
-import { Agent, buildConnector } from 'undici'
+// Connections to registries: one agent a way of securing them, one queue an origin.
+import { Agent } from 'undici'
 import { Failure } from '../errors.ts'
 import { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
-import { isOffLimits, NAME_IT } from './off-limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
-import { notingCertificates } from './tls-failure.ts'
-import { systemAuthorities, type Trust } from './trust.ts'
-import { Tunnels } from './tunnel.ts'
+import { type Connect, Routes, type Way } from './routes.ts'
+import type { Trust } from './trust.ts'
 
 /** Prefetch leaves this many places of a host to demand. */
 const DEMAND_RESERVE = 2
@@ -28,38 +23,22 @@ const GATES_MAX = 1024
 /** What a connection speaks. */
 export type Protocol = 'HTTP/2' | 'HTTP/1.1'
 
-/** How one request goes out. */
-export interface Way {
-  agent: Agent
-  origin: string
-  path: string
-  /** For a proxy that forwards the request itself. */
-  headers: Readonly<Record<string, string>>
-  proxy: ForwardProxy | undefined
-}
-
-type Connect = buildConnector.connector
-
-/** Keeps agents and queues, and knows which hosts the user's settings name. */
+/** Keeps agents and queues. */
 export class Connections {
   readonly #limits: Limits
-  readonly #proxies: Proxies
+  readonly #routes: Routes
   readonly #onConnect: () => void
   readonly #agents = new Map<string, Agent>()
+  /** How often connections to an origin were given up. */
+  readonly #renewals = new Map<string, number>()
   readonly #gates = new Map<string, Gate>()
   /** Of the newest connection to each origin. */
   readonly #protocols = new Map<string, Protocol>()
-  /** `host[:port]` that settings name: these alone may have addresses that are off limits. */
-  readonly #named = new Set<string>()
-  /** By the proxy's URL and credentials. */
-  readonly #tunnels = new Map<string, Tunnels>()
-  /** To proxies that forward requests themselves. */
-  #forwarding: Agent | undefined
   #closed = false
 
   constructor(limits: Limits, proxies: Proxies, onConnect: () => void) {
     this.#limits = limits
-    this.#proxies = proxies
+    this.#routes = new Routes(proxies, limits.connectMs)
     this.#onConnect = onConnect
   }
 
@@ -68,9 +47,12 @@ export class Connections {
   }
 
   named(host: string): void {
-    // as URLs of either scheme write it, which leave out a default port
-    for (const scheme of ['https:', 'http:'])
-      if (URL.canParse(`${scheme}//${host}`)) this.#named.add(new URL(`${scheme}//${host}`).host)
+    this.#routes.named(host)
+  }
+
+  /** @throws Failure denied (an address that is off limits), usage (no proxy's URL) */
+  way(url: URL): Way {
+    return this.#routes.way(url)
   }
 
   /** The queue of an origin. */
@@ -90,165 +72,95 @@ export class Connections {
     return this.#protocols.get(origin)
   }
 
-  /** @throws Failure denied (an address that is off limits), usage (no proxy's URL), aborted */
-  way(url: URL, trust: Trust): Way {
-    if (this.#closed) throw Failure.aborted('the registry client is closed')
-    // as literals also before a proxy, which looks names up itself
-    if (isOffLimits(url.hostname) && !this.#named.has(url.host)) throw offLimits(url.hostname, url.hostname)
-    const proxy = this.#proxies(url)
-    const path = url.pathname + url.search
-    if (proxy === undefined || url.protocol === 'https:') {
-      return { agent: this.#agent(trust), origin: url.origin, path, headers: {}, proxy: undefined }
-    }
-    const { authorization } = proxy
-    return {
-      agent: this.#forwarder(),
-      origin: proxy.url.origin,
-      path: url.origin + path, // RFC 9112 3.2.2
-      headers: { host: url.host, ...(authorization === undefined ? {} : { 'proxy-authorization': authorization }) },
-      proxy,
-    }
+  /**
+   * From now on requests to an origin go over new connections: the old ones are silent. Those under way on them end by their own
+   * deadlines.
+   * @param seen how often it had been done when the request began that found them silent
+   */
+  renew(origin: string, seen: number): void {
+    if (this.renewals(origin) !== seen) return // others saw it, too
+    if (this.#renewals.size >= GATES_MAX) this.#renewals.clear()
+    this.#renewals.set(origin, seen + 1)
   }
 
-  /** One agent a way of securing connections. Agents keep one connection an origin, more only for HTTP/1.1. */
-  #agent(trust: Trust): Agent {
-    const key = JSON.stringify(trust)
+  /** How often that was done. */
+  renewals(origin: string): number {
+    return this.#renewals.get(origin) ?? 0
+  }
+
+  /**
+   * The agent for `origin`: one a way of securing connections, another where they were renewed. Agents keep one connection an origin,
+   * more only for HTTP/1.1.
+   * @param proxy forwards the requests itself
+   */
+  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined): Agent {
+    if (this.#closed) throw Failure.aborted('the registry client is closed')
+    const renewals = this.renewals(origin)
+    const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
+    const key = renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
     let agent = this.#agents.get(key)
     if (!agent) {
-      const secured = {
-        allowH2: true,
-        preferH2: true,
-        rejectUnauthorized: trust.verify,
-        secureContext: secureContext(trust),
-        timeout: this.#limits.connectMs,
-        autoSelectFamily: true,
-      }
-      const toNamed = notingCertificates(buildConnector(secured))
-      const toOthers = notingCertificates(buildConnector({ ...secured, lookup: withinLimits }))
-      const connector: Connect = (options, callback) => {
-        const host = options.host ?? options.hostname
-        const proxy = this.#proxies(new URL(`${options.protocol}//${host}`))
-        const named = this.#named.has(host)
-        if (proxy !== undefined) this.#throughTunnel(proxy, toNamed, options, callback)
-        else
-          (named ? toNamed : toOthers)(options, (...result) => {
-            const address = result[1]?.remoteAddress ?? ''
-            if (named || !isOffLimits(address)) return callback(...result)
-            // nothing was sent: what looks names up has let it pass
-            result[1]?.destroy()
-            callback(offLimits(options.hostname, address), null)
-          })
-      }
-      agent = new Agent({
-        allowH2: true,
-        connections: this.#limits.connections,
-        maxHeaderSize: HEADERS_MAX_BYTES,
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        // undici 8.12 checks the setting below, but sends this older option
-        initialWindowSize: STREAM_WINDOW_BYTES,
-        h2Options: {
-          maxConcurrentStreams: this.#limits.streams * 2,
-          connectionWindowSize: CONNECTION_WINDOW_BYTES,
-          settings: { initialWindowSize: STREAM_WINDOW_BYTES },
-        },
-        connect: (options, callback) =>
-          connector(options, (...result) => {
-            const [error, socket] = result
-            if (error !== null) return callback(error, null)
-            this.#onConnect()
-            const { streams, connections } = this.#limits
-            const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
-            const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
-            this.gate(origin).limit = h2 ? streams : connections
-            if (this.#protocols.size >= GATES_MAX) this.#protocols.clear()
-            this.#protocols.set(origin, h2 ? 'HTTP/2' : 'HTTP/1.1')
-            return callback(null, socket)
-          }),
-      })
+      agent = proxy === undefined ? this.#hostsAgent(this.#routes.toHosts(trust)) : this.#proxyAgent()
       this.#agents.set(key, agent)
+      if (renewals > 1) this.#drop(`${secured} ${origin} ${renewals - 1}`)
     }
     return agent
   }
 
-  /** Connections to the proxy come from `HTTPS_PROXY`, which names it: it may be wherever it is. */
-  #throughTunnel(
-    proxy: ForwardProxy,
-    secure: Connect,
-    options: buildConnector.Options,
-    callback: buildConnector.Callback,
-  ) {
-    const { url, authorization } = proxy
-    const key = `${url.origin} ${authorization ?? ''}`
-    let tunnels = this.#tunnels.get(key)
-    if (tunnels === undefined) {
-      tunnels = new Tunnels(proxy, this.#toProxy(), this.#limits.connectMs)
-      this.#tunnels.set(key, tunnels)
-    }
-    const host = options.host ?? options.hostname
-    tunnels.open(options.port ? host : `${host}:443`).then(
-      (socket) => secure({ ...options, httpSocket: socket as Socket }, callback),
-      (error) => callback(error, null),
-    )
+  #hostsAgent(connect: Connect): Agent {
+    return new Agent({
+      allowH2: true,
+      connections: this.#limits.connections,
+      maxHeaderSize: HEADERS_MAX_BYTES,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      // undici 8.12 checks the setting below, but sends this older option
+      initialWindowSize: STREAM_WINDOW_BYTES,
+      h2Options: {
+        maxConcurrentStreams: this.#limits.streams * 2,
+        connectionWindowSize: CONNECTION_WINDOW_BYTES,
+        settings: { initialWindowSize: STREAM_WINDOW_BYTES },
+      },
+      connect: (options, callback) =>
+        connect(options, (...result) => {
+          const [error, socket] = result
+          if (error !== null) return callback(error, null)
+          this.#onConnect()
+          const { streams, connections } = this.#limits
+          const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
+          const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
+          this.gate(origin).limit = h2 ? streams : connections
+          if (this.#protocols.size >= GATES_MAX) this.#protocols.clear()
+          this.#protocols.set(origin, h2 ? 'HTTP/2' : 'HTTP/1.1')
+          return callback(null, socket)
+        }),
+    })
   }
 
-  #forwarder(): Agent {
-    this.#forwarding ??= new Agent({
+  #proxyAgent(): Agent {
+    const connect = this.#routes.toProxy()
+    return new Agent({
       connections: this.#limits.connections,
       maxHeaderSize: HEADERS_MAX_BYTES,
       keepAliveTimeout: KEEP_ALIVE_MS,
       connect: (options, callback) =>
-        this.#toProxy()(options, (...result) => {
+        connect(options, (...result) => {
           if (result[0] === null) this.#onConnect()
           callback(...result)
         }),
     })
-    return this.#forwarding
   }
 
-  #toProxy(): Connect {
-    const trust = { verify: true, authorities: [], identities: [] }
-    return buildConnector({
-      allowH2: false,
-      secureContext: secureContext(trust),
-      timeout: this.#limits.connectMs,
-      autoSelectFamily: true,
-    })
+  /** An agent that only a silent origin had. What is under way on it fails as a lost connection does, and is tried again. */
+  #drop(key: string): void {
+    const agent = this.#agents.get(key)
+    this.#agents.delete(key)
+    void agent?.destroy() // ends when its sockets have
   }
 
   /** Ends all connections; requests under way fail with `aborted`. */
   async close(): Promise<void> {
     this.#closed = true
-    const agents = [...this.#agents.values(), ...(this.#forwarding ? [this.#forwarding] : [])]
-    await Promise.all([
-      ...agents.map((agent) => agent.destroy()),
-      ...[...this.#tunnels.values()].map((each) => each.close()),
-    ])
+    await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()))
+    await this.#routes.close()
   }
-}
-
-function offLimits(host: string, address: string): Failure {
-  const what = host === address ? `${host} is not asked` : `${host} is not asked at ${address}`
-  return Failure.denied(what, { why: 'it is a link-local address, or one of cloud metadata', fix: NAME_IT })
-}
-
-/** Looks a name up as ever; what is off limits is left out before anything is connected to. */
-const withinLimits: LookupFunction = (hostname, options, callback) => {
-  lookup(hostname, { ...options, all: true }, (error, found) => {
-    if (error !== null) return callback(error, [])
-    const within = found.filter(({ address }) => !isOffLimits(address))
-    const [first] = within
-    if (first === undefined) return callback(offLimits(hostname, found[0]?.address ?? 'no address'), [])
-    if (options.all === true) callback(null, within)
-    else callback(null, first.address, first.family)
-  })
-}
-
-function secureContext(trust: Trust): SecureContext {
-  const [first] = trust.identities
-  return createSecureContext({
-    ca: [...systemAuthorities(), ...trust.authorities],
-    ...(first
-      ? { cert: trust.identities.map((each) => each.cert), key: trust.identities.map((each) => each.key) }
-      : {}),
-  })
 }

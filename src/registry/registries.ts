@@ -16,9 +16,11 @@ import {
 import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
+import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
+import { Ranges } from './ranges.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
@@ -43,7 +45,7 @@ export interface RegistriesOptions {
   sealed?: SealedCredentials
   /** Instead of CONTAINERS_REGISTRIES_CONF and the usual files. */
   registriesConf?: string
-  /** Takes what is wrong and not in the way. */
+  /** Is told of hosts that give nothing, and when they do again; and of programs for credentials that do not work. */
   log?: (message: string) => void
   places?: Partial<Places>
   limits?: Partial<Limits>
@@ -125,6 +127,7 @@ export class Registries {
 
   /** Ends connections and closes layouts; what is under way fails with `aborted`. */
   async close(): Promise<void> {
+    for (const { outages } of this.#hosts.values()) outages.close()
     await Promise.all([this.#client.close(), ...[...this.#layouts].map((each) => each.close())])
   }
 
@@ -143,7 +146,9 @@ export class Registries {
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects
       const authority = new Authority({ client: this.#client, keyring: this.#keyring, host, insecure, trust, forget })
-      known = { authority, trust, scheme: undefined, rangelessUntil: 0 }
+      const { counters, limits } = this.#client
+      const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
+      known = { authority, trust, scheme: undefined, outages, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known

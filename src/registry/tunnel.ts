@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { type buildConnector, Pool } from 'undici'
 import { Failure } from '../errors.ts'
 import type { ForwardProxy } from './proxies.ts'
-import { passing } from './retry.ts'
+import { passing, unanswered } from './retry.ts'
 
 /** Opens tunnels through one proxy. */
 export class Tunnels {
@@ -34,8 +34,8 @@ export class Tunnels {
     } catch (error) {
       if (error instanceof Failure) throw error
       if (signal.aborted)
-        throw passing(Failure.timeout(`proxy ${url.host}: no tunnel to ${host} within ${this.#connectMs} ms`))
-      throw passing(Failure.unavailable(`proxy ${url.host}: no tunnel to ${host}`, { cause: error }))
+        throw silent(Failure.timeout(`proxy ${url.host}: no tunnel to ${host} within ${this.#connectMs} ms`))
+      throw silent(Failure.unavailable(`proxy ${url.host}: no tunnel to ${host}`, { cause: error }))
     }
   }
 
@@ -43,6 +43,8 @@ export class Tunnels {
     await this.#pool.destroy()
   }
 }
+
+const silent = (failure: Failure): Failure => passing(unanswered(failure))
 
 /** What a proxy's own refusal means. */
 export function refusedBy({ url, authorization }: ForwardProxy, status: number, host: string): Failure {
