@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 import { SkipReporter } from './test/reporter.ts'
 
 // They end what hangs, and say nothing of how fast a machine is: one that is busy takes ten times as long as an idle one.
-const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000 }
+const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: { timeout: 120_000 } } }
 
 // vitest wants a default export here.
 export default defineConfig({
