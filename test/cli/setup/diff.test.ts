@@ -41,7 +41,7 @@ const texts = fc
 
 const hasPatch = (await runProgram('patch', ['--version'])) !== undefined
 
-test.skipIf(!hasPatch)('patch makes the new text of the old one (needs the program patch)', async () => {
+test.skipIf(!hasPatch)('patch makes the new text of the old one (needs the package patch)', async () => {
   const file = join(await folder(), 'a')
   await fc.assert(
     fc.asyncProperty(texts, texts, async (before, after) => {
