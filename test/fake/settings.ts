@@ -10,9 +10,11 @@ import { Registries, type RegistriesOptions } from '../../src/registry/registrie
 export const QUICK: Partial<Limits> = {
   pauseMs: 5,
   pauseMaxMs: 20,
-  headersMs: 10_000,
-  windowMs: 10_000,
-  connectMs: 10_000,
+  stallMs: 2_000,
+  bearMs: 0,
+  probeMs: 600_000,
+  windowMs: 2_000,
+  connectMs: 2_000,
 }
 
 /** Disposing of it closes its registries and removes its folder. */
