@@ -7,12 +7,12 @@ import { writeImage } from '../../src/build/layout-writer.ts'
 import { ASK_BURST, ASK_EVERY_MS } from '../../src/stores/ask-limit.ts'
 import { programEntries } from '../fixtures/programs.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
+import { type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { command, type Outcome, succeed } from './engines/command.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
 import { mountsBelow } from './engines/work-directory.ts'
-import { type Door, type EngineStore, makeStore } from './py-store.ts'
 
 const TIMEOUT_MS = 300_000
 const RUNGS = ['erofs', 'fuse'] as const
