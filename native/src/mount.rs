@@ -30,7 +30,6 @@ pub fn mount(
     dir: &str,
     fsname: &str,
     allow_other: bool,
-    suid: bool,
     read_ahead: u64,
     context: Option<&str>,
 ) -> io::Result<()> {
@@ -46,7 +45,8 @@ pub fn mount(
         }
         options.push_str(&format!(",context=\"{context}\""));
     }
-    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), libc::MS_NODEV | if suid { 0 } else { libc::MS_NOSUID }, &options)?;
+    // whoever made an image made its set-user-ID programs and devices; containers' overlays have flags of their own
+    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), libc::MS_NODEV | libc::MS_NOSUID, &options)?;
     // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
     set_read_ahead(dir, read_ahead / 1024);
     Ok(())

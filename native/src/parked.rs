@@ -203,6 +203,21 @@ impl Parked {
         self.work.notify_all();
     }
 
+    /// Whoever fills chunks is at it: all that waits for some has `timeout` from now on.
+    pub fn extend(&self, timeout: Duration) {
+        let mut state = self.lock();
+        let deadline = Instant::now() + timeout;
+        let State { waiting, deadlines, .. } = &mut *state;
+        for (unique, waiting) in waiting.iter_mut() {
+            if matches!(waiting.keys.first(), Some(Key::Chunk { .. })) {
+                deadlines.remove(&(waiting.deadline, *unique));
+                deadlines.insert((deadline, *unique));
+                waiting.deadline = deadline;
+            }
+        }
+        // the clock finds out by itself when the deadline it waits for has moved
+    }
+
     /// Fails what waits for any chunk of a device that is going away.
     pub fn fail_device(&self, gone: u32) {
         let keys: Vec<Key> = {

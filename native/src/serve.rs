@@ -128,7 +128,7 @@ impl Core {
     fn getattr(&self, node: u64) -> Result<[u8; 104], Errno> {
         match self.node(node)? {
             Node::Control => Ok(self.control.attributes(node).ok_or(libc::ESTALE)?.answer(NOT_AT_ALL)),
-            Node::Tree(tree, nid) => Ok(Tree::attributes(&tree.image.inode(nid)?).answer(FOR_EVER)),
+            Node::Tree(tree, nid) => Ok(tree.attributes(&tree.image.inode(nid)?).answer(FOR_EVER)),
         }
     }
 

@@ -147,7 +147,7 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
 
 async function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Promise<Status> {
   const native = session.counters()
-  const { requests, fetched } = agent.registries.counters()
+  const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
   const codecs = agent.codecs.counters()
   const points = await mountPoints()
   const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
@@ -172,6 +172,9 @@ async function statusOf({ dir, session, covers, choice, agent, serves, layers }:
       reads_missed: Number(native.missed),
       reads_failed: Number(native.failed),
       expired: Number(native.expired),
+      retries,
+      outages,
+      reads_failed_at_once: failedAtOnce,
       lookups: Number(native.lookups),
       chunks_corrupt: codecs.corrupt,
       chunks_reverified: codecs.reverified,

@@ -9,6 +9,7 @@ import { type Descriptor, type Platform, parseConfig, parseManifest, platformTex
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { Image } from '../registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
+import type { TreeNumbers } from '../store/numbers.ts'
 import type { Store } from '../store/store.ts'
 import { type EagerLayer, type From, formatOf, type Layers, type OpenLayer } from './layer.ts'
 import { readImage } from './layer-image.ts'
@@ -199,15 +200,14 @@ export async function openMerged(layers: readonly OpenLayer[], store: Store, mer
 
 async function numbered(image: FileHandle, digest: Digest, store: Store): Promise<Merged> {
   try {
-    return { image, slot: await store.slotOf(digest) }
+    return { image, ...(await store.numbersOf(digest)) }
   } catch (error) {
     await image.close()
     throw error
   }
 }
 
-export interface Merged {
+export interface Merged extends TreeNumbers {
   /** The caller closes it. */
   image: FileHandle
-  slot: number
 }

@@ -12,6 +12,7 @@ import type { Blob } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { TreeNumbers } from '../store/numbers.ts'
 import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
@@ -36,10 +37,10 @@ export interface OpenLayer {
   readonly slots: Slots
   readonly filler: TreeFiller
   /**
-   * The number of the tree in node IDs where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
+   * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
    * a directory by one name only: looked up by another, it moves there, with what is mounted on it.
    */
-  slotAs(name: string): Promise<number>
+  numbersAs(name: string): Promise<TreeNumbers>
   /**
    * The image, all of it hashed just now; the caller closes it.
    * @throws Failure corrupt: it was damaged since the layer was opened; system
@@ -341,7 +342,7 @@ export class Layers {
       chunks,
       ...tree,
       verdict: () => store.proofs.of(claim),
-      slotAs: (name) => store.slotOf(digestOf(new TextEncoder().encode(`${digest} ${name}`))),
+      numbersAs: (name) => store.numbersOf(digest, name),
       async openImage() {
         const image = await store.openImage(digest)
         if (image === undefined) throw Failure.corrupt('its image on disk is damaged', { fix: RESTART })

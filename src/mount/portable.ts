@@ -22,6 +22,8 @@ export interface PortableSettings {
   layers: readonly PortableLayer[]
   /** Resolves when nothing is mounted on `dir` any more: fuse-native does not tell. */
   gone(dir: string): Promise<string>
+  /** Grows with whatever is fetched or decoded. */
+  progress: () => number
 }
 
 /** Who unmounts. */
@@ -70,7 +72,7 @@ export class PortableSession implements Session {
       if (bytesRead === 0) throw Failure.corrupt('the merged image became shorter')
       at += bytesRead
     }
-    const tree = new PortableTree(image, settings.layers, MISS_TIMEOUT_MS)
+    const tree = new PortableTree(image, settings.layers, MISS_TIMEOUT_MS, settings.progress)
     const fuse = new Fuse(dir, tree, optionsOf(settings))
     await new Promise<void>((resolve, reject) => fuse.mount((error) => (error ? reject(error) : resolve()))).catch(
       (cause) => {

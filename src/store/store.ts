@@ -8,7 +8,7 @@
 //   merged/<key>.json           layers put together -> the image of the whole
 //   references/<hex>.json       reference and platform -> manifest, so that a restart needs no network
 //   accepted/<hex>.json         images whose signatures a policy accepted
-//   slots/<n>                   numbers of trees (numbers.ts)
+//   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
 //   twins/                      second copies of listed, proofs, references and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
 //
@@ -25,7 +25,7 @@ import { type CacheSize, removeAside, sizeOf } from './aside.ts'
 import { diskFailure, dropDamaged, makeFolder, openTemporary, readWhole, replaceFile, setAside } from './durable.ts'
 import { openHashed } from './hash.ts'
 import type { Locks } from './locks.ts'
-import { Numbers } from './numbers.ts'
+import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Proofs } from './proofs.ts'
 import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
 import { Slots } from './slots.ts'
@@ -274,9 +274,20 @@ export class Store {
     })
   }
 
-  /** The tree's number, 1 … 2^22 - 1: the same for ever, given now if it has none. @throws Failure limit, system, timeout */
-  slotOf(tree: Digest): Promise<number> {
-    return this.#numbers.of(tree)
+  /**
+   * The numbers of a tree where it is shown as `name`: the same for ever, given now if it has none.
+   * @throws Failure limit, system, timeout
+   */
+  numbersOf(tree: Digest, name = ''): Promise<TreeNumbers> {
+    const shown = name === '' ? tree : digestOf(new TextEncoder().encode(`${tree} ${name}`))
+    return this.#numbers.of(shown, async () => {
+      const path = this.#path('trees', hex(tree), 'image')
+      try {
+        return (await fs.stat(path)).size
+      } catch (cause) {
+        throw diskFailure(path, cause)
+      }
+    })
   }
 
   /** An empty file without a name, gone when it is closed. @throws Failure system */

@@ -84,7 +84,7 @@ test.each([0, 0o077, 0o777])('folders are 0700 and files 0600 with umask %o', as
   await store.putObject(digestOf(kept.image), kept.image)
   await store.keepLayer(LAYER, RECORD, kept)
   await store.keepReference('a', 'b', LAYER)
-  await store.slotOf(kept.digest)
+  await store.numbersOf(kept.digest)
   const slots = await store.openSlots(kept.digest, kept.chunks)
   await slots.close()
   process.umask(umask)
@@ -254,7 +254,8 @@ test('a version file that is damaged costs nothing of the cache', async () => {
   const dir = await folder()
   const store = await open(dir)
   await store.putObject(digestOf(bytes('a')), bytes('a'))
-  const number = await store.slotOf(LAYER)
+  await store.keepLayer(LAYER, RECORD, tree())
+  const numbers = await store.numbersOf(tree().digest)
   await store.close()
   const path = join(dir, 'version')
   const right = await readFile(path)
@@ -272,7 +273,7 @@ test('a version file that is damaged costs nothing of the cache', async () => {
     else if (damaged !== undefined) await writeFile(path, damaged)
     const next = await open(dir)
     expect(await next.getObject(digestOf(bytes('a')))).toEqual(Buffer.from('a'))
-    expect(await next.slotOf(LAYER)).toBe(number)
+    expect(await next.numbersOf(tree().digest)).toEqual(numbers)
     expect(await readFile(path)).toEqual(right)
     await next.close()
   }
@@ -360,7 +361,7 @@ test('a folder in the place of a file, and a file in the place of a folder, are 
     await of.putObject(digestOf(object), object)
     await of.keepLayer(LAYER, RECORD, kept)
     await of.keepReference('a', 'b', LAYER)
-    await of.slotOf(kept.digest)
+    await of.numbersOf(kept.digest)
     await (await of.openSlots(kept.digest, kept.chunks)).close()
   }
   await fill(store)
@@ -424,34 +425,19 @@ test('several stores open at once begin one cache', async () => {
   await Promise.all(stores.map((each) => each.close()))
 })
 
-test('a tree keeps its number for ever, and no other gets it', async () => {
-  const dir = await folder()
-  const trees = Array.from({ length: 6 }, (_, i) => digestOf(bytes(`tree ${i}`)))
-  const [one, two] = [await open(dir), await open(dir)]
-  const numbers = await Promise.all(trees.flatMap((each) => [one.slotOf(each), two.slotOf(each)]))
-  for (let i = 0; i < numbers.length; i += 2) expect(numbers[i]).toBe(numbers[i + 1])
-  expect(new Set(numbers)).toEqual(new Set([1, 2, 3, 4, 5, 6]))
-  await writeFile(join(dir, 'slots', '3'), '')
-  await writeFile(join(dir, 'slots', '4'), 'x'.repeat(64))
-  const three = await open(dir)
-  const again = []
-  for (const each of trees) again.push(await three.slotOf(each))
-  const lost = [3, 4].map((number) => numbers.indexOf(number) / 2)
-  for (const [i, number] of again.entries()) {
-    if (lost.includes(i)) expect(number).toBeGreaterThan(6)
-    else expect(number).toBe(numbers[i * 2])
-  }
-  expect(new Set(again).size).toBe(6)
-  await Promise.all([one, two, three].map((each) => each.close()))
-})
-
-test('when the last number is given the store says so', async () => {
+test('a tree has numbers of its own under each name', async () => {
   const dir = await folder()
   const store = await open(dir)
-  await writeFile(join(dir, 'slots', String((1 << 22) - 1)), hex(LAYER))
-  expect(await store.slotOf(LAYER)).toBe((1 << 22) - 1)
-  await expect(store.slotOf(digestOf(bytes('one more')))).rejects.toMatchObject({ code: 'limit' })
+  const kept = tree()
+  await store.keepLayer(LAYER, RECORD, kept)
+  const nids = Math.ceil(kept.image.length / 32)
+  expect(await store.numbersOf(kept.digest)).toEqual({ slot: 1, inodeBase: 0 })
+  expect(await store.numbersOf(kept.digest, 'here')).toEqual({ slot: 2, inodeBase: nids })
+  expect(await store.numbersOf(kept.digest, 'there')).toEqual({ slot: 3, inodeBase: 2 * nids })
   await store.close()
+  const later = await open(dir)
+  expect(await later.numbersOf(kept.digest, 'there')).toEqual({ slot: 3, inodeBase: 2 * nids })
+  await later.close()
 })
 
 test.each(['ENOSPC', 'EDQUOT'])(
@@ -460,6 +446,8 @@ test.each(['ENOSPC', 'EDQUOT'])(
     const dir = await folder()
     const store = await open(dir)
     const kept = tree()
+    const shown = tree(7, 'shown')
+    await store.keepLayer(digestOf(bytes('shown')), RECORD, shown)
     const probe = await openFile(dir)
     const full = vi.spyOn(Object.getPrototypeOf(probe), 'writeFile')
     await probe.close()
@@ -467,7 +455,7 @@ test.each(['ENOSPC', 'EDQUOT'])(
       () => store.putObject(digestOf(bytes('a')), bytes('a')),
       () => store.keepLayer(LAYER, RECORD, kept),
       () => store.keepReference('a', 'b', LAYER),
-      () => store.slotOf(kept.digest),
+      () => store.numbersOf(shown.digest),
       () => store.openSlots(kept.digest, kept.chunks),
     ]
     for (const work of works) {

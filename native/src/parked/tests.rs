@@ -133,6 +133,27 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
 }
 
 #[test]
+fn who_is_told_to_wait_on_does_and_lookups_are_not() {
+    let (kernel, parked) = (Kernel::new(), Parked::default());
+    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
+    parked.park_lookup(kernel.reply(2), 1, "name", LONG);
+    let deadlines = |parked: &Parked| {
+        let state = parked.lock();
+        let of = |unique: u64| state.waiting.get(&unique).map(|waiting| waiting.deadline);
+        assert!(state.waiting.iter().all(|(unique, waiting)| state.deadlines.contains(&(waiting.deadline, *unique))));
+        assert_eq!(state.deadlines.len(), state.waiting.len());
+        (of(1), of(2))
+    };
+    let before = deadlines(&parked);
+    parked.extend(LONG * 2);
+    let after = deadlines(&parked);
+    assert!(after.0 > before.0);
+    assert_eq!(after.1, before.1);
+    parked.close();
+    work(&parked);
+}
+
+#[test]
 fn an_interrupt_ends_only_its_own_request() {
     let (mut kernel, parked) = (Kernel::new(), Parked::default());
     parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
