@@ -16,7 +16,7 @@ import type { Invocation } from './flags.ts'
 import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-store.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
-import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
+import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
@@ -26,10 +26,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const agent = await openAgent(values)
   try {
     const { registries, images, layers } = agent
-    const root = await prepareDirectory(
-      agent.native,
-      await makeDirectory(agent.native, positionals[0] ?? places().root, 0o755),
-    )
+    const wantedRoot = positionals[0] ?? places().root
+    await refuseServed(wantedRoot)
+    const root = await prepareDirectory(agent.native, await makeDirectory(agent.native, wantedRoot, 0o755))
     // Engines stat this directory at every command: it must be there when the mount is not.
     await mkdir(join(root, AdditionalLayerStore.DIRECTORY), { recursive: true, mode: 0o755 })
     const choice = await chooseRung(wanted, agent.native, agent.store, places().sockets)
