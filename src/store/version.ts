@@ -6,7 +6,7 @@ import { Failure } from '../errors.ts'
 import { diskFailure, lockedFolder, makeFolder, readWhole, replaceFile, syncFolder } from './durable.ts'
 import { type Locks, lock } from './locks.ts'
 
-export const CACHE_VERSION = 'lazylayer cache 1\n'
+export const CACHE_VERSION = 'lazylayer cache 2\n'
 const ANY_VERSION = /^lazylayer cache /
 const VERSION_MAX_BYTES = 256
 /** Where files are written before they get their names. */

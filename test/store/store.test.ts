@@ -206,7 +206,7 @@ test.each([
     expect(warnings).toHaveLength(1)
     expect(warnings[0]).toContain(`.aside-${n}`)
     expect(await readFile(join(dir, `.aside-${n}`, 'version'), 'utf8')).toBe(version)
-    expect(await readFile(join(dir, 'version'), 'utf8')).toBe('lazylayer cache 1\n')
+    expect(await readFile(join(dir, 'version'), 'utf8')).toBe('lazylayer cache 2\n')
     await next.close()
   }
   expect(await readdir(join(dir, '.aside-1', 'objects'))).toEqual([hex(digestOf(bytes('a')))])
