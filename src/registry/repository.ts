@@ -7,6 +7,7 @@ import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
 import type { Ranges } from './ranges.ts'
 import { isPassing, isUnanswered, passing, retry, retryAfterMs } from './retry.ts'
+import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
 /** What is known of a host, shared by its repositories. */
@@ -219,7 +220,7 @@ export class Repository {
         return await send(at(host.scheme), () => {})
       } catch (error) {
         // what answered over HTTP may have been a stand-in while the registry was restarted
-        if (endpoint.insecure && isPassing(error)) host.scheme = undefined
+        if (endpoint.insecure && (isPassing(error) || speaksHttp(error))) host.scheme = undefined
         throw error
       }
     }
@@ -230,7 +231,7 @@ export class Repository {
         host.scheme = 'https:'
       })
     } catch (error) {
-      if (!endpoint.insecure || answered || !isPassing(error)) throw error
+      if (!endpoint.insecure || answered || !(isPassing(error) || speaksHttp(error))) throw error
       return await send(at('http:'), () => {
         host.scheme = 'http:'
       })

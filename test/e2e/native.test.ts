@@ -306,6 +306,7 @@ suite('the native side serves a mount', reason, () => {
       session,
       dir: at,
       calls,
+      pids,
     } = await mount({
       lookup(ticket, parent, name) {
         if (name === 'slow') {
@@ -326,6 +327,9 @@ suite('the native side serves a mount', reason, () => {
     expect(await look('nothing')).toBe('ENOENT')
     const asked = calls.filter(([name]) => name === 'lookup').map(([, parent, name]) => [parent, name])
     expect(asked).toEqual(['new', 'none', 'denied'].map((name) => [controlNode(1), name]))
+    // by which thread, too
+    const own = await python('print(os.getpid()); os.path.exists(at + str(os.getpid()))', join(at, 'asks/pid-'))
+    expect([calls.at(-1), pids.at(-1)]).toEqual([['lookup', controlNode(1), `pid-${own}`], Number(own)])
     const two = [look('asks/slow'), look('asks/slow')]
     await expect.poll(() => tickets.length).toBe(1)
     await sleep(200)
