@@ -19,7 +19,7 @@ struct Kernel {
 impl Kernel {
     fn new() -> Self {
         let (ours, answers) = UnixStream::pair().unwrap();
-        answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        answers.set_read_timeout(Some(LONG)).unwrap();
         Self { connection: Arc::new(Connection::new(File::from(OwnedFd::from(ours)))), answers }
     }
 
