@@ -1,9 +1,9 @@
 // Images as other tools write them: eStargz whose tar ends before its index, one tar in several compressions, what Go leaves out.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { digestOf, hex } from '../../src/image/digest.ts'
+import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { describeBytes, json, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 import { type Item, item, stargz } from '../format/stargz-craft.ts'
 import { archive, member } from '../format/tar-craft.ts'
@@ -138,6 +138,15 @@ suite('images as other tools write them', lacking([...REGISTRY_PROGRAMS, 'fuserm
         expect(await blobs(podman, 'nameless')).toEqual([])
         expect(await contents(podman, 'nameless')).toBe('d\nlarge\nwho\ngood\n300000\n')
         expect(agent.log()).not.toContain('quarantined')
+        // engines put the tar together again, with what is behind its end
+        const folder = join(podman.path, 'tmp/saved')
+        await podman.succeed(['save', '--format', 'docker-dir', '--output', folder, name('ended')])
+        const { layers } = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'))
+        const tars = layers.map(async ({ digest }: { digest: Digest }) => {
+          const bytes = await readFile(join(folder, hex(digest)))
+          return digestOf(bytes[0] === 0x1f ? gunzipSync(bytes) : bytes)
+        })
+        expect(await Promise.all(tars)).toEqual(IMAGES.ended?.layers.map(({ tar }) => digestOf(tar)))
       })
 
       test('one tar in several compressions is found by each of them', { timeout: ENGINE_TIMEOUT_MS }, async () => {
