@@ -14,11 +14,12 @@ import type { Check, Finding } from './doctor/check.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { machineFiles, realPath } from './doctor/machine.ts'
-import { agent, deadMounts, propagation } from './doctor/mounts.ts'
+import { agent, deadMounts, propagation, type Silent } from './doctor/mounts.ts'
 import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
 import { NO_REGISTRY, NOT_ASKED, notAsked, NAME as REGISTRY, registryFindings } from './doctor/registry.ts'
 import { crioStorageConfs, namedOf, readStorageConf, storage, storageConfsOf } from './doctor/storage.ts'
+import { store } from './doctor/store.ts'
 import type { Engine } from './engines.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
@@ -71,7 +72,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const checks: readonly Check<typeof needs>[] = [
     ...[node, addon, kernel, fuse, requestTimeout, cache],
     ...engines,
-    ...[storage, crioConf, registries, authHelper, agent, propagation, deadMounts],
+    ...[storage, crioConf, registries, authHelper, agent, store, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
   for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })
@@ -126,7 +127,7 @@ const PROBE_TIMEOUT_MS = 30_000
 async function askRegistries(reference: Reference | undefined, values: Values): Promise<Finding[]> {
   if (reference === undefined) return [NOT_ASKED]
   if (reference.transport === 'oci') return [NO_REGISTRY]
-  const registries = openRegistries(values)
+  const registries = openRegistries(values, reference)
   const stop = new AbortController()
   const late = Failure.timeout(`no answer within ${PROBE_TIMEOUT_MS} ms`)
   const timer = setTimeout(() => stop.abort(late), PROBE_TIMEOUT_MS)
@@ -141,18 +142,20 @@ async function askRegistries(reference: Reference | undefined, values: Values): 
   }
 }
 
-async function askAgents(sockets: string): Promise<{ statuses: Status[]; silent: string[] }> {
+async function askAgents(sockets: string): Promise<{ statuses: Status[]; silent: Silent[] }> {
   const statuses: Status[] = []
-  const silent: string[] = []
-  for (const path of await listSockets(sockets)) {
+  const silent: Silent[] = []
+  const asked = (await listSockets(sockets)).map(async (path) => {
     try {
       const answer = await ask(path, { op: 'status' })
-      if (answer?.ok === false) silent.push(`${path}: ${answer.what}`)
+      if (answer?.ok === false) silent.push({ why: `${path}: ${answer.what}` })
       else if (answer?.status !== undefined) statuses.push(answer.status)
     } catch (error) {
-      silent.push(`${path}: ${describe(error)}`)
+      if (error instanceof Failure && error.code === 'timeout') silent.push({ why: describe(error), fix: error.fix })
+      else silent.push({ why: `${path}: ${describe(error)}` })
     }
-  }
+  })
+  await Promise.all(asked)
   return { statuses, silent }
 }
 

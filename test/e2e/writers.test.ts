@@ -11,7 +11,7 @@ import { type Agent, lazylayer } from './agent.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type Door, type EngineStore, makeStore } from './py-store.ts'
+import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
 const ZSTD_LAYER = 'application/vnd.oci.image.layer.v1.tar+zstd'

@@ -8,8 +8,10 @@ import { Failure } from '../../src/errors.ts'
 import { scanTar } from '../../src/format/tar-scan.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/tree/entry.ts'
+import { suite } from '../e2e/engines/suite.ts'
+import { NO_LISTER, tarListing } from '../fixtures/tar-listing.ts'
 import { listing } from './listing.ts'
-import { SAMPLES, sampleLayers, tarListing } from './samples.ts'
+import { SAMPLES, sampleLayers } from './samples.ts'
 import { archive, assemble, type Block, GNU, gzipped, header, inPieces, member, pax, scan, V7 } from './tar-craft.ts'
 
 const NULS = (count: number) => '\0'.repeat(count)
@@ -314,7 +316,7 @@ describe('the stream', () => {
   })
 })
 
-describe('real tools', () => {
+suite('real tools', NO_LISTER, () => {
   const dir = mkdtempSync(join(tmpdir(), 'tar-scan-'))
   afterAll(() => rmSync(dir, { recursive: true }))
   const root = join(dir, 'root')
@@ -357,7 +359,7 @@ if (SAMPLES) {
     ['images/py-esgz', 'py'],
   ] as const) {
     // biome-ignore format: a table
-    test(`the layers of ${tag} are what their tars say`, { timeout: 60_000 }, async () => {
+    test(`the layers of ${tag} are what their tars say`, async () => {
       for (const { bytes, path } of sampleLayers(folder, tag)) {
         const tar = gunzipSync(bytes)
         const { contents, diffId } = await scan(tar, 1 << 20)
