@@ -8,10 +8,10 @@ import { describeBytes, json, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from '../fak
 import { type Item, item, stargz } from '../format/stargz-craft.ts'
 import { archive, member } from '../format/tar-craft.ts'
 import { type Agent, lazylayer } from './agent.ts'
+import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
 const ZSTD_LAYER = 'application/vnd.oci.image.layer.v1.tar+zstd'
