@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::device::Device;
 use crate::erofs::{Erofs, Errno, Inode, Place, S_IFREG};
@@ -21,6 +22,10 @@ pub fn split(node: u64) -> (u32, u64) {
 
 pub struct Tree {
     pub slot: u32,
+    /// st_ino is this and the nid: numbers of several trees never meet.
+    inode_base: u64,
+    /// st_ino of the directory that the root is in; 0: there is none in this mount.
+    above: AtomicU64,
     pub image: Erofs<Image>,
     devices: Vec<Arc<Device>>,
     /// It is what node 1 is.
@@ -28,11 +33,17 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn new(slot: u32, image: Erofs<Image>, devices: Vec<Arc<Device>>, is_root: bool) -> Result<Self, String> {
+    pub fn new(
+        slot: u32,
+        inode_base: u64,
+        image: Erofs<Image>,
+        devices: Vec<Arc<Device>>,
+        is_root: bool,
+    ) -> Result<Self, String> {
         if devices.len() != usize::from(image.devices) {
             return Err(format!("image: has {} device slots, {} devices were given", image.devices, devices.len()));
         }
-        Ok(Self { slot, image, devices, is_root })
+        Ok(Self { slot, inode_base, above: AtomicU64::new(0), image, devices, is_root })
     }
 
     fn node(&self, nid: u64) -> Result<u64, Errno> {
@@ -45,9 +56,18 @@ impl Tree {
         Ok(u64::from(self.slot) << NID_BITS | nid)
     }
 
-    pub fn attributes(inode: &Inode) -> Attributes {
+    fn ino(&self, nid: u64) -> u64 {
+        self.inode_base.saturating_add(nid)
+    }
+
+    /// It is shown in that control directory, whose st_ino is its node ID.
+    pub fn set_above(&self, parent: u64) {
+        self.above.store(parent, Relaxed);
+    }
+
+    pub fn attributes(&self, inode: &Inode) -> Attributes {
         Attributes {
-            ino: inode.nid,
+            ino: self.ino(inode.nid),
             size: inode.size,
             seconds: inode.seconds,
             nanoseconds: inode.nanoseconds,
@@ -61,7 +81,7 @@ impl Tree {
 
     fn entry(&self, nid: u64) -> Result<Entry, Errno> {
         let inode = self.image.inode(nid)?;
-        Ok(Entry { node: self.node(nid)?, entry_ttl: FOR_EVER, attr_ttl: FOR_EVER, attributes: Self::attributes(&inode) })
+        Ok(Entry { node: self.node(nid)?, entry_ttl: FOR_EVER, attr_ttl: FOR_EVER, attributes: self.attributes(&inode) })
     }
 
     /// The root as an entry of a directory outside, which may change.
@@ -76,11 +96,16 @@ impl Tree {
 
     pub fn list(&self, nid: u64, from: u64, into: &mut Listing) -> Result<(), Errno> {
         let directory = self.image.inode(nid)?;
+        let above = Some(self.above.load(Relaxed)).filter(|&above| above != 0 && nid == self.image.root);
         self.image.entries(&directory, from, |found| {
             let dots = matches!(found.name, b"." | b"..");
             // an inode that breaks a bound is still listed; looking it up says what is wrong
             let entry = if into.plus() && !dots { self.entry(found.nid).ok() } else { None };
-            Ok(into.add(found.name, found.nid, found.mode, found.next, entry.as_ref()))
+            let ino = match above {
+                Some(above) if found.name == b".." => above,
+                _ => self.ino(found.nid),
+            };
+            Ok(into.add(found.name, ino, found.mode, found.next, entry.as_ref()))
         })
     }
 

@@ -94,6 +94,7 @@ pub struct DeviceSpec {
 pub struct TreeSpec {
     pub image_fd: i32,
     pub devices: Vec<u32>,
+    pub inode_base: f64,
 }
 
 #[napi(object, object_to_js = false)]
@@ -174,7 +175,8 @@ impl Session {
         let device = |&number: &u32| self.core.device(number).ok_or_else(|| wrong(format!("device {number}: there is none")));
         let devices = spec.devices.iter().map(device).collect::<Result<Vec<_>>>()?;
         let is_root = self.core.root == Some(slot);
-        Tree::new(slot, image, devices, is_root).and_then(|tree| self.core.add_tree(tree)).map_err(wrong)
+        let base = whole("inodeBase", spec.inode_base)?;
+        Tree::new(slot, base, image, devices, is_root).and_then(|tree| self.core.add_tree(tree)).map_err(wrong)
     }
 
     #[napi]
@@ -267,10 +269,11 @@ impl Session {
     #[napi]
     pub fn graft(&self, parent: BigInt, name: String, slot: u32) -> Result<()> {
         let slot = slot_of(slot)?;
-        if self.core.tree(slot).is_none() {
-            return Err(wrong(format!("slot {slot}: has no tree")));
-        }
-        self.core.control.graft(node_of("parent", &parent)?, &name, slot).map_err(wrong)
+        let Some(tree) = self.core.tree(slot) else { return Err(wrong(format!("slot {slot}: has no tree"))) };
+        let parent = node_of("parent", &parent)?;
+        self.core.control.graft(parent, &name, slot).map_err(wrong)?;
+        tree.set_above(parent);
+        Ok(())
     }
 
     #[napi]
@@ -281,6 +284,11 @@ impl Session {
     #[napi]
     pub fn settle(&self, device: u32, chunk: u32, errno: i32) {
         self.core.parked.settle(Key::Chunk { device, chunk }, errno);
+    }
+
+    #[napi]
+    pub fn extend(&self) {
+        self.core.parked.extend(self.core.timeouts.miss);
     }
 
     #[napi]
@@ -327,9 +335,9 @@ fn slot_of(slot: u32) -> Result<u32> {
 pub struct MountOptions {
     pub fsname: String,
     pub allow_other: bool,
-    pub suid: bool,
     pub read_ahead: f64,
     pub context: Option<String>,
+    pub read_only: bool,
 }
 
 /// An error whose `code` is the errno's name.
@@ -346,16 +354,21 @@ pub fn open_fuse() -> Result<i32, String> {
 pub fn mount_fuse(fuse_fd: i32, dir: String, options: MountOptions) -> Result<(), String> {
     let read_ahead =
         whole("readAhead", options.read_ahead).map_err(|error| Error::new("EINVAL".to_owned(), error.reason.clone()))?;
-    let MountOptions { fsname, allow_other, suid, context, .. } = options;
-    mount::mount(fuse_fd, &dir, &fsname, allow_other, suid, read_ahead, context.as_deref())
+    let MountOptions { fsname, allow_other, context, read_only, .. } = options;
+    mount::mount(fuse_fd, &dir, &fsname, allow_other, read_ahead, context.as_deref(), read_only)
         .map_err(|error| coded(&format!("mounting {dir}"), &error))
 }
 
 #[napi]
 pub fn mount_fuse_by_helper(env: &Env, dir: String, options: MountOptions) -> Result<Object<'_>> {
     promise(env, format!("mounting {dir}"), move || {
-        mount::mount_by_helper(&dir, &options.fsname, options.allow_other).map(IntoRawFd::into_raw_fd)
+        mount::mount_by_helper(&dir, &options.fsname, options.allow_other, options.read_only).map(IntoRawFd::into_raw_fd)
     })
+}
+
+#[napi]
+pub fn bind_read_only(env: &Env, dir: String) -> Result<Object<'_>> {
+    promise(env, format!("mounting {dir} read-only"), move || mount::bind_read_only(&dir))
 }
 
 #[napi]
@@ -370,12 +383,11 @@ pub fn mount_erofs(
     devices: Vec<String>,
     target: String,
     context: Option<String>,
-    suid: bool,
 ) -> Result<Object<'_>> {
     // a copy of its own: the caller may close its descriptor while the mount is being made
     let image = mount::file(image_fd).map_err(|error| failed("imageFd", &error))?;
     promise(env, format!("mounting EROFS on {target}"), move || {
-        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref(), suid)
+        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref())
     })
 }
 

@@ -128,7 +128,7 @@ impl Core {
     fn getattr(&self, node: u64) -> Result<[u8; 104], Errno> {
         match self.node(node)? {
             Node::Control => Ok(self.control.attributes(node).ok_or(libc::ESTALE)?.answer(NOT_AT_ALL)),
-            Node::Tree(tree, nid) => Ok(Tree::attributes(&tree.image.inode(nid)?).answer(FOR_EVER)),
+            Node::Tree(tree, nid) => Ok(tree.attributes(&tree.image.inode(nid)?).answer(FOR_EVER)),
         }
     }
 
@@ -163,7 +163,7 @@ impl Core {
                 Err(errno) => reply.error(errno),
                 // a name that JavaScript cannot be given is none of its own
                 Ok(Look::Ask) => match std::str::from_utf8(name) {
-                    Ok(name) => self.ask(request.node, name, reply),
+                    Ok(name) => self.ask(request, name, reply),
                     Err(_) => reply.error(libc::ENOENT),
                 },
             },
@@ -182,10 +182,11 @@ impl Core {
         }
     }
 
-    fn ask(&self, parent: u64, name: &str, reply: Reply) {
-        let ticket = self.parked.park_lookup(reply, parent, name, self.timeouts.lookup);
+    fn ask(&self, request: &Request, name: &str, reply: Reply) {
+        let Request { node: parent, pid, .. } = *request;
+        let ticket = self.parked.park_lookup(reply, parent, name, pid, self.timeouts.lookup);
         if let Some(ticket) = ticket
-            && !self.upcalls.lookup(ticket, parent, name)
+            && !self.upcalls.lookup(ticket, parent, name, pid)
         {
             self.parked.settle(Key::Lookup(ticket), libc::ENOENT);
         }

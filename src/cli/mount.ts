@@ -27,7 +27,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const reference = parseReference(name)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values)
+  const agent = await openAgent(values, reference)
   try {
     const dir = await prepareDirectory(agent.native, target)
     const { sockets } = places()
@@ -105,8 +105,15 @@ type Answering = Omit<Shown, 'choice'>
 
 async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
-  const session = await mountFuse(agent.native, { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context })
-  new Grafts(session, log).tree(merged.slot, merged.image, layers)
+  const session = await mountFuse(agent.native, {
+    dir,
+    fsname: `lazylayer:${name}`,
+    rootSlot: merged.slot,
+    context,
+    readOnly: true,
+    progress: agent.progress,
+  })
+  new Grafts(session, log).tree(merged, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
 }
 
@@ -120,6 +127,8 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
     image: merged.image,
     layers,
     gone: goneFrom,
+    progress: agent.progress,
+    log,
   })
   return { session, covers: undefined, ended: session.ended }
 }
@@ -135,6 +144,8 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
     allowOther: false,
     rootSlot: null,
     context,
+    progress: agent.progress,
+    readOnly: true,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)

@@ -17,7 +17,7 @@ import type { OpenLayer } from './layer.ts'
 import { type MountEntry, mountPoints } from './mount-table.ts'
 import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
 import { lowerDirsBelow } from './overlays.ts'
-import { controlNode, isBusy, type MountSession } from './session.ts'
+import { controlNode, isBusy, isGone, type MountSession } from './session.ts'
 
 /** Below the session's root; only root looks into it. */
 export const DEVICES_DIRECTORY = '.devices'
@@ -275,7 +275,7 @@ export class Covers {
     const complete = await areComplete(layers, this.#closing.signal)
     // by descriptor: the very file that was verified. It stays open until all mounts are gone.
     const devices = layers.map((each, i) => (complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each)))
-    await this.#native.mountErofs(image.fd, devices, target, this.#context, this.#session.suid)
+    await this.#native.mountErofs(image.fd, devices, target, this.#context)
     if (this.#closed) await this.#native.unmount(target, true)
     return complete.filter(Boolean).length
   }
@@ -362,11 +362,6 @@ export function isCover({ type, source }: MountEntry): boolean {
   return type === 'erofs' && source.startsWith('/proc/self/fd/')
 }
 
-/** Somebody else unmounted it (EINVAL: no mount point), or removed what it was on. */
-function isGone(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'EINVAL' || error.code === 'ENOENT')
-}
-
 /**
  * Tries a mount, which is the only way to know: the kernel's version does not tell, nor do the rights of this process, and the image
  * must lie on a filesystem that can be a backing file (neither tmpfs nor overlayfs).
@@ -377,7 +372,7 @@ function isGone(error: unknown): boolean {
 export async function whyNoErofs(native: NativeModule, file: FileHandle, dir: string): Promise<string | undefined> {
   try {
     await file.writeFile(writeImage(makeDirectory(), []))
-    await native.mountErofs(file.fd, [], dir, undefined, false)
+    await native.mountErofs(file.fd, [], dir, undefined)
     await native.unmount(dir, true)
     return undefined
   } catch (error) {

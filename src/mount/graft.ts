@@ -2,6 +2,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { TreeNumbers } from '../store/numbers.ts'
 import type { OpenLayer } from './layer.ts'
 import type { MountSession } from './session.ts'
 
@@ -58,20 +59,21 @@ export class Grafts {
 
   /** Makes the layer's own tree answer where it is shown as `name`. @returns its slot there */
   async layer(layer: OpenLayer, name: string): Promise<number> {
-    const slot = await layer.slotAs(name)
-    if (this.#trees.has(slot)) return slot
+    const numbers = await layer.numbersAs(name)
+    if (this.#trees.has(numbers.slot)) return numbers.slot
     const image = await layer.openImage()
     try {
-      return this.tree(slot, image, [layer])
+      return this.tree(numbers, image, [layer])
     } finally {
       await image.close() // it is mapped
     }
   }
 
   /** Makes an image answer whose device slots are these layers', in order. @returns its slot */
-  tree(slot: number, image: FileHandle, layers: readonly OpenLayer[]): number {
+  tree({ slot, inodeBase }: TreeNumbers, image: FileHandle, layers: readonly OpenLayer[]): number {
     if (!this.#trees.has(slot)) {
-      this.#session.addTree(slot, { imageFd: image.fd, devices: layers.map((each) => this.device(each)) })
+      const devices = layers.map((each) => this.device(each))
+      this.#session.addTree(slot, { imageFd: image.fd, devices, inodeBase })
       this.#trees.add(slot)
     }
     return slot

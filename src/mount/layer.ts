@@ -12,13 +12,14 @@ import type { Blob } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { TreeNumbers } from '../store/numbers.ts'
 import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
 import { Copies } from './copies.ts'
-import { FileBlob } from './file-blob.ts'
+import { FileBlob, KeptBlob } from './file-blob.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { Turns, TurnsEach } from './turns.ts'
 import { refusal, type Verdict, Wholes } from './whole.ts'
@@ -36,10 +37,10 @@ export interface OpenLayer {
   readonly slots: Slots
   readonly filler: TreeFiller
   /**
-   * The number of the tree in node IDs where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
+   * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
    * a directory by one name only: looked up by another, it moves there, with what is mounted on it.
    */
-  slotAs(name: string): Promise<number>
+  numbersAs(name: string): Promise<TreeNumbers>
   /**
    * The image, all of it hashed just now; the caller closes it.
    * @throws Failure corrupt: it was damaged since the layer was opened; system
@@ -84,6 +85,13 @@ const INDEXES_ALL_MAX = 16
 const BUILDS_MAX = 4
 
 const RESTART = 'Stop and start the agent: it is built again then.'
+
+/** Where a layer's index may come from. */
+export type From = 'disk' | 'anywhere'
+
+function notHere({ digest }: Descriptor): Failure {
+  return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
+}
 
 /** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
 const REVERIFIED_AT_ONCE = 1024
@@ -140,6 +148,11 @@ export class Layers {
   readonly #closing = new AbortController()
   readonly wholes: Wholes
 
+  /** Aborts when they are being closed. */
+  get signal(): AbortSignal {
+    return this.#closing.signal
+  }
+
   constructor(parts: LayerParts) {
     this.#parts = parts
     this.wholes = new Wholes(parts.store, parts.builder, parts.log, this.#closing.signal)
@@ -148,10 +161,11 @@ export class Layers {
   /**
    * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
    * @param origin the registry (host) or layout that it comes from
-   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), or what reading and parsing the
-   * index throw
+   * @param from 'disk': alone
+   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), missing (not on disk), or what reading
+   * and parsing the index throw
    */
-  async open(descriptor: Descriptor, source: Source, origin: string): Promise<OpenLayer> {
+  async open(descriptor: Descriptor, source: Source, origin: string, from: From = 'anywhere'): Promise<OpenLayer> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     const format = formatOf(descriptor)
     if (!('detect' in format))
@@ -167,6 +181,7 @@ export class Layers {
       origin,
       blobOf: () => blob,
       build: (signal) => {
+        if (from === 'disk') return Promise.reject(notHere(descriptor))
         const read = async () => {
           const index = await format.readIndex({ descriptor }, { blob, companion }, { signal })
           const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal })
@@ -179,9 +194,14 @@ export class Layers {
 
   /**
    * A layer without an index, served from its whole tar: it was read whole before, or is now if `fetch` says so; undefined otherwise.
-   * @throws Failure as Wholes.tree
+   * @throws Failure as Wholes.tree; missing: not on disk
    */
-  async openWhole(descriptor: Descriptor, blob: StoredBlob, fetch: boolean): Promise<OpenLayer | undefined> {
+  async openWhole(
+    descriptor: Descriptor,
+    blob: StoredBlob,
+    fetch: boolean,
+    from: From = 'anywhere',
+  ): Promise<OpenLayer | undefined> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     // the blob's digest is proven before anything is built, so it does not matter where it came from
     const name = `${descriptor.digest} ${descriptor.size} whole`
@@ -198,7 +218,7 @@ export class Layers {
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
       blobOf: ({ blobs: [tar] }) => wholes.tarBlob(tar as { digest: Digest; size: number }, descriptor, copies), // it has one
-      build: () => wholes.tree(descriptor, copies),
+      build: () => (from === 'disk' ? Promise.reject(notHere(descriptor)) : wholes.tree(descriptor, copies)),
     }))
   }
 
@@ -308,6 +328,13 @@ export class Layers {
     const blob = blobOf(chunks)
     let own: Filler | undefined
     const fill = () => {
+      if (indexDigest !== undefined && !filler.hasKept(descriptor.digest)) {
+        const kept = new KeptBlob(descriptor, store.wholes)
+        filler.addKept(descriptor.digest, {
+          isThere: () => store.wholes.has(descriptor.digest),
+          filler: () => this.#filler(chunks, kept, slots, this.#fileBudget, 'kept'),
+        })
+      }
       if (own !== undefined && filler.has(own)) return
       own = this.#filler(chunks, blob, slots, this.#parts.budget, origin)
       filler.add(own, origin)
@@ -322,7 +349,7 @@ export class Layers {
       chunks,
       ...tree,
       verdict: () => store.proofs.of(claim),
-      slotAs: (name) => store.slotOf(digestOf(new TextEncoder().encode(`${digest} ${name}`))),
+      numbersAs: (name) => store.numbersOf(digest, name),
       async openImage() {
         const image = await store.openImage(digest)
         if (image === undefined) throw Failure.corrupt('its image on disk is damaged', { fix: RESTART })

@@ -4,7 +4,8 @@
 //   1                       the root of the FUSE mount
 //   2^63 | 63 bits          a control node: chosen by the caller (a hash of its path), never reused for another path
 //   slot << 40 | nid        inode `nid` of the EROFS image in tree slot `slot` (1 … 2^22 - 1; slots are persisted by the store)
-// st_ino of tree nodes is the nid alone (what EROFS reports), of control nodes the node ID.
+// st_ino of tree nodes is the tree's inodeBase + nid, of control nodes the node ID; d_ino is the same. Bases are persisted with the
+// slots, and far apart enough that no two files of a mount share a number (engines make one filesystem of several layers).
 import { createRequire } from 'node:module'
 
 /** A device: one sparse file that chunks are written to, and one byte a chunk that says which are there. */
@@ -25,6 +26,8 @@ export interface TreeSpec {
   imageFd: number
   /** Device numbers (of addDevice) for the image's device slots 1…n. */
   devices: number[]
+  /** st_ino of a node is this + nid. */
+  inodeBase: number
 }
 
 export interface SessionOptions {
@@ -48,8 +51,11 @@ export interface SessionOptions {
 export interface Upcalls {
   /** These chunks of a device are missing and not yet under way: call `settle` for each. */
   miss(device: number, chunks: Uint32Array): void
-  /** `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. */
-  lookup(ticket: number, parent: bigint, name: string): void
+  /**
+   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `pid`: the thread
+   * that asks, which waits for the answer, as our PID namespace numbers it; 0: it is in none below ours.
+   */
+  lookup(ticket: number, parent: bigint, name: string, pid: number): void
   /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
   late(node: bigint): void
   /**
@@ -113,6 +119,8 @@ export interface NativeSession {
   remove(parent: bigint, name: string): void
   /** A chunk is ready (errno 0, its ready byte already set) or will not be: wakes the reads that wait for it. */
   settle(device: number, chunk: number, errno: number): void
+  /** Reads that wait for chunks have missTimeoutMs from now on: whoever fills chunks is at it. */
+  extend(): void
   answerLookup(ticket: number, errno: number): void
   /** Gives a late file its contents (fd is dup'ed) or fails the reads that wait (they may ask again later). */
   settleLate(node: bigint, fd: number, errno: number): void
@@ -127,19 +135,19 @@ export interface NativeSession {
 export interface MountOptions {
   fsname: string
   allowOther: boolean
-  /** Whether set-user-ID bits count. */
-  suid: boolean
   /** Bytes; the kernel's read-ahead for this mount. */
   readAhead: number
   /** SELinux label of everything in the mount. */
   context?: string | undefined
+  /** The filesystem is, not this mount alone. */
+  readOnly: boolean
 }
 
 /** What fails in the system throws with `code`: EBUSY, EINVAL, EPERM … */
 export interface NativeModule {
   /** Opens /dev/fuse (O_CLOEXEC). */
   openFuse(): number
-  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nodev, default_permissions. */
+  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: nosuid, nodev, default_permissions. */
   mountFuse(fuseFd: number, dir: string, options: MountOptions): void
   /**
    * The same by fusermount3, for users who may not mount: it opens /dev/fuse and hands the descriptor over. `readAhead` is the
@@ -148,16 +156,14 @@ export interface NativeModule {
   mountFuseByHelper(dir: string, options: MountOptions): Promise<number>
   Session: new (options: SessionOptions, upcalls: Upcalls) => NativeSession
   /**
-   * Mounts an EROFS image in the kernel, read-only and nodev; `devices` are the paths of its device slots. Off the main thread,
+   * Mounts an EROFS image in the kernel, read-only, nosuid and nodev; `devices` are the paths of its device slots. Off the main thread,
    * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
    */
-  mountErofs(
-    imageFd: number,
-    devices: readonly string[],
-    target: string,
-    context: string | undefined,
-    suid: boolean,
-  ): Promise<void>
+  mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
+  /**
+   * Mounts `dir`, a directory of a mount of ours, on itself, read-only. Off the main thread. Throws ENOSYS before Linux 5.12 (as E38).
+   */
+  bindReadOnly(dir: string): Promise<void>
   /** umount2(2); lazy: MNT_DETACH. By fusermount3 where this user may not. Off the main thread. */
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */

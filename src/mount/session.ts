@@ -3,6 +3,7 @@
 //   kernel -> native -> miss(device, chunks) -> the device's filler -> settle(device, chunk, errno) -> native answers the read
 import { createHash } from 'node:crypto'
 import { closeSync } from 'node:fs'
+import { join } from 'node:path'
 import { errno, Failure } from '../errors.ts'
 import type {
   DeviceSpec,
@@ -26,9 +27,9 @@ export interface LateFile {
   close(): Promise<void>
 }
 
-/** Who answers for the control tree. A lookup adds nodes, or throws. */
+/** Who answers for the control tree. A lookup, by a thread of this number, adds nodes, or throws. */
 export interface ControlTree {
-  lookup(parent: bigint, name: string): Promise<void>
+  lookup(parent: bigint, name: string, pid: number): Promise<void>
   /** The contents of a late file. */
   late(node: bigint): Promise<LateFile>
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
@@ -41,19 +42,20 @@ export interface SessionSettings {
   /** The slot whose tree is the mount's root; null: a control tree. */
   rootSlot: number | null
   control?: ControlTree
-  /**
-   * Whether set-user-ID programs in it run as their owners. Containers need that of their layers; below a directory that every
-   * local user can look into, it would hand root to whoever made the image. Default: no.
-   */
-  suid?: boolean
   /** SELinux label of everything in it. */
   context?: string | undefined
-  /** A read that waits longer than this for the registry fails with EIO. */
+  /** Nothing of it may be opened for writing. Default: no, because engines tell of use by what would be writing. */
+  readOnly?: boolean
+  /** A read that waits longer than this while nothing progresses fails with EIO. */
   missTimeoutMs?: number
+  /** Grows with whatever is fetched or decoded; reads wait as long as it does. Default: nothing ever progresses. */
+  progress?: () => number
 }
 
-/** Longer than the registry client's own deadlines and retries: those give the better error. */
+/** Longer than the registry client bears a host that gives nothing: it gives the better error, and this is the net below. */
 export const MISS_TIMEOUT_MS = 120_000
+/** How often it is looked whether there was progress, as a share of that time. */
+export const LOOKS = 4
 /** The stores answer ENOENT after 10 s at the latest; this is the net below them. */
 const LOOKUP_TIMEOUT_MS = 15_000
 /** A whole blob is fetched for a late file: 10 GB at 100 Mbit/s take 800 s. */
@@ -82,22 +84,29 @@ export interface Session {
 
 export class MountSession implements Session {
   readonly dir: string
-  readonly suid: boolean
   readonly ended: Promise<string>
   readonly #native: NativeModule
   readonly #session: NativeSession
   readonly #fillers = new Map<number, DeviceFiller>()
+  readonly #progress: () => number
+  readonly #missTimeoutMs: number
+  /** Chunks that were asked for and are not settled. */
+  #missing = 0
+  #looking: NodeJS.Timeout | undefined
+  /** Directories that are mounted on themselves. */
+  readonly #readOnly: string[] = []
 
   /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
   private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
     this.#native = native
     this.dir = settings.dir
-    this.suid = settings.suid ?? false
+    this.#progress = settings.progress ?? (() => 0)
+    this.#missTimeoutMs = settings.missTimeoutMs ?? MISS_TIMEOUT_MS
     const { promise, resolve } = Promise.withResolvers<string>()
     this.ended = promise
     const upcalls: Upcalls = {
       miss: (device, chunks) => this.#miss(device, chunks),
-      lookup: (ticket, parent, name) => void this.#lookup(settings.control, ticket, parent, name), // answers its own errors
+      lookup: (ticket, ...asked) => void this.#lookup(settings.control, ticket, ...asked), // answers its own errors
       late: (node) => void this.#late(settings.control, node), // answers its own errors
       hint: (op, parent, name) => settings.control?.hint(op, parent, name),
       ended: resolve,
@@ -107,7 +116,7 @@ export class MountSession implements Session {
         fuseFd,
         rootSlot: settings.rootSlot,
         threads: THREADS,
-        missTimeoutMs: settings.missTimeoutMs ?? MISS_TIMEOUT_MS,
+        missTimeoutMs: this.#missTimeoutMs,
         lookupTimeoutMs: LOOKUP_TIMEOUT_MS,
         lateTimeoutMs: LATE_TIMEOUT_MS,
       },
@@ -184,11 +193,30 @@ export class MountSession implements Session {
     return this.#session.counters()
   }
 
+  /**
+   * Makes a directory of the root read-only, whatever a part of the mount must allow. It must be there, and what is to be mounted below
+   * comes after this.
+   * @throws what the system throws: Linux before 5.12 cannot
+   */
+  async closeDirectory(name: string): Promise<void> {
+    const dir = join(this.dir, name)
+    await this.#native.bindReadOnly(dir)
+    this.#readOnly.push(dir)
+  }
+
   async unmount(): Promise<boolean> {
+    const ended: string[] = []
     try {
+      for (const dir of this.#readOnly) {
+        await this.#native.unmount(dir, false).catch((error) => {
+          if (!isGone(error)) throw error
+        })
+        ended.push(dir)
+      }
       await this.#native.unmount(this.dir, false)
       return true
     } catch (error) {
+      for (const dir of ended) await this.#native.bindReadOnly(dir)
       if (isBusy(error)) return false
       throw error
     }
@@ -199,6 +227,7 @@ export class MountSession implements Session {
   }
 
   close(): void {
+    clearInterval(this.#looking)
     this.#session.close()
   }
 
@@ -208,16 +237,38 @@ export class MountSession implements Session {
       for (const chunk of chunks) this.#session.settle(device, chunk, errno(undefined))
       return
     }
-    filler.fillEach(chunks, (chunk, error) =>
-      this.#session.settle(device, chunk, error === undefined ? 0 : errno(error)),
-    )
+    this.#missing += chunks.length
+    this.#look()
+    filler.fillEach(chunks, (chunk, error) => {
+      this.#missing--
+      this.#session.settle(device, chunk, error === undefined ? 0 : errno(error))
+    })
   }
 
-  async #lookup(control: ControlTree | undefined, ticket: number, parent: bigint, name: string): Promise<void> {
+  /** Has reads wait longer while there is progress. */
+  #look(): void {
+    if (this.#looking !== undefined) return
+    let last = this.#progress()
+    const look = () => {
+      const now = this.#progress()
+      if (now !== last) this.#session.extend()
+      last = now
+      if (this.#missing > 0) return
+      clearInterval(this.#looking)
+      this.#looking = undefined
+    }
+    this.#looking = setInterval(look, this.#missTimeoutMs / LOOKS).unref()
+  }
+
+  async #lookup(
+    control: ControlTree | undefined,
+    ticket: number,
+    ...asked: Parameters<ControlTree['lookup']>
+  ): Promise<void> {
     let code = 0
     try {
       if (control === undefined) code = errno(undefined)
-      else await control.lookup(parent, name)
+      else await control.lookup(...asked)
     } catch (error) {
       code = errno(error)
     }
@@ -239,12 +290,18 @@ export class MountSession implements Session {
   }
 }
 
-function optionsOf({ fsname, allowOther, suid = false, context }: SessionSettings): MountOptions {
-  return { fsname, allowOther, suid, readAhead: READ_AHEAD_BYTES, ...(context === undefined ? {} : { context }) }
+function optionsOf({ fsname, allowOther, context, readOnly = false }: SessionSettings): MountOptions {
+  const label = context === undefined ? {} : { context }
+  return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...label, readOnly }
 }
 
 function isRefusal(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === 'EPERM' || error.code === 'EACCES')
+}
+
+/** Somebody else unmounted it (EINVAL: no mount point), or removed what it was on. */
+export function isGone(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EINVAL' || error.code === 'ENOENT')
 }
 
 export function isBusy(error: unknown): boolean {

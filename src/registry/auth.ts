@@ -8,7 +8,7 @@ import type { Priority } from '../image/blob.ts'
 import type { Client } from './client.ts'
 import type { Credentials, Keyring, Login } from './credentials.ts'
 import { abortion } from './gate.ts'
-import { isLinkLocal } from './redirect.ts'
+import { isOffLimits } from './off-limits.ts'
 import { passing, retry, retryAfterMs } from './retry.ts'
 import type { Trust } from './trust.ts'
 
@@ -233,7 +233,6 @@ export class Authority {
       headers,
       ...(post ? { body: parameters.toString() } : {}),
       trust,
-      expected: 0,
       priority: 'demand' as Priority,
       follow: false,
     }
@@ -279,8 +278,8 @@ function realm(text: string, host: string, insecure: boolean): URL {
   const url = new URL(text)
   if (url.protocol !== 'https:' && !(url.protocol === 'http:' && insecure)) throw refuse(`its realm is ${url.protocol}`)
   if (url.username !== '' || url.password !== '') throw refuse('its realm holds credentials')
-  if (isLinkLocal(url.hostname) && url.hostname !== new URL(`https://${host}`).hostname) {
-    throw refuse(`its realm has the link-local address ${url.hostname}`)
+  if (isOffLimits(url.hostname) && url.host !== host) {
+    throw refuse(`its realm has the link-local or metadata address ${url.hostname}`)
   }
   return url
 }

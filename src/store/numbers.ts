@@ -1,23 +1,55 @@
-// Slot numbers: one a tree, given once and never to another, because the kernel holds node IDs that contain them (node ID =
-// slot << 40 | nid). `slots/<n>` holds the hex digits of its tree's digest. A file that is damaged burns its number.
+// The numbers of a tree under one of its names, given once and never to another:
+//   slot       the kernel holds node IDs that contain it (node ID = slot << 40 | nid)
+//   inodeBase  st_ino = inodeBase + nid, so that no two files of a mount share one; 64 bits, but below 2^32 while there is room,
+//              because 32-bit programs cannot stat what lies above. Each takes as many as its image can have nids, no gap between.
+//
+// `slots/<slot>` is a record of both. A file that is damaged burns its slot, and as many inode numbers as an image can have. One of
+// an earlier version holds the hex digits of the digest alone, and is given a base when it is next asked for.
 import fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
 import { type Digest, hex } from '../image/digest.ts'
-import { claimFile, lockedFolder, readWhole } from './durable.ts'
+import { NID_BYTES } from '../tree/erofs-format.ts'
+import { IMAGE_MAX_BYTES } from '../tree/erofs-plan.ts'
+import { claimFile, lockedFolder, readWhole, replaceFile } from './durable.ts'
 import type { Locks } from './locks.ts'
+import { decodeRecord, encodeRecord } from './record.ts'
 
 /** 22 bits of a node ID; 0 is no slot. */
 export const SLOT_MAX = (1 << 22) - 1
+/** No image has more nids. */
+const NIDS_MAX = IMAGE_MAX_BYTES / NID_BYTES
 const HEX = /^[0-9a-f]{64}$/
+const FILE_MAX_BYTES = 1024
+
+export interface TreeNumbers {
+  slot: number
+  inodeBase: number
+}
+
+interface Known {
+  slot: number
+  /** Undefined: none was given yet. */
+  inodeBase: number | undefined
+}
+
+interface Kept {
+  tree: string
+  inodeBase: number | undefined
+  nids: number
+}
 
 export class Numbers {
   readonly #folder: string
   readonly #temporary: string
   readonly #locks: Locks
-  readonly #numbers = new Map<string, number>()
-  /** The highest number seen on disk. Numbers are given upwards, so what lies above was not read yet. */
+  readonly #known = new Map<string, Known>()
+  /** The highest slot seen on disk. Slots are given upwards, so what lies above was not read yet. */
   #last = 0
+  /** Of the files that had no base when they were read: others may have given them one. */
+  readonly #baseless = new Set<number>()
+  /** The lowest that no tree has, as far as files were read. */
+  #nextBase = 0
   /** The last call: one process asks for the lock once at a time. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -27,38 +59,52 @@ export class Numbers {
     this.#locks = locks
   }
 
-  /** The tree's number, given now if it has none. @throws Failure limit, timeout, system */
-  async of(tree: Digest): Promise<number> {
-    const known = this.#numbers.get(hex(tree))
+  /**
+   * The tree's numbers, given now if it has none.
+   * @param imageBytes says how long its image is; asked only when there is none
+   * @throws Failure limit, timeout, system; what `imageBytes` throws
+   */
+  async of(tree: Digest, imageBytes: () => Promise<number>): Promise<TreeNumbers> {
+    const known = this.#get(tree)
     if (known !== undefined) return known
-    const given = this.#turn.then(() => this.#numbers.get(hex(tree)) ?? this.#give(tree))
+    const given = this.#turn.then(() => this.#get(tree) ?? this.#give(tree, imageBytes))
     this.#turn = given.catch(() => {}) // told to whoever asked; the next one tries anew
     return given
   }
 
-  #give(tree: Digest): Promise<number> {
-    return lockedFolder(this.#locks, this.#folder, async () => {
+  #get(tree: Digest): TreeNumbers | undefined {
+    const { slot, inodeBase } = this.#known.get(hex(tree)) ?? {}
+    return slot === undefined || inodeBase === undefined ? undefined : { slot, inodeBase }
+  }
+
+  async #give(tree: Digest, imageBytes: () => Promise<number>): Promise<TreeNumbers> {
+    const nids = Math.ceil((await imageBytes()) / NID_BYTES)
+    return await lockedFolder(this.#locks, this.#folder, async () => {
       await this.#read()
-      const found = this.#numbers.get(hex(tree))
+      const found = this.#get(tree)
       if (found !== undefined) return found
-      const number = this.#last + 1
-      if (number > SLOT_MAX) {
-        throw Failure.limit(`all ${SLOT_MAX} slots of ${this.#folder} are given`, {
-          fix: 'Stop all that use this cache, and name a new one with --cache DIR.',
-        })
-      }
-      // the lock keeps others away; not replacing holds even where a filesystem has no locks worth the name
-      if (
-        !(await claimFile(this.#temporary, join(this.#folder, String(number)), new TextEncoder().encode(hex(tree))))
-      ) {
-        throw Failure.system(`slot ${number} of ${this.#folder} was taken in spite of the lock`, {
-          fix: 'Keep the cache on a local filesystem: --cache DIR.',
-        })
-      }
-      this.#last = number
-      this.#numbers.set(hex(tree), number)
-      return number
+      const slot = this.#known.get(hex(tree))?.slot
+      const numbers = { slot: slot ?? this.#last + 1, inodeBase: this.#nextBase }
+      const record = encodeRecord({ tree: hex(tree), inodeBase: numbers.inodeBase, nids })
+      if (slot === undefined) await this.#claim(numbers.slot, record)
+      else await replaceFile(this.#temporary, this.#path(slot), record)
+      this.#note(numbers.slot, { tree: hex(tree), inodeBase: numbers.inodeBase, nids })
+      return numbers
     })
+  }
+
+  async #claim(slot: number, record: Uint8Array): Promise<void> {
+    if (slot > SLOT_MAX) {
+      throw Failure.limit(`all ${SLOT_MAX} slots of ${this.#folder} are given`, {
+        fix: 'Stop all that use this cache, and name a new one with --cache DIR.',
+      })
+    }
+    // the lock keeps others away; not replacing holds even where a filesystem has no locks worth the name
+    if (!(await claimFile(this.#temporary, this.#path(slot), record))) {
+      throw Failure.system(`slot ${slot} of ${this.#folder} was taken in spite of the lock`, {
+        fix: 'Keep the cache on a local filesystem: --cache DIR.',
+      })
+    }
   }
 
   async #read(): Promise<void> {
@@ -66,12 +112,34 @@ export class Numbers {
       .filter((name) => /^[1-9][0-9]{0,6}$/.test(name) && Number(name) > this.#last && Number(name) <= SLOT_MAX)
       .map(Number)
       .sort((a, b) => a - b)
-    for (const number of fresh) {
-      const bytes = await readWhole(join(this.#folder, String(number)), 64)
-      this.#last = number
-      if (bytes === undefined || bytes === 'damaged') continue
-      const tree = new TextDecoder().decode(bytes)
-      if (HEX.test(tree) && !this.#numbers.has(tree)) this.#numbers.set(tree, number)
+    for (const slot of [...this.#baseless, ...fresh]) {
+      const bytes = await readWhole(this.#path(slot), FILE_MAX_BYTES)
+      this.#note(slot, bytes === undefined || bytes === 'damaged' ? undefined : decode(bytes))
     }
   }
+
+  /** Remembers what the file of a slot says; undefined: it is damaged. */
+  #note(slot: number, kept: Kept | undefined): void {
+    this.#last = Math.max(this.#last, slot)
+    this.#baseless.delete(slot)
+    if (kept === undefined) {
+      this.#nextBase += NIDS_MAX
+      return
+    }
+    const { tree, inodeBase, nids } = kept
+    if (inodeBase === undefined) this.#baseless.add(slot)
+    else this.#nextBase = Math.max(this.#nextBase, inodeBase + nids)
+    const known = this.#known.get(tree)
+    if (known === undefined || known.slot === slot) this.#known.set(tree, { slot, inodeBase })
+  }
+
+  #path(slot: number): string {
+    return join(this.#folder, String(slot))
+  }
+}
+
+function decode(bytes: Uint8Array): Kept | undefined {
+  const text = new TextDecoder().decode(bytes)
+  if (HEX.test(text)) return { tree: text, inodeBase: undefined, nids: 0 }
+  return decodeRecord(bytes) as Kept | undefined // as #give wrote it
 }

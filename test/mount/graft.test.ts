@@ -1,7 +1,10 @@
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import type { Blob } from '../../src/image/blob.ts'
+import { hex } from '../../src/image/digest.ts'
 import { Grafts } from '../../src/mount/graft.ts'
 import type { DeviceSpec, TreeSpec } from '../../src/mount/native.ts'
 import type { DeviceFiller, MountSession } from '../../src/mount/session.ts'
@@ -26,7 +29,8 @@ function fakeSession() {
 }
 
 test('a layer is one device, and one tree a name, however often it is put in', async () => {
-  const { layers } = await openCache(await folder())
+  const dir = await folder()
+  const { layers } = await openCache(dir)
   const made = await lazyLayer({ a: 'one' })
   const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
   const { session, devices, trees } = fakeSession()
@@ -43,11 +47,12 @@ test('a layer is one device, and one tree a name, however often it is put in', a
       places: layer.chunks.packedPlaces(),
     },
   ])
-  expect([...trees]).toEqual([[slot, { imageFd: expect.any(Number), devices: [1] }]])
+  expect([...trees]).toEqual([[slot, { imageFd: expect.any(Number), devices: [1], inodeBase: 0 }]])
   // under another name it is another directory to the kernel, over the same device
   const other = await grafts.layer(layer, 'there')
   expect(other).not.toBe(slot)
-  expect(trees.get(other)?.devices).toEqual([1])
+  const { size } = await stat(join(dir, 'trees', hex(layer.tree), 'image'))
+  expect(trees.get(other)).toMatchObject({ devices: [1], inodeBase: size / 32 })
   expect(devices).toHaveLength(1)
 })
 
@@ -62,9 +67,9 @@ test('a merged image has the devices of its layers, in their order', async () =>
   const grafts = new Grafts(session, noLog)
   await grafts.layer(above, 'above')
   await using image = await below.openImage()
-  expect(grafts.tree(77, image, [below, above, below])).toBe(77)
+  expect(grafts.tree({ slot: 77, inodeBase: 1000 }, image, [below, above, below])).toBe(77)
   expect(devices).toHaveLength(2)
-  expect(trees.get(77)).toEqual({ imageFd: image.fd, devices: [2, 1, 2] })
+  expect(trees.get(77)).toEqual({ imageFd: image.fd, devices: [2, 1, 2], inodeBase: 1000 })
 })
 
 test("a device's misses are filled on demand, each told by itself", async () => {

@@ -1,6 +1,6 @@
 // The way of an upcall, with the native side faked: what is asked, and what is answered.
 import { setImmediate as turn } from 'node:timers/promises'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { type Code, Failure } from '../../src/errors.ts'
 import type { NativeModule, NativeSession, SessionCounters, SessionOptions, Upcalls } from '../../src/mount/native.ts'
 import { type ControlTree, controlNode, MountSession } from '../../src/mount/session.ts'
@@ -24,6 +24,9 @@ function fakeNative() {
     }
     settle(...of: unknown[]) {
       calls.push(['settle', ...of])
+    }
+    extend() {
+      calls.push(['extend'])
     }
     answerLookup(...of: unknown[]) {
       calls.push(['answerLookup', ...of])
@@ -105,12 +108,44 @@ test('a mount is made on the descriptor that its session then answers on', () =>
   const fake = fakeNative()
   MountSession.mount(fake.native, { dir: '/mnt', fsname: 'x', allowOther: false, rootSlot: 3 })
   expect(fake.calls).toEqual([
-    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, suid: false, readAhead: 256 << 10 }],
+    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, readAhead: 256 << 10, readOnly: false }],
     ['session', expect.objectContaining({ fuseFd: 42, rootSlot: 3 })],
   ])
   const [, [, options]] = fake.calls as [unknown, [string, SessionOptions]]
   expect(options.missTimeoutMs).toBeGreaterThan(options.lookupTimeoutMs)
   expect(options.lateTimeoutMs).toBeGreaterThan(options.missTimeoutMs)
+})
+
+test('reads wait longer while there is progress, until nothing is missing', async () => {
+  vi.useFakeTimers()
+  try {
+    let bytes = 0
+    const fake = fakeNative()
+    const settings = { dir: '/mnt', fsname: 'x', allowOther: true, rootSlot: null, missTimeoutMs: 1000 }
+    const session = MountSession.mount(fake.native, { ...settings, progress: () => bytes })
+    let settle: ((chunk: number, error?: unknown) => void) | undefined
+    const device = session.addDevice(SPEC, {
+      fillEach: (_, settled) => {
+        settle = settled
+      },
+    })
+    fake.upcalls.miss(device, Uint32Array.of(1))
+    fake.calls.length = 0
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(fake.calls).toEqual([])
+    bytes++
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(fake.calls).toEqual([['extend']])
+    settle?.(1)
+    fake.calls.length = 0
+    await vi.advanceTimersByTimeAsync(250)
+    bytes++
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(fake.calls).toEqual([])
+    expect(vi.getTimerCount()).toBe(0)
+  } finally {
+    vi.useRealTimers()
+  }
 })
 
 test('missing chunks go to the filler of their device, and each is settled as it comes', () => {
@@ -154,17 +189,17 @@ test('a lookup is answered after the control tree has added what there is', asyn
   const log: string[] = []
   const { fake } = mountSession(
     control({
-      async lookup(parent, name) {
+      async lookup(parent, name, pid) {
         await turn()
-        log.push(`${parent} ${name}`)
+        log.push(`${parent} ${name} ${pid}`)
       },
     }),
   )
-  fake.upcalls.lookup(12, 34n, 'name')
+  fake.upcalls.lookup(12, 34n, 'name', 56)
   expect(fake.calls).toEqual([])
   await turn()
   await turn()
-  expect(log).toEqual(['34 name'])
+  expect(log).toEqual(['34 name 56'])
   expect(fake.calls).toEqual([['answerLookup', 12, 0]])
 })
 
@@ -178,7 +213,7 @@ test.each([...ERRNOS, ['a bug', EIO] as const])(
         },
       }),
     )
-    fake.upcalls.lookup(1, 2n, 'x')
+    fake.upcalls.lookup(1, 2n, 'x', 0)
     await turn()
     expect(fake.calls).toEqual([['answerLookup', 1, wanted]])
   },
@@ -186,7 +221,7 @@ test.each([...ERRNOS, ['a bug', EIO] as const])(
 
 test('without a control tree lookups and late files are EIO', async () => {
   const { fake } = mountSession()
-  fake.upcalls.lookup(1, 2n, 'x')
+  fake.upcalls.lookup(1, 2n, 'x', 0)
   fake.upcalls.late(3n)
   await turn()
   expect(fake.calls).toEqual([

@@ -323,6 +323,30 @@ test('the exact blob and the tar-split of a layer are made once, and again when 
   expect(whole.streams).toBe(2)
 })
 
+test('what was fetched whole is not fetched again in ranges, nor after a restart; what is damaged of it is', async () => {
+  const dir = await folder()
+  const { descriptor, blob, whole } = await made()
+  const cache = await openCache(dir)
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  await (await cache.layers.wholes.blob(whole.blob)).close() // as an engine's `save` has it
+  blob.ranges.length = 0
+  expect(await contents(layer, 'large')).toBe('x'.repeat(100_000))
+  expect([whole.streams, blob.ranges]).toEqual([1, []])
+  await cache.close()
+  await rm(join(dir, 'trees'), { recursive: true }) // the device, too
+  const next = await openCache(dir)
+  const again = await next.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  blob.ranges.length = 0
+  expect(await contents(again, 'bin/good')).toBe('good')
+  expect(blob.ranges).toEqual([])
+  const path = join(dir, 'wholes', hex(descriptor.digest))
+  await writeFile(path, Buffer.alloc(descriptor.size))
+  expect(await contents(again, 'bin/evil')).toBe('evil')
+  expect(blob.ranges).not.toEqual([])
+  await rm(path)
+  expect(await contents(again, 'large')).toBe('x'.repeat(100_000))
+})
+
 test('a tar that can be read in two ways is left to the engine', async () => {
   const cache = await openCache(await folder())
   const { descriptor, whole } = plain(new TextEncoder().encode('no tar at all'.repeat(100)))
