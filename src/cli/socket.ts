@@ -63,7 +63,7 @@ export interface Status {
 const LINE_MAX_BYTES = 64 << 10
 const ANSWER_TIMEOUT_MS = 30_000
 /** What an agent answers out of its head: whoever types `status` sees within 2 s, Node's own start included, that it hangs. */
-const STATUS_TIMEOUT_MS = 1_200
+const STATUS_TIMEOUT_MS = 1_500
 /** Commands ask one question each; nobody types so many at once. */
 const CONNECTIONS_MAX = 64
 
