@@ -20,6 +20,11 @@ test('nothing gives the agent a mount namespace of its own', () => {
   expect(names.filter((name) => own.test(name))).toEqual([])
 })
 
+test('nobody else gets to the store, nor to the sockets', () => {
+  expect(all('StateDirectoryMode')).toEqual(['0700'])
+  expect(all('RuntimeDirectoryMode')).toEqual(['0700'])
+})
+
 test('engines are behind it, and it is stopped in order', () => {
   expect(all('Before').join(' ').split(' ')).toEqual(expect.arrayContaining(['crio.service', 'podman.socket']))
   expect(all('KillMode')).toEqual(['mixed'])

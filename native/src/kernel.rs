@@ -17,10 +17,10 @@ const MOUNT_ATTR_NODEV: u32 = 0x4;
 
 /// Mounts the image behind `image` (verified by the caller, who keeps it open meanwhile) on `target`; `devices` are the paths of
 /// its device slots, in order. An error carries what the kernel logged.
-pub fn mount(image: i32, devices: &[String], target: &str, context: Option<&str>, suid: bool) -> io::Result<()> {
+pub fn mount(image: i32, devices: &[String], target: &str, context: Option<&str>) -> io::Result<()> {
     let context_fd = sys::fsopen("erofs")?;
     configure(&context_fd, image, devices, context).map_err(|error| explained(&context_fd, error))?;
-    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | if suid { 0 } else { MOUNT_ATTR_NOSUID };
+    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
     let mount = sys::fsmount(context_fd.as_raw_fd(), attributes).map_err(|error| explained(&context_fd, error))?;
     sys::move_mount(mount.as_raw_fd(), target)
 }

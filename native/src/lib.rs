@@ -288,6 +288,11 @@ impl Session {
     }
 
     #[napi]
+    pub fn extend(&self) {
+        self.core.parked.extend(self.core.timeouts.miss);
+    }
+
+    #[napi]
     pub fn answer_lookup(&self, ticket: u32, errno: i32) {
         self.core.parked.settle(Key::Lookup(ticket), errno);
     }
@@ -331,7 +336,6 @@ fn slot_of(slot: u32) -> Result<u32> {
 pub struct MountOptions {
     pub fsname: String,
     pub allow_other: bool,
-    pub suid: bool,
     pub read_ahead: f64,
     pub context: Option<String>,
     pub read_only: bool,
@@ -351,8 +355,8 @@ pub fn open_fuse() -> Result<i32, String> {
 pub fn mount_fuse(fuse_fd: i32, dir: String, options: MountOptions) -> Result<(), String> {
     let read_ahead =
         whole("readAhead", options.read_ahead).map_err(|error| Error::new("EINVAL".to_owned(), error.reason.clone()))?;
-    let MountOptions { fsname, allow_other, suid, context, read_only, .. } = options;
-    mount::mount(fuse_fd, &dir, &fsname, allow_other, suid, read_ahead, context.as_deref(), read_only)
+    let MountOptions { fsname, allow_other, context, read_only, .. } = options;
+    mount::mount(fuse_fd, &dir, &fsname, allow_other, read_ahead, context.as_deref(), read_only)
         .map_err(|error| coded(&format!("mounting {dir}"), &error))
 }
 
@@ -380,12 +384,11 @@ pub fn mount_erofs(
     devices: Vec<String>,
     target: String,
     context: Option<String>,
-    suid: bool,
 ) -> Result<Object<'_>> {
     // a copy of its own: the caller may close its descriptor while the mount is being made
     let image = mount::file(image_fd).map_err(|error| failed("imageFd", &error))?;
     promise(env, format!("mounting EROFS on {target}"), move || {
-        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref(), suid)
+        kernel::mount(image.as_raw_fd(), &devices, &target, context.as_deref())
     })
 }
 

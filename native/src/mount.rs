@@ -30,7 +30,6 @@ pub fn mount(
     dir: &str,
     fsname: &str,
     allow_other: bool,
-    suid: bool,
     read_ahead: u64,
     context: Option<&str>,
     read_only: bool,
@@ -47,7 +46,8 @@ pub fn mount(
         }
         options.push_str(&format!(",context=\"{context}\""));
     }
-    let flags = libc::MS_NODEV | if suid { 0 } else { libc::MS_NOSUID } | if read_only { libc::MS_RDONLY } else { 0 };
+    // whoever made an image made its set-user-ID programs and devices; containers' overlays have flags of their own
+    let flags = libc::MS_NODEV | libc::MS_NOSUID | if read_only { libc::MS_RDONLY } else { 0 };
     sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), flags, &options)?;
     // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
     set_read_ahead(dir, read_ahead / 1024);

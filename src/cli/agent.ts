@@ -6,12 +6,14 @@ import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
+import type { Reference } from '../image/reference.ts'
 import { Images } from '../mount/image.ts'
 import { Keeper } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import { Layers } from '../mount/layer.ts'
 import { loadNative, type NativeModule } from '../mount/native.ts'
 import { withoutAddon } from '../mount/no-addon.ts'
+import { type Login, parseLogin } from '../registry/credentials.ts'
 import { thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
@@ -33,6 +35,8 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
+  progress(): number
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
 }
@@ -46,25 +50,30 @@ export function text(values: Values, name: string): string | undefined {
   return typeof value === 'string' ? value : undefined
 }
 
-/** @throws Failure usage */
-export function openRegistries(values: Values, sealed?: SealedCredentials): Registries {
+/** --creds. @throws Failure usage */
+export function givenLogin(values: Values): Login | undefined {
   const creds = text(values, 'creds')
-  const colon = creds?.indexOf(':') ?? 0
-  if (creds !== undefined && colon < 1) {
-    throw Failure.usage('--creds is not USER:PASSWORD', { fix: 'Put a colon between user name and password.' })
-  }
+  return creds === undefined ? undefined : parseLogin(creds)
+}
+
+/** @param image the one that the command names; `undefined` where it names none. @throws Failure usage */
+export function openRegistries(values: Values, image: Reference | undefined, sealed?: SealedCredentials): Registries {
+  const login = givenLogin(values)
   const authfile = text(values, 'authfile')
+  const credsFile = text(values, 'creds-file')
   const certDir = text(values, 'cert-dir')
   const verify = text(values, 'tls-verify')
   if (verify !== undefined && verify !== 'true' && verify !== 'false') {
     throw Failure.usage(`--tls-verify is ${JSON.stringify(verify)}, neither true nor false`)
   }
   return new Registries({
-    ...(creds === undefined ? {} : { creds: { username: creds.slice(0, colon), password: creds.slice(colon + 1) } }),
+    ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
     ...(authfile === undefined ? {} : { authfile }),
+    ...(credsFile === undefined ? {} : { credsFile }),
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
+    log,
   })
 }
 
@@ -102,11 +111,12 @@ export function openNative(): NativeModule {
   }
 }
 
-export async function openAgent(values: Values): Promise<Agent> {
+/** @param image as openRegistries has it */
+export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
-  const registries = openRegistries(values, await openSealed(values, cache))
+  const registries = openRegistries(values, image, await openSealed(values, cache))
   const store = await Store.open(cache, native, log)
   const codecs = new CodecPool({ warn: log })
   const builder = new IndexBuilder()
@@ -121,6 +131,7 @@ export async function openAgent(values: Values): Promise<Agent> {
     builder,
     images,
     layers,
+    progress: () => registries.counters().fetched + codecs.counters().verified,
     async close() {
       await layers.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])

@@ -19,6 +19,7 @@ import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
 import { NO_REGISTRY, NOT_ASKED, notAsked, NAME as REGISTRY, registryFindings } from './doctor/registry.ts'
 import { crioStorageConfs, namedOf, readStorageConf, storage, storageConfsOf } from './doctor/storage.ts'
+import { store } from './doctor/store.ts'
 import type { Engine } from './engines.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
@@ -71,7 +72,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const checks: readonly Check<typeof needs>[] = [
     ...[node, addon, kernel, fuse, requestTimeout, cache],
     ...engines,
-    ...[storage, crioConf, registries, authHelper, agent, propagation, deadMounts],
+    ...[storage, crioConf, registries, authHelper, agent, store, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
   for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })
@@ -126,7 +127,7 @@ const PROBE_TIMEOUT_MS = 30_000
 async function askRegistries(reference: Reference | undefined, values: Values): Promise<Finding[]> {
   if (reference === undefined) return [NOT_ASKED]
   if (reference.transport === 'oci') return [NO_REGISTRY]
-  const registries = openRegistries(values)
+  const registries = openRegistries(values, reference)
   const stop = new AbortController()
   const late = Failure.timeout(`no answer within ${PROBE_TIMEOUT_MS} ms`)
   const timer = setTimeout(() => stop.abort(late), PROBE_TIMEOUT_MS)

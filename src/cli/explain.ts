@@ -39,7 +39,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   const reference = parseReference(positionals[0] as string) // the command declares it
   const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) ?? 'proven' // flags.ts lets nothing else in
   const only = values['diffid-only'] === true
-  const registries = openRegistries(values)
+  const registries = openRegistries(values, reference)
   try {
     const native = openNative()
     const cache = text(values, 'cache') ?? places().cache

@@ -77,7 +77,7 @@ interface OpenImage {
 
 async function withImage(name: string, values: Values, use: (image: OpenImage) => Promise<number>): Promise<number> {
   const reference = parseReference(name)
-  const agent: Agent = await openAgent(values)
+  const agent: Agent = await openAgent(values, reference)
   try {
     const image = await agent.images.resolve(reference)
     const layers = await openAllLayers(image, agent.layers)

@@ -30,12 +30,23 @@ const PLATFORM: Flag = {
 }
 const ROOT: Flag = { name: 'root', value: 'ROOT', help: 'the store (default: where serve has it)' }
 const FORMAT: Flag = { name: 'format', value: 'json|text', help: 'how to print (default: text)' }
-const REGISTRY: readonly Flag[] = [
-  { name: 'creds', value: 'USER:PASSWORD', help: 'credentials for the registry (the process list shows them)' },
-  { name: 'authfile', value: 'FILE', help: 'credentials file (default: where Podman keeps it)' },
+const CREDS: Flag = {
+  name: 'creds',
+  value: 'USER:PASSWORD',
+  help: 'credentials for the host of IMAGE, and for no other (the process list shows them)',
+}
+/** For whatever hosts are asked. */
+const HOSTS: readonly Flag[] = [
+  {
+    name: 'authfile',
+    value: 'FILE',
+    help: 'credentials file instead of the usual ones (default: where Podman keeps them)',
+  },
   { name: 'tls-verify', value: 'BOOL', help: 'false accepts any certificate and plain HTTP' },
   { name: 'cert-dir', value: 'DIR', help: 'CA and client certificates for the registry' },
 ]
+/** For one image. */
+const REGISTRY: readonly Flag[] = [CREDS, ...HOSTS]
 const MOUNT: Flag = {
   name: 'mount',
   value: 'auto|erofs|fuse|portable',
@@ -82,6 +93,11 @@ export const COMMANDS: readonly Command[] = [
         name: 'diffid-only',
         help: 'name no layer by its index: for images of people who do not trust each other (docs/upstream-image-ids.md); what is not proven or believed is fetched whole first',
       },
+      {
+        name: 'store-mode',
+        value: 'MODE',
+        help: 'who may look into the store, in octal: 0755 lets every local user read all images in it (default: 0700)',
+      },
       SERVE,
       CONTEXT,
       CACHE,
@@ -90,7 +106,12 @@ export const COMMANDS: readonly Command[] = [
         name: 'seal-credentials',
         help: 'keep what the auth helper hands over for the next start, encrypted (docs/operations.md says by which key)',
       },
-      ...REGISTRY,
+      {
+        name: 'creds-file',
+        value: 'FILE',
+        help: "credentials by host, in the form of Podman's auth.json, that are looked for before those of the usual files",
+      },
+      ...HOSTS,
     ],
   },
   {
@@ -103,6 +124,7 @@ export const COMMANDS: readonly Command[] = [
         name: 'prove',
         help: 'have it fetch all layers whole and prove their DiffIDs, for Podman up to 5.0, and for starts without a network',
       },
+      CREDS,
     ],
   },
   {
@@ -159,6 +181,12 @@ export const COMMANDS: readonly Command[] = [
   },
 ]
 
+/** A store asks whatever registry somebody names, so that a password without a host could be had by any of them. */
+const NO_CREDS = Failure.usage('serve takes no --creds', {
+  why: 'credentials belong to a host, and a store asks many',
+  fix: "Write them into a file of auth.json's form (podman login --authfile FILE HOST does), and name that with --creds-file FILE.",
+})
+
 const HELP: Flag = { name: 'help', short: 'h', help: 'show this help' }
 
 export interface Invocation {
@@ -191,6 +219,7 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
       ),
     })
   } catch (cause) {
+    if (name === 'serve' && rest.some((each) => /^--creds(=|$)/.test(each))) throw NO_CREDS
     throw Failure.usage(`lazylayer ${name}: bad arguments`, { cause, fix: `See lazylayer ${name} --help.` })
   }
   const values = parsed.values as Invocation['values'] // no option is `multiple`

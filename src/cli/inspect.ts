@@ -9,7 +9,7 @@ import { printable, printJson, sizeText, table } from './output.ts'
 
 export async function inspect({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
-  const registries = openRegistries(values)
+  const registries = openRegistries(values, reference)
   try {
     const image = await registries.source(reference).resolve(platformOf(values))
     const layers = image.manifest.layers.map((descriptor, i) => {

@@ -27,6 +27,9 @@ const AGENT_FLAGS = ['--max-semi-space-size=2']
 
 const self = fileURLToPath(import.meta.url)
 const root = dirname(dirname(dirname(self)))
+/** Node strips no types below node_modules; an installed package has dist/ for that. A checkout runs what is being edited. */
+const isInstalled = self.includes('/node_modules/')
+const REPAIR = isInstalled ? 'install lazylayer again, with its optional packages' : `run npm ci in ${root}`
 /** What Node made of our sources: more than half of a start, and 30 MB, go into making it again. Beside them, for it is as good as they are. */
 const COMPILED = join(root, '.cache/node')
 const args = process.argv.slice(2)
@@ -49,7 +52,7 @@ function runOnPackagedNode() {
     stop(
       `lazylayer needs Node ${NODE_MIN.join('.')} or newer`,
       `this is Node ${process.versions.node}, and the optional package ${name} is not installed`,
-      `run npm ci in ${root}, or use a newer Node`,
+      `${REPAIR}, or use a newer Node`,
     )
     return
   }
@@ -57,7 +60,7 @@ function runOnPackagedNode() {
   const hasTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
   for (const signal of FORWARDED) process.on(signal, () => child.kill(signal))
   for (const signal of FORWARDED_WITHOUT_TERMINAL) process.on(signal, () => hasTerminal || child.kill(signal))
-  child.on('error', (error) => stop(`cannot start ${node}`, error.message, `run npm ci in ${root}`))
+  child.on('error', (error) => stop(`cannot start ${node}`, error.message, REPAIR))
   // A shell's way of saying "ended by a signal".
   child.on('exit', (code, signal) => process.exit(code ?? 128 + system.signals[signal]))
 }
@@ -98,9 +101,7 @@ function isExecutable(path) {
 
 async function runMain() {
   module.enableCompileCache?.(COMPILED) // where it cannot be written, everything is only slower
-  // Node strips no types below node_modules; an installed package has dist/ for that. A checkout runs what is being edited.
-  const installed = self.includes('/node_modules/')
-  const entry = await import(join(root, installed ? 'dist/cli/main.js' : 'src/cli/main.ts'))
+  const entry = await import(join(root, isInstalled ? 'dist/cli/main.js' : 'src/cli/main.ts'))
   process.exitCode = await entry.main(args)
 }
 

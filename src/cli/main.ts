@@ -30,6 +30,9 @@ const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>>
   doctor,
 }
 
+/** From here and from where the package has it compiled. */
+const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+
 /** Commands that look at files which may hang, and do not wait for these. */
 const LEAVING = ['doctor', 'explain', 'setup']
 
@@ -54,7 +57,7 @@ async function run(argv: readonly string[]): Promise<number> {
     }
     if (invocation.values.detach === true) {
       const target = invocation.positionals[1] as string // mount, the one command with this flag, has it
-      return await runDetached(argv, target, fileURLToPath(new URL('lazylayer.js', import.meta.url)))
+      return await runDetached(argv, target, LAUNCHER)
     }
     const command = RUN[invocation.command.name]
     if (command === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)

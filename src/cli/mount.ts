@@ -27,7 +27,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const reference = parseReference(name)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values)
+  const agent = await openAgent(values, reference)
   try {
     const dir = await prepareDirectory(agent.native, target)
     const { sockets } = places()
@@ -111,6 +111,7 @@ async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): 
     rootSlot: merged.slot,
     context,
     readOnly: true,
+    progress: agent.progress,
   })
   new Grafts(session, log).tree(merged, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
@@ -127,6 +128,7 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
     layers,
     gone: goneFrom,
     log,
+    progress: agent.progress,
   })
   return { session, covers: undefined, ended: session.ended }
 }
@@ -143,6 +145,7 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
     rootSlot: null,
     context,
     readOnly: true,
+    progress: agent.progress,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)

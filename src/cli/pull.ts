@@ -1,8 +1,8 @@
-// lazylayer pull IMAGE [--root ROOT] [--prove]
+// lazylayer pull IMAGE [--root ROOT] [--prove] [--creds USER:PASSWORD]
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { Outcome } from '../stores/ais.ts'
-import { log, places, text } from './agent.ts'
+import { givenLogin, log, places, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
 import { count, sizeText } from './output.ts'
 import { type Answer, askAt, type Request } from './socket.ts'
@@ -13,7 +13,7 @@ const DEADLINE_MS = 3_600_000
 const TELL_EVERY_MS = 10_000
 
 const CREDENTIALS =
-  ' The agent uses what engines handed over for this repository, else its own credentials: auth.json of its user, or serve --creds.'
+  ' The agent uses what engines handed over for this repository, else its own credentials: auth.json of its user, or serve --creds-file.'
 
 /**
  * Has the agent list an image's layers before an engine looks for them. What no index describes is fetched whole for that; with
@@ -24,6 +24,7 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
   const { sockets, root: defaultRoot } = places()
   const root = text(values, 'root') ?? defaultRoot
   const prove = values.prove === true ? 'all' : 'needed'
+  const credentials = givenLogin(values)
   const asks = async (request: Request): Promise<Answer> => {
     const answer = await askAt(sockets, root, request)
     if (answer !== undefined) return answer
@@ -35,7 +36,7 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
   let before = await fetched(asks)
   let told = Number.NEGATIVE_INFINITY
   for (;;) {
-    const answer = await asks({ op: 'list', reference, prove })
+    const answer = await asks({ op: 'list', reference, prove, ...(credentials === undefined ? {} : { credentials }) })
     if (!answer.ok) {
       const now = performance.now()
       if (answer.late !== true || now - started > DEADLINE_MS) {

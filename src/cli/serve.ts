@@ -6,11 +6,14 @@ import type { Digest } from '../image/digest.ts'
 import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
 import { chooseRung } from '../mount/ladder.ts'
+import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
+import { readAuthFile } from '../registry/credentials.ts'
 import { AdditionalImageStore } from '../stores/ais.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
+import { S_IFDIR } from '../tree/entry.ts'
 import { log, openAgent, places, text, wantedRung } from './agent.ts'
 import { believer } from './believe.ts'
 import type { Invocation } from './flags.ts'
@@ -18,19 +21,26 @@ import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-st
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
 import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
+import { setAccess, storeMode } from './store-access.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
   if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values)
+  const mode = storeMode(text(values, 'store-mode'))
+  const credsFile = text(values, 'creds-file')
+  if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
+  const agent = await openAgent(values, undefined)
   try {
     const { registries, images, layers } = agent
     const root = await prepareDirectory(
       agent.native,
-      await makeDirectory(agent.native, positionals[0] ?? places().root, 0o755),
+      await makeDirectory(agent.native, positionals[0] ?? places().root, mode),
     )
+    const closed = await setAccess(root, mode, places().root)
+    if (closed !== undefined)
+      log(`--store-mode: other users do not get to the store, because ${closed} is closed to them`)
     // Engines stat this directory at every command: it must be there when the mount is not.
     await mkdir(join(root, AdditionalLayerStore.DIRECTORY), { recursive: true, mode: 0o755 })
     const choice = await chooseRung(wanted, agent.native, agent.store, places().sockets)
@@ -38,7 +48,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
     let covers: Covers | undefined
-    const closed = Promise.withResolvers<void>()
+    const imagesClosed = Promise.withResolvers<void>()
     const shown = new Set<Digest>()
     const doors: SharedParts = {
       async attach(layer, path) {
@@ -50,7 +60,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         choice.rung === 'fuse'
           ? undefined
           : async (layer, path) => {
-              await closed.promise // what is mounted before lies below
+              await imagesClosed.promise // what is mounted before lies below
               const why = await covers?.cover(layer, join(root, ...path))
               if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
             },
@@ -102,11 +112,12 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       dir: root,
       fsname: 'lazylayer',
       allowOther: true,
-      suid: true,
       rootSlot: null,
       control,
       context,
+      progress: agent.progress,
     })
+    session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: S_IFDIR | mode, uid: 0, gid: 0, mtime: 0n }, false)
     grafts = new Grafts(session, log)
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
@@ -115,7 +126,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const closing = session
       .closeDirectory(AdditionalImageStore.DIRECTORY)
       .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
-      .then(closed.resolve)
+      .then(imagesClosed.resolve)
     const { list, forget } = await second
     await closing
     const { ended } = session

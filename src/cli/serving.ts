@@ -1,6 +1,7 @@
 // The life of a mount, the same for an image and for a store: mounted, answering on its socket, and ended in order by a signal, a
 // request, or from outside.
 import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
 import { type Cover, type Covers, isCover } from '../mount/covers.ts'
 import type { Choice } from '../mount/ladder.ts'
@@ -8,10 +9,14 @@ import { mountPoints, mountTable } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { visibility } from '../mount/propagation.ts'
 import type { Session } from '../mount/session.ts'
+import type { CacheSize } from '../store/aside.ts'
+import type { Store } from '../store/store.ts'
 import { type Agent, log, places, version } from './agent.ts'
 import { logFor, socketFor } from './places.ts'
 import { type Answer, ask, type ListRequest, listen, type Request, type Status } from './socket.ts'
 
+/** Of a cache with some ten thousand files, on a busy disk. */
+const SIZE_WAIT_MS = 500
 /** In the mount table. */
 const FUSE_TYPE = 'fuse.lazylayer'
 
@@ -142,11 +147,12 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
 
 async function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Promise<Status> {
   const native = session.counters()
-  const { requests, fetched } = agent.registries.counters()
+  const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
   const codecs = agent.codecs.counters()
   const points = await mountPoints()
   const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
   const { seen, why } = await visibility(dir)
+  const size = await cacheSize(agent.store)
   return {
     pid: process.pid,
     version: version(),
@@ -160,11 +166,15 @@ async function statusOf({ dir, session, covers, choice, agent, serves, layers }:
     layers: layers(),
     bytes: { served: Number(native.served), fetched, verified: codecs.verified },
     requests,
+    ...(size === undefined ? {} : { cache: { dir: agent.store.dir, ...size } }),
     counters: {
       reads: Number(native.reads),
       reads_missed: Number(native.missed),
       reads_failed: Number(native.failed),
       expired: Number(native.expired),
+      retries,
+      outages,
+      reads_failed_at_once: failedAtOnce,
       lookups: Number(native.lookups),
       chunks_corrupt: codecs.corrupt,
       chunks_reverified: codecs.reverified,
@@ -174,6 +184,12 @@ async function statusOf({ dir, session, covers, choice, agent, serves, layers }:
       mounts_evicted: covers?.evicted ?? 0,
     },
   }
+}
+
+/** Undefined where that takes longer than who asks should wait; the next one is told. */
+async function cacheSize(store: Store): Promise<CacheSize | undefined> {
+  const size = store.size().catch((error) => log(describe(error)))
+  return (await Promise.race([size, sleep(SIZE_WAIT_MS, undefined, { ref: false })])) ?? undefined
 }
 
 /** The rung of one mount; of a merged image, each device has its own. */

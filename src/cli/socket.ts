@@ -52,6 +52,8 @@ export interface Status {
   layers: number
   bytes: { served: number; fetched: number; verified: number }
   requests: number
+  /** What it takes on disk, measured within the last minute; and of that, what was set aside. */
+  cache?: { dir: string; bytes: number; aside: number }
   counters: Readonly<Record<string, number>>
 }
 

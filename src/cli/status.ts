@@ -15,7 +15,11 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
   }
   if (text(values, 'format') === 'json') printJson(dir === undefined ? found : found[0])
   else process.stdout.write(found.length === 0 ? 'nothing is mounted\n' : table(HEAD, found.map(row)))
-  for (const { root, seen, unseen, counters } of found) {
+  for (const { root, seen, unseen, counters, cache } of found) {
+    if (cache !== undefined && cache.aside > 0)
+      log(
+        `${cache.dir}: ${sizeText(cache.aside)} of ${sizeText(cache.bytes)} are set aside; the next start removes them`,
+      )
     if (seen === 'no' && unseen !== undefined) log(unseen)
     const quarantined = counters.quarantined ?? 0
     if (quarantined > 0) log(`${root}: ${count(quarantined, 'layer')} quarantined; the agent's log says which and why`)

@@ -6,14 +6,16 @@
 //
 // The index of a layer, as readIndex returns it and parseIndex takes it, is 16 bytes and the JSON:
 //   0  8  tocOffset     8  8  tocEnd     (little-endian; not under the digest: they bound chunks, whose digests are)
-// The table may also be kept in an image of its own, tagged `<tag>-esgztoc`, with a layer for each layer; then tocOffset and tocEnd
-// are both where the footer begins.
+// Both are tocOffset where the tar ends before the table (estargz-end.ts). The table may also be kept in an image of its own, tagged
+// `<tag>-esgztoc`, with a layer for each layer; then both are where the footer begins.
 import { Failure } from '../errors.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, isDigest, parseDigest } from '../image/digest.ts'
 import type { StoredChunk } from '../tree/chunk.ts'
 import { type Entry, S_IFREG } from '../tree/entry.ts'
+import { endsBeforeToc, type Stored } from './estargz-end.ts'
 import { FOOTER_BYTES, parseFooter } from './estargz-footer.ts'
+import { checkText } from './estargz-text.ts'
 import { digestInTurns, findJson, inflateToc, JSON_AT, TOC_NAME, TOC_STORED_MAX_BYTES } from './estargz-toc.ts'
 import type { Contents, Format, Layer, Source } from './format.ts'
 import { parseToc } from './toc.ts'
@@ -74,8 +76,15 @@ async function readIndex(layer: Layer, source: Source, options?: ReadOptions): P
   const tail = size > 0 ? await readExactly(blob, { start: from, end: size }, what, options) : new Uint8Array()
   const footer = parseFooter(tail.subarray(-FOOTER_BYTES), what)
   const end = size - footer.length
+  const stored: Stored = {
+    isAtHand: ({ start }) => start >= from,
+    read: async ({ start, end }) =>
+      start >= from ? tail.subarray(start - from, end - from) : await readExactly(blob, { start, end }, what, options),
+  }
   if (footer.tocOffset === undefined) {
-    return await indexOf(await readExternal(layer, source, options), { start: end, end }, layer)
+    const index = await indexOf(await readExternal(layer, source, options), { start: end, end }, layer)
+    await checkText(index.subarray(PREFIX_BYTES), end, stored, what)
+    return index
   }
   const toc = { start: footer.tocOffset, end }
   if (toc.start >= toc.end) {
@@ -88,9 +97,13 @@ async function readIndex(layer: Layer, source: Source, options?: ReadOptions): P
       why: `at most ${TOC_STORED_MAX_BYTES} are accepted`,
     })
   }
-  const head = toc.start < from ? await readExactly(blob, { start: toc.start, end: from }, what, options) : undefined
+  const head = toc.start < from ? await stored.read({ start: toc.start, end: from }) : undefined
   const rest = tail.subarray(Math.max(toc.start - from, 0), toc.end - from)
-  return await indexOf(head ? Buffer.concat([head, rest]) : rest, toc, layer)
+  const index = await indexOf(head ? Buffer.concat([head, rest]) : rest, toc, layer)
+  const json = index.subarray(PREFIX_BYTES)
+  await checkText(json, toc.start, stored, what)
+  if (await endsBeforeToc(json, toc.start, stored)) writePrefix(index, { ...toc, end: toc.start })
+  return index
 }
 
 /** The gzipped table that the image `<tag>-esgztoc` has for this layer. */
@@ -129,10 +142,14 @@ async function indexOf(stored: Uint8Array, toc: Range, layer: Layer): Promise<Ui
   }
   // the prefix takes the end of the tar header, so the JSON need not be copied
   const index = tar.subarray(json.start - PREFIX_BYTES, json.end)
+  writePrefix(index, toc)
+  return index
+}
+
+function writePrefix(index: Uint8Array, toc: Range): void {
   const prefix = new DataView(index.buffer, index.byteOffset)
   prefix.setBigUint64(0, BigInt(toc.start), true)
   prefix.setBigUint64(8, BigInt(toc.end), true)
-  return index
 }
 
 async function readExactly(blob: Blob, range: Range, what: string, options?: ReadOptions): Promise<Uint8Array> {
@@ -155,7 +172,7 @@ function parseIndex(index: Uint8Array, layer: Layer): Contents {
   const json = index.subarray(PREFIX_BYTES)
   const { entries, chunks } = parseToc(json, { end: member.start, codec: 'gzip' }, what)
   const first = wantedFirst(entries)
-  // a table in another image is no part of this layer's tar
+  // a table in another image, or behind the tar's end, is no file of this layer
   if (member.start < member.end) addToc(entries, chunks, member, json.length, indexDigest(layer))
   return { blobs: [{ digest, size }], chunks, entries, first }
 }

@@ -46,7 +46,7 @@ export interface Examined {
   difference: Difference | undefined
 }
 
-/** A table that is too large for a chunk is not shown. */
+/** A table that is too large for a chunk is not shown; nor is one that seems to stand behind the tar's end, which no digest vouches for. */
 const MAY_LACK: ReadonlySet<string> = new Set([TOC_NAME])
 
 /** @throws Failure corrupt, limit, unsupported (a tar that can be read in two ways), system */

@@ -9,8 +9,9 @@ import { ENTRIES_MAX } from '../tree/entries.ts'
 import { quote } from './path.ts'
 import { Crc64 } from './tar-crc64.ts'
 import { globalName, memberOf, type Prelude } from './tar-entry.ts'
-import { BLOCK_BYTES, isZero, parseHeader, type TarHeader, textOf } from './tar-header.ts'
+import { BLOCK_BYTES, isZero, parseHeader, type TarHeader } from './tar-header.ts'
 import { type Contained, INDEX_MAX_BYTES, IndexWriter, PIECE_BYTES } from './tar-index.ts'
+import { extend, isExtension } from './tar-members.ts'
 import { parsePax } from './tar-pax.ts'
 import { type SplitSink, SplitWriter } from './tar-split.ts'
 import { TarStream } from './tar-stream.ts'
@@ -78,7 +79,7 @@ class Scanner {
       const block = await this.#header(of)
       if (block === undefined) break
       const header = parseHeader(block, of)
-      if ('xLK'.includes(header.type)) {
+      if (isExtension(header)) {
         prelude = await this.#extend(prelude, header, of)
       } else if (header.type === 'g') {
         if (!isEmpty(prelude))
@@ -116,17 +117,7 @@ class Scanner {
   /** A header that says something about the next one. */
   async #extend(prelude: Prelude, header: TarHeader, of: { what: string }): Promise<Prelude> {
     const bytes = await this.#extension(header, of)
-    if (header.type === 'x') {
-      if (prelude.pax) throw Failure.unsupported(`${of.what}: a second PAX header for one entry`)
-      return { ...prelude, pax: parsePax(bytes, of) }
-    }
-    const end = bytes.indexOf(0)
-    if (end >= 0 && !isZero(bytes.subarray(end))) throw Failure.corrupt(`${of.what}: a long name with a NUL`)
-    const name = textOf(bytes, 'long name', of)
-    if (name === '') throw Failure.corrupt(`${of.what}: an empty long name`)
-    const key = header.type === 'L' ? 'longName' : 'longLink'
-    if (prelude[key] !== undefined) throw Failure.unsupported(`${of.what}: a second long name for one entry`)
-    return { ...prelude, [key]: name }
+    return extend(prelude, header, bytes, of)
   }
 
   async #global(header: TarHeader, of: { what: string }): Promise<void> {
@@ -198,15 +189,14 @@ class Scanner {
     this.#split.raw(bytes)
   }
 
-  /** Tools fill up to what a tape wrote at once. */
+  /**
+   * What follows the archive's end is not looked at, as engines do not: tools fill up to what a tape wrote at once, and some of those
+   * that write eStargz put its index there. It counts for the digest, and is kept to put the tar together again.
+   */
   async #trailer(): Promise<void> {
     for (;;) {
-      const at = this.#stream.at
       const bytes = await this.#stream.take(TRAILER_BYTES)
       if (bytes.length === 0) return
-      // readers that can be told to go on would find more
-      if (!isZero(bytes))
-        throw Failure.unsupported(`${this.#what}: something other than zeros follows its end, behind ${at}`)
       this.#split.raw(bytes)
       this.#split.segment()
       await this.#split.pass()

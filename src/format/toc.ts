@@ -112,7 +112,8 @@ function nextPiece(file: File, field: Fields): Piece {
   return { path: file.path, offset, inner, length, digest: field.digest('chunkDigest', at), extent }
 }
 
-function entryOf(field: Fields): Entry {
+/** An entry, without its contents. @throws Failure corrupt, limit */
+export function entryOf(field: Fields): Entry {
   const { type } = field.raw
   const format = TYPES.get(type)
   if (format === undefined) throw Failure.corrupt(`${field.what}: its type is ${quote(type)}`)

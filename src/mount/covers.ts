@@ -275,7 +275,7 @@ export class Covers {
     const complete = await areComplete(layers, this.#closing.signal)
     // by descriptor: the very file that was verified. It stays open until all mounts are gone.
     const devices = layers.map((each, i) => (complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each)))
-    await this.#native.mountErofs(image.fd, devices, target, this.#context, this.#session.suid)
+    await this.#native.mountErofs(image.fd, devices, target, this.#context)
     if (this.#closed) await this.#native.unmount(target, true)
     return complete.filter(Boolean).length
   }
@@ -372,7 +372,7 @@ export function isCover({ type, source }: MountEntry): boolean {
 export async function whyNoErofs(native: NativeModule, file: FileHandle, dir: string): Promise<string | undefined> {
   try {
     await file.writeFile(writeImage(makeDirectory(), []))
-    await native.mountErofs(file.fd, [], dir, undefined, false)
+    await native.mountErofs(file.fd, [], dir, undefined)
     await native.unmount(dir, true)
     return undefined
   } catch (error) {

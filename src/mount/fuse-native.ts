@@ -127,6 +127,9 @@ function load(): FuseNative {
   try {
     return require('fuse-native') as FuseNative // the package is pinned, and its source was read
   } catch (cause) {
-    throw Failure.unsupported('fuse-native cannot be loaded', { cause, fix: 'Install it with npm ci; it needs glibc.' })
+    throw Failure.unsupported('fuse-native cannot be loaded', {
+      cause,
+      fix: 'Install lazylayer again, or run npm ci in a checkout; it needs glibc.',
+    })
   }
 }

@@ -118,6 +118,8 @@ export interface NativeSession {
   remove(parent: bigint, name: string): void
   /** A chunk is ready (errno 0, its ready byte already set) or will not be: wakes the reads that wait for it. */
   settle(device: number, chunk: number, errno: number): void
+  /** Reads that wait for chunks have missTimeoutMs from now on: whoever fills chunks is at it. */
+  extend(): void
   answerLookup(ticket: number, errno: number): void
   /** Gives a late file its contents (fd is dup'ed) or fails the reads that wait (they may ask again later). */
   settleLate(node: bigint, fd: number, errno: number): void
@@ -132,8 +134,6 @@ export interface NativeSession {
 export interface MountOptions {
   fsname: string
   allowOther: boolean
-  /** Whether set-user-ID bits count. */
-  suid: boolean
   /** Bytes; the kernel's read-ahead for this mount. */
   readAhead: number
   /** SELinux label of everything in the mount. */
@@ -146,7 +146,7 @@ export interface MountOptions {
 export interface NativeModule {
   /** Opens /dev/fuse (O_CLOEXEC). */
   openFuse(): number
-  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: nodev, default_permissions. */
+  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: nosuid, nodev, default_permissions. */
   mountFuse(fuseFd: number, dir: string, options: MountOptions): void
   /**
    * The same by fusermount3, for users who may not mount: it opens /dev/fuse and hands the descriptor over. `readAhead` is the
@@ -155,16 +155,10 @@ export interface NativeModule {
   mountFuseByHelper(dir: string, options: MountOptions): Promise<number>
   Session: new (options: SessionOptions, upcalls: Upcalls) => NativeSession
   /**
-   * Mounts an EROFS image in the kernel, read-only and nodev; `devices` are the paths of its device slots. Off the main thread,
+   * Mounts an EROFS image in the kernel, read-only, nosuid and nodev; `devices` are the paths of its device slots. Off the main thread,
    * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
    */
-  mountErofs(
-    imageFd: number,
-    devices: readonly string[],
-    target: string,
-    context: string | undefined,
-    suid: boolean,
-  ): Promise<void>
+  mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
   /**
    * Mounts `dir`, a directory of a mount of ours, on itself, read-only. Off the main thread. Throws ENOSYS before Linux 5.12 (as E38).
    */

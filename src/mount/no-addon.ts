@@ -20,7 +20,7 @@ export function withoutAddon(cause: unknown): NativeModule {
   const absent = (): never => {
     throw Failure.system('the native part cannot be loaded', {
       cause,
-      fix: 'In a checkout, build it with npm run build (it needs Rust); --mount portable works without it.',
+      fix: 'Build it with npm run build in a checkout (it needs Rust), and install that again; --mount portable works without it.',
     })
   }
   return {

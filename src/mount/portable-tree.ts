@@ -36,6 +36,7 @@ export class PortableTree implements FuseOperations {
   readonly #reader: ErofsReader
   readonly #devices: readonly Device[]
   readonly #missTimeoutMs: number
+  readonly #progress: () => number
   /** Of the reads that wait. */
   readonly #waits = new Set<AbortController>()
   #closed = false
@@ -44,10 +45,10 @@ export class PortableTree implements FuseOperations {
 
   /**
    * @param layers of the image's device slots 1…n
-   * @param missTimeoutMs a read that waits longer fails with EIO
+   * @param missTimeoutMs a read that waits longer while `progress` stands still fails with EIO
    * @throws Failure corrupt
    */
-  constructor(image: Uint8Array, layers: readonly PortableLayer[], missTimeoutMs: number) {
+  constructor(image: Uint8Array, layers: readonly PortableLayer[], missTimeoutMs: number, progress = () => 0) {
     this.#reader = new ErofsReader(image)
     if (this.#reader.devices.length !== layers.length) {
       throw Failure.corrupt(`the image has ${this.#reader.devices.length} devices for ${layers.length} layers`)
@@ -59,6 +60,7 @@ export class PortableTree implements FuseOperations {
       places: new PlaceIndex(chunks),
     }))
     this.#missTimeoutMs = missTimeoutMs
+    this.#progress = progress
   }
 
   /**
@@ -212,15 +214,20 @@ export class PortableTree implements FuseOperations {
     this.#counters.missed++
     if (this.#closed) throw Failure.aborted('the mount has ended')
     const wait = new AbortController()
-    const deadline = setTimeout(() => {
-      this.#counters.expired++
-      wait.abort()
+    let last = this.#progress()
+    const deadline = setInterval(() => {
+      const now = this.#progress()
+      if (now === last) {
+        this.#counters.expired++
+        wait.abort()
+      }
+      last = now
     }, this.#missTimeoutMs)
     this.#waits.add(wait)
     try {
       await filler.fill(missing, 'demand', wait.signal)
     } finally {
-      clearTimeout(deadline)
+      clearInterval(deadline)
       this.#waits.delete(wait)
     }
   }

@@ -23,6 +23,8 @@ export interface PortableSettings {
   log(line: string): void
   /** Resolves when nothing is mounted on `dir` any more: fuse-native does not tell. */
   gone(dir: string): Promise<string>
+  /** Grows with whatever is fetched or decoded. */
+  progress: () => number
 }
 
 /** Who unmounts. */
@@ -71,7 +73,7 @@ export class PortableSession implements Session {
       if (bytesRead === 0) throw Failure.corrupt('the merged image became shorter')
       at += bytesRead
     }
-    const tree = new PortableTree(image, settings.layers, MISS_TIMEOUT_MS)
+    const tree = new PortableTree(image, settings.layers, MISS_TIMEOUT_MS, settings.progress)
     const { acl, early } = await tree.limits()
     if (acl !== undefined) {
       throw Failure.unsupported(`${settings.fsname} cannot be mounted by fuse-native`, {

@@ -43,23 +43,22 @@ export interface SessionSettings {
   /** The slot whose tree is the mount's root; null: a control tree. */
   rootSlot: number | null
   control?: ControlTree
-  /**
-   * Whether set-user-ID programs in it run as their owners. Containers need that of their layers; below a directory that every
-   * local user can look into, it would hand root to whoever made the image. Default: no.
-   */
-  suid?: boolean
   /** SELinux label of everything in it. */
   context?: string | undefined
   /** As for the native session. Default: whether this process is in a user namespace, for overlays are mounted in the same. */
   userMarks?: boolean
   /** Nothing of it may be opened for writing. Default: no, because engines tell of use by what would be writing. */
   readOnly?: boolean
-  /** A read that waits longer than this for the registry fails with EIO. */
+  /** A read that waits longer than this while nothing progresses fails with EIO. */
   missTimeoutMs?: number
+  /** Grows with whatever is fetched or decoded; reads wait as long as it does. Default: nothing ever progresses. */
+  progress?: () => number
 }
 
-/** Longer than the registry client's own deadlines and retries: those give the better error. */
+/** Longer than the registry client bears a host that gives nothing: it gives the better error, and this is the net below. */
 export const MISS_TIMEOUT_MS = 120_000
+/** How often it is looked whether there was progress, as a share of that time. */
+export const LOOKS = 4
 /** The stores answer ENOENT after 10 s at the latest; this is the net below them. */
 const LOOKUP_TIMEOUT_MS = 15_000
 /** A whole blob is fetched for a late file: 10 GB at 100 Mbit/s take 800 s. */
@@ -88,19 +87,24 @@ export interface Session {
 
 export class MountSession implements Session {
   readonly dir: string
-  readonly suid: boolean
   readonly ended: Promise<string>
   readonly #native: NativeModule
   readonly #session: NativeSession
   readonly #fillers = new Map<number, DeviceFiller>()
   /** Directories that are mounted on themselves. */
   readonly #readOnly: string[] = []
+  readonly #progress: () => number
+  readonly #missTimeoutMs: number
+  /** Chunks that were asked for and are not settled. */
+  #missing = 0
+  #looking: NodeJS.Timeout | undefined
 
   /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
   private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
     this.#native = native
     this.dir = settings.dir
-    this.suid = settings.suid ?? false
+    this.#progress = settings.progress ?? (() => 0)
+    this.#missTimeoutMs = settings.missTimeoutMs ?? MISS_TIMEOUT_MS
     const { promise, resolve } = Promise.withResolvers<string>()
     this.ended = promise
     const upcalls: Upcalls = {
@@ -115,7 +119,7 @@ export class MountSession implements Session {
         fuseFd,
         rootSlot: settings.rootSlot,
         threads: THREADS,
-        missTimeoutMs: settings.missTimeoutMs ?? MISS_TIMEOUT_MS,
+        missTimeoutMs: this.#missTimeoutMs,
         lookupTimeoutMs: LOOKUP_TIMEOUT_MS,
         lateTimeoutMs: LATE_TIMEOUT_MS,
         userMarks: settings.userMarks ?? inUserNamespace(),
@@ -227,6 +231,7 @@ export class MountSession implements Session {
   }
 
   close(): void {
+    clearInterval(this.#looking)
     this.#session.close()
   }
 
@@ -236,9 +241,27 @@ export class MountSession implements Session {
       for (const chunk of chunks) this.#session.settle(device, chunk, errno(undefined))
       return
     }
-    filler.fillEach(chunks, (chunk, error) =>
-      this.#session.settle(device, chunk, error === undefined ? 0 : errno(error)),
-    )
+    this.#missing += chunks.length
+    this.#look()
+    filler.fillEach(chunks, (chunk, error) => {
+      this.#missing--
+      this.#session.settle(device, chunk, error === undefined ? 0 : errno(error))
+    })
+  }
+
+  /** Has reads wait longer while there is progress. */
+  #look(): void {
+    if (this.#looking !== undefined) return
+    let last = this.#progress()
+    const look = () => {
+      const now = this.#progress()
+      if (now !== last) this.#session.extend()
+      last = now
+      if (this.#missing > 0) return
+      clearInterval(this.#looking)
+      this.#looking = undefined
+    }
+    this.#looking = setInterval(look, this.#missTimeoutMs / LOOKS).unref()
   }
 
   async #lookup(control: ControlTree | undefined, ticket: number, parent: bigint, name: string): Promise<void> {
@@ -267,9 +290,9 @@ export class MountSession implements Session {
   }
 }
 
-function optionsOf({ fsname, allowOther, suid = false, context, readOnly = false }: SessionSettings): MountOptions {
+function optionsOf({ fsname, allowOther, context, readOnly = false }: SessionSettings): MountOptions {
   const label = context === undefined ? {} : { context }
-  return { fsname, allowOther, suid, readAhead: READ_AHEAD_BYTES, ...label, readOnly }
+  return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...label, readOnly }
 }
 
 function isRefusal(error: unknown): boolean {

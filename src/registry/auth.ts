@@ -233,7 +233,6 @@ export class Authority {
       headers,
       ...(post ? { body: parameters.toString() } : {}),
       trust,
-      expected: 0,
       priority: 'demand' as Priority,
       follow: false,
     }

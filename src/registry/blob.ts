@@ -10,13 +10,14 @@ import type { StoredBlob } from './source.ts'
 
 /** One read's memory. No chunk and no index comes near it. */
 const READ_MAX_BYTES = 256 << 20
-/** A server that ignores a range sends the blob from its start: so much of it is thrown away to reach what is wanted. */
+/**
+ * Where ranges of a blob are known to be ignored, it comes from its start: so much of it is thrown away to reach what is wanted. An
+ * answer that comes whole unexpectedly is read to whatever lies in it.
+ */
 const SKIP_MAX_BYTES = 1 << 20
-/** A host that ignores ranges is asked again after that time: it may have been repaired. */
-const RANGELESS_MS = 10 * 60_000
 
-/** Does `ask` with the first repository that can, in their order (mirrors, then the origin). */
-export type Ask = <T>(ask: (repository: Repository) => Promise<T>) => Promise<T>
+/** Does `ask` with the first repository that can, in their order (mirrors, then the origin); `left`: those not asked yet, this one included. */
+export type Ask = <T>(ask: (repository: Repository, left: number, all: number) => Promise<T>) => Promise<T>
 
 /** Reads are checked to be exactly what was asked for; what they bring is not verified here. */
 export class RegistryBlob implements StoredBlob {
@@ -62,37 +63,54 @@ export class RegistryBlob implements StoredBlob {
 
   /** Brings `rest()` to `take`; after a broken transfer what is then the rest. */
   async #transfer(rest: () => Range, take: (part: Uint8Array) => Promise<void> | void, options: ReadOptions) {
-    await this.#ask(async (repository) => {
-      const { host } = repository
+    await this.#ask(async (repository, left, all) => {
       const first = rest()
       if (first.start === first.end) return
-      if (first.start > SKIP_MAX_BYTES && performance.now() < host.rangelessUntil) throw rangeless(repository)
+      if (first.start > SKIP_MAX_BYTES && repository.host.ranges.ignoredFor(this.#nameIn(repository))) {
+        throw rangeless(repository)
+      }
+      let began = 0
       const wanted = {
         path: `blobs/${this.digest}`,
         lasting: true,
         what: `blob ${this.digest}`,
         headers: (): Record<string, string> => {
           const { start, end } = rest()
+          began = performance.now()
           // all of it is no range: any server can answer that
           return start === 0 && end === this.size ? {} : { range: `bytes=${start}-${end - 1}` }
         },
-        expected: first.end - first.start,
+        endures: { hosts: all, last: left === 1, probe: (bytes: number) => this.#probe(bytes) },
         priority: options.priority ?? 'demand',
         signal: options.signal,
       }
-      await repository.fetch(wanted, (answer) => this.#take(answer, repository, rest(), take))
+      await repository.fetch(wanted, (answer) => {
+        const { ranges } = repository.host
+        const range = rest()
+        const name = this.#nameIn(repository)
+        if (answer.status === 206) ranges.came(name)
+        else if (range.start > 0 || range.end < this.size) ranges.cameWhole(name, began)
+        if (range.start > SKIP_MAX_BYTES && ranges.ignoredFor(name)) throw rangeless(repository)
+        return this.#take(answer, range, take)
+      })
     })
   }
 
-  async #take(answer: Answer, repository: Repository, range: Range, take: (part: Uint8Array) => Promise<void> | void) {
+  #nameIn({ endpoint }: Repository): string {
+    return `${endpoint.repository} ${this.digest}`
+  }
+
+  /** Its first bytes. */
+  #probe(windowBytes: number): { headers: Record<string, string>; bytes: number } {
+    const bytes = Math.min(windowBytes, this.size)
+    return { headers: bytes === this.size ? {} : { range: `bytes=0-${bytes - 1}` }, bytes }
+  }
+
+  async #take(answer: Answer, range: Range, take: (part: Uint8Array) => Promise<void> | void) {
     const whole = answer.status === 200
     if (whole) checkWhole(answer, this)
     else checkPartial(answer, range, this)
     let skip = whole ? range.start : 0
-    if (skip > SKIP_MAX_BYTES) {
-      repository.host.rangelessUntil = performance.now() + RANGELESS_MS
-      throw rangeless(repository)
-    }
     let left = range.end - range.start
     for await (const bytes of answer.body) {
       const part = bytes.subarray(Math.min(skip, bytes.length))

@@ -5,9 +5,11 @@ import type { Priority } from '../image/blob.ts'
 import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
+import { Pulse } from './pulse.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
-import { passing } from './retry.ts'
+import { passing, unanswered } from './retry.ts'
 import type { Trust } from './trust.ts'
+import { Watch } from './watch.ts'
 
 /** One request, as its sender knows it. */
 export interface Query {
@@ -17,8 +19,10 @@ export interface Query {
   body?: string
   /** How connections to a host are secured; asked again for each redirect's host. */
   trust: (host: string) => Promise<Trust>
-  /** Body bytes expected at most; a longer one may take longer. */
-  expected: number
+  /** What is heard of whoever answers counts for it. Default: one of this request's own. */
+  pulse?: Pulse
+  /** It may last as long as its host gives something; otherwise `totalMs`. */
+  lasts?: boolean
   priority: Priority
   signal?: AbortSignal | undefined
   follow: boolean
@@ -47,10 +51,11 @@ export interface Counters {
   redirects: number
   tokens: number
   connections: number
+  /** Hosts or blobs that gave nothing for too long, and reads that failed at once for that. */
+  outages: number
+  failedAtOnce: number
 }
 
-/** 16 KB/s: what a long body must bring on the average, beyond the floor of each window. */
-const TOTAL_BYTES_PER_MS = 16
 /** What is read of an answer that is no content. */
 const REFUSAL_MAX_BYTES = 16 << 10
 
@@ -59,7 +64,16 @@ const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308])
 /** Sends requests; keeps connections, queues and counters. */
 export class Client {
   readonly limits: Limits
-  readonly counters: Counters = { requests: 0, fetched: 0, retries: 0, redirects: 0, tokens: 0, connections: 0 }
+  readonly counters: Counters = {
+    requests: 0,
+    fetched: 0,
+    retries: 0,
+    redirects: 0,
+    tokens: 0,
+    connections: 0,
+    outages: 0,
+    failedAtOnce: 0,
+  }
   readonly #connections: Connections
 
   constructor(limits: Limits) {
@@ -127,11 +141,21 @@ export class Client {
     stop: AbortController,
     use: (answer: Answer) => Promise<T>,
   ): Promise<T> {
-    const agent = this.#connections.agent(await query.trust(url.host))
+    const trust = await query.trust(url.host)
     const leave = await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
+    const agent = this.#connections.agent(trust, url.origin)
+    const renewals = this.#connections.renewals(url.origin)
+    const pulse = query.pulse ?? new Pulse(this.limits)
+    const ended = pulse.begin()
+    const watch = new Watch(url.host, this.limits, pulse, (failure, silent) => {
+      stop.abort(failure)
+      // a connection that a router has forgotten is as silent as a registry that hangs
+      if (silent) this.#connections.renew(url.origin, renewals)
+    })
     // time in the queue is the caller's to bound
-    const total = this.limits.totalMs + query.expected / TOTAL_BYTES_PER_MS
-    const timer = setTimeout(() => stop.abort(Failure.timeout(`${url.host}: no end within ${total} ms`)), total)
+    const { totalMs } = this.limits
+    const end = () => stop.abort(Failure.timeout(`${url.host}: no end within ${totalMs} ms`))
+    const timer = query.lasts ? undefined : setTimeout(end, totalMs)
     let response: Dispatcher.ResponseData | undefined
     try {
       this.counters.requests++
@@ -142,7 +166,7 @@ export class Client {
         headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers },
         body: query.body ?? null,
         signal: stop.signal,
-        headersTimeout: this.limits.headersMs,
+        headersTimeout: 0,
         bodyTimeout: 0,
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
@@ -163,41 +187,23 @@ export class Client {
         url,
         redirect: undefined,
         own: true,
-        body: this.#watched(response.body, url, stop),
+        body: this.#counted(watch.through(response.body)),
       })
     } catch (error) {
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
       clearTimeout(timer)
-      if (response) await dispose(response, stop.signal, this.limits.headersMs)
+      watch.close()
+      if (response) await dispose(response, stop.signal, this.limits.stallMs)
+      ended()
       leave()
     }
   }
 
-  /** Counts a body's bytes and gives up on one that brings too few. */
-  async *#watched(body: AsyncIterable<Uint8Array>, url: URL, stop: AbortController): AsyncGenerator<Uint8Array> {
-    const { windowMs, windowBytes } = this.limits
-    let fresh = 0
-    // a reader who takes his time is no stall
-    let taking = false
-    const timer = setInterval(() => {
-      if (fresh < windowBytes && !taking) {
-        stop.abort(
-          Failure.timeout(`${url.host}: sent ${fresh} bytes in ${windowMs} ms`, { why: 'the transfer stalled' }),
-        )
-      }
-      fresh = 0
-    }, windowMs)
-    try {
-      for await (const bytes of body) {
-        fresh += bytes.length
-        this.counters.fetched += bytes.length
-        taking = true
-        yield bytes
-        taking = false
-      }
-    } finally {
-      clearInterval(timer)
+  async *#counted(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const bytes of body) {
+      this.counters.fetched += bytes.length
+      yield bytes
     }
   }
 
@@ -205,7 +211,7 @@ export class Client {
   #sorted(error: unknown, query: Query, url: URL, signal: AbortSignal): unknown {
     if (signal.aborted) {
       const failure = abortion(signal)
-      return failure.code === 'timeout' && !query.signal?.aborted ? passing(failure) : failure
+      return failure.code === 'timeout' && !query.signal?.aborted ? passing(unanswered(failure)) : failure
     }
     if (error instanceof Failure) return error
     if (this.#connections.closed) return Failure.aborted(`${url.host}: the connection was closed by us`)
@@ -224,12 +230,12 @@ export class Client {
         fix: `Put its authority into /etc/containers/certs.d/${url.host}/ca.crt, or name it with --cert-dir.`,
       })
     }
-    if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
-      return passing(Failure.timeout(`${url.host} does not answer`, { cause: error }))
+    if (code === 'UND_ERR_CONNECT_TIMEOUT') {
+      return passing(unanswered(Failure.timeout(`${url.host} does not answer`, { cause: error })))
     }
     // of several addresses the first one's error says most
     const cause: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error
-    return passing(Failure.unavailable(`cannot talk to ${url.host}`, { cause }))
+    return passing(unanswered(Failure.unavailable(`cannot talk to ${url.host}`, { cause })))
   }
 
   /** Ends all connections; requests under way fail with `aborted`. */

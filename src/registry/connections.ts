@@ -28,6 +28,8 @@ export class Connections {
   readonly #limits: Limits
   readonly #onConnect: () => void
   readonly #agents = new Map<string, Agent>()
+  /** How often connections to an origin were given up. */
+  readonly #renewals = new Map<string, number>()
   readonly #gates = new Map<string, Gate>()
   /** Of the newest connection to each origin. */
   readonly #protocols = new Map<string, Protocol>()
@@ -65,10 +67,31 @@ export class Connections {
     return this.#protocols.get(origin)
   }
 
-  /** One agent a way of securing connections. Agents keep one connection an origin, more only for HTTP/1.1. */
-  agent(trust: Trust): Agent {
+  /**
+   * From now on requests to an origin go over new connections: the old ones are silent. Those under way on them end by their own
+   * deadlines.
+   * @param seen how often it had been done when the request began that found them silent
+   */
+  renew(origin: string, seen: number): void {
+    if (this.renewals(origin) !== seen) return // others saw it, too
+    if (this.#renewals.size >= GATES_MAX) this.#renewals.clear()
+    this.#renewals.set(origin, seen + 1)
+  }
+
+  /** How often that was done. */
+  renewals(origin: string): number {
+    return this.#renewals.get(origin) ?? 0
+  }
+
+  /**
+   * The agent for `origin`: one a way of securing connections, another where they were renewed. Agents keep one connection an origin,
+   * more only for HTTP/1.1.
+   */
+  agent(trust: Trust, origin: string): Agent {
     if (this.#closed) throw Failure.aborted('the registry client is closed')
-    const key = JSON.stringify(trust)
+    const renewals = this.renewals(origin)
+    const secured = JSON.stringify(trust)
+    const key = renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
     let agent = this.#agents.get(key)
     if (!agent) {
       const connector = buildConnector({
@@ -111,8 +134,16 @@ export class Connections {
           }),
       })
       this.#agents.set(key, agent)
+      if (renewals > 1) this.#drop(`${secured} ${origin} ${renewals - 1}`)
     }
     return agent
+  }
+
+  /** An agent that only a silent origin had. What is under way on it fails as a lost connection does, and is tried again. */
+  #drop(key: string): void {
+    const agent = this.#agents.get(key)
+    this.#agents.delete(key)
+    void agent?.destroy() // ends when its sockets have
   }
 
   /** Ends all connections; requests under way fail with `aborted`. */

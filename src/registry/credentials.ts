@@ -1,4 +1,4 @@
-// Where user names and passwords come from: --creds, the auth files of Podman and Docker, and credential helpers.
+// Where user names and passwords come from: --creds, --creds-file, the auth files of Podman and Docker, and credential helpers.
 // Nothing here is logged, and no message holds what a file or a helper said.
 import { execFile } from 'node:child_process'
 import { isAbsolute, join } from 'node:path'
@@ -10,6 +10,12 @@ import { configHome, type Places } from './places.ts'
 export interface Login {
   username: string
   password: string
+}
+
+/** A login that goes to no other host. */
+export interface HostLogin extends Login {
+  /** `host[:port]` */
+  host: string
 }
 
 /** A login, or an identity token that a token service turns into access tokens. */
@@ -48,8 +54,31 @@ export function authFiles(places: Places, authfile?: string): string[] {
 /** `user:password`. @throws Failure usage */
 export function parseLogin(text: string): Login {
   const colon = text.indexOf(':')
-  if (colon <= 0) throw Failure.usage('credentials are not of the form USER:PASSWORD')
+  if (colon <= 0) {
+    throw Failure.usage('--creds is not USER:PASSWORD', { fix: 'Put a colon between user name and password.' })
+  }
   return { username: text.slice(0, colon), password: text.slice(colon + 1) }
+}
+
+/** One login for one host, instead of whatever `others` have for that. */
+export function hostKeyring({ host, username, password }: HostLogin, others: Keyring): Keyring {
+  return {
+    find: async (of, repository, refused) =>
+      of === host ? { username, password } : await others.find(of, repository, refused),
+  }
+}
+
+/** The file that --creds-file names; it must exist, and is read anew at every call. */
+export function namedFileKeyring(path: string, places: Places): Keyring {
+  return { find: async (host, repository) => await findIn(await readAuthFile(path), host, repository, places.env) }
+}
+
+/** @throws Failure usage (absent, malformed), system */
+export async function readAuthFile(path: string): Promise<AuthFile> {
+  const text = await readText(path)
+  if (text === undefined)
+    throw Failure.usage(`${path} does not exist`, { why: 'it was named as a file of credentials' })
+  return parseAuthFile(text, path)
 }
 
 /** Reads the files anew at every call, so that a login or a rotated password counts at once. */

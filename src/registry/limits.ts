@@ -4,14 +4,28 @@
 export interface Limits {
   /** TCP and TLS. */
   connectMs: number
-  /** From sending a request to the first byte of its answer. */
-  headersMs: number
+  /**
+   * An attempt is given up when its host has given nothing for so long, to it or to others: no answer, or less than a flow. Whoever
+   * waits tries again, on a connection of its own.
+   */
+  stallMs: number
   /** In each such span of time … */
   windowMs: number
-  /** … a body brings at least so many bytes, or its rest. Stalls and trickles end here. */
+  /** … a host's bodies together bring at least so many bytes, or one of them its end: else it gives nothing. */
   windowBytes: number
-  /** A request with its body, from its turn in the queue; more for long bodies (TOTAL_BYTES_PER_MS). */
+  /** A stream of a host that gives to others has so long … */
+  streamMs: number
+  /** … for so many bytes, or its end: else it is tried again. */
+  streamBytes: number
+  /** A document or token, from its turn in the queue. Bytes of blobs may take as long as their host gives. */
   totalMs: number
+  /** A read is given up when its host has given nothing for so long … */
+  patienceMs: number
+  /** … and when it was refused, or failed, for at least so long. */
+  bearMs: number
+  /** What was given up is probed after that time, then after twice as long each time, at most `probeMaxMs`. */
+  probeMs: number
+  probeMaxMs: number
   /** Tries of one idempotent request, the first included. */
   attempts: number
   /** The first pause between tries; doubled each time, jittered, at most `pauseMaxMs`. */
@@ -28,11 +42,21 @@ export interface Limits {
 /** What holds unless a test says otherwise. */
 export const LIMITS: Readonly<Limits> = {
   connectMs: 10_000,
-  headersMs: 15_000,
+  // what a registry that fetches a blob from another takes to begin, usually
+  stallMs: 15_000,
   windowMs: 10_000,
-  // 6.4 KiB/s: below it a reader waits longer than for another try
+  // 6.4 KiB/s, over all streams: below it a reader waits longer than for another try
   windowBytes: 64 << 10,
+  // a sixteenth of the host's floor: its share of `streams`
+  streamMs: 60_000,
+  streamBytes: 24 << 10,
   totalMs: 60_000,
+  // programs are to hear of it within 60 s: three attempts, and some time for what is slow on our side
+  patienceMs: 45_000,
+  // a registry is restarted in less
+  bearMs: 10_000,
+  probeMs: 1_000,
+  probeMaxMs: 5_000,
   attempts: 4,
   pauseMs: 200,
   pauseMaxMs: 5_000,

@@ -59,6 +59,9 @@ export async function probe(
   }
 }
 
+/** A cache before a registry sends a blob whole while it fetches it. */
+const TRIES_MAX = 3
+
 async function rangesOf(repository: Repository, { digest, size }: Descriptor, signal: AbortSignal): Promise<Ranges> {
   const wanted = {
     path: `blobs/${digest}`,
@@ -66,13 +69,18 @@ async function rangesOf(repository: Repository, { digest, size }: Descriptor, si
     what: `blob ${digest}`,
     // the last byte: whoever sends the first one instead is found out
     headers: () => ({ range: `bytes=${size - 1}-${size - 1}` }),
-    expected: 1,
     priority: 'demand' as const,
     signal,
   }
-  return await repository.fetch(wanted, async (answer: Answer) => {
-    const range = answer.header('content-range')?.trim().toLowerCase()
-    const honoured = answer.status === 206 && range === `bytes ${size - 1}-${size - 1}/${size}`
-    return { honoured, storage: answer.redirect === undefined ? undefined : answer.url.host }
-  })
+  const ask = () =>
+    repository.fetch(wanted, async (answer: Answer) => {
+      const range = answer.header('content-range')?.trim().toLowerCase()
+      const honoured = answer.status === 206 && range === `bytes ${size - 1}-${size - 1}/${size}`
+      const storage = answer.redirect === undefined ? undefined : answer.url.host
+      return { whole: answer.status === 200, ranges: { honoured, storage } }
+    })
+  let found = await ask()
+  const { storage } = found.ranges // later on the way there is known
+  for (let tries = 1; found.whole && tries < TRIES_MAX; tries++) found = await ask()
+  return { ...found.ranges, storage }
 }

@@ -4,12 +4,21 @@ import type { Platform } from '../image/manifest.ts'
 import type { Reference, RegistryReference } from '../image/reference.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
-import { type Credentials, fileKeyring, type Keyring, type Login } from './credentials.ts'
+import {
+  type Credentials,
+  fileKeyring,
+  type HostLogin,
+  hostKeyring,
+  type Keyring,
+  namedFileKeyring,
+} from './credentials.ts'
 import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
+import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
+import { Ranges } from './ranges.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
@@ -20,9 +29,11 @@ import { certificateFolders, readTrust, type Trust } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
 export interface RegistriesOptions {
-  /** --creds: for the hosts of references, instead of all files. */
-  creds?: Login
-  /** --authfile */
+  /** --creds: for its host alone, instead of all files. */
+  creds?: HostLogin
+  /** --creds-file: asked before all other files. */
+  credsFile?: string
+  /** --authfile: instead of the usual files. */
   authfile?: string
   /** --tls-verify: false makes every host insecure. Default: what registries.conf says. */
   tlsVerify?: boolean
@@ -34,6 +45,8 @@ export interface RegistriesOptions {
   registriesConf?: string
   places?: Partial<Places>
   limits?: Partial<Limits>
+  /** Is told of hosts that give nothing, and when they do again. */
+  log?: (message: string) => void
 }
 
 /** Hosts whose folders were read; redirects may name any number of them. */
@@ -45,21 +58,20 @@ export class Registries {
   readonly #places: Places
   readonly #client: Client
   readonly #remembered: RememberedCredentials
-  readonly #originKeyring: Keyring
-  readonly #fileKeyring: Keyring
+  readonly #keyring: Keyring
   readonly #hosts = new Map<string, Host>()
   readonly #trusts = new Map<string, Promise<Trust>>()
   readonly #layouts = new Set<LayoutSource>()
 
   constructor(options: RegistriesOptions = {}) {
-    const { creds, authfile } = options
+    const { creds, credsFile, authfile } = options
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
     this.#client = new Client({ ...LIMITS, ...options.limits })
     this.#remembered = new RememberedCredentials(options.sealed)
-    const files = fileKeyring(this.#places, authfile)
-    this.#fileKeyring = firstOf(this.#remembered, files)
-    this.#originKeyring = firstOf(this.#remembered, creds ? { find: async () => creds } : files)
+    const usual = fileKeyring(this.#places, authfile)
+    const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places), usual)
+    this.#keyring = firstOf(this.#remembered, creds ? hostKeyring(creds, files) : files)
   }
 
   /** No I/O happens before the source is asked. */
@@ -112,30 +124,28 @@ export class Registries {
 
   /** Ends connections and closes layouts; what is under way fails with `aborted`. */
   async close(): Promise<void> {
+    for (const { outages } of this.#hosts.values()) outages.close()
     await Promise.all([this.#client.close(), ...[...this.#layouts].map((each) => each.close())])
   }
 
   async #repositories(reference: RegistryReference): Promise<Repository[]> {
     const rules = await readHostRules(this.#places, this.#options.registriesConf)
     const found = endpoints(rules, reference, this.#options.tlsVerify === false)
-    return found.map((endpoint, i) => {
-      const host = this.#host(endpoint, i === found.length - 1)
-      return new Repository(endpoint, host, this.#client)
-    })
+    return found.map((endpoint) => new Repository(endpoint, this.#host(endpoint), this.#client))
   }
 
-  /** Mirrors get only what auth files hold for them: --creds is for the origin. */
-  #host({ host, insecure }: Endpoint, origin: boolean): Host {
-    const key = `${host} ${insecure} ${origin}`
+  #host({ host, insecure }: Endpoint): Host {
+    const key = `${host} ${insecure}`
     let known = this.#hosts.get(key)
     if (known === undefined) {
       this.#client.named(host)
       const trust = (of: string) => this.#trust(of, host, insecure)
-      const keyring = origin ? this.#originKeyring : this.#fileKeyring
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects
-      const authority = new Authority({ client: this.#client, keyring, host, insecure, trust, forget })
-      known = { authority, trust, scheme: undefined, rangelessUntil: 0 }
+      const authority = new Authority({ client: this.#client, keyring: this.#keyring, host, insecure, trust, forget })
+      const { counters, limits } = this.#client
+      const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
+      known = { authority, trust, scheme: undefined, outages, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known

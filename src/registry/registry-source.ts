@@ -41,7 +41,7 @@ export class RegistrySource implements ImageSource {
       tag,
     })
     const headers = () => ({ accept: MANIFEST_TYPES.join(', ') })
-    const wanted = { path: `manifests/${tag}`, what, lasting: false, headers, expected: maxBytes, signal }
+    const wanted = { path: `manifests/${tag}`, what, lasting: false, headers, signal }
     try {
       return await this.#ask((each) =>
         each.fetch({ ...wanted, priority: 'demand' }, (answer) => readAll(answer, maxBytes, what)),
@@ -57,7 +57,7 @@ export class RegistrySource implements ImageSource {
     const name = referenceText(reference)
     const get = (path: string, max: number, accept: string, what: string, signal: AbortSignal | undefined) =>
       repository.fetch(
-        { path, what, lasting: false, headers: () => ({ accept }), expected: max, priority: 'demand', signal },
+        { path, what, lasting: false, headers: () => ({ accept }), priority: 'demand', signal },
         async (answer) => ({ bytes: await readAll(answer, max, what), mediaType: answer.header('content-type') }),
       )
     const manifests = MANIFEST_TYPES.join(', ')
@@ -81,14 +81,14 @@ export class RegistrySource implements ImageSource {
     return new RegistryBlob(descriptor, this.#reference.host, (ask) => this.#ask(ask))
   }
 
-  async #ask<T>(ask: (repository: Repository) => Promise<T>): Promise<T> {
+  async #ask<T>(ask: (repository: Repository, left: number, all: number) => Promise<T>): Promise<T> {
     const all = await this.#repositories()
     const preferred = all.find((each) => each === this.#preferred)
     const order = preferred ? [preferred, ...all.filter((each) => each !== preferred)] : all
     let first: Failure | undefined
-    for (const repository of order) {
+    for (const [i, repository] of order.entries()) {
       try {
-        const result = await ask(repository)
+        const result = await ask(repository, order.length - i, order.length)
         this.#preferred = repository
         return result
       } catch (error) {

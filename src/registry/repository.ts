@@ -4,7 +4,9 @@ import type { Priority } from '../image/blob.ts'
 import { type Authority, parseChallenge } from './auth.ts'
 import type { Answer, Client } from './client.ts'
 import type { Endpoint } from './hosts.ts'
-import { isPassing, passing, retry, retryAfterMs } from './retry.ts'
+import type { Outages } from './outages.ts'
+import type { Ranges } from './ranges.ts'
+import { isPassing, isUnanswered, passing, retry, retryAfterMs } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 /** What is known of a host, shared by its repositories. */
@@ -13,8 +15,8 @@ export interface Host {
   readonly trust: (host: string) => Promise<Trust>
   /** Set by the first answer; an insecure host may speak only HTTP. */
   scheme: 'https:' | 'http:' | undefined
-  /** Until when (performance.now) it is known to ignore ranges. */
-  rangelessUntil: number
+  readonly outages: Outages
+  readonly ranges: Ranges
 }
 
 /** A document or blob, and how it is wanted. */
@@ -27,10 +29,20 @@ export interface Wanted {
   what: string
   /** Asked for at each try, as a resumed transfer wants less. */
   headers: () => Record<string, string>
-  /** Body bytes expected at most. */
-  expected: number
+  /** For bytes that programs wait for; undefined: a few tries, each within `totalMs`. */
+  endures?: Endures
   priority: Priority
   signal: AbortSignal | undefined
+}
+
+/** How a read of bytes bears a host that gives nothing. */
+export interface Endures {
+  /** How many hosts may have them: they share the patience. */
+  hosts: number
+  /** No other is left to ask. */
+  last: boolean
+  /** A range of the same bytes that a host must bring before it is believed again: as much as a flow takes, if there is so much. */
+  probe: (windowBytes: number) => { headers: Record<string, string>; bytes: number }
 }
 
 interface Target {
@@ -79,12 +91,46 @@ export class Repository {
    */
   async fetch<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
     const { counters, limits } = this.#client
-    return await retry(
-      () => this.#attempt(wanted, use),
-      limits,
-      wanted.signal,
-      () => counters.retries++,
+    const { endures, path, signal } = wanted
+    if (endures === undefined) {
+      return await retry(
+        () => this.#attempt(wanted, use),
+        limits,
+        signal,
+        () => counters.retries++,
+      )
+    }
+    const { hosts, last } = endures
+    return await this.host.outages.bear(
+      {
+        path: `${this.endpoint.repository}/${path}`,
+        patienceMs: limits.patienceMs / hosts,
+        // whoever is asked next does better than another try
+        bearMs: last ? limits.bearMs : 0,
+        signal,
+        probe: (stop) => this.#probe(wanted, endures, stop),
+      },
+      (stop) => this.#attempt({ ...wanted, signal: stop }, use),
     )
+  }
+
+  async #probe(wanted: Wanted, { probe }: Endures, signal: AbortSignal): Promise<{ path: boolean; host: boolean }> {
+    const { headers, bytes } = probe(this.#client.limits.windowBytes)
+    const asked = { ...wanted, headers: () => headers, signal }
+    try {
+      await this.#attempt(asked, async ({ body }) => {
+        let left = bytes
+        for await (const part of body) {
+          left -= part.length
+          if (left <= 0) return
+        }
+      })
+      return { path: true, host: true }
+    } catch (error) {
+      // an answer, if not that one: what it means is for whoever reads
+      const answered = error instanceof Failure && !isUnanswered(error)
+      return { path: answered && !isPassing(error), host: answered }
+    }
   }
 
   async #attempt<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
@@ -146,7 +192,8 @@ export class Repository {
           method: 'GET',
           headers: { ...wanted.headers(), ...(authorization === undefined ? {} : { authorization }) },
           trust: host.trust,
-          expected: wanted.expected,
+          pulse: host.outages.pulse,
+          lasts: wanted.endures !== undefined,
           priority: wanted.priority,
           signal: wanted.signal,
           follow: true,
@@ -167,7 +214,15 @@ export class Repository {
     }
     const at = (scheme: 'https:' | 'http:') =>
       new URL(`${scheme}//${this.server}/v2/${endpoint.repository}/${wanted.path}`)
-    if (host.scheme !== undefined) return await send(at(host.scheme), () => {})
+    if (host.scheme !== undefined) {
+      try {
+        return await send(at(host.scheme), () => {})
+      } catch (error) {
+        // what answered over HTTP may have been a stand-in while the registry was restarted
+        if (endpoint.insecure && isPassing(error)) host.scheme = undefined
+        throw error
+      }
+    }
     let answered = false
     try {
       return await send(at('https:'), () => {

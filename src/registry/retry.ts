@@ -7,6 +7,19 @@ import type { Limits } from './limits.ts'
 /** Failures of one attempt after which another may succeed, and the pause (ms) that the peer asked for. */
 const passingFailures = new WeakMap<Failure, number>()
 
+/** Failures in which nobody answered: the network's, and deadlines. */
+const unansweredFailures = new WeakSet<Failure>()
+
+/** Marks a failure as one in which nobody answered. */
+export function unanswered(failure: Failure): Failure {
+  unansweredFailures.add(failure)
+  return failure
+}
+
+export function isUnanswered(failure: Failure): boolean {
+  return unansweredFailures.has(failure)
+}
+
 /** Marks a failure as one that may pass: `retry` then tries again, at the earliest after `afterMs`. */
 export function passing(failure: Failure, afterMs = 0): Failure {
   passingFailures.set(failure, afterMs)
@@ -19,7 +32,7 @@ export function isPassing(error: unknown): boolean {
 }
 
 /**
- * Runs `attempt` until it succeeds, fails for good, or the tries are used up. `onRetry` counts.
+ * Runs `attempt` until it succeeds, fails for good, or is tried `enough`: by default `limits.attempts` times. `onRetry` counts.
  * @throws Failure: the last attempt's
  */
 export async function retry<T>(
@@ -27,6 +40,7 @@ export async function retry<T>(
   limits: Limits,
   signal: AbortSignal | undefined,
   onRetry: () => void,
+  enough: (tries: number, failure: Failure, afterMs: number) => boolean = (tries) => tries >= limits.attempts,
 ): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
@@ -34,7 +48,8 @@ export async function retry<T>(
     } catch (error) {
       const afterMs = error instanceof Failure ? passingFailures.get(error) : undefined
       if (!(error instanceof Failure) || afterMs === undefined) throw error
-      if (tries >= limits.attempts || afterMs > limits.retryAfterMaxMs) {
+      // `enough` hears of every failure
+      if (enough(tries, error, afterMs) || afterMs > limits.retryAfterMaxMs) {
         // final: whoever retries around us must not multiply the tries
         passingFailures.delete(error)
         throw error

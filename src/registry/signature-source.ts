@@ -33,7 +33,7 @@ export function signatureSource(
     file: async (url, maxBytes, signal) => {
       client.named(url.host) // by whoever runs this machine
       const { limits, counters } = client
-      const query = { url, method: 'GET', headers: {}, expected: maxBytes, follow: true } as const
+      const query = { url, method: 'GET', headers: {}, follow: true } as const
       return await retry(
         () =>
           client.send({ ...query, trust, priority: 'demand', signal }, (answer) => content(answer, url.href, maxBytes)),

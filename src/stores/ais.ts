@@ -27,7 +27,6 @@ import {
   type Link,
   type ListedImage,
   missingWhole,
-  notAgain,
   type Opening,
   openChain,
   type Prove,
@@ -37,6 +36,7 @@ import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
 import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
+import { notAgain } from './read-back.ts'
 
 export interface ImageStoreParts extends ChainParts {
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
@@ -154,11 +154,19 @@ export class AdditionalImageStore {
     const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
     const attach = (chain: Chain) => store.#attach(chain)
     const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
-    for (const { image, by = [] } of readBack) store.#ids.recall(image, by)
+    for (const { image, before } of readBack) store.#ids.recall(image, before?.by ?? [])
     // claimed in one turn, in the order in which they were listed
     const add = (each: Attached) => store.#add(each, 0)
     await inGroups(attached, attached.length, add, ({ chain }, error) => failed(chain, error))
     return store
+  }
+
+  /** Lists again what was read back only now. @throws Failure as `attach`; system when the list cannot be kept */
+  async again(chain: Chain): Promise<void> {
+    const attached = await this.#attach(chain)
+    this.#ids.recall(chain.image, chain.before?.by ?? [])
+    await this.#add(attached, 0)
+    await this.#hide()
   }
 
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
@@ -256,7 +264,7 @@ export class AdditionalImageStore {
     if (made === undefined || !made.isNew || JSON.stringify(made.known) === JSON.stringify(then?.known)) return
     this.#ids.release(image, made.known)
     if (listed === undefined) return
-    this.#images.delete(JSON.stringify(listed))
+    this.#images.delete(keyOf(listed))
     await this.#parts.listings.forget(listed)
   }
 
@@ -342,7 +350,10 @@ export class AdditionalImageStore {
     }
     const ids = owners.map(({ link: { id } }) => id)
     const by = owners.map(({ link: { identity } }) => identity.by)
-    const kept = { reference: referenceText(image.reference), manifest: image.digest, by: attached.chain.by ?? by }
+    const { before } = attached.chain
+    const known = { reference: referenceText(image.reference), manifest: image.digest, by: before?.by ?? by }
+    const proven = known.by.map((_, i) => before?.proven?.[i] === true || owners[i]?.link.proven === true)
+    const kept: ListedImage = proven.includes(true) ? { ...known, proven } : known
     // also where nothing is listed, whose ID it is is remembered
     const isKept = ids.length > 0 || at === 0 || made?.known.flat().some((index) => index !== undefined) === true
     if (isKept) {
@@ -355,7 +366,7 @@ export class AdditionalImageStore {
         throw error
       }
       for (const owner of owners) owner.before = undefined
-      this.#images.set(JSON.stringify(kept), { image: kept, ids, at })
+      this.#images.set(keyOf(kept), { image: kept, ids, at })
       await this.#write(ids)
       await Promise.all(ids.map((id) => this.#cover(id)))
     }
@@ -503,6 +514,11 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
+}
+
+/** What was proven of it since does not make it another. */
+function keyOf({ reference, manifest, by }: ListedImage): string {
+  return JSON.stringify([reference, manifest, by])
 }
 
 function diffOf(id: string): string[] {

@@ -34,21 +34,23 @@ const KINDS: ReadonlyMap<number, string> = new Map([
 ])
 
 /**
- * The files of both trees, each inode once; or the first difference.
+ * The files of both trees, each inode once, and what one of them lacks that it may; or the first difference.
  * @throws Failure corrupt, limit
  */
 export function walkBoth(
   served: ErofsReader,
   tar: ErofsReader,
   mayLack: ReadonlySet<string>,
-): { files: FilePair[] } | { difference: Difference } {
+): { files: FilePair[]; lacking: Difference | undefined } | { difference: Difference } {
   const walk = new Walk(served, tar, mayLack)
   const difference = walk.compare('', served.root, tar.root, 0)
-  return difference === undefined ? { files: walk.files } : { difference }
+  return difference === undefined ? { files: walk.files, lacking: walk.lacking } : { difference }
 }
 
 class Walk {
   readonly files: FilePair[] = []
+  /** What one of the trees may lack and does, the first; the walk goes on, so that it hides nothing. */
+  lacking: Difference | undefined
   readonly #served: ErofsReader
   readonly #tar: ErofsReader
   readonly #mayLack: ReadonlySet<string>
@@ -95,33 +97,41 @@ class Walk {
 
   #compareChildren(path: string, nid: number, tarNid: number, depth: number): Difference | undefined {
     const below = (name: string) => (path === '' ? name : `${path}/${name}`)
-    const others = this.#tar.readdir(tarNid)
-    for (const child of this.#served.readdir(nid)) {
-      const { value: other } = others.next()
-      if (child.name !== other?.name) return this.#nameOne(nid, tarNid, child, other ?? undefined, below)
-      const difference = this.compare(below(child.name), child.nid, other.nid, depth + 1)
-      if (difference !== undefined) return difference
+    const [children, others] = [this.#served.readdir(nid), this.#tar.readdir(tarNid)]
+    let [child, other] = [nextOf(children), nextOf(others)]
+    while (child || other) {
+      if (child && child.name === other?.name) {
+        const difference = this.compare(below(child.name), child.nid, other.nid, depth + 1)
+        if (difference !== undefined) return difference
+        child = nextOf(children)
+        other = nextOf(others)
+        continue
+      }
+      const difference = this.#nameOne(nid, tarNid, child, other, below)
+      if (difference.lacks === undefined) return difference
+      this.lacking ??= { what: difference.what, open: true }
+      if (difference.lacks === 'tar') child = nextOf(children)
+      else other = nextOf(others)
     }
-    const { value: other } = others.next()
-    return other ? this.#nameOne(nid, tarNid, undefined, other, below) : undefined
+    return undefined
   }
 
-  /** Which of two names in a directory, the first that differ, the other side does not have. */
+  /** Which of two names in a directory, the first that differ, the other side does not have, and whether it may. */
   #nameOne(
     nid: number,
     tarNid: number,
     child: Child | undefined,
     other: Child | undefined,
     below: (name: string) => string,
-  ): Difference {
+  ): Difference & { lacks?: 'served' | 'tar' } {
+    const mayLack = (name: string) => this.#mayLack.has(below(name))
     if (child && this.#tar.lookup(tarNid, child.name) === undefined) {
-      return different(
-        `${quote(below(child.name))}: a ${kind(this.#served.attributes(child.nid))} that the tar does not have`,
-      )
+      const what = `${quote(below(child.name))}: a ${kind(this.#served.attributes(child.nid))} that the tar does not have`
+      return mayLack(child.name) ? { what, open: true, lacks: 'tar' } : different(what)
     }
     if (other && this.#served.lookup(nid, other.name) === undefined) {
       const what = `${quote(below(other.name))}: the tar's ${kind(this.#tar.attributes(other.nid))} is not served`
-      return { what, open: this.#mayLack.has(below(other.name)) }
+      return mayLack(other.name) ? { what, open: true, lacks: 'served' } : different(what)
     }
     return incomparable(quote(below(child?.name ?? other?.name ?? '')), 'the names around it are in no order')
   }
@@ -133,6 +143,11 @@ class Walk {
       this.files.push({ nid, at: content.offset, tarAt: tarContent.offset, size: content.size })
     }
   }
+}
+
+function nextOf(children: Iterator<Child>): Child | undefined {
+  const { done, value } = children.next()
+  return done ? undefined : value
 }
 
 function differentAttributes(served: Attributes, tar: Attributes): string | undefined {

@@ -17,7 +17,7 @@ export interface Side {
 
 export interface CompareOptions {
   signal?: AbortSignal
-  /** Files of the tar that the served tree may leave out: the index's own. Where one is missing, nothing is proven, nor refuted. */
+  /** Files that one of the trees may leave out: the index's own. Where that is all that differs, nothing is proven, nor refuted. */
   mayLack?: ReadonlySet<string>
 }
 
@@ -48,7 +48,8 @@ export async function firstDifference(
   const walked = walkBoth(readers.served, readers.tar, mayLack)
   if ('difference' in walked) return walked.difference
   const bytes = new TarBytes(tar.chunks, readTar, signal)
-  return await differentContents(walked.files, served.chunks, bytes, (nid) => pathOf(readers.served, nid))
+  const nameOf = (nid: number) => pathOf(readers.served, nid)
+  return (await differentContents(walked.files, served.chunks, bytes, nameOf)) ?? walked.lacking
 }
 
 function isOf(reader: ErofsReader, contents: string): boolean {

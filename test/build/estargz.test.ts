@@ -12,6 +12,8 @@ import { estargz, LANDMARK, NO_LANDMARK, TOC_DIGEST } from '../../src/format/est
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { suite } from '../e2e/engines/suite.ts'
+import { NO_LISTER, tarLines } from '../fixtures/tar-listing.ts'
 import { type Line, listing } from '../format/listing.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
 
@@ -85,29 +87,6 @@ const find = (of: Made, path: string) => {
   return entry
 }
 
-/** What tar itself says of the blob, read by Python's tarfile as samples/expected/list.py does. */
-const LISTER = `
-import hashlib, json, sys, tarfile
-kind = {tarfile.REGTYPE: 'file', tarfile.DIRTYPE: 'dir', tarfile.SYMTYPE: 'symlink', tarfile.LNKTYPE: 'hardlink',
-        tarfile.CHRTYPE: 'char', tarfile.BLKTYPE: 'block', tarfile.FIFOTYPE: 'fifo'}
-seen = {}
-with tarfile.open(sys.argv[1], 'r:gz') as tar:
-    for m in tar:
-        path = m.name.removeprefix('./') or '.'
-        e = {'path': path, 'type': kind[m.type], 'mode': oct(m.mode), 'uid': m.uid, 'gid': m.gid}
-        e['time'] = repr(m.pax_headers.get('mtime') or int(m.mtime))
-        if m.isreg(): e |= {'size': m.size, 'sha256': hashlib.sha256(tar.extractfile(m).read()).hexdigest()}
-        if m.issym() or m.islnk(): e['target'] = m.linkname
-        if m.ischr() or m.isblk(): e['rdev'] = [m.devmajor, m.devminor]
-        x = {k[13:]: v.encode('utf-8', 'surrogateescape').hex() for k, v in m.pax_headers.items() if k.startswith('SCHILY.xattr.')}
-        if x: e['xattrs'] = x
-        seen[path] = e
-print(json.dumps(sorted(seen.values(), key=lambda e: e['path'].encode())))`
-
-function tarLines(path: string): (Omit<Line, 'mtime'> & { time: string })[] {
-  return JSON.parse(execFileSync('python3', ['-c', LISTER, path], { maxBuffer: 64 << 20 }).toString())
-}
-
 describe('a layer that was written', () => {
   for (const options of [
     {},
@@ -115,28 +94,31 @@ describe('a layer that was written', () => {
     { chunkSize: 4096, minChunkSize: 10_000 },
     { prioritized: ['x', 'big'] },
   ]) {
-    test(`with ${JSON.stringify(options)} is read back as it was, by us and by tar`, async () => {
-      const layer = await make(ENTRIES, options)
-      const own = [LANDMARK, NO_LANDMARK, TOC_NAME]
-      const want = ENTRIES.map((each) => each.path.replace(/^[./]+|\/$/g, '') || '.')
-      expect(
-        layer.lines
-          .map((line) => line.path)
-          .filter((path) => !own.includes(path))
-          .sort(),
-      ).toEqual(want.sort())
-      const theirs = tarLines(layer.path)
-      const time = new Map(theirs.map((line) => [line.path, line.time]))
-      expect(theirs.map(({ time: _, ...line }) => line)).toEqual(layer.lines.map(({ mtime: _, ...line }) => line))
-      expect(time.get('big')).toBe("'1700000000.000000123'")
-      expect(time.get(LONG)).toBe("'-1.5'")
-      expect(find(layer, 'big').mtime).toBe(TIME + 123n)
-      expect(find(layer, LONG).mtime).toBe(-1_500_000_000n)
-      for (const source of ENTRIES) {
-        if (!(source.content instanceof Uint8Array)) continue
-        const line = layer.lines.find((each) => each.path === source.path.replace(/^\.?\//, ''))
-        expect(`sha256:${line?.sha256}`).toBe(digestOf(source.content))
-      }
+    const title = `with ${JSON.stringify(options)}`
+    suite(title, NO_LISTER, () => {
+      test(`${title} is read back as it was, by us and by tar`, async () => {
+        const layer = await make(ENTRIES, options)
+        const own = [LANDMARK, NO_LANDMARK, TOC_NAME]
+        const want = ENTRIES.map((each) => each.path.replace(/^[./]+|\/$/g, '') || '.')
+        expect(
+          layer.lines
+            .map((line) => line.path)
+            .filter((path) => !own.includes(path))
+            .sort(),
+        ).toEqual(want.sort())
+        const theirs = tarLines(layer.path)
+        const time = new Map(theirs.map((line) => [line.path, line.paxTime]))
+        expect(theirs.map(({ paxTime: _, ...line }) => line)).toEqual(layer.lines)
+        expect(time.get('big')).toBe('1700000000.000000123')
+        expect(time.get(LONG)).toBe('-1.5')
+        expect(find(layer, 'big').mtime).toBe(TIME + 123n)
+        expect(find(layer, LONG).mtime).toBe(-1_500_000_000n)
+        for (const source of ENTRIES) {
+          if (!(source.content instanceof Uint8Array)) continue
+          const line = layer.lines.find((each) => each.path === source.path.replace(/^\.?\//, ''))
+          expect(`sha256:${line?.sha256}`).toBe(digestOf(source.content))
+        }
+      })
     })
   }
 

@@ -52,6 +52,10 @@ test.each([
   [['serve', '--diffid', 'all'], '--diffid "all" is not known'],
   [['status', '--format', 'yaml'], '--format "yaml" is not known'],
   [['mount', 'image', '/mnt', '--mount', 'nfs'], '--mount "nfs" is not known'],
+  [['serve', '--creds', 'ada:secret'], 'serve takes no --creds'],
+  [['serve', '/root', '--creds=ada:secret'], 'serve takes no --creds'],
+  [['serve', '--creds-file='], '--creds-file is empty'],
+  [['mount', 'image', '/mnt', '--creds-file', 'f'], 'lazylayer mount: bad arguments'],
   [['nope'], 'there is no command "nope"'],
   [['constructor'], 'there is no command "constructor"'],
   [['--cache', '/c'], 'there is no command "--cache"'],
@@ -64,6 +68,16 @@ test.each([
   }
   expect(error).toBeInstanceOf(Failure)
   expect(error).toMatchObject({ code: 'usage', message, fix: expect.stringMatching(/\.$/) })
+})
+
+test('a password belongs to one image; a store takes a file of them, by host', () => {
+  const commands = (flag: string) =>
+    COMMANDS.filter(({ flags }) => flags.some(({ name }) => name === flag)).map(({ name }) => name)
+  expect(commands('creds')).toEqual(['mount', 'pull', 'inspect', 'explain', 'ls', 'cat', 'doctor'])
+  expect(commands('creds-file')).toEqual(['serve'])
+  expect(() => parse('serve', '--creds', 'ada:secret')).toThrow(
+    expect.objectContaining({ fix: expect.stringContaining('--creds-file FILE') }),
+  )
 })
 
 test.each([[[]], [['--help']], [['-h']], [['help']]])('%j shows all commands with their arguments', (argv) => {

@@ -128,3 +128,17 @@ test('an installed package runs what it was built into, since Node strips no typ
   const child = spawn(process.execPath, [join(installed, 'src/cli/lazylayer.js'), 'ls'], { stdio: 'ignore' })
   expect((await once(child, 'exit'))[0]).toBe(5)
 })
+
+test('an installed package is not repaired by npm ci', async () => {
+  const installed = join(root, 'node_modules/lazylayer')
+  await mkdir(join(installed, 'src/cli'), { recursive: true })
+  await copyFile(LAUNCHER, join(installed, 'src/cli/lazylayer.js'))
+  await writeFile(join(installed, 'package.json'), '{"type":"module"}')
+  const child = spawn(process.execPath, [...OLD, join(installed, 'src/cli/lazylayer.js'), 'ls'])
+  let said = ''
+  child.stderr.on('data', (text) => {
+    said += text
+  })
+  expect((await once(child, 'close'))[0]).toBe(1)
+  expect(said.trimEnd().split('\n')[2]).toBe('install lazylayer again, with its optional packages, or use a newer Node')
+})

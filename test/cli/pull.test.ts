@@ -120,3 +120,13 @@ test('what went wrong is told, with what to do', async () => {
     /no agent serves (.*)\n {2}try: Start one: lazylayer serve \1\. .*sudo lazylayer pull\.\n/,
   )
 })
+
+test('--creds is handed to the agent for that image, and a mistake in it is said without it', async () => {
+  const outcome = { listed: [], left: [] }
+  const { asked } = await pull('r.example/app:1', [{ ok: true, outcome }], '--creds', 'ada:x:y')
+  const credentials = { username: 'ada', password: 'x:y' }
+  expect(asked).toEqual([{ op: 'list', reference: 'r.example/app:1', prove: 'needed', credentials }])
+  const wrong = await pull('r.example/app:1', [], '--creds', 'hunter2')
+  expect(wrong).toMatchObject({ code: 2, stderr: expect.stringContaining('--creds is not USER:PASSWORD') })
+  expect(wrong.stderr).not.toContain('hunter2')
+})

@@ -1,11 +1,9 @@
 // A node that starts twenty pods at once: of one image, and of twenty that share no layer.
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import type { SourceEntry } from '../../src/build/source-entry.ts'
+import { programEntries } from '../fixtures/programs.ts'
 import { type Agent, lazylayer } from './agent.ts'
-import { succeed } from './engines/command.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
@@ -27,7 +25,7 @@ suite(`${PODS} pods at once`, lacking([...REGISTRY_PROGRAMS, 'fusermount3', 'ldd
     const tags = ['one', ...Array.from({ length: PODS }, (_, i) => `pod${i}`)]
     store = await makeStore(async (dir) => {
       const layout = join(dir, 'layout')
-      const shell = await shellEntries()
+      const shell = await programEntries('/bin/sh')
       for (const tag of tags) {
         const own = { path: 'own', type: 'file' as const, content: Buffer.from(`${tag}\n`) }
         const { config } = await writeImage({
@@ -88,20 +86,3 @@ suite(`${PODS} pods at once`, lacking([...REGISTRY_PROGRAMS, 'fusermount3', 'ldd
     expect((await agent.status()).counters).toMatchObject({ expired: 0, reads_failed: 0, chunks_corrupt: 0 })
   }
 })
-
-/** This machine's shell with what it is linked to. */
-async function shellEntries(): Promise<SourceEntry[]> {
-  const libraries = [...(await succeed('ldd', ['/bin/sh'])).matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path as string)
-  const folders = new Set<string>()
-  for (const path of ['/bin/sh', ...libraries]) {
-    const parts = path.split('/').slice(1, -1)
-    for (const [at] of parts.entries()) folders.add(parts.slice(0, at + 1).join('/'))
-  }
-  const programs = ['/bin/sh', ...libraries].map(async (path) => ({
-    path,
-    type: 'file' as const,
-    mode: 0o755,
-    content: await readFile(path),
-  }))
-  return [...[...folders].map((path) => ({ path, type: 'dir' as const })), ...(await Promise.all(programs))]
-}

@@ -10,7 +10,9 @@ import { Registries, type RegistriesOptions } from '../../src/registry/registrie
 export const QUICK: Partial<Limits> = {
   pauseMs: 5,
   pauseMaxMs: 20,
-  headersMs: 2_000,
+  stallMs: 2_000,
+  bearMs: 0,
+  probeMs: 600_000,
   windowMs: 2_000,
   connectMs: 2_000,
 }

@@ -15,6 +15,9 @@ const TYPES = new Map([
   [S_IFIFO, 'fifo'],
 ])
 
+/** In nanoseconds. */
+const SECOND = 1_000_000_000n
+
 /** A line of samples/expected. */
 export interface Line {
   path: string
@@ -23,7 +26,7 @@ export interface Line {
   mode: string
   uid: number
   gid: number
-  /** Seconds. */
+  /** Seconds; what is left is not negative. */
   mtime: number
   size?: number
   sha256?: string
@@ -64,7 +67,7 @@ function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
     mode: `0o${(entry.mode & 0o7777).toString(8)}`,
     uid: entry.uid,
     gid: entry.gid,
-    mtime: Number(entry.mtime / 1_000_000_000n),
+    mtime: Number(entry.mtime / SECOND) - (entry.mtime % SECOND < 0n ? 1 : 0),
   }
   if (type === 'file') {
     const hash = createHash('sha256')

@@ -2,9 +2,10 @@ import { describe, expect, test } from 'vitest'
 import { estargz, LANDMARK, NO_LANDMARK } from '../../src/format/estargz.ts'
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
 import { chooseFormat } from '../../src/format/formats.ts'
+import { tarListing } from '../fixtures/tar-listing.ts'
 import { listing } from './listing.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
-import { expected, SAMPLES, type SampleLayer, sampleLayers, tarListing } from './samples.ts'
+import { expected, SAMPLES, type SampleLayer, sampleLayers } from './samples.ts'
 
 const OWN: readonly string[] = [LANDMARK, NO_LANDMARK, TOC_NAME]
 

@@ -8,9 +8,11 @@ import { Failure } from '../../src/errors.ts'
 import { scanTar } from '../../src/format/tar-scan.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/tree/entry.ts'
+import { suite } from '../e2e/engines/suite.ts'
+import { NO_LISTER, tarListing } from '../fixtures/tar-listing.ts'
 import { listing } from './listing.ts'
-import { SAMPLES, sampleLayers, tarListing } from './samples.ts'
-import { archive, type Block, GNU, gzipped, header, inPieces, member, pax, scan, V7 } from './tar-craft.ts'
+import { SAMPLES, sampleLayers } from './samples.ts'
+import { archive, assemble, type Block, GNU, gzipped, header, inPieces, member, pax, scan, V7 } from './tar-craft.ts'
 
 const NULS = (count: number) => '\0'.repeat(count)
 /** Base-256: the number in the field's last bytes. */
@@ -238,12 +240,6 @@ describe('what is refused', () => {
   )
 
   check('one block of zeros', Buffer.concat([new Uint8Array(512), archive(header())]), 'corrupt', 'a block of zeros')
-  check(
-    'something behind the end',
-    Buffer.concat([archive(), Buffer.alloc(99_999), header()]),
-    'unsupported',
-    'follows its end',
-  )
 
   test('too many entries, and too much to say about them', async () => {
     const tar = archive(...['a', 'b', 'c'].map((name) => header({ name })))
@@ -253,6 +249,25 @@ describe('what is refused', () => {
       message: 'layer x: entry "c": its index is larger than 200 bytes',
     })
   })
+})
+
+test('what follows the end is no entry, whatever it is; it counts for the digest and is kept for engines', async () => {
+  for (const behind of [
+    header({ name: 'b' }),
+    Buffer.from('no block'),
+    Buffer.concat([Buffer.alloc(99_999), header()]),
+  ]) {
+    const tar = Buffer.concat([archive(member({}, 'x')), behind])
+    const { entries, diffId, lines } = await scan(tar)
+    expect(entries.map(({ path }) => path)).toEqual(['a'])
+    expect(diffId).toBe(digestOf(tar))
+    expect(
+      Buffer.compare(
+        assemble(lines, () => Buffer.from('x')),
+        tar,
+      ),
+    ).toBe(0)
+  }
 })
 
 describe('the stream', () => {
@@ -301,7 +316,7 @@ describe('the stream', () => {
   })
 })
 
-describe('real tools', () => {
+suite('real tools', NO_LISTER, () => {
   const dir = mkdtempSync(join(tmpdir(), 'tar-scan-'))
   afterAll(() => rmSync(dir, { recursive: true }))
   const root = join(dir, 'root')

@@ -260,7 +260,9 @@ describe('a table is refused when', () => {
     ['it is cut off in a string', 'corrupt', '{"version":1,"entries":[{"name":"a'],
     ['it has no entries', 'corrupt', '{"version":1}'],
     ['its entries are an object', 'corrupt', '{"version":1,"entries":{}}'],
-    ['its entries are null', 'corrupt', '{"version":1,"entries":null}'],
+    ['its entries are no null', 'corrupt', '{"version":1,"entries":nulls}'],
+    ['its entries are half a null', 'corrupt', '{"version":1,"entries":nul'],
+    ['it has null and a list', 'corrupt', '{"entries":null,"entries":[]}'],
     ['an entry is a number', 'corrupt', '{"version":1,"entries":[1]}'],
     ['an entry has no name', 'corrupt', '{"version":1,"entries":[{"type":"dir"}]}'],
     ['an entry is no JSON', 'corrupt', '{"version":1,"entries":[{"name":a}]}'],
@@ -289,6 +291,12 @@ describe('a table is refused when', () => {
     const json = Buffer.concat([Buffer.from('{"entries":['), entries, Buffer.from(']}')])
     check(() => parseJson(json), 'limit', '')
   })
+})
+
+test('entries of null are none, as Go writes and reads them', () => {
+  for (const json of ['{"version":1,"entries":null}', '{"entries" :\n null , "version":1}']) {
+    expect(entriesOf(parseJson(json))).toEqual([])
+  }
 })
 
 test('what a table says beside its entries does not matter', () => {

@@ -1,6 +1,6 @@
 // The way of an upcall, with the native side faked: what is asked, and what is answered.
 import { setImmediate as turn } from 'node:timers/promises'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { type Code, Failure } from '../../src/errors.ts'
 import type { NativeModule, NativeSession, SessionCounters, SessionOptions, Upcalls } from '../../src/mount/native.ts'
 import { type ControlTree, controlNode, MountSession } from '../../src/mount/session.ts'
@@ -24,6 +24,9 @@ function fakeNative() {
     }
     settle(...of: unknown[]) {
       calls.push(['settle', ...of])
+    }
+    extend() {
+      calls.push(['extend'])
     }
     answerLookup(...of: unknown[]) {
       calls.push(['answerLookup', ...of])
@@ -105,12 +108,44 @@ test('a mount is made on the descriptor that its session then answers on', () =>
   const fake = fakeNative()
   MountSession.mount(fake.native, { dir: '/mnt', fsname: 'x', allowOther: false, rootSlot: 3 })
   expect(fake.calls).toEqual([
-    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, suid: false, readAhead: 256 << 10, readOnly: false }],
+    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, readAhead: 256 << 10, readOnly: false }],
     ['session', expect.objectContaining({ fuseFd: 42, rootSlot: 3 })],
   ])
   const [, [, options]] = fake.calls as [unknown, [string, SessionOptions]]
   expect(options.missTimeoutMs).toBeGreaterThan(options.lookupTimeoutMs)
   expect(options.lateTimeoutMs).toBeGreaterThan(options.missTimeoutMs)
+})
+
+test('reads wait longer while there is progress, until nothing is missing', async () => {
+  vi.useFakeTimers()
+  try {
+    let bytes = 0
+    const fake = fakeNative()
+    const settings = { dir: '/mnt', fsname: 'x', allowOther: true, rootSlot: null, missTimeoutMs: 1000 }
+    const session = MountSession.mount(fake.native, { ...settings, progress: () => bytes })
+    let settle: ((chunk: number, error?: unknown) => void) | undefined
+    const device = session.addDevice(SPEC, {
+      fillEach: (_, settled) => {
+        settle = settled
+      },
+    })
+    fake.upcalls.miss(device, Uint32Array.of(1))
+    fake.calls.length = 0
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(fake.calls).toEqual([])
+    bytes++
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(fake.calls).toEqual([['extend']])
+    settle?.(1)
+    fake.calls.length = 0
+    await vi.advanceTimersByTimeAsync(250)
+    bytes++
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(fake.calls).toEqual([])
+    expect(vi.getTimerCount()).toBe(0)
+  } finally {
+    vi.useRealTimers()
+  }
 })
 
 test('missing chunks go to the filler of their device, and each is settled as it comes', () => {

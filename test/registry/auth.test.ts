@@ -45,14 +45,14 @@ function login(path: string, key: string, { username, password } = ADA): Promise
 const statuses = () => registry.seen.map((each) => `${each.kind} ${each.status}`)
 
 test('a registry that asks nobody sees no Authorization, not even with credentials at hand', async () => {
-  await open({ creds: ADA }).resolve()
+  await open({ creds: { host: registry.host, ...ADA } }).resolve()
   expect(statuses()).toEqual(['manifest 200', 'blob 200'])
   expect(registry.seen.every((each) => each.authorization === undefined)).toBe(true)
 })
 
 test('the first challenge costs one request; all later requests carry the token at once', async () => {
   registry.auth = BEARER
-  const { blob, resolve, registries } = open({ creds: ADA })
+  const { blob, resolve, registries } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
   await blob.read({ start: 0, end: 10 })
   expect(statuses()).toEqual(['manifest 401', 'token 200', 'manifest 200', 'blob 200', 'blob 206'])
@@ -71,13 +71,13 @@ test('anonymous tokens are asked for without credentials', async () => {
 
 test('basic authentication answers a basic challenge', async () => {
   registry.auth = { scheme: 'basic', ...ADA }
-  await open({ creds: ADA }).resolve()
+  await open({ creds: { host: registry.host, ...ADA } }).resolve()
   expect(statuses()).toEqual(['manifest 401', 'manifest 200', 'blob 200'])
 })
 
 test('another repository of a known host gets its own token without being refused first', async () => {
   registry.auth = BEARER
-  const { registries, resolve } = open({ creds: ADA })
+  const { registries, resolve } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
   registry.seen.length = 0
   await registries.source(parseReference(`${registry.host}/team/other:v1`)).resolve(AMD64)
@@ -105,7 +105,7 @@ test('an identity token is posted, not shown in a URL', async () => {
 
 test('twenty reads that are refused together cost one new token', async () => {
   registry.auth = { ...BEARER, tokenDelayMs: 20 }
-  const { blob, resolve } = open({ creds: ADA })
+  const { blob, resolve } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
   registry.revoke()
   registry.seen.length = 0
@@ -119,7 +119,7 @@ test('twenty reads that are refused together cost one new token', async () => {
 
 test('a token is renewed before its end', async () => {
   registry.auth = { ...BEARER, expiresS: 0.2 }
-  const { blob, resolve } = open({ creds: ADA })
+  const { blob, resolve } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
   registry.seen.length = 0
   await new Promise((done) => setTimeout(done, 250))
@@ -140,7 +140,7 @@ test('credentials are read again when the registry refuses: a rotated password n
 
 test('a registry that goes on refusing is asked once more, not for ever', async () => {
   registry.auth = BEARER
-  const { blob, resolve } = open({ creds: ADA })
+  const { blob, resolve } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
   for (const status of [401, 403]) {
     registry.faults = [{ match: /blobs/, status }]
@@ -153,7 +153,7 @@ test('a registry that goes on refusing is asked once more, not for ever', async 
 test('a 403 with a token is worth one new token', async () => {
   registry.auth = BEARER
   registry.faults.push({ match: /blobs/, nth: 2, status: 403 })
-  const { blob, resolve } = open({ creds: ADA })
+  const { blob, resolve } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
   expect(await blob.read({ start: 0, end: 3 })).toEqual(LAYER.subarray(0, 3))
   expect(statuses()).toEqual([
@@ -180,7 +180,7 @@ test('wrong credentials and missing ones are told apart, and no message holds a 
     expect(all.join()).not.toContain('hunter2')
     expect(all.join()).not.toContain(Buffer.from('ada:hunter2').toString('base64'))
   }
-  const wrong = { username: 'ada', password: 'hunter2' }
+  const wrong = { host: registry.host, username: 'ada', password: 'hunter2' }
   registry.auth = BEARER
   await refused({ creds: wrong }, /refuses the credentials/)
   await refused({}, /refuses anonymous access/)
@@ -208,7 +208,9 @@ test('a realm that would show credentials in the clear or leads inside is refuse
     'token',
   ]) {
     registry.auth = { ...BEARER, realm }
-    await expect(open({ creds: ADA }).resolve(), realm).rejects.toMatchObject({ code: 'denied' })
+    await expect(open({ creds: { host: registry.host, ...ADA } }).resolve(), realm).rejects.toMatchObject({
+      code: 'denied',
+    })
   }
   expect(capture.seen).toEqual([])
   await capture.close()
@@ -219,7 +221,7 @@ test('a token service that redirects is not followed with the password', async (
   await settings.trust(capture.host, capture.cert)
   registry.auth = BEARER
   registry.faults.push({ match: /^\/token/, redirect: `${capture.url}/token` })
-  await expect(open({ creds: ADA }).resolve()).rejects.toMatchObject({ code: 'denied' })
+  await expect(open({ creds: { host: registry.host, ...ADA } }).resolve()).rejects.toMatchObject({ code: 'denied' })
   expect(capture.seen).toEqual([])
   await capture.close()
 })
@@ -228,17 +230,19 @@ test('an unsound answer of the token service is no token', async () => {
   registry.auth = BEARER
   for (const headers of [{ 'content-encoding': 'gzip' }]) {
     registry.faults = [{ match: /^\/token/, headers }]
-    await expect(open({ creds: ADA }).resolve()).rejects.toMatchObject({ code: 'corrupt' })
+    await expect(open({ creds: { host: registry.host, ...ADA } }).resolve()).rejects.toMatchObject({ code: 'corrupt' })
   }
   registry.faults = [{ match: /^\/token/, endAfter: 5 }]
-  await expect(open({ creds: ADA }).resolve()).rejects.toMatchObject({ code: 'unavailable' })
+  await expect(open({ creds: { host: registry.host, ...ADA } }).resolve()).rejects.toMatchObject({
+    code: 'unavailable',
+  })
   registry.faults = [{ match: /^\/token/, until: 2, status: 503 }]
-  await open({ creds: ADA }).resolve()
+  await open({ creds: { host: registry.host, ...ADA } }).resolve()
 })
 
 test('one caller that gives up does not take the token from the others', async () => {
   registry.auth = { ...BEARER, tokenDelayMs: 100 }
-  const { source } = open({ creds: ADA })
+  const { source } = open({ creds: { host: registry.host, ...ADA } })
   const stop = new AbortController()
   const first = source.resolve(AMD64, { signal: stop.signal })
   const second = source.resolve(AMD64)

@@ -190,7 +190,7 @@ test('a storage that asks who we are gets no answer (CVE-2020-15157)', async () 
   registry.auth = { scheme: 'basic', username: 'ada', password: 'x' }
   storage.auth = { scheme: 'basic', username: 'ada', password: 'x' }
   registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
-  const creds = { username: 'ada', password: 'x' }
+  const creds = { host: registry.host, username: 'ada', password: 'x' }
   const source = settings.registries({ creds }).source(parseReference(`${registry.host}/a/b:v1`))
   await expect(source.blob(layer).read({ start: 0, end: 1 })).rejects.toMatchObject({ code: 'denied' })
   expect(registry.seen.at(-1)?.authorization).toMatch(/^Basic /)
@@ -202,7 +202,7 @@ test('a storage cannot send our credentials to a token service of its own (CVE-2
   const [registry, storage, capture] = [await start(), await start(), await start()]
   registry.auth = { scheme: 'bearer', users: new Map([['ada', 'x']]) }
   storage.auth = { scheme: 'bearer', realm: `${capture.url}/token` }
-  const creds = { username: 'ada', password: 'x' }
+  const creds = { host: registry.host, username: 'ada', password: 'x' }
   const source = settings.registries({ creds }).source(parseReference(`${registry.host}/a/b:v1`))
   await source.blob(layer).read({ start: 0, end: 1 })
   registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
@@ -216,7 +216,7 @@ test('credentials do not come back when a chain of redirects does', async () => 
   registry.auth = { scheme: 'basic', username: 'ada', password: 'x' }
   registry.faults = [{ match: /^\/v2\/a\/b\/blobs/, redirect: `${storage.url}/hop` }]
   storage.faults = [{ match: /hop/, redirect: `${registry.url}/v2/evil/blobs/${layer.digest}` }]
-  const creds = { username: 'ada', password: 'x' }
+  const creds = { host: registry.host, username: 'ada', password: 'x' }
   const source = settings.registries({ creds }).source(parseReference(`${registry.host}/a/b:v1`))
   await expect(source.blob(layer).read({ start: 0, end: 1 })).rejects.toMatchObject({ code: 'denied' })
   expect(registry.seen.find((each) => each.path.includes('evil'))?.authorization).toBeUndefined()

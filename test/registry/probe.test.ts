@@ -27,7 +27,7 @@ async function scene(options: Partial<FakeOptions> = {}, layers = [pattern(100),
 
 test('a registry that is well is told in four requests, with one byte of its largest layer', async () => {
   const { registry, probe } = await scene({ auth: { scheme: 'bearer', users: new Map([['ada', 'x']]) } })
-  expect(await probe({ creds: ADA })).toEqual([
+  expect(await probe({ creds: { host: registry.host, ...ADA } })).toEqual([
     {
       endpoint: { host: registry.host, repository: 'team/app', insecure: false },
       scheme: 'https',
@@ -48,12 +48,14 @@ test('a registry that is well is told in four requests, with one byte of its lar
 
 test('how a host lets us in is told apart', async () => {
   const { registry, probe } = await scene()
-  expect(await probe({ creds: ADA })).toMatchObject([{ standing: 'open' }])
+  expect(await probe({ creds: { host: registry.host, ...ADA } })).toMatchObject([{ standing: 'open' }])
   registry.auth = { scheme: 'bearer' }
   expect(await probe()).toMatchObject([{ standing: 'anonymous' }])
   registry.auth = { scheme: 'basic', ...ADA }
-  expect(await probe({ creds: ADA })).toMatchObject([{ standing: 'credentials', failure: undefined }])
-  for (const options of [{}, { creds: { ...ADA, password: 'y' } }]) {
+  expect(await probe({ creds: { host: registry.host, ...ADA } })).toMatchObject([
+    { standing: 'credentials', failure: undefined },
+  ])
+  for (const options of [{}, { creds: { host: registry.host, ...ADA, password: 'y' } }]) {
     const found = await probe(options)
     expect(found).toMatchObject([{ standing: 'refused', scheme: 'https', failure: { code: 'denied' } }])
   }

@@ -163,7 +163,7 @@ test('registries.conf moves references, mirrors answer first and the origin stan
     'etc/containers/registries.conf',
     `[[registry]]\nprefix = "r.example/a"\nlocation = "${registry.host}/moved"\n[[registry.mirror]]\nlocation = "${mirror.host}/m"\n`,
   )
-  const registries = settings.registries({ creds: { username: 'ada', password: 'x' } })
+  const registries = settings.registries({ creds: { host: 'r.example', username: 'ada', password: 'x' } })
   mirror.auth = { scheme: 'basic', username: 'ada', password: 'x' }
   const source = registries.source(parseReference('r.example/a/b:v1'))
   expect((await source.resolve(parsePlatform('linux/amd64'))).digest).toBe(manifest.digest)

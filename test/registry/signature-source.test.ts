@@ -35,7 +35,7 @@ async function start(): Promise<FakeRegistry> {
 }
 
 const open = (host: string) =>
-  settings.registries({ creds: ADA }).signatures(parseRegistryReference(`${host}/team/app:v1`))
+  settings.registries({ creds: { host, ...ADA } }).signatures(parseRegistryReference(`${host}/team/app:v1`))
 
 interface Web {
   url(path: string): URL

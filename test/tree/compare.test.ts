@@ -453,3 +453,25 @@ function sampleTests(): void {
     }
   }
 }
+
+test('what one of the trees may lack is no refutation, and hides none', async () => {
+  const mayLack = new Set(['index'])
+  const whole = [...base, file('index', '{}')]
+  const found = async (one: readonly Spec[], other: readonly Spec[]) => {
+    const tar = plain(other)
+    const read = ({ start, end }: { start: number; end: number }) => tar.bytes.subarray(start, end)
+    return await firstDifference(served(one), tar, read, { mayLack })
+  }
+  expect(await found(whole, base)).toEqual({ what: '"index": a file that the tar does not have', open: true })
+  expect(await found(base, whole)).toEqual({ what: `"index": the tar's file is not served`, open: true })
+  for (const change of [
+    changed('d/big', { bytes: flipped(BIG, 5) }),
+    [...base, file('zzz', 'z')],
+    changed('d/x', []),
+  ]) {
+    expect(await found(whole, change)).toMatchObject({ open: false })
+    expect(await found(change, whole)).toMatchObject({ open: false })
+  }
+  // elsewhere it is a file as any other
+  expect(await found([...base, file('d/index', '{}')], base)).toMatchObject({ open: false })
+})

@@ -22,7 +22,10 @@ export const node: Check<Platform> = {
   async run({ node }) {
     const [major = 0, minor = 0] = node.split('.').map(Number)
     if (major > NODE_MIN.major || (major === NODE_MIN.major && minor >= NODE_MIN.minor)) return ok(`Node ${node}`)
-    return problem(`Node ${node}`, `Use Node ${NODE_MIN.major}.${NODE_MIN.minor} or newer, or run npm ci for one.`)
+    return problem(
+      `Node ${node}`,
+      `Use Node ${NODE_MIN.major}.${NODE_MIN.minor} or newer, or install lazylayer again, which brings one along.`,
+    )
   },
 }
 
@@ -32,7 +35,7 @@ export const addon: Check<Platform> = {
     if (noAddon === undefined) return ok('loaded')
     return problem(
       `cannot be loaded: ${noAddon}`,
-      'In a checkout, build it with npm run build (it needs Rust). Without it only mount --mount portable works.',
+      'Build it with npm run build in a checkout (it needs Rust), and install that again. Without it only mount --mount portable works.',
     )
   },
 }

@@ -1,6 +1,7 @@
 #!/bin/sh
-# trixie.sh [trixie|sid]: makes a Debian root that holds Podman and runc, once, and prints its path: Debian 13 with Podman 5.4, Buildah
-# and Skopeo, or unstable with what is newest. Root only; about a minute the first time.
+# trixie.sh [trixie|sid|user]: makes a Debian root that holds Podman and runc, once, and prints its path: Debian 13 with Podman 5.4,
+# Buildah and Skopeo; unstable with what is newest; or that Debian 13 as a user of lazylayer has it, with Debian's own Node and what plain
+# users need. Root only; about a minute the first time.
 # It is made beside its place and renamed, under a lock, so that an interrupted or a second run never shows a half-made one.
 set -eu
 home=${LAZYLAYER_TEST_CACHE:-/var/cache/lazylayer-test}
@@ -9,6 +10,7 @@ packages="podman runc ca-certificates"
 suite=${1:-trixie}
 case $suite in
 trixie) packages="$packages buildah skopeo" root=$home/trixie-2 ;;
+user) base=$(sh "$0" trixie) packages="nodejs fuse3 uidmap" root=$home/user-1 ;;
 *) root=$home/$suite-1 ;;
 esac
 
@@ -29,7 +31,12 @@ if [ ! -e "$root" ]; then
     exit 1
   }
   echo "$suite: making a Debian root with Podman in $root (once, about a minute)" >&2
-  debootstrap --variant=minbase "$suite" "$making" "$mirror" >"$log" 2>&1 || fail debootstrap
+  if [ -n "${base-}" ]; then
+    cp -a --reflink=auto "$base/." "$making"
+    chroot "$making" apt-get update >"$log" 2>&1 || fail 'apt-get update'
+  else
+    debootstrap --variant=minbase "$suite" "$making" "$mirror" >"$log" 2>&1 || fail debootstrap
+  fi
   # No service may start from inside, and apt must reach what the host's apt reaches.
   printf '#!/bin/sh\nexit 101\n' >"$making/usr/sbin/policy-rc.d"
   chmod 755 "$making/usr/sbin/policy-rc.d"

@@ -1,0 +1,48 @@
+// Which blobs come whole although a range was asked for. It says little of a host: a cache in front of a registry does so once a blob,
+// while it fetches it.
+
+/** So many answers of that kind in a row mean that it is no accident … */
+const IN_ROW_MAX = 3
+/** … for so long; then it is tried again. */
+const RANGELESS_MS = 30_000
+/** Blobs that are remembered. */
+const BLOBS_MAX = 1024
+
+interface Seen {
+  inRow: number
+  /** When the last one came: what was asked for before that tells nothing new. */
+  at: number
+}
+
+export class Ranges {
+  readonly #now: () => number
+  readonly #seen = new Map<string, Seen>()
+
+  /** @param now milliseconds */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
+  /** Whether ranges of it are not worth asking for now. */
+  ignoredFor(blob: string): boolean {
+    const seen = this.#seen.get(blob)
+    if (seen === undefined || seen.inRow < IN_ROW_MAX) return false
+    if (this.#now() - seen.at < RANGELESS_MS) return true
+    this.#seen.delete(blob)
+    return false
+  }
+
+  /** A range that was asked for at `began` brought the whole blob. */
+  cameWhole(blob: string, began: number): void {
+    const seen = this.#seen.get(blob)
+    if (seen !== undefined && began < seen.at) return
+    const [oldest] = this.#seen.keys()
+    if (seen === undefined && this.#seen.size >= BLOBS_MAX && oldest !== undefined) this.#seen.delete(oldest)
+    this.#seen.set(blob, { inRow: (seen?.inRow ?? 0) + 1, at: this.#now() })
+  }
+
+  /** A range came. */
+  came(blob: string): void {
+    this.#seen.delete(blob)
+  }
+}

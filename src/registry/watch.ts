@@ -1,0 +1,68 @@
+// Ends a request whose host gives nothing, or gives to others only.
+import { Failure } from '../errors.ts'
+import type { Limits } from './limits.ts'
+import type { Pulse } from './pulse.ts'
+
+/** How often it is looked, as a share of the shorter deadline. */
+const LOOKS = 8
+
+export class Watch {
+  readonly #pulse: Pulse
+  readonly #timer: NodeJS.Timeout
+  readonly #takesLongMs: number
+  /** Since when the host may have been silent towards this request. */
+  #from = performance.now()
+  /** The same, for this stream alone. */
+  #streamFrom = performance.now()
+  #streamBytes = 0
+  #received = 0
+  #taking = false
+
+  /** @param stop is called once at most, with what to tell whoever waits */
+  constructor(host: string, limits: Limits, pulse: Pulse, stop: (failure: Failure, silent: boolean) => void) {
+    this.#pulse = pulse
+    const { stallMs, streamMs, streamBytes } = limits
+    this.#takesLongMs = stallMs / LOOKS
+    const end = (failure: Failure, silent: boolean) => {
+      this.close()
+      stop(failure, silent)
+    }
+    const look = () => {
+      // a reader who takes his time is no stall
+      if (this.#taking) return
+      const silentMs = this.#pulse.silentMs(this.#from)
+      if (silentMs >= stallMs) {
+        const what = this.#received === 0 ? 'does not answer' : `stopped after ${this.#received} bytes`
+        end(Failure.timeout(`${host} ${what}`, { why: `it gave nothing for ${Math.round(silentMs)} ms` }), true)
+        return
+      }
+      const now = performance.now()
+      if (now - this.#streamFrom < streamMs) return
+      if (this.#streamBytes < streamBytes) {
+        const why = `it sent ${this.#streamBytes} bytes of it in ${streamMs} ms, and more to others`
+        end(Failure.timeout(`${host} leaves a request behind`, { why }), false)
+        return
+      }
+      ;[this.#streamFrom, this.#streamBytes] = [now, 0]
+    }
+    this.#timer = setInterval(look, Math.max(5, Math.min(stallMs, streamMs) / LOOKS))
+  }
+
+  /** Hands `bytes` on, on behalf of a reader who may take his time. */
+  async *through(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const bytes of body) {
+      this.#pulse.came(bytes.length)
+      this.#received += bytes.length
+      this.#streamBytes += bytes.length
+      const handed = performance.now()
+      this.#taking = true
+      yield bytes
+      this.#taking = false
+      if (performance.now() - handed > this.#takesLongMs) this.#from = performance.now()
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+  }
+}
