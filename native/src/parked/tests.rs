@@ -120,20 +120,15 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
         assert_eq!(kernel.answer(), (1, libc::EIO));
         assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], soon, |_| true), [chunk(1)]);
         assert_eq!(kernel.answer(), (2, libc::EIO));
-        let first = parked.park_lookup(kernel.reply(3), 1, "name", 0, soon);
-        assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", 0, soon), None);
+        let first = parked.park_lookup(kernel.reply(3), 1, "name", soon);
+        assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", soon), None);
         assert_eq!((kernel.answer(), kernel.answer()), ((3, libc::ENOENT), (4, libc::ENOENT)));
-        // what one process is refused is not refused to another
-        let (own, other) =
-            (parked.park_lookup(kernel.reply(6), 1, "name", 1, soon), parked.park_lookup(kernel.reply(7), 1, "name", 2, soon));
-        assert!(own.is_some() && other.is_some() && own != other);
-        assert_eq!((kernel.answer(), kernel.answer()), ((6, libc::ENOENT), (7, libc::ENOENT)));
-        let second = parked.park_lookup(kernel.reply(5), 1, "name", 0, soon);
+        let second = parked.park_lookup(kernel.reply(5), 1, "name", soon);
         assert!(first.is_some() && second.is_some() && first != second);
         assert_eq!(kernel.answer(), (5, libc::ENOENT));
         parked.end();
     });
-    assert_eq!(kernel.connection.counters.expired.load(Relaxed), 7);
+    assert_eq!(kernel.connection.counters.expired.load(Relaxed), 5);
     assert!(parked.lock().tickets.is_empty() && parked.lock().names.is_empty());
 }
 
@@ -141,7 +136,7 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
 fn who_is_told_to_wait_on_does_and_lookups_are_not() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
     parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
-    parked.park_lookup(kernel.reply(2), 1, "name", 0, LONG);
+    parked.park_lookup(kernel.reply(2), 1, "name", LONG);
     let deadlines = |parked: &Parked| {
         let state = parked.lock();
         let of = |unique: u64| state.waiting.get(&unique).map(|waiting| waiting.deadline);
@@ -191,6 +186,27 @@ fn nothing_waits_in_a_session_that_is_closed_or_full() {
     assert_eq!(kernel.answer(), (9_999, libc::EIO));
     parked.close();
     assert_eq!(work(&parked).len(), PARKED_MAX);
-    assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", 0, LONG), None);
+    assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", LONG), None);
     assert_eq!(kernel.answer(), (10_000, libc::EIO));
+}
+
+#[test]
+fn what_is_interrupted_before_it_waits_does_not_wait() {
+    let mut kernel = Kernel::new();
+    let parked = Parked::default();
+    assert!(!parked.interrupt(1));
+    assert!(!parked.interrupt(2));
+    // no one is asked for what nobody waits for
+    assert!(parked.park(kernel.read(1), vec![chunk(0)], LONG, |_| true).is_empty());
+    assert_eq!(kernel.answer(), (1, libc::EINTR));
+    assert_eq!(parked.park_lookup(kernel.reply(2), 1, "name", LONG), None);
+    assert_eq!(kernel.answer(), (2, libc::EINTR));
+    assert_eq!(parked.park(kernel.read(3), vec![chunk(0)], LONG, |_| true), [chunk(0)]);
+    parked.settle(chunk(0), 0);
+    assert_eq!(work(&parked), [(3, 0)]);
+    // those that were answered without waiting are forgotten in time
+    for unique in 10..10 + 2 * EARLY_MAX as u64 {
+        parked.interrupt(unique);
+    }
+    assert_eq!(parked.lock().early.len(), EARLY_MAX);
 }
