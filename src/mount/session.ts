@@ -91,13 +91,13 @@ export class MountSession implements Session {
   readonly #native: NativeModule
   readonly #session: NativeSession
   readonly #fillers = new Map<number, DeviceFiller>()
+  /** Directories that are mounted on themselves. */
+  readonly #readOnly: string[] = []
   readonly #progress: () => number
   readonly #missTimeoutMs: number
   /** Chunks that were asked for and are not settled. */
   #missing = 0
   #looking: NodeJS.Timeout | undefined
-  /** Directories that are mounted on themselves. */
-  readonly #readOnly: string[] = []
 
   /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
   private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
