@@ -91,6 +91,8 @@ export interface Served {
   choice: Choice
   agent: Agent
   serves: string
+  /** Of a store: whose DiffIDs it believes, and whether it names layers by them only. */
+  diffid?: Status['diffid']
   layers(): number
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<Answer>
@@ -145,7 +147,7 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
   return 0
 }
 
-async function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Promise<Status> {
+async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: Served): Promise<Status> {
   const native = session.counters()
   const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
   const codecs = agent.codecs.counters()
@@ -163,6 +165,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, layers }:
     seen,
     ...(why === undefined ? {} : { unseen: why }),
     mounts: [{ dir: session.dir, kind: 'fuse' }, ...shown.map(rungOf)],
+    ...(diffid === undefined ? {} : { diffid }),
     layers: layers(),
     bytes: { served: Number(native.served), fetched, verified: codecs.verified },
     requests,

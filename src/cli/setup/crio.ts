@@ -33,6 +33,16 @@ export async function crioReads(
   return isHere && places.uid === 0 && (await isSame(path, crioStorageConf(places)))
 }
 
+/** Those of the engines that read the storage.conf at `path`: CRI-O reads none but the system's. */
+export async function readersOf<E extends { engine: Engine }>(
+  path: string,
+  places: Places,
+  engines: readonly E[],
+): Promise<readonly E[]> {
+  const isCrios = places.uid === 0 && (await isSame(path, crioStorageConf(places)))
+  return isCrios ? engines : engines.filter(({ engine }) => engine !== 'crio')
+}
+
 /** The file itself may be absent, or a symlink. */
 async function isSame(one: string, other: string): Promise<boolean> {
   const real = async (path: string) => await realPath(join(await realPath(dirname(path)), basename(path)))
