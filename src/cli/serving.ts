@@ -18,7 +18,12 @@ import { type Answer, ask, type ListRequest, listen, type Request, type Status }
 /** Of a cache with some ten thousand files, on a busy disk. */
 const SIZE_WAIT_MS = 500
 /** In the mount table. */
-const FUSE_TYPE = 'fuse.lazylayer'
+export const FUSE_TYPE = 'fuse.lazylayer'
+
+/** What to do about a mount whose agent does not answer here, as `lazylayer umount` asks it to. */
+export function endsElsewhere(dir: string): string {
+  return `Stop that agent where it was started, or use the system's own umount as root: /usr/bin/umount --recursive ${dir}`
+}
 
 /**
  * The directory to mount on, absolute, existing, with no running agent and without what an earlier life left mounted on it.
@@ -38,7 +43,7 @@ export async function prepareDirectory(native: NativeModule, dir: string): Promi
   if ((await mountTable()).some((each) => each.point === real && each.type === FUSE_TYPE)) {
     throw Failure.system(`another agent has mounted on ${real}`, {
       why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
-      fix: `umount --recursive ${real} ends it.`,
+      fix: endsElsewhere(real),
     })
   }
   // an EROFS mount of an agent that died looks alive: its metadata and cached data still are

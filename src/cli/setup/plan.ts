@@ -64,7 +64,8 @@ function withoutHelper({ era }: FoundEngine): string {
   return `credentials come from auth.json, and the image store is filled by lazylayer pull${prove} IMAGE`
 }
 
-const LAZY_IMAGES =
+/** A note of an undoing, for before it, where there are such images. */
+export const LAZY_IMAGES =
   'lazy images are to be removed before this: those that are left have no layers, and podman rmi --force IMAGE-ID removes them'
 const BACKUP = '.before-lazylayer'
 /** A store whose agent hangs does not answer. */

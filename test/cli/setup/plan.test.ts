@@ -5,6 +5,7 @@ import { parse } from 'smol-toml'
 import { expect, test } from 'vitest'
 import { type Engine, type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
 import { apply } from '../../../src/cli/setup/apply.ts'
+import { hasUnit } from '../../../src/cli/setup/crio.ts'
 import { type Plan, planSetup, planUndo, type Request } from '../../../src/cli/setup/plan.ts'
 import { folder } from '../../store/folder.ts'
 
@@ -294,6 +295,24 @@ test('CRI-O starts behind the agent and does not wipe its storage after an uncle
   expect((await it.setup()).changes).toEqual([])
   await it.undo()
   for (const path of [unit, conf]) expect(await it.file(path)).toBeUndefined()
+  // nor is there an empty folder that was made for it
+  expect(await readdir(dirname(dirname(unit)))).toEqual([])
+})
+
+test('a folder of drop-ins of somebody else stays', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.33.0' })
+  const other = join(it.places.etc, 'systemd/system/crio.service.d/10-mine.conf')
+  await put(other, '[Unit]\n')
+  await it.setup()
+  await it.undo()
+  expect(await it.file(other)).toBe('[Unit]\n')
+})
+
+test('the unit of the agent is looked for where units are', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.33.0' })
+  expect(await hasUnit(it.places)).toBe(false)
+  await put(join(it.places.etc, 'systemd/system/lazylayer.service'), '[Unit]\n')
+  expect(await hasUnit(it.places)).toBe(true)
 })
 
 const crioConf = (of: Request) => join(of.places.etc, 'crio/crio.conf.d/50-lazylayer.conf')
