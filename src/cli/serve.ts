@@ -21,7 +21,7 @@ import type { Invocation } from './flags.ts'
 import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-store.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
-import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
+import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess, storeMode } from './store-access.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
@@ -35,10 +35,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const agent = await openAgent(values, undefined)
   try {
     const { registries, images, layers } = agent
-    const root = await prepareDirectory(
-      agent.native,
-      await makeDirectory(agent.native, positionals[0] ?? places().root, mode),
-    )
+    const wantedRoot = positionals[0] ?? places().root
+    await refuseServed(wantedRoot)
+    const root = await prepareDirectory(agent.native, await makeDirectory(agent.native, wantedRoot, mode))
     const closed = await setAccess(root, mode, places().root)
     if (closed !== undefined)
       log(`--store-mode: other users do not get to the store, because ${closed} is closed to them`)

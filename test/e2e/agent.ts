@@ -10,6 +10,9 @@ import { command, type Outcome } from './engines/command.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 
+/** A machine that runs tests may be busy. */
+const STATUS_TIMEOUT_MS = 30_000
+
 export interface Agent {
   /** The line that said it is ready. */
   readonly line: string
@@ -72,7 +75,7 @@ export async function startAgent(work: string, dir: string, args: readonly strin
   const line = await firstLine(child)
   if (line === undefined) throw new Error(`lazylayer ${args.join(' ')} ended with ${await ended}: ${log}`)
   const status = async () => {
-    const answer = await ask(socketFor(sockets, dir), { op: 'status' })
+    const answer = await ask(socketFor(sockets, dir), { op: 'status' }, STATUS_TIMEOUT_MS)
     if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}: ${log}`)
     return answer.status
   }

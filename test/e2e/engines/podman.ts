@@ -113,7 +113,7 @@ function debianRelease(): string {
   }
 }
 
-async function debianRoot(suite: string): Promise<string> {
+export async function debianRoot(suite: string): Promise<string> {
   const script = fileURLToPath(new URL('trixie.sh', import.meta.url))
   return (await succeed('sh', [script, suite], { timeoutMs: TRIXIE_TIMEOUT_MS })).trim()
 }
