@@ -1,13 +1,15 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
+import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Descriptor, platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../mount/image.ts'
 import { formatOf } from '../mount/layer.ts'
+import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { waitedFor } from '../stores/image-chain.ts'
-import { log, openNative, openRegistries, places, platformOf, text } from './agent.ts'
+import { log, openNative, openRegistries, places, platformOf, text, type Values } from './agent.ts'
 import { believer } from './believe.ts'
 import { ERAS } from './engines.ts'
 import { findEngines } from './engines-here.ts'
@@ -17,6 +19,10 @@ import { type Report, type ReportedLayer, reportText } from './explain/report.ts
 import { unnamedOf } from './explain/unnamed.ts'
 import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
+import { withoutLayers } from './setup/changes.ts'
+import { readersOf } from './setup/crio.ts'
+import { storageConf } from './setup/plan.ts'
+import { askAt } from './socket.ts'
 import { tryRungs } from './trial.ts'
 
 /** For a layer whose index and tar differ; converting the same image again would not help. */
@@ -37,8 +43,7 @@ const UNBELIEVED: Readonly<Record<'proven' | 'signed', Unbelieved>> = {
 
 export async function explain({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
-  const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) ?? 'proven' // flags.ts lets nothing else in
-  const only = values['diffid-only'] === true
+  const { policy, only } = await diffidOf(values)
   const registries = openRegistries(values, reference)
   try {
     const native = openNative()
@@ -68,6 +73,8 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       return { format, proven, believed: believedOf(policy, answer, unnamed === undefined) }
     })
     const rung = trial.rung ?? null
+    const settings = systemPlaces()
+    const readers = await readersOf(storageConf(settings), settings, here.found)
     const layers = waysOf(facts).map((ways, i): ReportedLayer => {
       const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
       const format = (facts[i] as LayerFacts).format
@@ -84,6 +91,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
       diffid: { policy, only, why: answer === true ? null : answer },
+      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? []))],
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -92,6 +100,18 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   } finally {
     await registries.close()
   }
+}
+
+/** As the flags say; without any, as the agent was told that runs here. */
+async function diffidOf(values: Values): Promise<{ policy: DiffIdPolicy; only: boolean }> {
+  const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) // flags.ts lets nothing else in
+  const only = values['diffid-only'] === true
+  if (policy !== undefined || only) return { policy: policy ?? 'proven', only }
+  const answer = await askAt(places().sockets, places().root, { op: 'status' }).catch((error) => {
+    log(`the running agent does not say its --diffid, so it is taken for proven: ${describe(error)}`)
+    return undefined
+  })
+  return (answer?.ok ? answer.status?.diffid : undefined) ?? { policy: 'proven', only: false }
 }
 
 /** Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of its layers. Changes nothing. */

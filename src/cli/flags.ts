@@ -141,7 +141,7 @@ export const COMMANDS: readonly Command[] = [
       {
         name: 'diffid',
         value: 'proven|signed|claimed',
-        help: 'as it is given to serve (default: proven); with signed, the signatures of the image are judged by policy.json',
+        help: 'as it is given to serve (default: as the running agent has it, else proven); with signed, the signatures of the image are judged by policy.json',
       },
       { name: 'diffid-only', help: 'as it is given to serve' },
       FORMAT,

@@ -131,7 +131,19 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const { list, forget } = await second
     await closing
     const { ended } = session
-    const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
+    const told = { policy: diffId, only: !doors.byIndex }
+    const served = {
+      dir: root,
+      session,
+      covers,
+      choice,
+      agent,
+      serves: 'store',
+      diffid: told,
+      layers: () => shown.size,
+      list,
+      ended,
+    }
     const code = await serveUntilEnd(served, () => {
       process.stdout.write(readyText(root, choice.rung, diffId, doors.byIndex))
     })

@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { Outcome } from '../stores/ais.ts'
+import type { DiffIdPolicy } from '../stores/identity.ts'
 import { PROVE, type Prove } from '../stores/image-chain.ts'
 import { within } from './doctor/machine.ts'
 import { hungAgent, hungFailure } from './hung.ts'
@@ -51,6 +52,8 @@ export interface Status {
    * the cache files. Of a merged image some devices may be complete and others not.
    */
   mounts: readonly { dir: string; kind: string; complete?: number; devices?: number }[]
+  /** A store: whose DiffIDs it believes (`serve --diffid`), and whether it names layers by them only (--diffid-only). */
+  diffid?: { policy: DiffIdPolicy; only: boolean }
   layers: number
   bytes: { served: number; fetched: number; verified: number }
   requests: number
