@@ -24,34 +24,36 @@ export async function believer(
   if (policy === 'proven') return believeNone
   await loadPolicy(places, AbortSignal.timeout(CHECK_TIMEOUT_MS)) // said at the start, not at the first image
   const checks = new Map<string, { at: number; outcome: ReturnType<Believe> }>()
-  return (image) => {
+  return async (image, failing = 'why') => {
     const key = `${referenceText(image.reference)} ${image.digest}`
     const now = performance.now()
     const known = checks.get(key)
-    if (known !== undefined && now - known.at < CHECK_AGAIN_MS) return known.outcome
-    if (checks.size >= CHECKS_MAX) checks.clear()
-    const outcome = check(image)
-    checks.set(key, { at: now, outcome })
-    return outcome
+    const isRecent = known !== undefined && now - known.at < CHECK_AGAIN_MS
+    const outcome = isRecent ? known.outcome : check(image)
+    if (!isRecent) {
+      if (checks.size >= CHECKS_MAX) checks.clear()
+      checks.set(key, { at: now, outcome })
+    }
+    try {
+      return await outcome
+    } catch (error) {
+      if (!(error instanceof Failure) || failing === 'throw') throw error
+      return `its DiffIDs are only claimed by the image, and its signatures cannot be checked now: ${describe(error)}`
+    }
   }
 
   /** What was accepted stays so under the same policy.json: after a restart nobody has to be asked. */
   async function check({ reference, digest, manifestBytes }: Parameters<Believe>[0]): Promise<true | string> {
     if (reference.transport !== 'docker') return 'only images of registries have signatures that policy.json speaks of'
-    try {
-      const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS)
-      const loaded = await loadPolicy(places, signal)
-      const text = referenceText(reference)
-      if (await store.accepted(text, digest, loaded.digest)) return true
-      const candidate = { reference, manifest: manifestBytes }
-      const verdict = await loaded.check(candidate, registries.signatures(reference), signal)
-      if (!verdict.accepted)
-        return `its DiffIDs are only claimed by the image, and no signature vouches for them: ${verdict.why}`
-      await store.keepAccepted(text, digest, loaded.digest)
-      return true
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error
-      return `its DiffIDs are only claimed by the image, and its signatures cannot be checked now: ${describe(error)}`
-    }
+    const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS)
+    const loaded = await loadPolicy(places, signal)
+    const text = referenceText(reference)
+    if (await store.accepted(text, digest, loaded.digest)) return true
+    const candidate = { reference, manifest: manifestBytes }
+    const verdict = await loaded.check(candidate, registries.signatures(reference), signal)
+    if (!verdict.accepted)
+      return `its DiffIDs are only claimed by the image, and no signature vouches for them: ${verdict.why}`
+    await store.keepAccepted(text, digest, loaded.digest)
+    return true
   }
 }

@@ -8,8 +8,8 @@ import { AdditionalImageStore, type ImageStoreParts } from '../stores/ais.ts'
 import type { StoreParts } from '../stores/als.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
 import { inUse, type Listed, referenced } from '../stores/engine-roots.ts'
-import { readBack } from '../stores/image-chain.ts'
 import { LOOKUP_PATIENCE } from '../stores/patience.ts'
+import { listLeft, readBack } from '../stores/read-back.ts'
 import { type Agent, log, places } from './agent.ts'
 import { machineFiles } from './doctor/machine.ts'
 import { graphRoots } from './graph-roots.ts'
@@ -55,9 +55,11 @@ export async function prepareSecondDoor(
     now: () => performance.now(),
     log,
   }
-  const before = await readBack(parts)
+  const reading = { ...parts, signal: layers.signal }
+  const { chains, left } = await readBack(reading)
   return async (session) => {
-    const shown = await AdditionalImageStore.show(parts, session, before)
+    const shown = await AdditionalImageStore.show(parts, session, chains)
+    void listLeft(reading, left, (chain) => shown.again(chain)) // never rejects
     const socket = socketFor(places().sockets, root)
     const attributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
     session.addSymlink(controlNode(SOCKET_LINK), ROOT_NODE, SOCKET_LINK, attributes, socket)

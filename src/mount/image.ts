@@ -11,7 +11,7 @@ import type { Image } from '../registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
 import type { Store } from '../store/store.ts'
-import { type EagerLayer, formatOf, type Layers, type OpenLayer } from './layer.ts'
+import { type EagerLayer, type From, formatOf, type Layers, type OpenLayer } from './layer.ts'
 import { readImage } from './layer-image.ts'
 
 export interface ResolvedImage extends Image {
@@ -150,12 +150,12 @@ export async function openLayer(
   image: ResolvedImage,
   descriptor: Descriptor,
   layers: LayerOpener,
-  { fetchWhole = false } = {},
+  { fetchWhole = false, from = 'anywhere' }: { fetchWhole?: boolean; from?: From } = {},
 ): Promise<OpenLayer | EagerLayer> {
   const format = formatOf(descriptor)
   const blob = image.blob(descriptor)
-  if ('why' in format) return (await layers.openWhole(descriptor, blob, fetchWhole)) ?? format
-  return await layers.open(descriptor, { blob, companion: image.companion }, image.origin)
+  if ('why' in format) return (await layers.openWhole(descriptor, blob, fetchWhole, from)) ?? format
+  return await layers.open(descriptor, { blob, companion: image.companion }, image.origin, from)
 }
 
 /** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported; as Layers.open */

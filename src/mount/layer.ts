@@ -19,7 +19,7 @@ import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
 import { Copies } from './copies.ts'
-import { FileBlob } from './file-blob.ts'
+import { FileBlob, KeptBlob } from './file-blob.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { Turns, TurnsEach } from './turns.ts'
 import { refusal, type Verdict, Wholes } from './whole.ts'
@@ -86,6 +86,13 @@ const BUILDS_MAX = 4
 
 const RESTART = 'Stop and start the agent: it is built again then.'
 
+/** Where a layer's index may come from. */
+export type From = 'disk' | 'anywhere'
+
+function notHere({ digest }: Descriptor): Failure {
+  return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
+}
+
 /** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
 const REVERIFIED_AT_ONCE = 1024
 
@@ -141,6 +148,11 @@ export class Layers {
   readonly #closing = new AbortController()
   readonly wholes: Wholes
 
+  /** Aborts when they are being closed. */
+  get signal(): AbortSignal {
+    return this.#closing.signal
+  }
+
   constructor(parts: LayerParts) {
     this.#parts = parts
     this.wholes = new Wholes(parts.store, parts.builder, parts.log, this.#closing.signal)
@@ -149,10 +161,11 @@ export class Layers {
   /**
    * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
    * @param origin the registry (host) or layout that it comes from
-   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), or what reading and parsing the
-   * index throw
+   * @param from 'disk': alone
+   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), missing (not on disk), or what reading
+   * and parsing the index throw
    */
-  async open(descriptor: Descriptor, source: Source, origin: string): Promise<OpenLayer> {
+  async open(descriptor: Descriptor, source: Source, origin: string, from: From = 'anywhere'): Promise<OpenLayer> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     const format = formatOf(descriptor)
     if (!('detect' in format))
@@ -168,6 +181,7 @@ export class Layers {
       origin,
       blobOf: () => blob,
       build: (signal) => {
+        if (from === 'disk') return Promise.reject(notHere(descriptor))
         const read = async () => {
           const index = await format.readIndex({ descriptor }, { blob, companion }, { signal })
           const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal })
@@ -180,9 +194,14 @@ export class Layers {
 
   /**
    * A layer without an index, served from its whole tar: it was read whole before, or is now if `fetch` says so; undefined otherwise.
-   * @throws Failure as Wholes.tree
+   * @throws Failure as Wholes.tree; missing: not on disk
    */
-  async openWhole(descriptor: Descriptor, blob: StoredBlob, fetch: boolean): Promise<OpenLayer | undefined> {
+  async openWhole(
+    descriptor: Descriptor,
+    blob: StoredBlob,
+    fetch: boolean,
+    from: From = 'anywhere',
+  ): Promise<OpenLayer | undefined> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     // the blob's digest is proven before anything is built, so it does not matter where it came from
     const name = `${descriptor.digest} ${descriptor.size} whole`
@@ -199,7 +218,7 @@ export class Layers {
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
       blobOf: ({ blobs: [tar] }) => wholes.tarBlob(tar as { digest: Digest; size: number }, descriptor, copies), // it has one
-      build: () => wholes.tree(descriptor, copies),
+      build: () => (from === 'disk' ? Promise.reject(notHere(descriptor)) : wholes.tree(descriptor, copies)),
     }))
   }
 
@@ -309,6 +328,13 @@ export class Layers {
     const blob = blobOf(chunks)
     let own: Filler | undefined
     const fill = () => {
+      if (indexDigest !== undefined && !filler.hasKept(descriptor.digest)) {
+        const kept = new KeptBlob(descriptor, store.wholes)
+        filler.addKept(descriptor.digest, {
+          isThere: () => store.wholes.has(descriptor.digest),
+          filler: () => this.#filler(chunks, kept, slots, this.#fileBudget, 'kept'),
+        })
+      }
       if (own !== undefined && filler.has(own)) return
       own = this.#filler(chunks, blob, slots, this.#parts.budget, origin)
       filler.add(own, origin)

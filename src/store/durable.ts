@@ -12,6 +12,8 @@ import { type Locks, lock } from './locks.ts'
 
 export const FOLDER_MODE = 0o700
 export const FILE_MODE = 0o600
+/** What the names of damaged files end in, which are kept for whoever wants to look at them until the next start. */
+export const CORRUPT = '.corrupt'
 
 /** The system's code of an error (`ENOENT`), if it has one. */
 export function systemCode(error: unknown): string | undefined {
@@ -31,20 +33,34 @@ export function diskFailure(path: string, cause: unknown): Failure {
   })
 }
 
-/** Makes one folder (its parent exists) durable; one that is there gets its mode corrected. @throws Failure system */
+/**
+ * Makes one folder (its parent exists) durable; one that is there gets its mode corrected. What has its name and is none is damage:
+ * it is renamed to `*.corrupt`.
+ * @throws Failure system
+ */
 export async function makeFolder(path: string): Promise<void> {
   try {
-    const made = await fs.mkdir(path, { mode: FOLDER_MODE }).then(
-      () => true,
-      (error: unknown) => {
-        if (systemCode(error) === 'EEXIST') return false
-        throw error
-      },
-    )
-    if (((await fs.stat(path)).mode & 0o7777) !== FOLDER_MODE) await fs.chmod(path, FOLDER_MODE)
+    let made = await madeNow(path)
+    let found = await fs.stat(path)
+    if (!found.isDirectory()) {
+      await setAside(path)
+      made = await madeNow(path)
+      found = await fs.stat(path)
+    }
+    if ((found.mode & 0o7777) !== FOLDER_MODE) await fs.chmod(path, FOLDER_MODE)
     if (made) await syncFolder(dirname(path))
   } catch (cause) {
     throw diskFailure(path, cause)
+  }
+}
+
+async function madeNow(path: string): Promise<boolean> {
+  try {
+    await fs.mkdir(path, { mode: FOLDER_MODE })
+    return true
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false
+    throw error
   }
 }
 
@@ -99,7 +115,11 @@ async function writeTemporary(temporary: string, path: string, bytes: Uint8Array
 export async function replaceFile(temporary: string, path: string, bytes: Uint8Array): Promise<void> {
   const name = await writeTemporary(temporary, path, bytes)
   try {
-    await fs.rename(name, path)
+    await fs.rename(name, path).catch(async (error) => {
+      if (systemCode(error) !== 'EISDIR') throw error
+      await dropDamaged(path)
+      await fs.rename(name, path)
+    })
     await syncFolder(dirname(path))
   } catch (cause) {
     await fs.rm(name, { force: true })
@@ -122,6 +142,28 @@ export async function claimFile(temporary: string, path: string, bytes: Uint8Arr
   }
 }
 
+/** Renames what is damaged to `*.corrupt`, in place of an earlier one; one that is gone is what was wanted. @throws what the system throws */
+export async function setAside(path: string): Promise<void> {
+  await fs.rm(`${path}${CORRUPT}`, { recursive: true, force: true })
+  await fs.rename(path, `${path}${CORRUPT}`).catch((error) => {
+    if (systemCode(error) !== 'ENOENT') throw error // another process saw the same damage and was faster
+  })
+}
+
+/** Also where a file lies in the place of a folder above it. */
+export const ABSENT: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR'])
+/** A sector that cannot be read any more; a folder in the place of the file. */
+export const UNREADABLE: ReadonlySet<string | undefined> = new Set(['EIO', 'EISDIR'])
+
+/** Removes a file that is damaged, or whatever is in its place; one that is gone is what was wanted. @throws Failure system */
+export async function dropDamaged(path: string): Promise<void> {
+  try {
+    await fs.rm(path, { recursive: true, force: true })
+  } catch (cause) {
+    if (!ABSENT.has(systemCode(cause))) throw diskFailure(path, cause)
+  }
+}
+
 /**
  * All of a file, on memory of its own; undefined when there is none, or when it is longer than `maxBytes` (which nothing that we
  * wrote is: the caller treats it as damaged).
@@ -132,14 +174,14 @@ export async function readWhole(path: string, maxBytes: number): Promise<Uint8Ar
   try {
     handle = await fs.open(path, 'r')
   } catch (cause) {
-    if (systemCode(cause) === 'ENOENT') return undefined
+    if (ABSENT.has(systemCode(cause))) return undefined
     throw diskFailure(path, cause)
   }
   try {
     if ((await handle.stat()).size > maxBytes) return 'damaged'
     return await handle.readFile()
   } catch (cause) {
-    if (systemCode(cause) === 'EIO') return 'damaged' // a sector that cannot be read any more
+    if (UNREADABLE.has(systemCode(cause))) return 'damaged'
     throw diskFailure(path, cause)
   } finally {
     await handle.close()

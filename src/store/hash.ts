@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import fs, { type FileHandle } from 'node:fs/promises'
 import { type Digest, finish } from '../image/digest.ts'
-import { diskFailure, systemCode } from './durable.ts'
+import { ABSENT, diskFailure, systemCode, UNREADABLE } from './durable.ts'
 
 const HASHED_AT_ONCE_BYTES = 1 << 20
 
@@ -18,7 +18,7 @@ async function hashFile(file: FileHandle): Promise<Digest | undefined> {
       at += bytesRead
     }
   } catch (error) {
-    if (systemCode(error) === 'EIO') return undefined
+    if (UNREADABLE.has(systemCode(error))) return undefined
     throw error
   }
 }
@@ -36,7 +36,7 @@ export async function openHashed(
   try {
     file = await fs.open(path, 'r')
   } catch (cause) {
-    if (systemCode(cause) === 'ENOENT') return undefined
+    if (ABSENT.has(systemCode(cause))) return undefined
     throw diskFailure(path, cause)
   }
   let found: Digest | undefined

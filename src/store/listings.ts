@@ -1,10 +1,8 @@
-// What engines were shown, so that it is shown again after a restart: a record an image in the cache's folder `listed/`.
-import fs from 'node:fs/promises'
+// What engines were shown, so that it is shown again after a restart: a record an image in the cache's folder `listed/`, and its twin.
 import { join } from 'node:path'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
-import { claimFile, diskFailure, makeFolder, readWhole, systemCode } from './durable.ts'
-import { decodeRecord, encodeRecord } from './record.ts'
-import { TEMPORARY } from './version.ts'
+import { makeFolder } from './durable.ts'
+import { keepTwins, namesOfTwins, readTwins, removeTwins } from './twins.ts'
 
 /** An image whose layers were listed. */
 export interface Listing {
@@ -12,6 +10,8 @@ export interface Listing {
   manifest: Digest
   /** What its layers were identified by, the lowest first; those above were left to the engine. */
   by: readonly ('diffid' | 'index')[]
+  /** Which of them were proven to bear it; none where it is not said. It tells a proof that was lost from a claim that was believed. */
+  proven?: readonly boolean[]
 }
 
 interface Kept extends Listing {
@@ -21,15 +21,14 @@ interface Kept extends Listing {
 }
 
 const FOLDER = 'listed'
-/** A reference has at most some hundred characters, a path 4096. */
-const LISTING_MAX_BYTES = 16 << 10
-const NAME = /^[0-9a-f]{64}\.json$/
+const NAME = /^([0-9a-f]{64})\.json$/
 
 export class ListingRecords {
   readonly #cache: string
   readonly #root: string
   readonly #warn: (message: string) => void
-  readonly #kept = new Map<string, Promise<void>>()
+  /** By key, with which layers it says were proven. */
+  readonly #kept = new Map<string, { proven: readonly boolean[]; at: number; done: Promise<void> }>()
   #last = 0
 
   private constructor(cache: string, root: string, warn: (message: string) => void) {
@@ -50,31 +49,33 @@ export class ListingRecords {
 
   /** It is not there for the next process. @throws Failure system */
   async forget(image: Listing): Promise<void> {
-    const { key } = this.#keyOf(image)
-    const path = join(this.#cache, FOLDER, `${key}.json`)
-    await this.#kept.get(key)?.catch(() => {}) // whoever keeps it hears of that
+    const key = keyOf(this.#root, image)
+    await this.#kept.get(key)?.done.catch(() => {}) // whoever keeps it hears of that
     this.#kept.delete(key)
-    await fs.rm(path, { force: true }).catch((cause) => {
-      throw diskFailure(path, cause)
-    })
+    await removeTwins(this.#cache, nameOf(key))
   }
 
-  #keyOf({ reference, manifest, by }: Listing) {
-    const listing = { root: this.#root, reference, manifest, by }
-    return { listing, key: hex(digestOf(new TextEncoder().encode(JSON.stringify(listing)))) }
-  }
-
-  /** Resolves when it is durable. @throws Failure system */
-  keep(image: Listing): Promise<void> {
-    const { listing, key } = this.#keyOf(image)
-    let kept = this.#kept.get(key)
-    if (kept === undefined) {
-      const path = join(this.#cache, FOLDER, `${key}.json`)
-      kept = claimFile(join(this.#cache, TEMPORARY), path, encodeRecord({ ...listing, at: this.#now() })).then(() => {})
-      this.#kept.set(key, kept)
-      kept.catch(() => this.#kept.delete(key)) // the caller hears of it; the next one tries again
+  /** Resolves when it is durable; once is enough, unless more of its layers were proven since. @throws Failure system */
+  keep({ reference, manifest, by, proven = [] }: Listing): Promise<void> {
+    const key = keyOf(this.#root, { reference, manifest, by })
+    const before = this.#kept.get(key)
+    const all = by.map((_, i) => (before?.proven[i] ?? false) || (proven[i] ?? false))
+    if (before !== undefined && all.every((each, i) => each === before.proven[i])) return before.done
+    const at = before?.at ?? this.#now()
+    const record: Kept = {
+      root: this.#root,
+      reference,
+      manifest,
+      by,
+      ...(all.includes(true) ? { proven: all } : {}),
+      at,
     }
-    return kept
+    const write = () => keepTwins(this.#cache, nameOf(key), record)
+    const kept = { proven: all, at, done: before === undefined ? write() : before.done.then(write) }
+    this.#kept.set(key, kept)
+    // the caller hears of it; the next one tries again
+    kept.done.catch(() => this.#kept.get(key) === kept && this.#kept.delete(key))
+    return kept.done
   }
 
   /** Milliseconds since 1970, but no two are the same. */
@@ -83,30 +84,31 @@ export class ListingRecords {
     return this.#last
   }
 
-  /** Everything kept for this root, the first first; damaged records are dropped, with a warning. @throws Failure system */
+  /** Everything kept for this root, the first first; records of which nothing is left are dropped, with a warning. @throws Failure system */
   async all(): Promise<Listing[]> {
-    const folder = join(this.#cache, FOLDER)
     const found: Kept[] = []
-    for (const name of (await fs.readdir(folder)).filter((each) => NAME.test(each)).sort()) {
-      const path = join(folder, name)
-      const bytes = await readWhole(path, LISTING_MAX_BYTES)
-      if (bytes === undefined) continue
-      const record = bytes === 'damaged' ? undefined : decodeRecord(bytes)
-      if (!isListing(record)) {
-        this.#warn(`${path} is dropped: it is damaged, or of another version`)
-        await fs.unlink(path).catch((cause) => {
-          if (systemCode(cause) !== 'ENOENT') throw diskFailure(path, cause)
-        })
-        continue
-      }
-      if (record.root !== this.#root) continue
+    for (const name of await namesOfTwins(this.#cache, FOLDER)) {
+      const key = NAME.exec(name)?.[1]
+      if (key === undefined) continue
+      const is = (record: unknown): record is Kept => isListing(record) && keyOf(record.root, record) === key
+      const record = await readTwins(this.#cache, nameOf(key), is, this.#warn)
+      if (record === undefined || record.root !== this.#root) continue
       found.push(record)
       this.#last = Math.max(this.#last, record.at)
-      this.#kept.set(name.slice(0, -'.json'.length), Promise.resolve())
+      const proven = record.by.map((_, i) => record.proven?.[i] ?? false)
+      this.#kept.set(key, { proven, at: record.at, done: Promise.resolve() })
     }
     found.sort((a, b) => a.at - b.at)
-    return found.map(({ reference, manifest, by }) => ({ reference, manifest, by }))
+    return found.map(({ root: _, at: __, ...listing }) => listing)
   }
+}
+
+function nameOf(key: string): string {
+  return join(FOLDER, `${key}.json`)
+}
+
+function keyOf(root: string, { reference, manifest, by }: Listing): string {
+  return hex(digestOf(new TextEncoder().encode(JSON.stringify({ root, reference, manifest, by }))))
 }
 
 function isListing(record: unknown): record is Kept {
@@ -114,12 +116,15 @@ function isListing(record: unknown): record is Kept {
   if (!('root' in record && 'reference' in record && 'manifest' in record && 'by' in record && 'at' in record))
     return false
   const { root, reference, manifest, by, at } = record
+  const proven = 'proven' in record ? record.proven : []
   return (
     typeof root === 'string' &&
     typeof reference === 'string' &&
     isDigest(manifest) &&
     Array.isArray(by) &&
     by.every((each) => each === 'diffid' || each === 'index') &&
+    Array.isArray(proven) &&
+    proven.every((each) => typeof each === 'boolean') &&
     Number.isSafeInteger(at)
   )
 }

@@ -1,11 +1,9 @@
-// What became of layers that were read whole: records proofs/<blob>/<tree>.json in the cache. A record is about a blob and a tree that
+// What became of layers that were read whole: records proofs/<blob>/<tree>.json in the cache, and their twins. A record is about a blob and a tree that
 // claims to be its tar's: whoever names both may rely on it, wherever they come from.
-import fs from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { type Digest, hex, isDigest } from '../image/digest.ts'
-import { diskFailure, makeFolder, readWhole, replaceFile, systemCode } from './durable.ts'
-import { decodeRecord, encodeRecord } from './record.ts'
-import { TEMPORARY } from './version.ts'
+import { makeFolder } from './durable.ts'
+import { type Is, keepTwins, namesOfTwins, peekTwins, readTwins } from './twins.ts'
 
 /** A layer: the digest of its stored bytes, and of the tree that is served for it. */
 export interface Claim {
@@ -34,13 +32,11 @@ export interface Refutation extends Examined {
 
 const FOLDER = 'proofs'
 const NAME = /^[0-9a-f]{64}\.json$/
-/** A refutation names a path, which has at most 4096 bytes. */
-const PROOF_MAX_BYTES = 64 << 10
 
 export class Proofs {
   readonly #cache: string
   readonly #warn: (message: string) => void
-  /** By path: those that were looked for and found; each is small, and there is one a layer. */
+  /** By name: those that were looked for and found; each is small, and there is one a layer. */
   readonly #found = new Map<string, Proof | Refutation>()
 
   private constructor(cache: string, warn: (message: string) => void) {
@@ -54,30 +50,24 @@ export class Proofs {
     return new Proofs(cache, warn)
   }
 
-  /** Undefined: it was never examined, or the record is damaged (then a warning says so). @throws Failure system */
+  /** Undefined: it was never examined, or nothing is left of the record (then a warning says so). @throws Failure system */
   async of(claim: Claim): Promise<Proof | Refutation | undefined> {
-    const path = pathOf(this.#cache, claim)
-    const known = this.#found.get(path)
+    const name = nameOf(claim)
+    const known = this.#found.get(name)
     if (known !== undefined) return known
-    const found = await readVerdict(this.#cache, claim)
-    if (found !== 'damaged') {
-      if (found !== undefined) this.#found.set(path, found)
-      return found
-    }
-    this.#warn(`${path} is dropped: it is damaged, or of another version`)
-    await fs.unlink(path).catch((cause) => {
-      if (systemCode(cause) !== 'ENOENT') throw diskFailure(path, cause)
-    })
-    return undefined
+    const record = await readTwins(this.#cache, name, verdictOn(claim), this.#warn)
+    if (record === undefined) return undefined
+    const verdict = withoutClaim(record)
+    this.#found.set(name, verdict)
+    return verdict
   }
 
   /** Resolves when it is durable. @throws Failure system */
   async keep(claim: Claim, verdict: Proof | Refutation): Promise<void> {
     const { blob, tree } = claim
-    const path = pathOf(this.#cache, claim)
-    await makeFolder(dirname(path))
-    await replaceFile(join(this.#cache, TEMPORARY), path, encodeRecord({ blob, tree, ...verdict }))
-    this.#found.set(path, verdict)
+    const name = nameOf(claim)
+    await keepTwins(this.#cache, name, { blob, tree, ...verdict })
+    this.#found.set(name, verdict)
   }
 
   /** What is known of a blob, whichever tree is served for it. @throws Failure system */
@@ -88,28 +78,28 @@ export class Proofs {
   }
 }
 
-function pathOf(cache: string, { blob, tree }: Claim): string {
-  return join(cache, FOLDER, hex(blob), `${hex(tree)}.json`)
+function nameOf({ blob, tree }: Claim): string {
+  return join(FOLDER, hex(blob), `${hex(tree)}.json`)
 }
 
-/** What the cache has of a claim; undefined: no record. Changes nothing. @throws Failure system */
-export async function readVerdict(cache: string, claim: Claim): Promise<Proof | Refutation | 'damaged' | undefined> {
-  const bytes = await readWhole(pathOf(cache, claim), PROOF_MAX_BYTES)
-  if (bytes === undefined || bytes === 'damaged') return bytes
-  const record = decodeRecord(bytes)
-  if (!isVerdict(record, claim)) return 'damaged'
-  const { blob: _, tree: __, ...verdict } = record
-  return verdict
+/** What the cache has of a claim; undefined: nothing that can be read. Changes nothing. @throws Failure system */
+export async function readVerdict(cache: string, claim: Claim): Promise<Proof | Refutation | undefined> {
+  const record = await peekTwins(cache, nameOf(claim), verdictOn(claim))
+  return record && withoutClaim(record)
 }
 
 /** The trees of a blob of which the cache has records. Changes nothing. @throws Failure system */
 export async function treesJudged(cache: string, blob: Digest): Promise<Digest[]> {
-  const folder = join(cache, FOLDER, hex(blob))
-  const names = await fs.readdir(folder).catch((cause) => {
-    if (systemCode(cause) === 'ENOENT') return []
-    throw diskFailure(folder, cause)
-  })
+  const names = await namesOfTwins(cache, join(FOLDER, hex(blob)))
   return names.flatMap((name) => (NAME.test(name) ? [`sha256:${name.slice(0, -'.json'.length)}` as const] : []))
+}
+
+function withoutClaim({ blob: _, tree: __, ...verdict }: Claim & (Proof | Refutation)): Proof | Refutation {
+  return verdict
+}
+
+function verdictOn(claim: Claim): Is<Claim & (Proof | Refutation)> {
+  return (record): record is Claim & (Proof | Refutation) => isVerdict(record, claim)
 }
 
 function isVerdict(record: unknown, claim: Claim): record is Claim & (Proof | Refutation) {

@@ -6,8 +6,9 @@ import type { Digest } from '../image/digest.ts'
 import { diskFailure, readWhole, systemCode } from './durable.ts'
 import { type Proof, type Refutation, readVerdict, treesJudged } from './proofs.ts'
 import { decodeRecord, RECORD_MAX_BYTES } from './record.ts'
-import { acceptedPath } from './store.ts'
-import { CACHE_VERSION } from './version.ts'
+import { type Accepted, acceptedName, isAccepted } from './store.ts'
+import { peekTwins } from './twins.ts'
+import { VERSION_MAX_BYTES, versionOf } from './version.ts'
 
 /** What was found out of a blob with one of the trees that are served for it. */
 export interface Judged {
@@ -29,14 +30,14 @@ export class CacheReader {
   /** Undefined where there is no cache of this version. @throws Failure system */
   static async open(dir: string): Promise<CacheReader | undefined> {
     const at = resolve(dir)
-    const version = await readWhole(join(at, 'version'), CACHE_VERSION.length)
-    if (version === undefined || version === 'damaged') return undefined
-    return new TextDecoder().decode(version) === CACHE_VERSION ? new CacheReader(at) : undefined
+    const version = await readWhole(join(at, 'version'), VERSION_MAX_BYTES)
+    return version === undefined || versionOf(version) === 'other' ? undefined : new CacheReader(at)
   }
 
   /** As Store.accepted. @throws Failure system */
   async accepted(reference: string, manifest: Digest, policy: Digest): Promise<boolean> {
-    return (await readRecord(acceptedPath(this.#dir, reference, manifest, policy))) !== undefined
+    const accepted: Accepted = { reference, manifest, policy }
+    return (await peekTwins(this.#dir, acceptedName(accepted), isAccepted(accepted))) !== undefined
   }
 
   /** As Proofs.about, with the trees. @throws Failure system */
@@ -44,7 +45,7 @@ export class CacheReader {
     const trees = await treesJudged(this.#dir, blob)
     const found = trees.map(async (tree): Promise<Judged[]> => {
       const verdict = await readVerdict(this.#dir, { blob, tree })
-      return verdict === undefined || verdict === 'damaged' ? [] : [{ tree, verdict }]
+      return verdict === undefined ? [] : [{ tree, verdict }]
     })
     return (await Promise.all(found)).flat()
   }

@@ -15,7 +15,7 @@ import { join } from 'node:path'
 import { hex } from '../image/digest.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_HEADER_BYTES, READY_MISSING, READY_STORED, READY_VERIFIED, READY_VERSION } from '../tree/ready.ts'
-import { diskFailure, FILE_MODE, lockedFolder, replaceFile, systemCode } from './durable.ts'
+import { diskFailure, FILE_MODE, lockedFolder, replaceFile, setAside, systemCode } from './durable.ts'
 import { type Locks, lock } from './locks.ts'
 
 const MAGIC = new TextEncoder().encode('lazyrdy\n')
@@ -144,8 +144,8 @@ async function openPair(
   if (why !== undefined) {
     aside(`${folder}: ${why}`)
     // the ready file last: without it the other counts for nothing
-    if (device !== undefined) await fs.rename(join(folder, 'device'), join(folder, 'device.corrupt'))
-    await fs.rename(join(folder, 'ready'), join(folder, 'ready.corrupt'))
+    await setAside(join(folder, 'device'))
+    await setAside(join(folder, 'ready'))
   } else {
     // a device whose ready file was never made
     await fs.rm(join(folder, 'device'), { force: true })
@@ -158,7 +158,9 @@ async function openExisting(path: string): Promise<FileHandle | undefined> {
     return await fs.open(path, 'r+')
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined
-    throw error
+    if (systemCode(error) !== 'EISDIR') throw error
+    await setAside(path) // damage
+    return undefined
   }
 }
 

@@ -9,24 +9,27 @@
 //   references/<hex>.json       reference and platform -> manifest, so that a restart needs no network
 //   accepted/<hex>.json         images whose signatures a policy accepted
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
+//   twins/                      second copies of listed, proofs, references and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
 //
 // Several processes use it at once: files appear whole and are never changed in place (device and ready, which are, have their
 // own locks), so a reader needs no lock. Whatever fails its digest is dropped or renamed, counted, and reported as absent.
 import fs, { type FileHandle } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
-import { Failure } from '../errors.ts'
-import { type Digest, digestOf, hex } from '../image/digest.ts'
+import { join, relative, resolve } from 'node:path'
+import { describe, Failure } from '../errors.ts'
+import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
-import { diskFailure, makeFolder, openTemporary, readWhole, replaceFile, systemCode } from './durable.ts'
+import { type CacheSize, removeAside, sizeOf } from './aside.ts'
+import { diskFailure, dropDamaged, makeFolder, openTemporary, readWhole, replaceFile, setAside } from './durable.ts'
 import { openHashed } from './hash.ts'
 import type { Locks } from './locks.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Proofs } from './proofs.ts'
 import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
 import { Slots } from './slots.ts'
+import { type Is, keepTwins, readTwins, TWINS } from './twins.ts'
 import { enterCache, TEMPORARY } from './version.ts'
 import { WholeFiles } from './wholes.ts'
 
@@ -68,9 +71,11 @@ export interface StoreCounters {
   readonly corruptDevices: number
 }
 
-const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots']
+const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots', TWINS]
 /** 4 million chunks with a check and a place each (94 bytes): more than any index may have. */
 const CHUNK_TABLE_MAX_BYTES = 400 << 20
+/** Every file is looked at. */
+const SIZE_AGAIN_MS = 60_000
 const TABLE_DIGEST_BYTES = 32
 
 export class Store {
@@ -78,6 +83,9 @@ export class Store {
   readonly #locks: Locks
   readonly #warn: (message: string) => void
   readonly #lock: FileHandle
+  /** Of what earlier starts set aside. */
+  readonly #removing: Promise<void>
+  #size: { at: number; size: Promise<CacheSize> } | undefined
   readonly #numbers: Numbers
   readonly proofs: Proofs
   readonly wholes: WholeFiles
@@ -88,15 +96,16 @@ export class Store {
     locks: Locks,
     warn: (message: string) => void,
     lock: FileHandle,
-    { proofs, wholes }: Pick<Store, 'proofs' | 'wholes'>,
+    { proofs, wholes, removing }: Pick<Store, 'proofs' | 'wholes'> & { removing: Promise<void> },
   ) {
+    this.#removing = removing
     this.dir = dir
     this.proofs = proofs
     this.wholes = wholes
     this.#locks = locks
     this.#warn = warn
     this.#lock = lock
-    this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks)
+    this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, join(dir, TWINS, 'slots.json'))
   }
 
   /**
@@ -105,11 +114,18 @@ export class Store {
    */
   static async open(dir: string, locks: Locks, warn: (message: string) => void): Promise<Store> {
     const at = resolve(dir)
-    const lock = await enterCache(at, locks, warn)
+    const startedAt = Date.now()
+    const { lock, alone, aside } = await enterCache(at, locks, warn)
     try {
       for (const folder of FOLDERS) await makeFolder(join(at, folder))
       const parts = { proofs: await Proofs.open(at, warn), wholes: await WholeFiles.open(at, warn) }
-      return new Store(at, locks, warn, lock, parts)
+      // nobody waits for it; what fails is tried again by the next start
+      const removing = alone
+        ? removeAside(at, aside, startedAt, locks).catch((error) =>
+            warn(`what was set aside in ${at} cannot be removed: ${describe(error)}`),
+          )
+        : Promise.resolve()
+      return new Store(at, locks, warn, lock, { ...parts, removing })
     } catch (error) {
       await lock.close()
       throw error
@@ -120,8 +136,24 @@ export class Store {
     return this.#counters
   }
 
+  /** What all of it takes on disk, as of less than a minute ago. @throws Failure system */
+  async size(): Promise<CacheSize> {
+    const now = performance.now()
+    if (this.#size === undefined || now - this.#size.at > SIZE_AGAIN_MS) {
+      const size = sizeOf(this.dir)
+      this.#size = { at: now, size }
+      size.catch(() => {}) // the caller hears of it
+    }
+    try {
+      return await this.#size.size
+    } catch (cause) {
+      throw diskFailure(this.dir, cause)
+    }
+  }
+
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
+    await this.#removing
     await this.#lock.close()
   }
 
@@ -158,7 +190,8 @@ export class Store {
   async layer(layer: Digest): Promise<KeptLayer | undefined> {
     const folder = this.#path('layers', hex(layer))
     const path = join(folder, 'record.json')
-    const found = (await this.#record(path)) as (LayerRecord & { tree: Digest; table: Digest }) | undefined // as keepLayer wrote it
+    // as keepLayer wrote it
+    const found = (await this.#record(path)) as (LayerRecord & { tree: Digest; table: Digest }) | undefined
     if (found === undefined) return undefined
     const { tree, table, ...record } = found
     const bytes = await readWhole(join(folder, 'chunks'), CHUNK_TABLE_MAX_BYTES)
@@ -188,24 +221,28 @@ export class Store {
 
   /** Remembers what a tag meant. @throws Failure system */
   async keepReference(reference: string, platform: string, manifest: Digest): Promise<void> {
-    const record = { reference, platform, manifest, at: Date.now() }
-    await this.#keepRecord(this.#referencePath(reference, platform), record)
+    await keepTwins(this.dir, referenceName(reference, platform), { reference, platform, manifest, at: Date.now() })
   }
 
   /** @throws Failure system */
   async reference(reference: string, platform: string): Promise<KeptReference | undefined> {
-    const found = (await this.#record(this.#referencePath(reference, platform))) as KeptReference | undefined // as kept above
+    const is = (record: unknown): record is KeptReference =>
+      says(record, { reference, platform }) && 'manifest' in record && isDigest(record.manifest) && 'at' in record
+    const found = await readTwins(this.dir, referenceName(reference, platform), is, (why) => this.#foundDamaged(why))
     return found === undefined ? undefined : { manifest: found.manifest, at: found.at }
   }
 
   /** Remembers that a policy accepted an image's signature. @throws Failure system */
   async keepAccepted(reference: string, manifest: Digest, policy: Digest): Promise<void> {
-    await this.#keepRecord(acceptedPath(this.dir, reference, manifest, policy), { reference, manifest, policy })
+    const accepted: Accepted = { reference, manifest, policy }
+    await keepTwins(this.dir, acceptedName(accepted), accepted)
   }
 
   /** Whether that was ever remembered. @throws Failure system */
   async accepted(reference: string, manifest: Digest, policy: Digest): Promise<boolean> {
-    return (await this.#record(acceptedPath(this.dir, reference, manifest, policy))) !== undefined
+    const accepted: Accepted = { reference, manifest, policy }
+    const found = (why: string) => this.#foundDamaged(why)
+    return (await readTwins(this.dir, acceptedName(accepted), isAccepted(accepted), found)) !== undefined
   }
 
   /**
@@ -220,7 +257,7 @@ export class Store {
     this.#counters.corruptImages++
     this.#warn(`${path} is damaged (its digest is ${image.found ?? 'unknown: it cannot be read'}): it is built again`)
     try {
-      await fs.rename(path, `${path}.corrupt`).catch(ignoreAbsent)
+      await setAside(path)
     } catch (cause) {
       throw diskFailure(path, cause)
     }
@@ -269,11 +306,6 @@ export class Store {
     return join(this.dir, ...names)
   }
 
-  #referencePath(reference: string, platform: string): string {
-    const key = digestOf(new TextEncoder().encode(`${reference} ${platform}`)) // a platform holds no space
-    return this.#path('references', `${hex(key)}.json`)
-  }
-
   #replace(path: string, bytes: Uint8Array): Promise<void> {
     return replaceFile(this.#path(TEMPORARY), path, bytes)
   }
@@ -282,43 +314,65 @@ export class Store {
     const folder = this.#path('trees', hex(tree))
     await makeFolder(folder)
     const path = join(folder, 'image')
-    // one that is mounted is never replaced; a damaged one was renamed by openImage, which every use passes
-    const there = await fs.stat(path).then(
-      (found) => found.size === image.length,
-      () => false,
-    )
-    if (!there) await this.#replace(path, image)
+    // one that is intact may be mounted, and is never replaced; of one that is not the kernel would read other bytes than ours
+    const there = await openHashed(path, tree)
+    if (there !== undefined && !('found' in there)) await there.close()
+    else await this.#replace(path, image)
   }
 
+  /** Its name is part of it: a record in another's place says nothing. */
   #keepRecord(path: string, record: object): Promise<void> {
-    return this.#replace(path, encodeRecord(record))
+    return this.#replace(path, encodeRecord({ ...record, name: relative(this.dir, path) }))
   }
 
   async #record(path: string): Promise<unknown> {
     const bytes = await readWhole(path, RECORD_MAX_BYTES)
     if (bytes === undefined) return undefined
     const record = bytes === 'damaged' ? undefined : decodeRecord(bytes)
-    if (record !== undefined) return record
+    // one that was kept before records had names has none
+    const { name = relative(this.dir, path), ...rest } = (record ?? {}) as { name?: string }
+    if (record !== undefined && name === relative(this.dir, path)) return rest
     this.#counters.corruptRecords++
     await this.#drop(path, 'it is damaged, or of another version')
     return undefined
   }
 
+  #foundDamaged(why: string): void {
+    this.#counters.corruptRecords++
+    this.#warn(why)
+  }
+
   async #drop(path: string, why: string): Promise<void> {
     this.#warn(`${path} is dropped: ${why}`)
-    await fs.unlink(path).catch(ignoreAbsent)
+    await dropDamaged(path)
   }
 }
 
-/** Of the record that says so, in the cache `dir`. */
-export function acceptedPath(dir: string, reference: string, manifest: Digest, policy: Digest): string {
-  const key = digestOf(new TextEncoder().encode(`${reference} ${manifest} ${policy}`))
-  return join(dir, 'accepted', `${hex(key)}.json`)
+function referenceName(reference: string, platform: string): string {
+  const key = digestOf(new TextEncoder().encode(`${reference} ${platform}`)) // a platform holds no space
+  return join('references', `${hex(key)}.json`)
 }
 
-/** Another process saw the same damage and was faster. */
-function ignoreAbsent(error: unknown): void {
-  if (systemCode(error) !== 'ENOENT') throw error
+/** An image whose signature a policy accepted. */
+export interface Accepted {
+  reference: string
+  manifest: Digest
+  policy: Digest
+}
+
+/** Of the record that says so. */
+export function acceptedName({ reference, manifest, policy }: Accepted): string {
+  return join('accepted', `${hex(digestOf(new TextEncoder().encode(`${reference} ${manifest} ${policy}`)))}.json`)
+}
+
+export function isAccepted(accepted: Accepted): Is<Accepted> {
+  return (record): record is Accepted => says(record, { ...accepted })
+}
+
+/** Whether a record has these fields, and they say that. */
+function says(record: unknown, fields: Record<string, string>): record is object {
+  if (typeof record !== 'object' || record === null) return false
+  return Object.entries(fields).every(([name, value]) => (record as Record<string, unknown>)[name] === value)
 }
 
 /** A chunk table ends with the digest of all before it. */

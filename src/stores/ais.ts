@@ -7,6 +7,9 @@
 //               overlay/<id>/{diff,link,lower}      the layer's tree, its short name, and those of the layers below it
 //               overlay/l/<short name>              -> ../<id>/diff
 //
+// Engines also look for layers by their blobs, and an entry names one: of a tar that is stored in several blobs each further one has an
+// entry of its own, with an ID that no engine makes.
+//
 // A layer's directory and its entry appear together. What is listed stays listed while this process lives, and is listed again by
 // the next one: containers are made of it. A layer that is found to lie keeps its entry and loses its files, at once: an empty file is
 // its `diff` then, until an honest layer is listed by the same ID. One that is proven takes its ID from one that was only believed.
@@ -19,7 +22,7 @@ import { isOf, type Quarantine } from '../mount/quarantine.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
-import type { Identity } from './chain.ts'
+import { blobId, type Identity } from './chain.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
 import {
   type Chain,
@@ -27,7 +30,6 @@ import {
   type Link,
   type ListedImage,
   missingWhole,
-  notAgain,
   type Opening,
   openChain,
   type Prove,
@@ -35,8 +37,9 @@ import {
 import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
-import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
+import { disagreement, isOtherBlob, layerEntry, shownOtherwise } from './layers-json.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
+import { notAgain } from './read-back.ts'
 
 export interface ImageStoreParts extends ChainParts {
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
@@ -154,11 +157,19 @@ export class AdditionalImageStore {
     const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
     const attach = (chain: Chain) => store.#attach(chain)
     const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
-    for (const { image, by = [] } of readBack) store.#ids.recall(image, by)
+    for (const { image, before } of readBack) store.#ids.recall(image, before?.by ?? [])
     // claimed in one turn, in the order in which they were listed
     const add = (each: Attached) => store.#add(each, 0)
     await inGroups(attached, attached.length, add, ({ chain }, error) => failed(chain, error))
     return store
+  }
+
+  /** Lists again what was read back only now. @throws Failure as `attach`; system when the list cannot be kept */
+  async again(chain: Chain): Promise<void> {
+    const attached = await this.#attach(chain)
+    this.#ids.recall(chain.image, chain.before?.by ?? [])
+    await this.#add(attached, 0)
+    await this.#hide()
   }
 
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
@@ -256,7 +267,7 @@ export class AdditionalImageStore {
     if (made === undefined || !made.isNew || JSON.stringify(made.known) === JSON.stringify(then?.known)) return
     this.#ids.release(image, made.known)
     if (listed === undefined) return
-    this.#images.delete(JSON.stringify(listed))
+    this.#images.delete(keyOf(listed))
     await this.#parts.listings.forget(listed)
   }
 
@@ -342,7 +353,10 @@ export class AdditionalImageStore {
     }
     const ids = owners.map(({ link: { id } }) => id)
     const by = owners.map(({ link: { identity } }) => identity.by)
-    const kept = { reference: referenceText(image.reference), manifest: image.digest, by: attached.chain.by ?? by }
+    const { before } = attached.chain
+    const known = { reference: referenceText(image.reference), manifest: image.digest, by: before?.by ?? by }
+    const proven = known.by.map((_, i) => before?.proven?.[i] === true || owners[i]?.link.proven === true)
+    const kept: ListedImage = proven.includes(true) ? { ...known, proven } : known
     // also where nothing is listed, whose ID it is is remembered
     const isKept = ids.length > 0 || at === 0 || made?.known.flat().some((index) => index !== undefined) === true
     if (isKept) {
@@ -355,9 +369,10 @@ export class AdditionalImageStore {
         throw error
       }
       for (const owner of owners) owner.before = undefined
-      this.#images.set(JSON.stringify(kept), { image: kept, ids, at })
+      this.#images.set(keyOf(kept), { image: kept, ids, at })
       await this.#write(ids)
       await Promise.all(ids.map((id) => this.#cover(id)))
+      await this.#listOtherBlobs(attached.chain.links.slice(0, ids.length))
     }
     const left = image.manifest.layers.slice(ids.length).map(({ digest }) => digest)
     const listed = owners.map(({ link: { id, identity } }, i) => {
@@ -366,6 +381,27 @@ export class AdditionalImageStore {
     const outcome = { listed, left, ...(why === undefined ? {} : { why }) }
     if (at === 0) this.#tellLeft(image, outcome)
     return { outcome, listed: isKept ? kept : undefined, made }
+  }
+
+  /**
+   * Lists layers that are listed, but as other blobs of the same tar, once more for their own. Those entries are not kept: they follow
+   * from the images. Only who looks for a blob finds them; what is made of them has the ID that the tar gives it.
+   */
+  async #listOtherBlobs(links: readonly Link[]): Promise<void> {
+    const ids: string[] = []
+    for (const link of links) {
+      const owner = this.#owners.get(link.id)
+      if (link.layer === undefined || owner === undefined || !isOtherBlob(owner.link, link)) continue
+      const id = blobId(link.id, link.descriptor.digest)
+      const slot = await this.#parts.attach(link.layer, diffOf(id))
+      const before = this.#owners.get(id)
+      if (before === undefined && this.#owners.size >= LAYERS_MAX) continue
+      const claim = { link: { ...link, id }, slot, before, failed: false }
+      this.#owners.set(id, before === undefined ? claim : this.#both(before, claim))
+      ids.push(id)
+    }
+    await this.#write(ids)
+    await Promise.all(ids.map((id) => this.#cover(id)))
   }
 
   /** Claims IDs for a chain's layers from the base up, in one turn. */
@@ -503,6 +539,11 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
+}
+
+/** What was proven of it since does not make it another. */
+function keyOf({ reference, manifest, by }: ListedImage): string {
+  return JSON.stringify([reference, manifest, by])
 }
 
 function diffOf(id: string): string[] {

@@ -13,7 +13,7 @@ import type { Digest } from '../image/digest.ts'
 import { hex } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
-import type { LayerOpener, ResolvedImage } from '../mount/image.ts'
+import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
 import type { EagerLayer, Layers, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { isOf, type Quarantine } from '../mount/quarantine.ts'
@@ -22,6 +22,7 @@ import { refusal } from '../mount/whole.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import type { Asker } from './asker.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
 import { type Believe, diffIdOf } from './identity.ts'
 import { decodeDigest, decodeReference } from './names.ts'
@@ -38,7 +39,7 @@ export interface StoreMount {
 
 export interface StoreParts {
   images: Resolver
-  layers: LayerOpener & Pick<Layers, 'everProven' | 'everRefuted'>
+  layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
   quarantine: Pick<Quarantine, 'of' | 'watch'>
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
@@ -58,6 +59,8 @@ export interface StoreParts {
   hint(op: 'use' | 'drop', path: readonly string[]): void
   /** Bytes in a file. */
   fileOf(bytes: Uint8Array): Promise<LateFile>
+  /** Whose lookup of what is not known yet it is: registries may be asked for that. */
+  asker: Asker
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
   /** Whether that was done, in this life or an earlier one. */
@@ -90,8 +93,10 @@ interface Known {
 
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
-/** References are chosen by local users of the engines; each costs a directory. */
+/** References are chosen by whoever may look into the store; each costs a directory. */
 const REFERENCES_MAX = 10_000
+/** Whoever is not root leaves root this much room. */
+const REFERENCES_MAX_OF_OTHERS = REFERENCES_MAX / 2
 /** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -119,9 +124,9 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addDirectory(this.#top, ROOT_NODE, AdditionalLayerStore.DIRECTORY, DIRECTORY, true)
   }
 
-  async lookup(parent: bigint, name: string): Promise<void> {
+  async lookup(parent: bigint, name: string, pid: number): Promise<void> {
     if (parent === this.#top) {
-      this.#lookupReference(name)
+      await this.#lookupReference(name, pid)
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
@@ -129,6 +134,7 @@ export class AdditionalLayerStore implements ControlTree {
     const known = this.#references.get(parent)
     const digest = decodeDigest(name)
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
+    await this.#admit(pid)
     await this.#lookupLayer(known, digest)
   }
 
@@ -162,13 +168,22 @@ export class AdditionalLayerStore implements ControlTree {
     if (known !== undefined) this.#parts.hint('drop', diffOf(known, name))
   }
 
-  #lookupReference(name: string): void {
+  /** What is refused is logged by whoever counts. */
+  async #admit(pid: number): Promise<'root' | 'user'> {
+    const asker = await this.#parts.asker(pid)
+    if (asker === 'refused') throw Failure.missing(`process ${pid} is of a user who asks too often`)
+    return asker
+  }
+
+  async #lookupReference(name: string, pid: number): Promise<void> {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
     const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
     if (this.#references.has(node)) return
-    if (this.#references.size >= REFERENCES_MAX) {
-      this.#tell(`more than ${REFERENCES_MAX} references were asked for; those that come now are left to the engine`)
+    const most = (await this.#admit(pid)) === 'root' ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
+    if (this.#references.has(node)) return // another lookup came first
+    if (this.#references.size >= most) {
+      this.#tell(`more than ${most} references were asked for; those that come now are left to the engine`)
       throw Failure.missing(`${name} is one reference too many`)
     }
     const { images, layers } = this.#parts
@@ -216,17 +231,26 @@ export class AdditionalLayerStore implements ControlTree {
 
   async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
     const { descriptor, index, dialect } = found
+    const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
     const believed = byDiffId ? await this.#parts.believe(listing.image) : 'it is asked for by its index'
-    if (!byDiffId && !this.#parts.byIndex && !(await this.#parts.hasStandIn(layerPath(known, digest)))) {
+    const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
+    if (!byDiffId && !this.#parts.byIndex && !wasShown) {
       throw nameless('no layer is named by its index here (serve --diffid-only)')
     }
-    if (byDiffId && believed !== true && !(await this.#parts.layers.everProven(descriptor.digest))) {
+    if (byDiffId && believed !== true && !wasShown && !(await layers.everProven(descriptor.digest))) {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)
     }
-    const layer = await listing.open(found)
+    let layer = await listing.open(found)
+    // what an engine took into use in an earlier life, and what was made of its bytes is lost, is read whole again
+    if (byDiffId && wasShown && 'why' in layer) {
+      layer = await openLayer(listing.image, descriptor, layers, { fetchWhole: true })
+    }
     if ('why' in layer) throw notLazy(layer)
+    if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
+      await layers.prove(layer, listing.image.blob(descriptor))
+    }
     // it may have been opened with the rest of its image before it was read whole
     const verdict = await layer.verdict()
     if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)

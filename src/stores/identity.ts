@@ -11,8 +11,14 @@ export type DiffIdPolicy = 'proven' | 'signed' | 'claimed'
 
 export const DIFF_ID_POLICIES: readonly DiffIdPolicy[] = ['proven', 'signed', 'claimed']
 
-/** Whether the DiffIDs that an image claims are believed; otherwise why not: a sentence. */
-export type Believe = (image: Pick<ResolvedImage, 'reference' | 'manifestBytes' | 'digest'>) => Promise<true | string>
+/**
+ * Whether the DiffIDs that an image claims are believed; otherwise why not: a sentence.
+ * @param failing what becomes of failures that pass: they are why it is not believed, or thrown
+ */
+export type Believe = (
+  image: Pick<ResolvedImage, 'reference' | 'manifestBytes' | 'digest'>,
+  failing?: 'why' | 'throw',
+) => Promise<true | string>
 
 /** Where every image trusts every other. */
 export const believeAll: Believe = () => Promise.resolve(true)

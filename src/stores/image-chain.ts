@@ -3,17 +3,14 @@ import { describe, Failure } from '../errors.ts'
 import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
-import { parseReference } from '../image/reference.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
-import { formatOf, type Layers, type OpenLayer } from '../mount/layer.ts'
+import { type EagerLayer, type From, formatOf, type Layers, type OpenLayer } from '../mount/layer.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
 import { type Believe, diffIdOf, identityOf, type Nameless } from './identity.ts'
-import { inGroups } from './in-groups.ts'
 import type { Listable } from './layers-json.ts'
-import { type Patience, patiently } from './patience.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {
@@ -21,6 +18,8 @@ export interface ListedImage {
   manifest: Digest
   /** What its layers were identified by, the lowest first; those above were left to the engine. */
   by: readonly Identity['by'][]
+  /** Which of them were proven to bear it; none where it is not said. */
+  proven?: readonly boolean[]
 }
 
 /** What was listed, kept on disk. */
@@ -48,8 +47,10 @@ export interface Chain {
   image: ResolvedImage
   links: readonly Link[]
   why: string | undefined
-  /** What its layers were identified by in an earlier life. */
-  by?: readonly Identity['by'][] | undefined
+  /** As it was listed in an earlier life. */
+  before?: ListedImage | undefined
+  /** What ends it is no verdict: it may go on another time. */
+  passing?: boolean
 }
 
 /** What chains are opened with. */
@@ -67,11 +68,6 @@ export interface Opening extends Pick<ChainParts, 'layers' | 'believe'> {
   isAmbiguous(index: Digest): boolean
 }
 
-/** Each layer is hashed. */
-const READ_AT_ONCE = 8
-/** What is intact needs no network; what is damaged is fetched and built again, but does not keep the rest waiting for longer. */
-const READ_PATIENCE: Patience = { stallMs: 30_000, totalMs: 30_000 }
-
 /**
  * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
  * them from being listed, if they are small (an engine waits); all that no index names; or all, so that each may bear its DiffID.
@@ -88,70 +84,57 @@ const BY_DIFFID = '(lazylayer pull IMAGE has it listed by its DiffID)'
 const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index ${BY_DIFFID}`
 const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
 
-/**
- * Everything that was listed, opened from disk, to be listed again under the same names. What an earlier policy believed and this one
- * does not is left out; what cannot be opened is, too: both are logged.
- * @throws Failure system
- */
-export async function readBack(parts: ChainParts): Promise<Chain[]> {
-  const { images, listings, layers, believe, log } = parts
-  const opening: Opening = { layers, believe, isAmbiguous: () => false }
-  const read = async ({ reference: text, manifest, by }: ListedImage): Promise<Chain> => {
-    const reference = parseReference(text)
-    const kept = await images.kept({ ...reference, digest: manifest })
-    if (kept === undefined) throw Failure.missing(`manifest ${manifest} is not in the cache`)
-    return await openChain({ ...kept, reference }, opening, 'none', by)
-  }
-  return await inGroups(
-    await listings.all(),
-    READ_AT_ONCE,
-    (each) => patiently(read(each), () => performance.now(), READ_PATIENCE),
-    ({ reference }, error) => log(notAgain(reference, error)),
-  )
-}
-
-/** What is said of an image that was listed in an earlier life, and is not in this one. */
-export function notAgain(reference: string, error: unknown): string {
-  return `${reference}: its layers are not listed again: ${describe(error)}`
+/** How a chain is opened that was listed in an earlier life. */
+interface Before {
+  listed: ListedImage
+  /** 'anywhere': what was proven once and is no more, because its proof was lost, is read whole again. */
+  from: From
 }
 
 /**
  * Opens an image's layers from the base up, as far as they can be listed; never rejects.
  * @param prove which layers are read whole before; a set: these
- * @param by what they were identified by before: again so, or not at all
+ * @param before how it was listed before: again so, or not at all
  */
 export async function openChain(
   image: ResolvedImage,
   { layers, believe, isAmbiguous }: Opening,
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
-  by?: readonly Identity['by'][],
+  before?: Before,
 ): Promise<Chain> {
+  const { by, proven: wasProven } = before?.listed ?? {}
   const wanted = image.manifest.layers.slice(0, by?.length)
   const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
   const notByIndex = (index: Digest, descriptor: Descriptor) => {
     if (isAmbiguous(index)) return AMBIGUOUS
     return engineIndex(image.manifest, descriptor) === index ? undefined : UNSEEN
   }
-  const opening = wanted.map((each) => open(image, each, { layers, notByIndex }, proving(each)))
+  const opening = wanted.map((each, i) => {
+    if (before === undefined) return open(image, each, { layers, notByIndex }, proving(each))
+    return openAgain(image, each, layers, before.from, by?.[i] === 'diffid' && wasProven?.[i] === true)
+  })
   for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
   const links: Link[] = []
-  const end = (why: string): Chain => ({ image, links, why, by })
+  const end = (why: string, passing = false): Chain => ({ image, links, why, before: before?.listed, passing })
   let parent: string | undefined
   let below: readonly string[] = []
   try {
-    const believed = await believe(image)
+    let believed: Promise<true | string> | undefined
     for (const [i, descriptor] of wanted.entries()) {
       const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
       const layer = await (opening[i] as (typeof opening)[number]).catch(async (error) => {
         if (by === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
         return undefined
       })
-      if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`)
+      if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`, wasProven?.[i])
+      // what disk knows is enough where it was listed before: then nobody has to be asked
+      if (before === undefined) believed ??= believe(image)
+      else if (by?.[i] === 'diffid' && (await layer?.verdict()) === undefined) believed ??= believe(image, 'throw')
       const identity =
         layer === undefined
           ? oldNameOf(descriptor, diffId, by?.[i])
-          : await nameOf(layer, diffId, believed, notByIndex, by?.[i])
-      if ('why' in identity) return end(identity.why)
+          : await nameOf(layer, diffId, (await believed) ?? NOT_ASKED, notByIndex, by?.[i])
+      if ('why' in identity) return end(identity.why, wasProven?.[i])
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer)
       const verdict = await layer?.verdict()
@@ -162,10 +145,14 @@ export async function openChain(
       below = [linkName(id), ...below]
     }
   } catch (error) {
-    return end(describe(error))
+    return end(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
   }
-  return { image, links, why: undefined, by }
+  return { image, links, why: undefined, before: before?.listed }
 }
+
+const NOT_ASKED = 'nobody was asked'
+/** What another try would end with, too. */
+const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
 
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
 export async function missingWhole(
@@ -237,6 +224,22 @@ async function open(
   if ('why' in layer || prove === 'none') return layer
   const { indexDigest } = layer
   if (prove === 'all' || indexDigest === undefined || notByIndex(indexDigest, descriptor) !== undefined) {
+    await layers.prove(layer, image.blob(descriptor))
+  }
+  return layer
+}
+
+/** @param wasProven a proof that it has no more was lost, and so may all else be that was made of its bytes */
+async function openAgain(
+  image: ResolvedImage,
+  descriptor: Descriptor,
+  layers: Opening['layers'],
+  from: From,
+  wasProven: boolean,
+): Promise<OpenLayer | EagerLayer> {
+  const mends = from === 'anywhere' && wasProven
+  const layer = await openLayer(image, descriptor, layers, { from, fetchWhole: mends })
+  if (mends && !('why' in layer) && (await layer.verdict()) === undefined) {
     await layers.prove(layer, image.blob(descriptor))
   }
   return layer

@@ -133,6 +133,7 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
     })
     const fault: Partial<Fault> = Object.assign({}, ...faults)
     if (fault.delayMs !== undefined) await pause(fault.delayMs)
+    await fault.held
     if (fault.reset || fault.goaway === 'refuse') {
       goAway(request, fault, true)
       return

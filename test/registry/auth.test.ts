@@ -121,6 +121,7 @@ test('a token is renewed before its end', async () => {
   registry.auth = { ...BEARER, expiresS: 0.2 }
   const { blob, resolve } = open({ creds: { host: registry.host, ...ADA } })
   await resolve()
+  registry.auth = BEARER
   registry.seen.length = 0
   await new Promise((done) => setTimeout(done, 250))
   await blob.read({ start: 0, end: 1 })
@@ -240,13 +241,19 @@ test('an unsound answer of the token service is no token', async () => {
 })
 
 test('one caller that gives up does not take the token from the others', async () => {
-  registry.auth = { ...BEARER, tokenDelayMs: 100 }
+  registry.auth = BEARER
+  const { promise: held, resolve: answer } = Promise.withResolvers<void>()
+  registry.faults = [{ match: /^\/token/, held }]
   const { source } = open({ creds: { host: registry.host, ...ADA } })
   const stop = new AbortController()
   const first = source.resolve(AMD64, { signal: stop.signal })
   const second = source.resolve(AMD64)
-  setTimeout(() => stop.abort(), 50)
+  await expect.poll(() => registry.seen.filter(({ status }) => status === 401).length).toBe(2)
+  await expect.poll(() => registry.count('token')).toBe(1)
+  await new Promise((done) => setTimeout(done, 50)) // both have heard that they are refused
+  stop.abort()
   await expect(first).rejects.toMatchObject({ code: 'aborted' })
+  answer()
   await second
   expect(registry.count('token')).toBe(1)
 })

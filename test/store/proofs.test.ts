@@ -1,8 +1,8 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
-import { type Proof, Proofs, type Refutation } from '../../src/store/proofs.ts'
+import { type Proof, Proofs, type Refutation, readVerdict, treesJudged } from '../../src/store/proofs.ts'
 import { folder } from './folder.ts'
 
 const digest = (of: string) => digestOf(new TextEncoder().encode(of))
@@ -35,15 +35,17 @@ test('what was found out of a layer is there for the next process, of that blob 
   expect(warnings).toEqual([])
 })
 
-test('a record that is damaged, or another claim’s, proves nothing', async () => {
+test('a record of which nothing is left, or another claim’s, proves nothing', async () => {
   const { dir, open, warnings } = await cache()
   const path = join(dir, 'proofs', hex(claim.blob), `${hex(claim.tree)}.json`)
+  const twin = join(dir, 'twins', 'proofs', hex(claim.blob), `${hex(claim.tree)}.json`)
   await (await open()).keep(claim, refutation)
   const text = await readFile(path, 'utf8')
   await (await open()).keep({ ...claim, tree: digest('other tree') }, proof)
   const other = await readFile(join(dir, 'proofs', hex(claim.blob), `${hex(digest('other tree'))}.json`), 'utf8')
-  for (const damaged of ['', '{', text.replace('refuted', 'proven '), text.slice(1), other, 'x'.repeat(70_000)]) {
-    await writeFile(path, damaged)
+  const lines = text.replaceAll(/^./gm, ' ')
+  for (const damaged of ['', '{', text.replaceAll('refuted', 'proven '), lines, other, 'x'.repeat(300_000)]) {
+    for (const each of [path, twin]) await writeFile(each, damaged)
     expect(await (await open()).of(claim)).toBeUndefined()
     expect(warnings.splice(0)).toEqual([expect.stringContaining(`${path} is dropped`)])
     expect(await readdir(join(dir, 'proofs', hex(claim.blob)))).toHaveLength(1)
@@ -51,4 +53,24 @@ test('a record that is damaged, or another claim’s, proves nothing', async () 
   const proofs = await open()
   await proofs.keep(claim, proof)
   expect(await proofs.of(claim)).toEqual(proof)
+})
+
+test('a verdict that lost a file or a folder is restored, also one that condemns', async () => {
+  const { dir, open, warnings } = await cache()
+  const lie = { ...claim, tree: digest('lie') }
+  const before = await open()
+  await before.keep(claim, proof)
+  await before.keep(lie, refutation)
+  const own = join('proofs', hex(claim.blob))
+  for (const lost of ['proofs', own, `twins/${own}`, 'twins', join(own, `${hex(lie.tree)}.json`)]) {
+    await rm(join(dir, lost), { recursive: true })
+    expect(await treesJudged(dir, claim.blob)).toHaveLength(2)
+    expect(await readVerdict(dir, lie)).toEqual(refutation)
+    const proofs = await open()
+    expect(await proofs.of(lie), lost).toEqual(refutation)
+    expect((await proofs.about(claim.blob)).length, lost).toBe(2)
+    expect(warnings.splice(0).length, lost).toBeGreaterThan(0)
+    expect(await (await open()).of(claim)).toEqual(proof)
+    expect(warnings, lost).toEqual([])
+  }
 })

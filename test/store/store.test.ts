@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
-import { chmod, mkdir, open as openFile, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, open as openFile, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
+import { sizeOf } from '../../src/store/aside.ts'
 import { Slots } from '../../src/store/slots.ts'
 import { Store } from '../../src/store/store.ts'
+import { CACHE_VERSION, versionOf } from '../../src/store/version.ts'
 import { flock } from './flock.ts'
 import { folder } from './folder.ts'
 import { LAYER, RECORD, tree } from './layer.ts'
@@ -189,33 +191,207 @@ test('an image that exists is not written again', async () => {
   await store.close()
 })
 
+const sealed = (line: string) => `${line}${digestOf(bytes(line))}\n`
+
 test.each([
-  ['another version', 'lazylayer cache 2\n'],
-  ['an empty version', ''],
-  ['a version too long', 'x'.repeat(1000)],
-])('a cache with %s is set aside as a whole, with a warning', async (_, version) => {
+  ['as old programs wrote it', 'lazylayer cache 1\n'],
+  ['as it is written now', sealed('lazylayer cache 27\n')],
+])(
+  'a cache of another version (%s) is set aside as a whole, with a warning, and goes at the next start',
+  async (_, version) => {
+    const dir = await folder()
+    const store = await open(dir)
+    await store.putObject(digestOf(bytes('a')), bytes('a'))
+    await store.close()
+    for (const n of [1, 2]) {
+      await writeFile(join(dir, 'version'), version)
+      warnings.length = 0
+      const next = await open(dir)
+      expect(await next.getObject(digestOf(bytes('a')))).toBeUndefined()
+      expect(warnings).toHaveLength(1)
+      expect(warnings[0]).toContain(`.aside-${n}`)
+      expect(await readFile(join(dir, `.aside-${n}`, 'version'), 'utf8')).toBe(version)
+      expect(await readFile(join(dir, 'version'), 'utf8')).toBe(CACHE_VERSION)
+      await next.close()
+    }
+    expect(await readdir(join(dir, '.aside-1', 'objects'))).toEqual([hex(digestOf(bytes('a')))])
+    await (await open(dir)).close()
+    expect((await readdir(dir)).filter((name) => name.startsWith('.'))).toEqual([])
+  },
+)
+
+test('two versions that take turns keep two caches, not one more each time', async () => {
+  const dir = await folder()
+  for (let i = 0; i < 5; i++) {
+    await (await open(dir)).close()
+    await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
+    await (await open(dir)).close()
+    await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
+  }
+  const aside = (await readdir(dir)).filter((name) => name.startsWith('.aside'))
+  expect(aside.length).toBeLessThanOrEqual(2)
+})
+
+test('what was set aside stays while another version uses it, or anybody the cache', async () => {
+  const dir = await folder()
+  await (await open(dir)).close()
+  await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
+  const first = await open(dir)
+  const second = await open(dir)
+  await second.close()
+  expect(await readdir(dir)).toContain('.aside-1')
+  await first.close()
+  const user = await openFile(join(dir, '.aside-1', 'version'))
+  expect(flock.tryLock(user.fd, false)).toBe(true)
+  await (await open(dir)).close()
+  expect(await readdir(dir)).toContain('.aside-1')
+  await user.close()
+  await (await open(dir)).close()
+  expect(await readdir(dir)).not.toContain('.aside-1')
+})
+
+test('a version file that is damaged costs nothing of the cache', async () => {
   const dir = await folder()
   const store = await open(dir)
   await store.putObject(digestOf(bytes('a')), bytes('a'))
+  await store.keepLayer(LAYER, RECORD, tree())
+  const numbers = await store.numbersOf(tree().digest)
   await store.close()
-  for (const n of [1, 2]) {
-    await writeFile(join(dir, 'version'), version)
-    warnings.length = 0
+  const path = join(dir, 'version')
+  const right = await readFile(path)
+  const flips = Array.from({ length: right.length * 8 }, (_, i) => {
+    const flipped = Buffer.from(right)
+    flipped[i >> 3] = (flipped[i >> 3] as number) ^ (1 << (i & 7))
+    return flipped
+  })
+  const cuts = Array.from(right, (_, size) => right.subarray(0, size))
+  for (const each of [...flips, ...cuts]) expect(['ours', 'damaged']).toContain(versionOf(each))
+  const some = [...[3, 16 * 8 + 1, 16 * 8 + 4, 200].map((i) => flips[i]), cuts[0], cuts[17], cuts[18], cuts[40]]
+  for (const damaged of [...some, Buffer.alloc(1000, 'x'), Buffer.alloc(right.length), 'folder', undefined]) {
+    await rm(path)
+    if (damaged === 'folder') await mkdir(path)
+    else if (damaged !== undefined) await writeFile(path, damaged)
     const next = await open(dir)
-    expect(await next.getObject(digestOf(bytes('a')))).toBeUndefined()
-    expect(warnings).toHaveLength(1)
-    expect(warnings[0]).toContain(`.aside-${n}`)
-    expect(await readFile(join(dir, `.aside-${n}`, 'version'), 'utf8')).toBe(version)
-    expect(await readFile(join(dir, 'version'), 'utf8')).toBe('lazylayer cache 1\n')
+    expect(await next.getObject(digestOf(bytes('a')))).toEqual(Buffer.from('a'))
+    expect(await next.numbersOf(tree().digest)).toEqual(numbers)
+    expect(await readFile(path)).toEqual(right)
     await next.close()
   }
-  expect(await readdir(join(dir, '.aside-1', 'objects'))).toEqual([hex(digestOf(bytes('a')))])
+  expect((await readdir(dir)).filter((name) => name.startsWith('.'))).toEqual([])
+})
+
+test('a damaged version file is mended in its place, where others hold their locks', async () => {
+  const dir = await folder()
+  const first = await open(dir)
+  await writeFile(join(dir, 'tmp', 'half'), 'x')
+  await flip(join(dir, 'version'), 16)
+  const second = await open(dir)
+  // it is not alone
+  expect(await readdir(join(dir, 'tmp'))).toEqual(['half'])
+  await first.close()
+  await second.close()
+})
+
+test('damaged files that were set aside go at the next start', async () => {
+  const dir = await folder()
+  const kept = tree()
+  const store = await open(dir)
+  await store.keepLayer(LAYER, RECORD, kept)
+  await flip(join(dir, 'trees', hex(kept.digest), 'image'), 3)
+  expect(await store.openImage(kept.digest)).toBeUndefined()
+  await store.close()
+  expect(await below(join(dir, 'trees', hex(kept.digest)))).toEqual(['image.corrupt'])
+  const size = await sizeOf(dir)
+  expect(size.aside).toBeGreaterThan(0)
+  expect(size.bytes).toBeGreaterThan(size.aside)
+  await (await open(dir)).close()
+  expect(await below(join(dir, 'trees', hex(kept.digest)))).toEqual([])
+  expect((await sizeOf(dir)).aside).toBe(0)
+})
+
+test('an image that is damaged is replaced by what is built, however long it is and whatever else is damaged', async () => {
+  const dir = await folder()
+  const kept = tree()
+  const path = join(dir, 'trees', hex(kept.digest), 'image')
+  for (const also of ['record.json', 'chunks']) {
+    const store = await open(dir)
+    await store.keepLayer(LAYER, RECORD, kept)
+    await flip(path, 3)
+    await flip(join(dir, 'layers', hex(LAYER), also), 20)
+    expect(await store.layer(LAYER)).toBeUndefined()
+    await store.keepLayer(LAYER, RECORD, kept)
+    const image = await store.openImage(kept.digest)
+    expect(image).toBeDefined()
+    await image?.close()
+    await store.close()
+  }
+})
+
+test('records that changed places say nothing', async () => {
+  const dir = await folder()
+  const other = digestOf(bytes('other layer'))
+  const store = await open(dir)
+  await store.keepLayer(LAYER, RECORD, tree(5))
+  await store.keepLayer(other, RECORD, tree(6))
+  const [one, two] = [LAYER, other].map((each) => join(dir, 'layers', hex(each))) as [string, string]
+  await rename(one, `${one}.x`)
+  await rename(two, one)
+  await rename(`${one}.x`, two)
+  expect(await store.layer(LAYER)).toBeUndefined()
+  expect(await store.layer(other)).toBeUndefined()
+  await store.keepReference('a', 'linux/amd64', LAYER)
+  await store.keepReference('b', 'linux/amd64', other)
+  for (const names of ['references', 'twins/references']) {
+    const [first = '', second = ''] = (await readdir(join(dir, names))).map((each) => join(dir, names, each))
+    await rename(first, `${first}.x`)
+    await rename(second, first)
+    await rename(`${first}.x`, second)
+  }
+  expect(await store.reference('a', 'linux/amd64')).toBeUndefined()
+  expect(await store.reference('b', 'linux/amd64')).toBeUndefined()
+  await store.close()
+})
+
+test('a folder in the place of a file, and a file in the place of a folder, are damage like any other', async () => {
+  const dir = await folder()
+  const kept = tree()
+  const object = bytes('object')
+  const store = await open(dir)
+  const fill = async (of: Store) => {
+    await of.putObject(digestOf(object), object)
+    await of.keepLayer(LAYER, RECORD, kept)
+    await of.keepReference('a', 'b', LAYER)
+    await of.numbersOf(kept.digest)
+    await (await of.openSlots(kept.digest, kept.chunks)).close()
+  }
+  await fill(store)
+  await store.close()
+  const names = (await below(dir)).filter((name) => name !== 'version')
+  for (const name of names) {
+    const path = join(dir, name)
+    const found = await stat(path).catch(() => undefined)
+    await rm(path, { recursive: true, force: true })
+    if (found?.isDirectory()) await writeFile(path, 'x')
+    else if (found !== undefined) await mkdir(path)
+    const next = await open(dir)
+    await next.layer(LAYER)
+    await next.getObject(digestOf(object))
+    await next.reference('a', 'b')
+    await (await next.openImage(kept.digest))?.close()
+    await fill(next)
+    expect(await next.layer(LAYER), name).toBeDefined()
+    expect(await next.getObject(digestOf(object)), name).toEqual(Buffer.from(object))
+    const image = await next.openImage(kept.digest)
+    expect(image, name).toBeDefined()
+    await image?.close()
+    await next.close()
+  }
 })
 
 test('a cache of another version that is in use is left alone', async () => {
   const dir = await folder()
   const store = await open(dir)
-  await writeFile(join(dir, 'version'), 'lazylayer cache 2\n')
+  await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
   await expect(open(dir)).rejects.toMatchObject({ code: 'unsupported' })
   expect(await readdir(dir)).not.toContain('.aside-1')
   await store.close()

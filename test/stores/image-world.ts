@@ -14,8 +14,9 @@ import type { Verdict } from '../../src/mount/whole.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/ais.ts'
 import { believeNone } from '../../src/stores/identity.ts'
-import { type ListedImage, type Prove, readBack } from '../../src/stores/image-chain.ts'
+import type { ListedImage, Prove } from '../../src/stores/image-chain.ts'
 import type { ImageStoreMount } from '../../src/stores/image-root.ts'
+import { type Left, readBack } from '../../src/stores/read-back.ts'
 import { digest, image, plain, proven, refuted } from './store.ts'
 
 export interface Entry {
@@ -45,6 +46,8 @@ export class World {
   readonly files = new Map<string, Uint8Array | string | number>()
   /** Of layers.json. */
   readonly versions: { node: bigint; mtime: bigint }[] = []
+  /** What could not be read back. */
+  left: readonly Left[] = []
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
   readonly parts: ImageStoreParts
 
@@ -72,7 +75,8 @@ export class World {
         everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
         everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
         prove: async ({ descriptor }) => {
-          const verdict = this.tars.get(descriptor.digest) as Verdict
+          const verdict = this.tars.get(descriptor.digest)
+          if (verdict === undefined) throw Failure.unavailable('the registry is away')
           this.verdicts.set(descriptor.digest, verdict)
           return verdict
         },
@@ -111,7 +115,9 @@ export class World {
   }
 
   async show(): Promise<AdditionalImageStore> {
-    return AdditionalImageStore.show(this.parts, this.#mount(), await readBack(this.parts))
+    const { chains, left } = await readBack({ ...this.parts, signal: new AbortController().signal })
+    this.left = left
+    return await AdditionalImageStore.show(this.parts, this.#mount(), chains)
   }
 
   /**

@@ -62,12 +62,21 @@ export class FakeWorld {
   readonly prefetched: Digest[] = []
   /** What came of reading blobs whole. */
   readonly verdicts = new Map<Digest, Verdict>()
+  /** What reading a blob whole would find. */
+  readonly tars = new Map<Digest, Verdict>()
   readonly messages: string[] = []
   readonly attached: string[] = []
   readonly standIns: string[] = []
   readonly hints: string[] = []
   readonly uncovered: string[] = []
   readonly quarantine = new Quarantine()
+  /** Which thread looks. */
+  pid = 1
+  /** Those that are not root's. */
+  readonly askers = new Map<number, 'user' | 'refused'>([
+    [1000, 'refused'],
+    [1001, 'user'],
+  ])
   progress = 0
   readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
@@ -79,7 +88,14 @@ export class FakeWorld {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
       },
-      openWhole: async (descriptor) => (this.verdicts.has(descriptor.digest) ? this.layer(descriptor) : undefined),
+      openWhole: async (descriptor, _, fetch) =>
+        fetch || this.verdicts.has(descriptor.digest) ? this.layer(descriptor) : undefined,
+      prove: async ({ descriptor }) => {
+        const found = this.tars.get(descriptor.digest)
+        if (found === undefined) throw Failure.unavailable('the registry is away')
+        this.verdicts.set(descriptor.digest, found)
+        return found
+      },
       everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
       everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
     }
@@ -106,6 +122,7 @@ export class FakeWorld {
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
+      asker: async (pid) => this.askers.get(pid) ?? 'root',
       progress: () => this.progress,
       believe: believeNone,
       byIndex: true,
@@ -172,7 +189,7 @@ export class FakeWorld {
       const parent = at === '' ? ROOT_NODE : (this.files.get(at)?.node as bigint)
       at = `${at}/${name}`
       if (this.files.has(at)) continue
-      await this.store.lookup(parent, name)
+      await this.store.lookup(parent, name, this.pid)
       if (!this.files.has(at)) throw Failure.missing(`no ${at}`)
     }
   }
