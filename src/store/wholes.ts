@@ -3,7 +3,7 @@
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, hex } from '../image/digest.ts'
-import { diskFailure, makeFolder, openTemporary, syncFolder } from './durable.ts'
+import { diskFailure, dropDamaged, makeFolder, openTemporary, syncFolder, systemCode } from './durable.ts'
 import { openHashed } from './hash.ts'
 import { TEMPORARY } from './version.ts'
 
@@ -43,7 +43,7 @@ export class WholeFiles {
     if (file === undefined) return undefined
     if ('found' in file) {
       this.#warn(`${path} is dropped: it differs from its digest`)
-      await fs.rm(path, { force: true }).catch((cause) => Promise.reject(diskFailure(path, cause)))
+      await dropDamaged(path)
       return undefined
     }
     const now = new Date()
@@ -58,7 +58,11 @@ export class WholeFiles {
    */
   async keep(digest: Digest, path: string): Promise<void> {
     try {
-      await fs.rename(path, this.#path(digest))
+      await fs.rename(path, this.#path(digest)).catch(async (error) => {
+        if (systemCode(error) !== 'EISDIR') throw error
+        await dropDamaged(this.#path(digest))
+        await fs.rename(path, this.#path(digest))
+      })
       await syncFolder(join(this.#cache, FOLDER))
       await this.#makeRoom(hex(digest))
     } catch (cause) {
@@ -86,7 +90,7 @@ export class WholeFiles {
     files.sort((a, b) => a.usedAt - b.usedAt)
     for (const { path, size } of files) {
       if (total <= this.#maxBytes) return
-      await fs.rm(path, { force: true })
+      await dropDamaged(path)
       total -= size
     }
   }
