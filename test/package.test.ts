@@ -12,6 +12,8 @@ const TIMEOUT_MS = 60_000
 
 /** `import.meta.url` or a loader made from it, and what is looked for from there. */
 const BESIDE = /(?:new URL|require)\(\s*'(\.[^']*)'/g
+/** The same from the package's own folder. */
+const FROM_ROOT = /join\(PACKAGE, '([^']*)'\)/g
 /** A worker has one name where types are stripped and another where they were. */
 const EITHER = /import\.meta\.url\.endsWith\('\.ts'\)\s*\?\s*'([^']*)'\s*:\s*'([^']*)'/g
 /** `[text](page.md#part)`, of our own pages. */
@@ -46,6 +48,7 @@ test('it has what compiled files look for beside themselves', { timeout: TIMEOUT
       expect(compiled || native || path === '' || has(files, path), `${name}: ${of[0]} is ${path}`).toBe(true)
     }
     for (const match of text.matchAll(BESIDE)) found(match[1] as string, match)
+    for (const [, path] of text.matchAll(FROM_ROOT)) expect(has(files, path as string), `${name}: ${path}`).toBe(true)
     for (const match of text.matchAll(EITHER)) found(match[2] as string, match)
   }
   expect(looked).toBeGreaterThanOrEqual(8)

@@ -79,6 +79,7 @@ pub struct SessionOptions {
     pub miss_timeout_ms: f64,
     pub lookup_timeout_ms: f64,
     pub late_timeout_ms: f64,
+    pub user_marks: bool,
 }
 
 #[napi(object, object_to_js = false)]
@@ -147,7 +148,7 @@ impl Session {
         };
         let upcalls = Upcalls::new(&upcalls)?;
         let device = sys::adopt(options.fuse_fd).map_err(|error| failed("fuseFd", &error))?;
-        let core = Core::start(File::from(device), root, options.threads as usize, timeouts, upcalls)
+        let core = Core::start(File::from(device), root, options.user_marks, options.threads as usize, timeouts, upcalls)
             .map_err(|error| failed("threads", &error))?;
         Ok(Self { core })
     }
@@ -337,6 +338,7 @@ pub struct MountOptions {
     pub allow_other: bool,
     pub read_ahead: f64,
     pub context: Option<String>,
+    pub read_only: bool,
 }
 
 /// An error whose `code` is the errno's name.
@@ -353,16 +355,21 @@ pub fn open_fuse() -> Result<i32, String> {
 pub fn mount_fuse(fuse_fd: i32, dir: String, options: MountOptions) -> Result<(), String> {
     let read_ahead =
         whole("readAhead", options.read_ahead).map_err(|error| Error::new("EINVAL".to_owned(), error.reason.clone()))?;
-    let MountOptions { fsname, allow_other, context, .. } = options;
-    mount::mount(fuse_fd, &dir, &fsname, allow_other, read_ahead, context.as_deref())
+    let MountOptions { fsname, allow_other, context, read_only, .. } = options;
+    mount::mount(fuse_fd, &dir, &fsname, allow_other, read_ahead, context.as_deref(), read_only)
         .map_err(|error| coded(&format!("mounting {dir}"), &error))
 }
 
 #[napi]
 pub fn mount_fuse_by_helper(env: &Env, dir: String, options: MountOptions) -> Result<Object<'_>> {
     promise(env, format!("mounting {dir}"), move || {
-        mount::mount_by_helper(&dir, &options.fsname, options.allow_other).map(IntoRawFd::into_raw_fd)
+        mount::mount_by_helper(&dir, &options.fsname, options.allow_other, options.read_only).map(IntoRawFd::into_raw_fd)
     })
+}
+
+#[napi]
+pub fn bind_read_only(env: &Env, dir: String) -> Result<Object<'_>> {
+    promise(env, format!("mounting {dir} read-only"), move || mount::bind_read_only(&dir))
 }
 
 #[napi]

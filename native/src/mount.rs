@@ -32,6 +32,7 @@ pub fn mount(
     allow_other: bool,
     read_ahead: u64,
     context: Option<&str>,
+    read_only: bool,
 ) -> io::Result<()> {
     let (uid, gid) = sys::identity();
     let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
@@ -46,19 +47,23 @@ pub fn mount(
         options.push_str(&format!(",context=\"{context}\""));
     }
     // whoever made an image made its set-user-ID programs and devices; containers' overlays have flags of their own
-    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), libc::MS_NODEV | libc::MS_NOSUID, &options)?;
+    let flags = libc::MS_NODEV | libc::MS_NOSUID | if read_only { libc::MS_RDONLY } else { 0 };
+    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), flags, &options)?;
     // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
     set_read_ahead(dir, read_ahead / 1024);
     Ok(())
 }
 
 /// The same by fusermount3, for users who may not mount. @returns the descriptor of /dev/fuse that it opened.
-pub fn mount_by_helper(dir: &str, fsname: &str, allow_other: bool) -> io::Result<OwnedFd> {
+pub fn mount_by_helper(dir: &str, fsname: &str, allow_other: bool, read_only: bool) -> io::Result<OwnedFd> {
     // it separates options by commas; nosuid, nodev, the user and the group it adds itself
     let fsname = fsname.replace('\\', "\\\\").replace(',', "\\,");
     let mut options = format!("fsname={fsname},subtype={SUBTYPE},default_permissions,max_read={MAX_READ}");
     if allow_other {
         options.push_str(",allow_other");
+    }
+    if read_only {
+        options.push_str(",ro");
     }
     let (ours, its) = UnixStream::pair()?;
     ours.set_read_timeout(Some(helper::TIMEOUT))?;
@@ -67,6 +72,15 @@ pub fn mount_by_helper(dir: &str, fsname: &str, allow_other: bool) -> io::Result
     let received = sys::receive(ours.as_raw_fd());
     helper::finish(child)?;
     received?.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "fusermount3 handed nothing over"))
+}
+
+/// Mounts a directory on itself, read-only. What is mounted on it later appears where copies of this mount are, as it does for the mount
+/// that it is cut out of, but not in that one as well: the two would be peers otherwise. Linux 5.12.
+pub fn bind_read_only(dir: &str) -> io::Result<()> {
+    let copy = sys::clone_mount(dir)?;
+    sys::make_read_only(copy.as_raw_fd())?;
+    // on a shared mount the kernel makes it shared again, among copies of its own
+    sys::move_mount(copy.as_raw_fd(), dir)
 }
 
 /// By fusermount3 where this user may not.

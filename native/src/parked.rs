@@ -62,8 +62,9 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     keys: HashMap<Key, Vec<u64>>,
     deadlines: BTreeSet<(Instant, u64)>,
-    tickets: HashMap<(u64, String), u32>,
-    names: HashMap<u32, (u64, String)>,
+    /// By directory, name, and who asks: what one is refused is not refused to another.
+    tickets: HashMap<(u64, String, u32), u32>,
+    names: HashMap<u32, (u64, String, u32)>,
     last_ticket: u32,
     work: VecDeque<Work>,
     /// Nothing may be parked any more.
@@ -155,15 +156,15 @@ impl Parked {
         fresh
     }
 
-    /// Parks a lookup; a ticket when it is the first for this name.
-    pub fn park_lookup(&self, reply: Reply, parent: u64, name: &str, timeout: Duration) -> Option<u32> {
+    /// Parks a lookup; a ticket when it is the first of this process for this name.
+    pub fn park_lookup(&self, reply: Reply, parent: u64, name: &str, pid: u32, timeout: Duration) -> Option<u32> {
         let mut state = self.lock();
         if state.full() {
             drop(state);
             reply.error(libc::EIO);
             return None;
         }
-        let known = state.tickets.get(&(parent, name.to_owned())).copied();
+        let known = state.tickets.get(&(parent, name.to_owned(), pid)).copied();
         let ticket = known.unwrap_or_else(|| {
             // PARKED_MAX bounds how many are in use, so a free one is near
             while state.names.contains_key(&state.last_ticket) {
@@ -171,8 +172,8 @@ impl Parked {
             }
             let ticket = state.last_ticket;
             state.last_ticket = ticket.wrapping_add(1);
-            state.tickets.insert((parent, name.to_owned()), ticket);
-            state.names.insert(ticket, (parent, name.to_owned()));
+            state.tickets.insert((parent, name.to_owned(), pid), ticket);
+            state.names.insert(ticket, (parent, name.to_owned(), pid));
             ticket
         });
         let what = What::Lookup { parent, name: name.to_owned() };

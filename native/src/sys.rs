@@ -102,7 +102,40 @@ pub fn fsmount(context: RawFd, attributes: u32) -> io::Result<OwnedFd> {
     made(unsafe { libc::syscall(libc::SYS_fsmount, context, MOUNT_CLOEXEC, attributes) })
 }
 
-/// Attaches a mount that fsmount made.
+/// A copy of the mount at `dir`, from that directory on and without what is mounted below; attached nowhere.
+pub fn clone_mount(dir: &str) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let dir = text(dir)?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_SYMLINK_NOFOLLOW as libc::c_uint;
+    // SAFETY: a NUL-terminated string that outlives the call.
+    made(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, dir.as_ptr(), flags) })
+}
+
+/// Makes a mount read-only, nosuid, nodev and private.
+pub fn make_read_only(mount: RawFd) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let empty = text("")?;
+    // SAFETY: a NUL-terminated string and a structure of the size that is told; both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount,
+            empty.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result as libc::c_int)?;
+    Ok(())
+}
+
+/// Attaches a mount that fsmount or `clone_mount` made.
 pub fn move_mount(mount: RawFd, target: &str) -> io::Result<()> {
     const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
     let (empty, target) = (text("")?, text(target)?);

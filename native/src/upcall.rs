@@ -14,14 +14,14 @@ use napi::{Env, Result};
 type Call<Data, Args, const WEAK: bool = true> = ThreadsafeFunction<Data, UnknownReturnValue, Args, Status, false, WEAK>;
 
 type MissArgs = FnArgs<(u32, Uint32Array)>;
-type LookupArgs = FnArgs<(u32, BigInt, String)>;
+type LookupArgs = FnArgs<(u32, BigInt, String, u32)>;
 type HintArgs = FnArgs<(&'static str, BigInt, String)>;
 type LateArgs = FnArgs<(BigInt,)>;
 type EndedArgs = FnArgs<(String,)>;
 
 pub struct Upcalls {
     miss: Call<(u32, Vec<u32>), MissArgs>,
-    lookup: Call<(u32, u64, String), LookupArgs>,
+    lookup: Call<(u32, u64, String, u32), LookupArgs>,
     late: Call<u64, LateArgs>,
     hint: Call<(&'static str, u64, String), HintArgs>,
     ended: Mutex<Option<Call<String, EndedArgs, false>>>,
@@ -43,8 +43,8 @@ impl Upcalls {
             )?,
             lookup: method::<LookupArgs>(of, "lookup")?.bind(of)?.build_threadsafe_function().weak::<true>().build_callback(
                 |call| {
-                    let (ticket, parent, name): (u32, u64, String) = call.value;
-                    Ok((ticket, BigInt::from(parent), name).into())
+                    let (ticket, parent, name, pid): (u32, u64, String, u32) = call.value;
+                    Ok((ticket, BigInt::from(parent), name, pid).into())
                 },
             )?,
             late: method::<LateArgs>(of, "late")?.bind(of)?.build_threadsafe_function().weak::<true>().build_callback(
@@ -74,8 +74,8 @@ impl Upcalls {
     }
 
     /// False when JavaScript cannot be reached any more.
-    pub fn lookup(&self, ticket: u32, parent: u64, name: &str) -> bool {
-        self.lookup.call((ticket, parent, name.to_owned()), NonBlocking) == Status::Ok
+    pub fn lookup(&self, ticket: u32, parent: u64, name: &str, pid: u32) -> bool {
+        self.lookup.call((ticket, parent, name.to_owned(), pid), NonBlocking) == Status::Ok
     }
 
     /// False when JavaScript cannot be reached any more.

@@ -71,6 +71,7 @@ const DO_READDIRPLUS: u64 = 1 << 13;
 const ASYNC_DIO: u64 = 1 << 15;
 const NO_OPEN_SUPPORT: u64 = 1 << 17;
 const PARALLEL_DIROPS: u64 = 1 << 18;
+const POSIX_ACL: u64 = 1 << 20;
 const ABORT_ERROR: u64 = 1 << 21;
 const MAX_PAGES_FLAG: u64 = 1 << 22;
 const CACHE_SYMLINKS: u64 = 1 << 23;
@@ -78,12 +79,15 @@ const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
 const INIT_EXT: u64 = 1 << 30;
 const HAS_RESEND: u64 = 1 << 39;
 const ALLOW_IDMAP: u64 = 1 << 40;
-/// Everything here is a reading file system's; locks stay the kernel's (engines lock files of read-only stores).
+/// Everything here is a reading file system's; locks stay the kernel's (engines lock files of read-only stores). With ACLs the kernel asks
+/// for those of every file and directory whose mode alone does not tell, once: without, it would go by the mode, which is more than an ACL
+/// that denies somebody allows.
 const WANTED: u64 = ASYNC_READ
     | DO_READDIRPLUS
     | ASYNC_DIO
     | NO_OPEN_SUPPORT
     | PARALLEL_DIROPS
+    | POSIX_ACL
     | ABORT_ERROR
     | MAX_PAGES_FLAG
     | CACHE_SYMLINKS
@@ -106,6 +110,9 @@ pub struct Request<'a> {
     pub opcode: u32,
     pub unique: u64,
     pub node: u64,
+    /// The thread that asks, as our PID namespace numbers it; 0 when it is in none below ours. Its user the kernel tells only to those who
+    /// do not have idmapped mounts.
+    pub pid: u32,
     pub body: &'a [u8],
 }
 
@@ -116,6 +123,7 @@ impl<'a> Request<'a> {
             opcode: u32_at(bytes, 4)?,
             unique: u64_at(bytes, 8)?,
             node: u64_at(bytes, 16)?,
+            pid: u32_at(bytes, 32)?,
             body: bytes.get(IN_HEADER..)?,
         })
     }
@@ -394,7 +402,7 @@ mod tests {
     fn what_is_forgotten_is_what_the_request_holds_and_no_more() {
         let forgotten = |opcode, body: &[u8]| {
             let mut all = Vec::new();
-            Request { opcode, unique: 0, node: 9, body }.forgotten(|node, times| all.push((node, times)));
+            Request { opcode, unique: 0, node: 9, pid: 0, body }.forgotten(|node, times| all.push((node, times)));
             all
         };
         assert_eq!(forgotten(op::FORGET, &3u64.to_le_bytes()), [(9, 3)]);
@@ -422,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_name_ends_at_its_nul() {
-        let request = Request { opcode: 1, unique: 1, node: 1, body: b"ab\0cd" };
+        let request = Request { opcode: 1, unique: 1, node: 1, pid: 0, body: b"ab\0cd" };
         assert_eq!(request.name(0), Some(&b"ab"[..]));
         assert_eq!(request.name(3), None);
         assert_eq!(request.name(9), None);

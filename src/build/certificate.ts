@@ -1,6 +1,5 @@
-// A self-signed TLS certificate for a registry on this machine, written in DER here: neither Node nor a clean Debian brings
-// anything that makes one.
-import { generateKeyPair, randomBytes, sign } from 'node:crypto'
+// TLS certificates for a registry on this machine, written in DER here: neither Node nor a clean Debian brings anything that makes one.
+import { createPrivateKey, generateKeyPair, randomBytes, sign, X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import { promisify } from 'node:util'
 
@@ -66,16 +65,30 @@ function alternativeName(host: string): Uint8Array {
 
 /** A certificate for `hosts` (DNS names, IPv4 addresses, ::1), valid from yesterday for `days`. P-256, ECDSA with SHA-256. */
 export async function selfSigned(hosts: readonly string[], days = 30): Promise<Certificate> {
+  const now = Date.now()
+  return await certify(hosts, Math.min(now, now + days * DAY_MS) - BACKDATED_MS, now + days * DAY_MS)
+}
+
+/**
+ * A certificate for `hosts` from one time to another (ms since 1970).
+ * @param issuer who vouches for it; undefined: it itself, as an authority
+ */
+export async function certify(
+  hosts: readonly string[],
+  from: number,
+  to: number,
+  issuer?: Certificate,
+): Promise<Certificate> {
   const { publicKey, privateKey } = await promisify(generateKeyPair)('ec', { namedCurve: 'P-256' })
   const subject = name(hosts[0] ?? 'localhost')
-  const now = Date.now()
+  // names that are made here have nothing but a common name
+  const vouching = issuer && new X509Certificate(issuer.cert).subject.replace(/^CN=/, '')
   // RFC 5280 4.1.2.2: positive, at most 20 bytes
   const serial = randomBytes(16)
   serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40
-  const begins = Math.min(now, now + days * DAY_MS) - BACKDATED_MS
   const extensions = der(
     SEQUENCE,
-    extension(19, der(SEQUENCE, Uint8Array.of(0x01, 0x01, 0xff)), true), // basicConstraints: a CA
+    extension(19, der(SEQUENCE, ...(issuer ? [] : [Uint8Array.of(0x01, 0x01, 0xff)])), true), // basicConstraints: a CA
     extension(17, der(SEQUENCE, ...hosts.map(alternativeName)), false), // subjectAltName
   )
   const body = der(
@@ -83,13 +96,16 @@ export async function selfSigned(hosts: readonly string[], days = 30): Promise<C
     der(0xa0, der(INTEGER, Uint8Array.of(2))), // version 3
     der(INTEGER, serial),
     ECDSA_WITH_SHA256,
-    subject, // issuer
-    der(SEQUENCE, time(begins), time(now + days * DAY_MS)),
+    vouching === undefined ? subject : name(vouching), // issuer
+    der(SEQUENCE, time(from), time(to)),
     subject,
     publicKey.export({ type: 'spki', format: 'der' }),
     der(0xa3, extensions),
   )
-  const signature = sign('sha256', body, { key: privateKey, dsaEncoding: 'der' })
+  const signature = sign('sha256', body, {
+    key: issuer ? createPrivateKey(issuer.key) : privateKey,
+    dsaEncoding: 'der',
+  })
   const bytes = der(SEQUENCE, body, ECDSA_WITH_SHA256, der(BIT_STRING, Uint8Array.of(0), signature))
   const lines =
     Buffer.from(bytes)

@@ -5,13 +5,17 @@
 // "identityToken"}}` on its standard input, and wait for its end. It has the agent list the image's layers. It prints nothing and never
 // fails: without it, the engine pulls as it always does. In JavaScript that any Node from 18 on can run, and on its own, because it
 // runs in every pull.
-import { readFile, readlink } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
 
 /** The agent answers after 10 s at the latest; an engine is not kept longer than this. */
 const DEADLINE_MS = 11_000
+/** It is a symlink. */
+const LOOK_TIMEOUT_MS = 5_000
 /** Credentials of one image. */
 const INPUT_MAX_BYTES = 60_000
 /** One is usual. */
@@ -37,10 +41,15 @@ async function readInput() {
   return text
 }
 
-/** The store says where its agent listens. */
+/**
+ * The store says where its agent listens. It is looked at by a process of its own: where the agent hangs, so does who looks, and not
+ * even `process.exit` ends a process with such a thread.
+ */
 async function findSocket() {
   const root = process.env.LAZYLAYER_ROOT || (await defaultRoot())
-  return resolve(root, await readlink(join(root, 'agent.sock')))
+  const look = { timeout: LOOK_TIMEOUT_MS, killSignal: 'SIGKILL' }
+  const { stdout } = await promisify(execFile)('readlink', ['-n', join(root, 'agent.sock')], look)
+  return resolve(root, stdout)
 }
 
 /** As the agent has it (places.ts). */

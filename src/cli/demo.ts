@@ -168,8 +168,15 @@ function report(status: Status, stored: number): void {
   )
 }
 
+/** A machine that runs this beside other work may be busy. */
+const STATUS_TIMEOUT_MS = 30_000
+
 async function statusOf(dir: string, mounted: string): Promise<Status> {
-  const answer = await ask(socketFor(join(dir, 'run-lazylayer'), await realpath(mounted)), { op: 'status' })
+  const answer = await ask(
+    socketFor(join(dir, 'run-lazylayer'), await realpath(mounted)),
+    { op: 'status' },
+    STATUS_TIMEOUT_MS,
+  )
   if (answer?.ok !== true || answer.status === undefined) throw new Error('the agent does not answer')
   return answer.status
 }

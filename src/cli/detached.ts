@@ -1,26 +1,28 @@
 // lazylayer mount --detach: the same command again without it, in the background.
 import { spawn } from 'node:child_process'
 import { mkdir, open, readFile, realpath, unlink } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { places } from './agent.ts'
+import { within } from './doctor/machine.ts'
 import { logFor, socketFor } from './places.ts'
-import { ask } from './socket.ts'
+import { refuseServed } from './serving.ts'
 
 /**
  * Returns when it is mounted, or has failed; its messages are in a file beside its socket while it runs.
  * @throws Failure usage
  */
 export async function runDetached(argv: readonly string[], target: string, launcher: string): Promise<number> {
-  const dir = await realpath(target).catch((cause) => {
+  await refuseServed(target)
+  const dir = await within(realpath(target), target).catch((cause) => {
+    if (cause instanceof Failure) throw cause
     throw Failure.usage(`${target} cannot be mounted on`, { cause, fix: 'Create the directory first.' })
   })
   const rest = argv.filter((each) => each !== '--detach' && each !== '-d')
   const { sockets } = places()
   await mkdir(sockets, { recursive: true, mode: 0o700 })
   const socket = socketFor(sockets, dir)
-  if ((await ask(socket, { op: 'status' })) !== undefined) {
-    throw Failure.system(`an agent is already running for ${dir}`, { fix: `lazylayer umount ${dir} ends it.` })
-  }
+  if (dir !== resolve(target)) await refuseServed(dir)
   const logFile = logFor(socket)
   const log = await open(logFile, 'w', 0o600)
   const child = spawn(process.execPath, [launcher, ...rest], {

@@ -14,7 +14,7 @@ import type { Check, Finding } from './doctor/check.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { machineFiles, realPath } from './doctor/machine.ts'
-import { agent, deadMounts, propagation } from './doctor/mounts.ts'
+import { agent, deadMounts, propagation, type Silent } from './doctor/mounts.ts'
 import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
 import { NO_REGISTRY, NOT_ASKED, notAsked, NAME as REGISTRY, registryFindings } from './doctor/registry.ts'
@@ -142,18 +142,20 @@ async function askRegistries(reference: Reference | undefined, values: Values): 
   }
 }
 
-async function askAgents(sockets: string): Promise<{ statuses: Status[]; silent: string[] }> {
+async function askAgents(sockets: string): Promise<{ statuses: Status[]; silent: Silent[] }> {
   const statuses: Status[] = []
-  const silent: string[] = []
-  for (const path of await listSockets(sockets)) {
+  const silent: Silent[] = []
+  const asked = (await listSockets(sockets)).map(async (path) => {
     try {
       const answer = await ask(path, { op: 'status' })
-      if (answer?.ok === false) silent.push(`${path}: ${answer.what}`)
+      if (answer?.ok === false) silent.push({ why: `${path}: ${answer.what}` })
       else if (answer?.status !== undefined) statuses.push(answer.status)
     } catch (error) {
-      silent.push(`${path}: ${describe(error)}`)
+      if (error instanceof Failure && error.code === 'timeout') silent.push({ why: describe(error), fix: error.fix })
+      else silent.push({ why: `${path}: ${describe(error)}` })
     }
-  }
+  })
+  await Promise.all(asked)
   return { statuses, silent }
 }
 

@@ -1,4 +1,5 @@
 // The command line: finds the command, prints its errors, and turns them into an exit code.
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { version } from './agent.ts'
 import { runDetached } from './detached.ts'
@@ -30,11 +31,11 @@ const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>>
   doctor,
 }
 
-/** From here and from where the package has it compiled. */
-const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+/** Also from where it has this file compiled. */
+const PACKAGE = fileURLToPath(new URL('../../', import.meta.url))
 
-/** Commands that look at files which may hang, and do not wait for these. */
-const LEAVING = ['doctor', 'explain', 'setup']
+/** Commands that look at files which may hang, and do not wait for these. What others print may be long. */
+const LEAVING = ['mount', 'umount', 'serve', 'pull', 'status', 'explain', 'setup', 'doctor']
 
 /** @returns the exit code: 0 done, 1 failed, 2 the command line is wrong */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -57,7 +58,7 @@ async function run(argv: readonly string[]): Promise<number> {
     }
     if (invocation.values.detach === true) {
       const target = invocation.positionals[1] as string // mount, the one command with this flag, has it
-      return await runDetached(argv, target, LAUNCHER)
+      return await runDetached(argv, target, join(PACKAGE, 'src/cli/lazylayer.js'))
     }
     const command = RUN[invocation.command.name]
     if (command === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)

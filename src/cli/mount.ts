@@ -105,9 +105,14 @@ type Answering = Omit<Shown, 'choice'>
 
 async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
-  const { progress } = agent
-  const settings = { dir, fsname: `lazylayer:${name}`, rootSlot: merged.slot, context, progress }
-  const session = await mountFuse(agent.native, settings)
+  const session = await mountFuse(agent.native, {
+    dir,
+    fsname: `lazylayer:${name}`,
+    rootSlot: merged.slot,
+    context,
+    readOnly: true,
+    progress: agent.progress,
+  })
   new Grafts(session, log).tree(merged, merged.image, layers)
   return { session, covers: undefined, ended: session.ended }
 }
@@ -123,6 +128,7 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
     layers,
     gone: goneFrom,
     progress: agent.progress,
+    log,
   })
   return { session, covers: undefined, ended: session.ended }
 }
@@ -139,6 +145,7 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
     rootSlot: null,
     context,
     progress: agent.progress,
+    readOnly: true,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)

@@ -9,7 +9,9 @@ import { chooseRung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
 import { readAuthFile } from '../registry/credentials.ts'
+import { AdditionalImageStore } from '../stores/ais.ts'
 import { AdditionalLayerStore } from '../stores/als.ts'
+import { askers, onlyRootAsks } from '../stores/asker.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
@@ -19,8 +21,8 @@ import type { Invocation } from './flags.ts'
 import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-store.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
-import { makeDirectory, prepareDirectory, serveUntilEnd } from './serving.ts'
-import { setAccess, storeMode } from './store-access.ts'
+import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
+import { CLOSED, setAccess, storeMode } from './store-access.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
@@ -33,10 +35,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const agent = await openAgent(values, undefined)
   try {
     const { registries, images, layers } = agent
-    const root = await prepareDirectory(
-      agent.native,
-      await makeDirectory(agent.native, positionals[0] ?? places().root, mode),
-    )
+    const wantedRoot = positionals[0] ?? places().root
+    await refuseServed(wantedRoot)
+    const root = await prepareDirectory(agent.native, await makeDirectory(agent.native, wantedRoot, mode))
     const closed = await setAccess(root, mode, places().root)
     if (closed !== undefined)
       log(`--store-mode: other users do not get to the store, because ${closed} is closed to them`)
@@ -47,6 +48,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
     let covers: Covers | undefined
+    const bound = Promise.withResolvers<void>()
     const shown = new Set<Digest>()
     const doors: SharedParts = {
       async attach(layer, path) {
@@ -58,6 +60,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         choice.rung === 'fuse'
           ? undefined
           : async (layer, path) => {
+              await bound.promise // what is mounted before lies below
               const why = await covers?.cover(layer, join(root, ...path))
               if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
             },
@@ -93,6 +96,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         await file.writeFile(bytes)
         return { fd: file.fd, close: () => file.close() }
       },
+      asker: mode === CLOSED ? onlyRootAsks : askers(log),
       standIn: (path) => standIns.put(path),
       hasStandIn: (path) => standIns.has(path),
       log,
@@ -101,7 +105,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     agent.keeper.mounting(root)
     let second: Promise<SecondDoor> | undefined
     const control: ControlTree = {
-      lookup: (parent, name) => store.lookup(parent, name),
+      lookup: (...asked) => store.lookup(...asked),
       hint: (op, parent, name) => store.hint(op, parent, name),
       late: async (node) => (await (await second)?.late(node)) ?? (await store.late(node)),
     }
@@ -119,7 +123,13 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
     second = openSecondDoor(session)
+    // engines read there; what they do in the other door would be writing
+    const closing = session
+      .closeDirectory(AdditionalImageStore.DIRECTORY)
+      .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
+      .then(bound.resolve)
     const { list, forget } = await second
+    await closing
     const { ended } = session
     const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
     const code = await serveUntilEnd(served, () => {

@@ -1,6 +1,7 @@
 // The life of a mount, the same for an image and for a store: mounted, answering on its socket, and ended in order by a signal, a
 // request, or from outside.
 import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
 import { type Cover, type Covers, isCover } from '../mount/covers.ts'
@@ -12,6 +13,7 @@ import type { Session } from '../mount/session.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { Store } from '../store/store.ts'
 import { type Agent, log, places, version } from './agent.ts'
+import { within } from './doctor/machine.ts'
 import { logFor, socketFor } from './places.ts'
 import { type Answer, ask, type ListRequest, listen, type Request, type Status } from './socket.ts'
 
@@ -25,20 +27,19 @@ const FUSE_TYPE = 'fuse.lazylayer'
  * @throws Failure system, usage
  */
 export async function prepareDirectory(native: NativeModule, dir: string): Promise<string> {
+  await refuseServed(dir)
   await detachDead(native, dir)
-  const real = await realpath(dir).catch((cause) => {
+  const real = await within(realpath(dir), dir).catch((cause) => {
+    if (cause instanceof Failure) throw cause
     throw Failure.usage(`${dir} cannot be mounted on`, { cause, fix: 'Create the directory first.' })
   })
-  if (!(await stat(real)).isDirectory()) throw Failure.usage(`${dir} is no directory`)
-  const socket = socketFor(places().sockets, real)
-  if ((await ask(socket, { op: 'status' })) !== undefined) {
-    throw Failure.system(`an agent is already running for ${real}`, { fix: `lazylayer umount ${real} ends it.` })
-  }
+  if (!(await within(stat(real), real)).isDirectory()) throw Failure.usage(`${dir} is no directory`)
+  if (real !== resolve(dir)) await refuseServed(real)
   // one that is dead was detached above
   if ((await mountTable()).some((each) => each.point === real && each.type === FUSE_TYPE)) {
     throw Failure.system(`another agent has mounted on ${real}`, {
       why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
-      fix: `umount ${real} ends it.`,
+      fix: `umount --recursive ${real} ends it.`,
     })
   }
   // an EROFS mount of an agent that died looks alive: its metadata and cached data still are
@@ -50,11 +51,18 @@ export async function prepareDirectory(native: NativeModule, dir: string): Promi
   return real
 }
 
-/** A directory of our own to mount on. @throws what the system throws */
+/** A directory of our own to mount on. @throws Failure timeout: it hangs; what the system throws */
 export async function makeDirectory(native: NativeModule, dir: string, mode: number): Promise<string> {
   await detachDead(native, dir)
-  await mkdir(dir, { recursive: true, mode })
-  return await realpath(dir)
+  await within(mkdir(dir, { recursive: true, mode }), dir)
+  return await within(realpath(dir), dir)
+}
+
+/** Before the directory is touched, which one whose agent hangs does not answer. @throws Failure timeout: it hangs, system: one serves it */
+export async function refuseServed(dir: string): Promise<void> {
+  const path = resolve(dir)
+  if ((await ask(socketFor(places().sockets, path), { op: 'status' })) === undefined) return
+  throw Failure.system(`an agent is already running for ${path}`, { fix: `lazylayer umount ${path} ends it.` })
 }
 
 async function detachDead(native: NativeModule, dir: string): Promise<void> {

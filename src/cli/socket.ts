@@ -6,6 +6,8 @@ import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { Outcome } from '../stores/ais.ts'
 import { PROVE, type Prove } from '../stores/image-chain.ts'
+import { within } from './doctor/machine.ts'
+import { hungAgent, hungFailure } from './hung.ts'
 import { socketFor } from './places.ts'
 
 export type Request = { op: 'status' } | { op: 'unmount' } | ListRequest
@@ -60,6 +62,8 @@ export interface Status {
 /** A request is one short line. */
 const LINE_MAX_BYTES = 64 << 10
 const ANSWER_TIMEOUT_MS = 30_000
+/** What an agent answers out of its head: whoever types `status` sees within 2 s, Node's own start included, that it hangs. */
+const STATUS_TIMEOUT_MS = 1_500
 /** Commands ask one question each; nobody types so many at once. */
 const CONNECTIONS_MAX = 64
 
@@ -155,13 +159,20 @@ function parseCredentials(raw: unknown): Credentials | undefined {
   return { username, password }
 }
 
-/** Asks the agent at `path`; undefined when none listens there. @throws Failure timeout, unavailable */
-export async function ask(path: string, request: Request): Promise<Answer | undefined> {
+/**
+ * Asks the agent at `path`; undefined when none listens there. What takes an agent long is asked of one that has just said its status.
+ * @throws Failure timeout: it hangs, denied, unavailable
+ */
+export async function ask(
+  path: string,
+  request: Request,
+  timeoutMs = request.op === 'status' ? STATUS_TIMEOUT_MS : ANSWER_TIMEOUT_MS,
+): Promise<Answer | undefined> {
   return await new Promise((done, fail) => {
     const connection = createConnection(path)
     connection.setEncoding('utf8')
-    connection.setTimeout(ANSWER_TIMEOUT_MS, () => {
-      connection.destroy(Failure.timeout(`the agent did not answer for ${ANSWER_TIMEOUT_MS} ms`))
+    connection.setTimeout(timeoutMs, () => {
+      void hungAgent(path).then((agent) => connection.destroy(hungFailure(path, agent, timeoutMs))) // never rejects
     })
     let text = ''
     connection.on('connect', () => connection.write(`${JSON.stringify(request)}\n`))
@@ -178,7 +189,9 @@ export async function ask(path: string, request: Request): Promise<Answer | unde
     connection.on('error', (error) => {
       if (error instanceof Failure) fail(error)
       else if ('code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')) done(undefined)
-      else if ('code' in error && error.code === 'EACCES') {
+      else if ('code' in error && error.code === 'EAGAIN') {
+        void hungAgent(path).then((agent) => fail(hungFailure(path, agent, timeoutMs))) // as many wait already as may; never rejects
+      } else if ('code' in error && error.code === 'EACCES') {
         fail(
           Failure.denied(`the agent at ${path} is another user's`, {
             fix: 'Run the command as that user, or as root.',
@@ -193,8 +206,8 @@ export async function ask(path: string, request: Request): Promise<Answer | unde
 export async function askAt(sockets: string, dir: string, request: Request): Promise<Answer | undefined> {
   const answer = await ask(socketFor(sockets, resolve(dir)), request)
   if (answer !== undefined) return answer
-  // last, because it looks at the directory, which a hung agent does not answer
-  const real = await realpath(dir).catch(() => undefined) // then there is nothing else to try
+  // last, because it looks at the directory, which may hang
+  const real = await within(realpath(dir), dir).catch(() => undefined) // then there is nothing else to try
   return real === undefined || real === resolve(dir) ? undefined : await ask(socketFor(sockets, real), request)
 }
 
@@ -205,7 +218,8 @@ async function alive(path: string): Promise<boolean> {
       connection.destroy()
       done(true)
     })
-    connection.on('error', () => done(false))
+    // one that hangs is there, too, when as many wait already as may (EAGAIN)
+    connection.on('error', (error) => done('code' in error && error.code === 'EAGAIN'))
   })
 }
 

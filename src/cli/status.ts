@@ -2,19 +2,24 @@
 import { describe, Failure } from '../errors.ts'
 import { log, places, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { count, printJson, sizeText, table } from './output.ts'
+import { type Hung, hungAgent } from './hung.ts'
+import { count, errorText, printJson, sizeText, table } from './output.ts'
 import { type Answer, ask, askAt, listSockets, type Status } from './socket.ts'
 
 export async function status({ positionals, values }: Invocation): Promise<number> {
   const dir = positionals[0]
   const { sockets } = places()
-  const answers = dir === undefined ? await askAll(sockets) : [await askAt(sockets, dir, { op: 'status' })]
+  const { answers, hung } =
+    dir === undefined ? await askAll(sockets) : { answers: [await askAt(sockets, dir, { op: 'status' })], hung: [] }
   const found = answers.flatMap((each) => (each?.ok && each.status ? [each.status] : []))
   if (dir !== undefined && found.length === 0) {
     throw Failure.missing(`no agent serves ${dir}`, { fix: 'lazylayer status without a directory shows all.' })
   }
   if (text(values, 'format') === 'json') printJson(dir === undefined ? found : found[0])
-  else process.stdout.write(found.length === 0 ? 'nothing is mounted\n' : table(HEAD, found.map(row)))
+  else {
+    const rows = [...found.map(row), ...hung.map(hungRow)]
+    process.stdout.write(rows.length === 0 ? 'nothing is mounted\n' : table(HEAD, rows))
+  }
   for (const { root, seen, unseen, counters, cache } of found) {
     if (cache !== undefined && cache.aside > 0)
       log(
@@ -24,21 +29,30 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
     const quarantined = counters.quarantined ?? 0
     if (quarantined > 0) log(`${root}: ${count(quarantined, 'layer')} quarantined; the agent's log says which and why`)
   }
-  return 0
+  return hung.length > 0 ? 1 : 0
 }
 
 /** One agent that does not answer hides none of the others. */
-async function askAll(sockets: string): Promise<(Answer | undefined)[]> {
+async function askAll(sockets: string): Promise<{ answers: (Answer | undefined)[]; hung: readonly Hung[] }> {
+  const hung: Hung[] = []
   const asked = (await listSockets(sockets)).map((each) =>
-    ask(each, { op: 'status' }).catch((error) => {
-      log(describe(error))
+    ask(each, { op: 'status' }).catch(async (error) => {
+      if (error instanceof Failure && error.code === 'timeout') {
+        hung.push(await hungAgent(each))
+        process.stderr.write(errorText(error))
+      } else log(describe(error))
       return undefined
     }),
   )
-  return await Promise.all(asked)
+  return { answers: await Promise.all(asked), hung }
 }
 
 const HEAD = ['DIR', 'SERVES', 'MOUNT', 'LAYERS', 'SERVED', 'FETCHED', 'VERIFIED', 'REQUESTS', 'PID']
+
+function hungRow({ dir, pid }: Hung): string[] {
+  const unknown = (value: unknown) => (value === undefined ? '?' : String(value))
+  return [unknown(dir), 'hung', ...Array<string>(6).fill('-'), unknown(pid)]
+}
 
 function row(of: Status): string[] {
   return [

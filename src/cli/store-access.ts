@@ -8,7 +8,7 @@ import { dirname } from 'node:path'
 import { Failure } from '../errors.ts'
 
 /** Of a store that nobody else looks into. */
-const CLOSED = 0o700
+export const CLOSED = 0o700
 const OTHERS = 0o077
 const OTHERS_WRITE = 0o022
 

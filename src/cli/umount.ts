@@ -7,7 +7,10 @@ import { askAt } from './socket.ts'
 
 export async function umount({ positionals }: Invocation): Promise<number> {
   const dir = resolve(positionals[0] as string) // the command declares it
-  const answer = await askAt(places().sockets, dir, { op: 'unmount' })
+  const { sockets } = places()
+  // one that hangs is found out in a second; unmounting may take one that does not much longer
+  const there = await askAt(sockets, dir, { op: 'status' })
+  const answer = there && (await askAt(sockets, dir, { op: 'unmount' }))
   if (answer === undefined) {
     const native = openNative()
     if (!(await native.isDead(dir))) {

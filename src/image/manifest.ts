@@ -29,6 +29,7 @@ export interface ImageIndex {
 
 /** What the config says that matters here: one DiffID a layer (claimed, not proven), and the platform. */
 export interface Config {
+  /** Empty where it names none, as some tools leave it out. */
   platform: Platform
   diffIds: readonly Digest[]
 }
@@ -41,6 +42,8 @@ export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+
 
 /** What a registry is asked for, in order of preference. */
 export const MANIFEST_TYPES: readonly string[] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST]
+
+const INDEX_TYPES: readonly string[] = [OCI_INDEX, DOCKER_LIST]
 
 /** The distribution specification lets registries refuse manifests over 4 MiB; none larger is read. */
 export const MANIFEST_MAX_BYTES = 4 << 20
@@ -131,7 +134,9 @@ function word(of: JsonObject, key: string, what: string): string {
   return value
 }
 
+/** Engines read null, which Go writes for a list of nothing, and none at all as an empty one. */
 function list(value: Json | undefined, what: string, max: number): Json[] {
+  if (value === undefined || value === null) return []
   if (!Array.isArray(value)) throw Failure.corrupt(`${what} is no list`)
   if (value.length > max) throw Failure.limit(`${what} has ${value.length} members, at most ${max} are accepted`)
   return value
@@ -174,19 +179,24 @@ function platform(raw: JsonObject, what: string): Platform {
 export function parseManifest(bytes: Uint8Array, what: string): Manifest | ImageIndex {
   if (bytes.length > MANIFEST_MAX_BYTES) throw Failure.limit(`${what} is larger than ${MANIFEST_MAX_BYTES} bytes`)
   const raw = parseJson(bytes, what, MANIFEST_KEYS)
-  if (raw.schemaVersion !== 2) {
+  // engines go by the media type
+  if ((raw.schemaVersion ?? 2) !== 2) {
     throw Failure.unsupported(`${what} has schema version ${JSON.stringify(raw.schemaVersion)}`, {
       fix: 'Push the image again with a current tool.',
     })
   }
   const type = word(raw, 'mediaType', what) || undefined
-  const isIndex = raw.manifests !== undefined
-  if (isIndex === (raw.layers !== undefined)) throw Failure.corrupt(`${what} is neither an index nor a manifest`)
-  const foreign = ['fsLayers', 'history', ...(isIndex ? ['config'] : [])].find((key) => (raw[key] ?? null) !== null)
-  if (foreign !== undefined) throw Failure.corrupt(`${what} is ambiguous: it has ${foreign}`)
-  const allowed = isIndex ? [OCI_INDEX, DOCKER_LIST] : [OCI_MANIFEST, DOCKER_MANIFEST]
-  if (type !== undefined && !allowed.includes(type)) {
-    throw Failure.corrupt(`${what} calls itself ${JSON.stringify(type)}, which its body is not`)
+  const has = (key: string) => (raw[key] ?? null) !== null
+  const isIndex = type === undefined ? has('manifests') : INDEX_TYPES.includes(type)
+  if (type === undefined && !isIndex && !has('layers') && !has('config')) {
+    throw Failure.corrupt(`${what} is neither an index nor a manifest`)
+  }
+  if (type !== undefined && !MANIFEST_TYPES.includes(type)) {
+    throw Failure.corrupt(`${what} calls itself ${JSON.stringify(type)}, which is neither an index nor a manifest`)
+  }
+  const foreign = ['fsLayers', 'history', ...(isIndex ? ['config', 'layers'] : ['manifests'])].find(has)
+  if (foreign !== undefined) {
+    throw Failure.corrupt(`${what} is ambiguous: ${isIndex ? 'an index' : 'a manifest'} that has ${foreign}`)
   }
   if (isIndex) {
     return {
@@ -210,11 +220,10 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest | Image
 /** @throws Failure corrupt, limit: also when the number of DiffIDs differs from `layers` */
 export function parseConfig(bytes: Uint8Array, layers: number, what: string): Config {
   const raw = parseJson(bytes, what, CONFIG_KEYS)
-  const ids = list(object(raw.rootfs, `${what}: rootfs`, CONFIG_KEYS).diff_ids, `${what}: diff_ids`, LAYERS_MAX)
+  const rootfs = object(raw.rootfs ?? {}, `${what}: rootfs`, CONFIG_KEYS)
+  const ids = list(rootfs.diff_ids, `${what}: diff_ids`, LAYERS_MAX)
   if (ids.length !== layers) throw Failure.corrupt(`${what} has ${ids.length} DiffIDs for ${layers} layers`)
-  const of = platform(raw, what)
-  if (of.os === '' || of.architecture === '') throw Failure.corrupt(`${what} names no platform`)
-  return { platform: of, diffIds: ids.map((id, i) => parseDigest(id, `${what}: DiffID ${i}`)) }
+  return { platform: platform(raw, what), diffIds: ids.map((id, i) => parseDigest(id, `${what}: DiffID ${i}`)) }
 }
 
 /** `linux/arm64/v8`. @throws Failure usage */
@@ -275,6 +284,11 @@ export function choosePlatform(index: ImageIndex, wanted: Platform, what: string
   })
 }
 
-export function platformText(of: Platform): string {
-  return of.variant === undefined ? `${of.os}/${of.architecture}` : `${of.os}/${of.architecture}/${of.variant}`
+/** `linux/arm64/v8`; what is empty is unknown. */
+export function platformText({ os, architecture, variant }: Platform): string {
+  const parts = [os || UNKNOWN, architecture || UNKNOWN]
+  return (variant === undefined ? parts : [...parts, variant]).join('/')
 }
+
+/** As other tools write it. */
+const UNKNOWN = 'unknown'

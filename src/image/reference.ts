@@ -26,6 +26,9 @@ const TAG = /^\w[\w.-]{0,127}$/
 const HOST =
   /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]{1,5})?$/
 const NAME_MAX = 255
+// image layout specification, org.opencontainers.image.ref.name
+const LAYOUT_COMPONENT = '[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*'
+const LAYOUT_TAG = new RegExp(`^${LAYOUT_COMPONENT}(?:/${LAYOUT_COMPONENT})*$`)
 
 /** @throws Failure usage */
 export function parseReference(text: string): Reference {
@@ -33,19 +36,22 @@ export function parseReference(text: string): Reference {
   return parseRegistryReference(text.startsWith('docker://') ? text.slice('docker://'.length) : text, text)
 }
 
+/** The first colon ends the folder, as engines have it: a layout's tag is any name, often a whole reference. */
 function parseLayout(text: string): LayoutReference {
-  // a tag holds no slash, so the last colon behind the last slash begins it
   const rest = text.slice('oci:'.length)
-  const colon = rest.indexOf(':', rest.lastIndexOf('/') + 1)
-  const at = rest.indexOf('@sha256:')
-  if (at > 0) {
-    const digest = rest.slice(at + 1)
-    if (!isDigest(digest)) throw malformed(text, 'the digest is malformed')
-    return { transport: 'oci', dir: rest.slice(0, at), digest }
-  }
-  const dir = colon < 0 ? rest : rest.slice(0, colon)
+  const colon = rest.indexOf(':')
+  const before = colon < 0 ? rest : rest.slice(0, colon)
+  const after = colon < 0 ? '' : rest.slice(colon + 1)
+  const dir = before.replace(/@sha256$/, '')
   if (dir === '') throw malformed(text, 'the folder is missing')
-  return colon < 0 ? { transport: 'oci', dir } : { transport: 'oci', dir, tag: rest.slice(colon + 1) }
+  if (dir !== before && colon >= 0) {
+    const digest = `sha256:${after}`
+    if (!isDigest(digest)) throw malformed(text, 'the digest is malformed')
+    return { transport: 'oci', dir, digest }
+  }
+  if (after === '') return { transport: 'oci', dir: before }
+  if (!LAYOUT_TAG.test(after)) throw malformed(text, 'the tag is malformed')
+  return { transport: 'oci', dir: before, tag: after }
 }
 
 /** A name without transport, as engines write it: `registry.example.com/repo:tag`. @throws Failure usage */
@@ -59,7 +65,7 @@ export function parseRegistryReference(name: string, text: string = name): Regis
   const slash = path.indexOf('/')
   const first = slash < 0 ? '' : path.slice(0, slash).toLowerCase()
   const named = first.includes('.') || first.includes(':') || first === 'localhost'
-  const host = named ? first : 'docker.io'
+  const host = named ? withoutAlias(first) : 'docker.io'
   let repository = named ? path.slice(slash + 1) : path
   if (host === 'docker.io' && !repository.includes('/')) repository = `library/${repository}`
   if (!HOST.test(host)) throw malformed(text, `the host ${JSON.stringify(host)} is malformed`)
@@ -69,6 +75,13 @@ export function parseRegistryReference(name: string, text: string = name): Regis
   const at = { transport: 'docker' as const, host, repository }
   if (digest !== undefined) return tag === undefined ? { ...at, digest } : { ...at, tag, digest }
   return { ...at, tag: tag ?? 'latest' }
+}
+
+/** Other names of Docker's hub: of its index, which engines give to it, too, and of the server that really answers. */
+const DOCKER_HUB = new Set(['index.docker.io', 'registry-1.docker.io'])
+
+export function withoutAlias(host: string): string {
+  return DOCKER_HUB.has(host) ? 'docker.io' : host
 }
 
 /** The canonical text, without transport for registries (what engines and auth files use as a key). */

@@ -17,7 +17,7 @@ import type { OpenLayer } from './layer.ts'
 import { type MountEntry, mountPoints } from './mount-table.ts'
 import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
 import { lowerDirsBelow } from './overlays.ts'
-import { controlNode, isBusy, type MountSession } from './session.ts'
+import { controlNode, isBusy, isGone, type MountSession } from './session.ts'
 
 /** Below the session's root; only root looks into it. */
 export const DEVICES_DIRECTORY = '.devices'
@@ -360,11 +360,6 @@ export class Covers {
 /** Whether a mount is one of ours, of this life or another. */
 export function isCover({ type, source }: MountEntry): boolean {
   return type === 'erofs' && source.startsWith('/proc/self/fd/')
-}
-
-/** Somebody else unmounted it (EINVAL: no mount point), or removed what it was on. */
-function isGone(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'EINVAL' || error.code === 'ENOENT')
 }
 
 /**

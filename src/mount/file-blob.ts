@@ -1,4 +1,4 @@
-// A whole blob in a file, read in place of its registry.
+// A whole blob in a file, read in place of its registry: while somebody has it open, or as long as it is kept.
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Blob, Range } from '../image/blob.ts'
@@ -24,5 +24,33 @@ export class FileBlob implements Blob {
       done += bytesRead
     }
     return bytes
+  }
+}
+
+/** Where whole blobs are kept. */
+export interface KeptBlobs {
+  openUnchecked(digest: Digest): Promise<FileHandle>
+}
+
+/** Opened for each read: it may be thrown out, and come again. What is read of it is unverified, as of any blob. */
+export class KeptBlob implements Blob {
+  readonly digest: Digest
+  readonly size: number
+  readonly #kept: KeptBlobs
+
+  constructor({ digest, size }: { digest: Digest; size: number }, kept: KeptBlobs) {
+    this.digest = digest
+    this.size = size
+    this.#kept = kept
+  }
+
+  /** @throws Failure missing: it was thrown out; system; corrupt: it is shorter */
+  async read(range: Range): Promise<Uint8Array> {
+    const file = await this.#kept.openUnchecked(this.digest)
+    try {
+      return await new FileBlob(this, file).read(range)
+    } finally {
+      await file.close()
+    }
   }
 }

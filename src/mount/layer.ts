@@ -19,7 +19,7 @@ import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
 import { Copies } from './copies.ts'
-import { FileBlob } from './file-blob.ts'
+import { FileBlob, KeptBlob } from './file-blob.ts'
 import { IndexRoom } from './index-room.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { Turns, TurnsEach } from './turns.ts'
@@ -331,6 +331,13 @@ export class Layers {
     const blob = blobOf(chunks)
     let own: Filler | undefined
     const fill = () => {
+      if (indexDigest !== undefined && !filler.hasKept(descriptor.digest)) {
+        const kept = new KeptBlob(descriptor, store.wholes)
+        filler.addKept(descriptor.digest, {
+          isThere: () => store.wholes.has(descriptor.digest),
+          filler: () => this.#filler(chunks, kept, slots, this.#fileBudget, 'kept'),
+        })
+      }
       if (own !== undefined && filler.has(own)) return
       own = this.#filler(chunks, blob, slots, this.#parts.budget, origin)
       filler.add(own, origin)

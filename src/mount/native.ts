@@ -42,6 +42,8 @@ export interface SessionOptions {
   /** The same for lookups (ENOENT) and late files (EIO). */
   lookupTimeoutMs: number
   lateTimeoutMs: number
+  /** Overlayfs's marks, which images have as `trusted.overlay.*`, are shown as `user.overlay.*` to who asks by name, and not listed. */
+  userMarks: boolean
 }
 
 /**
@@ -51,8 +53,11 @@ export interface SessionOptions {
 export interface Upcalls {
   /** These chunks of a device are missing and not yet under way: call `settle` for each. */
   miss(device: number, chunks: Uint32Array): void
-  /** `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. */
-  lookup(ticket: number, parent: bigint, name: string): void
+  /**
+   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `pid`: the thread
+   * that asks, which waits for the answer, as our PID namespace numbers it; 0: it is in none below ours.
+   */
+  lookup(ticket: number, parent: bigint, name: string, pid: number): void
   /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
   late(node: bigint): void
   /**
@@ -136,13 +141,15 @@ export interface MountOptions {
   readAhead: number
   /** SELinux label of everything in the mount. */
   context?: string | undefined
+  /** The filesystem is, not this mount alone. */
+  readOnly: boolean
 }
 
 /** What fails in the system throws with `code`: EBUSY, EINVAL, EPERM … */
 export interface NativeModule {
   /** Opens /dev/fuse (O_CLOEXEC). */
   openFuse(): number
-  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: read-write, nosuid, nodev, default_permissions. */
+  /** mount(2) of a FUSE filesystem with descriptor `fuseFd` on `dir`: nosuid, nodev, default_permissions. */
   mountFuse(fuseFd: number, dir: string, options: MountOptions): void
   /**
    * The same by fusermount3, for users who may not mount: it opens /dev/fuse and hands the descriptor over. `readAhead` is the
@@ -155,6 +162,10 @@ export interface NativeModule {
    * because the paths may lie in our own mount. `context`: SELinux label of everything in it.
    */
   mountErofs(imageFd: number, devices: readonly string[], target: string, context: string | undefined): Promise<void>
+  /**
+   * Mounts `dir`, a directory of a mount of ours, on itself, read-only. Off the main thread. Throws ENOSYS before Linux 5.12 (as E38).
+   */
+  bindReadOnly(dir: string): Promise<void>
   /** umount2(2); lazy: MNT_DETACH. By fusermount3 where this user may not. Off the main thread. */
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */

@@ -28,6 +28,7 @@ export function withoutAddon(cause: unknown): NativeModule {
     mountFuse: absent,
     mountFuseByHelper: async () => absent(),
     mountErofs: async () => absent(),
+    bindReadOnly: async () => absent(),
     Session: class {
       constructor() {
         absent()

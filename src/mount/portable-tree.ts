@@ -1,10 +1,11 @@
 // An image as the operations that libfuse 2 asks for by path. Its reads fetch what is missing, as every reader's do.
 import { read } from 'node:fs'
+import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { errno, Failure } from '../errors.ts'
 import { VERIFIED } from '../fetch/filler.ts'
-import { S_IFMT, S_IFREG } from '../tree/entry.ts'
-import { encodeDevice } from '../tree/erofs-format.ts'
+import { S_IFDIR, S_IFMT, S_IFREG } from '../tree/entry.ts'
+import { encodeDevice, isAcl } from '../tree/erofs-format.ts'
 import { ErofsReader } from '../tree/erofs-reader.ts'
 import { BLOCK_BYTES } from '../tree/inode.ts'
 import type { FuseOperations, FuseStat } from './fuse-native.ts'
@@ -24,6 +25,8 @@ const EROFS = 30
 const W_OK = 2
 /** Of a write or read-write open; O_RDONLY is 0. */
 const O_ACCMODE = 3
+/** Of the walk at the start: a few milliseconds, then others get their turn. */
+const WALKED_AT_ONCE = 1000
 /** Directories whose numbers are kept at hand; at about 100 bytes each. */
 const DIRECTORIES_MAX = 10_000
 
@@ -58,6 +61,27 @@ export class PortableTree implements FuseOperations {
     }))
     this.#missTimeoutMs = missTimeoutMs
     this.#progress = progress
+  }
+
+  /**
+   * What fuse-native shows otherwise than it is, found by a walk through the tree.
+   * @returns the path of a file with an ACL, which nobody would obey, if there is one; and how many times are before 1970
+   */
+  async limits(): Promise<{ acl: string | undefined; early: number }> {
+    let [seen, early] = [0, 0]
+    const pending = [{ path: '/', nid: this.#reader.root }]
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const { path, nid } = next
+      const { mode, mtime } = this.#reader.attributes(nid)
+      if (mtime < 0n) early++
+      if ([...this.#reader.xattrs(nid).keys()].some(isAcl)) return { acl: path, early }
+      if ((mode & S_IFMT) === S_IFDIR) {
+        const above = path === '/' ? '' : path
+        for (const child of this.#reader.readdir(nid)) pending.push({ path: `${above}/${child.name}`, nid: child.nid })
+      }
+      if (++seen % WALKED_AT_ONCE === 0) await turn()
+    }
+    return { acl: undefined, early }
   }
 
   /** Lookups are those that reached us by path: libfuse 2 does not tell them from stats. */

@@ -3,8 +3,8 @@
 //
 //   kernel -> libfuse 2 -> fuse-native -> PortableTree: ErofsReader; for reads filler.fill(chunks), then the device file
 //
-// What libfuse 2 and fuse-native do not carry: times are in milliseconds and not before 1970, a READ has at most 128 KiB, and the
-// directory must not be a mount point.
+// What libfuse 2 and fuse-native do not carry: times are in milliseconds and not before 1970 (which is said), a READ has at most 128 KiB,
+// ACLs are not obeyed (such a tree is refused), and the directory must not be a mount point.
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import { type FuseMount, loadFuseNative } from './fuse-native.ts'
@@ -20,6 +20,7 @@ export interface PortableSettings {
   image: FileHandle
   /** Of its device slots 1…n. */
   layers: readonly PortableLayer[]
+  log(line: string): void
   /** Resolves when nothing is mounted on `dir` any more: fuse-native does not tell. */
   gone(dir: string): Promise<string>
   /** Grows with whatever is fetched or decoded. */
@@ -73,6 +74,15 @@ export class PortableSession implements Session {
       at += bytesRead
     }
     const tree = new PortableTree(image, settings.layers, MISS_TIMEOUT_MS, settings.progress)
+    const { acl, early } = await tree.limits()
+    if (acl !== undefined) {
+      throw Failure.unsupported(`${settings.fsname} cannot be mounted by fuse-native`, {
+        why: `${acl} has an access control list, and libfuse 2 would have the kernel go by the mode alone`,
+        fix: 'Use --mount fuse.',
+      })
+    }
+    if (early > 0)
+      settings.log(`${dir}: ${early} files of before 1970 are shown as of 1970, which is all that fuse-native knows`)
     const fuse = new Fuse(dir, tree, optionsOf(settings))
     await new Promise<void>((resolve, reject) => fuse.mount((error) => (error ? reject(error) : resolve()))).catch(
       (cause) => {

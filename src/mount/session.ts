@@ -3,6 +3,7 @@
 //   kernel -> native -> miss(device, chunks) -> the device's filler -> settle(device, chunk, errno) -> native answers the read
 import { createHash } from 'node:crypto'
 import { closeSync } from 'node:fs'
+import { join } from 'node:path'
 import { errno, Failure } from '../errors.ts'
 import type {
   DeviceSpec,
@@ -14,6 +15,7 @@ import type {
   TreeSpec,
   Upcalls,
 } from './native.ts'
+import { inUserNamespace } from './user-namespace.ts'
 
 /** Who answers for a device: calls `settled` once for each chunk that is asked for. */
 export interface DeviceFiller {
@@ -26,9 +28,9 @@ export interface LateFile {
   close(): Promise<void>
 }
 
-/** Who answers for the control tree. A lookup adds nodes, or throws. */
+/** Who answers for the control tree. A lookup, by a thread of this number, adds nodes, or throws. */
 export interface ControlTree {
-  lookup(parent: bigint, name: string): Promise<void>
+  lookup(parent: bigint, name: string, pid: number): Promise<void>
   /** The contents of a late file. */
   late(node: bigint): Promise<LateFile>
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
@@ -43,6 +45,10 @@ export interface SessionSettings {
   control?: ControlTree
   /** SELinux label of everything in it. */
   context?: string | undefined
+  /** As for the native session. Default: whether this process is in a user namespace, for overlays are mounted in the same. */
+  userMarks?: boolean
+  /** Nothing of it may be opened for writing. Default: no, because engines tell of use by what would be writing. */
+  readOnly?: boolean
   /** A read that waits longer than this while nothing progresses fails with EIO. */
   missTimeoutMs?: number
   /** Grows with whatever is fetched or decoded; reads wait as long as it does. Default: nothing ever progresses. */
@@ -90,6 +96,8 @@ export class MountSession implements Session {
   /** Chunks that were asked for and are not settled. */
   #missing = 0
   #looking: NodeJS.Timeout | undefined
+  /** Directories that are mounted on themselves. */
+  readonly #readOnly: string[] = []
 
   /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
   private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
@@ -101,7 +109,7 @@ export class MountSession implements Session {
     this.ended = promise
     const upcalls: Upcalls = {
       miss: (device, chunks) => this.#miss(device, chunks),
-      lookup: (ticket, parent, name) => void this.#lookup(settings.control, ticket, parent, name), // answers its own errors
+      lookup: (ticket, ...asked) => void this.#lookup(settings.control, ticket, ...asked), // answers its own errors
       late: (node) => void this.#late(settings.control, node), // answers its own errors
       hint: (op, parent, name) => settings.control?.hint(op, parent, name),
       ended: resolve,
@@ -114,6 +122,7 @@ export class MountSession implements Session {
         missTimeoutMs: this.#missTimeoutMs,
         lookupTimeoutMs: LOOKUP_TIMEOUT_MS,
         lateTimeoutMs: LATE_TIMEOUT_MS,
+        userMarks: settings.userMarks ?? inUserNamespace(),
       },
       upcalls,
     )
@@ -188,11 +197,30 @@ export class MountSession implements Session {
     return this.#session.counters()
   }
 
+  /**
+   * Makes a directory of the root read-only, whatever a part of the mount must allow. It must be there, and what is to be mounted below
+   * comes after this.
+   * @throws what the system throws: Linux before 5.12 cannot
+   */
+  async closeDirectory(name: string): Promise<void> {
+    const dir = join(this.dir, name)
+    await this.#native.bindReadOnly(dir)
+    this.#readOnly.push(dir)
+  }
+
   async unmount(): Promise<boolean> {
+    const ended: string[] = []
     try {
+      for (const dir of this.#readOnly) {
+        await this.#native.unmount(dir, false).catch((error) => {
+          if (!isGone(error)) throw error
+        })
+        ended.push(dir)
+      }
       await this.#native.unmount(this.dir, false)
       return true
     } catch (error) {
+      for (const dir of ended) await this.#native.bindReadOnly(dir)
       if (isBusy(error)) return false
       throw error
     }
@@ -236,11 +264,15 @@ export class MountSession implements Session {
     this.#looking = setInterval(look, this.#missTimeoutMs / LOOKS).unref()
   }
 
-  async #lookup(control: ControlTree | undefined, ticket: number, parent: bigint, name: string): Promise<void> {
+  async #lookup(
+    control: ControlTree | undefined,
+    ticket: number,
+    ...asked: Parameters<ControlTree['lookup']>
+  ): Promise<void> {
     let code = 0
     try {
       if (control === undefined) code = errno(undefined)
-      else await control.lookup(parent, name)
+      else await control.lookup(...asked)
     } catch (error) {
       code = errno(error)
     }
@@ -262,12 +294,18 @@ export class MountSession implements Session {
   }
 }
 
-function optionsOf({ fsname, allowOther, context }: SessionSettings): MountOptions {
-  return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...(context === undefined ? {} : { context }) }
+function optionsOf({ fsname, allowOther, context, readOnly = false }: SessionSettings): MountOptions {
+  const label = context === undefined ? {} : { context }
+  return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...label, readOnly }
 }
 
 function isRefusal(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === 'EPERM' || error.code === 'EACCES')
+}
+
+/** Somebody else unmounted it (EINVAL: no mount point), or removed what it was on. */
+export function isGone(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EINVAL' || error.code === 'ENOENT')
 }
 
 export function isBusy(error: unknown): boolean {

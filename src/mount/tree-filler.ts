@@ -2,7 +2,8 @@
 // digest covers that), but each has blobs of its own, in a registry of its own: one that fails is passed over for the next, and nobody
 // who waits does so for one registry alone.
 //
-//   asked first   a file that holds the layer's blob, while there is one
+//   asked first   a file that holds a layer's blob, while there is one
+//                 a blob that is kept on disk, for another reason
 //                 the layer that brought something last, until it fails
 //                 the newest layer: its credentials are the freshest
 //   asked last    the oldest
@@ -11,6 +12,7 @@ import { fillAll } from '../fetch/fill-all.ts'
 import type { Filler } from '../fetch/filler.ts'
 import type { Settled } from '../fetch/flight.ts'
 import type { Priority } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
 
 /** What does the filling for one layer. */
 export type LayerFiller = Pick<Filler, 'fillEach' | 'close'>
@@ -31,6 +33,13 @@ interface Member {
   readonly origin: string
 }
 
+/** A blob that may be on disk. */
+export interface Kept {
+  isThere(): boolean
+  /** Called when it is there for the first time: most never are. */
+  filler(): LayerFiller
+}
+
 /** A chunk that somebody waits for. */
 interface Wish {
   readonly asked: Set<LayerFiller>
@@ -46,6 +55,8 @@ export class TreeFiller {
   /** The one that brought something last, until it fails. */
   #preferred: LayerFiller | undefined
   readonly #files = new Set<LayerFiller>()
+  /** By blob; the one that was added first is the first to make room. */
+  readonly #kept = new Map<Digest, { kept: Kept; filler?: LayerFiller }>()
   /** Those that made room for others, until they have ended. */
   readonly #leaving = new Set<Promise<void>>()
 
@@ -68,8 +79,12 @@ export class TreeFiller {
       .sort((a, b) => ofOrigin(b.origin) - ofOrigin(a.origin) || failed(b) - failed(a))
     if (leaving === undefined) return
     this.#members = this.#members.filter((each) => each !== leaving)
-    // what it was asked for fails now, and is asked of the others
-    const left: Promise<void> = leaving.filler.close().finally(() => this.#leaving.delete(left))
+    this.#leave(leaving.filler)
+  }
+
+  /** What it was asked for fails now, and is asked of the others. */
+  #leave(filler: LayerFiller): void {
+    const left: Promise<void> = filler.close().finally(() => this.#leaving.delete(left))
     this.#leaving.add(left)
   }
 
@@ -82,6 +97,20 @@ export class TreeFiller {
       this.#files.delete(filler)
       await filler.close()
     }
+  }
+
+  /** Asks a blob on disk first, whenever it is there; what it fails at is asked of the others. */
+  addKept(blob: Digest, kept: Kept): void {
+    this.#kept.set(blob, { kept })
+    if (this.#kept.size <= FILLERS_MAX) return
+    const [oldest = blob] = this.#kept.keys()
+    const filler = this.#kept.get(oldest)?.filler
+    this.#kept.delete(oldest)
+    if (filler !== undefined) this.#leave(filler)
+  }
+
+  hasKept(blob: Digest): boolean {
+    return this.#kept.has(blob)
   }
 
   /** Resolves when all of them are verified; otherwise throws the first error when the others are settled. */
@@ -140,14 +169,20 @@ export class TreeFiller {
   }
 
   async close(): Promise<void> {
-    const open = [...this.#members.map(({ filler }) => filler), ...this.#files].map((each) => each.close())
-    await Promise.all([...open, ...this.#leaving])
+    const open = [...this.#members, ...this.#kept.values()].flatMap(({ filler }) => filler ?? [])
+    const closed = [...open, ...this.#files].map((each) => each.close())
+    await Promise.all([...closed, ...this.#leaving])
   }
 
   /** Who is asked next for which of these chunks; those that nobody is left for are not among them. */
   #next(chunks: Iterable<number>, wishes: ReadonlyMap<number, Wish>): Map<LayerFiller, number[]> {
     const preferred = this.#preferred ? [this.#preferred] : []
-    const order = new Set([...this.#files, ...preferred, ...this.#members.map(({ filler }) => filler)])
+    const kept = [...this.#kept.values()].flatMap((each) => {
+      if (!each.kept.isThere()) return []
+      each.filler ??= each.kept.filler()
+      return each.filler
+    })
+    const order = new Set([...this.#files, ...kept, ...preferred, ...this.#members.map(({ filler }) => filler)])
     const next = new Map<LayerFiller, number[]>()
     for (const chunk of chunks) {
       const wish = wishes.get(chunk)

@@ -5,10 +5,13 @@ import type { Priority } from '../image/blob.ts'
 import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
+import type { Proxies } from './proxies.ts'
 import { Pulse } from './pulse.ts'
-import { lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
+import { lifetimeMs, REDIRECTS_MAX, redirectTarget, refererOf } from './redirect.ts'
 import { passing, unanswered } from './retry.ts'
+import { tlsFailure } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
+import { refusedBy } from './tunnel.ts'
 import { Watch } from './watch.ts'
 
 /** One request, as its sender knows it. */
@@ -36,8 +39,8 @@ export interface Answer {
   url: URL
   /** No redirect led away from the origin that was asked. */
   own: boolean
-  /** Where the first redirect led and how long that lasts, if there was one. */
-  redirect: { url: URL; lifetimeMs: number | undefined } | undefined
+  /** Where the first redirect led, how long that lasts, and the Referer to go there with, if there was one. */
+  redirect: { url: URL; referer: string | undefined; lifetimeMs: number | undefined } | undefined
   /** To be read at most once; what is left is dropped with the stream. */
   body: AsyncIterable<Uint8Array>
 }
@@ -76,12 +79,12 @@ export class Client {
   }
   readonly #connections: Connections
 
-  constructor(limits: Limits) {
+  constructor(limits: Limits, proxies: Proxies) {
     this.limits = limits
-    this.#connections = new Connections(limits, () => this.counters.connections++)
+    this.#connections = new Connections(limits, proxies, () => this.counters.connections++)
   }
 
-  /** `host` (host[:port]) was named by the user or the user's settings. */
+  /** `host` (host[:port]) is named by the settings of whoever runs this process. */
   named(host: string): void {
     this.#connections.named(host)
   }
@@ -121,10 +124,13 @@ export class Client {
         const to = redirectTarget(url, answer.header('location'))
         this.counters.redirects++
         const clock = Date.parse(answer.header('date') ?? '')
-        redirect ??= { url: to, lifetimeMs: lifetimeMs(to, Number.isNaN(clock) ? Date.now() : clock) }
-        return { to }
+        const referer = refererOf(url, to)
+        redirect ??= { url: to, referer, lifetimeMs: lifetimeMs(to, Number.isNaN(clock) ? Date.now() : clock) }
+        return { to, referer }
       })
       if ('value' in outcome) return outcome.value
+      if (outcome.referer === undefined) delete headers.referer
+      else headers.referer = outcome.referer
       // dropped for good: a chain that comes back to the first origin was led there by somebody else
       if (outcome.to.origin !== url.origin) {
         delete headers.authorization
@@ -141,9 +147,10 @@ export class Client {
     stop: AbortController,
     use: (answer: Answer) => Promise<T>,
   ): Promise<T> {
+    const { proxy, ...way } = this.#connections.way(url)
     const trust = await query.trust(url.host)
     const leave = await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
-    const agent = this.#connections.agent(trust, url.origin)
+    const agent = this.#connections.agent(trust, url.origin, proxy)
     const renewals = this.#connections.renewals(url.origin)
     const pulse = query.pulse ?? new Pulse(this.limits)
     const ended = pulse.begin()
@@ -160,10 +167,10 @@ export class Client {
     try {
       this.counters.requests++
       response = await agent.request({
-        origin: url.origin,
-        path: url.pathname + url.search,
+        origin: way.origin,
+        path: way.path,
         method: query.method,
-        headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers },
+        headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers, ...way.headers },
         body: query.body ?? null,
         signal: stop.signal,
         headersTimeout: 0,
@@ -171,15 +178,10 @@ export class Client {
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
+      if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
       const header = (name: string): string | undefined => {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
-      }
-      const encoding = header('content-encoding')
-      if (encoding !== undefined && encoding !== '' && encoding.toLowerCase() !== 'identity') {
-        throw Failure.corrupt(`${url.host}: answers with content encoding ${JSON.stringify(encoding.slice(0, 40))}`, {
-          why: 'none was asked for',
-        })
       }
       return await use({
         status,
@@ -218,18 +220,8 @@ export class Client {
     // what has no code comes neither from the network nor from undici, but from a mistake of ours
     if (!(error instanceof Error) || !('code' in error)) return error
     const code = String(error.code)
-    if (/ALERT/.test(code)) {
-      return Failure.denied(`${url.host}: refuses the connection's TLS`, {
-        cause: error,
-        fix: `If it wants a client certificate, put client.cert and client.key into /etc/containers/certs.d/${url.host}/.`,
-      })
-    }
-    if (/CERT|VERIFY|ALTNAME|SELF_SIGNED|HOSTNAME_MISMATCH/.test(code)) {
-      return Failure.denied(`${url.host}: its certificate is not trusted`, {
-        cause: error,
-        fix: `Put its authority into /etc/containers/certs.d/${url.host}/ca.crt, or name it with --cert-dir.`,
-      })
-    }
+    const refused = url.protocol === 'https:' ? tlsFailure(error, code, url.host, Date.now()) : undefined
+    if (refused !== undefined) return refused
     if (code === 'UND_ERR_CONNECT_TIMEOUT') {
       return passing(unanswered(Failure.timeout(`${url.host} does not answer`, { cause: error })))
     }

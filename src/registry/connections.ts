@@ -1,11 +1,11 @@
 // Connections to registries: one agent a way of securing them, one queue an origin.
-import { createSecureContext, type SecureContext } from 'node:tls'
-import { Agent, buildConnector } from 'undici'
+import { Agent } from 'undici'
 import { Failure } from '../errors.ts'
 import { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
-import { isLinkLocal } from './redirect.ts'
-import { systemAuthorities, type Trust } from './trust.ts'
+import type { ForwardProxy, Proxies } from './proxies.ts'
+import { type Connect, Routes, type Way } from './routes.ts'
+import type { Trust } from './trust.ts'
 
 /** Prefetch leaves this many places of a host to demand. */
 const DEMAND_RESERVE = 2
@@ -23,9 +23,10 @@ const GATES_MAX = 1024
 /** What a connection speaks. */
 export type Protocol = 'HTTP/2' | 'HTTP/1.1'
 
-/** Keeps agents and queues, and knows which hosts the user named. */
+/** Keeps agents and queues. */
 export class Connections {
   readonly #limits: Limits
+  readonly #routes: Routes
   readonly #onConnect: () => void
   readonly #agents = new Map<string, Agent>()
   /** How often connections to an origin were given up. */
@@ -33,12 +34,11 @@ export class Connections {
   readonly #gates = new Map<string, Gate>()
   /** Of the newest connection to each origin. */
   readonly #protocols = new Map<string, Protocol>()
-  /** Hosts that the user named: these alone may have link-local addresses. */
-  readonly #named = new Set<string>()
   #closed = false
 
-  constructor(limits: Limits, onConnect: () => void) {
+  constructor(limits: Limits, proxies: Proxies, onConnect: () => void) {
     this.#limits = limits
+    this.#routes = new Routes(proxies, limits.connectMs)
     this.#onConnect = onConnect
   }
 
@@ -47,7 +47,12 @@ export class Connections {
   }
 
   named(host: string): void {
-    this.#named.add(bare(new URL(`https://${host}`).hostname))
+    this.#routes.named(host)
+  }
+
+  /** @throws Failure denied (an address that is off limits), usage (no proxy's URL) */
+  way(url: URL): Way {
+    return this.#routes.way(url)
   }
 
   /** The queue of an origin. */
@@ -86,57 +91,63 @@ export class Connections {
   /**
    * The agent for `origin`: one a way of securing connections, another where they were renewed. Agents keep one connection an origin,
    * more only for HTTP/1.1.
+   * @param proxy forwards the requests itself
    */
-  agent(trust: Trust, origin: string): Agent {
+  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined): Agent {
     if (this.#closed) throw Failure.aborted('the registry client is closed')
     const renewals = this.renewals(origin)
-    const secured = JSON.stringify(trust)
+    const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
     const key = renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
     let agent = this.#agents.get(key)
     if (!agent) {
-      const connector = buildConnector({
-        allowH2: true,
-        preferH2: true,
-        rejectUnauthorized: trust.verify,
-        secureContext: secureContext(trust),
-        timeout: this.#limits.connectMs,
-        autoSelectFamily: true,
-      })
-      agent = new Agent({
-        allowH2: true,
-        connections: this.#limits.connections,
-        maxHeaderSize: HEADERS_MAX_BYTES,
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        // undici 8.12 checks the setting below, but sends this older option
-        initialWindowSize: STREAM_WINDOW_BYTES,
-        h2Options: {
-          maxConcurrentStreams: this.#limits.streams * 2,
-          connectionWindowSize: CONNECTION_WINDOW_BYTES,
-          settings: { initialWindowSize: STREAM_WINDOW_BYTES },
-        },
-        connect: (options, callback) =>
-          connector(options, (...result) => {
-            const [error, socket] = result
-            if (error !== null) return callback(error, null)
-            const address = socket.remoteAddress ?? ''
-            if (isLinkLocal(address) && !this.#named.has(bare(options.hostname))) {
-              socket.destroy()
-              return callback(Failure.denied(`${options.hostname} has the link-local address ${address}`), null)
-            }
-            this.#onConnect()
-            const { streams, connections } = this.#limits
-            const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
-            const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
-            this.gate(origin).limit = h2 ? streams : connections
-            if (this.#protocols.size >= GATES_MAX) this.#protocols.clear()
-            this.#protocols.set(origin, h2 ? 'HTTP/2' : 'HTTP/1.1')
-            return callback(null, socket)
-          }),
-      })
+      agent = proxy === undefined ? this.#hostsAgent(this.#routes.toHosts(trust)) : this.#proxyAgent()
       this.#agents.set(key, agent)
       if (renewals > 1) this.#drop(`${secured} ${origin} ${renewals - 1}`)
     }
     return agent
+  }
+
+  #hostsAgent(connect: Connect): Agent {
+    return new Agent({
+      allowH2: true,
+      connections: this.#limits.connections,
+      maxHeaderSize: HEADERS_MAX_BYTES,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      // undici 8.12 checks the setting below, but sends this older option
+      initialWindowSize: STREAM_WINDOW_BYTES,
+      h2Options: {
+        maxConcurrentStreams: this.#limits.streams * 2,
+        connectionWindowSize: CONNECTION_WINDOW_BYTES,
+        settings: { initialWindowSize: STREAM_WINDOW_BYTES },
+      },
+      connect: (options, callback) =>
+        connect(options, (...result) => {
+          const [error, socket] = result
+          if (error !== null) return callback(error, null)
+          this.#onConnect()
+          const { streams, connections } = this.#limits
+          const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
+          const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
+          this.gate(origin).limit = h2 ? streams : connections
+          if (this.#protocols.size >= GATES_MAX) this.#protocols.clear()
+          this.#protocols.set(origin, h2 ? 'HTTP/2' : 'HTTP/1.1')
+          return callback(null, socket)
+        }),
+    })
+  }
+
+  #proxyAgent(): Agent {
+    const connect = this.#routes.toProxy()
+    return new Agent({
+      connections: this.#limits.connections,
+      maxHeaderSize: HEADERS_MAX_BYTES,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connect: (options, callback) =>
+        connect(options, (...result) => {
+          if (result[0] === null) this.#onConnect()
+          callback(...result)
+        }),
+    })
   }
 
   /** An agent that only a silent origin had. What is under way on it fails as a lost connection does, and is tried again. */
@@ -150,20 +161,6 @@ export class Connections {
   async close(): Promise<void> {
     this.#closed = true
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()))
+    await this.#routes.close()
   }
-}
-
-/** An IPv6 address without its brackets. */
-function bare(hostname: string): string {
-  return hostname.replace(/^\[|\]$/g, '')
-}
-
-function secureContext(trust: Trust): SecureContext {
-  const [first] = trust.identities
-  return createSecureContext({
-    ca: [...systemAuthorities(), ...trust.authorities],
-    ...(first
-      ? { cert: trust.identities.map((each) => each.cert), key: trust.identities.map((each) => each.key) }
-      : {}),
-  })
 }

@@ -1,8 +1,9 @@
 // Where user names and passwords come from: --creds, --creds-file, the auth files of Podman and Docker, and credential helpers.
 // Nothing here is logged, and no message holds what a file or a helper said.
-import { execFile } from 'node:child_process'
-import { isAbsolute, join } from 'node:path'
-import { Failure } from '../errors.ts'
+import { basename, join } from 'node:path'
+import { describe, Failure } from '../errors.ts'
+import { withoutAlias } from '../image/reference.ts'
+import { askHelper } from './credential-helper.ts'
 import { readText } from './file.ts'
 import { configHome, type Places } from './places.ts'
 
@@ -30,11 +31,14 @@ export interface Keyring {
   find(host: string, repository: string, refused?: Credentials): Promise<Credentials | undefined>
 }
 
-/** A helper may ask a hardware token or a cloud; nobody waits longer for it. */
-const HELPER_DEADLINE_MS = 10_000
-const HELPER_ANSWER_MAX_BYTES = 1 << 20
 /** What Docker calls its hub in auth files and to helpers. */
-const DOCKER_HUB_KEYS = ['https://index.docker.io/v1/', 'index.docker.io']
+const DOCKER_HUB_KEY = 'https://index.docker.io/v1/'
+/** Of registries.conf: the auth files, among helpers. */
+const AUTH_FILES = 'containers-auth.json'
+/** As `docker login` wrote it long ago: hosts at the top, and nothing else. */
+const LEGACY_FILE = '.dockercfg'
+/** A message names a program and a host; beyond so many nobody reads them. */
+const MESSAGES_MAX = 100
 
 /** The auth files in the order in which they are asked. One that was named is the only one. */
 export function authFiles(places: Places, authfile?: string): string[] {
@@ -48,6 +52,7 @@ export function authFiles(places: Places, authfile?: string): string[] {
     ),
     join(configHome(places), 'containers', 'auth.json'),
     join(env.DOCKER_CONFIG || join(places.home, '.docker'), 'config.json'),
+    join(places.home, LEGACY_FILE),
   ]
 }
 
@@ -69,8 +74,11 @@ export function hostKeyring({ host, username, password }: HostLogin, others: Key
 }
 
 /** The file that --creds-file names; it must exist, and is read anew at every call. */
-export function namedFileKeyring(path: string, places: Places): Keyring {
-  return { find: async (host, repository) => await findIn(await readAuthFile(path), host, repository, places.env) }
+export function namedFileKeyring(path: string, places: Places, told: (message: string) => void): Keyring {
+  const once = saidOnce(told)
+  return {
+    find: async (host, repository) => await findIn(await readAuthFile(path), host, repository, places.env, once),
+  }
 }
 
 /** @throws Failure usage (absent, malformed), system */
@@ -81,9 +89,13 @@ export async function readAuthFile(path: string): Promise<AuthFile> {
   return parseAuthFile(text, path)
 }
 
-/** Reads the files anew at every call, so that a login or a rotated password counts at once. */
-export function fileKeyring(places: Places, authfile?: string): Keyring {
+/**
+ * Reads the files anew at every call, so that a login or a rotated password counts at once.
+ * @param told takes what went wrong with a store of credentials, once
+ */
+export function fileKeyring(places: Places, authfile?: string, told: (message: string) => void = () => {}): Keyring {
   const named = authfile !== undefined || Boolean(places.env.REGISTRY_AUTH_FILE)
+  const once = saidOnce(told)
   return {
     async find(host, repository) {
       for (const path of authFiles(places, authfile)) {
@@ -91,11 +103,47 @@ export function fileKeyring(places: Places, authfile?: string): Keyring {
         if (text === undefined && named)
           throw Failure.usage(`${path} does not exist`, { why: 'it was named as auth file' })
         if (text === undefined) continue
-        const found = await findIn(parseAuthFile(text, path), host, repository, places.env)
+        const legacy = !named && basename(path) === LEGACY_FILE
+        const found = await findIn(parseAuthFile(text, path, legacy), host, repository, places.env, once)
         if (found) return found
       }
       return undefined
     },
+  }
+}
+
+/**
+ * The helpers that registries.conf names, in their order, the auth files among them; without any, the files alone. One that fails
+ * matters only when no other has an answer.
+ * @param names `credential-helpers`, read anew at every call
+ */
+export function helpersKeyring(names: () => Promise<readonly string[]>, files: Keyring, places: Places): Keyring {
+  return {
+    async find(host, repository, refused) {
+      const all = await names()
+      let failure: unknown
+      for (const name of all.length === 0 ? [AUTH_FILES] : all) {
+        try {
+          const asked = name === AUTH_FILES ? files.find(host, repository, refused) : askHelper(name, host, places.env)
+          const found = await asked
+          if (found !== undefined) return found
+        } catch (error) {
+          failure ??= error
+        }
+      }
+      if (failure !== undefined) throw failure
+      return undefined
+    },
+  }
+}
+
+/** Messages of one kind are few; each is said once. */
+function saidOnce(told: (message: string) => void): (message: string) => void {
+  const said = new Set<string>()
+  return (message) => {
+    if (said.has(message) || said.size >= MESSAGES_MAX) return
+    said.add(message)
+    told(message)
   }
 }
 
@@ -106,6 +154,8 @@ export interface AuthFile {
   helpers: ReadonlyMap<string, string>
   /** The helper that keeps everything else. */
   store: string | undefined
+  /** Its keys are hosts, or URLs without a scheme. */
+  legacy: boolean
 }
 
 type Json = Record<string, unknown>
@@ -115,7 +165,7 @@ function object(value: unknown): Json {
 }
 
 /** @throws Failure usage: without the parser's message, which would quote the file */
-export function parseAuthFile(text: string, path: string): AuthFile {
+export function parseAuthFile(text: string, path: string, legacy = false): AuthFile {
   let raw: Json
   try {
     raw = object(JSON.parse(text))
@@ -123,15 +173,16 @@ export function parseAuthFile(text: string, path: string): AuthFile {
     throw Failure.usage(`${path} is no JSON`)
   }
   const auths = new Map<string, Credentials>()
-  for (const [key, value] of Object.entries(object(raw.auths))) {
+  for (const [key, value] of Object.entries(legacy ? raw : object(raw.auths))) {
     const credentials = entry(object(value))
     if (credentials) auths.set(key, credentials)
   }
+  if (legacy) return { auths, helpers: new Map(), store: undefined, legacy }
   const helpers = new Map<string, string>()
   for (const [host, name] of Object.entries(object(raw.credHelpers))) {
     if (typeof name === 'string') helpers.set(host, name)
   }
-  return { auths, helpers, store: typeof raw.credsStore === 'string' ? raw.credsStore : undefined }
+  return { auths, helpers, store: typeof raw.credsStore === 'string' ? raw.credsStore : undefined, legacy }
 }
 
 function entry(value: Json): Credentials | undefined {
@@ -151,72 +202,43 @@ function entry(value: Json): Credentials | undefined {
   return undefined
 }
 
-/** `host/a/b`, `host/a`, `host`: the longest key wins; then what Docker wrote before there were such keys. */
+/** `host/a/b`, `host/a`, `host`: the longest key wins. */
 export function keys(host: string, repository: string): string[] {
   const parts = repository.split('/')
-  const namespaced = parts.map((_, i) => `${host}/${parts.slice(0, parts.length - i).join('/')}`)
-  const legacy = [`https://${host}`, `https://${host}/`, `https://${host}/v1/`, `https://${host}/v2/`, `http://${host}`]
-  return [...namespaced, host, ...(host === 'docker.io' ? DOCKER_HUB_KEYS : []), ...legacy]
+  return [...parts.map((_, i) => `${host}/${parts.slice(0, parts.length - i).join('/')}`), host]
 }
 
+/** The host that a key of an auth file is for, where `docker login` wrote a URL; in .dockercfg it does without a scheme, too. */
+function hostOfKey(key: string, legacy: boolean): string {
+  const bare = key.replace(/^(?:http:\/\/)?(?:https:\/\/)?/, '')
+  return withoutAlias(legacy || bare !== key ? bare.replace(/\/.*$/s, '') : key)
+}
+
+/** @param told takes what keeps a store of credentials from being asked */
 async function findIn(
   file: AuthFile,
   host: string,
   repository: string,
   env: Places['env'],
+  told: (message: string) => void,
 ): Promise<Credentials | undefined> {
-  const wanted = keys(host, repository)
-  const server = host === 'docker.io' ? (DOCKER_HUB_KEYS[0] ?? host) : host
+  const server = host === 'docker.io' ? DOCKER_HUB_KEY : host
   for (const key of [host, server]) {
     const name = file.helpers.get(key)
     if (name !== undefined) return await askHelper(name, key, env)
   }
-  for (const key of wanted) {
+  for (const key of file.legacy ? [host] : keys(host, repository)) {
     const found = file.auths.get(key)
     if (found) return found
   }
-  return file.store === undefined ? undefined : await askHelper(file.store, server, env)
-}
-
-/** Runs `docker-credential-NAME get` with the server on its input. No credentials there is no error. */
-async function askHelper(name: string, server: string, env: Places['env']): Promise<Credentials | undefined> {
-  // a name with a slash would run any program
-  if (!/^[\w.-]+$/.test(name) || isAbsolute(name))
-    throw Failure.usage(`${JSON.stringify(name)} is no credential helper`)
-  const program = `docker-credential-${name}`
-  const answer = await new Promise<string | undefined>((resolve, reject) => {
-    const options = {
-      timeout: HELPER_DEADLINE_MS,
-      killSignal: 'SIGKILL',
-      maxBuffer: HELPER_ANSWER_MAX_BYTES,
-      env,
-    } as const
-    const child = execFile(program, ['get'], options, (error, stdout) => {
-      if (error === null) resolve(stdout)
-      else if (stdout.includes('credentials not found')) resolve(undefined)
-      else if (error.killed === true)
-        reject(Failure.timeout(`${program} did not answer within ${HELPER_DEADLINE_MS} ms`))
-      else if (error.code === 'ENOENT')
-        reject(Failure.usage(`${program} is not installed`, { why: `an auth file names it for ${server}` }))
-      else
-        reject(
-          Failure.denied(`${program} failed with ${error.code ?? error.signal}`, {
-            why: `no credentials for ${server}`,
-          }),
-        )
-    })
-    // a helper that does not read its input ends the pipe: its exit tells
-    child.stdin?.on('error', () => {})
-    child.stdin?.end(server)
-  })
-  if (answer === undefined) return undefined
-  let raw: Json
+  for (const [key, found] of file.auths) if (hostOfKey(key, file.legacy) === withoutAlias(host)) return found
+  if (file.store === undefined) return undefined
   try {
-    raw = object(JSON.parse(answer))
-  } catch {
-    throw Failure.denied(`${program} answered no JSON`)
+    return await askHelper(file.store, server, env)
+  } catch (error) {
+    // it was named for all hosts, public ones too: these are no worse off than without it
+    if (!(error instanceof Failure)) throw error
+    told(`${describe(error)}; going on without the credentials that it may have`)
+    return undefined
   }
-  const { Username: username, Secret: secret } = raw
-  if (typeof username !== 'string' || typeof secret !== 'string' || secret === '') return undefined
-  return username === '<token>' ? { identityToken: secret } : { username, password: secret }
 }

@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parse } from 'smol-toml'
 import { Failure } from '../errors.ts'
-import { type RegistryReference, referenceText } from '../image/reference.ts'
+import { type RegistryReference, referenceText, withoutAlias } from '../image/reference.ts'
 import { isAbsent, readText } from './file.ts'
 import { configHome, type Places } from './places.ts'
 
@@ -38,6 +38,8 @@ export interface Endpoint {
 /** Nobody has that many; each is compared with every reference. */
 const RULES_MAX = 4096
 const DROP_INS_MAX = 256
+/** Each is a program that is run for a registry that asks. */
+const HELPERS_MAX = 16
 
 type Table = Record<string, unknown>
 
@@ -71,15 +73,17 @@ function mirror(of: Table, digestOnly: boolean, what: string): Mirror {
   return { location, insecure: flag(of, 'insecure', what), serves }
 }
 
-/** @throws Failure usage: naming `path` and what is wrong in it */
-export function parseRegistriesConf(toml: string, path: string): HostRule[] {
-  let raw: Table
+function tableOf(toml: string, path: string): Table {
   try {
-    raw = parse(toml)
+    return parse(toml)
   } catch (cause) {
     throw Failure.usage(`${path} is no TOML`, { cause })
   }
-  return tables(raw.registry, `${path}: registry`).map((each, i) => {
+}
+
+/** @throws Failure usage: naming `path` and what is wrong in it */
+export function parseRegistriesConf(toml: string, path: string): HostRule[] {
+  return tables(tableOf(toml, path).registry, `${path}: registry`).map((each, i) => {
     const what = `${path}: registry ${i + 1}`
     const location = text(each, 'location', what)
     const prefix = text(each, 'prefix', what) || location
@@ -97,19 +101,47 @@ export function parseRegistriesConf(toml: string, path: string): HostRule[] {
 }
 
 /**
- * The rules in force, read anew: `path` (or CONTAINERS_REGISTRIES_CONF, the user's file, the system's), then the drop-ins of both
- * registries.conf.d folders; of equal prefixes the last counts.
+ * The rules in force, read anew; of equal prefixes the last counts.
  * @throws Failure usage, system
  */
 export async function readHostRules(places: Places, path?: string): Promise<HostRule[]> {
+  const rules = new Map<string, HostRule>()
+  for (const { toml, file } of await readConfs(places, path)) {
+    for (const rule of parseRegistriesConf(toml, file)) rules.set(rule.prefix, rule)
+  }
+  return [...rules.values()]
+}
+
+/**
+ * `credential-helpers`, read anew: the last file that has it counts.
+ * @throws Failure usage, system
+ */
+export async function readCredentialHelpers(places: Places, path?: string): Promise<readonly string[]> {
+  let found: readonly string[] = []
+  for (const { toml, file } of await readConfs(places, path)) {
+    const value = tableOf(toml, file)['credential-helpers']
+    if (value === undefined) continue
+    if (!Array.isArray(value) || value.length > HELPERS_MAX || !value.every((each) => typeof each === 'string')) {
+      throw Failure.usage(`${file}: credential-helpers is no list of names`)
+    }
+    found = value
+  }
+  return found
+}
+
+/**
+ * Of those that exist, in this order: `path` (or CONTAINERS_REGISTRIES_CONF, the user's file, the system's), then the drop-ins of both
+ * registries.conf.d folders.
+ */
+async function readConfs(places: Places, path?: string): Promise<{ toml: string; file: string }[]> {
   const system = join(places.etc, 'containers')
   const user = join(configHome(places), 'containers')
   const named = path ?? (places.env.CONTAINERS_REGISTRIES_CONF || undefined)
-  const rules = new Map<string, HostRule>()
+  const found: { toml: string; file: string }[] = []
   const add = async (file: string): Promise<boolean> => {
     const toml = await readText(file)
     if (toml === undefined) return false
-    for (const rule of parseRegistriesConf(toml, file)) rules.set(rule.prefix, rule)
+    found.push({ toml, file })
     return true
   }
   if (named !== undefined) {
@@ -120,7 +152,7 @@ export async function readHostRules(places: Places, path?: string): Promise<Host
   for (const folder of [system, user]) {
     for (const file of await dropIns(join(folder, 'registries.conf.d'))) await add(file)
   }
-  return [...rules.values()]
+  return found
 }
 
 async function dropIns(folder: string): Promise<string[]> {
@@ -132,6 +164,12 @@ async function dropIns(folder: string): Promise<string[]> {
     if (isAbsent(cause)) return []
     throw cause instanceof Failure ? cause : Failure.system(`cannot list ${folder}`, { cause })
   }
+}
+
+/** `host[:port]` of all locations that rules spell out; a prefix alone, or a wildcard, leaves the host to whoever names an image. */
+export function namedHosts(rules: readonly HostRule[]): string[] {
+  const locations = rules.flatMap(({ location, mirrors }) => [location, ...mirrors.map((each) => each.location)])
+  return locations.filter(Boolean).map((each) => (each.split('/')[0] as string).toLowerCase()) // a split text has a first part
 }
 
 /** How much of `name` (host/repository:tag) the prefix covers; 0 when it does not match. */
@@ -172,7 +210,11 @@ export function endpoints(rules: readonly HostRule[], reference: RegistryReferen
     if (slash <= 0 || slash === full.length - 1) {
       throw Failure.usage(`registries.conf: location ${location} leaves no repository for ${name}`)
     }
-    return { host: full.slice(0, slash).toLowerCase(), repository: full.slice(slash + 1), insecure: own || insecure }
+    return {
+      host: withoutAlias(full.slice(0, slash).toLowerCase()),
+      repository: full.slice(slash + 1),
+      insecure: own || insecure,
+    }
   }
   const version = reference.digest === undefined ? 'tag' : 'digest'
   return [

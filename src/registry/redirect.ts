@@ -1,28 +1,13 @@
 // Where a redirect may lead, and how long its target (a signed URL) lasts.
-import { BlockList, isIP } from 'node:net'
 import { Failure } from '../errors.ts'
+import { isOffLimits } from './off-limits.ts'
 
 /** Registries redirect once, storage behind them perhaps again. */
 export const REDIRECTS_MAX = 5
 
-const LINK_LOCAL = new BlockList()
-// cloud metadata services answer there
-LINK_LOCAL.addSubnet('169.254.0.0', 16, 'ipv4')
-LINK_LOCAL.addSubnet('fe80::', 10, 'ipv6')
-LINK_LOCAL.addAddress('fd00:ec2::254', 'ipv6')
-
-/** Whether an address (no name) reaches only this machine's link; IPv4 in IPv6 clothes too. */
-export function isLinkLocal(address: string): boolean {
-  const bare = address.replace(/^\[|\]$/g, '').replace(/%.*$/, '')
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1]
-  if (mapped !== undefined) return LINK_LOCAL.check(mapped, 'ipv4')
-  const family = isIP(bare)
-  return family !== 0 && LINK_LOCAL.check(bare, family === 4 ? 'ipv4' : 'ipv6')
-}
-
 /**
  * The URL a redirect leads to.
- * @throws Failure denied: to HTTP from HTTPS, to link-local addresses, with credentials in it, or no HTTP URL at all
+ * @throws Failure denied: to HTTP from HTTPS, to link-local and metadata addresses, with credentials in it, or no HTTP URL at all
  */
 export function redirectTarget(from: URL, location: string | undefined): URL {
   const refuse = (why: string) => Failure.denied(`${from.host}: its redirect is not followed`, { why })
@@ -36,9 +21,21 @@ export function redirectTarget(from: URL, location: string | undefined): URL {
   if (to.protocol !== 'https:' && to.protocol !== 'http:') throw refuse(`it leads to ${to.protocol}`)
   if (to.protocol === 'http:' && from.protocol === 'https:') throw refuse(`it leads from HTTPS to HTTP at ${to.host}`)
   if (to.username !== '' || to.password !== '') throw refuse('it holds credentials')
-  if (isLinkLocal(to.hostname)) throw refuse(`it leads to the link-local address ${to.hostname}`)
+  // a host that is there itself, because settings name it, may lead to another path
+  if (isOffLimits(to.hostname) && to.host !== from.host) {
+    throw refuse(`it leads to the link-local or metadata address ${to.hostname}`)
+  }
   to.hash = ''
   return to
+}
+
+/**
+ * The Referer of a request that `from` led to `to`, as storage that is protected from hotlinks wants it (RFC 9110 10.1.3): without query
+ * and user, which may hold what gives access, and none from HTTPS to HTTP.
+ */
+export function refererOf(from: URL, to: URL): string | undefined {
+  if (from.protocol === 'https:' && to.protocol !== 'https:') return undefined
+  return from.origin + from.pathname
 }
 
 /**

@@ -8,16 +8,18 @@ import {
   type Credentials,
   fileKeyring,
   type HostLogin,
+  helpersKeyring,
   hostKeyring,
   type Keyring,
   namedFileKeyring,
 } from './credentials.ts'
-import { type Endpoint, endpoints, readHostRules } from './hosts.ts'
+import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
+import { proxiesOf } from './proxies.ts'
 import { Ranges } from './ranges.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
@@ -43,10 +45,10 @@ export interface RegistriesOptions {
   sealed?: SealedCredentials
   /** Instead of CONTAINERS_REGISTRIES_CONF and the usual files. */
   registriesConf?: string
+  /** Is told of hosts that give nothing, and when they do again; and of programs for credentials that do not work. */
+  log?: (message: string) => void
   places?: Partial<Places>
   limits?: Partial<Limits>
-  /** Is told of hosts that give nothing, and when they do again. */
-  log?: (message: string) => void
 }
 
 /** Hosts whose folders were read; redirects may name any number of them. */
@@ -64,13 +66,14 @@ export class Registries {
   readonly #layouts = new Set<LayoutSource>()
 
   constructor(options: RegistriesOptions = {}) {
-    const { creds, credsFile, authfile } = options
+    const { creds, credsFile, authfile, log: told = () => {} } = options
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
-    this.#client = new Client({ ...LIMITS, ...options.limits })
+    this.#client = new Client({ ...LIMITS, ...options.limits }, proxiesOf(this.#places.env))
     this.#remembered = new RememberedCredentials(options.sealed)
-    const usual = fileKeyring(this.#places, authfile)
-    const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places), usual)
+    const helpers = () => readCredentialHelpers(this.#places, options.registriesConf)
+    const usual = helpersKeyring(helpers, fileKeyring(this.#places, authfile, told), this.#places)
+    const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places, told), usual)
     this.#keyring = firstOf(this.#remembered, creds ? hostKeyring(creds, files) : files)
   }
 
@@ -130,6 +133,7 @@ export class Registries {
 
   async #repositories(reference: RegistryReference): Promise<Repository[]> {
     const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    for (const host of namedHosts(rules)) this.#client.named(host)
     const found = endpoints(rules, reference, this.#options.tlsVerify === false)
     return found.map((endpoint) => new Repository(endpoint, this.#host(endpoint), this.#client))
   }
@@ -138,7 +142,6 @@ export class Registries {
     const key = `${host} ${insecure}`
     let known = this.#hosts.get(key)
     if (known === undefined) {
-      this.#client.named(host)
       const trust = (of: string) => this.#trust(of, host, insecure)
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects

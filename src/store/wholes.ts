@@ -2,6 +2,7 @@
 // Each is named by the digest of its contents in the cache's folder `wholes/`; the ones not used for longest go when there are too many.
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Failure } from '../errors.ts'
 import { type Digest, hex } from '../image/digest.ts'
 import { diskFailure, dropDamaged, makeFolder, openTemporary, syncFolder, systemCode } from './durable.ts'
 import { openHashed } from './hash.ts'
@@ -16,11 +17,14 @@ export class WholeFiles {
   readonly #cache: string
   readonly #warn: (message: string) => void
   readonly #maxBytes: number
+  /** Files that were there when this process looked last. */
+  readonly #names: Set<string>
 
-  private constructor(cache: string, warn: (message: string) => void, maxBytes: number) {
+  private constructor(cache: string, warn: (message: string) => void, maxBytes: number, names: readonly string[]) {
     this.#cache = cache
     this.#warn = warn
     this.#maxBytes = maxBytes
+    this.#names = new Set(names)
   }
 
   /** @param cache directory of an open Store. @throws Failure system */
@@ -30,7 +34,8 @@ export class WholeFiles {
     { maxBytes = WHOLES_MAX_BYTES } = {},
   ): Promise<WholeFiles> {
     await makeFolder(join(cache, FOLDER))
-    return new WholeFiles(cache, warn, maxBytes)
+    const names = await fs.readdir(join(cache, FOLDER)).catch((cause) => Promise.reject(diskFailure(cache, cause)))
+    return new WholeFiles(cache, warn, maxBytes, names)
   }
 
   /**
@@ -42,6 +47,7 @@ export class WholeFiles {
     const file = await openHashed(path, digest)
     if (file === undefined) return undefined
     if ('found' in file) {
+      this.#names.delete(hex(digest))
       this.#warn(`${path} is dropped: it differs from its digest`)
       await dropDamaged(path)
       return undefined
@@ -49,6 +55,19 @@ export class WholeFiles {
     const now = new Date()
     await fs.utimes(path, now, now).catch(() => {}) // it was thrown out meanwhile, and lives on in `file`
     return file
+  }
+
+  /** Whether there is a file of that digest, as far as this process knows; another one may have thrown it out. */
+  has(digest: Digest): boolean {
+    return this.#names.has(hex(digest))
+  }
+
+  /** The file of that digest as it is, for who checks what he reads of it; he closes it. @throws Failure missing, system */
+  async openUnchecked(digest: Digest): Promise<FileHandle> {
+    const path = this.#path(digest)
+    return await fs.open(path, 'r').catch((cause) => {
+      throw systemCode(cause) === 'ENOENT' ? Failure.missing(`${path} was thrown out`) : diskFailure(path, cause)
+    })
   }
 
   /**
@@ -63,6 +82,7 @@ export class WholeFiles {
         await dropDamaged(this.#path(digest))
         await fs.rename(path, this.#path(digest))
       })
+      this.#names.add(hex(digest))
       await syncFolder(join(this.#cache, FOLDER))
       await this.#makeRoom(hex(digest))
     } catch (cause) {
@@ -77,7 +97,7 @@ export class WholeFiles {
 
   async #makeRoom(kept: string): Promise<void> {
     const folder = join(this.#cache, FOLDER)
-    const files: { path: string; size: number; usedAt: number }[] = []
+    const files: { name: string; path: string; size: number; usedAt: number }[] = []
     let total = 0
     for (const name of await fs.readdir(folder)) {
       if (!NAME.test(name)) continue
@@ -85,11 +105,12 @@ export class WholeFiles {
       const found = await fs.stat(path).catch(() => undefined) // another process threw it out
       if (found === undefined) continue
       total += found.size
-      if (name !== kept) files.push({ path, size: found.size, usedAt: found.mtimeMs })
+      if (name !== kept) files.push({ name, path, size: found.size, usedAt: found.mtimeMs })
     }
     files.sort((a, b) => a.usedAt - b.usedAt)
-    for (const { path, size } of files) {
+    for (const { name, path, size } of files) {
       if (total <= this.#maxBytes) return
+      this.#names.delete(name)
       await dropDamaged(path)
       total -= size
     }

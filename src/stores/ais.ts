@@ -7,6 +7,9 @@
 //               overlay/<id>/{diff,link,lower}      the layer's tree, its short name, and those of the layers below it
 //               overlay/l/<short name>              -> ../<id>/diff
 //
+// Engines also look for layers by their blobs, and an entry names one: of a tar that is stored in several blobs each further one has an
+// entry of its own, with an ID that no engine makes.
+//
 // A layer's directory and its entry appear together. What is listed stays listed while this process lives, and is listed again by
 // the next one: containers are made of it. A layer that is found to lie keeps its entry and loses its files, at once: an empty file is
 // its `diff` then, until an honest layer is listed by the same ID. One that is proven takes its ID from one that was only believed.
@@ -19,7 +22,7 @@ import { isOf, type Quarantine } from '../mount/quarantine.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
-import type { Identity } from './chain.ts'
+import { blobId, type Identity } from './chain.ts'
 import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
 import {
   type Chain,
@@ -34,7 +37,7 @@ import {
 import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
-import { disagreement, layerEntry, shownOtherwise } from './layers-json.ts'
+import { disagreement, isOtherBlob, layerEntry, shownOtherwise } from './layers-json.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
 
@@ -369,6 +372,7 @@ export class AdditionalImageStore {
       this.#images.set(keyOf(kept), { image: kept, ids, at })
       await this.#write(ids)
       await Promise.all(ids.map((id) => this.#cover(id)))
+      await this.#listOtherBlobs(attached.chain.links.slice(0, ids.length))
     }
     const left = image.manifest.layers.slice(ids.length).map(({ digest }) => digest)
     const listed = owners.map(({ link: { id, identity } }, i) => {
@@ -377,6 +381,27 @@ export class AdditionalImageStore {
     const outcome = { listed, left, ...(why === undefined ? {} : { why }) }
     if (at === 0) this.#tellLeft(image, outcome)
     return { outcome, listed: isKept ? kept : undefined, made }
+  }
+
+  /**
+   * Lists layers that are listed, but as other blobs of the same tar, once more for their own. Those entries are not kept: they follow
+   * from the images. Only who looks for a blob finds them; what is made of them has the ID that the tar gives it.
+   */
+  async #listOtherBlobs(links: readonly Link[]): Promise<void> {
+    const ids: string[] = []
+    for (const link of links) {
+      const owner = this.#owners.get(link.id)
+      if (link.layer === undefined || owner === undefined || !isOtherBlob(owner.link, link)) continue
+      const id = blobId(link.id, link.descriptor.digest)
+      const slot = await this.#parts.attach(link.layer, diffOf(id))
+      const before = this.#owners.get(id)
+      if (before === undefined && this.#owners.size >= LAYERS_MAX) continue
+      const claim = { link: { ...link, id }, slot, before, failed: false }
+      this.#owners.set(id, before === undefined ? claim : this.#both(before, claim))
+      ids.push(id)
+    }
+    await this.#write(ids)
+    await Promise.all(ids.map((id) => this.#cover(id)))
   }
 
   /** Claims IDs for a chain's layers from the base up, in one turn. */

@@ -22,6 +22,7 @@ import { refusal } from '../mount/whole.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import type { Asker } from './asker.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
 import { type Believe, diffIdOf } from './identity.ts'
 import { decodeDigest, decodeReference } from './names.ts'
@@ -58,6 +59,8 @@ export interface StoreParts {
   hint(op: 'use' | 'drop', path: readonly string[]): void
   /** Bytes in a file. */
   fileOf(bytes: Uint8Array): Promise<LateFile>
+  /** Whose lookup of what is not known yet it is: registries may be asked for that. */
+  asker: Asker
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
   standIn(path: readonly string[]): Promise<void>
   /** Whether that was done, in this life or an earlier one. */
@@ -90,8 +93,10 @@ interface Known {
 
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
-/** References are chosen by local users of the engines; each costs a directory. */
+/** References are chosen by whoever may look into the store; each costs a directory. */
 const REFERENCES_MAX = 10_000
+/** Whoever is not root leaves root this much room. */
+const REFERENCES_MAX_OF_OTHERS = REFERENCES_MAX / 2
 /** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -119,9 +124,9 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addDirectory(this.#top, ROOT_NODE, AdditionalLayerStore.DIRECTORY, DIRECTORY, true)
   }
 
-  async lookup(parent: bigint, name: string): Promise<void> {
+  async lookup(parent: bigint, name: string, pid: number): Promise<void> {
     if (parent === this.#top) {
-      this.#lookupReference(name)
+      await this.#lookupReference(name, pid)
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
@@ -129,6 +134,7 @@ export class AdditionalLayerStore implements ControlTree {
     const known = this.#references.get(parent)
     const digest = decodeDigest(name)
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
+    await this.#admit(pid)
     await this.#lookupLayer(known, digest)
   }
 
@@ -162,13 +168,22 @@ export class AdditionalLayerStore implements ControlTree {
     if (known !== undefined) this.#parts.hint('drop', diffOf(known, name))
   }
 
-  #lookupReference(name: string): void {
+  /** What is refused is logged by whoever counts. */
+  async #admit(pid: number): Promise<'root' | 'user'> {
+    const asker = await this.#parts.asker(pid)
+    if (asker === 'refused') throw Failure.missing(`process ${pid} is of a user who asks too often`)
+    return asker
+  }
+
+  async #lookupReference(name: string, pid: number): Promise<void> {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
     const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
     if (this.#references.has(node)) return
-    if (this.#references.size >= REFERENCES_MAX) {
-      this.#tell(`more than ${REFERENCES_MAX} references were asked for; those that come now are left to the engine`)
+    const most = (await this.#admit(pid)) === 'root' ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
+    if (this.#references.has(node)) return // another lookup came first
+    if (this.#references.size >= most) {
+      this.#tell(`more than ${most} references were asked for; those that come now are left to the engine`)
       throw Failure.missing(`${name} is one reference too many`)
     }
     const { images, layers } = this.#parts

@@ -18,6 +18,11 @@ export function layerId(parent: string | undefined, { by, digest }: Identity): s
   return parent === undefined ? hex(digest) : sha256(`${parent}+${hex(digest)}`)
 }
 
+/** What one more entry of a layer is called, that tells of another blob: an ID that no engine computes. */
+export function blobId(id: string, blob: Digest): string {
+  return sha256(`${id}+blob=${hex(blob)}`)
+}
+
 const LINK_LENGTH = 26
 const BASE32 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'
 

@@ -74,6 +74,14 @@ export function disagreement(listed: Listable, wanted: Listable): string | undef
   )
 }
 
+/** Whether two layers of one ID are proven to be one tar in two blobs, of which engines find only that which is listed. */
+export function isOtherBlob(listed: Listable, wanted: Listable): boolean {
+  const { identity, descriptor } = wanted
+  if (!listed.proven || !wanted.proven || identity.by !== 'diffid') return false
+  // a blob that is the tar itself they find by its DiffID
+  return descriptor.digest !== listed.descriptor.digest && descriptor.digest !== identity.digest
+}
+
 function differs(what: string, listed: string | number, wanted: string | number): string | undefined {
   return listed === wanted ? undefined : `${what} ${listed} there and ${wanted} here`
 }

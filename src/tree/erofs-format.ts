@@ -82,6 +82,11 @@ export const XATTR_PREFIXES: readonly { index: number; prefix: string; whole: bo
   { index: 6, prefix: 'security.', whole: false },
 ]
 
+/** Whether an xattr is what decides, beside the mode, who may do what. */
+export function isAcl(name: string): boolean {
+  return XATTR_PREFIXES.some(({ prefix, whole }) => whole && prefix === name)
+}
+
 export const DIRENT_BYTES = 12
 /** Fields of a directory entry, bytes from its start. */
 export const DIRENT = { nid: 0, nameOffset: 8, type: 10 } as const

@@ -8,7 +8,7 @@ import { noise, writeTree } from '../../bench/tree.ts'
 
 const hasCompiler = spawnSync('cc', ['--version']).status === 0
 const test = hasCompiler ? anyTest : anyTest.skip
-const note = hasCompiler ? '' : ' (skipped: no C compiler)'
+const note = hasCompiler ? '' : ' (not installed: cc (package gcc))'
 
 let dir = ''
 let probe: Probe

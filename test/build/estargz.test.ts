@@ -13,6 +13,7 @@ import { TOC_NAME } from '../../src/format/estargz-toc.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { suite } from '../e2e/engines/suite.ts'
+import { runs } from '../fixtures/runs.ts'
 import { NO_LISTER, tarLines } from '../fixtures/tar-listing.ts'
 import { type Line, listing } from '../format/listing.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
@@ -262,7 +263,7 @@ test('whatever sizes files have, every byte is read back', async () => {
         await rm(layer.path)
       },
     ),
-    { numRuns: 40 },
+    { numRuns: runs(20) },
   )
 })
 

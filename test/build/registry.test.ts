@@ -111,7 +111,7 @@ test('an OCI layout is served over plain HTTP too, tags as they are now', async 
 test('what a curl of this machine makes of it agrees', async ({ skip }) => {
   const run = promisify(execFile)
   const curl = await run('curl', ['--version']).catch(() => undefined)
-  if (curl === undefined) return skip('there is no curl')
+  if (curl === undefined) return skip('not installed: curl')
   await using settings = await Settings.make()
   const certificate = await selfSigned(['127.0.0.1'])
   const ca = await settings.write('ca.crt', certificate.cert)

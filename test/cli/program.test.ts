@@ -54,11 +54,11 @@ test('one that cannot be killed is left behind', async () => {
     kill.mockRestore()
     process.kill(Number(await readFile(place, 'utf8')), 'SIGKILL')
   })
-  expect(await run(`echo $$ >${place}; exec sleep 600`, { timeoutMs: 500 })).toEqual({
+  expect(await run(`echo $$ >${place}; exec sleep 600`, { timeoutMs: 3_000 })).toEqual({
     code: undefined,
     stdout: '',
     stderr: '',
-    why: 'it did not end within 500 ms, nor when it was killed',
+    why: 'it did not end within 3000 ms, nor when it was killed',
   })
 })
 

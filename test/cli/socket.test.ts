@@ -1,5 +1,7 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, mkdir, readdir, realpath, stat, symlink, writeFile } from 'node:fs/promises'
-import { createConnection, createServer, type Server } from 'node:net'
+import { createConnection, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { socketFor } from '../../src/cli/places.ts'
@@ -102,6 +104,34 @@ test('a socket that a dead agent left behind is replaced', async () => {
   await writeFile(path, '') // nobody listens at a file either
   await serve(path)
   expect(await ask(path, { op: 'status' })).toEqual({ ok: true })
+})
+
+test('an agent that hangs keeps its socket, also when as many wait at it as may', async () => {
+  const path = join(await folder(), 'a.sock')
+  const script = `require('node:net').createServer().listen({ path: ${JSON.stringify(path)}, backlog: 1 }, () => console.log('ready'))`
+  const agent = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const waiting: Socket[] = []
+  onTestFinished(() => {
+    for (const each of waiting) each.destroy()
+    agent.kill('SIGKILL')
+  })
+  await once(agent.stdout, 'data')
+  agent.kill('SIGSTOP')
+  for (let refused = false; !refused; ) {
+    const connection = createConnection(path)
+    waiting.push(connection)
+    refused = await once(connection, 'connect').then(
+      () => false,
+      (error) => error.code === 'EAGAIN',
+    )
+  }
+  await expect(listen(path, yes)).rejects.toMatchObject({ message: 'an agent is already running there' })
+  await expect(ask(path, { op: 'status' })).rejects.toMatchObject({
+    code: 'timeout',
+    message: `the agent at ${path} (process ${agent.pid}) is hung`,
+    why: 'it is stopped, by a signal or a debugger',
+    fix: expect.stringContaining(`kill -CONT ${agent.pid} lets it go on.`),
+  })
 })
 
 test('where it cannot listen it says so', async () => {

@@ -8,6 +8,7 @@ import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import type { Chunk, Codec } from '../../src/tree/chunk.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
+import { runs } from '../fixtures/runs.ts'
 import { chunkOf, Device, noise, store, text } from './fixture.ts'
 
 const warnings: string[] = []
@@ -113,7 +114,7 @@ describe.each([
           }
         },
       ),
-      { numRuns: 60 },
+      { numRuns: runs(30) },
     )
   })
 
@@ -258,7 +259,7 @@ test('an idle pool does not keep its process alive', () => {
     process.stdout.write(String(device.ready()))
     device[Symbol.dispose]()`
   const out = execFileSync(process.execPath, ['--input-type=module', '--no-warnings', '-e', program], {
-    timeout: 20_000,
+    timeout: 120_000,
   })
   expect(out.toString()).toBe('1')
 })

@@ -1,12 +1,17 @@
 // The product as a user starts it, for end-to-end tests: the launcher with its keeper, cache and sockets in a folder of the test.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { expect } from 'vitest'
 import { socketFor } from '../../src/cli/places.ts'
 import { ask, type Status } from '../../src/cli/socket.ts'
 import { command, type Outcome } from './engines/command.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+
+/** A machine that runs tests may be busy. */
+const STATUS_TIMEOUT_MS = 30_000
 
 export interface Agent {
   /** The line that said it is ready. */
@@ -29,6 +34,16 @@ export interface As {
   env?: NodeJS.ProcessEnv
   /** Where `env` makes it put its sockets. */
   sockets?: string
+}
+
+/** Resolves when a process has ended, also one that nobody has waited for: its files are closed then. */
+export async function gone(pid: number): Promise<void> {
+  const state = () =>
+    readFile(`/proc/${pid}/stat`, 'utf8').then(
+      (stat) => stat.split(') ').at(-1)?.[0],
+      () => undefined,
+    )
+  await expect.poll(state).toBeOneOf([undefined, 'Z', 'X'])
 }
 
 const environment = (work: string) => ({ ...process.env, RUNTIME_DIRECTORY: `${work}/run` })
@@ -60,7 +75,7 @@ export async function startAgent(work: string, dir: string, args: readonly strin
   const line = await firstLine(child)
   if (line === undefined) throw new Error(`lazylayer ${args.join(' ')} ended with ${await ended}: ${log}`)
   const status = async () => {
-    const answer = await ask(socketFor(sockets, dir), { op: 'status' })
+    const answer = await ask(socketFor(sockets, dir), { op: 'status' }, STATUS_TIMEOUT_MS)
     if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}: ${log}`)
     return answer.status
   }

@@ -2,15 +2,16 @@
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { lazylayer } from './agent.ts'
-import { lacking } from './engines/needs.ts'
+import { configUri } from './app-image.ts'
+import { type AppStore, byEngine, type Door, makeAppStore, STORE_LACKS } from './engine-store.ts'
+import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, podmanLacks } from './engines/podman.ts'
 import { tally } from './engines/registry.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type Door, type EngineStore, HELLO, makePyStore, PY_CONFIG, PY_ID, PY_LACKS } from './py-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
-/** A lazy start of the image, with the indexes of both layers. */
-const LAZY_MAX_BYTES = 14_000_000
+/** A lazy start of the image, with the indexes of its layers. */
+const LAZY_MAX_BYTES = 3_000_000
 /** Of the engine's own storage, where it has no copy of a base layer. */
 const NO_COPY_MAX_BYTES = 1_000_000
 
@@ -33,11 +34,11 @@ const WAYS: Way[] = [
   { flavour: 'trixie', version: '1.39.3', door: 'images', identity: 'DiffID' },
 ]
 
-suite('Buildah and Skopeo', PY_LACKS, () => {
-  let store: EngineStore
+suite('Buildah and Skopeo', STORE_LACKS ?? lacking(REGISTRY_PROGRAMS), () => {
+  let store: AppStore
 
   beforeAll(async () => {
-    store = await makePyStore()
+    store = await makeAppStore()
     await store.installHelper()
   })
   afterEach(() => store.stop())
@@ -49,7 +50,7 @@ suite('Buildah and Skopeo', PY_LACKS, () => {
       test(`${title} from and run pull no layer${identity === 'DiffID' ? ', and commit reads none' : ''}; Skopeo inspects`, {
         timeout: ENGINE_TIMEOUT_MS,
       }, async () => {
-        const { root, image, registry, work } = store
+        const { root, image, registry, work, app } = store
         const flags = identity === 'DiffID' ? ['--diffid', 'claimed'] : []
         await store.serve(`cache-${flavour}-${door}-${identity}`, ...flags)
         await using engine = await store.startEngine(flavour, door)
@@ -66,18 +67,18 @@ suite('Buildah and Skopeo', PY_LACKS, () => {
         const container = await run('buildah', 'from', '--quiet', image)
         const inContainer = (text: string) =>
           run('buildah', 'run', '--isolation', 'chroot', container, '--', 'sh', '-c', text)
-        expect(await inContainer('echo built >/said; python3 /app/app.py')).toBe(HELLO.trimEnd())
+        expect(await inContainer(`echo built >/said; ${app.line}`)).toBe(app.says.trimEnd())
         const lazily = await registry.log()
-        expect(blobs(lazily)).toEqual([PY_CONFIG])
+        expect(blobs(lazily)).toEqual([configUri(app)])
         expect(tally(lazily).all.bytes).toBeLessThan(LAZY_MAX_BYTES)
 
         const remote = await run('skopeo', 'inspect', '--no-tags', `docker://${image}`)
         const local = await run(...SKOPEO, 'inspect', `containers-storage:${image}`)
         expect(JSON.parse(local).Layers).toEqual(JSON.parse(remote).Layers)
-        expect(new Set(blobs(await registry.log()))).toEqual(new Set([PY_CONFIG]))
+        expect(new Set(blobs(await registry.log()))).toEqual(new Set([configUri(app)]))
 
         if (identity === 'index') return
-        expect(await run('buildah', 'images', '--no-trunc', '--quiet', image)).toBe(`sha256:${PY_ID}`)
+        expect(await run('buildah', 'images', '--no-trunc', '--quiet', image)).toBe(`sha256:${app.id}`)
         await registry.clear()
         await run('buildah', 'commit', '--quiet', container, 'localhost/built')
         expect(await registry.log()).toEqual([])
@@ -88,10 +89,10 @@ suite('Buildah and Skopeo', PY_LACKS, () => {
         expect(await run('buildah', 'run', '--isolation', 'chroot', built, '--', 'cat', '/said')).toBe('built')
 
         // what is pushed has the base's layers, to the byte
-        const pushed = `docker://${registry.host}/py:built-${flavour}-${door}`
+        const pushed = `docker://${registry.host}/app:built-${flavour}-${door}`
         await run('buildah', 'push', '--quiet', 'localhost/built', pushed)
         const diffIds = async (of: string) => JSON.parse(await run('skopeo', 'inspect', '--config', of)).rootfs.diff_ids
-        expect((await diffIds(pushed)).slice(0, 2)).toEqual(await diffIds(`docker://${image}`))
+        expect((await diffIds(pushed)).slice(0, app.diffIds.length)).toEqual(app.diffIds)
       })
     })
   }

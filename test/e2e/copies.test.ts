@@ -7,10 +7,10 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type WrittenImage, writeImage } from '../../src/build/layout-writer.ts'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { lazylayer } from './agent.ts'
+import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type Door, type EngineStore, makeStore } from './py-store.ts'
 
 /** Whatever a tar can say that a tree cannot: other names of a file, times, owners, attributes, and what is deleted. */
 const ODD: readonly (readonly SourceEntry[])[] = [

@@ -19,7 +19,7 @@ import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 
 interface Finding {
   name: string

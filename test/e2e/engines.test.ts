@@ -1,39 +1,32 @@
 // The engines and the registry of the end-to-end tests, proven with ordinary pulls: what later tests see differ is lazylayer's doing.
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { connect } from 'node:http2'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { APP_PROGRAMS, type AppImage, referenceOf, writeApp } from './app-image.ts'
 import { command, succeed } from './engines/command.ts'
-import { lacking, REGISTRY_PROGRAMS, samples } from './engines/needs.ts'
+import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
 import { type DockerRegistry, startDockerRegistry } from './engines/registry.ts'
+import { startSmallRegistry } from './engines/small-registry.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
 // The first use of the trixie root makes it, where .ci/run did not.
 const ENGINE_TIMEOUT_MS = 600_000
-// py-esgz: config, and the layers from the base up.
-const CONFIG = { digest: 'sha256:d8b0193caf556c57e2260a8f21ca54f6058b8ba801a60a0cde4a7b98fb976c1c', size: 634 }
-const LAYERS = [
-  { digest: 'sha256:252f6ac26cc204856886a7689809e3e1ee6ffa6cbd3489b19cf19ee6c8dbbb23', size: 52_943_606 },
-  { digest: 'sha256:fe9477b56d8f29aeed93201fee06526144e5e910afcfd77122d4d87e13941394', size: 15_783_295 },
-]
-const blobUri = (digest: string) => `/v2/py/blobs/${digest}`
 
-const images = samples()
-const reason = 'lacking' in images ? images.lacking : lacking(REGISTRY_PROGRAMS)
-
-suite('ordinary pulls from a real registry', reason, () => {
+suite('ordinary pulls from a real registry', lacking([...REGISTRY_PROGRAMS, ...APP_PROGRAMS]), () => {
   let work: WorkDirectory
   let registry: DockerRegistry
-  let manifest: string
+  let app: AppImage
 
   beforeAll(async () => {
     work = await makeWorkDirectory()
     registry = await startDockerRegistry({ dir: work.path })
-    manifest = await registry.pushLayout(join('path' in images ? images.path : '', 'images/py-esgz'), 'py', 'py')
+    app = await writeApp(join(work.path, 'app'))
+    expect(await registry.pushLayout(app.layout, app.tag, app.tag)).toBe(app.manifest)
   })
 
   afterAll(async () => {
@@ -41,17 +34,27 @@ suite('ordinary pulls from a real registry', reason, () => {
     await work?.remove()
   })
 
+  const blobUri = (digest: string) => `/v2/${app.tag}/blobs/${digest}`
+  /** Every blob, as the registry should serve it. */
+  const blobs = () =>
+    Promise.all(
+      [`sha256:${app.id}`, ...app.layers.map(({ digest }) => digest)].map(async (digest) => {
+        const { size } = await stat(join(app.layout, 'blobs', digest.replace(':', '/')))
+        return { digest, size }
+      }),
+    )
+
   test('what was pushed is served byte for byte, over HTTP/2', async () => {
-    for (const { digest, size } of [CONFIG, ...LAYERS]) {
+    for (const { digest, size } of await blobs()) {
       const { status, body } = await get(registry, blobUri(digest))
       expect({ status, size: body.length, digest: sha256(body) }).toEqual({ status: 200, size, digest })
     }
     const accept = 'application/vnd.oci.image.manifest.v1+json'
-    expect(sha256((await get(registry, '/v2/py/manifests/py', { accept })).body)).toBe(manifest)
+    expect(sha256((await get(registry, `/v2/${app.tag}/manifests/${app.tag}`, { accept })).body)).toBe(app.manifest)
   })
 
   test('the log tells of a request its range, protocol, agent and bytes, and forgets on demand', async () => {
-    const digest = LAYERS[1]?.digest ?? ''
+    const digest = app.layers[1]?.digest ?? ''
     await registry.clear()
     const { status, body } = await get(registry, blobUri(digest), { range: 'bytes=10-19', 'user-agent': 'tester' })
     expect({ status, length: body.length }).toEqual({ status: 206, length: 10 })
@@ -80,7 +83,7 @@ suite('ordinary pulls from a real registry', reason, () => {
   function podmanTests(flavour: Flavour, version: string): void {
     test('pulls an image whole, runs it and removes it', { timeout: ENGINE_TIMEOUT_MS }, async () => {
       await using podman = await Podman.start({ flavour, work: work.path, trust: [registry] })
-      const image = `${registry.host}/py:py`
+      const image = referenceOf(app, registry)
       expect(await podman.succeed(['--version'])).toBe(`podman version ${version}`)
 
       await registry.clear()
@@ -88,18 +91,34 @@ suite('ordinary pulls from a real registry', reason, () => {
       const requests = await registry.log()
       // 4.3.1 also looks at each layer's tail for an index, and drops it; those are ranges, answered with 206.
       const whole = requests.filter(({ status, kind }) => kind === 'blob' && status === 200)
-      const expected = [CONFIG, ...LAYERS].map(({ digest, size }) => ({ uri: blobUri(digest), bytes: size }))
+      const expected = (await blobs()).map(({ digest, size }) => ({ uri: blobUri(digest), bytes: size }))
       expect(whole.map(({ uri, bytes }) => ({ uri, bytes })).sort(byUri)).toEqual(expected.sort(byUri))
       expect(requests.filter(({ kind }) => kind === 'manifest')).toHaveLength(1)
       expect(await podman.succeed(['image', 'inspect', '--format', '{{.Digest}} {{.Id}}', image])).toBe(
-        `${manifest} ${CONFIG.digest.slice('sha256:'.length)}`,
+        `${app.manifest} ${app.id}`,
       )
 
       const ran = await podman.container('run', ['--rm', image])
-      expect({ code: ran.code, stdout: ran.stdout }).toEqual({ code: 0, stdout: 'hello from flask\n' })
+      expect({ code: ran.code, stdout: ran.stdout }).toEqual({ code: 0, stdout: app.says })
       await podman.succeed(['rmi', image])
       expect(await podman.succeed(['images', '--quiet'])).toBe('')
       expect(await registry.log()).toHaveLength(requests.length)
+    })
+
+    test('pulls from our small registry, whose log tells the same', { timeout: ENGINE_TIMEOUT_MS }, async () => {
+      const small = await startSmallRegistry({ dir: work.path })
+      try {
+        expect(await small.pushLayout(app.layout, app.tag, app.tag)).toBe(app.manifest)
+        await using podman = await Podman.start({ flavour, work: work.path, trust: [small] })
+        await podman.succeed(['pull', '--quiet', referenceOf(app, small)])
+        const whole = (await small.log()).filter(({ status, kind }) => kind === 'blob' && status === 200)
+        const expected = (await blobs()).map(({ digest, size }) => ({ uri: blobUri(digest), bytes: size }))
+        expect(whole.map(({ uri, bytes }) => ({ uri, bytes })).sort(byUri)).toEqual(expected.sort(byUri))
+        await small.clear()
+        expect(await small.log()).toEqual([])
+      } finally {
+        await small.stop()
+      }
     })
 
     test('sees what the host mounts below the work directory later, until it is unmounted', async () => {
@@ -128,7 +147,7 @@ suite('ordinary pulls from a real registry', reason, () => {
       const pattern = `*/lazylayer-test-${basename(podman.path)}*`
       const groups = () => command('find', ['/sys/fs/cgroup', '-path', pattern]).then(({ stdout }) => stdout)
       try {
-        const args = ['--detach', `${registry.host}/py:py`, 'sh', '-c', `sleep 600; echo ${mark}`]
+        const args = ['--detach', referenceOf(app, registry), 'sh', '-c', `sleep 600; echo ${mark}`]
         expect(await podman.container('run', args)).toMatchObject({ code: 0 })
         expect(await commandLinesWith(mark)).not.toEqual([])
         expect(await commandLinesWith(podman.path)).not.toEqual([])

@@ -4,16 +4,16 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { cloneIdmapped, SHIFT, SHIFTED_IDS } from '../fixtures/idmap.ts'
 import { type Agent, startAgent } from './agent.ts'
+import { APP_PROGRAMS, type AppImage, referenceOf, writeApp } from './app-image.ts'
 import { command, succeed } from './engines/command.ts'
-import { lacking, samples } from './engines/needs.ts'
+import { lacking } from './engines/needs.ts'
 import { Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
 
 const TIMEOUT_MS = 600_000
-const images = samples()
-const reason = 'lacking' in images ? images.lacking : (lacking(['fusermount3', 'mount']) ?? podmanLacks('trixie'))
+const reason = lacking(['fusermount3', 'mount', ...APP_PROGRAMS]) ?? podmanLacks('trixie')
 const MAPPED = ['--uidmap', `0:${SHIFT}:${SHIFTED_IDS}`, '--gidmap', `0:${SHIFT}:${SHIFTED_IDS}`]
 /** Who it is, who owns a file of the image, that it may write; and the image's own program. */
 const PROBE = 'id -u; stat -c %u:%g /etc/passwd; touch /made && stat -c %u /made; cat /proc/self/uid_map'
@@ -21,13 +21,15 @@ const PROBE = 'id -u; stat -c %u:%g /etc/passwd; touch /made && stat -c %u /made
 suite('podman run --uidmap', reason, () => {
   let work: WorkDirectory
   let registry: LayoutRegistry
+  let app: AppImage
   let agent: Agent | undefined
   const mounted: string[] = []
 
   beforeAll(async () => {
     work = await makeWorkDirectory()
     await chmod(work.path, 0o755) // the mapped users must get to the root filesystem
-    registry = await serveLayout(join('path' in images ? images.path : '', 'images/py-esgz'), work.path)
+    app = await writeApp(join(work.path, 'app'))
+    registry = await serveLayout(app.layout, work.path)
   })
   afterEach(async () => {
     for (const each of mounted.splice(0).reverse()) await command('umount', ['--lazy', each])
@@ -56,7 +58,7 @@ suite('podman run --uidmap', reason, () => {
       for (const each of Object.values(at)) await mkdir(each, { recursive: true })
       await chown(at.upper, SHIFT, SHIFT)
       agent = await startAgent(work.path, at.image, [
-        ...['mount', `${registry.host}/py:py`, at.image, '--mount', rung, '--cache', join(work.path, 'cache')],
+        ...['mount', referenceOf(app, registry), at.image, '--mount', rung, '--cache', join(work.path, 'cache')],
         ...['--cert-dir', registry.certDir],
       ])
       await cloneIdmapped(at.image, at.clone)
@@ -83,9 +85,9 @@ suite('podman run --uidmap', reason, () => {
         ...['serve', root, '--mount', rung, '--cache', join(work.path, 'cache'), '--cert-dir', registry.certDir],
       ])
       await using podman = await startPodman([`${join(root, 'layers')}:ref`])
-      const image = `${registry.host}/py:py`
+      const image = referenceOf(app, registry)
       await podman.succeed(['pull', '--quiet', image])
-      expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: 'hello from flask\n' })
+      expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: app.says })
       const mapped = await podman.container('run', ['--rm', ...MAPPED, image, 'sh', '-c', PROBE])
       expect(mapped.code).not.toBe(0)
       expect(mapped.stderr).toContain('permission denied')

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type WrittenImage, writeImage } from '../../src/build/layout-writer.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
+import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
 import { Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type EngineStore, makeStore, PY_LACKS } from './py-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
 /** Two that differ in their configurations alone, and two with another layer of their own, which no index describes, on a lazy one. */
@@ -19,7 +19,7 @@ interface Seen {
   blobs: Digest[]
 }
 
-suite('images with the same indexes', PY_LACKS, () => {
+suite('images with the same indexes', STORE_LACKS, () => {
   let store: EngineStore
   const images = new Map<Tag, WrittenImage>()
 

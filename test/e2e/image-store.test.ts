@@ -6,18 +6,20 @@ import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vi
 import { type WrittenImage, writeImage } from '../../src/build/layout-writer.ts'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { lazylayer, startAgent } from './agent.ts'
+import { configUri, referenceOf } from './app-image.ts'
 import { buildOn } from './build-on.ts'
 import { claim } from './claim.ts'
+import { type AppStore, byEngine, makeAppStore, STORE_LACKS } from './engine-store.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
-import { type DockerRegistry, startDockerRegistry } from './engines/registry.ts'
+import type { DockerRegistry } from './engines/registry.ts'
+import { startEngineRegistry } from './engines/small-registry.ts'
 import { suite } from './engines/suite.ts'
 import { mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
-import { byEngine, type EngineStore, HELLO, makePyStore, PY_CONFIG, PY_ID, PY_LACKS, PY_LAYOUT } from './py-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
 
-suite('Podman over the additional image store', PY_LACKS, () => {
-  let store: EngineStore
+suite('Podman over the additional image store', STORE_LACKS, () => {
+  let store: AppStore
   let work: WorkDirectory
   let registry: DockerRegistry
   let image: string
@@ -25,7 +27,7 @@ suite('Podman over the additional image store', PY_LACKS, () => {
   let helper: string
 
   beforeAll(async () => {
-    store = await makePyStore()
+    store = await makeAppStore()
     ;({ work, registry, image, root } = store)
     helper = await store.installHelper()
   })
@@ -52,7 +54,7 @@ suite('Podman over the additional image store', PY_LACKS, () => {
     for (const each of ['', 'tmp', 'graph', 'run']) await chmod(join(podman.path, each), 0o755)
   }
 
-  /** Pulls `py`; @returns the engine's own requests for blobs */
+  /** Pulls it; @returns the engine's own requests for blobs */
   async function pull(podman: Podman): Promise<{ id: string; blobs: string[] }> {
     await registry.clear()
     const id = await podman.succeed(['pull', '--quiet', image])
@@ -70,27 +72,27 @@ suite('Podman over the additional image store', PY_LACKS, () => {
         await store.serve(`cache-${flavour}`)
         await using podman = await startPodman(flavour)
         const first = await pull(podman)
-        expect(first.blobs).toEqual([PY_CONFIG])
-        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
-        expect((await mountsBelow(join(root, 'images'))).length).toBe(2)
+        expect(first.blobs).toEqual([configUri(store.app)])
+        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: store.app.says })
+        expect((await mountsBelow(join(root, 'images'))).length).toBe(store.app.layers.length)
         const [listed] = JSON.parse(await podman.succeed(['images', '--no-trunc', '--format', 'json'])) as {
           Id: string
           Size: number
         }[]
         expect(listed?.Id).toBe(first.id)
-        expect(listed?.Size).toBeGreaterThan(150_000_000)
+        expect(listed?.Size).toBeGreaterThan(store.app.size)
 
         await podman.succeed(['rmi', image])
         expect(await pull(podman)).toEqual(first)
-        expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+        expect((await podman.container('run', ['--rm', image])).stdout).toBe(store.app.says)
         const container = (await podman.container('create', [image])).stdout.trim()
 
         expect(await store.stop()).toBe(0)
         await registry.clear()
         await store.serve(`cache-${flavour}`)
-        expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+        expect((await podman.container('run', ['--rm', image])).stdout).toBe(store.app.says)
         // what was made before has the same layers
-        expect((await podman.run(['start', '--attach', container])).stdout).toBe(HELLO)
+        expect((await podman.run(['start', '--attach', container])).stdout).toBe(store.app.says)
         await podman.succeed(['rm', container])
         expect(await registry.log()).toEqual([])
       })
@@ -103,7 +105,7 @@ suite('Podman over the additional image store', PY_LACKS, () => {
         await pull(podman)
         await store.stop()
         for (const command of [['images'], ['ps', '--all'], ['info']]) await podman.succeed(command)
-        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
+        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: store.app.says })
       })
 
       test(`Podman ${version} maps users`, { timeout: ENGINE_TIMEOUT_MS }, async () => {
@@ -112,7 +114,7 @@ suite('Podman over the additional image store', PY_LACKS, () => {
         await openToAll(podman)
         await pull(podman)
         const mapped = ['--rm', '--uidmap', '0:100000:65536']
-        expect(await podman.container('run', [...mapped, image])).toMatchObject({ code: 0, stdout: HELLO })
+        expect(await podman.container('run', [...mapped, image])).toMatchObject({ code: 0, stdout: store.app.says })
         const stat = await podman.container('run', [
           ...mapped,
           '--entrypoint',
@@ -138,17 +140,17 @@ suite('Podman over the additional image store', PY_LACKS, () => {
       }, async () => {
         await store.serve(`claimed-${flavour}`, '--diffid', 'claimed')
         const told = await lazylayer(work.path, 'pull', image, '--root', root)
-        expect(told).toMatchObject({ code: 0, stdout: `${image}: 2 of 2 layers listed (2 by DiffID)\n` })
+        expect(told).toMatchObject({ code: 0, stdout: `${image}: 3 of 3 layers listed (3 by DiffID)\n` })
         await using podman = await startPodman(flavour)
-        expect(await pull(podman)).toEqual({ id: PY_ID, blobs: [PY_CONFIG] })
-        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
+        expect(await pull(podman)).toEqual({ id: store.app.id, blobs: [configUri(store.app)] })
+        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: store.app.says })
         await buildOn(podman, image, registry)
         await podman.succeed(['rmi', '--all', '--force'])
-        expect(await pull(podman)).toEqual({ id: PY_ID, blobs: [PY_CONFIG] })
+        expect(await pull(podman)).toEqual({ id: store.app.id, blobs: [configUri(store.app)] })
 
         expect(await store.stop()).toBe(0)
         await store.serve(`claimed-${flavour}`, '--diffid', 'claimed')
-        expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+        expect((await podman.container('run', ['--rm', image])).stdout).toBe(store.app.says)
         // claims that are not believed any more are not listed again
         expect(await store.stop()).toBe(0)
         const unbelieving = await store.serve(`claimed-${flavour}`)
@@ -262,18 +264,18 @@ suite('Podman over the additional image store', PY_LACKS, () => {
 
   suite('a registry that wants credentials', podmanLacks('trixie'), () => {
     test('is asked by the agent with those that the engine was given', { timeout: ENGINE_TIMEOUT_MS }, async () => {
-      const closed = await startDockerRegistry({ dir: work.path, credentials: { username: 'ada', password: 'pass' } })
+      const closed = await startEngineRegistry({ dir: work.path, credentials: { username: 'ada', password: 'pass' } })
       onTestFinished(() => closed.stop())
-      await closed.pushLayout(PY_LAYOUT, 'py', 'py')
-      const name = `${closed.host}/py:py`
+      await closed.pushLayout(store.app.layout, store.app.tag, store.app.tag)
+      const name = referenceOf(store.app, closed)
       const args = ['serve', root, '--cache', join(work.path, 'cache-closed'), '--cert-dir', closed.certDir]
       const agent = await startAgent(work.path, root, args)
       onTestFinished(async () => void (await agent.stop()))
       await using podman = await startPodman('trixie', [closed])
       await podman.succeed(['pull', '--quiet', '--creds', 'ada:pass', name])
       const blobs = byEngine(await closed.log()).flatMap(({ kind, uri }) => (kind === 'blob' ? [uri] : []))
-      expect(new Set(blobs)).toEqual(new Set([PY_CONFIG]))
-      expect(await podman.container('run', ['--rm', name])).toMatchObject({ code: 0, stdout: HELLO })
+      expect(new Set(blobs)).toEqual(new Set([configUri(store.app)]))
+      expect(await podman.container('run', ['--rm', name])).toMatchObject({ code: 0, stdout: store.app.says })
       expect(agent.log()).not.toContain('pass')
     })
   })
@@ -283,11 +285,11 @@ suite('Podman over the additional image store', PY_LACKS, () => {
       await store.serve('cache-both')
       await using podman = await startPodman('trixie', [registry], [`${join(root, 'layers')}:ref`])
       const first = await pull(podman)
-      expect(first.blobs).toEqual([PY_CONFIG])
-      expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+      expect(first.blobs).toEqual([configUri(store.app)])
+      expect((await podman.container('run', ['--rm', image])).stdout).toBe(store.app.says)
       await podman.succeed(['rmi', image])
       expect(await pull(podman)).toEqual(first)
-      expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+      expect((await podman.container('run', ['--rm', image])).stdout).toBe(store.app.says)
     })
   })
 
@@ -295,8 +297,8 @@ suite('Podman over the additional image store', PY_LACKS, () => {
     test('serves what is listed, too', { timeout: ENGINE_TIMEOUT_MS }, async () => {
       await store.serve('cache-fuse', '--mount', 'fuse')
       await using podman = await startPodman('trixie')
-      expect((await pull(podman)).blobs).toEqual([PY_CONFIG])
-      expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
+      expect((await pull(podman)).blobs).toEqual([configUri(store.app)])
+      expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: store.app.says })
       expect(await mountsBelow(join(root, 'images'))).toEqual([])
     })
   })
@@ -310,9 +312,9 @@ suite('Podman over the additional image store', PY_LACKS, () => {
         podman.container('run', ['--rm', '--quiet', image], ENGINE_TIMEOUT_MS),
       )
       const outcomes = await Promise.all(all)
-      expect(outcomes.filter(({ code, stdout }) => code !== 0 || stdout !== HELLO)).toEqual([])
+      expect(outcomes.filter(({ code, stdout }) => code !== 0 || stdout !== store.app.says)).toEqual([])
       const blobs = new Set(byEngine(await registry.log()).flatMap(({ kind, uri }) => (kind === 'blob' ? [uri] : [])))
-      expect([...blobs]).toEqual([PY_CONFIG])
+      expect([...blobs]).toEqual([configUri(store.app)])
     })
   })
 })

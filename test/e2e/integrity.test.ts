@@ -13,7 +13,7 @@ import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
 
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 const FILES = 20
 const content = (i: number) => pattern(100_000 + i * 4096, i + 1)
 const hash = async (path: string) => {

@@ -1,6 +1,6 @@
 // Thousands of layers in one store: the mount table stays bounded, and the last lookup costs what the first did.
 //
-// All 5,000: LAZYLAYER_MANY_LAYERS=5000 npx vitest run --project e2e test/e2e/many-layers.test.ts
+// All 5,000: LAZYLAYER_MANY_LAYERS=5000 npx vitest run test/e2e/many-layers.test.ts
 import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'

@@ -4,10 +4,10 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { programEntries } from '../fixtures/programs.ts'
 import { type Agent, lazylayer } from './agent.ts'
-import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
+import { byEngine, type EngineStore, makeStore } from './engine-store.ts'
+import { lacking } from './engines/needs.ts'
 import { type Flavour, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type EngineStore, makeStore } from './py-store.ts'
 
 const PODS = 20
 const TIMEOUT_MS = 600_000
@@ -17,7 +17,7 @@ const nodes: { flavour: Flavour; version: string; diffId: 'proven' | 'claimed' }
   { flavour: 'trixie', version: '5.4.2', diffId: 'proven' },
 ]
 
-suite(`${PODS} pods at once`, lacking([...REGISTRY_PROGRAMS, 'fusermount3', 'ldd']), () => {
+suite(`${PODS} pods at once`, lacking(['fusermount3', 'ldd']), () => {
   let store: EngineStore
   const configs = new Set<string>()
 

@@ -15,7 +15,7 @@ import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
 
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 const ADDON = fileURLToPath(new URL('../../native/lazylayer.node', import.meta.url))
 const NAMES = Array.from({ length: 3000 }, (_, i) => `name-${String(i).padStart(4, '0')}-${'x'.repeat(100)}`)
 const ENTRIES: SourceEntry[] = [

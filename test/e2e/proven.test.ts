@@ -9,16 +9,15 @@ import { type Digest, hex } from '../../src/image/digest.ts'
 import { lazylayer } from './agent.ts'
 import { buildOn } from './build-on.ts'
 import { asSchema2, claim, lie } from './claim.ts'
+import { type AppStore, byEngine, makeAppStore, STORE_LACKS } from './engine-store.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
 import type { DockerRegistry } from './engines/registry.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, HELLO, makePyStore, PY_ID, PY_LACKS, PY_LAYOUT, type PyStore } from './py-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
-const CONFIG = `sha256:${PY_ID}`
 
-suite('Podman and proven layers', PY_LACKS, () => {
-  let store: PyStore
+suite('Podman and proven layers', STORE_LACKS, () => {
+  let store: AppStore
   let registry: DockerRegistry
   let image: string
   let docker: string
@@ -26,16 +25,18 @@ suite('Podman and proven layers', PY_LACKS, () => {
   let root: string
 
   beforeAll(async () => {
-    store = await makePyStore()
+    store = await makeAppStore()
     ;({ registry, image, root } = store)
     work = store.work.path
     const schema2 = join(work, 'schema2')
-    await asSchema2(PY_LAYOUT, schema2)
-    await registry.pushLayout(schema2, 'py', 'docker')
-    docker = `${registry.host}/docker:py`
+    await asSchema2(store.app.layout, schema2)
+    await registry.pushLayout(schema2, store.app.tag, 'docker')
+    docker = `${registry.host}/docker:${store.app.tag}`
   })
   afterEach(() => store.stop())
   afterAll(() => store?.close())
+
+  const config = () => `sha256:${store.app.id}`
 
   function startPodman(flavour: Flavour, additionalLayerStores: readonly string[] = []): Promise<Podman> {
     const additionalImageStores = additionalLayerStores.length > 0 ? [] : [join(root, 'images')]
@@ -61,15 +62,15 @@ suite('Podman and proven layers', PY_LACKS, () => {
       }, async () => {
         await store.serve(`cache-${flavour}`)
         const told = await lazylayer(work, 'pull', '--prove', image, '--root', root)
-        expect(told).toMatchObject({ code: 0, stdout: `${image}: 2 of 2 layers listed (2 by DiffID)\n` })
+        expect(told).toMatchObject({ code: 0, stdout: `${image}: 3 of 3 layers listed (3 by DiffID)\n` })
         await using podman = await startPodman(flavour)
-        expect(await pull(podman, image)).toEqual({ id: PY_ID, blobs: [CONFIG] })
-        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
+        expect(await pull(podman, image)).toEqual({ id: store.app.id, blobs: [config()] })
+        expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: store.app.says })
         await saved(podman, image)
         expect(await store.stop()).toBe(0)
         await store.serve(`cache-${flavour}`)
         await registry.clear()
-        expect((await podman.container('run', ['--rm', image])).stdout).toBe(HELLO)
+        expect((await podman.container('run', ['--rm', image])).stdout).toBe(store.app.says)
         expect(await registry.log()).toEqual([])
       })
 
@@ -78,14 +79,14 @@ suite('Podman and proven layers', PY_LACKS, () => {
       }, async () => {
         await store.serve(`cache-${flavour}-docker`)
         const told = await lazylayer(work, 'pull', docker, '--root', root)
-        expect(told).toMatchObject({ code: 0, stdout: `${docker}: 2 of 2 layers listed (2 by DiffID)\n` })
+        expect(told).toMatchObject({ code: 0, stdout: `${docker}: 3 of 3 layers listed (3 by DiffID)\n` })
         await using podman = await startPodman(flavour)
-        expect(await pull(podman, docker)).toEqual({ id: PY_ID, blobs: [CONFIG] })
-        expect(await podman.container('run', ['--rm', docker])).toMatchObject({ code: 0, stdout: HELLO })
+        expect(await pull(podman, docker)).toEqual({ id: store.app.id, blobs: [config()] })
+        expect(await podman.container('run', ['--rm', docker])).toMatchObject({ code: 0, stdout: store.app.says })
         await buildOn(podman, docker, registry)
         await saved(podman, docker)
         await podman.succeed(['rmi', '--force', 'built', docker])
-        expect(await pull(podman, docker)).toEqual({ id: PY_ID, blobs: [CONFIG] })
+        expect(await pull(podman, docker)).toEqual({ id: store.app.id, blobs: [config()] })
       })
 
       test(`Podman ${version} runs the victim's files, whatever claimed to be the victim before`, {
@@ -183,7 +184,7 @@ suite('Podman and proven layers', PY_LACKS, () => {
           const names = await podman.succeed(['images', '--format', '{{.Repository}}:{{.Tag}}'])
           expect(names.split('\n').sort()).toEqual([liar, image].sort())
           await podman.succeed(['ps', '--all'])
-          expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: HELLO })
+          expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: store.app.says })
         }
         expect(await who()).toBe('evil\n')
         await expectTheRest()
@@ -211,8 +212,8 @@ suite('Podman and proven layers', PY_LACKS, () => {
       await lazylayer(work, 'pull', docker, '--root', root)
       await using podman = await startPodman('debian12', [`${join(root, 'layers')}:ref`])
       for (const each of [docker, image]) {
-        expect(await pull(podman, each)).toEqual({ id: PY_ID, blobs: [CONFIG] })
-        expect(await podman.container('run', ['--rm', each])).toMatchObject({ code: 0, stdout: HELLO })
+        expect(await pull(podman, each)).toEqual({ id: store.app.id, blobs: [config()] })
+        expect(await podman.container('run', ['--rm', each])).toMatchObject({ code: 0, stdout: store.app.says })
         await saved(podman, each)
         await podman.succeed(['rmi', each])
       }
@@ -227,11 +228,11 @@ suite('Podman and proven layers', PY_LACKS, () => {
       await lazylayer(work, 'pull', image, '--root', root)
       await using podman = await startPodman('trixie')
       const { id, blobs } = await pull(podman, image)
-      expect(blobs).toEqual([CONFIG])
-      expect(id).not.toBe(PY_ID)
+      expect(blobs).toEqual([config()])
+      expect(id).not.toBe(store.app.id)
       await saved(podman, image)
       await lazylayer(work, 'pull', '--prove', image, '--root', root)
-      expect((await pull(podman, image)).id).toBe(PY_ID)
+      expect((await pull(podman, image)).id).toBe(store.app.id)
       await buildOn(podman, image, registry)
     })
   })

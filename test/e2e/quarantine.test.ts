@@ -14,7 +14,7 @@ import { suite } from './engines/suite.ts'
 import { mountsBelow } from './engines/work-directory.ts'
 import { codeOf, expectUnion, type Stage, setStage } from './stage.ts'
 
-const TIMEOUT_MS = 120_000
+const TIMEOUT_MS = 300_000
 const LIE = 'evil\n'
 
 interface Entry {

@@ -19,7 +19,7 @@ import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { codeOf, expectUnion, type Stage, setStage } from './stage.ts'
 
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 const QUIET = { code: 0, stdout: '', stderr: '' }
 
 /** What engines read of an entry. */

@@ -17,7 +17,7 @@ import { codeOf, expectUnion, type Stage, setStage } from './stage.ts'
 /** open(2) as os.Create does it. */
 const CREATE = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC
 const GZIP = 2
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 
 /** What an engine asks a layer by, and what it must find in `info` of layer `at`. */
 interface Generation {
@@ -108,7 +108,7 @@ suite('calls at the additional layer store', lacking(['fusermount3', 'getfattr']
     })
   }
 
-  test('deletions and hidden directories are what overlayfs wants, for root and for others', async () => {
+  test('deletions and hidden directories are what overlayfs wants, and no more', async () => {
     agent = await stage.serve('cache')
     const path = directory(stage.image.layers[1]?.annotations[TOC_DIGEST] as string)
     await lookUp(path)
@@ -116,8 +116,7 @@ suite('calls at the additional layer store', lacking(['fusermount3', 'getfattr']
     expect([gone.isCharacterDevice(), gone.rdev]).toEqual([true, 0])
     const xattrs = await command('getfattr', ['--absolute-names', '-d', '-m', '-', join(path, 'diff/opaque')])
     expect(xattrs.stdout).toMatch(/^trusted.overlay.opaque="y"$/m)
-    expect(xattrs.stdout).toMatch(/^user.overlay.opaque="y"$/m)
-    expect(xattrs.stdout.match(/overlay/g)).toHaveLength(2)
+    expect(xattrs.stdout.match(/overlay/g)).toHaveLength(1)
     expect(await stat(join(path, 'diff'))).toMatchObject({ uid: 0, gid: 0 })
   })
 
@@ -174,7 +173,7 @@ suite('calls at the additional layer store', lacking(['fusermount3', 'getfattr']
     stage.registry.faults = [{ match: /manifests\/slow/, nth: 1, delayMs: 4_000 }]
     expect(await codeOf(() => stat(path))).toBe('ENOENT')
     expect(agent.log()).toContain('no progress for 2000 ms')
-    await expect.poll(() => lookUp(path), { timeout: 20_000, interval: 500 }).toBeDefined()
+    await expect.poll(() => lookUp(path), { interval: 500 }).toBeDefined()
   })
 
   /** As pulls commit a layer and link it into their own storage. @returns its short name, for overlay options */

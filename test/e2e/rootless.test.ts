@@ -5,18 +5,17 @@ import { once } from 'node:events'
 import { statSync } from 'node:fs'
 import { chmod, chown, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { pattern } from '../fake/image.ts'
-import { type Agent, type As, lazylayerAs, startAgent } from './agent.ts'
+import { type Agent, type As, gone, lazylayerAs, startAgent } from './agent.ts'
 import { command, type Outcome, succeed } from './engines/command.ts'
 import { findProgram, lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
 
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 /** `nobody`: every machine has it, and it owns nothing. */
 const USER = 65_534
 const BECOME_USER = ['setpriv', `--reuid=${USER}`, `--regid=${USER}`, '--clear-groups', '--']
@@ -188,7 +187,7 @@ suite("a plain user's mount", reason, () => {
     process.kill(keeper, 'SIGKILL')
     process.kill(running.pid, 'SIGKILL')
     await running.ended
-    await sleep(200)
+    await gone(running.pid)
     expect(await mounts(home())).toEqual([dir()])
     const next = await mount()
     expect(next.log()).toContain('detaching a dead mount')

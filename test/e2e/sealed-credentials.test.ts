@@ -12,7 +12,7 @@ import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
-const TIMEOUT_MS = 120_000
+const TIMEOUT_MS = 300_000
 const ADA = { username: 'ada', password: 'correct horse battery staple' }
 
 suite('sealed credentials', lacking([]), () => {

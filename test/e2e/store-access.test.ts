@@ -4,14 +4,15 @@ import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promis
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { ASK_BURST, ASK_EVERY_MS } from '../../src/stores/ask-limit.ts'
 import { programEntries } from '../fixtures/programs.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
+import { type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { command, type Outcome, succeed } from './engines/command.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
 import { mountsBelow } from './engines/work-directory.ts'
-import { type Door, type EngineStore, makeStore } from './py-store.ts'
 
 const TIMEOUT_MS = 300_000
 const RUNGS = ['erofs', 'fuse'] as const
@@ -152,6 +153,21 @@ suite('a store of root', lacking([...REGISTRY_PROGRAMS, 'fusermount3', 'ldd']), 
       }
     })
   }
+
+  test('that is open has registries asked for others at a stated rate, and for root always', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const served = await store.serve('cache-erofs', '--store-mode', '0755')
+    const name = (i: number) => join(root, 'layers', Buffer.from(`${store.registry.host}/none:${i}`).toString('base64'))
+    const started = performance.now()
+    const looked = await asNobody('stat', '-c', '%F', ...Array.from({ length: 400 }, (_, i) => name(i)))
+    const found = looked.stdout.split('\n').filter(Boolean).length
+    expect(found).toBeGreaterThanOrEqual(ASK_BURST)
+    expect(found).toBeLessThanOrEqual(ASK_BURST + 1 + (performance.now() - started) / ASK_EVERY_MS)
+    expect(served.log().match(new RegExp(`user ${NOBODY} asks for too many layers`, 'g'))).toHaveLength(1)
+    expect((await stat(name(399))).isDirectory()).toBe(true)
+    expect((await stat(name(1_000))).isDirectory()).toBe(true)
+  })
 
   test('that is to be open says what keeps others out', { timeout: TIMEOUT_MS }, async () => {
     const above = join(work, 'above')

@@ -19,6 +19,8 @@ export interface Fault {
   nth?: number
   until?: number
   delayMs?: number
+  /** The answer waits for it. */
+  held?: Promise<unknown>
   bytesPerSecond?: number
   /** The body ends there: the connection (HTTP/1.1) or the stream (HTTP/2) is reset. */
   cutAfter?: number

@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { STORED, VERIFIED } from '../../src/fetch/filler.ts'
 import type { Priority } from '../../src/image/blob.ts'
+import { runs } from '../fixtures/runs.ts'
 import { type ChunkAt, Layer } from './layer.ts'
 
 const CHUNKS = 24
@@ -30,8 +31,8 @@ const scaled = <T extends Record<string, Record<string, number>>>(limits: T, uni
 
 // Small chunks on a link of which nothing is known; and such that neighbours of misses come along, all the time.
 test.each([
-  { unit: 1, roundTripBytes: 0, numRuns: 300 },
-  { unit: 512, roundTripBytes: 256 << 10, numRuns: 200 },
+  { unit: 1, roundTripBytes: 0, numRuns: runs(100) },
+  { unit: 512, roundTripBytes: 256 << 10, numRuns: runs(70) },
 ])(
   'in any interleaving each wish is told of each chunk once, rightly, within the budget, and nothing is left: $roundTripBytes',
   async ({ unit, roundTripBytes, numRuns }) => {
@@ -169,6 +170,6 @@ test('closing at any moment tells everybody and leaves nothing', async () => {
         expect([layer.budget.bytes('demand'), layer.budget.bytes('prefetch')]).toEqual([0, 0])
       },
     ),
-    { numRuns: 150 },
+    { numRuns: runs(50) },
   )
 })

@@ -77,9 +77,9 @@ const MANY = Buffer.concat([
   Buffer.from(']}'),
 ])
 
-test('a table that needs too much memory or time fails alone', { timeout: 60_000 }, async () => {
+test('a table that needs too much memory or time fails alone', async () => {
   const small = new IndexBuilder({ heapMaxMb: 48 })
-  const hasty = new IndexBuilder({ deadlineMs: 500 })
+  const hasty = new IndexBuilder({ deadlineMs: 100 })
   try {
     await fails(small.build(estargz, indexOf(MANY), layerOf(MANY)), 'limit', LAYER_DIGEST)
     await fails(hasty.build(estargz, indexOf(MANY), layerOf(MANY)), 'timeout', LAYER_DIGEST)
@@ -104,7 +104,7 @@ async function examinationOf(size: number) {
   await files[0].truncate(512 + size + 1024)
   const [blobFd, tarFd, splitFd] = files.map(({ fd }) => fd) as [number, number, number]
   const examination = { layer: LAYER, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 40, served: undefined }
-  return { examination, writing: () => vi.waitFor(() => expect(fstatSync(tarFd).size).toBeGreaterThan(0), 10_000) }
+  return { examination, writing: () => vi.waitFor(() => expect(fstatSync(tarFd).size).toBeGreaterThan(0), 120_000) }
 }
 
 /** Threads that are made until the test ends. */
@@ -150,7 +150,7 @@ test('an examination that is given up fails only when its thread has ended, also
   await first
   // the second thread has its task now; this one does not hear that it is ready
   for (const begun = Date.now(); fstatSync(examination.tarFd).size === 0; )
-    expect(Date.now() - begun).toBeLessThan(10_000)
+    expect(Date.now() - begun).toBeLessThan(120_000)
   caller.abort(new Error('enough'))
   expect(await ended).toEqual([-1])
 })

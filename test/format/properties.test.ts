@@ -5,6 +5,7 @@ import { estargz } from '../../src/format/estargz.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
 import { S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
+import { runs } from '../fixtures/runs.ts'
 import { tocEntry } from './arbitrary.ts'
 import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
@@ -65,10 +66,10 @@ test('random tables give either a Failure or contents that keep every promise', 
     fc.property(fc.array(tocEntry, { maxLength: 6 }), (entries) => {
       if (onlyFailures(() => parseEntries(entries), FILES_END + 200)) accepted++
     }),
-    { numRuns: 3000 },
+    { numRuns: runs(800) },
   )
   // else the property would hold of a parser that refuses everything
-  expect(accepted).toBeGreaterThan(100)
+  expect(accepted).toBeGreaterThan(runs(25))
 })
 
 /** A valid table: files of several chunks and files that share members. */
@@ -123,7 +124,7 @@ test('tables with flipped bytes give either a Failure or contents that keep ever
         onlyFailures(() => estargz.parseIndex(indexOf(json), layerOf(json)), FILES_END + 200)
       },
     ),
-    { numRuns: 2000 },
+    { numRuns: runs(600) },
   )
 })
 
@@ -152,6 +153,6 @@ test('blobs with flipped bytes in table and footer give either a Failure or the 
         expect(blob.ranges.length).toBeLessThanOrEqual(2)
       },
     ),
-    { numRuns: 500 },
+    { numRuns: runs(200) },
   )
 })

@@ -286,7 +286,7 @@ describe('a table is refused when', () => {
     test(why, () => check(() => parseJson(json), code, ''))
   }
 
-  test('it has too many entries', { timeout: 60_000 }, () => {
+  test('it has too many entries', () => {
     const entries = Buffer.alloc(2_000_001 * 27, '{"name":"a","type":"fifo"},').subarray(0, -1)
     const json = Buffer.concat([Buffer.from('{"entries":['), entries, Buffer.from(']}')])
     check(() => parseJson(json), 'limit', '')

@@ -5,6 +5,7 @@ import { Failure } from '../../src/errors.ts'
 import { parseConfig, parseManifest } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
 import { json, OCI_MANIFEST } from '../fake/image.ts'
+import { runs } from '../fixtures/runs.ts'
 
 function orFailure<T>(parse: () => T): T | undefined {
   try {
@@ -43,7 +44,7 @@ test('a reference parses or is refused, and parses again to itself', () => {
       const parsed = orFailure(() => parseReference(text))
       if (parsed?.transport === 'docker') expect(parseReference(referenceText(parsed))).toEqual(parsed)
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(600) },
   )
 })
 
@@ -71,6 +72,6 @@ test('manifests and configs parse or are refused', () => {
       orFailure(() => parseManifest(each, 'x'))
       orFailure(() => parseConfig(each, 1, 'x'))
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(600) },
   )
 })

@@ -7,6 +7,7 @@ import {
   parseConfig,
   parseManifest,
   parsePlatform,
+  platformText,
 } from '../../src/image/manifest.ts'
 import { json, OCI_INDEX, OCI_MANIFEST } from '../fake/image.ts'
 
@@ -132,7 +133,8 @@ test('a config has a platform and a DiffID for each layer', () => {
   refused({ ...config, rootfs: { diff_ids: [] } })
   refused({ ...config, rootfs: { diff_ids: ['x'] } })
   refused({ ...config, rootfs: null })
-  refused({ rootfs: config.rootfs })
+  refused({ ...config, rootfs: [] })
+  refused({ ...config, rootfs: { diff_ids: {} } })
   refused({ ...config, os: 1 })
   refused({ ...config, RootFS: { diff_ids: [] } })
   refused({ ...config, rootf\u017f: { diff_ids: [] } })
@@ -145,6 +147,48 @@ test('a config has a platform and a DiffID for each layer', () => {
   refusedText(',"rootfs":{"diff_ids":[]}}')
   // containers are described by whatever keys they like
   expect(parseConfig(json({ ...config, Size: 1, config: { OS: 'x', Labels: { RootFS: 'x' } } }), 1, 'x')).toBeDefined()
+})
+
+test('what Go leaves out, or writes as null, is none', () => {
+  const { config, mediaType } = manifest
+  const layerless: object[] = [
+    { schemaVersion: 2, mediaType, config, layers: null },
+    { schemaVersion: 2, mediaType, config },
+    { schemaVersion: 2, config, layers: null, annotations: null, subject: null, manifests: null, history: null },
+    { schemaVersion: 2, config },
+    { mediaType, config, layers: [] },
+    { schemaVersion: null, mediaType, config, layers: [] },
+  ]
+  for (const each of layerless) {
+    expect(parseManifest(json(each), 'x'), JSON.stringify(each)).toMatchObject({ mediaType: OCI_MANIFEST, layers: [] })
+  }
+  for (const manifests of [null, undefined, []]) {
+    const empty = parseManifest(json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests, layers: null }), 'x')
+    expect(empty).toEqual({ mediaType: OCI_INDEX, manifests: [] })
+  }
+  const bare = { ...descriptor, annotations: null, urls: null, data: null, platform: null }
+  expect(parseManifest(json({ ...manifest, layers: [bare] }), 'x')).toMatchObject({ layers: [{ annotations: {} }] })
+  expect(parseManifest(json({ ...index, manifests: [bare] }), 'x')).toMatchObject({ manifests: [{ digest: DIGEST }] })
+  // nothing says what these are, and these are something else
+  for (const manifests of [null, undefined]) refuse({ schemaVersion: 2, manifests, layers: null }, 'corrupt')
+  refuse({ schemaVersion: 2, mediaType: 'application/json', layers: [], config: descriptor }, 'corrupt')
+  refuse({ schemaVersion: 2, mediaType: OCI_MANIFEST, layers: [] }, 'corrupt')
+})
+
+test('a config may name no platform, and no layers', () => {
+  const named = (document: object, layers = 0) => parseConfig(json(document), layers, 'x')
+  const nothing = { os: '', architecture: '' }
+  for (const rootfs of [undefined, null, {}, { diff_ids: null }, { type: 'layers', diff_ids: [] }]) {
+    expect(named({ rootfs, history: null, config: null })).toEqual({ platform: nothing, diffIds: [] })
+  }
+  const rootfs = { diff_ids: [DIGEST] }
+  expect(named({ rootfs }, 1)).toEqual({ platform: nothing, diffIds: [DIGEST] })
+  expect(named({ os: 'linux', architecture: null, variant: null, rootfs }, 1).platform).toEqual({
+    os: 'linux',
+    architecture: '',
+  })
+  expect(platformText(nothing)).toBe('unknown/unknown')
+  expect(platformText({ os: 'linux', architecture: '', variant: 'v7' })).toBe('linux/unknown/v7')
 })
 
 /** An index as it comes from a registry; `wanted` leads to its manifest `at`, or to none. */

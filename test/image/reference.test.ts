@@ -35,10 +35,36 @@ test('plain names mean Docker Hub, single ones its library', () => {
   check('docker.io/debian', { transport: 'docker', host: 'docker.io', repository: 'library/debian', tag: 'latest' })
 })
 
+test('other names of Docker Hub mean Docker Hub', () => {
+  for (const host of ['index.docker.io', 'registry-1.docker.io', 'Index.Docker.IO', 'docker.io']) {
+    check(`${host}/debian:12`, { transport: 'docker', host: 'docker.io', repository: 'library/debian', tag: '12' })
+    check(`docker://${host}/user/app`, {
+      transport: 'docker',
+      host: 'docker.io',
+      repository: 'user/app',
+      tag: 'latest',
+    })
+  }
+  for (const host of ['hub.docker.io', 'index.docker.io:443', 'registry-2.docker.io']) {
+    check(`${host}/user/app`, { transport: 'docker', host, repository: 'user/app', tag: 'latest' })
+  }
+})
+
 test('layout references take folder, tag and digest apart', () => {
   check('oci:/a/b', { transport: 'oci', dir: '/a/b' })
   check('oci:/a/b:tag', { transport: 'oci', dir: '/a/b', tag: 'tag' })
-  check('oci:/a:b/c', { transport: 'oci', dir: '/a:b/c' })
+  check('oci:/a:b/c', { transport: 'oci', dir: '/a', tag: 'b/c' })
+  check('oci:/a:', { transport: 'oci', dir: '/a' })
+  check('oci:./a/b:x', { transport: 'oci', dir: './a/b', tag: 'x' })
+  for (const tag of [
+    'registry.example.com/team/app:1',
+    'registry.example.com:5000/a',
+    'a:b:c',
+    `app:1@${DIGEST}`,
+    'v1+2--3',
+  ]) {
+    check(`oci:/a/b:${tag}`, { transport: 'oci', dir: '/a/b', tag })
+  }
   check('oci:dir:1.0', { transport: 'oci', dir: 'dir', tag: '1.0' })
   check(`oci:/a@${DIGEST}`, { transport: 'oci', dir: '/a', digest: DIGEST })
 })
@@ -68,6 +94,12 @@ test('malformed references are refused', () => {
     'https://registry.example.com/a',
     'oci:',
     'oci:/a@sha256:12',
+    'oci::tag',
+    `oci:@${DIGEST}`,
+    'oci:/a:b c',
+    'oci:/a:/b',
+    'oci:/a:b//c',
+    'oci:/a:b\n',
   ]) {
     refuse(text)
   }
@@ -80,7 +112,9 @@ test('the canonical text of a reference parses to the same reference', () => {
     `quay.io/a/b:t@${DIGEST}`,
     'oci:/x/y:z',
     `oci:/x@${DIGEST}`,
+    'oci:/x:registry.example.com/team/app:1',
     'oci:/x',
+    'registry-1.docker.io/library/debian',
   ]) {
     const parsed = parseReference(text)
     expect(parseReference(referenceText(parsed))).toEqual(parsed)

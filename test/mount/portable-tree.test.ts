@@ -9,7 +9,7 @@ import { lazyLayer, openCache } from './fixture.ts'
 const ENOENT = 2
 const EIO = 5
 const EROFS = 30
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000
 
 async function openTree(files: Record<string, string>, missTimeoutMs = TIMEOUT_MS) {
   const cache = await openCache(await folder())

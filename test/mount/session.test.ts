@@ -108,7 +108,7 @@ test('a mount is made on the descriptor that its session then answers on', () =>
   const fake = fakeNative()
   MountSession.mount(fake.native, { dir: '/mnt', fsname: 'x', allowOther: false, rootSlot: 3 })
   expect(fake.calls).toEqual([
-    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, readAhead: 256 << 10 }],
+    ['mountFuse', 42, '/mnt', { fsname: 'x', allowOther: false, readAhead: 256 << 10, readOnly: false }],
     ['session', expect.objectContaining({ fuseFd: 42, rootSlot: 3 })],
   ])
   const [, [, options]] = fake.calls as [unknown, [string, SessionOptions]]
@@ -189,17 +189,17 @@ test('a lookup is answered after the control tree has added what there is', asyn
   const log: string[] = []
   const { fake } = mountSession(
     control({
-      async lookup(parent, name) {
+      async lookup(parent, name, pid) {
         await turn()
-        log.push(`${parent} ${name}`)
+        log.push(`${parent} ${name} ${pid}`)
       },
     }),
   )
-  fake.upcalls.lookup(12, 34n, 'name')
+  fake.upcalls.lookup(12, 34n, 'name', 56)
   expect(fake.calls).toEqual([])
   await turn()
   await turn()
-  expect(log).toEqual(['34 name'])
+  expect(log).toEqual(['34 name 56'])
   expect(fake.calls).toEqual([['answerLookup', 12, 0]])
 })
 
@@ -213,7 +213,7 @@ test.each([...ERRNOS, ['a bug', EIO] as const])(
         },
       }),
     )
-    fake.upcalls.lookup(1, 2n, 'x')
+    fake.upcalls.lookup(1, 2n, 'x', 0)
     await turn()
     expect(fake.calls).toEqual([['answerLookup', 1, wanted]])
   },
@@ -221,7 +221,7 @@ test.each([...ERRNOS, ['a bug', EIO] as const])(
 
 test('without a control tree lookups and late files are EIO', async () => {
   const { fake } = mountSession()
-  fake.upcalls.lookup(1, 2n, 'x')
+  fake.upcalls.lookup(1, 2n, 'x', 0)
   fake.upcalls.late(3n)
   await turn()
   expect(fake.calls).toEqual([

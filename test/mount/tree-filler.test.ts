@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
+import { digestOf } from '../../src/image/digest.ts'
 import { type LayerFiller, TreeFiller } from '../../src/mount/tree-filler.ts'
 
 /** What is asked of a layer: answered when `answer` says so, as a real one does after `close` and an abort. */
@@ -62,6 +63,7 @@ function treeOf(...layers: Pick<ReturnType<typeof layer>, 'filler'>[]): TreeFill
 }
 
 const HERE = 'registry.example.com'
+const BLOB = digestOf(Uint8Array.of(1, 2, 3))
 
 const corrupt = Failure.corrupt('wrong bytes')
 const failsAt = (...chunks: number[]) => ({ failing: Object.fromEntries(chunks.map((each) => [each, corrupt])) })
@@ -165,6 +167,43 @@ describe('who is asked first', () => {
       [2, 3],
     ])
     expect(file.closed()).toBe(true)
+  })
+
+  test('is a blob that is kept, whenever it is there; nothing is made for one that never is', async () => {
+    const registry = layer()
+    const tree = treeOf(registry)
+    const file = layer({ failing: { 2: Failure.missing('thrown out'), 3: corrupt } })
+    let isThere = false
+    let made = 0
+    tree.addKept(BLOB, {
+      isThere: () => isThere,
+      filler: () => {
+        made++
+        return file.filler
+      },
+    })
+    expect(tree.hasKept(BLOB)).toBe(true)
+    await tree.fill([0], 'demand')
+    expect(made).toBe(0)
+    isThere = true
+    await tree.fill([1, 2, 3], 'demand')
+    isThere = false
+    await tree.fill([4], 'demand')
+    expect([file.asked, registry.asked, made]).toEqual([[1, 2, 3], [0, 2, 3, 4], 1])
+    await tree.close()
+    expect(file.closed()).toBe(true)
+  })
+
+  test('is one of few blobs, however many layers build the tree: the first one goes', async () => {
+    const tree = treeOf(layer())
+    const files = Array.from({ length: 6 }, () => layer())
+    for (const [i, { filler }] of files.entries()) {
+      tree.addKept(digestOf(Uint8Array.of(i)), { isThere: () => true, filler: () => filler })
+      await tree.fill([i], 'demand')
+    }
+    expect(files.map(({ closed }) => closed())).toEqual([true, true, false, false, false, false])
+    await tree.close()
+    expect(files.every(({ closed }) => closed())).toBe(true)
   })
 
   test('is a file only as long as it is there: what was asked of it then is asked of the others', async () => {

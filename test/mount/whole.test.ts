@@ -19,6 +19,9 @@ import { folder } from '../store/folder.ts'
 import { contents, lazyLayer, openCache, openFiles } from './fixture.ts'
 import { type Toc, withToc } from './liar.ts'
 
+/** Of what comes about by itself; not a duration that matters. */
+const WAIT_MS = 120_000
+
 const FILES = { 'bin/good': 'good', 'bin/evil': 'evil', large: 'x'.repeat(100_000) }
 const ORIGIN = 'example.com'
 
@@ -295,7 +298,7 @@ test('a tar that nobody reads is let go of after a while', async () => {
     const open = async () => (await openFiles(join(dir, 'tmp'))).length
     expect(await open()).toBe(1)
     await vi.advanceTimersByTimeAsync(61_000)
-    await vi.waitFor(async () => expect(await open()).toBe(0))
+    await vi.waitFor(async () => expect(await open()).toBe(0), WAIT_MS)
   } finally {
     vi.useRealTimers()
   }
@@ -321,6 +324,30 @@ test('the exact blob and the tar-split of a layer are made once, and again when 
   for (const name of await readdir(join(dir, 'wholes'))) await writeFile(join(dir, 'wholes', name), 'damaged')
   expect(gunzipSync(await read(await wholes.split(layer, whole.blob)))).toEqual(gunzipSync(split))
   expect(whole.streams).toBe(2)
+})
+
+test('what was fetched whole is not fetched again in ranges, nor after a restart; what is damaged of it is', async () => {
+  const dir = await folder()
+  const { descriptor, blob, whole } = await made()
+  const cache = await openCache(dir)
+  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  await (await cache.layers.wholes.blob(whole.blob)).close() // as an engine's `save` has it
+  blob.ranges.length = 0
+  expect(await contents(layer, 'large')).toBe('x'.repeat(100_000))
+  expect([whole.streams, blob.ranges]).toEqual([1, []])
+  await cache.close()
+  await rm(join(dir, 'trees'), { recursive: true }) // the device, too
+  const next = await openCache(dir)
+  const again = await next.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  blob.ranges.length = 0
+  expect(await contents(again, 'bin/good')).toBe('good')
+  expect(blob.ranges).toEqual([])
+  const path = join(dir, 'wholes', hex(descriptor.digest))
+  await writeFile(path, Buffer.alloc(descriptor.size))
+  expect(await contents(again, 'bin/evil')).toBe('evil')
+  expect(blob.ranges).not.toEqual([])
+  await rm(path)
+  expect(await contents(again, 'large')).toBe('x'.repeat(100_000))
 })
 
 test('a tar that can be read in two ways is left to the engine', async () => {
@@ -374,7 +401,7 @@ test('a layer’s tar is read once for its tree and the proof of an index', asyn
   const file = await cache.layers.wholes.blob(whole.blob)
   await file.close()
   const verdict = cache.layers.wholes.verdict(layer, whole.blob)
-  await vi.waitFor(() => expect(examine).toHaveBeenCalled())
+  await vi.waitFor(() => expect(examine).toHaveBeenCalled(), WAIT_MS)
   const plainly = (await cache.layers.openWhole({ ...descriptor, annotations: {} }, whole.blob, true)) as OpenLayer
   expect(await verdict).toMatchObject({ verdict: 'proven' })
   expect(await plainly.verdict()).toMatchObject({ verdict: 'proven' })
@@ -410,7 +437,7 @@ test('a tree does not fail with the proof of an index that it waited for', async
   const examine = vi.spyOn(cache.builder, 'examine').mockImplementationOnce(() => failed.promise)
   const { wholes } = cache.layers
   const verdict = expect(wholes.verdict(layer, whole.blob)).rejects.toMatchObject({ code: 'limit' })
-  await vi.waitFor(() => expect(examine).toHaveBeenCalled())
+  await vi.waitFor(() => expect(examine).toHaveBeenCalled(), WAIT_MS)
   const find = vi.spyOn(cache.store.wholes, 'find')
   const tree = wholes.tree(descriptor, new Copies(whole.blob))
   await Promise.all(find.mock.results.map(({ value }) => value))

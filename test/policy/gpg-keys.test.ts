@@ -12,6 +12,7 @@ import {
 } from 'openpgp'
 import { beforeAll, expect, test } from 'vitest'
 import { readGpgKeys } from '../../src/policy/gpg-keys.ts'
+import { runs } from '../fixtures/runs.ts'
 
 const TEXT = 'what is signed'
 /** Any time before now, when keys of these tests are made. */
@@ -126,7 +127,7 @@ test('whatever byte is changed, no other text comes out', async () => {
       if (outcome instanceof Error) expect(outcome).toMatchObject({ name: 'Failure' })
       else expect(outcome).toMatchObject({ signed: new Uint8Array(Buffer.from(TEXT)) })
     }),
-    { numRuns: 150 },
+    { numRuns: runs(60) },
   )
 })
 

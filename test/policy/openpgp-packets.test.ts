@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { signedMessage } from '../../src/policy/openpgp-packets.ts'
+import { runs } from '../fixtures/runs.ts'
 
 const SIGNATURE = 2
 const ONE_PASS = 4
@@ -114,6 +115,6 @@ test('any bytes are a message or a Failure', () => {
         expect(error).toBeInstanceOf(Failure)
       }
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(600) },
   )
 })

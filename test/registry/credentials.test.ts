@@ -1,5 +1,11 @@
+import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
-import { fileKeyring, keys, parseAuthFile, parseLogin } from '../../src/registry/credentials.ts'
+import type { Platform } from '../../src/image/manifest.ts'
+import { parseReference } from '../../src/image/reference.ts'
+import { fileKeyring, helpersKeyring, keys, parseAuthFile, parseLogin } from '../../src/registry/credentials.ts'
+import { readCredentialHelpers } from '../../src/registry/hosts.ts'
+import { MemoryShelf, pattern } from '../fake/image.ts'
+import { startRegistry } from '../fake/registry.ts'
 import { Settings } from '../fake/settings.ts'
 
 const auth = (login: string) => Buffer.from(login).toString('base64')
@@ -69,11 +75,54 @@ test('the longest namespaced key wins', async () => {
   expect(keys('h', 'a/b').slice(0, 3)).toEqual(['h/a/b', 'h/a', 'h'])
 })
 
-test("Docker's old key stands for docker.io", async () => {
+// what `podman login --get-login` of Podman 4.3.1 finds
+test.each<[string, string, boolean]>([
+  ['http://r.example:5000', 'r.example:5000', true],
+  ['http://r.example:5000/', 'r.example:5000', true],
+  ['http://r.example:5000/v1/', 'r.example:5000', true],
+  ['http://r.example:5000/v2/', 'r.example:5000', true],
+  ['https://r.example:5000/v2', 'r.example:5000', true],
+  ['https://r.example:5000/v1/users/', 'r.example:5000', true],
+  ['https://r.example:5000/team', 'r.example:5000', true],
+  ['http://https://r.example:5000/', 'r.example:5000', true],
+  ['https://r.example/v1/', 'r.example:5000', false],
+  ['https://r.example:5000/v1/', 'r.example', false],
+  ['https://r.example:5000.evil.example/', 'r.example:5000', false],
+  ['https://u@r.example:5000/', 'r.example:5000', false],
+  ['HTTPS://r.example:5000', 'r.example:5000', false],
+  ['ftp://r.example:5000', 'r.example:5000', false],
+  ['r.example:5000/', 'r.example:5000', false],
+  ['r.example:5000/v2/', 'r.example:5000', false],
+  ['docker.io', 'docker.io', true],
+  ['index.docker.io', 'docker.io', true],
+  ['registry-1.docker.io', 'docker.io', true],
+  ['https://index.docker.io/v1/', 'docker.io', true],
+  ['https://registry-1.docker.io/v2/', 'docker.io', true],
+  ['https://docker.io', 'docker.io', true],
+  ['https://index.docker.io/v1/', 'registry-1.docker.io', true],
+  ['https://index.docker.io/v1/', 'quay.io', false],
+])('the key %s holds credentials of %s: %s', async (key, host, found) => {
   await using settings = await Settings.make()
-  await settings.write('home/.docker/config.json', file({ 'https://index.docker.io/v1/': 'hub:x' }))
-  expect(await fileKeyring(settings.places).find('docker.io', 'library/debian')).toMatchObject({ username: 'hub' })
-  expect(await fileKeyring(settings.places).find('quay.io', 'a')).toBeUndefined()
+  await settings.write('home/.docker/config.json', file({ [key]: 'ada:x' }))
+  const want = found ? { username: 'ada', password: 'x' } : undefined
+  expect(await fileKeyring(settings.places).find(host, 'team/app')).toEqual(want)
+})
+
+test('a key of the host itself counts before a URL', async () => {
+  await using settings = await Settings.make()
+  await settings.write('run/1000/auth.json', file({ 'https://r.example/v1/': 'url:x', 'r.example': 'host:x' }))
+  expect(await fileKeyring(settings.places).find('r.example', 'a')).toMatchObject({ username: 'host' })
+})
+
+test('the file that docker login wrote long ago is read last, as it was meant', async () => {
+  await using settings = await Settings.make()
+  const old = { 'r.example/v1/': { auth: auth('old:x') }, auths: { 'q.example': { auth: auth('wrong:x') } } }
+  await settings.write('home/.dockercfg', JSON.stringify(old))
+  const ring = fileKeyring(settings.places)
+  expect(await ring.find('r.example', 'a')).toMatchObject({ username: 'old' })
+  expect(await ring.find('q.example', 'a')).toBeUndefined()
+  await settings.write('home/.docker/config.json', file({ 'r.example': 'new:x' }))
+  expect(await ring.find('r.example', 'a')).toMatchObject({ username: 'new' })
 })
 
 test('a file is read anew at every question', async () => {
@@ -141,7 +190,6 @@ test('credential helpers are asked for their host, the store for all others', as
   expect(await ring.find('ecr.example', 'a')).toEqual({ username: 'AWS', password: 'token' })
   expect(await ring.find('r.example', 'a')).toMatchObject({ username: 'file' })
   expect(await ring.find('docker.io', 'library/a')).toEqual({ identityToken: 'identity' })
-  const { readFile } = await import('node:fs/promises')
   expect(await readFile(`${dir}/asked`, 'utf8')).toBe('get ecr.example\nget https://index.docker.io/v1/\n')
   const refused = async (name: string, code: string) => {
     await settings.write('home/.docker/config.json', JSON.stringify({ credHelpers: { 'h.example': name } }))
@@ -158,4 +206,69 @@ test('credential helpers are asked for their host, the store for all others', as
   await refused('../../bin/sh', 'usage')
   await settings.write('home/.docker/config.json', JSON.stringify({ credsStore: 'empty' }))
   expect(await ring.find('h.example', 'a')).toBeUndefined()
+})
+
+test('helpers that registries.conf names are asked in their order, the auth files among them', async () => {
+  await using settings = await Settings.make()
+  const places = { ...settings.places, env: { PATH: `${settings.dir}/bin:/bin:/usr/bin` } }
+  const files = fileKeyring(places)
+  const ring = helpersKeyring(() => readCredentialHelpers(places), files, places)
+  const who = async () => {
+    const found = await ring.find('r.example', 'team/app')
+    return found && 'username' in found ? found.username : found
+  }
+  const conf = (text: string, path = 'etc/containers/registries.conf') => settings.write(path, text)
+  await helper(settings, 'one', '{"Username":"one","Secret":"x"}')
+  await helper(settings, 'none', 'credentials not found in native keychain', 1)
+  await settings.write('run/1000/auth.json', file({ 'r.example': 'file:x' }))
+  expect(await who()).toBe('file')
+  await conf('credential-helpers = ["one"]')
+  expect(await who()).toBe('one')
+  await conf('credential-helpers = ["containers-auth.json", "one"]')
+  expect(await who()).toBe('file')
+  await conf('credential-helpers = ["none", "absent", "containers-auth.json"]')
+  expect(await who()).toBe('file')
+  await conf('credential-helpers = ["none"]')
+  expect(await who()).toBeUndefined()
+  await conf('credential-helpers = ["none", "absent"]')
+  await expect(who()).rejects.toMatchObject({ code: 'usage', message: 'docker-credential-absent is not installed' })
+  await conf('credential-helpers = ["one"]', 'etc/containers/registries.conf.d/50-x.conf')
+  expect(await who()).toBe('one')
+  await conf('credential-helpers = []', 'home/.config/containers/registries.conf.d/60-x.conf')
+  expect(await who()).toBe('file')
+  await conf('credential-helpers = "one"', 'home/.config/containers/registries.conf.d/70-x.conf')
+  await expect(who()).rejects.toMatchObject({ code: 'usage', message: expect.stringContaining('70-x.conf') })
+  expect(await readFile(`${settings.dir}/asked`, 'utf8')).toMatch(/^(get r\.example\n)+$/)
+})
+
+test('a store of credentials that does not work keeps nobody from a public image, and is told of once', async () => {
+  await using settings = await Settings.make()
+  const shelf = new MemoryShelf()
+  shelf.addImage([pattern(100)], { tags: ['v1'] })
+  const registry = await startRegistry({ shelf, auth: { scheme: 'bearer' } })
+  try {
+    await settings.trust(registry.host, registry.cert)
+    await helper(settings, 'failing', 'no keyring here', 1)
+    await helper(settings, 'broken', 'no JSON')
+    for (const [store, why] of [
+      ['desktop', 'docker-credential-desktop is not installed'],
+      ['failing', 'docker-credential-failing failed with 1'],
+      ['broken', 'docker-credential-broken answered no JSON'],
+    ]) {
+      await settings.write('home/.docker/config.json', JSON.stringify({ credsStore: store }))
+      const said: string[] = []
+      const registries = settings.registries({
+        log: (message) => said.push(message),
+        places: { ...settings.places, env: { PATH: `${settings.dir}/bin:/bin:/usr/bin` } },
+      })
+      for (const name of ['team/app', 'team/other']) {
+        const platform: Platform = { os: 'linux', architecture: 'amd64' }
+        await registries.source(parseReference(`${registry.host}/${name}:v1`)).resolve(platform)
+      }
+      expect(said).toEqual([expect.stringContaining(why as string)])
+      expect(said[0]).toMatch(/going on without the credentials that it may have$/)
+    }
+  } finally {
+    await registry.close()
+  }
 })

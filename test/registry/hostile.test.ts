@@ -7,6 +7,7 @@ import { parseAuthFile } from '../../src/registry/credentials.ts'
 import { parseRegistriesConf } from '../../src/registry/hosts.ts'
 import { lifetimeMs, redirectTarget } from '../../src/registry/redirect.ts'
 import { retryAfterMs } from '../../src/registry/retry.ts'
+import { runs } from '../fixtures/runs.ts'
 
 function orFailure(parse: () => unknown): void {
   try {
@@ -29,14 +30,14 @@ test('headers of any kind', () => {
       expect(retryAfterMs(each, 0)).toBeGreaterThanOrEqual(0)
       orFailure(() => redirectTarget(from, each))
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(600) },
   )
 })
 
 test('a challenge made to be slow is not', () => {
-  const begun = performance.now()
-  for (const unit of [' ', ',', ', ', '"', '\\"', 'a', 'a=', 'a="', 'a =', '\t,']) parseChallenge(unit.repeat(100_000))
-  expect(performance.now() - begun).toBeLessThan(500)
+  // were it quadratic, it would take longer than a test may
+  for (const unit of [' ', ',', ', ', '"', '\\"', 'a', 'a=', 'a="', 'a =', '\t,'])
+    parseChallenge(unit.repeat(1_000_000))
 })
 
 test('signed URLs of any kind', () => {

@@ -1,31 +1,14 @@
 import { expect, test } from 'vitest'
-import { isLinkLocal, lifetimeMs, redirectTarget } from '../../src/registry/redirect.ts'
-
-test('link-local addresses are recognised in all their clothes', () => {
-  for (const address of [
-    '169.254.169.254',
-    '169.254.0.1',
-    '[fe80::1]',
-    'fe80::1%eth0',
-    '::ffff:169.254.169.254',
-    'fd00:ec2::254',
-  ]) {
-    expect(isLinkLocal(address), address).toBe(true)
-  }
-  // what the URL parser makes of other spellings
-  for (const url of ['http://0xa9fea9fe/', 'http://2852039166/', 'http://[::ffff:a9fe:a9fe]/']) {
-    expect(isLinkLocal(new URL(url).hostname), url).toBe(true)
-  }
-  for (const address of ['10.0.0.1', '127.0.0.1', '::1', 'storage.example', '169.254.example']) {
-    expect(isLinkLocal(address), address).toBe(false)
-  }
-})
+import { lifetimeMs, redirectTarget, refererOf } from '../../src/registry/redirect.ts'
 
 test('redirects lead only where they may', () => {
   const from = new URL('https://r.example/v2/a/blobs/x')
   const to = (location: string | undefined, start = from) => redirectTarget(start, location).href
   expect(to('https://cdn.example/x?sig=1#fragment')).toBe('https://cdn.example/x?sig=1')
   expect(to('/y')).toBe('https://r.example/y')
+  // a host that settings allow to be there leads to itself, and no other leads to it
+  expect(to('/y', new URL('https://169.254.1.1:5000/x'))).toBe('https://169.254.1.1:5000/y')
+  expect(() => to('//169.254.1.1/y', new URL('https://169.254.1.1:5000/x'))).toThrow()
   expect(to('http://cdn.example/x', new URL('http://r.example/'))).toBe('http://cdn.example/x')
   for (const location of [
     undefined,
@@ -37,6 +20,8 @@ test('redirects lead only where they may', () => {
     'https://169.254.169.254/latest/meta-data',
     'https://[fe80::1]/',
     'https://2852039166/',
+    'https://100.100.100.200/',
+    'https://[64:ff9b::a9fe:a9fe]/',
     'https://[::ffff:169.254.169.254]/',
     'https://',
     'javascript:alert(1)',
@@ -57,4 +42,11 @@ test('signed URLs say how long they last', () => {
   check('X-Amz-Expires=x', undefined)
   check('Expires=never', undefined)
   check('', undefined)
+})
+
+test('a Referer holds neither query, nor user, nor fragment, and goes from HTTPS to nobody over HTTP', () => {
+  const from = new URL('https://ada:x@r.example:5000/v2/a/blobs/x?token=1#y')
+  expect(refererOf(from, new URL('https://cdn.example/'))).toBe('https://r.example:5000/v2/a/blobs/x')
+  expect(refererOf(from, new URL('http://cdn.example/'))).toBeUndefined()
+  expect(refererOf(new URL('http://r.example/a?b'), new URL('https://cdn.example/'))).toBe('http://r.example/a')
 })

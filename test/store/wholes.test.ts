@@ -28,7 +28,11 @@ async function cache(maxBytes = 1000) {
     }
   }
   const path = (digest: Digest) => join(dir, 'wholes', hex(digest))
-  return { dir, keep, read, path, warnings }
+  const unchecked = async (digest: Digest) => {
+    const file = await wholes.openUnchecked(digest)
+    return await file.readFile('utf8').finally(() => file.close())
+  }
+  return { dir, wholes, keep, read, unchecked, path, warnings }
 }
 
 test('a file that was kept is found by its digest', async () => {
@@ -74,4 +78,22 @@ test('a folder in the place of a file is damage like any other', async () => {
   await mkdir(path(digest))
   await keep('much more than there is room for')
   expect(await readdir(dirname(path(digest)))).toHaveLength(1)
+})
+
+test('what is kept is known without a look at the disk, and read as it is', async () => {
+  const { dir, wholes, keep, read, unchecked, path } = await cache(25)
+  const none = digestOf(new Uint8Array())
+  expect(wholes.has(none)).toBe(false)
+  await expect(unchecked(none)).rejects.toMatchObject({ code: 'missing' })
+  const [a, b] = [await keep('a'.repeat(10)), await keep('b'.repeat(10))]
+  expect([wholes.has(a), wholes.has(b)]).toEqual([true, true])
+  await writeFile(path(b), 'damaged')
+  expect(await unchecked(b)).toBe('damaged')
+  expect(wholes.has(b)).toBe(true)
+  expect(await read(b)).toBeUndefined()
+  expect(wholes.has(b)).toBe(false)
+  const next = await WholeFiles.open(dir, () => {}, { maxBytes: 25 })
+  expect([next.has(a), next.has(b)]).toEqual([true, false])
+  await keep('c'.repeat(20)) // makes room
+  expect(wholes.has(a)).toBe(false)
 })

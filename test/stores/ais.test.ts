@@ -318,7 +318,60 @@ test('of a layer that bears its DiffID the blob counts, not a size that is known
   // and when that is proven, too, they are one tar
   world.verdicts.set(digest('another'), proven(diffId(0, '1').digest))
   expect(await list(store, world.push('3', [lazy('another')], [diffId(0, '1').digest]))).toMatchObject({ left: [] })
+  // which engines find by each
+  expect(world.entries.map((each) => each['compressed-diff-digest'])).toEqual([digest('base'), digest('another')])
+})
+
+test('one tar in several blobs is found by each of them, below what is above it, now and after a restart', async () => {
+  const world = new World()
+  const store = await world.show()
+  const tars = [digest('tar of base'), digest('tar of top')] as const
+  for (const each of ['gzip', 'best', 'zstd']) world.verdicts.set(digest(each), proven(tars[0]))
+  for (const each of ['top', 'top, smaller']) world.verdicts.set(digest(each), proven(tars[1]))
+  world.verdicts.set(tars[0], proven(tars[0]))
+  const push = (tag: string, ...layers: Descriptor[]) => world.push(tag, layers, tars.slice(0, layers.length))
+  const first = await list(store, push('1', plain('gzip'), plain('top')))
+  const [base, top] = first.listed.map(({ id }) => id)
+  const second = await list(store, push('2', plain('best'), plain('top, smaller')))
+  const third = await list(store, push('3', plain('zstd'), plain('top')))
+  // the tar itself is found by its DiffID
+  const fourth = await list(store, push('4', { ...plain('x'), digest: tars[0] }))
+  const ids = (outcome: typeof first) => outcome.listed.map(({ id }) => id)
+  for (const each of [first, second, third]) expect(ids(each)).toEqual([base, top])
+  expect(ids(fourth)).toEqual([base])
+  const entries = (from: World) => from.entries.map((each) => [each['compressed-diff-digest'], each['diff-digest']])
+  const expected = ['gzip', 'best', 'zstd'].map((each) => [digest(each), tars[0]])
+  expected.push(...['top', 'top, smaller'].map((each) => [digest(each), tars[1]]))
+  expect(entries(world).sort()).toEqual(expected.sort())
+  for (const { id, parent, 'diff-digest': tar } of world.entries) {
+    expect(parent).toBe(tar === tars[0] ? undefined : base)
+    expect(world.text(`overlay/${id}/lower`)).toBe(tar === tars[0] ? undefined : `l/${linkName(base as string)}`)
+    expect(world.files.get(`/images/overlay/${id}/diff`)).toEqual(expect.any(Number))
+    expect(world.covered).toContain(`images/overlay/${id}/diff`)
+  }
+  const again = world.versions.length
+  await list(store, 'example.com/app:2')
+  expect(world.versions.length).toBe(again)
+  const next = world.restarted()
+  await next.show()
+  expect(entries(next).sort()).toEqual(expected.sort())
+  expect(new Set(next.entries.map(({ id }) => id))).toEqual(new Set(world.entries.map(({ id }) => id)))
+})
+
+test('a blob that was only believed, or lies, gets no entry beside one that is proven', async () => {
+  const world = new World({ believe: believeAll })
+  const store = await world.show()
+  const tar = digest('tar')
+  world.verdicts.set(digest('bears'), proven(tar))
+  await list(store, world.push('1', [plain('bears')], [tar]))
+  await list(store, world.push('2', [lazy('claims')], [tar]))
   expect(world.entries).toHaveLength(1)
+  world.verdicts.set(digest('other'), proven(tar))
+  await list(store, world.push('3', [lazy('other')], [tar]))
+  expect(world.entries).toHaveLength(2)
+  const id = world.entries[1]?.id
+  world.refute(lazy('other'))
+  expect(world.files.get(`/images/overlay/${id}/diff`)).toEqual(new Uint8Array())
 })
 
 test('whole layers are fetched from where they were listed last, and from the others when that fails', async () => {

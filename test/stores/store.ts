@@ -70,6 +70,13 @@ export class FakeWorld {
   readonly hints: string[] = []
   readonly uncovered: string[] = []
   readonly quarantine = new Quarantine()
+  /** Which thread looks. */
+  pid = 1
+  /** Those that are not root's. */
+  readonly askers = new Map<number, 'user' | 'refused'>([
+    [1000, 'refused'],
+    [1001, 'user'],
+  ])
   progress = 0
   readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
@@ -115,6 +122,7 @@ export class FakeWorld {
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
+      asker: async (pid) => this.askers.get(pid) ?? 'root',
       progress: () => this.progress,
       believe: believeNone,
       byIndex: true,
@@ -181,7 +189,7 @@ export class FakeWorld {
       const parent = at === '' ? ROOT_NODE : (this.files.get(at)?.node as bigint)
       at = `${at}/${name}`
       if (this.files.has(at)) continue
-      await this.store.lookup(parent, name)
+      await this.store.lookup(parent, name, this.pid)
       if (!this.files.has(at)) throw Failure.missing(`no ${at}`)
     }
   }

@@ -1,5 +1,6 @@
 // Random entries of layers.
 import fc from 'fast-check'
+import { character } from '../fixtures/characters.ts'
 import type { Spec } from './layer.ts'
 
 // few names, so that entries meet
@@ -53,7 +54,7 @@ export const hostile: fc.Arbitrary<Spec> = fc.record(
   {
     path: fc.oneof(
       path,
-      fc.string({ unit: 'binary', maxLength: 20 }),
+      fc.string({ unit: character, maxLength: 20 }),
       fc.constantFrom('', '/', '..', 'a/../b', '\ud800', `${'x'.repeat(256)}`),
     ),
     mode: fc.oneof(fc.nat(0o177777), fc.double(), fc.integer()),
@@ -62,8 +63,8 @@ export const hostile: fc.Arbitrary<Spec> = fc.record(
     mtime: fc.bigInt(),
     size: fc.oneof(fc.nat(10), fc.double(), fc.integer()),
     rdev: fc.tuple(fc.integer(), fc.double()),
-    target: fc.string({ unit: 'binary', maxLength: 20 }),
-    link: fc.oneof(path, fc.string({ unit: 'binary', maxLength: 20 })),
+    target: fc.string({ unit: character, maxLength: 20 }),
+    link: fc.oneof(path, fc.string({ unit: character, maxLength: 20 })),
     xattrs: xattrs,
     extents: fc.array(
       fc.record({

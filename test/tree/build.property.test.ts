@@ -5,6 +5,7 @@ import { Failure } from '../../src/errors.ts'
 import { buildTree } from '../../src/tree/build.ts'
 import { mergeImages } from '../../src/tree/merge.ts'
 import { fsck, NO_FSCK } from '../fixtures/fsck.ts'
+import { runs } from '../fixtures/runs.ts'
 import { hostile, specs } from './arbitrary.ts'
 import { fillDevice, layer, type Spec } from './layer.ts'
 import { overlay, type Shown, shownLines, unpack } from './model.ts'
@@ -44,9 +45,9 @@ test('a layer shows what unpacking it would, or is refused where that would fail
       accepted++
       expect(show(result.image, { devices: [result.device], mtime: true })).toEqual(shownLines(model))
     }),
-    { numRuns: 1500 },
+    { numRuns: runs(400) },
   )
-  expect(accepted).toBeGreaterThan(300)
+  expect(accepted).toBeGreaterThan(runs(60))
 })
 
 test('merged layers show what overlayfs would', () => {
@@ -58,7 +59,7 @@ test('merged layers show what overlayfs would', () => {
       const model = overlay(usable.map((of) => unpack(of)))
       expect(show(image, { devices: results.map(({ device }) => device), mtime: true })).toEqual(shownLines(model))
     }),
-    { numRuns: 700 },
+    { numRuns: runs(250) },
   )
 })
 
@@ -72,7 +73,7 @@ test('whatever the entries are, there is an image or a Failure', () => {
         expect(error.message.length).toBeGreaterThan(10)
       }
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(600) },
   )
 })
 
@@ -84,7 +85,7 @@ test.skipIf(NO_FSCK !== undefined)(
         const images = layers.filter((of) => modelled(of) !== 'refused').map((of) => built(of).image)
         for (const image of [...images, mergeImages(images)]) await fsck(image)
       }),
-      { numRuns: 40 },
+      { numRuns: runs(20) },
     )
   },
 )

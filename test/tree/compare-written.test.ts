@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { Failure } from '../../src/errors.ts'
+import { runs } from '../fixtures/runs.ts'
 import { difference, scanned, type TarSide, written } from './compare-sides.ts'
 
 const names = ['a', 'b', 'd/a', 'd/.wh.b', 'd/.wh..wh..opq', 'd/é', 'd/e/f', `d/${'long'.repeat(40)}`]
@@ -71,7 +72,7 @@ test('a layer is the same on both ways', async () => {
       const { lazy, tar } = await written(of, how)
       expect(await difference(lazy, tar)).toBeUndefined()
     }),
-    { numRuns: 150 },
+    { numRuns: runs(50) },
   )
 })
 
@@ -98,9 +99,9 @@ test('a bit of the tar makes a difference exactly where it makes one in its tree
         count[found === undefined ? 'same' : found.includes('contents differ') ? 'contents' : 'metadata']++
       }
     }),
-    { numRuns: 150 },
+    { numRuns: runs(50) },
   )
-  for (const each of Object.values(count)) expect(each).toBeGreaterThan(20)
+  for (const each of Object.values(count)) expect(each).toBeGreaterThan(5)
 })
 
 /** Where a header was hit its sum is put right, so that more than the sum is tested. */

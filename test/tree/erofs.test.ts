@@ -9,6 +9,7 @@ import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 import { makeDirectory } from '../../src/tree/inode.ts'
 import { suite } from '../e2e/engines/suite.ts'
 import { fsck, NO_FSCK } from '../fixtures/fsck.ts'
+import { runs } from '../fixtures/runs.ts'
 import { edges, name } from './edges.ts'
 import { dir, fifo, file, layer, MTIME, type Spec, symlink } from './layer.ts'
 import { show } from './show.ts'
@@ -164,7 +165,7 @@ describe('a damaged image', () => {
           }
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: runs(300) },
     )
   })
 

@@ -19,7 +19,7 @@ struct Kernel {
 impl Kernel {
     fn new() -> Self {
         let (ours, answers) = UnixStream::pair().unwrap();
-        answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        answers.set_read_timeout(Some(LONG)).unwrap();
         Self { connection: Arc::new(Connection::new(File::from(OwnedFd::from(ours)))), answers }
     }
 
@@ -120,15 +120,20 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
         assert_eq!(kernel.answer(), (1, libc::EIO));
         assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], soon, |_| true), [chunk(1)]);
         assert_eq!(kernel.answer(), (2, libc::EIO));
-        let first = parked.park_lookup(kernel.reply(3), 1, "name", soon);
-        assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", soon), None);
+        let first = parked.park_lookup(kernel.reply(3), 1, "name", 0, soon);
+        assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", 0, soon), None);
         assert_eq!((kernel.answer(), kernel.answer()), ((3, libc::ENOENT), (4, libc::ENOENT)));
-        let second = parked.park_lookup(kernel.reply(5), 1, "name", soon);
+        // what one process is refused is not refused to another
+        let (own, other) =
+            (parked.park_lookup(kernel.reply(6), 1, "name", 1, soon), parked.park_lookup(kernel.reply(7), 1, "name", 2, soon));
+        assert!(own.is_some() && other.is_some() && own != other);
+        assert_eq!((kernel.answer(), kernel.answer()), ((6, libc::ENOENT), (7, libc::ENOENT)));
+        let second = parked.park_lookup(kernel.reply(5), 1, "name", 0, soon);
         assert!(first.is_some() && second.is_some() && first != second);
         assert_eq!(kernel.answer(), (5, libc::ENOENT));
         parked.end();
     });
-    assert_eq!(kernel.connection.counters.expired.load(Relaxed), 5);
+    assert_eq!(kernel.connection.counters.expired.load(Relaxed), 7);
     assert!(parked.lock().tickets.is_empty() && parked.lock().names.is_empty());
 }
 
@@ -136,7 +141,7 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
 fn who_is_told_to_wait_on_does_and_lookups_are_not() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
     parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
-    parked.park_lookup(kernel.reply(2), 1, "name", LONG);
+    parked.park_lookup(kernel.reply(2), 1, "name", 0, LONG);
     let deadlines = |parked: &Parked| {
         let state = parked.lock();
         let of = |unique: u64| state.waiting.get(&unique).map(|waiting| waiting.deadline);
@@ -186,6 +191,6 @@ fn nothing_waits_in_a_session_that_is_closed_or_full() {
     assert_eq!(kernel.answer(), (9_999, libc::EIO));
     parked.close();
     assert_eq!(work(&parked).len(), PARKED_MAX);
-    assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", LONG), None);
+    assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", 0, LONG), None);
     assert_eq!(kernel.answer(), (10_000, libc::EIO));
 }

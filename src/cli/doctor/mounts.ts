@@ -13,21 +13,29 @@ export interface MountNeeds {
   real: string
   files: Files
   mounts(): Promise<MountEntry[]>
-  /** The agents that answer, whatever they serve; a sentence for each that does not. */
-  agents(): Promise<{ statuses: Status[]; silent: string[] }>
+  /** The agents that answer, whatever they serve, and those that do not. */
+  agents(): Promise<{ statuses: Status[]; silent: Silent[] }>
   /** Why engines do not see what is mounted at this point; undefined when they do, or nothing is. */
   unseen(point: string): Promise<string | undefined>
 }
+
+/** An agent that does not say how it is. */
+export interface Silent {
+  why: string
+  /** What to do, in sentences, where more than the reason is known. */
+  fix?: string | undefined
+}
+
+const FIND =
+  'Find the process that has the socket (ss -xlp), end it by its number, and start it again; it detaches what it left.'
 
 export const agent: Check<MountNeeds> = {
   name: 'agent',
   async run({ root, real, agents }) {
     const { statuses, silent } = await agents()
     if (silent.length > 0) {
-      return problem(
-        silent.join('; '),
-        'Find the process that has the socket (ss -xlp), end it by its number, and start it again; it detaches what it left.',
-      )
+      const fixes = new Set(silent.map(({ fix }) => fix ?? FIND))
+      return problem(silent.map(({ why }) => why).join('; '), [...fixes].join(' '))
     }
     const found = statuses.find((each) => each.root === real)
     if (found === undefined) return warning(`none serves ${root}`, `Run lazylayer serve ${root}.`)
@@ -55,7 +63,7 @@ export const deadMounts: Check<MountNeeds> = {
     const table = await mounts()
     const served = table.filter((each) => each.type === FUSE_TYPE)
     const kinds = new Map<string, Seen['kind'] | undefined>()
-    for (const { point } of served) kinds.set(point, (await files.look(point))?.kind)
+    await Promise.all(served.map(async ({ point }) => kinds.set(point, (await files.look(point))?.kind)))
     const covers = table.filter(isCover)
     const of = (kind: Seen['kind']) => served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
     // an EROFS mount itself looks alive whether or not somebody fills what is missing
@@ -68,7 +76,10 @@ export const deadMounts: Check<MountNeeds> = {
     }
     const hung = of('hung')
     if (hung.length > 0)
-      return problem(`not answering: ${hung.join(', ')}`, 'Stop the agent with SIGKILL, and start it again.')
+      return problem(
+        `not answering: ${hung.join(', ')}`,
+        'lazylayer status says which process it is; end that with SIGKILL, and start it again.',
+      )
     return ok(`${served.length + covers.length} of lazylayer, none dead`)
   },
 }

@@ -60,7 +60,7 @@ test.each([
   ['another', { statuses: [{ ...STATUS, root: '/x' }], silent: [] }, 'warning', /none serves/],
   [
     'one that is silent',
-    { statuses: [STATUS], silent: ['/run/a.sock: no answer'] },
+    { statuses: [STATUS], silent: [{ why: '/run/a.sock: no answer' }] },
     'problem',
     /no answer\. Find the process .*ss -xlp.*start it again/,
   ],
@@ -130,7 +130,13 @@ test.each<[string, MountEntry[], Record<string, Seen>, string, RegExp]>([
     /dead: \/m\./,
   ],
   ['somebody else’s EROFS', [entry('/m', 'erofs', '/dev/loop0')], {}, 'ok', /^0 of lazylayer/],
-  ['a store that hangs', [fuse(ROOT)], { [ROOT]: HUNG }, 'problem', /not answering: \/var\/lib\/s\. Stop/],
+  [
+    'a store that hangs',
+    [fuse(ROOT)],
+    { [ROOT]: HUNG },
+    'problem',
+    /not answering: \/var\/lib\/s\. lazylayer status says/,
+  ],
 ])('mounts: %s', async (_, table, seen, state, text) => {
   expect(summary(await deadMounts.run(needs({ table, seen })))).toEqual({ state, text: expect.stringMatching(text) })
 })

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { runProgram } from '../../../src/cli/program.ts'
 import { unifiedDiff } from '../../../src/cli/setup/diff.ts'
+import { runs } from '../../fixtures/runs.ts'
 import { folder } from '../../store/folder.ts'
 
 const lines = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => `${from + i}\n`).join('')
@@ -40,7 +41,7 @@ const texts = fc
 
 const hasPatch = (await runProgram('patch', ['--version'])) !== undefined
 
-test.skipIf(!hasPatch)('patch makes the new text of the old one (needs the program patch)', async () => {
+test.skipIf(!hasPatch)('patch makes the new text of the old one (needs the package patch)', async () => {
   const file = join(await folder(), 'a')
   await fc.assert(
     fc.asyncProperty(texts, texts, async (before, after) => {
@@ -50,6 +51,6 @@ test.skipIf(!hasPatch)('patch makes the new text of the old one (needs the progr
       const patched = await runProgram('patch', ['--quiet', '--output=-', file, `${file}.diff`])
       expect({ code: patched?.code, text: patched?.stdout }).toEqual({ code: 0, text: after })
     }),
-    { numRuns: 40 },
+    { numRuns: runs(20) },
   )
 })

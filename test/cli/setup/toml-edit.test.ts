@@ -3,6 +3,7 @@ import { parse } from 'smol-toml'
 import { describe, expect, test } from 'vitest'
 import { addStrings, removeStrings } from '../../../src/cli/setup/toml-edit.ts'
 import { Failure } from '../../../src/errors.ts'
+import { runs } from '../../fixtures/runs.ts'
 
 const at = (...strings: string[]) => ({ table: ['storage', 'options'], key: 'stores', strings })
 const add = (text: string) => addStrings(text, at('/new'))
@@ -164,7 +165,7 @@ test('whatever the array looks like, adding appends and leaves every character, 
       expect(isWithin(text, added)).toBe(true)
       expect(parse(remove(added))).toEqual(before)
     }),
-    { numRuns: 500 },
+    { numRuns: runs(200) },
   )
 })
 
@@ -202,6 +203,6 @@ test('bytes that are no TOML end in an error of ours, never in another or in a c
       const after = parse(added) as { storage: { options: { stores?: string[] } } }
       expect(after.storage.options.stores?.at(-1)).toBe('/new')
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(500) },
   )
 })

@@ -8,7 +8,7 @@ export interface Outcome {
 }
 
 export interface CommandOptions {
-  /** Defaults to 120 s. */
+  /** Defaults to 300 s. */
   timeoutMs?: number
   cwd?: string
   env?: NodeJS.ProcessEnv
@@ -18,7 +18,7 @@ const OUTPUT_MAX_BYTES = 64 << 20
 
 /** Resolves with any exit code; rejects, with the output so far, when the program cannot start or passes its time limit. */
 export function command(file: string, args: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
-  const { timeoutMs = 120_000, cwd, env } = options
+  const { timeoutMs = 300_000, cwd, env } = options
   return new Promise((resolve, reject) => {
     const limits = { timeout: timeoutMs, maxBuffer: OUTPUT_MAX_BYTES, killSignal: 'SIGKILL' as const }
     const where = { ...(cwd === undefined ? {} : { cwd }), ...(env === undefined ? {} : { env }) }

@@ -28,9 +28,33 @@ export function program(name: string): string {
 /** What is lacking, as the reason for a skip; undefined where all of it is there. */
 export function lacking(programs: readonly string[], options: { root: boolean } = { root: true }): string | undefined {
   const absent = programs.filter((name) => findProgram(name) === undefined)
-  if (absent.length > 0) return `not installed: ${absent.join(', ')}`
+  if (absent.length > 0) return `not installed: ${absent.map(withPackage).join(', ')}`
   if (options.root && process.geteuid?.() !== 0) return 'needs root'
   return undefined
+}
+
+/** Debian's packages of programs that are not called as their package is. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  cat: 'coreutils',
+  cp: 'coreutils',
+  fusermount3: 'fuse3',
+  id: 'coreutils',
+  ldd: 'libc-bin',
+  'mkfs.erofs': 'erofs-utils',
+  'fsck.erofs': 'erofs-utils',
+  find: 'findutils',
+  getfattr: 'attr',
+  nginx: 'nginx-light',
+  nsenter: 'util-linux',
+  pivot_root: 'util-linux',
+  setfattr: 'attr',
+  setpriv: 'util-linux',
+  unshare: 'util-linux',
+}
+
+function withPackage(name: string): string {
+  const of = PACKAGES[name]
+  return of === undefined ? name : `${name} (package ${of})`
 }
 
 export const REGISTRY_PROGRAMS = ['docker-registry', 'nginx', 'openssl', 'setpriv'] as const
@@ -40,5 +64,7 @@ export const TRIXIE_PROGRAMS = ['debootstrap', 'unshare', 'nsenter', 'pivot_root
 /** The folder that holds `images/` and `samples/`, or the reason why there is none. */
 export function samples(): { path: string } | { lacking: string } {
   const path = process.env.LAZYLAYER_SAMPLES
-  return path === undefined || path === '' ? { lacking: 'LAZYLAYER_SAMPLES is not set' } : { path }
+  return path === undefined || path === ''
+    ? { lacking: 'images of other tools: LAZYLAYER_SAMPLES names no directory of them' }
+    : { path }
 }

@@ -27,8 +27,8 @@ export interface PodmanOptions {
   registriesConf?: string
 }
 
-const RUN_TIMEOUT_MS = 180_000
-const CLOSE_TIMEOUT_MS = 30_000
+const RUN_TIMEOUT_MS = 500_000
+const CLOSE_TIMEOUT_MS = 120_000
 // Debootstrap and Podman's packages; 40 s on an idle machine, much more on a busy one.
 const TRIXIE_TIMEOUT_MS = 580_000
 
@@ -113,7 +113,7 @@ function debianRelease(): string {
   }
 }
 
-async function debianRoot(suite: string): Promise<string> {
+export async function debianRoot(suite: string): Promise<string> {
   const script = fileURLToPath(new URL('trixie.sh', import.meta.url))
   return (await succeed('sh', [script, suite], { timeoutMs: TRIXIE_TIMEOUT_MS })).trim()
 }

@@ -53,8 +53,8 @@ export interface RegistryOptions {
   credentials?: { username: string; password: string }
 }
 
-const START_TIMEOUT_MS = 15_000
-const STOP_TIMEOUT_MS = 5_000
+const START_TIMEOUT_MS = 120_000
+const STOP_TIMEOUT_MS = 30_000
 // Another process may take the free port before nginx does.
 const PORT_TRIES = 5
 
@@ -137,7 +137,8 @@ function parseLine(line: string): Request {
   return { ...fields, kind: kindOf(fields.uri) }
 }
 
-function kindOf(uri: string): Kind {
+/** Of a request's path. */
+export function kindOf(uri: string): Kind {
   if (uri === '/v2/') return 'ping'
   if (/^\/v2\/.+\/manifests\//.test(uri)) return 'manifest'
   if (/^\/v2\/.+\/blobs\//.test(uri)) return 'blob'

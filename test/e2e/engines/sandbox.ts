@@ -20,7 +20,7 @@ export interface SandboxOptions {
   env: Record<string, string>
 }
 
-const READY_TIMEOUT_MS = 20_000
+const READY_TIMEOUT_MS = 120_000
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 // bash, because as process 1 it reaps orphans. It ends, and all with it, when its standard input does.

@@ -1,33 +1,24 @@
-// A real registry with images and agents over one store, for tests of real engines; most of them run py-esgz.
+// A real registry with images and agents over one store, for tests of real engines.
 import { chmod, copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Agent, startAgent } from './agent.ts'
-import { lacking, REGISTRY_PROGRAMS, samples } from './engines/needs.ts'
+import { APP_PROGRAMS, type AppImage, writeApp } from './app-image.ts'
+import { lacking } from './engines/needs.ts'
 import { type Flavour, Podman } from './engines/podman.ts'
-import { type DockerRegistry, type Request, startDockerRegistry } from './engines/registry.ts'
+import type { DockerRegistry, Request } from './engines/registry.ts'
+import { startEngineRegistry } from './engines/small-registry.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
-const images = samples()
-/** Why it cannot be had here. */
-export const PY_LACKS = 'lacking' in images ? images.lacking : lacking([...REGISTRY_PROGRAMS, 'fusermount3'])
-/** The OCI layout that has it under `py`. */
-export const PY_LAYOUT = join('path' in images ? images.path : '', 'images/py-esgz')
-/** What it prints. */
-export const HELLO = 'hello from flask\n'
-/** The config's digest, which is the ID of the image where its layers bear their DiffIDs. */
-export const PY_ID = 'd8b0193caf556c57e2260a8f21ca54f6058b8ba801a60a0cde4a7b98fb976c1c'
-/** The only blob that engines must fetch themselves. */
-export const PY_CONFIG = `/v2/py/blobs/sha256:${PY_ID}`
-/** Of both layers. */
-export const PY_SIZE = 52_943_606 + 15_783_295
+/** Why no real engine can be shown an image here. */
+export const STORE_LACKS = lacking([...APP_PROGRAMS, 'fusermount3'])
 
 const HELPER = fileURLToPath(new URL('../../src/cli/auth-helper.js', import.meta.url))
 
 /** The additional layer store, or the additional image store. */
 export type Door = 'layers' | 'images'
 
-/** A registry, and a store with its agent. */
+/** A registry, which engines may push to where Debian's is installed, and a store with its agent. */
 export interface EngineStore {
   work: WorkDirectory
   registry: DockerRegistry
@@ -46,12 +37,18 @@ export interface EngineStore {
   close(): Promise<void>
 }
 
-/** As most tests have it. */
-export type PyStore = EngineStore
+export interface AppStore extends EngineStore {
+  app: AppImage
+}
 
-/** With py-esgz. Root only. */
-export function makePyStore(): Promise<EngineStore> {
-  return makeStore(async () => ({ layout: PY_LAYOUT, tags: ['py'] }))
+/** With an image that runs. Root only. @param write leaves it in a directory, or says where it is */
+export async function makeAppStore(write: (layout: string) => Promise<AppImage> = writeApp): Promise<AppStore> {
+  let app: AppImage | undefined
+  const store = await makeStore(async (work) => {
+    app = await write(join(work, 'app'))
+    return { layout: app.layout, tags: [app.tag] }
+  })
+  return { ...store, app: app as AppImage } // it was made
 }
 
 /** With the images that `make` leaves in a layout, below a directory that it is given; each is called as its tag. Root only. */
@@ -59,7 +56,7 @@ export async function makeStore(
   make: (dir: string) => Promise<{ layout: string; tags: readonly string[] }>,
 ): Promise<EngineStore> {
   const work = await makeWorkDirectory()
-  const registry = await startDockerRegistry({ dir: work.path })
+  const registry = await startEngineRegistry({ dir: work.path })
   const { layout, tags } = await make(work.path)
   for (const tag of tags) await registry.pushLayout(layout, tag, tag)
   const root = join(work.path, 'store')

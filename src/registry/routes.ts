@@ -1,0 +1,152 @@
+// The ways that connections take: straight to a host or through a forward proxy, and never to an address that is off limits.
+import { lookup } from 'node:dns'
+import type { LookupFunction, Socket } from 'node:net'
+import { createSecureContext, type SecureContext } from 'node:tls'
+import { buildConnector } from 'undici'
+import { Failure } from '../errors.ts'
+import { isOffLimits, NAME_IT } from './off-limits.ts'
+import type { ForwardProxy, Proxies } from './proxies.ts'
+import { notingCertificates } from './tls-failure.ts'
+import { systemAuthorities, type Trust } from './trust.ts'
+import { Tunnels } from './tunnel.ts'
+
+/** How one request goes out. */
+export interface Way {
+  origin: string
+  path: string
+  /** For a proxy that forwards the request itself. */
+  headers: Readonly<Record<string, string>>
+  /** That one. */
+  proxy: ForwardProxy | undefined
+}
+
+export type Connect = buildConnector.connector
+
+/** Knows the proxies, and which hosts the user's settings name. */
+export class Routes {
+  readonly #proxies: Proxies
+  readonly #connectMs: number
+  /** `host[:port]` that settings name: these alone may have addresses that are off limits. */
+  readonly #named = new Set<string>()
+  /** By the proxy's URL and credentials. */
+  readonly #tunnels = new Map<string, Tunnels>()
+
+  constructor(proxies: Proxies, connectMs: number) {
+    this.#proxies = proxies
+    this.#connectMs = connectMs
+  }
+
+  named(host: string): void {
+    // as URLs of either scheme write it, which leave out a default port
+    for (const scheme of ['https:', 'http:']) {
+      if (URL.canParse(`${scheme}//${host}`)) this.#named.add(new URL(`${scheme}//${host}`).host)
+    }
+  }
+
+  /** @throws Failure denied (an address that is off limits), usage (no proxy's URL) */
+  way(url: URL): Way {
+    // as literals also before a proxy, which looks names up itself
+    if (isOffLimits(url.hostname) && !this.#named.has(url.host)) throw offLimits(url.hostname, url.hostname)
+    const proxy = this.#proxies(url)
+    const path = url.pathname + url.search
+    if (proxy === undefined || url.protocol === 'https:') {
+      return { origin: url.origin, path, headers: {}, proxy: undefined }
+    }
+    const { authorization } = proxy
+    return {
+      origin: proxy.url.origin,
+      path: url.origin + path, // RFC 9112 3.2.2
+      headers: { host: url.host, ...(authorization === undefined ? {} : { 'proxy-authorization': authorization }) },
+      proxy,
+    }
+  }
+
+  /** Connects to hosts, secured as `trust` says; through tunnels where a proxy is named. */
+  toHosts(trust: Trust): Connect {
+    const secured = {
+      allowH2: true,
+      preferH2: true,
+      rejectUnauthorized: trust.verify,
+      secureContext: secureContext(trust),
+      timeout: this.#connectMs,
+      autoSelectFamily: true,
+    }
+    const toNamed = notingCertificates(buildConnector(secured))
+    const toOthers = notingCertificates(buildConnector({ ...secured, lookup: withinLimits }))
+    return (options, callback) => {
+      const host = options.host ?? options.hostname
+      const proxy = this.#proxies(new URL(`${options.protocol}//${host}`))
+      if (proxy !== undefined) return this.#throughTunnel(proxy, toNamed, options, callback)
+      if (this.#named.has(host)) return toNamed(options, callback)
+      toOthers(options, (...result) => {
+        const address = result[1]?.remoteAddress ?? ''
+        if (!isOffLimits(address)) return callback(...result)
+        result[1]?.destroy()
+        callback(offLimits(options.hostname, address), null)
+      })
+    }
+  }
+
+  /** Connects to a proxy itself, which the user's environment names: it may be wherever it is. */
+  toProxy(): Connect {
+    const trust = { verify: true, authorities: [], identities: [] }
+    return buildConnector({
+      allowH2: false,
+      secureContext: secureContext(trust),
+      timeout: this.#connectMs,
+      autoSelectFamily: true,
+    })
+  }
+
+  #throughTunnel(
+    proxy: ForwardProxy,
+    secure: Connect,
+    options: buildConnector.Options,
+    callback: buildConnector.Callback,
+  ): void {
+    const { url, authorization } = proxy
+    const key = `${url.origin} ${authorization ?? ''}`
+    let tunnels = this.#tunnels.get(key)
+    if (tunnels === undefined) {
+      tunnels = new Tunnels(proxy, this.toProxy(), this.#connectMs)
+      this.#tunnels.set(key, tunnels)
+    }
+    const host = options.host ?? options.hostname
+    tunnels.open(options.port ? host : `${host}:443`).then(
+      (socket) => secure({ ...options, httpSocket: socket as Socket }, callback), // TLS takes any stream
+      (error) => callback(error, null),
+    )
+  }
+
+  /** Ends connections to proxies; those through tunnels are the agents' to end. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#tunnels.values()].map((each) => each.close()))
+  }
+}
+
+function offLimits(host: string, address: string): Failure {
+  const what = host === address ? `${host} is not asked` : `${host} is not asked at ${address}`
+  return Failure.denied(what, { why: 'it is a link-local address, or one of cloud metadata', fix: NAME_IT })
+}
+
+/** Looks a name up as ever; what is off limits is left out before anything is connected to. */
+const withinLimits: LookupFunction = (hostname, options, callback) => {
+  lookup(hostname, { ...options, all: true }, (error, found) => {
+    if (error !== null) return callback(error, [])
+    const within = found.filter(({ address }) => !isOffLimits(address))
+    const [first] = within
+    if (first === undefined) return callback(offLimits(hostname, found[0]?.address ?? 'no address'), [])
+    if (options.all === true) callback(null, within)
+    else callback(null, first.address, first.family)
+  })
+}
+
+function secureContext(trust: Trust): SecureContext {
+  const [first] = trust.identities
+  return createSecureContext({
+    ca: [...systemAuthorities(), ...trust.authorities],
+    ...(first
+      ? { cert: trust.identities.map((each) => each.cert), key: trust.identities.map((each) => each.key) }
+      : {}),
+  })
+}
