@@ -79,6 +79,7 @@ pub struct SessionOptions {
     pub miss_timeout_ms: f64,
     pub lookup_timeout_ms: f64,
     pub late_timeout_ms: f64,
+    pub user_marks: bool,
 }
 
 #[napi(object, object_to_js = false)]
@@ -147,7 +148,7 @@ impl Session {
         };
         let upcalls = Upcalls::new(&upcalls)?;
         let device = sys::adopt(options.fuse_fd).map_err(|error| failed("fuseFd", &error))?;
-        let core = Core::start(File::from(device), root, options.threads as usize, timeouts, upcalls)
+        let core = Core::start(File::from(device), root, options.user_marks, options.threads as usize, timeouts, upcalls)
             .map_err(|error| failed("threads", &error))?;
         Ok(Self { core })
     }

@@ -25,7 +25,6 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(device.into())
 }
 
-<<<<<<< HEAD
 pub fn mount(
     fd: i32,
     dir: &str,
@@ -35,9 +34,6 @@ pub fn mount(
     context: Option<&str>,
     read_only: bool,
 ) -> io::Result<()> {
-=======
-pub fn mount(fd: i32, dir: &str, fsname: &str, allow_other: bool, read_ahead: u64, context: Option<&str>) -> io::Result<()> {
->>>>>>> w-access
     let (uid, gid) = sys::identity();
     let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
     if allow_other {

@@ -61,6 +61,8 @@ pub struct Core {
     pub connection: Arc<Connection>,
     /// The slot that node 1 is the root of; otherwise node 1 is the control tree.
     pub root: Option<u32>,
+    /// Overlayfs reads its marks below `user.` here, not `trusted.`, as images have them.
+    pub user_marks: bool,
     pub control: Control,
     pub parked: Parked,
     pub upcalls: Upcalls,
@@ -74,11 +76,19 @@ pub struct Core {
 
 impl Core {
     /// Starts serving.
-    pub fn start(device: File, root: Option<u32>, threads: usize, timeouts: Timeouts, upcalls: Upcalls) -> io::Result<Arc<Self>> {
+    pub fn start(
+        device: File,
+        root: Option<u32>,
+        user_marks: bool,
+        threads: usize,
+        timeouts: Timeouts,
+        upcalls: Upcalls,
+    ) -> io::Result<Arc<Self>> {
         let (notices, received) = sync_channel(NOTICES_MAX);
         let core = Arc::new(Self {
             connection: Arc::new(Connection::new(device)),
             root,
+            user_marks,
             control: Control::new(),
             parked: Parked::default(),
             upcalls,

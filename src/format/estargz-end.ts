@@ -18,8 +18,6 @@ import type { Raw } from './toc-scan.ts'
 
 /** Stored bytes that are worth a request: a chunk of 4 MiB that does not compress, and headers. */
 const FETCHED_MAX_BYTES = 8 << 20
-/** Decoded: a largest chunk and as much of headers behind it. */
-const DECODED_MAX_BYTES = 2 * CHUNK_MAX_BYTES
 /** Two blocks of zeros. */
 const END_BYTES = 2 * BLOCK_BYTES
 /** CRC and length, with which a gzip member ends (RFC 1952 2.3). */
@@ -67,10 +65,10 @@ function lengthIn(trailer: Uint8Array): number {
   return new DataView(trailer.buffer, trailer.byteOffset).getUint32(4, true)
 }
 
-/** Undefined: these are no gzip members, or such that decode to too much. */
+/** Undefined: these are no gzip members, or such that decode to more than a chunk may have. */
 export async function decode(members: Uint8Array): Promise<Uint8Array | undefined> {
   try {
-    return await promisify(gunzip)(members, { maxOutputLength: DECODED_MAX_BYTES })
+    return await promisify(gunzip)(members, { maxOutputLength: CHUNK_MAX_BYTES })
   } catch {
     return undefined // whoever reads these chunks is told
   }

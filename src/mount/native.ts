@@ -42,6 +42,8 @@ export interface SessionOptions {
   /** The same for lookups (ENOENT) and late files (EIO). */
   lookupTimeoutMs: number
   lateTimeoutMs: number
+  /** Overlayfs's marks, which images have as `trusted.overlay.*`, are shown as `user.overlay.*` to who asks by name, and not listed. */
+  userMarks: boolean
 }
 
 /**

@@ -15,6 +15,7 @@ import type {
   TreeSpec,
   Upcalls,
 } from './native.ts'
+import { inUserNamespace } from './user-namespace.ts'
 
 /** Who answers for a device: calls `settled` once for each chunk that is asked for. */
 export interface DeviceFiller {
@@ -44,6 +45,8 @@ export interface SessionSettings {
   control?: ControlTree
   /** SELinux label of everything in it. */
   context?: string | undefined
+  /** As for the native session. Default: whether this process is in a user namespace, for overlays are mounted in the same. */
+  userMarks?: boolean
   /** Nothing of it may be opened for writing. Default: no, because engines tell of use by what would be writing. */
   readOnly?: boolean
   /** A read that waits longer than this while nothing progresses fails with EIO. */
@@ -119,6 +122,7 @@ export class MountSession implements Session {
         missTimeoutMs: this.#missTimeoutMs,
         lookupTimeoutMs: LOOKUP_TIMEOUT_MS,
         lateTimeoutMs: LATE_TIMEOUT_MS,
+        userMarks: settings.userMarks ?? inUserNamespace(),
       },
       upcalls,
     )

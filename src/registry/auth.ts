@@ -5,6 +5,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
+import { readAll } from './body.ts'
 import type { Client } from './client.ts'
 import type { Credentials, Keyring, Login } from './credentials.ts'
 import { abortion } from './gate.ts'
@@ -21,6 +22,8 @@ const TOKEN_ANSWER_MAX_BYTES = 1 << 20
 const TOKEN_LIFETIME_S = 60
 /** A token is renewed that long before its end, or a tenth of its life before, whichever is shorter. */
 const TOKEN_MARGIN_MS = 10_000
+/** A host that wants to see nothing is asked again after that: things that are missing are asked for in dozens. */
+const OPEN_MS = 60_000
 /** Repositories of one host whose tokens are kept. */
 const TOKENS_MAX = 1024
 
@@ -90,6 +93,9 @@ export class Authority {
   /** Refused, and passed over until others are accepted in their place, or refused as well. */
   readonly #doubted = new Map<string, Credentials>()
   #challenge: Challenge | undefined
+  #discovery: Promise<Challenge | undefined> | undefined
+  /** On the clock of performance.now(): it wanted nothing when it was asked last. */
+  #openUntil = Number.NEGATIVE_INFINITY
 
   constructor(options: AuthorityOptions) {
     this.#options = options
@@ -101,6 +107,32 @@ export class Authority {
     const token = this.#tokens.get(repository)
     if (token !== undefined && performance.now() < token.until) return token.authorization
     return await this.#renew(repository, signal)
+  }
+
+  /** Whether the host has asked who we are. */
+  get challenged(): boolean {
+    return this.#challenge !== undefined
+  }
+
+  /**
+   * What `ask` finds that the host wants to see, of a host that has not said so. Who asks together asks once, and nobody again soon
+   * after there was nothing. @throws Failure: what `ask` throws; aborted
+   */
+  async discover(
+    ask: () => Promise<Challenge | undefined>,
+    signal: AbortSignal | undefined,
+  ): Promise<Challenge | undefined> {
+    if (this.#challenge !== undefined || performance.now() < this.#openUntil) return undefined
+    if (this.#discovery === undefined) {
+      this.#discovery = ask()
+        .then((found) => {
+          if (found === undefined) this.#openUntil = performance.now() + OPEN_MS
+          return found
+        })
+        .finally(() => (this.#discovery = undefined))
+      this.#discovery.catch(() => {}) // who waits for it hears of it; perhaps nobody does any more
+    }
+    return await unlessAborted(this.#discovery, signal)
   }
 
   /** How we stand with the host, as to `repository`. */
@@ -250,14 +282,8 @@ export class Authority {
           if (status === 401 || status === 403 || (post && status === 400)) return { refusal: refused, status }
           throw refused
         }
-        const bytes: Uint8Array[] = []
-        let size = 0
-        for await (const each of answer.body) {
-          size += each.length
-          if (size > TOKEN_ANSWER_MAX_BYTES) throw Failure.limit(`token service ${url.host}: its answer has no end`)
-          bytes.push(each)
-        }
-        const token = parseToken(Buffer.concat(bytes).toString('utf8'), url.host, performance.now())
+        const bytes = await readAll(answer, TOKEN_ANSWER_MAX_BYTES, `the answer of token service ${url.host}`)
+        const token = parseToken(Buffer.from(bytes).toString('utf8'), url.host, performance.now())
         return { ...token, credentials, fresh: true }
       })
     return await retry(ask, client.limits, undefined, () => client.counters.retries++)

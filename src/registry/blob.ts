@@ -3,6 +3,7 @@ import { Failure } from '../errors.ts'
 import type { Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import { contentEncoding } from './body.ts'
 import type { Answer } from './client.ts'
 import type { Repository } from './repository.ts'
 import { passing } from './retry.ts'
@@ -110,6 +111,7 @@ export class RegistryBlob implements StoredBlob {
     const whole = answer.status === 200
     if (whole) checkWhole(answer, this)
     else checkPartial(answer, range, this)
+    checkEncoding(answer, this)
     let skip = whole ? range.start : 0
     let left = range.end - range.start
     for await (const bytes of answer.body) {
@@ -163,9 +165,12 @@ function checkWhole(answer: Answer, blob: { digest: Digest; size: number }): voi
 
 /** The answer must say of itself that it is exactly what was asked for (RFC 9110 14.4). */
 function checkPartial(answer: Answer, range: Range, blob: { digest: Digest; size: number }): void {
-  const want = `bytes ${range.start}-${range.end - 1}/${blob.size}`
+  const part = `bytes ${range.start}-${range.end - 1}`
+  const want = `${part}/${blob.size}`
   const got = answer.header('content-range')
-  if (got?.trim().toLowerCase() !== want) {
+  const said = got?.trim().toLowerCase()
+  // who does not know how long all of it is says so
+  if (said !== want && said !== `${part}/*`) {
     const what = `blob ${blob.digest}: ${answer.url.host} answers another range`
     throw Failure.corrupt(what, { why: `want ${want}, got ${JSON.stringify(got?.slice(0, 100) ?? 'none')}` })
   }
@@ -173,4 +178,17 @@ function checkPartial(answer: Answer, range: Range, blob: { digest: Digest; size
   if (length !== undefined && length !== range.end - range.start) {
     throw Failure.corrupt(`blob ${blob.digest}: ${answer.url.host} announces ${length} bytes for ${want}`)
   }
+}
+
+/**
+ * None was asked for, and storage labels bytes that it keeps as they are (`aws-chunked`, `x-gzip`): such a label is believed only where
+ * no length says that they are the blob's own.
+ */
+function checkEncoding(answer: Answer, blob: { digest: Digest; size: number }): void {
+  const encoding = contentEncoding(answer)
+  const exact = contentLength(answer) !== undefined || answer.header('content-range')?.trim().endsWith(`/${blob.size}`)
+  if (encoding === undefined || exact) return
+  throw Failure.corrupt(`blob ${blob.digest}: ${answer.url.host} answers with content encoding ${encoding}`, {
+    why: 'none was asked for, and no length says that the bytes are those of the blob',
+  })
 }

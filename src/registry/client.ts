@@ -7,7 +7,7 @@ import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
 import type { Proxies } from './proxies.ts'
 import { Pulse } from './pulse.ts'
-import { lifetimeMs, REDIRECTS_MAX, redirectTarget } from './redirect.ts'
+import { lifetimeMs, REDIRECTS_MAX, redirectTarget, refererOf } from './redirect.ts'
 import { passing, unanswered } from './retry.ts'
 import { tlsFailure } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
@@ -39,8 +39,8 @@ export interface Answer {
   url: URL
   /** No redirect led away from the origin that was asked. */
   own: boolean
-  /** Where the first redirect led and how long that lasts, if there was one. */
-  redirect: { url: URL; lifetimeMs: number | undefined } | undefined
+  /** Where the first redirect led, how long that lasts, and the Referer to go there with, if there was one. */
+  redirect: { url: URL; referer: string | undefined; lifetimeMs: number | undefined } | undefined
   /** To be read at most once; what is left is dropped with the stream. */
   body: AsyncIterable<Uint8Array>
 }
@@ -124,10 +124,13 @@ export class Client {
         const to = redirectTarget(url, answer.header('location'))
         this.counters.redirects++
         const clock = Date.parse(answer.header('date') ?? '')
-        redirect ??= { url: to, lifetimeMs: lifetimeMs(to, Number.isNaN(clock) ? Date.now() : clock) }
-        return { to }
+        const referer = refererOf(url, to)
+        redirect ??= { url: to, referer, lifetimeMs: lifetimeMs(to, Number.isNaN(clock) ? Date.now() : clock) }
+        return { to, referer }
       })
       if ('value' in outcome) return outcome.value
+      if (outcome.referer === undefined) delete headers.referer
+      else headers.referer = outcome.referer
       // dropped for good: a chain that comes back to the first origin was led there by somebody else
       if (outcome.to.origin !== url.origin) {
         delete headers.authorization
@@ -179,12 +182,6 @@ export class Client {
       const header = (name: string): string | undefined => {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
-      }
-      const encoding = header('content-encoding')
-      if (encoding !== undefined && encoding !== '' && encoding.toLowerCase() !== 'identity') {
-        throw Failure.corrupt(`${url.host}: answers with content encoding ${JSON.stringify(encoding.slice(0, 40))}`, {
-          why: 'none was asked for',
-        })
       }
       return await use({
         status,

@@ -75,7 +75,8 @@ async function rangesOf(repository: Repository, { digest, size }: Descriptor, si
   const ask = () =>
     repository.fetch(wanted, async (answer: Answer) => {
       const range = answer.header('content-range')?.trim().toLowerCase()
-      const honoured = answer.status === 206 && range === `bytes ${size - 1}-${size - 1}/${size}`
+      const last = `bytes ${size - 1}-${size - 1}`
+      const honoured = answer.status === 206 && (range === `${last}/${size}` || range === `${last}/*`)
       const storage = answer.redirect === undefined ? undefined : answer.url.host
       return { whole: answer.status === 200, ranges: { honoured, storage } }
     })

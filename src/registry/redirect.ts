@@ -30,6 +30,15 @@ export function redirectTarget(from: URL, location: string | undefined): URL {
 }
 
 /**
+ * The Referer of a request that `from` led to `to`, as storage that is protected from hotlinks wants it (RFC 9110 10.1.3): without query
+ * and user, which may hold what gives access, and none from HTTPS to HTTP.
+ */
+export function refererOf(from: URL, to: URL): string | undefined {
+  if (from.protocol === 'https:' && to.protocol !== 'https:') return undefined
+  return from.origin + from.pathname
+}
+
+/**
  * Milliseconds that a signed URL says it will last, undefined when it says nothing. Absolute times are taken relative to `now`,
  * which is the server's clock where it told it. Amazon, Google: X-…-Expires with X-…-Date; Azure: se; CloudFront: Expires.
  */

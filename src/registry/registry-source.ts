@@ -3,7 +3,7 @@ import { Failure } from '../errors.ts'
 import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Manifest, type Platform } from '../image/manifest.ts'
 import { type RegistryReference, referenceText } from '../image/reference.ts'
 import { RegistryBlob } from './blob.ts'
-import type { Answer } from './client.ts'
+import { readAll } from './body.ts'
 import { type Documents, type Image, resolveImage, resolveManifest } from './manifests.ts'
 import type { Repository } from './repository.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
@@ -99,18 +99,4 @@ export class RegistrySource implements ImageSource {
     }
     throw first ?? Failure.usage(`${referenceText(this.#reference)}: nobody to ask`)
   }
-}
-
-/** A body that is no larger than `max` bytes. @throws Failure limit */
-export async function readAll(answer: Answer, max: number, what: string): Promise<Uint8Array> {
-  const parts: Uint8Array[] = []
-  let size = 0
-  const announced = Number(answer.header('content-length') ?? 0)
-  if (announced > max) throw Failure.limit(`${what} has ${announced} bytes, at most ${max} are read`)
-  for await (const bytes of answer.body) {
-    size += bytes.length
-    if (size > max) throw Failure.limit(`${what} has more than ${max} bytes`)
-    parts.push(bytes)
-  }
-  return new Uint8Array(Buffer.concat(parts))
 }

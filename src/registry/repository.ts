@@ -1,7 +1,7 @@
 // One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
-import { type Authority, parseChallenge } from './auth.ts'
+import { type Authority, type Challenge, parseChallenge } from './auth.ts'
 import type { Answer, Client } from './client.ts'
 import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
@@ -48,6 +48,7 @@ export interface Endures {
 
 interface Target {
   url: URL
+  referer: string | undefined
   /** On the clock of performance.now(). */
   until: number
 }
@@ -66,7 +67,8 @@ const MESSAGE_MAX_BYTES = 16 << 10
 /** Nothing or an old token, then a new one, then one from other credentials; one more that another request may have got. */
 const REFUSALS_MAX = 4
 
-type Outcome<T> = { value: T } | { expired: true } | { refused: Answer }
+/** `missing`: it may be there for somebody whom the registry knows. */
+type Outcome<T> = { value: T } | { expired: true } | { refused: Answer; missing?: Error }
 
 /** Knows the way to its documents and blobs, and goes it again when it has changed. */
 export class Repository {
@@ -143,7 +145,7 @@ export class Repository {
       const used = authorization
       const outcome = await this.#send(wanted, target, used, (answer, own) => {
         if (target === undefined && isAccepted(answer, own)) authority.accepted(repository, used)
-        return this.#judge(wanted, target, answer, own, use)
+        return this.#judge(wanted, target, answer, own, used === undefined && !authority.challenged, use)
       })
       if ('value' in outcome) return outcome.value
       if ('expired' in outcome) {
@@ -151,11 +153,20 @@ export class Repository {
         authorization = await authority.authorization(repository, wanted.signal)
         continue
       }
-      const { status } = outcome.refused
-      const challenge = parseChallenge(outcome.refused.header('www-authenticate'))
-      authorization = await authority.refused(repository, used, { status, challenge }, wanted.signal)
+      const { refused, missing } = outcome
+      const { status } = refused
+      const challenge =
+        parseChallenge(refused.header('www-authenticate')) ??
+        (await authority.discover(() => this.#askWhatItWants(wanted.priority), wanted.signal))
+      if (challenge === undefined && missing !== undefined) throw missing
+      authorization = await authority
+        .refused(repository, used, { status, challenge }, wanted.signal)
+        .catch((error: unknown) => {
+          // who cannot say who he is has heard all that there is to hear
+          throw missing !== undefined && error instanceof Failure && error.code === 'denied' ? missing : error
+        })
       if (authorization === undefined || ++refusals > REFUSALS_MAX)
-        throw this.#denied(wanted, status, used !== undefined)
+        throw missing ?? this.#denied(wanted, status, used !== undefined)
     }
   }
 
@@ -164,6 +175,7 @@ export class Repository {
     target: Target | undefined,
     answer: Answer,
     own: boolean,
+    unknown: boolean,
     use: (answer: Answer) => Promise<T>,
   ): Promise<Outcome<T>> {
     const { status } = answer
@@ -173,9 +185,21 @@ export class Repository {
     }
     // only the registry itself may ask who we are
     if (isRefusal(status) && own) return { refused: answer }
+    // some call what they do not show to everybody missing
+    if (status === 404 && own && unknown) return { refused: answer, missing: await this.#refusal(wanted, answer, own) }
     if (status !== 200 && status !== 206) throw await this.#refusal(wanted, answer, own)
     if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
     return { value: await use(answer) }
+  }
+
+  /** The challenge of the registry as a whole (distribution specification, "determining support"), where a repository's answer has none. */
+  async #askWhatItWants(priority: Priority): Promise<Challenge | undefined> {
+    const { outages, scheme, trust } = this.host
+    const url = new URL(`${scheme ?? 'https:'}//${this.server}/v2/`)
+    const query = { url, method: 'GET', headers: {}, trust, pulse: outages.pulse, lasts: false, priority } as const
+    return await this.#client.send({ ...query, follow: false }, async ({ status, header }) =>
+      status === 401 ? parseChallenge(header('www-authenticate')) : undefined,
+    )
   }
 
   /** One request; an insecure host that does not speak TLS gets it over HTTP, and is remembered. */
@@ -191,7 +215,11 @@ export class Repository {
         {
           url,
           method: 'GET',
-          headers: { ...wanted.headers(), ...(authorization === undefined ? {} : { authorization }) },
+          headers: {
+            ...wanted.headers(),
+            ...(authorization === undefined ? {} : { authorization }),
+            ...(target?.referer === undefined ? {} : { referer: target.referer }),
+          },
           trust: host.trust,
           pulse: host.outages.pulse,
           lasts: wanted.endures !== undefined,
@@ -249,7 +277,11 @@ export class Repository {
     const lifetime = redirect.lifetimeMs ?? TARGET_LIFETIME_MS
     const oldest = this.#targets.keys().next().value
     if (this.#targets.size >= TARGETS_MAX && oldest !== undefined) this.#targets.delete(oldest)
-    this.#targets.set(path, { url: redirect.url, until: performance.now() + lifetime - TARGET_MARGIN_MS })
+    this.#targets.set(path, {
+      url: redirect.url,
+      referer: redirect.referer,
+      until: performance.now() + lifetime - TARGET_MARGIN_MS,
+    })
   }
 
   #denied(wanted: Wanted, status: number, authorized: boolean): Failure {

@@ -1,8 +1,9 @@
 // Fetches what signatures are kept in: manifests and blobs beside an image in its repository, and files of a lookaside in the web.
 import { Failure } from '../errors.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import { readAll } from './body.ts'
 import type { Answer, Client } from './client.ts'
-import { type RegistrySource, readAll } from './registry-source.ts'
+import type { RegistrySource } from './registry-source.ts'
 import { passing, retry, retryAfterMs } from './retry.ts'
 import type { Trust } from './trust.ts'
 

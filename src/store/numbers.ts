@@ -3,7 +3,8 @@
 //   inodeBase  st_ino = inodeBase + nid, so that no two files of a mount share one; 64 bits, but below 2^32 while there is room,
 //              because 32-bit programs cannot stat what lies above. Each takes as many as its image can have nids, no gap between.
 //
-// `slots/<slot>` is a record of both. A file that is damaged burns its slot, and as many inode numbers as an image can have. One of
+// `slots/<slot>` is a record of both. A file that is damaged burns its slot, and as many inode numbers as an image can have, unless
+// `twins/slots.json` tells how far they were given; that also keeps the numbers of files that are gone from being given again. One of
 // an earlier version holds the hex digits of the digest alone, and is given a base when it is next asked for.
 import fs from 'node:fs/promises'
 import { join } from 'node:path'
@@ -33,7 +34,15 @@ interface Known {
   inodeBase: number | undefined
 }
 
+/** How far numbers were given. */
+interface Mark {
+  last: number
+  nextBase: number
+}
+
 interface Kept {
+  /** Its own: damage can swap files, too. Undefined: it was kept before that was told. */
+  slot?: number
   tree: string
   inodeBase: number | undefined
   nids: number
@@ -42,6 +51,7 @@ interface Kept {
 export class Numbers {
   readonly #folder: string
   readonly #temporary: string
+  readonly #mark: string | undefined
   readonly #locks: Locks
   readonly #known = new Map<string, Known>()
   /** The highest slot seen on disk. Slots are given upwards, so what lies above was not read yet. */
@@ -53,7 +63,9 @@ export class Numbers {
   /** The last call: one process asks for the lock once at a time. */
   #turn: Promise<unknown> = Promise.resolve()
 
-  constructor(folder: string, temporary: string, locks: Locks) {
+  /** @param mark the file that tells how far numbers were given; its folder exists */
+  constructor(folder: string, temporary: string, locks: Locks, mark?: string) {
+    this.#mark = mark
     this.#folder = folder
     this.#temporary = temporary
     this.#locks = locks
@@ -85,10 +97,12 @@ export class Numbers {
       if (found !== undefined) return found
       const slot = this.#known.get(hex(tree))?.slot
       const numbers = { slot: slot ?? this.#last + 1, inodeBase: this.#nextBase }
-      const record = encodeRecord({ tree: hex(tree), inodeBase: numbers.inodeBase, nids })
+      const record = encodeRecord({ ...numbers, tree: hex(tree), nids })
       if (slot === undefined) await this.#claim(numbers.slot, record)
       else await replaceFile(this.#temporary, this.#path(slot), record)
-      this.#note(numbers.slot, { tree: hex(tree), inodeBase: numbers.inodeBase, nids })
+      this.#note(numbers.slot, { tree: hex(tree), inodeBase: numbers.inodeBase, nids }, 0)
+      const mark: Mark = { last: this.#last, nextBase: this.#nextBase }
+      if (this.#mark !== undefined) await replaceFile(this.#temporary, this.#mark, encodeRecord(mark))
       return numbers
     })
   }
@@ -112,18 +126,30 @@ export class Numbers {
       .filter((name) => /^[1-9][0-9]{0,6}$/.test(name) && Number(name) > this.#last && Number(name) <= SLOT_MAX)
       .map(Number)
       .sort((a, b) => a - b)
+    const mark = await this.#readMark()
     for (const slot of [...this.#baseless, ...fresh]) {
       const bytes = await readWhole(this.#path(slot), FILE_MAX_BYTES)
-      this.#note(slot, bytes === undefined || bytes === 'damaged' ? undefined : decode(bytes))
+      const kept = bytes === undefined || bytes === 'damaged' ? undefined : decode(bytes)
+      this.#note(slot, kept?.slot === undefined || kept.slot === slot ? kept : undefined, mark?.last ?? 0)
     }
+    this.#last = Math.max(this.#last, mark?.last ?? 0)
+    this.#nextBase = Math.max(this.#nextBase, mark?.nextBase ?? 0)
   }
 
-  /** Remembers what the file of a slot says; undefined: it is damaged. */
-  #note(slot: number, kept: Kept | undefined): void {
+  async #readMark(): Promise<Mark | undefined> {
+    const bytes = this.#mark && (await readWhole(this.#mark, FILE_MAX_BYTES))
+    return bytes instanceof Uint8Array ? (decodeRecord(bytes) as Mark | undefined) : undefined // as #give wrote it
+  }
+
+  /**
+   * Remembers what the file of a slot says; undefined: it is damaged.
+   * @param marked up to that slot it is known how far inode numbers were given
+   */
+  #note(slot: number, kept: Kept | undefined, marked: number): void {
     this.#last = Math.max(this.#last, slot)
     this.#baseless.delete(slot)
     if (kept === undefined) {
-      this.#nextBase += NIDS_MAX
+      if (slot > marked) this.#nextBase += NIDS_MAX
       return
     }
     const { tree, inodeBase, nids } = kept

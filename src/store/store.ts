@@ -105,7 +105,7 @@ export class Store {
     this.#locks = locks
     this.#warn = warn
     this.#lock = lock
-    this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks)
+    this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, join(dir, TWINS, 'slots.json'))
   }
 
   /**

@@ -2,7 +2,7 @@
 // because what somebody keeps there is not ours to move. A version file that is damaged says nothing: the other files of the cache
 // each tell for themselves what they are, and go on being used.
 //
-//   "lazylayer cache 1\n"      the version
+//   "lazylayer cache 2\n"      the version
 //   "sha256:<hex>\n"           of the line above, so that a flipped bit is not taken for another version
 import fs, { type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -11,7 +11,7 @@ import { digestOf } from '../image/digest.ts'
 import { diskFailure, dropDamaged, lockedFolder, makeFolder, readWhole, replaceFile, syncFolder } from './durable.ts'
 import { type Locks, lock } from './locks.ts'
 
-const VERSION_LINE = 'lazylayer cache 1\n'
+const VERSION_LINE = 'lazylayer cache 2\n'
 /** All of the version file. */
 export const CACHE_VERSION = `${VERSION_LINE}${digestOf(new TextEncoder().encode(VERSION_LINE))}\n`
 /** One line: as programs wrote it that had no second one. */

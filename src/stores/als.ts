@@ -13,7 +13,7 @@ import type { Digest } from '../image/digest.ts'
 import { hex } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
-import type { LayerOpener, ResolvedImage } from '../mount/image.ts'
+import { type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
 import type { EagerLayer, Layers, OpenLayer } from '../mount/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { isOf, type Quarantine } from '../mount/quarantine.ts'
@@ -39,7 +39,7 @@ export interface StoreMount {
 
 export interface StoreParts {
   images: Resolver
-  layers: LayerOpener & Pick<Layers, 'everProven' | 'everRefuted'>
+  layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
   quarantine: Pick<Quarantine, 'of' | 'watch'>
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
@@ -231,17 +231,26 @@ export class AdditionalLayerStore implements ControlTree {
 
   async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
     const { descriptor, index, dialect } = found
+    const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
     const believed = byDiffId ? await this.#parts.believe(listing.image) : 'it is asked for by its index'
-    if (!byDiffId && !this.#parts.byIndex && !(await this.#parts.hasStandIn(layerPath(known, digest)))) {
+    const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
+    if (!byDiffId && !this.#parts.byIndex && !wasShown) {
       throw nameless('no layer is named by its index here (serve --diffid-only)')
     }
-    if (byDiffId && believed !== true && !(await this.#parts.layers.everProven(descriptor.digest))) {
+    if (byDiffId && believed !== true && !wasShown && !(await layers.everProven(descriptor.digest))) {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)
     }
-    const layer = await listing.open(found)
+    let layer = await listing.open(found)
+    // what an engine took into use in an earlier life, and what was made of its bytes is lost, is read whole again
+    if (byDiffId && wasShown && 'why' in layer) {
+      layer = await openLayer(listing.image, descriptor, layers, { fetchWhole: true })
+    }
     if ('why' in layer) throw notLazy(layer)
+    if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
+      await layers.prove(layer, listing.image.blob(descriptor))
+    }
     // it may have been opened with the rest of its image before it was read whole
     const verdict = await layer.verdict()
     if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)

@@ -11,7 +11,7 @@ import { type Entry, type Extent, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT } from './en
 import { type Directory, type Inode, isDirectory, makeDirectory } from './inode.ts'
 import { Links } from './links.ts'
 import { makeInode } from './metadata.ts'
-import { OPAQUE_XATTRS, parseMarker } from './whiteout.ts'
+import { OPAQUE, OPAQUE_XATTR, parseMarker } from './whiteout.ts'
 
 /** The largest images have a few hundred thousand; missing parents count. */
 export const ENTRIES_MAX = 2_000_000
@@ -90,7 +90,7 @@ class Grower {
         else if (isDirectory(present)) this.#opaque.add(present)
       }
     }
-    for (const each of this.#opaque) each.xattrs = new Map([...each.xattrs, ...OPAQUE_XATTRS])
+    for (const each of this.#opaque) each.xattrs = new Map([...each.xattrs, [OPAQUE_XATTR, OPAQUE]])
     const reached = reachable(this.#root)
     return { root: this.#root, files: this.#files.filter(({ inode }) => reached.has(inode)) }
   }

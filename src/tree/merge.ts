@@ -5,7 +5,7 @@ import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './entry.ts'
 import { type Device, writeImage } from './erofs.ts'
 import { ErofsReader } from './erofs-reader.ts'
 import { type Directory, type Inode, isDirectory, makeDirectory, NO_XATTRS } from './inode.ts'
-import { isOverlayXattr, isWhiteout } from './whiteout.ts'
+import { isOverlayXattr, isWhiteout, OPAQUE, OPAQUE_XATTR } from './whiteout.ts'
 
 /**
  * `images`: lowest layer first. Neither whiteouts nor overlayfs's xattrs are left. The devices keep their order: with one a layer,
@@ -80,7 +80,7 @@ class Layer {
 }
 
 function isOpaque(xattrs: ReadonlyMap<string, Uint8Array>): boolean {
-  return xattrs.get('trusted.overlay.opaque')?.[0] === 0x79 // y
+  return xattrs.get(OPAQUE_XATTR)?.[0] === OPAQUE[0]
 }
 
 function withoutOverlay(xattrs: ReadonlyMap<string, Uint8Array>): ReadonlyMap<string, Uint8Array> {

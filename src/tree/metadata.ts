@@ -14,7 +14,7 @@ export const TARGET_MAX_BYTES = 4095
 export const XATTR_NAME_MAX_BYTES = 255
 /** The size field has 16 bits; Linux would allow one byte more. */
 export const XATTR_MAX_BYTES = 0xffff
-/** Of an inode's xattrs; 128 bytes are left for the two that make a directory opaque. */
+/** Of an inode's xattrs; 128 bytes are left for the one that makes a directory opaque. */
 export const XATTRS_OF_ENTRY_MAX_BYTES = XATTRS_MAX_BYTES - 128
 /** Linux takes all ones for "no such user". */
 const ID_MAX = 0xffff_fffe
@@ -55,6 +55,8 @@ export function makeInode(entry: Entry): Inode {
       inode.children = new Map()
       break
     case S_IFLNK:
+      // what Linux shows of every symlink, whatever a tar says
+      inode.mode = S_IFLNK | 0o777
       inode.target = checkedTarget(entry.target, of)
       break
     case S_IFCHR:

@@ -5,7 +5,7 @@ import type { Inode } from './inode.ts'
 
 const PREFIX = '.wh.'
 const INTERNAL = '.wh..wh.'
-const OPAQUE = '.wh..wh..opq'
+const OPAQUE_NAME = '.wh..wh..opq'
 
 /** `opaque`: the directory hides what is below it; `internal`: bookkeeping of aufs, meaningless; else the name that is removed. */
 export type Marker = 'opaque' | 'internal' | { removes: string }
@@ -13,7 +13,7 @@ export type Marker = 'opaque' | 'internal' | { removes: string }
 /** What the last component `name` of `path` says, if it is a marker. @throws Failure corrupt */
 export function parseMarker(name: string, path: string): Marker | undefined {
   if (!name.startsWith(PREFIX)) return undefined
-  if (name === OPAQUE) return 'opaque'
+  if (name === OPAQUE_NAME) return 'opaque'
   if (name.startsWith(INTERNAL)) return 'internal'
   const removes = name.slice(PREFIX.length)
   if (removes === '' || removes === '.' || removes === '..') {
@@ -22,11 +22,12 @@ export function parseMarker(name: string, path: string): Marker | undefined {
   return { removes }
 }
 
-/** Overlayfs reads `trusted.`, its rootless mounts `user.`. */
-export const OPAQUE_XATTRS: ReadonlyMap<string, Uint8Array> = new Map([
-  ['trusted.overlay.opaque', Uint8Array.of(0x79)], // y
-  ['user.overlay.opaque', Uint8Array.of(0x79)],
-])
+/**
+ * What overlayfs reads where it is mounted by the machine's root. Its mounts in user namespaces read `user.overlay.opaque`, which the FUSE
+ * server shows there in this one's place: with both, containers see the other as an attribute like any, and commit it.
+ */
+export const OPAQUE_XATTR = 'trusted.overlay.opaque'
+export const OPAQUE: Uint8Array = Uint8Array.of(0x79) // y
 
 /** Overlayfs's own xattrs: an image must not speak for it. */
 export function isOverlayXattr(name: string): boolean {

@@ -5,6 +5,9 @@ import { referenceText } from '../../src/image/reference.ts'
 import type { Outcome } from '../../src/stores/ais.ts'
 import type { Patience } from '../../src/stores/patience.ts'
 
+/** Of what comes about by itself; not a duration that matters. */
+const WAIT_MS = 120_000
+
 const NOTHING: Outcome = { listed: [], left: [] }
 const YES = { ok: true, outcome: NOTHING }
 const LATE = { ok: false, what: expect.stringContaining('no progress'), code: 'timeout', late: true }
@@ -95,7 +98,7 @@ test('credentials that join a listing that was begun without them have it done o
   expect(count(app.reference)).toBe(1)
   end(app.reference, ({ reject }) => reject(denied))
   expect(await first).toMatchObject({ ok: false, code: 'denied' })
-  await vi.waitFor(() => expect(count(app.reference)).toBe(2))
+  await vi.waitFor(() => expect(count(app.reference)).toBe(2), WAIT_MS)
   end(app.reference, ({ resolve }) => resolve(NOTHING))
   expect(await second).toEqual(YES)
   expect(messages).toEqual([])
@@ -106,11 +109,11 @@ test('what was refused twice is logged once, and what failed otherwise before it
   for (const error of [denied, Failure.missing('no such image')]) {
     const before = count(app.reference)
     const both = [ask(app), ask({ ...app, credentials: ada })]
-    await vi.waitFor(() => expect(count(app.reference)).toBe(before + 1))
+    await vi.waitFor(() => expect(count(app.reference)).toBe(before + 1), WAIT_MS)
     await Promise.resolve()
     end(app.reference, ({ reject }) => reject(error))
     if (error === denied) {
-      await vi.waitFor(() => expect(count(app.reference)).toBe(before + 2))
+      await vi.waitFor(() => expect(count(app.reference)).toBe(before + 2), WAIT_MS)
       end(app.reference, ({ reject }) => reject(Failure.denied('the registry refuses ada')))
     }
     for (const each of both) expect(await each).toMatchObject({ ok: false, code: error.code })
@@ -123,13 +126,13 @@ test('what was refused twice is logged once, and what failed otherwise before it
 test('credentials that are refused themselves, and listings that fail otherwise, are not tried again', async () => {
   const { ask, end, count } = door({ stallMs: 60_000, totalMs: 60_000 })
   const own = ask({ ...app, credentials: ada })
-  await vi.waitFor(() => expect(count(app.reference)).toBe(1))
+  await vi.waitFor(() => expect(count(app.reference)).toBe(1), WAIT_MS)
   end(app.reference, ({ reject }) => reject(denied))
   expect(await own).toMatchObject({ ok: false, code: 'denied' })
   const first = ask(app)
   const joined = ask({ ...app, credentials: ada })
   const gone = Failure.missing('no such image')
-  await vi.waitFor(() => expect(count(app.reference)).toBe(2))
+  await vi.waitFor(() => expect(count(app.reference)).toBe(2), WAIT_MS)
   await Promise.resolve()
   end(app.reference, ({ reject }) => reject(gone))
   expect(await Promise.all([first, joined])).toEqual(

@@ -1,17 +1,17 @@
 // Images as other tools write them: eStargz whose tar ends before its index, one tar in several compressions, what Go leaves out.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { digestOf, hex } from '../../src/image/digest.ts'
+import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { describeBytes, json, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 import { type Item, item, stargz } from '../format/stargz-craft.ts'
 import { archive, member } from '../format/tar-craft.ts'
 import { type Agent, lazylayer } from './agent.ts'
+import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
-import { byEngine, type Door, type EngineStore, makeStore } from './py-store.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
 const ZSTD_LAYER = 'application/vnd.oci.image.layer.v1.tar+zstd'
@@ -138,6 +138,15 @@ suite('images as other tools write them', lacking([...REGISTRY_PROGRAMS, 'fuserm
         expect(await blobs(podman, 'nameless')).toEqual([])
         expect(await contents(podman, 'nameless')).toBe('d\nlarge\nwho\ngood\n300000\n')
         expect(agent.log()).not.toContain('quarantined')
+        // engines put the tar together again, with what is behind its end
+        const folder = join(podman.path, 'tmp/saved')
+        await podman.succeed(['save', '--format', 'docker-dir', '--output', folder, name('ended')])
+        const { layers } = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'))
+        const tars = layers.map(async ({ digest }: { digest: Digest }) => {
+          const bytes = await readFile(join(folder, hex(digest)))
+          return digestOf(bytes[0] === 0x1f ? gunzipSync(bytes) : bytes)
+        })
+        expect(await Promise.all(tars)).toEqual(IMAGES.ended?.layers.map(({ tar }) => digestOf(tar)))
       })
 
       test('one tar in several compressions is found by each of them', { timeout: ENGINE_TIMEOUT_MS }, async () => {

@@ -21,7 +21,13 @@ import { type Fault, goAway, paced, reset, tampered } from './faults.ts'
 
 /** Who is let in. */
 export type Auth =
-  | { scheme: 'basic'; username: string; password: string }
+  | {
+      scheme: 'basic'
+      username: string
+      password: string
+      /** What repositories answer to strangers, without a challenge, which /v2/ alone has. Default: 401, with one. */
+      strangers?: 401 | 403 | 404
+    }
   | {
       scheme: 'bearer'
       /** Undefined: anybody gets a token. */
@@ -30,6 +36,7 @@ export type Auth =
       expiresS?: number
       /** Default: this registry's /token. */
       realm?: string
+      strangers?: 401 | 403 | 404
       /** Before a token is handed out. */
       tokenDelayMs?: number
     }
@@ -145,6 +152,8 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
     const { auth } = registry
     if (auth?.scheme === 'bearer' && entry.kind === 'token') return await token(auth, entry)
     if (auth !== undefined && !allowed(auth, entry)) {
+      const strangers = auth.strangers !== undefined && entry.path !== '/v2/' ? auth.strangers : undefined
+      if (strangers !== undefined) return refusal(strangers, 'NAME_UNKNOWN', 'nothing for you')
       const { headers, ...rest } = refusal(401, 'UNAUTHORIZED', 'authentication required')
       return { ...rest, headers: { ...headers, 'www-authenticate': challenge(auth, entry) } }
     }

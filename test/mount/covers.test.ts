@@ -10,6 +10,9 @@ import type { MountSession } from '../../src/mount/session.ts'
 import { READY_MISSING, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { digest } from '../stores/store.ts'
 
+/** Of what comes about by itself; not a duration that matters. */
+const WAIT_MS = 120_000
+
 const DIR = '/nowhere/store'
 const coded = (code: string) => Object.assign(new Error(code), { code })
 
@@ -234,7 +237,7 @@ test('uncovering what is being evicted, or what the kernel detached already, is 
   const go = Promise.withResolvers<void>()
   it.unmounting = () => go.promise
   const next = it.covers.cover(layer('b'), at('b'))
-  await vi.waitFor(() => expect(it.covers.mounts).toEqual([])) // it makes room
+  await vi.waitFor(() => expect(it.covers.mounts).toEqual([]), WAIT_MS) // it makes room
   const uncovered = it.covers.uncover(at('a'))
   go.resolve()
   await Promise.all([next, uncovered])

@@ -6,6 +6,9 @@ import { Tars } from '../../src/mount/tars.ts'
 import { folder } from '../store/folder.ts'
 import { openFiles } from './fixture.ts'
 
+/** Of what comes about by itself; not a duration that matters. */
+const WAIT_MS = 120_000
+
 const DIFF_ID = digestOf(new Uint8Array())
 const IDLE_MS = 60_000
 
@@ -21,7 +24,7 @@ async function tars() {
     return file
   }
   const opened = async () => (await openFiles(dir)).map((path) => basename(path))
-  const nothingIsOpen = async () => await vi.waitFor(async () => expect(await opened()).toEqual([]))
+  const nothingIsOpen = async () => await vi.waitFor(async () => expect(await opened()).toEqual([]), WAIT_MS)
   return { kept: new Tars((message) => warnings.push(message)), tar, opened, nothingIsOpen, warnings }
 }
 
@@ -42,7 +45,7 @@ test('of the same tar one file is kept; a read beyond its end is corrupt', async
   const { kept, tar, opened, nothingIsOpen } = await tars()
   kept.keep(DIFF_ID, await tar('first'))
   kept.keep(DIFF_ID, await tar('second'))
-  await vi.waitFor(async () => expect(await opened()).toEqual(['first']))
+  await vi.waitFor(async () => expect(await opened()).toEqual(['first']), WAIT_MS)
   await expect(kept.read(DIFF_ID, { start: 9, end: 11 })).rejects.toMatchObject({ code: 'corrupt' })
   await kept.close()
   expect(vi.getTimerCount()).toBe(0)

@@ -19,6 +19,9 @@ import { folder } from '../store/folder.ts'
 import { contents, lazyLayer, openCache, openFiles } from './fixture.ts'
 import { type Toc, withToc } from './liar.ts'
 
+/** Of what comes about by itself; not a duration that matters. */
+const WAIT_MS = 120_000
+
 const FILES = { 'bin/good': 'good', 'bin/evil': 'evil', large: 'x'.repeat(100_000) }
 const ORIGIN = 'example.com'
 
@@ -295,7 +298,7 @@ test('a tar that nobody reads is let go of after a while', async () => {
     const open = async () => (await openFiles(join(dir, 'tmp'))).length
     expect(await open()).toBe(1)
     await vi.advanceTimersByTimeAsync(61_000)
-    await vi.waitFor(async () => expect(await open()).toBe(0))
+    await vi.waitFor(async () => expect(await open()).toBe(0), WAIT_MS)
   } finally {
     vi.useRealTimers()
   }
@@ -398,7 +401,7 @@ test('a layer’s tar is read once for its tree and the proof of an index', asyn
   const file = await cache.layers.wholes.blob(whole.blob)
   await file.close()
   const verdict = cache.layers.wholes.verdict(layer, whole.blob)
-  await vi.waitFor(() => expect(examine).toHaveBeenCalled())
+  await vi.waitFor(() => expect(examine).toHaveBeenCalled(), WAIT_MS)
   const plainly = (await cache.layers.openWhole({ ...descriptor, annotations: {} }, whole.blob, true)) as OpenLayer
   expect(await verdict).toMatchObject({ verdict: 'proven' })
   expect(await plainly.verdict()).toMatchObject({ verdict: 'proven' })
@@ -434,7 +437,7 @@ test('a tree does not fail with the proof of an index that it waited for', async
   const examine = vi.spyOn(cache.builder, 'examine').mockImplementationOnce(() => failed.promise)
   const { wholes } = cache.layers
   const verdict = expect(wholes.verdict(layer, whole.blob)).rejects.toMatchObject({ code: 'limit' })
-  await vi.waitFor(() => expect(examine).toHaveBeenCalled())
+  await vi.waitFor(() => expect(examine).toHaveBeenCalled(), WAIT_MS)
   const find = vi.spyOn(cache.store.wholes, 'find')
   const tree = wholes.tree(descriptor, new Copies(whole.blob))
   await Promise.all(find.mock.results.map(({ value }) => value))

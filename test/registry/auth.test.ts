@@ -229,10 +229,9 @@ test('a token service that redirects is not followed with the password', async (
 
 test('an unsound answer of the token service is no token', async () => {
   registry.auth = BEARER
-  for (const headers of [{ 'content-encoding': 'gzip' }]) {
-    registry.faults = [{ match: /^\/token/, headers }]
-    await expect(open({ creds: { host: registry.host, ...ADA } }).resolve()).rejects.toMatchObject({ code: 'corrupt' })
-  }
+  // a label alone changes no bytes
+  registry.faults = [{ match: /^\/token/, headers: { 'content-encoding': 'gzip' } }]
+  await open({ creds: { host: registry.host, ...ADA } }).resolve()
   registry.faults = [{ match: /^\/token/, endAfter: 5 }]
   await expect(open({ creds: { host: registry.host, ...ADA } }).resolve()).rejects.toMatchObject({
     code: 'unavailable',
@@ -282,4 +281,79 @@ test('challenges are parsed as registries write them', () => {
     check(header, undefined)
   }
   expect(parseChallenge(`Bearer realm="${'a'.repeat(100_000)}"`)).toBeUndefined()
+})
+
+const whole = () => registry.seen.filter(({ path }) => path === '/v2/').length
+
+test.each([401, 403, 404] as const)(
+  'a repository that answers strangers %i without a challenge: what the whole registry asks for counts',
+  async (strangers) => {
+    const creds = { host: registry.host, ...ADA }
+    for (const auth of [
+      { scheme: 'basic', ...ADA, strangers },
+      { ...BEARER, strangers },
+    ] as Auth[]) {
+      registry.auth = auth
+      registry.seen.length = 0
+      const { blob, resolve } = open({ creds })
+      await resolve()
+      await blob.read({ start: 0, end: 10 })
+      expect(registry.seen.slice(0, 2).map(({ path, authorization }) => [path, authorization])).toEqual([
+        ['/v2/team/app/manifests/v1', undefined],
+        ['/v2/', undefined],
+      ])
+      expect(whole()).toBe(1)
+      const code = strangers === 404 ? 'missing' : 'denied'
+      await expect(open().resolve()).rejects.toMatchObject({ code })
+      await expect(open({ creds: { ...creds, password: 'wrong' } }).resolve()).rejects.toMatchObject({ code })
+    }
+  },
+)
+
+test('where the whole registry asks for nothing, what is missing is missing, and nobody asks it again for each', async () => {
+  const { registries } = open({ creds: { host: registry.host, ...ADA } })
+  for (const tag of ['a', 'b', 'c']) {
+    const source = registries.source(parseReference(`${registry.host}/team/app:${tag}`))
+    await expect(source.resolve(AMD64)).rejects.toMatchObject({ code: 'missing' })
+  }
+  expect(whole()).toBe(1)
+  expect(registry.seen.every(({ authorization }) => authorization === undefined)).toBe(true)
+})
+
+test('what a storage answers to strangers has the registry asked for nothing', async () => {
+  const storage = await startRegistry({ shelf: new MemoryShelf(), auth: { scheme: 'basic', ...ADA, strangers: 403 } })
+  try {
+    await settings.trust(storage.host, storage.cert)
+    registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
+    const { blob } = open({ creds: { host: registry.host, ...ADA } })
+    await expect(blob.read({ start: 0, end: 10 })).rejects.toMatchObject({ code: 'denied' })
+    expect([...storage.seen, ...registry.seen].filter(({ path }) => path === '/v2/')).toEqual([])
+  } finally {
+    await storage.close()
+  }
+})
+
+test('over plain HTTP nobody is told who we are, unless that was allowed', async () => {
+  const plain = await startRegistry({
+    shelf: new MemoryShelf(),
+    tls: false,
+    auth: { scheme: 'basic', ...ADA, strangers: 404 },
+  })
+  try {
+    const resolve = (options: RegistriesOptions) =>
+      settings
+        .registries({ creds: { host: plain.host, ...ADA }, ...options })
+        .source(parseReference(`${plain.host}/team/app:v1`))
+        .resolve(AMD64)
+    await expect(resolve({})).rejects.toMatchObject({ code: 'unavailable' })
+    expect(plain.seen).toEqual([])
+    await expect(resolve({ tlsVerify: false })).rejects.toMatchObject({ code: 'missing' })
+    expect(plain.seen.map(({ path, authorization }) => `${path} ${authorization?.slice(0, 5)}`)).toEqual([
+      '/v2/team/app/manifests/v1 undefined',
+      '/v2/ undefined',
+      '/v2/team/app/manifests/v1 Basic',
+    ])
+  } finally {
+    await plain.close()
+  }
 })

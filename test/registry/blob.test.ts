@@ -93,7 +93,10 @@ test('ranges that do not lie within the blob are refused before anything is aske
 test('answers that contradict the request are refused and not asked for again', async () => {
   for (const range of [
     '',
-    'bytes 1000-4999/*',
+    'bytes 1000-4999/**',
+    'bytes 1000-4998/*',
+    'bytes 1001-5000/*',
+    'bytes */*',
     `bytes 1000-4999/${SIZE + 1}`,
     `bytes 1001-5000/${SIZE}`,
     `bytes 1000-4998/${SIZE}`,
@@ -105,15 +108,43 @@ test('answers that contradict the request are refused and not asked for again', 
     await check({ headers: { 'content-range': range } }, 'corrupt')
   }
   await check({ headers: { 'content-range': '', 'content-type': 'multipart/byteranges; boundary=x' } }, 'corrupt')
-  await check({ headers: { 'content-encoding': 'gzip' } }, 'corrupt')
+  // nothing says that these bytes are those of the blob
+  const nameless = { 'content-encoding': 'gzip', 'content-range': 'bytes 1000-4999/*', 'content-length': '' }
+  await check({ headers: nameless }, 'corrupt')
+  await check({ headers: { 'content-encoding': 'gzip', 'content-length': '5000' } }, 'corrupt')
   await check({ headers: { 'content-length': '5000' } }, 'corrupt')
   await check({ extra: 1 }, 'corrupt')
   await check({ status: 416 }, 'corrupt')
-  await check({ status: 404 }, 'missing')
+  await check({ status: 404 }, 'missing', 2) // and what the whole registry asks for
   await check({ status: 410 }, 'missing')
   await check({ status: 400 }, 'unavailable')
   await check({ status: 201 }, 'unavailable')
   await check({ ignoreRange: true, headers: { 'content-length': `${SIZE + 5}` } }, 'corrupt')
+})
+
+test('a range of a blob whose length the server does not know is that range', async () => {
+  await check({ headers: { 'content-range': 'bytes 1000-4999/*' } }, undefined)
+  await check({ headers: { 'content-range': 'Bytes 1000-4999/*', 'content-length': '' } }, undefined)
+})
+
+test('what storage calls an encoding changes no bytes where lengths say that they are exact', async () => {
+  const labels = [
+    'gzip',
+    'x-gzip',
+    'aws-chunked',
+    'aws-chunked,gzip',
+    'identity',
+    'Identity',
+    'zstd',
+    'x-unheard-of',
+    '',
+  ]
+  for (const label of labels) {
+    await check({ headers: { 'content-encoding': label } }, undefined)
+    await check({ headers: { 'content-encoding': label, 'content-length': '' } }, undefined)
+    await check({ headers: { 'content-encoding': label }, ignoreRange: true }, undefined)
+    await check({ headers: { 'content-encoding': label, 'content-range': 'bytes 1000-4999/*' } }, undefined)
+  }
 })
 
 test('servers that stumble are tried again, a few times', async () => {

@@ -335,3 +335,31 @@ test('closing ends what is under way', async () => {
   await waiting
   await expect(read(0, 1)).rejects.toMatchObject({ code: 'aborted' })
 })
+
+test('who is led elsewhere says by whom, without what gives access; also when the way is remembered', async () => {
+  const [registry, storage, third] = [await start(), await start(), await start()]
+  const path = `/v2/a/b/blobs/${layer.digest}`
+  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/hop?sig=secret` }]
+  storage.faults = [{ match: /hop/, redirect: `${third.url}/v2/x/blobs/${layer.digest}?sig=secret` }]
+  const { read } = open(registry)
+  expectRight(await many(1, read))
+  expectRight(await many(1, read))
+  expect(registry.seen.map((each) => each.header('referer'))).toEqual([undefined])
+  expect(storage.seen.map((each) => each.header('referer'))).toEqual([
+    `${registry.url}${path}`,
+    `${registry.url}${path}`,
+  ])
+  expect(third.seen.map((each) => each.header('referer'))).toEqual([`${storage.url}/hop`, `${storage.url}/hop`])
+})
+
+test('who is led elsewhere from HTTP says so to HTTP and HTTPS', async () => {
+  const plain = await start({ tls: false, trusted: false })
+  const path = `/v2/a/b/blobs/${layer.digest}`
+  await settings.write('etc/containers/registries.conf', `[[registry]]\nlocation = "${plain.host}"\ninsecure = true\n`)
+  for (const tls of [true, false]) {
+    const storage = await start({ tls, trusted: tls })
+    plain.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}?sig=secret` }]
+    expectRight(await many(1, open(plain).read))
+    expect(storage.seen.map((each) => each.header('referer'))).toEqual([`${plain.url}${path}`])
+  }
+})

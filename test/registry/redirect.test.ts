@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { lifetimeMs, redirectTarget } from '../../src/registry/redirect.ts'
+import { lifetimeMs, redirectTarget, refererOf } from '../../src/registry/redirect.ts'
 
 test('redirects lead only where they may', () => {
   const from = new URL('https://r.example/v2/a/blobs/x')
@@ -42,4 +42,11 @@ test('signed URLs say how long they last', () => {
   check('X-Amz-Expires=x', undefined)
   check('Expires=never', undefined)
   check('', undefined)
+})
+
+test('a Referer holds neither query, nor user, nor fragment, and goes from HTTPS to nobody over HTTP', () => {
+  const from = new URL('https://ada:x@r.example:5000/v2/a/blobs/x?token=1#y')
+  expect(refererOf(from, new URL('https://cdn.example/'))).toBe('https://r.example:5000/v2/a/blobs/x')
+  expect(refererOf(from, new URL('http://cdn.example/'))).toBeUndefined()
+  expect(refererOf(new URL('http://r.example/a?b'), new URL('https://cdn.example/'))).toBe('http://r.example/a')
 })

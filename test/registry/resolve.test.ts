@@ -1,10 +1,13 @@
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { memoryContent } from '../../src/build/registry.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { CONFIG_MAX_BYTES, MANIFEST_MAX_BYTES, parsePlatform } from '../../src/image/manifest.ts'
 import { parseReference } from '../../src/image/reference.ts'
 import { describeBytes, json, MemoryShelf, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, pattern } from '../fake/image.ts'
-import { type FakeRegistry, startRegistry } from '../fake/registry.ts'
+import { type FakeRegistry, startRegistry, testCertificate } from '../fake/registry.ts'
 import { Settings } from '../fake/settings.ts'
 
 let settings: Settings
@@ -167,7 +170,8 @@ test('sizes are checked: of what is announced before it is fetched, of what come
 
 test('what is not there is missing, in the words of the registry', async () => {
   await expect(resolve(':absent')).rejects.toMatchObject({ code: 'missing', why: 'it says "absent is unknown"' })
-  expect(registry.seen).toHaveLength(1)
+  // it could have been there for somebody whom the registry knows
+  expect(registry.seen.map(({ path }) => path)).toEqual(['/v2/a/b/manifests/absent', '/v2/'])
 })
 
 test('registries.conf moves references, mirrors answer first and the origin stands in for them', async () => {
@@ -192,4 +196,38 @@ test('registries.conf moves references, mirrors answer first and the origin stan
   expect(mirror.seen).toHaveLength(1)
   expect(blob.origin).toBe('r.example')
   await mirror.close()
+})
+
+test('documents that are called gzip, and are, are what they hold; a label alone changes nothing', async () => {
+  const manifest = shelf.addImage([pattern(10)], { tags: ['v1'] })
+  for (const label of ['gzip', 'x-gzip', 'aws-chunked', 'br']) {
+    registry.faults = [{ match: /v2/, headers: { 'content-encoding': label } }]
+    expect((await resolve(':v1')).digest).toBe(manifest.digest)
+  }
+  // a proxy that compresses without being asked
+  let bomb = false
+  const compressing = createServer(await testCertificate(), async (request, response) => {
+    const [, kind, name] = /\/(manifests|blobs)\/([^/]+)$/.exec(request.url ?? '') ?? []
+    const content = kind === 'manifests' ? await shelf.manifest('', name ?? '') : await shelf.blob('', name as never)
+    const parts: Uint8Array[] = []
+    for await (const part of content?.read(0, content.size) ?? []) parts.push(part)
+    response.setHeader('content-encoding', 'gzip').setHeader('content-type', content?.mediaType ?? '')
+    response.end(gzipSync(bomb ? new Uint8Array(MANIFEST_MAX_BYTES + 1) : Buffer.concat(parts)))
+  })
+  await new Promise<void>((done) => compressing.listen(0, '127.0.0.1', done))
+  try {
+    const host = `127.0.0.1:${(compressing.address() as AddressInfo).port}`
+    await settings.trust(host, registry.cert)
+    const get = () =>
+      settings
+        .registries()
+        .source(parseReference(`${host}/a/b:v1`))
+        .resolve(parsePlatform('linux/amd64'))
+    expect((await get()).digest).toBe(manifest.digest)
+    bomb = true
+    await expect(get()).rejects.toMatchObject({ code: 'limit' })
+  } finally {
+    compressing.closeAllConnections()
+    compressing.close()
+  }
 })

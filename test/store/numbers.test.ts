@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test } from 'vitest'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
@@ -106,4 +106,30 @@ test('an image that cannot be looked at is given no numbers', async () => {
   await expect(failed).rejects.toThrow('gone')
   expect(await readdir(join(dir, 'slots'))).toEqual([])
   expect(await give(numbers, 'a')).toEqual({ slot: 1, inodeBase: 0 })
+})
+
+test('what is known of how far numbers were given keeps those of lost files from being given again, and burns none', async () => {
+  const marked = () => new Numbers(join(dir, 'slots'), join(dir, 'tmp'), flock, join(dir, 'mark'))
+  const first = marked()
+  for (const each of ['a', 'b', 'c']) await give(first, each)
+  await rm(slotFile(3))
+  await writeFile(slotFile(2), 'x')
+  const second = marked()
+  expect(await give(second, 'd')).toEqual({ slot: 4, inodeBase: 300 })
+  await rm(join(dir, 'slots'), { recursive: true })
+  await mkdir(join(dir, 'slots'))
+  expect(await give(marked(), 'e')).toEqual({ slot: 5, inodeBase: 400 })
+  // without it, or with one that is damaged, it goes by the files
+  await writeFile(join(dir, 'mark'), '{')
+  expect(await give(marked(), 'f')).toEqual({ slot: 6, inodeBase: 500 })
+})
+
+test('numbers that changed places belong to nobody', async () => {
+  const first = open()
+  for (const each of ['a', 'b']) await give(first, each)
+  await rename(slotFile(1), join(dir, 'x'))
+  await rename(slotFile(2), slotFile(1))
+  await rename(join(dir, 'x'), slotFile(2))
+  const { slot } = await give(open(), 'a')
+  expect(slot).toBe(3)
 })

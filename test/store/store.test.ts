@@ -194,7 +194,7 @@ test('an image that exists is not written again', async () => {
 const sealed = (line: string) => `${line}${digestOf(bytes(line))}\n`
 
 test.each([
-  ['as old programs wrote it', 'lazylayer cache 2\n'],
+  ['as old programs wrote it', 'lazylayer cache 1\n'],
   ['as it is written now', sealed('lazylayer cache 27\n')],
 ])(
   'a cache of another version (%s) is set aside as a whole, with a warning, and goes at the next start',
@@ -224,9 +224,9 @@ test('two versions that take turns keep two caches, not one more each time', asy
   const dir = await folder()
   for (let i = 0; i < 5; i++) {
     await (await open(dir)).close()
-    await writeFile(join(dir, 'version'), 'lazylayer cache 2\n')
+    await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
     await (await open(dir)).close()
-    await writeFile(join(dir, 'version'), 'lazylayer cache 2\n')
+    await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
   }
   const aside = (await readdir(dir)).filter((name) => name.startsWith('.aside'))
   expect(aside.length).toBeLessThanOrEqual(2)
@@ -235,7 +235,7 @@ test('two versions that take turns keep two caches, not one more each time', asy
 test('what was set aside stays while another version uses it, or anybody the cache', async () => {
   const dir = await folder()
   await (await open(dir)).close()
-  await writeFile(join(dir, 'version'), 'lazylayer cache 2\n')
+  await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
   const first = await open(dir)
   const second = await open(dir)
   await second.close()
@@ -391,7 +391,7 @@ test('a folder in the place of a file, and a file in the place of a folder, are 
 test('a cache of another version that is in use is left alone', async () => {
   const dir = await folder()
   const store = await open(dir)
-  await writeFile(join(dir, 'version'), 'lazylayer cache 2\n')
+  await writeFile(join(dir, 'version'), 'lazylayer cache 1\n')
   await expect(open(dir)).rejects.toMatchObject({ code: 'unsupported' })
   expect(await readdir(dir)).not.toContain('.aside-1')
   await store.close()

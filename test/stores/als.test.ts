@@ -87,6 +87,22 @@ test('a layer that was proven is shown under its own digest; not where the image
   expect(it.messages).toContainEqual(expect.stringMatching(/claims DiffID .* its bytes have/))
 })
 
+test('a layer whose proof was lost is proven again when an engine looks for it that was shown it before, and no other is', async () => {
+  for (const layer of [A, PLAIN]) {
+    const diffId = digest(`DiffID ${layer === A ? 0 : 2} of one`)
+    const it = world()
+    it.tars.set(layer.digest, proven(diffId))
+    await expect(it.look(layer.digest)).rejects.toMatchObject(missing)
+    it.standIns.push(`layers/${encoded(REFERENCE)}/${layer.digest}`)
+    await it.look(layer.digest)
+    expect(it.info(layer.digest)).toMatchObject({ 'diff-digest': diffId })
+  }
+  const it = world()
+  it.standIns.push(`layers/${encoded(REFERENCE)}/${A.digest}`)
+  it.tars.set(A.digest, proven(digest('another DiffID')))
+  await expect(it.look(A.digest)).rejects.toMatchObject(missing)
+})
+
 test('a layer that was found to lie is not shown by its index either, though it is open already', async () => {
   const it = world()
   await it.look(indexOf(A)) // opens all of the image

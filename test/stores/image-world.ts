@@ -75,7 +75,8 @@ export class World {
         everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
         everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
         prove: async ({ descriptor }) => {
-          const verdict = this.tars.get(descriptor.digest) as Verdict
+          const verdict = this.tars.get(descriptor.digest)
+          if (verdict === undefined) throw Failure.unavailable('the registry is away')
           this.verdicts.set(descriptor.digest, verdict)
           return verdict
         },

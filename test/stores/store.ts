@@ -62,6 +62,8 @@ export class FakeWorld {
   readonly prefetched: Digest[] = []
   /** What came of reading blobs whole. */
   readonly verdicts = new Map<Digest, Verdict>()
+  /** What reading a blob whole would find. */
+  readonly tars = new Map<Digest, Verdict>()
   readonly messages: string[] = []
   readonly attached: string[] = []
   readonly standIns: string[] = []
@@ -86,7 +88,14 @@ export class FakeWorld {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
       },
-      openWhole: async (descriptor) => (this.verdicts.has(descriptor.digest) ? this.layer(descriptor) : undefined),
+      openWhole: async (descriptor, _, fetch) =>
+        fetch || this.verdicts.has(descriptor.digest) ? this.layer(descriptor) : undefined,
+      prove: async ({ descriptor }) => {
+        const found = this.tars.get(descriptor.digest)
+        if (found === undefined) throw Failure.unavailable('the registry is away')
+        this.verdicts.set(descriptor.digest, found)
+        return found
+      },
       everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
       everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
     }

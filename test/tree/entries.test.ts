@@ -3,10 +3,11 @@ import { Failure } from '../../src/errors.ts'
 import { buildTree } from '../../src/tree/build.ts'
 import { growTree } from '../../src/tree/entries.ts'
 import type { Entry } from '../../src/tree/entry.ts'
+import { S_IFLNK } from '../../src/tree/entry.ts'
 import { dir, fifo, file, fillDevice, layer, link, type Spec, symlink } from './layer.ts'
 import { show } from './show.ts'
 
-const OPAQUE = 'trusted.overlay.opaque=y user.overlay.opaque=y'
+const OPAQUE = 'trusted.overlay.opaque=y'
 
 function check(title: string, specs: Spec[], expected: string[]) {
   test(title, () => {
@@ -65,6 +66,11 @@ describe('of the same path twice, the last wins', () => {
   check('a file over a directory', [file('d/x/y'), file('d')], ['/ dir 755 0:0', 'd file 644 0:0 0'])
   check('a directory over a file', [file('d', 'x'), dir('d')], ['/ dir 755 0:0', 'd dir 755 0:0'])
   check('a symlink over a directory', [file('d/x'), symlink('d', 'e')], ['/ dir 755 0:0', 'd symlink 777 0:0 -> e'])
+  check(
+    "a symlink's mode is Linux's, whatever the tar says",
+    [0o777, 0o644, 0, 0o7755].map((mode, i) => symlink(`l${i}`, 't', { mode: S_IFLNK | mode })),
+    ['/ dir 755 0:0', ...[0, 1, 2, 3].map((i) => `l${i} symlink 777 0:0 -> t`)],
+  )
 })
 
 describe('hard links', () => {
@@ -134,7 +140,7 @@ describe('whiteouts', () => {
   check(
     'an opaque directory keeps its other xattrs, whatever comes first',
     [file('d/.wh..wh..opq'), dir('d', { xattrs: new Map([['user.a', Buffer.from('1')]]) })],
-    ['/ dir 755 0:0', 'd dir 755 0:0 trusted.overlay.opaque=y user.a=1 user.overlay.opaque=y'],
+    ['/ dir 755 0:0', 'd dir 755 0:0 trusted.overlay.opaque=y user.a=1'],
   )
   check('the root can be opaque', [file('.wh..wh..opq')], [`/ dir 755 0:0 ${OPAQUE}`])
   check(

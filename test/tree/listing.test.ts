@@ -24,7 +24,7 @@ const whiteout = (path: string, more: Partial<Line> = {}): Line => ({
   rdev: [0, 0],
   ...more,
 })
-const OPAQUE = { 'trusted.overlay.opaque': '79', 'user.overlay.opaque': '79' }
+const OPAQUE = { 'trusted.overlay.opaque': '79' }
 const made = { mode: '0o755', uid: 0, gid: 0, mtime: 0 }
 
 function check(title: string, expected: Line[], actual: Line[], differences: string[], options = {}) {

@@ -22,10 +22,7 @@ const join = (parent: string, name: string) => (parent === '' ? name : `${parent
 const isDir = (of: Thing | undefined) => of !== undefined && (of.mode & S_IFMT) === S_IFDIR
 const isBelow = (path: string, top: string) => path !== top && (top === '' || path.startsWith(`${top}/`))
 const plainDir = (): Thing => ({ mode: 0o40755, uid: 0, gid: 0, mtime: 0n, text: '', xattrs: new Map() })
-const OPAQUE: [string, string][] = [
-  ['trusted.overlay.opaque', 'y'],
-  ['user.overlay.opaque', 'y'],
-]
+const OPAQUE: [string, string][] = [['trusted.overlay.opaque', 'y']]
 
 function remove(tree: Shown, top: string) {
   for (const path of [...tree.keys()]) if (path === top || isBelow(path, top)) tree.delete(path)

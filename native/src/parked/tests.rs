@@ -19,7 +19,7 @@ struct Kernel {
 impl Kernel {
     fn new() -> Self {
         let (ours, answers) = UnixStream::pair().unwrap();
-        answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        answers.set_read_timeout(Some(LONG)).unwrap();
         Self { connection: Arc::new(Connection::new(File::from(OwnedFd::from(ours)))), answers }
     }
 
@@ -141,7 +141,7 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
 fn who_is_told_to_wait_on_does_and_lookups_are_not() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
     parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
-    parked.park_lookup(kernel.reply(2), 1, "name", LONG);
+    parked.park_lookup(kernel.reply(2), 1, "name", 0, LONG);
     let deadlines = |parked: &Parked| {
         let state = parked.lock();
         let of = |unique: u64| state.waiting.get(&unique).map(|waiting| waiting.deadline);
