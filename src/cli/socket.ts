@@ -32,6 +32,8 @@ export interface ListRequest {
   credentials?: Credentials
   /** What of it is read whole before (default: as little as an engine can wait for). */
   prove?: Prove
+  /** Nothing is begun: the answer is what came of the last listing for which layers were read whole; no outcome: there was none. */
+  known?: true
 }
 
 export interface Status {
@@ -147,6 +149,7 @@ function parseListRequest(request: object): ListRequest | undefined {
     reference: request.reference,
     ...(credentials === undefined ? {} : { credentials }),
     ...(prove === undefined ? {} : { prove }),
+    ...('known' in request && request.known === true ? { known: true as const } : {}),
   }
 }
 
