@@ -5,6 +5,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createGunzip } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import { type Digest, finish } from '../image/digest.ts'
+import type { IndexOptions } from './format.ts'
+import { giveBack } from './memory.ts'
 
 /** The table's name in the layer's tar. */
 export const TOC_NAME = 'stargz.index.json'
@@ -21,23 +23,35 @@ const MEMBER_MIN_BYTES = 18
 const PIECE_BYTES = 256 << 10
 
 /**
- * The tar that `member` decodes to, on shared memory.
- * @throws Failure corrupt, limit
+ * The tar that `member` decodes to, on memory of its own.
+ * @param room as a format's IndexOptions
+ * @throws Failure corrupt, limit; what `room` throws
  */
-export async function inflateToc(member: Uint8Array, what: string): Promise<Uint8Array> {
+export async function inflateToc(member: Uint8Array, what: string, room: IndexOptions['room']): Promise<Uint8Array> {
   if (member.length < MEMBER_MIN_BYTES || member[0] !== 0x1f || member[1] !== 0x8b) {
     throw Failure.corrupt(`${what}: the footer leads to no table of contents in gzip`)
   }
   // ISIZE: a promise which decides how much is allocated, and which the stream then has to keep
   const size = new DataView(member.buffer, member.byteOffset).getUint32(member.length - 4, true)
   if (size > TOC_MAX_BYTES) throw tooLarge(what)
-  const tar = new Uint8Array(new SharedArrayBuffer(size))
+  await room?.(size)
+  const tar = new Uint8Array(size)
+  try {
+    await inflateInto(tar, member, what)
+    return tar
+  } catch (error) {
+    giveBack(tar)
+    throw error
+  }
+}
+
+async function inflateInto(tar: Uint8Array, member: Uint8Array, what: string): Promise<void> {
   let at = 0
   const gunzip = createGunzip({ chunkSize: PIECE_BYTES })
   gunzip.end(member)
   try {
     for await (const piece of gunzip as AsyncIterable<Uint8Array>) {
-      if (at + piece.length > size) throw Failure.corrupt(`${what}: its table of contents is longer than it says`)
+      if (at + piece.length > tar.length) throw Failure.corrupt(`${what}: its table of contents is longer than it says`)
       tar.set(piece, at)
       at += piece.length
     }
@@ -45,8 +59,7 @@ export async function inflateToc(member: Uint8Array, what: string): Promise<Uint
     if (cause instanceof Failure) throw cause
     throw Failure.corrupt(`${what}: its table of contents is no gzip`, { cause })
   }
-  if (at !== size) throw Failure.corrupt(`${what}: its table of contents is shorter than it says`)
-  return tar
+  if (at !== tar.length) throw Failure.corrupt(`${what}: its table of contents is shorter than it says`)
 }
 
 function tooLarge(what: string): Failure {

@@ -17,7 +17,8 @@ import { endsBeforeToc, type Stored } from './estargz-end.ts'
 import { FOOTER_BYTES, parseFooter } from './estargz-footer.ts'
 import { checkText } from './estargz-text.ts'
 import { digestInTurns, findJson, inflateToc, JSON_AT, TOC_NAME, TOC_STORED_MAX_BYTES } from './estargz-toc.ts'
-import type { Contents, Format, Layer, Source } from './format.ts'
+import type { Contents, Format, IndexOptions, Layer, Source } from './format.ts'
+import { giveBack } from './memory.ts'
 import { parseToc } from './toc.ts'
 import { CHUNK_MAX_BYTES } from './toc-chunks.ts'
 
@@ -67,7 +68,7 @@ function tarSize({ descriptor }: Layer): number | undefined {
   return Number.isSafeInteger(size) && size > 0 ? size : undefined
 }
 
-async function readIndex(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array> {
+async function readIndex(layer: Layer, source: Source, options?: IndexOptions): Promise<Uint8Array> {
   const what = nameOf(layer)
   const { blob } = source
   const { size } = layer.descriptor
@@ -82,9 +83,10 @@ async function readIndex(layer: Layer, source: Source, options?: ReadOptions): P
       start >= from ? tail.subarray(start - from, end - from) : await readExactly(blob, { start, end }, what, options),
   }
   if (footer.tocOffset === undefined) {
-    const index = await indexOf(await readExternal(layer, source, options), { start: end, end }, layer)
-    await checkText(index.subarray(PREFIX_BYTES), end, stored, what)
-    return index
+    const external = await readExternal(layer, source, options)
+    return await indexOf(external, { start: end, end }, layer, options?.room, async (_, json) => {
+      await checkText(json, end, stored, what)
+    })
   }
   const toc = { start: footer.tocOffset, end }
   if (toc.start >= toc.end) {
@@ -99,11 +101,11 @@ async function readIndex(layer: Layer, source: Source, options?: ReadOptions): P
   }
   const head = toc.start < from ? await stored.read({ start: toc.start, end: from }) : undefined
   const rest = tail.subarray(Math.max(toc.start - from, 0), toc.end - from)
-  const index = await indexOf(head ? Buffer.concat([head, rest]) : rest, toc, layer)
-  const json = index.subarray(PREFIX_BYTES)
-  await checkText(json, toc.start, stored, what)
-  if (await endsBeforeToc(json, toc.start, stored)) writePrefix(index, { ...toc, end: toc.start })
-  return index
+  const table = head ? Buffer.concat([head, rest]) : rest
+  return await indexOf(table, toc, layer, options?.room, async (index, json) => {
+    await checkText(json, toc.start, stored, what)
+    if (await endsBeforeToc(json, toc.start, stored)) writePrefix(index, { ...toc, end: toc.start })
+  })
 }
 
 /** The gzipped table that the image `<tag>-esgztoc` has for this layer. */
@@ -128,22 +130,34 @@ async function readExternal(layer: Layer, source: Source, options?: ReadOptions)
   return await readExactly(table.blob, { start: 0, end: size }, what, options)
 }
 
-/** The index, from a gzipped table that must have the digest which the manifest promises. */
-async function indexOf(stored: Uint8Array, toc: Range, layer: Layer): Promise<Uint8Array> {
+/** The index, from a gzipped table that must have the digest which the manifest promises. `check` sees it, and its JSON, before anybody. */
+async function indexOf(
+  stored: Uint8Array,
+  toc: Range,
+  layer: Layer,
+  room: IndexOptions['room'],
+  check: (index: Uint8Array, json: Uint8Array) => Promise<void>,
+): Promise<Uint8Array> {
   const what = nameOf(layer)
   const want = indexDigest(layer)
-  const tar = await inflateToc(stored, what)
-  const json = findJson(tar, what)
-  const got = await digestInTurns(tar.subarray(json.start, json.end))
-  if (got !== want) {
-    throw Failure.corrupt(`${what}: its table of contents differs from the manifest: want ${want}, got ${got}`, {
-      fix: 'Pull from another registry, or push the image again: what this one sent was altered or mixed up.',
-    })
+  const tar = await inflateToc(stored, what, room)
+  try {
+    const json = findJson(tar, what)
+    const got = await digestInTurns(tar.subarray(json.start, json.end))
+    if (got !== want) {
+      throw Failure.corrupt(`${what}: its table of contents differs from the manifest: want ${want}, got ${got}`, {
+        fix: 'Pull from another registry, or push the image again: what this one sent was altered or mixed up.',
+      })
+    }
+    // the prefix takes the end of the tar header, so the JSON need not be copied
+    const index = tar.subarray(json.start - PREFIX_BYTES, json.end)
+    writePrefix(index, toc)
+    await check(index, index.subarray(PREFIX_BYTES))
+    return index
+  } catch (error) {
+    giveBack(tar)
+    throw error
   }
-  // the prefix takes the end of the tar header, so the JSON need not be copied
-  const index = tar.subarray(json.start - PREFIX_BYTES, json.end)
-  writePrefix(index, toc)
-  return index
 }
 
 function writePrefix(index: Uint8Array, toc: Range): void {

@@ -34,6 +34,11 @@ export interface Source {
   ): Promise<readonly { descriptor: Descriptor; blob: Blob }[] | undefined>
 }
 
+export interface IndexOptions extends ReadOptions {
+  /** Resolves when that much memory may be taken for what an index inflates to; asked once, before it is taken. */
+  room?: (bytes: number) => Promise<void>
+}
+
 export interface Format {
   readonly name: string
   /** Whether the manifest marks this layer as such; reads no byte. Otherwise the reason why not. */
@@ -43,10 +48,10 @@ export interface Format {
   /** Bytes of the layer's tar as the manifest claims them, if it does. */
   tarSize(layer: Layer): number | undefined
   /**
-   * The index's bytes, fetched and checked against the manifest.
+   * The index's bytes, fetched and checked against the manifest, on memory that is the caller's.
    * @throws Failure corrupt, limit, or what reading the source throws
    */
-  readIndex(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array>
+  readIndex(layer: Layer, source: Source, options?: IndexOptions): Promise<Uint8Array>
   /** Pure. @throws Failure corrupt, limit: naming layer and entry */
   parseIndex(index: Uint8Array, layer: Layer): Contents
 }

@@ -6,6 +6,7 @@ import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
 import type { Format, Layer } from './format.ts'
+import { giveBack, taken } from './memory.ts'
 import type { Built, Failed, Merged, Seen, Task } from './worker.ts'
 
 type Work = { build: [Task, Built]; merge: [Uint8Array[], Merged]; examine: [Examination, Seen] }
@@ -30,6 +31,8 @@ const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './work
 
 export interface BuildOptions {
   signal?: AbortSignal
+  /** The index's memory goes with it, and back to the system when it was parsed: nobody uses it any more. */
+  gives?: boolean
 }
 
 export class IndexBuilder {
@@ -61,14 +64,19 @@ export class IndexBuilder {
   }
 
   /**
-   * The tree of a layer whose index `format.readIndex` returned. An index on shared memory is not copied.
+   * The tree of a layer whose index `format.readIndex` returned.
    * @throws Failure what parseIndex and buildTree throw; limit (out of memory), timeout, aborted
    */
-  async build(format: Format, index: Uint8Array, layer: Layer, { signal }: BuildOptions = {}): Promise<Tree> {
+  async build(format: Format, index: Uint8Array, layer: Layer, { signal, gives }: BuildOptions = {}): Promise<Tree> {
     const what = `layer ${layer.descriptor.digest}: its index cannot be parsed`
     const task = { format: format.name, index, layer }
-    const built = await this.#run('build', task, what, this.#deadlineMs, signal)
-    return { image: built.image, digest: built.digest, chunks: new ChunkTable(built.chunks) }
+    const transferList = gives === true ? taken(index) : []
+    try {
+      const built = await this.#run('build', task, what, this.#deadlineMs, signal, transferList)
+      return { image: built.image, digest: built.digest, chunks: new ChunkTable(built.chunks) }
+    } finally {
+      if (gives === true) giveBack(index) // it never went
+    }
   }
 
   /**
@@ -122,6 +130,7 @@ export class IndexBuilder {
     what: string,
     deadlineMs: number,
     signal: AbortSignal | undefined,
+    transferList: ArrayBuffer[] = [],
   ): Promise<Work[Name][1]> {
     const deadline = AbortSignal.timeout(deadlineMs)
     const stop = signal ? AbortSignal.any([signal, deadline]) : deadline
@@ -130,7 +139,7 @@ export class IndexBuilder {
     try {
       const pool = name === 'examine' ? this.#examiners : this.#pool
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
-      outcome = await pool.run(task, { name, signal: stop })
+      outcome = await pool.run(task, { name, signal: stop, transferList })
     } catch (cause) {
       if (signal?.aborted) throw Failure.aborted(what, { cause: signal.reason })
       if (deadline.aborted) throw Failure.timeout(what, { why: `it took longer than ${deadlineMs / 1000} s` })

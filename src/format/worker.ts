@@ -8,6 +8,7 @@ import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
 import type { Contents, Layer } from './format.ts'
 import { formatNamed } from './formats.ts'
+import { giveBack } from './memory.ts'
 
 export interface Task {
   format: string
@@ -37,8 +38,12 @@ export type Seen = Omit<Examined, 'tree'> & Built
 /** Anything thrown from here is a bug of ours, not of the layer. */
 export function build({ format, index, layer }: Task): Built | Failed {
   return attempt(() => {
-    const tree = treeOf(formatNamed(format).parseIndex(index, layer), layer)
-    return moved({ image: tree.image, digest: tree.digest, chunks: tree.chunks.bytes }, tree.image, tree.chunks.bytes)
+    try {
+      const tree = treeOf(formatNamed(format).parseIndex(index, layer), layer)
+      return moved({ image: tree.image, digest: tree.digest, chunks: tree.chunks.bytes }, tree.image, tree.chunks.bytes)
+    } finally {
+      giveBack(index) // a message's is nobody else's
+    }
   })
 }
 

@@ -20,6 +20,7 @@ import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
 import { Copies } from './copies.ts'
 import { FileBlob, KeptBlob } from './file-blob.ts'
+import { IndexRoom } from './index-room.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { Turns, TurnsEach } from './turns.ts'
 import { refusal, type Verdict, Wholes } from './whole.ts'
@@ -77,8 +78,8 @@ export interface LayerParts {
  */
 const INDEXES_MAX = 4
 /**
- * The same over all origins. A hostile index takes some 600 MiB (64 compressed, 512 inflated): all together 9.4 GiB at worst, 2.4 GiB of
- * each origin. Four registries must stand still at once before anybody waits for another's.
+ * The same over all origins. Stored, a hostile index takes 64 MiB; what all inflate to has a bound of its own (index-room.ts). Four
+ * registries must stand still at once before anybody waits for another's.
  */
 const INDEXES_ALL_MAX = 16
 /** Trees built at once, over all origins: the workers that build have two threads anyway. */
@@ -142,6 +143,7 @@ export class Layers {
   /** By origin. */
   readonly #indexes = new TurnsEach<string>(INDEXES_MAX)
   readonly #allIndexes = new Turns(INDEXES_ALL_MAX)
+  readonly #room = new IndexRoom()
   readonly #builds = new Turns(BUILDS_MAX)
   /** For what is read from files: it waits for no registry. */
   readonly #fileBudget = new Budget()
@@ -182,12 +184,13 @@ export class Layers {
       blobOf: () => blob,
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(descriptor))
-        const read = async () => {
-          const index = await format.readIndex({ descriptor }, { blob, companion }, { signal })
-          const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal })
+        const read = async (room: (bytes: number) => Promise<void>) => {
+          const index = await format.readIndex({ descriptor }, { blob, companion }, { signal, room })
+          const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }
-        return this.#indexes.take(origin, () => this.#allIndexes.take(read, signal), signal)
+        const inTurn = () => this.#room.use(origin, read, signal)
+        return this.#indexes.take(origin, () => this.#allIndexes.take(inTurn, signal), signal)
       },
     }))
   }

@@ -18,7 +18,10 @@ export async function removeAside(
   locks: Locks,
 ): Promise<void> {
   for (const each of caches) await removeCache(each, locks)
-  for (const folder of [dir, join(dir, 'twins')]) await removeDamaged(folder, startedAt)
+  await removeDamaged(dir, startedAt)
+  for (const name of await namesIn(dir)) {
+    if (!ASIDE.test(name)) await removeDamaged(join(dir, name), startedAt)
+  }
   const trees = join(dir, 'trees')
   for (const name of await namesIn(trees)) await removeDamaged(join(trees, name), startedAt)
 }

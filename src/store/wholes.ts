@@ -4,7 +4,7 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
 import { type Digest, hex } from '../image/digest.ts'
-import { diskFailure, makeFolder, openTemporary, syncFolder, systemCode } from './durable.ts'
+import { diskFailure, dropDamaged, makeFolder, openTemporary, syncFolder, systemCode } from './durable.ts'
 import { openHashed } from './hash.ts'
 import { TEMPORARY } from './version.ts'
 
@@ -49,7 +49,7 @@ export class WholeFiles {
     if ('found' in file) {
       this.#names.delete(hex(digest))
       this.#warn(`${path} is dropped: it differs from its digest`)
-      await fs.rm(path, { force: true }).catch((cause) => Promise.reject(diskFailure(path, cause)))
+      await dropDamaged(path)
       return undefined
     }
     const now = new Date()
@@ -77,7 +77,11 @@ export class WholeFiles {
    */
   async keep(digest: Digest, path: string): Promise<void> {
     try {
-      await fs.rename(path, this.#path(digest))
+      await fs.rename(path, this.#path(digest)).catch(async (error) => {
+        if (systemCode(error) !== 'EISDIR') throw error
+        await dropDamaged(this.#path(digest))
+        await fs.rename(path, this.#path(digest))
+      })
       this.#names.add(hex(digest))
       await syncFolder(join(this.#cache, FOLDER))
       await this.#makeRoom(hex(digest))
@@ -107,7 +111,7 @@ export class WholeFiles {
     for (const { name, path, size } of files) {
       if (total <= this.#maxBytes) return
       this.#names.delete(name)
-      await fs.rm(path, { force: true })
+      await dropDamaged(path)
       total -= size
     }
   }

@@ -1,5 +1,5 @@
-import { mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { WholeFiles } from '../../src/store/wholes.ts'
@@ -63,6 +63,21 @@ test('when there are too many, those not used for longest go; the newest stays h
   expect([await read(a), await read(b), await read(c)].map((each) => each?.[0])).toEqual(['a', undefined, 'c'])
   const large = await keep('d'.repeat(100))
   expect(await readdir(join(dir, 'wholes'))).toEqual([hex(large)])
+})
+
+test('a folder in the place of a file is damage like any other', async () => {
+  const { keep, read, path } = await cache(20)
+  const digest = await keep('contents')
+  for (const look of [true, false]) {
+    await rm(path(digest), { recursive: true })
+    await mkdir(path(digest))
+    if (look) expect(await read(digest)).toBeUndefined()
+    expect(await read(await keep('contents'))).toBe('contents')
+  }
+  await rm(path(digest))
+  await mkdir(path(digest))
+  await keep('much more than there is room for')
+  expect(await readdir(dirname(path(digest)))).toHaveLength(1)
 })
 
 test('what is kept is known without a look at the disk, and read as it is', async () => {

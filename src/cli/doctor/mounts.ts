@@ -38,9 +38,14 @@ export const agent: Check<MountNeeds> = {
       return problem(silent.map(({ why }) => why).join('; '), [...fixes].join(' '))
     }
     const found = statuses.find((each) => each.root === real)
-    if (found === undefined) return warning(`none serves ${root}`, `Run lazylayer serve ${root}.`)
+    if (found === undefined) {
+      const meanwhile = 'until then containers of lazy images do not start, or engines pull these in full'
+      return warning(`none serves ${root}`, `Run lazylayer serve ${root}: ${meanwhile}.`)
+    }
     const why = found.why === undefined ? '' : ` (not higher: ${found.why})`
-    return ok(`${found.version} serves ${root} by ${found.mount}${why}, process ${found.pid}`)
+    // the kernel's EROFS has no direct I/O on files whose data are in other files
+    const direct = found.mount === 'erofs' ? '; opening its files with O_DIRECT is EINVAL (--mount fuse has it)' : ''
+    return ok(`${found.version} serves ${root} by ${found.mount}${why}, process ${found.pid}${direct}`)
   },
 }
 
