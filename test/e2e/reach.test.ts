@@ -1,8 +1,10 @@
 // Registries behind what stands before them in companies: a forward proxy, and a cache.
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { layoutShelf } from '../../src/build/registry.ts'
+import { type Auth, startRegistry } from '../fake/registry.ts'
 import { lazylayerAs, startAgent } from './agent.ts'
 import { command } from './engines/command.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
@@ -151,5 +153,46 @@ suite('behind the cache of nginx', lacking(REGISTRY_PROGRAMS), () => {
     await usePulled(work, image, env, flags, 'any:body')
     const statuses = (await registry.log()).filter(({ kind }) => kind === 'blob').map(({ status }) => status)
     expect(statuses.every((status) => status === 200 || status === 206)).toBe(true)
+  })
+})
+
+suite('a store that has credentials', lacking(['mount']), () => {
+  test('shows them to the host that they are for, and to nobody whom somebody has it ask', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const work = await makeWorkDirectory()
+    const layout = join(work.path, 'layout')
+    const entries = [{ path: 'hello', type: 'file' as const, content: Buffer.from('hello\n') }]
+    await writeImage({ dir: layout, tag: 'v1', layers: [{ kind: 'estargz', entries }] })
+    const start = (auth: Auth) => startRegistry({ shelf: layoutShelf(layout), auth })
+    const own = await start({ scheme: 'basic', ...ADA })
+    const thieves = [
+      await start({ scheme: 'basic', username: 'nobody', password: '' }),
+      await start({ scheme: 'bearer', users: new Map() }),
+      await start({ scheme: 'basic', username: 'nobody', password: '', strangers: 404 }),
+    ]
+    try {
+      const file = join(work.path, 'creds.json')
+      const auth = Buffer.from(`${ADA.username}:${ADA.password}`).toString('base64')
+      await writeFile(file, JSON.stringify({ auths: { [own.host]: { auth } } }), { mode: 0o600 })
+      const env = { ...process.env, RUNTIME_DIRECTORY: `${work.path}/run`, HOME: work.path }
+      const root = join(work.path, 'store')
+      const flags = ['--cache', join(work.path, 'cache'), '--tls-verify', 'false', '--creds-file', file]
+      const agent = await startAgent(work.path, root, ['serve', root, ...flags], { env })
+      try {
+        const pull = (host: string) => lazylayerAs({ env }, 'pull', `${host}/team/app:v1`, '--root', root)
+        expect(await pull(own.host)).toMatchObject({ code: 0, stdout: expect.stringContaining('1 of 1 layer listed') })
+        for (const thief of thieves) {
+          expect(await pull(thief.host)).toMatchObject({ code: 1 })
+          expect(thief.seen.length).toBeGreaterThan(0)
+          expect(thief.seen.map(({ authorization }) => authorization)).toEqual(thief.seen.map(() => undefined))
+        }
+      } finally {
+        await agent.stop()
+      }
+    } finally {
+      await Promise.all([own, ...thieves].map((each) => each.close()))
+      await work.remove()
+    }
   })
 })
