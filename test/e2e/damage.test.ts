@@ -13,7 +13,7 @@ import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
 
-const TIMEOUT_MS = 120_000
+const TIMEOUT_MS = 300_000
 /** Rounds of several kinds of damage at once; more with LAZYLAYER_DAMAGE_ROUNDS. */
 const ROUNDS = Number(process.env.LAZYLAYER_DAMAGE_ROUNDS ?? 8)
 const ALL = process.env.LAZYLAYER_DAMAGE_ROUNDS !== undefined
@@ -223,12 +223,13 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
 
   for (const [i, name] of Object.keys(KINDS).entries()) {
     for (const [j, how] of Object.keys(DAMAGES).entries()) {
-      // a start each: of every kind two, and all of them where there is time
+      // of every kind one or two, and all of them where there is time (LAZYLAYER_DAMAGE_ROUNDS)
       if (!ALL && (i + j) % 4 !== 0) continue
       test(`${name}: ${how}`, { timeout: TIMEOUT_MS }, async () => {
         await restorePristine()
         await damage(KINDS[name] as RegExp, DAMAGES[how] as Damage, random(SEED + i))
         await expectAll(`${name}: ${how}`)
+        if (!ALL) return
         await agent?.stop()
         // and what was mended stays so
         await expectAll(`${name}: ${how}, the second time`)
@@ -237,10 +238,11 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
   }
 
   for (const name of FOLDERS) {
-    test(`the folder ${name} is gone, and then a file`, { timeout: TIMEOUT_MS }, async () => {
+    test(`the folder ${name} is gone${ALL ? ', and then a file' : ''}`, { timeout: TIMEOUT_MS }, async () => {
       await restorePristine()
       await rm(join(cache(), name), { recursive: true })
       await expectAll(`${name} is gone`)
+      if (!ALL) return
       await agent?.stop()
       await rm(join(cache(), name), { recursive: true })
       await writeFile(join(cache(), name), 'x')
