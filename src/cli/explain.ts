@@ -7,6 +7,7 @@ import { companion, type ResolvedImage } from '../mount/image.ts'
 import { formatOf } from '../mount/layer.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
+import type { Outcome } from '../stores/ais.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { waitedFor } from '../stores/image-chain.ts'
 import { log, openNative, openRegistries, platformOf, text, type Values } from './agent.ts'
@@ -56,7 +57,6 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const agent = await agentHere(values, referenceText(reference))
     const { cache, outcome } = agent
     const { policy, only } = diffidOf(values, agent)
-    const tried = outcome?.left[0]
     const [image, trial, here] = await Promise.all([
       registries.source(reference).resolve(platformOf(values)),
       tryRungs(native, cache),
@@ -80,7 +80,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const proven = tars.some((each) => each === diffIds[i])
       const bad = unusable.get(descriptor)
       // what the agent has just failed at, it is not advised to do again
-      const failed = descriptor.digest === tried && !proven ? outcome?.why : undefined
+      const failed = proven || !outcome?.left.includes(descriptor.digest) ? undefined : whyLeft(descriptor, outcome)
       const format = formatHere(lazy, refuted, bad, failed)
       const other = proven ? undefined : tars[0]
       if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
@@ -139,6 +139,11 @@ async function judge(
   })
   const [answer, known] = await Promise.all([believe(image), knownOf(image.manifest.layers, reader, log)])
   return { answer, known }
+}
+
+/** Why the agent did not list a layer that it left. */
+function whyLeft({ digest }: Descriptor, { left, why }: Outcome): string {
+  return (digest === left[0] ? why : undefined) ?? 'a layer below it is not listed'
 }
 
 /** What of a layer can be served here, as its manifest, the cache, its index and the agent's last attempt say. */

@@ -131,6 +131,19 @@ test('with --diffid-only, no engine finds a layer by its index: it is fetched wh
   expect(layers[0].ways).toEqual({ layer: { ...claimed, door: 'layers' }, index: claimed, image: claimed })
 })
 
+test('a layer whose index cannot be used is pulled, with the reason', async () => {
+  const { explain, layout, blob } = await machine(['estargz', 'estargz'])
+  // the end of an eStargz says where its index is
+  const path = join(layout, 'blobs', 'sha256', hex(blob))
+  const bytes = await readFile(path)
+  await writeFile(path, bytes.fill(0, bytes.length - 51))
+  const { code, stdout } = await explain('app')
+  expect(code).toBe(0)
+  expect(stdout).toMatch(/: its index cannot be used \(.*\), so the engine pulls it\. Have the image built anew: /)
+  expect(stdout).not.toMatch(/layers \(index\)|images \(index\)/)
+  expect(stdout).not.toContain('lazylayer pull IMAGE')
+})
+
 test('engines find no layer of a Docker manifest by its index, and newer ones are no better off', async () => {
   const { explain, layout } = await machine()
   await putDockerManifest(layout)

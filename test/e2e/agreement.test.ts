@@ -167,15 +167,16 @@ suite('explain, pull and engines', lacking(['fusermount3', 'unshare', 'nsenter']
               listed,
               code: pulled.code,
               fetched: isTaken ? fetched.map(({ digest }) => digest) : 'refused',
+              // nobody is sent back to what has just been done
+              advised: layers.filter(({ ways }) => ways.image.fix?.includes('lazylayer pull IMAGE')).length,
             })
             wanted.push({
               name,
               listed: String(layers.filter(({ ways }) => ways.image.door === 'images').length),
               code: layers.some(({ ways }) => ways.image.door !== 'images') ? 1 : 0,
               fetched: isTaken ? byEngine.map(({ digest }) => digest) : 'refused',
+              advised: 0,
             })
-            // nobody is sent back to what has just been done
-            for (const { ways } of layers) expect(ways.image.fix ?? '', name).not.toMatch(/lazylayer pull IMAGE/)
           }
           expect(told).toEqual(wanted)
         } finally {
