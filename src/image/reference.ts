@@ -84,6 +84,12 @@ export function withoutAlias(host: string): string {
   return DOCKER_HUB.has(host) ? 'docker.io' : host
 }
 
+/** As settings may spell a name that begins with a host: itself, and with that host's other names. */
+export function aliasesOf(name: string): string[] {
+  if (!/^docker\.io(?![^/:@])/.test(name)) return [name]
+  return [name, ...[...DOCKER_HUB].map((alias) => alias + name.slice('docker.io'.length))]
+}
+
 /** The canonical text, without transport for registries (what engines and auth files use as a key). */
 export function referenceText(of: Reference): string {
   const version = `${of.tag === undefined ? '' : `:${of.tag}`}${of.digest === undefined ? '' : `@${of.digest}`}`

@@ -1,12 +1,13 @@
 // Under which names settings may speak of an image, the most telling first (containers-policy.json(5), containers-registries.d(5)).
+import { aliasesOf } from '../image/reference.ts'
 import { type Named, namedText } from './signed-identity.ts'
 
-/** The reference itself, its repository, the namespaces above, the host, and `*.` with each domain above the host. */
+/** Each by all names of its host, its own first: the reference itself, its repository, the namespaces above, the host, and `*.` with each domain above the host. */
 export function scopes(of: Named): string[] {
-  const found = [namedText(of)]
+  const found = aliasesOf(namedText(of))
   let name = of.name
   for (;;) {
-    found.push(name)
+    found.push(...aliasesOf(name))
     const slash = name.lastIndexOf('/')
     if (slash < 0) break
     name = name.slice(0, slash)

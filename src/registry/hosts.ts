@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parse } from 'smol-toml'
 import { Failure } from '../errors.ts'
-import { type RegistryReference, referenceText, withoutAlias } from '../image/reference.ts'
+import { aliasesOf, type RegistryReference, referenceText, withoutAlias } from '../image/reference.ts'
 import { isAbsent, readText } from './file.ts'
 import { configHome, type Places } from './places.ts'
 
@@ -200,6 +200,15 @@ export function endpoints(rules: readonly HostRule[], reference: RegistryReferen
     const length = covered(rule.prefix, name)
     if (length > 0 && (best === undefined || rank(rule) > rank(best.rule))) best = { rule, length }
   }
+  const blocked = rules.find(
+    (rule) =>
+      rule.blocked &&
+      aliasesOf(name)
+        .slice(1)
+        .some((each) => covered(rule.prefix, each) > 0),
+  )
+  if (blocked !== undefined)
+    throw Failure.denied(`${name}: registries.conf blocks ${blocked.prefix}, another name of it`)
   if (best === undefined) return [{ host: reference.host, repository: reference.repository, insecure }]
   const { rule } = best
   if (rule.blocked) throw Failure.denied(`${name}: registries.conf blocks ${rule.prefix}`)

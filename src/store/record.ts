@@ -1,9 +1,10 @@
 // A record: a small JSON file of the cache. Its digest tells a flipped bit, its version tells another program's idea of it.
 //
-//   {"version": 1, "digest": "sha256:…" of the record's JSON text, "record": {…}}
+//   {"version": 2, "digest": "sha256:…" of the record's JSON text, "record": {…}}
 import { digestOf } from '../image/digest.ts'
 
-const RECORD_VERSION = 1
+/** At least as high as the cache's: in a cache whose version file is damaged, records of an older one tell themselves. */
+const RECORD_VERSION = 2
 /** The largest is the record of a merged image: 1024 layers of 75 bytes. */
 export const RECORD_MAX_BYTES = 1 << 20
 

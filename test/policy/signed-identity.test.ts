@@ -107,10 +107,10 @@ test('scopes go from the reference to the domains above its host', () => {
     '*.com',
   ])
   expect(of(`debian@${DIGEST}`)).toEqual([
-    `docker.io/library/debian@${DIGEST}`,
-    'docker.io/library/debian',
-    'docker.io/library',
-    'docker.io',
+    ...['docker.io', 'index.docker.io', 'registry-1.docker.io'].map((host) => `${host}/library/debian@${DIGEST}`),
+    ...['docker.io', 'index.docker.io', 'registry-1.docker.io'].map((host) => `${host}/library/debian`),
+    ...['docker.io', 'index.docker.io', 'registry-1.docker.io'].map((host) => `${host}/library`),
+    ...['docker.io', 'index.docker.io', 'registry-1.docker.io'],
     '*.io',
   ])
   expect(of('localhost/a:1')).toEqual(['localhost/a:1', 'localhost/a', 'localhost'])

@@ -78,6 +78,20 @@ test('a blocked prefix is refused', () => {
   expect(endpoints(rules, reference('bad.example.com/a'))).toHaveLength(1)
 })
 
+test('a block of Docker Hub holds whichever of its names it has', () => {
+  for (const host of ['docker.io', 'index.docker.io', 'registry-1.docker.io']) {
+    for (const prefix of [host, `${host}/team`, `${host}/team/app`]) {
+      const rules = parseRegistriesConf(`[[registry]]\nlocation = "${prefix}"\nblocked = true`, 'test.conf')
+      for (const named of ['docker.io', 'index.docker.io', 'registry-1.docker.io']) {
+        const call = () => endpoints(rules, reference(`${named}/team/app:1`))
+        expect(call, `${prefix} ${named}`).toThrow(expect.objectContaining({ code: 'denied' }))
+        expect(endpoints(rules, reference('registry.example.com/team/app:1'))).toHaveLength(1)
+      }
+      expect(endpoints(rules, reference('docker.io.example/team/app'))).toHaveLength(1)
+    }
+  }
+})
+
 test('malformed configuration is refused, naming file and table', () => {
   refuse('[[registry', 'test.conf is no TOML')
   refuse('registry = 1', 'registry is no list of tables')
