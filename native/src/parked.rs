@@ -15,6 +15,10 @@ use crate::reply::Reply;
 /// Requests that may wait at a time; more are EIO. The kernel sends at most 1024 in the background, the rest are processes that wait.
 pub const PARKED_MAX: usize = 4096;
 
+/// Interrupts that are remembered because nothing was parked under their number: one thread may read a request, and another the interrupt
+/// that is about it, before the first has parked it. Most are about requests that were answered meanwhile; the oldest go.
+const EARLY_MAX: usize = 256;
+
 /// What can be waited for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Key {
@@ -66,6 +70,8 @@ struct State {
     tickets: HashMap<(u64, String, u32), u32>,
     names: HashMap<u32, (u64, String, u32)>,
     last_ticket: u32,
+    /// Requests that were interrupted before they were parked; the kernel uses no number twice.
+    early: VecDeque<u64>,
     work: VecDeque<Work>,
     /// Nothing may be parked any more.
     closed: bool,
@@ -118,6 +124,15 @@ impl State {
         self.deadlines.first() == Some(&(deadline, unique))
     }
 
+    /// Why a request cannot wait, as an errno.
+    fn refusal(&mut self, unique: u64) -> Option<i32> {
+        if let Some(index) = self.early.iter().position(|&early| early == unique) {
+            self.early.remove(index);
+            return Some(libc::EINTR);
+        }
+        self.full().then_some(libc::EIO)
+    }
+
     fn full(&self) -> bool {
         self.closed || self.waiting.len() >= PARKED_MAX
     }
@@ -138,9 +153,9 @@ impl Parked {
     /// missing any more, it goes straight to the workers.
     pub fn park(&self, request: Request, mut keys: Vec<Key>, timeout: Duration, missing: impl Fn(&Key) -> bool) -> Vec<Key> {
         let mut state = self.lock();
-        if state.full() {
+        if let Some(errno) = state.refusal(request.reply.unique()) {
             drop(state);
-            request.fail(libc::EIO);
+            request.fail(errno);
             return Vec::new();
         }
         // Under the lock: whoever makes a key ready settles it afterwards, and that takes the lock.
@@ -159,9 +174,9 @@ impl Parked {
     /// Parks a lookup; a ticket when it is the first of this process for this name.
     pub fn park_lookup(&self, reply: Reply, parent: u64, name: &str, pid: u32, timeout: Duration) -> Option<u32> {
         let mut state = self.lock();
-        if state.full() {
+        if let Some(errno) = state.refusal(reply.unique()) {
             drop(state);
-            reply.error(libc::EIO);
+            reply.error(errno);
             return None;
         }
         let known = state.tickets.get(&(parent, name.to_owned(), pid)).copied();
@@ -231,10 +246,18 @@ impl Parked {
         }
     }
 
-    /// The process behind a request wants to go; false when it is not parked.
+    /// The process behind a request wants to go; false when it is not parked, and then it will not be.
     pub fn interrupt(&self, unique: u64) -> bool {
-        let request = self.lock().take(unique);
+        let mut state = self.lock();
+        let request = state.take(unique);
         let found = request.is_some();
+        if !found {
+            if state.early.len() == EARLY_MAX {
+                state.early.pop_front();
+            }
+            state.early.push_back(unique);
+        }
+        drop(state);
         if let Some(request) = request {
             request.fail(libc::EINTR);
         }

@@ -25,6 +25,8 @@ import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
 import { findHelper } from './helper-here.ts'
 import { count, printable, printJson } from './output.ts'
+import { storesFor } from './setup/changes.ts'
+import { readersOf } from './setup/crio.ts'
 import { ask, listSockets, type Status } from './socket.ts'
 import { tryRungs } from './trial.ts'
 
@@ -47,6 +49,9 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     if (byReal.layers || byReal.images) [root, named] = [real, byReal]
   }
   const crio = await crioNamed(settings.etc, root)
+  const helper = await findHelper(process.env)
+  const readers = await readersOf(storageConfs[0] as string, settings, here.found) // there is one at least
+  const layersOfUse = storesFor(readers, helper !== undefined && given === own.root).includes('layers')
   const needs = {
     node: process.versions.node,
     noAddon: noAddon(),
@@ -64,7 +69,8 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     crioStorageConfs: crioStorageConfs(settings.etc),
     etc: settings.etc,
     places: settings,
-    helper: await findHelper(process.env),
+    helper,
+    layersOfUse,
     mounts: () => mountTable(),
     agents,
     unseen: whyUnseen,

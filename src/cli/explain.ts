@@ -1,27 +1,41 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
+import { HOW_TO_CONVERT } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
-import { type Descriptor, platformText } from '../image/manifest.ts'
-import { parseReference, referenceText } from '../image/reference.ts'
-import type { ResolvedImage } from '../mount/image.ts'
+import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
+import { parseReference, type Reference, referenceText } from '../image/reference.ts'
+import { companion, type ResolvedImage } from '../mount/image.ts'
 import { formatOf } from '../mount/layer.ts'
+import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
+import type { Outcome } from '../stores/ais.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { waitedFor } from '../stores/image-chain.ts'
-import { log, openNative, openRegistries, places, platformOf, text } from './agent.ts'
+import { log, openNative, openRegistries, platformOf, text, type Values } from './agent.ts'
 import { believer } from './believe.ts'
 import { ERAS } from './engines.ts'
 import { findEngines } from './engines-here.ts'
+import { type AgentHere, agentHere } from './explain/agent-here.ts'
+import { type Indexed, unusableIndexes } from './explain/indexes.ts'
 import { type Known, knownOf, openKnown } from './explain/known.ts'
 import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
 import { unnamedOf } from './explain/unnamed.ts'
 import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
+import { withoutLayers } from './setup/changes.ts'
+import { readersOf } from './setup/crio.ts'
+import { storageConf } from './setup/plan.ts'
 import { tryRungs } from './trial.ts'
 
 /** For a layer whose index and tar differ; converting the same image again would not help. */
 const DISTRUST =
   'Its index shows other files than its tar has, which no usual tool makes: find out who made it, and have it built anew.'
+
+/** The agent cannot read it either, whole or not. */
+const UNUSABLE = `Have the image built anew: ${HOW_TO_CONVERT}`
+
+/** After lazylayer pull. */
+const TRIED = `Do what that says and pull again, or have the image built anew: ${HOW_TO_CONVERT}`
 
 /** What to say of a DiffID that is neither proven nor believed. */
 const UNBELIEVED: Readonly<Record<'proven' | 'signed', Unbelieved>> = {
@@ -37,12 +51,12 @@ const UNBELIEVED: Readonly<Record<'proven' | 'signed', Unbelieved>> = {
 
 export async function explain({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
-  const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) ?? 'proven' // flags.ts lets nothing else in
-  const only = values['diffid-only'] === true
   const registries = openRegistries(values, reference)
   try {
     const native = openNative()
-    const cache = text(values, 'cache') ?? places().cache
+    const agent = await agentHere(values, referenceText(reference))
+    const { cache, outcome } = agent
+    const { policy, only } = diffidOf(values, agent)
     const [image, trial, here] = await Promise.all([
       registries.source(reference).resolve(platformOf(values)),
       tryRungs(native, cache),
@@ -50,6 +64,8 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     ])
     const { answer, known } = await judge(image, policy, registries, cache)
     const { manifest } = image
+    const unread = manifest.layers.filter((_, i) => isUnread(known[i] as Known))
+    const unusable = await unusableIndexes(unread, indexed(registries, reference, platformOf(values)))
     const { diffIds } = image.config
     const isHere = (descriptor: Descriptor) => (known[manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0
     const waited = waitedFor(manifest, () => only, isHere)
@@ -62,12 +78,19 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
           : { why: chosen.why, ...(waited.has(descriptor) ? { small: true as const } : {}) }
       const { diffIds: tars, refuted } = known[i] as Known // one a layer
       const proven = tars.some((each) => each === diffIds[i])
-      const format = refuted === undefined ? lazy : { why: `it is quarantined: ${refuted}`, fix: DISTRUST }
+      const bad = unusable.get(descriptor)
+      // what the agent has just failed at, it is not advised to do again
+      const failed = proven || !outcome?.left.includes(descriptor.digest) ? undefined : whyLeft(descriptor, outcome)
+      const format = formatHere(lazy, refuted, bad, failed)
       const other = proven ? undefined : tars[0]
       if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
-      return { format, proven, believed: believedOf(policy, answer, unnamed === undefined) }
+      const believed = believedOf(policy, answer, unnamed === undefined)
+      if (failed === undefined || typeof believed === 'string') return { format, proven, believed }
+      return { format, proven, believed: { why: `${believed.why} (it was tried to prove it: ${failed})`, fix: TRIED } }
     })
     const rung = trial.rung ?? null
+    const settings = systemPlaces()
+    const readers = await readersOf(storageConf(settings), settings, here.found)
     const layers = waysOf(facts).map((ways, i): ReportedLayer => {
       const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
       const format = (facts[i] as LayerFacts).format
@@ -84,6 +107,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
       diffid: { policy, only, why: answer === true ? null : answer },
+      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? []))],
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -92,6 +116,13 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
   } finally {
     await registries.close()
   }
+}
+
+/** As the flags say; without any, as the agent was told that runs here. */
+function diffidOf(values: Values, { diffid }: AgentHere): { policy: DiffIdPolicy; only: boolean } {
+  const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) // flags.ts lets nothing else in
+  const only = values['diffid-only'] === true
+  return policy === undefined && !only ? (diffid ?? { policy: 'proven', only }) : { policy: policy ?? 'proven', only }
 }
 
 /** Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of its layers. Changes nothing. */
@@ -108,6 +139,36 @@ async function judge(
   })
   const [answer, known] = await Promise.all([believe(image), knownOf(image.manifest.layers, reader, log)])
   return { answer, known }
+}
+
+/** Why the agent did not list a layer that it left. */
+function whyLeft({ digest }: Descriptor, { left, why }: Outcome): string {
+  return (digest === left[0] ? why : undefined) ?? 'a layer below it is not listed'
+}
+
+/** What of a layer can be served here, as its manifest, the cache, its index and the agent's last attempt say. */
+function formatHere(
+  manifest: LayerFacts['format'],
+  refuted: string | undefined,
+  bad: string | undefined,
+  failed: string | undefined,
+): LayerFacts['format'] {
+  if (refuted !== undefined) return { why: `it is quarantined: ${refuted}`, fix: DISTRUST }
+  if (bad !== undefined) return { why: `its index cannot be used (${bad})`, fix: UNUSABLE }
+  if (failed === undefined || 'name' in manifest) return manifest
+  return { why: `${manifest.why}, and the agent could not list it (${failed})`, fix: TRIED }
+}
+
+/** Whether the agent would read its index: what was judged was read. */
+const isUnread = ({ diffIds, refuted }: Known) => diffIds.length === 0 && refuted === undefined
+
+/** Where an image's indexes are. */
+function indexed(registries: Registries, reference: Reference, platform: Platform): Indexed {
+  const source = registries.source(reference)
+  return {
+    blob: (descriptor) => source.blob(descriptor),
+    companion: (suffix, signal) => companion((each) => registries.source(each), reference, platform, suffix, signal),
+  }
 }
 
 /** As diffIdOf has it. */

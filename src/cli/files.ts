@@ -11,7 +11,7 @@ import { type Attributes, ErofsReader } from '../tree/erofs-reader.ts'
 import type { Content } from '../tree/inode.ts'
 import { type Agent, openAgent, type Values } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { components, find } from './image-path.ts'
+import { cleaned, find } from './image-path.ts'
 import { printable, table } from './output.ts'
 
 export async function ls({ positionals, values }: Invocation): Promise<number> {
@@ -19,7 +19,7 @@ export async function ls({ positionals, values }: Invocation): Promise<number> {
   return await withImage(name, values, async ({ reader }) => {
     const start = find(reader, path)
     const rows: string[][] = []
-    list(reader, start, components(path).join('/'), values.recursive === true, rows)
+    list(reader, start, cleaned(path).join('/'), values.recursive === true, rows)
     process.stdout.write(table(['MODE', 'OWNER', 'SIZE', 'MODIFIED', 'NAME'], rows))
     return 0
   })

@@ -141,11 +141,12 @@ export const COMMANDS: readonly Command[] = [
       {
         name: 'diffid',
         value: 'proven|signed|claimed',
-        help: 'as it is given to serve (default: proven); with signed, the signatures of the image are judged by policy.json',
+        help: 'as it is given to serve (default: as the running agent has it, else proven); with signed, the signatures of the image are judged by policy.json',
       },
       { name: 'diffid-only', help: 'as it is given to serve' },
       FORMAT,
-      CACHE,
+      ROOT,
+      { ...CACHE, help: 'cache to look into (default: that of the running agent, else where it would have one)' },
       PLATFORM,
       ...REGISTRY,
     ],
@@ -227,9 +228,12 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
   for (const flag of command.flags) checkValue(flag, values[flag.name])
   const required = command.arguments.filter((each) => !each.startsWith('[')).length
   if (parsed.positionals.length < required || parsed.positionals.length > command.arguments.length) {
+    const extra = parsed.positionals[command.arguments.length]
+    const named =
+      extra !== undefined && command.flags.includes(ROOT) ? `A store is named by --root: --root ${extra}. ` : ''
     throw Failure.usage(`lazylayer ${name} takes ${command.arguments.join(' ') || 'no arguments'}`, {
       why: `${parsed.positionals.length} were given`,
-      fix: `See lazylayer ${name} --help.`,
+      fix: `${named}See lazylayer ${name} --help.`,
     })
   }
   return { command, positionals: parsed.positionals, values }

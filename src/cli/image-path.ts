@@ -1,4 +1,4 @@
-// A path in an image, followed as a container would follow it.
+// A path in an image: cleaned as shells clean what is typed, then followed as a container would follow it.
 import { Failure } from '../errors.ts'
 import { S_IFDIR, S_IFLNK, S_IFMT } from '../tree/entry.ts'
 import type { Attributes, ErofsReader } from '../tree/erofs-reader.ts'
@@ -6,14 +6,25 @@ import type { Attributes, ErofsReader } from '../tree/erofs-reader.ts'
 /** As many symlinks as Linux follows (MAXSYMLINKS). */
 const SYMLINKS_MAX = 40
 
-export const components = (path: string) => path.split('/').filter((each) => each !== '' && each !== '.')
+const components = (path: string) => path.split('/').filter((each) => each !== '' && each !== '.')
+
+/** Of a path that somebody types: `..` takes the name before it away, whatever that is, as shells do it, and stays at the root there. */
+export function cleaned(path: string): string[] {
+  const names: string[] = []
+  for (const each of components(path)) {
+    if (each === '..') names.pop()
+    else names.push(each)
+  }
+  return names
+}
 
 /**
- * The file at `path`, symlinks on the way and at its end followed inside the image: neither they nor `..` lead above its root.
+ * The file at `path`, symlinks on the way and at its end followed inside the image: neither they nor `..` lead above its root. A `..` in a
+ * symlink is one of the directory that it is in, as in the kernel.
  * @throws Failure missing, usage (too many symlinks)
  */
 export function find(reader: ErofsReader, path: string): Attributes {
-  const left = components(path)
+  const left = cleaned(path)
   const way: Attributes[] = [reader.attributes(reader.root)]
   for (let links = 0; left.length > 0; ) {
     const name = left.shift() as string // just seen

@@ -41,6 +41,8 @@ export function lister({
 }: ListerParts): (request: ListRequest) => Promise<Answer> {
   /** By what is listed, and how. */
   const running = new Map<string, Listing>()
+  /** Of those that were asked to read whole what it takes, for `explain`: the last of each reference. */
+  const outcomes = new Map<string, Outcome>()
 
   const list = (reference: Reference, prove: Prove | undefined, text: string): Listing => {
     const key = `${referenceText(reference)} ${prove}`
@@ -53,6 +55,16 @@ export function lister({
     })
     const listing: Listing = { done, isOver: false, isLate: false, isTriedAgain: false }
     if (!isFull) running.set(key, listing)
+    if (prove === 'needed' || prove === 'all') {
+      done.then(
+        (outcome) => {
+          outcomes.delete(referenceText(reference))
+          if (outcomes.size >= LISTINGS_MAX) outcomes.clear()
+          outcomes.set(referenceText(reference), outcome)
+        },
+        () => {}, // told below
+      )
+    }
     done.catch((error) => {
       if (isCode(error, 'aborted')) return // the agent is being stopped
       if (listing.isTriedAgain && isCode(error, 'denied')) return // the other one is logged if it fails, too
@@ -61,8 +73,12 @@ export function lister({
     return listing
   }
 
-  return async ({ reference: text, credentials, prove }) => {
+  return async ({ reference: text, credentials, prove, known }) => {
     const reference = parseReference(text)
+    if (known === true) {
+      const outcome = outcomes.get(referenceText(reference))
+      return outcome === undefined ? { ok: true } : { ok: true, outcome }
+    }
     if (credentials !== undefined && reference.transport === 'docker') await remember(reference, credentials)
     const before = running.size
     let listing = list(reference, prove, text)

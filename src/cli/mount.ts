@@ -127,8 +127,8 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
     image: merged.image,
     layers,
     gone: goneFrom,
-    progress: agent.progress,
     log,
+    progress: agent.progress,
   })
   return { session, covers: undefined, ended: session.ended }
 }
@@ -144,8 +144,8 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
     allowOther: false,
     rootSlot: null,
     context,
-    progress: agent.progress,
     readOnly: true,
+    progress: agent.progress,
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)

@@ -48,7 +48,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
     let covers: Covers | undefined
-    const bound = Promise.withResolvers<void>()
+    const imagesClosed = Promise.withResolvers<void>()
     const shown = new Set<Digest>()
     const doors: SharedParts = {
       async attach(layer, path) {
@@ -60,7 +60,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
         choice.rung === 'fuse'
           ? undefined
           : async (layer, path) => {
-              await bound.promise // what is mounted before lies below
+              await imagesClosed.promise // what is mounted before lies below
               const why = await covers?.cover(layer, join(root, ...path))
               if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
             },
@@ -127,11 +127,23 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const closing = session
       .closeDirectory(AdditionalImageStore.DIRECTORY)
       .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
-      .then(bound.resolve)
+      .then(imagesClosed.resolve)
     const { list, forget } = await second
     await closing
     const { ended } = session
-    const served = { dir: root, session, covers, choice, agent, serves: 'store', layers: () => shown.size, list, ended }
+    const told = { policy: diffId, only: !doors.byIndex }
+    const served = {
+      dir: root,
+      session,
+      covers,
+      choice,
+      agent,
+      serves: 'store',
+      diffid: told,
+      layers: () => shown.size,
+      list,
+      ended,
+    }
     const code = await serveUntilEnd(served, () => {
       process.stdout.write(readyText(root, choice.rung, diffId, doors.byIndex))
     })

@@ -20,7 +20,12 @@ import { type Answer, ask, type ListRequest, listen, type Request, type Status }
 /** Of a cache with some ten thousand files, on a busy disk. */
 const SIZE_WAIT_MS = 500
 /** In the mount table. */
-const FUSE_TYPE = 'fuse.lazylayer'
+export const FUSE_TYPE = 'fuse.lazylayer'
+
+/** What to do about a mount whose agent does not answer here, as `lazylayer umount` asks it to. */
+export function endsElsewhere(dir: string): string {
+  return `Stop that agent where it was started, or use the system's own umount as root: /usr/bin/umount --recursive ${dir}`
+}
 
 /**
  * The directory to mount on, absolute, existing, with no running agent and without what an earlier life left mounted on it.
@@ -39,7 +44,7 @@ export async function prepareDirectory(native: NativeModule, dir: string): Promi
   if ((await mountTable()).some((each) => each.point === real && each.type === FUSE_TYPE)) {
     throw Failure.system(`another agent has mounted on ${real}`, {
       why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
-      fix: `umount --recursive ${real} ends it.`,
+      fix: endsElsewhere(real),
     })
   }
   // an EROFS mount of an agent that died looks alive: its metadata and cached data still are
@@ -99,6 +104,8 @@ export interface Served {
   choice: Choice
   agent: Agent
   serves: string
+  /** Of a store: whose DiffIDs it believes, and whether it names layers by them only. */
+  diffid?: Status['diffid']
   layers(): number
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<Answer>
@@ -153,7 +160,7 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
   return 0
 }
 
-async function statusOf({ dir, session, covers, choice, agent, serves, layers }: Served): Promise<Status> {
+async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: Served): Promise<Status> {
   const native = session.counters()
   const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
   const codecs = agent.codecs.counters()
@@ -171,6 +178,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, layers }:
     seen,
     ...(why === undefined ? {} : { unseen: why }),
     mounts: [{ dir: session.dir, kind: 'fuse' }, ...shown.map(rungOf)],
+    ...(diffid === undefined ? {} : { diffid }),
     layers: layers(),
     bytes: { served: Number(native.served), fetched, verified: codecs.verified },
     requests,

@@ -12,13 +12,20 @@ import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { log, places, text } from './agent.ts'
+import { machineFiles } from './doctor/machine.ts'
 import { VENDOR_STORAGE_CONF } from './doctor/storage.ts'
 import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
+import { graphRoots } from './graph-roots.ts'
 import { findHelper } from './helper-here.ts'
 import { apply } from './setup/apply.ts'
+import { hasUnit } from './setup/crio.ts'
 import { unifiedDiff } from './setup/diff.ts'
-import { planSetup, planUndo, type Request } from './setup/plan.ts'
+import { hasLazyImages } from './setup/lazy-images.ts'
+import { LAZY_IMAGES, planSetup, planUndo, type Request } from './setup/plan.ts'
+
+const NO_UNIT =
+  'lazylayer.service is not installed, so nothing starts the agent at boot: docs/operations.md says how (As a service)'
 
 export async function setup({ positionals, values }: Invocation): Promise<number> {
   const engine = positionals[0]
@@ -26,9 +33,10 @@ export async function setup({ positionals, values }: Invocation): Promise<number
     throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix: 'Use podman or crio.' })
   }
   const { found, silent } = await findEngines()
+  const root = resolve(text(values, 'root') ?? places().root)
   const request: Request = {
     engine,
-    root: resolve(text(values, 'root') ?? places().root),
+    root,
     defaultRoot: places().root,
     places: systemPlaces(),
     vendor: VENDOR_STORAGE_CONF,
@@ -36,7 +44,12 @@ export async function setup({ positionals, values }: Invocation): Promise<number
     silent,
     helper: await findHelper(process.env),
   }
-  const { changes, notes } = values.undo === true ? await planUndo(request) : await planSetup(request)
+  const isUndo = values.undo === true
+  const { changes, notes } = isUndo ? await planUndo(request) : await planSetup(request)
+  if (notes.includes(LAZY_IMAGES)) {
+    const roots = await graphRoots(request.places, machineFiles)
+    if (await hasLazyImages(root, roots, machineFiles)) log(LAZY_IMAGES)
+  }
   if (values['dry-run'] === true) {
     for (const { path, before, after } of changes) process.stdout.write(unifiedDiff(path, before, after))
   } else {
@@ -46,6 +59,7 @@ export async function setup({ positionals, values }: Invocation): Promise<number
     }
   }
   if (changes.length === 0) process.stdout.write('nothing to change\n')
-  for (const note of notes) log(note)
+  for (const note of notes) if (note !== LAZY_IMAGES) log(note)
+  if (!isUndo && request.places.uid === 0 && !(await hasUnit(request.places))) log(NO_UNIT)
   return 0
 }

@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { Outcome } from '../stores/ais.ts'
+import type { DiffIdPolicy } from '../stores/identity.ts'
 import { PROVE, type Prove } from '../stores/image-chain.ts'
 import { within } from './doctor/machine.ts'
 import { hungAgent, hungFailure } from './hung.ts'
@@ -31,6 +32,8 @@ export interface ListRequest {
   credentials?: Credentials
   /** What of it is read whole before (default: as little as an engine can wait for). */
   prove?: Prove
+  /** Nothing is begun: the answer is what came of the last listing for which layers were read whole; no outcome: there was none. */
+  known?: true
 }
 
 export interface Status {
@@ -51,6 +54,8 @@ export interface Status {
    * the cache files. Of a merged image some devices may be complete and others not.
    */
   mounts: readonly { dir: string; kind: string; complete?: number; devices?: number }[]
+  /** A store: whose DiffIDs it believes (`serve --diffid`), and whether it names layers by them only (--diffid-only). */
+  diffid?: { policy: DiffIdPolicy; only: boolean }
   layers: number
   bytes: { served: number; fetched: number; verified: number }
   requests: number
@@ -144,6 +149,7 @@ function parseListRequest(request: object): ListRequest | undefined {
     reference: request.reference,
     ...(credentials === undefined ? {} : { credentials }),
     ...(prove === undefined ? {} : { prove }),
+    ...('known' in request && request.known === true ? { known: true as const } : {}),
   }
 }
 

@@ -1,8 +1,10 @@
 // lazylayer umount DIR
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
+import { mountTable } from '../mount/mount-table.ts'
 import { openNative, places } from './agent.ts'
 import type { Invocation } from './flags.ts'
+import { endsElsewhere, FUSE_TYPE } from './serving.ts'
 import { askAt } from './socket.ts'
 
 export async function umount({ positionals }: Invocation): Promise<number> {
@@ -14,6 +16,12 @@ export async function umount({ positionals }: Invocation): Promise<number> {
   if (answer === undefined) {
     const native = openNative()
     if (!(await native.isDead(dir))) {
+      if ((await mountTable()).some((each) => each.point === dir && each.type === FUSE_TYPE)) {
+        throw Failure.system(`${dir} is mounted by an agent that does not answer here`, {
+          why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
+          fix: endsElsewhere(dir),
+        })
+      }
       throw Failure.missing(`nothing of lazylayer is mounted on ${dir}`, { fix: 'lazylayer status shows what is.' })
     }
     await native.unmount(dir, true)

@@ -10,6 +10,7 @@ import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
+import { searchInTurns } from './estargz-toc.ts'
 import { BLOCK_BYTES } from './tar-header.ts'
 import { behind, hasEnd } from './tar-members.ts'
 import { CHUNK_MAX_BYTES } from './toc-chunks.ts'
@@ -20,6 +21,12 @@ import type { Raw } from './toc-scan.ts'
 const FETCHED_MAX_BYTES = 8 << 20
 /** Two blocks of zeros. */
 const END_BYTES = 2 * BLOCK_BYTES
+/**
+ * The name with which one of stargz's own files ends. Its writer makes them where it makes the tar: such a table, when it is so large that
+ * what precedes it was not read with it, is not worth a third request.
+ */
+const LANDMARK = /prefetch\.landmark"/
+const LANDMARK_BYTES = 18
 /** CRC and length, with which a gzip member ends (RFC 1952 2.3). */
 const TRAILER_BYTES = 8
 
@@ -50,7 +57,8 @@ export async function endsBeforeToc(json: Uint8Array, tocOffset: number, stored:
   // at least some blocks stand where nothing or the end stands
   if (tocOffset < TRAILER_BYTES) return false
   const trailer = { start: tocOffset - TRAILER_BYTES, end: tocOffset }
-  if (!stored.isAtHand(trailer) && last.following === 0 && last.offset === 0) return false // no entry at all
+  if (!stored.isAtHand(trailer) && (isEmpty(last) || (await searchInTurns(json, LANDMARK, LANDMARK_BYTES))))
+    return false
   const rest = lengthIn(await stored.read(trailer)) - last.at
   if (rest >= 0 && rest < last.following * BLOCK_BYTES + END_BYTES) return false
   if (rest >= 0 && last.following === 0) return true
@@ -58,6 +66,10 @@ export async function endsBeforeToc(json: Uint8Array, tocOffset: number, stored:
   if (members.end - members.start > FETCHED_MAX_BYTES) return false
   const decoded = await decode(await stored.read(members))
   return decoded !== undefined && seesEnd(decoded, last.at)
+}
+
+function isEmpty({ offset, following }: { offset: number; following: number }): boolean {
+  return offset === 0 && following === 0
 }
 
 /** What gzip's trailer says the member before it decodes to (ISIZE). */

@@ -8,6 +8,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Failure } from '../errors.ts'
 import type { Entry } from '../tree/entry.ts'
 import { decode, type Place, placeBehind, type Stored } from './estargz-end.ts'
+import { searchInTurns } from './estargz-toc.ts'
 import { quote } from './path.ts'
 import type { Member } from './tar-entry.ts'
 import { membersIn } from './tar-members.ts'
@@ -19,7 +20,6 @@ const REPLACEMENT = '\ufffd'
 /** As UTF-8 and as JSON may write it; the table is searched as latin1. */
 const WRITTEN = /\xef\xbf\xbd|\\u[fF]{3}[dD]/
 const WRITTEN_MAX_BYTES = 6
-const PIECE_BYTES = 256 << 10
 /** Tables that are searched for it are parsed on the main thread, in turns. */
 const JSON_MAX_BYTES = 32 << 20
 const TURN_ENTRIES = 1000
@@ -41,7 +41,7 @@ interface Suspect {
  * @throws Failure unsupported: text was replaced, or it cannot be told; corrupt, limit; what reading the blob throws
  */
 export async function checkText(json: Uint8Array, end: number, stored: Stored, what: string): Promise<void> {
-  if (!(await isWritten(json))) return
+  if (!(await searchInTurns(json, WRITTEN, WRITTEN_MAX_BYTES))) return
   if (json.length > JSON_MAX_BYTES) throw replaced(what, `its table of contents has ${json.length} bytes`)
   const { suspects, offsets } = await suspectsIn(json, what)
   const byOffset = Map.groupBy(suspects, ({ place }) => place.offset)
@@ -58,15 +58,6 @@ export async function checkText(json: Uint8Array, end: number, stored: Stored, w
     if (tar === undefined) throw replaced(what, 'its tar headers cannot be read')
     for (const [at, from] of Map.groupBy(group, ({ place }) => place.at)) checkGroup(from, tar, at, what)
   }
-}
-
-async function isWritten(json: Uint8Array): Promise<boolean> {
-  const text = Buffer.from(json.buffer, json.byteOffset, json.length)
-  for (let at = 0; at < text.length; at += PIECE_BYTES) {
-    if (at > 0) await nextTurn()
-    if (WRITTEN.test(text.toString('latin1', at, at + PIECE_BYTES + WRITTEN_MAX_BYTES))) return true
-  }
-  return false
 }
 
 /** The entries that have it in a text that matters, and all offsets. */

@@ -91,3 +91,13 @@ export async function digestInTurns(bytes: Uint8Array): Promise<Digest> {
   }
   return finish(hash)
 }
+
+/** Whether `bytes`, taken for latin1, have what matches `pattern`, in `maxBytes` at most; in turns as well. */
+export async function searchInTurns(bytes: Uint8Array, pattern: RegExp, maxBytes: number): Promise<boolean> {
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+  for (let at = 0; at < text.length; at += PIECE_BYTES) {
+    if (at > 0) await nextTurn()
+    if (pattern.test(text.toString('latin1', at, at + PIECE_BYTES + maxBytes))) return true
+  }
+  return false
+}

@@ -217,6 +217,18 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest | Image
   }
 }
 
+/** Of image configurations; Docker's own manifests have had others, too, and no engine looks. */
+const CONFIG_TYPES = ['application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json']
+
+/** A manifest may be that of any artifact: a Helm chart, a signature, a model. @throws Failure unsupported: it is one */
+export function checkIsImage({ mediaType, config }: Manifest, what: string): void {
+  if (mediaType !== OCI_MANIFEST || config.mediaType === '' || CONFIG_TYPES.includes(config.mediaType)) return
+  throw Failure.unsupported(`${what} is no container image`, {
+    why: `it is an artifact: its configuration is of type ${config.mediaType}`,
+    fix: 'Name a container image.',
+  })
+}
+
 /** @throws Failure corrupt, limit: also when the number of DiffIDs differs from `layers` */
 export function parseConfig(bytes: Uint8Array, layers: number, what: string): Config {
   const raw = parseJson(bytes, what, CONFIG_KEYS)

@@ -90,30 +90,14 @@ export class Images {
       origin: reference.transport === 'oci' ? `oci:${resolve(reference.dir)}` : reference.host,
       blob: (descriptor) => source.blob(descriptor),
       companion: (suffix, signal) => {
-        const found = companions.get(suffix) ?? this.#companion(reference, suffix, signal)
+        const sourceOf = (each: Reference) => this.#source(each)
+        const found = companions.get(suffix) ?? companion(sourceOf, reference, this.#platform, suffix, signal)
         companions.set(suffix, found)
         // what is not there now, or failed, is asked for again by whoever comes next
         const forget = () => companions.delete(suffix)
         found.then((layers) => layers ?? forget(), forget)
         return found
       },
-    }
-  }
-
-  async #companion(
-    reference: Reference,
-    suffix: string,
-    signal: AbortSignal | undefined,
-  ): ReturnType<Source['companion']> {
-    if (reference.tag === undefined) return undefined
-    const { digest: _, ...tagged } = reference
-    const source = this.#source({ ...tagged, tag: `${reference.tag}${suffix}` })
-    try {
-      const { layers } = await source.manifest(this.#platform, signal === undefined ? {} : { signal })
-      return layers.map((descriptor) => ({ descriptor, blob: source.blob(descriptor) }))
-    } catch (error) {
-      if (error instanceof Failure && error.code === 'missing') return undefined
-      throw error
     }
   }
 
@@ -125,6 +109,26 @@ export class Images {
       this.#sources.set(text, source)
     }
     return source
+  }
+}
+
+/** As Source.companion has it, of an image with this reference. */
+export async function companion(
+  sourceOf: (reference: Reference) => ImageSource,
+  reference: Reference,
+  platform: Platform,
+  suffix: string,
+  signal: AbortSignal | undefined,
+): ReturnType<Source['companion']> {
+  if (reference.tag === undefined) return undefined
+  const { digest: _, ...tagged } = reference
+  const source = sourceOf({ ...tagged, tag: `${reference.tag}${suffix}` })
+  try {
+    const { layers } = await source.manifest(platform, signal === undefined ? {} : { signal })
+    return layers.map((descriptor) => ({ descriptor, blob: source.blob(descriptor) }))
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'missing') return undefined
+    throw error
   }
 }
 

@@ -91,13 +91,13 @@ export class MountSession implements Session {
   readonly #native: NativeModule
   readonly #session: NativeSession
   readonly #fillers = new Map<number, DeviceFiller>()
+  /** Directories that are mounted on themselves. */
+  readonly #readOnly: string[] = []
   readonly #progress: () => number
   readonly #missTimeoutMs: number
   /** Chunks that were asked for and are not settled. */
   #missing = 0
   #looking: NodeJS.Timeout | undefined
-  /** Directories that are mounted on themselves. */
-  readonly #readOnly: string[] = []
 
   /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
   private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
@@ -132,11 +132,11 @@ export class MountSession implements Session {
   static mount(native: NativeModule, settings: SessionSettings): MountSession {
     let fuseFd: number | undefined
     try {
-      fuseFd = native.openFuse()
+      fuseFd = openFuse(native)
       native.mountFuse(fuseFd, settings.dir, optionsOf(settings))
     } catch (cause) {
       if (fuseFd !== undefined) closeSync(fuseFd)
-      if (!isRefusal(cause)) throw cause
+      if (cause instanceof Failure || !isRefusal(cause)) throw cause
       throw Failure.denied(`${settings.dir} cannot be mounted on`, {
         cause,
         fix: 'Root may, and so may everybody in a user namespace: podman unshare lazylayer …',
@@ -297,6 +297,19 @@ export class MountSession implements Session {
 function optionsOf({ fsname, allowOther, context, readOnly = false }: SessionSettings): MountOptions {
   const label = context === undefined ? {} : { context }
   return { fsname, allowOther, readAhead: READ_AHEAD_BYTES, ...label, readOnly }
+}
+
+/** @throws Failure denied: this user may not open it; what open(2) throws otherwise */
+function openFuse(native: NativeModule): number {
+  try {
+    return native.openFuse()
+  } catch (cause) {
+    if (!isRefusal(cause)) throw cause
+    throw Failure.denied('/dev/fuse cannot be opened by this user', {
+      cause,
+      fix: 'Let it: root may chmod 666 /dev/fuse, which is the mode that udev gives it.',
+    })
+  }
 }
 
 function isRefusal(error: unknown): boolean {

@@ -4,6 +4,7 @@ import { type Digest, digestOf } from '../image/digest.ts'
 import {
   CONFIG_MAX_BYTES,
   type Config,
+  checkIsImage,
   choosePlatform,
   type Descriptor,
   type ImageIndex,
@@ -78,6 +79,7 @@ export async function resolveImage(
   signal: AbortSignal | undefined,
 ): Promise<Image> {
   const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, signal)
+  checkIsImage(manifest, referenceText(reference))
   const { config } = manifest
   const what = `${referenceText(reference)}: config ${config.digest}`
   checkSize(config, CONFIG_MAX_BYTES, what)

@@ -286,7 +286,10 @@ export class Repository {
 
   #denied(wanted: Wanted, status: number, authorized: boolean): Failure {
     return Failure.denied(`${wanted.what}: ${this.endpoint.host} refuses access with status ${status}`, {
-      why: authorized ? 'the credentials do not suffice' : 'it wants credentials, and there are none',
+      // the agent's log has no more than this: engines hand credentials over with each pull, and an agent that is new has none
+      why: authorized
+        ? 'the credentials do not suffice'
+        : 'it wants credentials, and there are none; what an engine has pulled, it pulls again to hand them over',
       fix: `Log in with: podman login ${this.endpoint.host}`,
     })
   }

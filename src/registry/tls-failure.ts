@@ -61,6 +61,7 @@ export function tlsFailure(error: Error, code: string, host: string, now: number
   ) {
     const failure = Failure.unavailable(`${host}: it does not speak TLS, and plain HTTP to it is not allowed`, {
       cause: error,
+      why: 'it answers a TLS handshake with something else',
       fix: `If it is meant to speak plain HTTP, allow that: --tls-verify=false, or insecure = true for ${host} in registries.conf.`,
     })
     plain.add(failure)

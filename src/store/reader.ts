@@ -2,6 +2,7 @@
 // moved aside, and nobody is kept from any of that. What is damaged, or of another version, says nothing.
 import fs from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { diskFailure, readWhole, systemCode } from './durable.ts'
 import { type Proof, type Refutation, readVerdict, treesJudged } from './proofs.ts'
@@ -30,6 +31,16 @@ export class CacheReader {
   /** Undefined where there is no cache of this version. @throws Failure system */
   static async open(dir: string): Promise<CacheReader | undefined> {
     const at = resolve(dir)
+    const found = await fs.stat(at).catch((cause) => {
+      if (systemCode(cause) === 'ENOENT') return undefined
+      throw diskFailure(at, cause)
+    })
+    if (found?.isDirectory() === false) {
+      throw Failure.system(`${at} cannot be used by the cache`, {
+        why: 'it is no folder',
+        fix: 'Name another with --cache DIR.',
+      })
+    }
     const version = await readWhole(join(at, 'version'), VERSION_MAX_BYTES)
     return version === undefined || versionOf(version) === 'other' ? undefined : new CacheReader(at)
   }

@@ -5,6 +5,8 @@ import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { layoutShelf } from '../../src/build/registry.ts'
+import { socketFor } from '../../src/cli/places.ts'
+import { listen, type Status } from '../../src/cli/socket.ts'
 import { estargz } from '../../src/format/estargz.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
@@ -40,14 +42,26 @@ async function machine(kinds: readonly ('estargz' | 'gzip')[] = ['estargz']) {
   await put('.config/containers/registries.d/all.yaml', `default-docker:\n  lookaside: file://${home}/lookaside\n`)
   const signedBy = { type: 'signedBy', keyType: 'GPGKeys', keyPath: join(home, 'key') }
   await put('.config/containers/policy.json', JSON.stringify({ default: [signedBy] }))
-  const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, '.config') }
+  const env = {
+    PATH: process.env.PATH,
+    HOME: home,
+    XDG_CONFIG_HOME: join(home, '.config'),
+    RUNTIME_DIRECTORY: join(home, 'run'),
+    STATE_DIRECTORY: join(home, 'state'),
+  }
   const explain = async (repository: string, ...flags: string[]) => {
     const reach = ['--cert-dir', join(home, 'certs'), '--cache', join(home, 'cache'), '--platform', 'linux/amd64']
     const args = [LAUNCHER, 'explain', `${registry.host}/${repository}:1`, ...reach, ...flags]
     return await command(process.execPath, args, { env })
   }
+  /** An agent of this user, with a store, that was told that of DiffIDs. */
+  const answerAs = async (diffid: Status['diffid']) => {
+    const path = socketFor(env.RUNTIME_DIRECTORY, join(env.STATE_DIRECTORY, 'store'))
+    return await listen(path, async () => ({ ok: true, status: { diffid } as Status })) // what explain asks for
+  }
   return {
     explain,
+    answerAs,
     put,
     layout,
     cache: join(home, 'cache'),
@@ -115,6 +129,19 @@ test('with --diffid-only, no engine finds a layer by its index: it is fetched wh
   expect(diffid).toMatchObject({ policy: 'claimed', only: true })
   const claimed = { door: 'images', identity: 'claimed', lazy: true }
   expect(layers[0].ways).toEqual({ layer: { ...claimed, door: 'layers' }, index: claimed, image: claimed })
+})
+
+test('a layer whose index cannot be used is pulled, with the reason', async () => {
+  const { explain, layout, blob } = await machine(['estargz', 'estargz'])
+  // the end of an eStargz says where its index is
+  const path = join(layout, 'blobs', 'sha256', hex(blob))
+  const bytes = await readFile(path)
+  await writeFile(path, bytes.fill(0, bytes.length - 51))
+  const { code, stdout } = await explain('app')
+  expect(code).toBe(0)
+  expect(stdout).toMatch(/: its index cannot be used \(.*\), so the engine pulls it\. Have the image built anew: /)
+  expect(stdout).not.toMatch(/layers \(index\)|images \(index\)/)
+  expect(stdout).not.toContain('lazylayer pull IMAGE')
 })
 
 test('engines find no layer of a Docker manifest by its index, and newer ones are no better off', async () => {
@@ -230,5 +257,22 @@ test('a cache that cannot be read is no cache, and said to be none', async () =>
     code: 0,
     stdout: expect.stringContaining('layers (index)'),
     stderr: expect.stringMatching(/^lazylayer: what this machine knows of layers is left out: .*cache/),
+  })
+})
+
+test('without flags an image is judged as the running agent judges it', async () => {
+  const { explain, answerAs } = await machine()
+  const agent = await answerAs({ policy: 'claimed', only: true })
+  const { diffid, layers } = JSON.parse((await explain('app', '--format', 'json')).stdout)
+  expect(diffid).toEqual({ policy: 'claimed', only: true, why: null })
+  expect(layers[0].ways.layer).toMatchObject({ identity: 'claimed' })
+  expect(JSON.parse((await explain('app', '--diffid', 'proven', '--format', 'json')).stdout).diffid).toMatchObject({
+    policy: 'proven',
+    only: false,
+  })
+  agent.close()
+  expect(JSON.parse((await explain('app', '--format', 'json')).stdout).diffid).toMatchObject({
+    policy: 'proven',
+    only: false,
   })
 })

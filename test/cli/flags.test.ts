@@ -70,6 +70,19 @@ test.each([
   expect(error).toMatchObject({ code: 'usage', message, fix: expect.stringMatching(/\.$/) })
 })
 
+test.each([
+  ['pull', 'registry.example.com/app:1'],
+  ['explain', 'registry.example.com/app:1'],
+  ['setup', 'podman'],
+])('%s %s ROOT is told how a store is named', (...argv) => {
+  expect(() => parse(...argv, '/srv/store')).toThrow(
+    expect.objectContaining({
+      code: 'usage',
+      fix: `A store is named by --root: --root /srv/store. See lazylayer ${argv[0]} --help.`,
+    }),
+  )
+})
+
 test('a password belongs to one image; a store takes a file of them, by host', () => {
   const commands = (flag: string) =>
     COMMANDS.filter(({ flags }) => flags.some(({ name }) => name === flag)).map(({ name }) => name)

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { components, find } from '../../src/cli/image-path.ts'
+import { cleaned, find } from '../../src/cli/image-path.ts'
 import { Failure } from '../../src/errors.ts'
 import { buildTree } from '../../src/tree/build.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
@@ -16,6 +16,11 @@ const { image } = buildTree(
     symlink('etc/above', '../../../../bin/sh'),
     symlink('etc/dot', './././passwd'),
     symlink('usr', '/bin'),
+    dir('usr-real'),
+    dir('usr-real/lib'),
+    symlink('lib', 'usr-real/lib'),
+    symlink('deep', 'lib/../lib'),
+    symlink('deep-up', 'lib/..'),
     symlink('loop', 'loop'),
     symlink('ping', 'pong'),
     symlink('pong', '/ping'),
@@ -37,7 +42,16 @@ test.each([
   ['etc/absolute', 'bin/sh'],
   ['etc/dot', 'etc/passwd'],
   ['usr/bash', 'bin/sh'],
-  ['usr/../etc/passwd', 'etc/passwd'], // of what the link leads to, as in the kernel
+  // as shells have it, whatever the names before it lead to
+  ['usr/../etc/passwd', 'etc/passwd'],
+  ['lib/../etc/passwd', 'etc/passwd'],
+  ['nowhere/../bin/sh', 'bin/sh'],
+  ['bin/sh/../sh', 'bin/sh'],
+  ['bin/sh/..', 'bin'],
+  ['lib/./x/../../etc//passwd', 'etc/passwd'],
+  // a symlink's own is the kernel's
+  ['deep', 'usr-real/lib'],
+  ['deep-up', 'usr-real'],
   ['root/root/bin/sh', 'bin/sh'],
   ['chain39', 'bin/sh'],
   ['', ''],
@@ -63,19 +77,15 @@ test.each([['loop'], ['ping'], ['pong/x'], ['chain40']])('%j has too many symlin
   )
 })
 
-test.each([
-  ['nowhere'],
-  ['bin/nowhere'],
-  ['bin/sh/more'],
-  ['bin/sh/..'],
-  ['through-file'],
-  ['dangling'],
-  ['bin/sh/../sh'],
-])('%j is not there', (path) => {
-  expect(() => find(reader, path)).toThrow(Failure)
-  expect(() => find(reader, path)).toThrow(expect.objectContaining({ code: 'missing' }))
-})
+test.each([['nowhere'], ['bin/nowhere'], ['bin/sh/more'], ['through-file'], ['dangling']])(
+  '%j is not there',
+  (path) => {
+    expect(() => find(reader, path)).toThrow(Failure)
+    expect(() => find(reader, path)).toThrow(expect.objectContaining({ code: 'missing' }))
+  },
+)
 
 test('a path is its names', () => {
-  expect(components('//a/./b/../c/')).toEqual(['a', 'b', '..', 'c'])
+  expect(cleaned('//a/./b/../c/')).toEqual(['a', 'c'])
+  expect(cleaned('../../a/../..')).toEqual([])
 })

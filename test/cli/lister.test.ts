@@ -57,6 +57,25 @@ test('an image that is late is logged once, however often it is asked for, until
   expect(messages).toHaveLength(3)
 })
 
+test('what came of a listing that read layers whole is known afterwards, and asking for it begins none', async () => {
+  const { ask, end, count } = door()
+  const known = { ...app, known: true as const }
+  expect(await ask(known)).toEqual({ ok: true })
+  await ask(app) // as the auth helper asks
+  end(app.reference, ({ resolve }) => resolve(NOTHING))
+  await vi.waitFor(async () => expect(await ask(known)).toEqual({ ok: true }), WAIT_MS)
+  expect(count(app.reference)).toBe(1)
+  await ask({ ...app, prove: 'needed' })
+  const left: Outcome = { listed: [], left: [`sha256:${'a'.repeat(64)}`], why: 'it is no tar' }
+  end(app.reference, ({ resolve }) => resolve(left))
+  await vi.waitFor(async () => expect(await ask(known)).toEqual({ ok: true, outcome: left }), WAIT_MS)
+  expect([await ask({ ...other, known: true }), count(app.reference), count(other.reference)]).toEqual([
+    { ok: true },
+    2,
+    0,
+  ])
+})
+
 test('one that failed is logged each time, with the reason; the answer has what to do', async () => {
   const { ask, messages, end } = door()
   for (let i = 1; i <= 2; i++) {

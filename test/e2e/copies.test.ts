@@ -1,5 +1,5 @@
 // What leaves an engine whose layers are served lazily, through either door: images that are saved, copied and pushed are exact.
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
@@ -10,6 +10,7 @@ import { lazylayer } from './agent.ts'
 import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
+import { tally } from './engines/registry.ts'
 import { suite } from './engines/suite.ts'
 
 /** Whatever a tar can say that a tree cannot: other names of a file, times, owners, attributes, and what is deleted. */
@@ -69,12 +70,38 @@ suite('images that leave an engine', lacking([...REGISTRY_PROGRAMS, 'fusermount3
         tag: 'odd',
         layers: ODD.map((entries) => ({ kind: 'estargz', entries })),
       })
-      return { layout, tags: ['odd'] }
+      const large = Array.from({ length: 8 }, (_, i) => ({
+        path: `large-${i}`,
+        type: 'file' as const,
+        content: randomBytes(1 << 20),
+      }))
+      await writeImage({ dir: layout, tag: 'large', layers: [{ kind: 'estargz', entries: large }] })
+      return { layout, tags: ['odd', 'large'] }
     })
     await store.installHelper()
   })
   afterEach(() => store.stop())
   afterAll(() => store?.close())
+
+  for (const door of ['layers', 'images'] as const) {
+    suite(`podman save (${door})`, podmanLacks('debian12'), () => {
+      test(`podman save of a cold image fetches each layer once (${door})`, {
+        timeout: ENGINE_TIMEOUT_MS,
+      }, async () => {
+        const { root, registry, work } = store
+        const image = `${registry.host}/large:large`
+        await store.serve(`cache-cold-${door}`, '--diffid', 'claimed')
+        await lazylayer(work.path, 'pull', image, '--root', root)
+        await using engine = await store.startEngine('debian12', door)
+        await engine.succeed(['pull', '--quiet', image])
+        await registry.clear()
+        await engine.succeed(['save', '--quiet', '--format', 'oci-dir', '--output', join(engine.path, 'cold'), image])
+        const { bytes } = tally(await registry.log()).all
+        expect(bytes).toBeGreaterThan(8 << 20)
+        expect(bytes).toBeLessThan(9 << 20)
+      })
+    })
+  }
 
   for (const { flavour, door, diffId } of WAYS) {
     const title = `${flavour}, ${door}, --diffid ${diffId}`

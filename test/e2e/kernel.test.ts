@@ -374,6 +374,10 @@ suite('mounts in the kernel', lacking(['fusermount3', 'mount', 'unshare']), () =
     const other = await lazylayer(elsewhere, 'serve', root, ...reach('cache-other'))
     expect(other.code).toBe(1)
     expect(other.stderr).toContain(`another agent has mounted on ${root}`)
+    // it does not advise a command that advises this one
+    const ending = await lazylayer(elsewhere, 'umount', root)
+    expect(ending).toMatchObject({ code: 1, stderr: expect.stringContaining('its socket is elsewhere') })
+    for (const each of [other, ending]) expect(each.stderr).toContain(`/usr/bin/umount --recursive ${root}`)
     expect(await hash(join(diff, 'f1'))).toHaveLength(64)
     expect(await kindOf(diff)).toBe('erofs')
   })

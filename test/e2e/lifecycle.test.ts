@@ -111,6 +111,9 @@ function tests(rung: Rung): void {
     expect(await running.ended).toBe(137)
     expect(await mountsBelow(dir)).toEqual([])
     expect(await readdir(dir)).toEqual([])
+    // its keeper says so: it could not itself
+    expect(running.log()).toContain('the agent was ended by signal 9; what it mounted is detached')
+    expect(running.log()).toContain(dir)
   })
 
   test('a dead mount of an earlier life is detached at start', { timeout: TIMEOUT_MS }, async () => {

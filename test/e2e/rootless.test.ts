@@ -3,8 +3,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { statSync } from 'node:fs'
-import { chmod, chown, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { chmod, chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { pattern } from '../fake/image.ts'
@@ -246,6 +246,10 @@ suite('root of a user namespace', namespaces, () => {
     const reference = join(root, 'layers', Buffer.from(image()).toString('base64'))
     const path = join(reference, layers[0].digest, 'diff/small')
     expect(await catBeside(running, path)).toMatchObject({ code: 0, stdout: 'small\n' })
+    // nobody else's, in the namespace and outside, mounted or not
+    for (const each of [root, dirname(root)]) expect((await stat(each)).mode & 0o777).toBe(0o700)
+    const seen = await run(['nsenter', '-t', String(running.pid), '-U', '-m', '--', 'stat', '-c', '%a', root])
+    expect(seen.stdout).toBe('700\n')
     // its mounts are its namespace's
     expect(await mounts(home())).toEqual([])
     expect(await running.stop()).toBe(0)

@@ -9,7 +9,7 @@ import { programEntries } from '../fixtures/programs.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
 import { type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { command, type Outcome, succeed } from './engines/command.ts'
-import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
+import { lacking } from './engines/needs.ts'
 import { type Flavour, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
 import { mountsBelow } from './engines/work-directory.ts'
@@ -24,7 +24,7 @@ const MAY_READ_ALL = Buffer.from('0100000202000000000000000000000000000000', 'he
 const asNobody = (...program: string[]): Promise<Outcome> =>
   command('setpriv', [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--', ...program])
 
-suite('a store of root', lacking([...REGISTRY_PROGRAMS, 'fusermount3', 'ldd']), () => {
+suite('a store of root', lacking(['fusermount3', 'ldd']), () => {
   let store: EngineStore
   let work: string
   let root: string

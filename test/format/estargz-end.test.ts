@@ -80,6 +80,21 @@ describe('requests', () => {
   })
 })
 
+test('behind a table that is large, only of one without landmarks more is read', async () => {
+  // no two entries compress alike
+  const many = Array.from({ length: 6000 }, () => item({ name: randomBytes(20).toString('hex') }))
+  const read = async (items: Item[], ended: boolean) => {
+    const { requests, names, differs } = await open(stargz(items, { ended }))
+    return { requests, isShown: names.includes(TOC_NAME), differs }
+  }
+  const file = item({ name: 'a' }, 'alpha')
+  const landmark = item({ name: '.no.prefetch.landmark' }, '\x0f')
+  expect(await read([landmark, ...many, file], false)).toEqual({ requests: 2, isShown: true, differs: undefined })
+  for (const ended of [true, false]) {
+    expect(await read([...many, file], ended)).toEqual({ requests: 3, isShown: !ended, differs: undefined })
+  }
+})
+
 test('a layer without entries ends before its table when there is anything before it', async () => {
   for (const entries of [[], null]) {
     expect(await open(stargz([], { ended: true, entries }))).toEqual({ names: [], requests: 1, differs: undefined })

@@ -1,3 +1,4 @@
+import { openSync } from 'node:fs'
 // The way of an upcall, with the native side faked: what is asked, and what is answered.
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test, vi } from 'vitest'
@@ -146,6 +147,23 @@ test('reads wait longer while there is progress, until nothing is missing', asyn
   } finally {
     vi.useRealTimers()
   }
+})
+
+test('a user who may not open /dev/fuse is told that, and one who may not mount where he may', () => {
+  const eacces = Object.assign(new Error('/dev/fuse: Permission denied'), { code: 'EACCES' })
+  const eperm = Object.assign(new Error('mounting /mnt: Operation not permitted'), { code: 'EPERM' })
+  const settings = { dir: '/mnt', fsname: 'x', allowOther: false, rootSlot: 3 }
+  const mount = (of: Partial<NativeModule>) => () => MountSession.mount({ ...fakeNative().native, ...of }, settings)
+  const throws = (error: Error) => () => {
+    throw error
+  }
+  expect(mount({ openFuse: throws(eacces) })).toThrow(
+    expect.objectContaining({ code: 'denied', fix: expect.stringContaining('chmod 666 /dev/fuse') }),
+  )
+  const other = { openFuse: () => openSync('/dev/null', 'r'), mountFuse: throws(eperm) }
+  expect(mount(other)).toThrow(
+    expect.objectContaining({ code: 'denied', fix: expect.stringContaining('podman unshare') }),
+  )
 })
 
 test('missing chunks go to the filler of their device, and each is settled as it comes', () => {

@@ -1,5 +1,5 @@
-import { rmSync, type StatsFs, writeFileSync } from 'node:fs'
-import fs, { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import type { StatsFs } from 'node:fs'
+import fs, { open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
@@ -212,11 +212,13 @@ test('a liar is quarantined though the verdict cannot be kept', async () => {
   const cache = await openCache(await folder())
   const { descriptor, blob, whole } = await made((toc) => void Object.assign(entry(toc, 'bin/good'), { mode: 0o4755 }))
   const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
-  const proofs = join(cache.store.dir, 'proofs')
+  const file = await open(cache.store.dir)
+  const full = vi.spyOn(Object.getPrototypeOf(file), 'writeFile')
+  await file.close()
+  onTestFinished(() => full.mockRestore())
   // between the verdict and its record
   cache.layers.wholes.quarantine.watch(() => {
-    rmSync(proofs, { recursive: true })
-    writeFileSync(proofs, 'no folder')
+    full.mockRejectedValueOnce(Object.assign(new Error('ENOSPC: write'), { code: 'ENOSPC' }))
   })
   await expect(cache.layers.prove(layer, whole.blob)).rejects.toMatchObject({ code: 'system' })
   expect(cache.layers.wholes.quarantine.of(layer)).toMatchObject({ verdict: 'refuted' })
@@ -413,7 +415,7 @@ test('a layer without an index whose proof is lost is read once for its tree and
   const { dir, cache, descriptor, whole, layer } = await served()
   const verdict = await layer.verdict()
   await cache.close()
-  await rm(join(dir, 'proofs'), { recursive: true })
+  for (const each of ['proofs', 'twins/proofs']) await rm(join(dir, each), { recursive: true })
   const next = await openCache(dir)
   const examine = vi.spyOn(next.builder, 'examine')
   const again = (await next.layers.openWhole(descriptor, whole.blob, false)) as OpenLayer

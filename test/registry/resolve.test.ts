@@ -113,6 +113,21 @@ test('what Docker-Content-Digest claims is of no account', async () => {
   expect((await resolve(':v1')).digest).toBe(manifest.digest)
 })
 
+test.each([
+  ['a Helm chart', 'application/vnd.cncf.helm.config.v1+json', { name: 'chart', version: '1.0.0', apiVersion: 'v2' }],
+  ['an artifact without configuration', 'application/vnd.oci.empty.v1+json', {}],
+  ['a WebAssembly module', 'application/vnd.wasm.config.v0+json', { os: 'wasip2', layerDigests: [] }],
+  ['what looks like an image otherwise', 'application/x-other', { os: 'linux', rootfs: { diff_ids: [] } }],
+])('%s is no container image', async (_, type, config) => {
+  const manifest = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: shelf.addBlob(json(config), type), layers: [] }
+  shelf.addManifest(manifest, OCI_MANIFEST, 'artifact')
+  await expect(resolve(':artifact')).rejects.toMatchObject({
+    code: 'unsupported',
+    message: expect.stringMatching(/:artifact is no container image$/),
+    why: `it is an artifact: its configuration is of type ${type}`,
+  })
+})
+
 test('a document under another media type is refused (CVE-2021-41190)', async () => {
   const config = shelf.addBlob(json({ os: 'linux', architecture: 'amd64', rootfs: { diff_ids: [] } }), OCI_CONFIG)
   const manifest = { schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers: [] }

@@ -125,6 +125,7 @@ test('a host that speaks plain HTTP is said to, and how to allow it, at once', a
     expect(await failure(host)).toMatchObject({
       code: 'unavailable',
       message: `${host}: it does not speak TLS, and plain HTTP to it is not allowed`,
+      why: 'it answers a TLS handshake with something else', // without OpenSSL's words
       fix: expect.stringMatching(/--tls-verify=false, or insecure = true for 127\.0\.0\.1:\d+ in registries\.conf/),
     })
   }

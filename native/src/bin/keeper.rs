@@ -77,6 +77,13 @@ fn keep(command: &OsStr, arguments: &[impl AsRef<OsStr>]) -> io::Result<ExitStat
         }
     };
     while open && list.read(&records) {}
+    // it could not say so itself
+    if let Some(signal) = status.signal() {
+        let mounts: Vec<_> = list.mounts.iter().map(|path| OsStr::from_bytes(path).to_string_lossy()).collect();
+        let detached =
+            if mounts.is_empty() { String::new() } else { format!("; what it mounted is detached: {}", mounts.join(", ")) };
+        eprintln!("lazylayer-keeper: the agent was ended by signal {signal}{detached}");
+    }
     list.detach();
     Ok(status)
 }

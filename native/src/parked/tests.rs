@@ -194,3 +194,24 @@ fn nothing_waits_in_a_session_that_is_closed_or_full() {
     assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", 0, LONG), None);
     assert_eq!(kernel.answer(), (10_000, libc::EIO));
 }
+
+#[test]
+fn what_is_interrupted_before_it_waits_does_not_wait() {
+    let mut kernel = Kernel::new();
+    let parked = Parked::default();
+    assert!(!parked.interrupt(1));
+    assert!(!parked.interrupt(2));
+    // no one is asked for what nobody waits for
+    assert!(parked.park(kernel.read(1), vec![chunk(0)], LONG, |_| true).is_empty());
+    assert_eq!(kernel.answer(), (1, libc::EINTR));
+    assert_eq!(parked.park_lookup(kernel.reply(2), 1, "name", LONG), None);
+    assert_eq!(kernel.answer(), (2, libc::EINTR));
+    assert_eq!(parked.park(kernel.read(3), vec![chunk(0)], LONG, |_| true), [chunk(0)]);
+    parked.settle(chunk(0), 0);
+    assert_eq!(work(&parked), [(3, 0)]);
+    // those that were answered without waiting are forgotten in time
+    for unique in 10..10 + 2 * EARLY_MAX as u64 {
+        parked.interrupt(unique);
+    }
+    assert_eq!(parked.lock().early.len(), EARLY_MAX);
+}

@@ -1,7 +1,6 @@
 // Checks of the engines: a line each for those that are there, with the upstream bugs that hit this version.
 import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../engines.ts'
 import type { SilentEngine } from '../engines-here.ts'
-import { storesFor } from '../setup/changes.ts'
 import { type Check, type Finding, ok, problem, warning } from './check.ts'
 
 export interface EngineNeeds {
@@ -10,6 +9,8 @@ export interface EngineNeeds {
   silent: readonly SilentEngine[]
   /** Which of our stores an engine's configuration names. */
   names: (engine: Engine) => Named
+  /** Whether setup would name the layer store: an engine that reads the same file needs it. */
+  layersOfUse: boolean
 }
 
 interface Named {
@@ -19,7 +20,7 @@ interface Named {
 
 export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
   name: engine,
-  async run({ engines, silent, names }) {
+  async run({ engines, silent, names, layersOfUse }) {
     const mute = silent.find((each) => each.engine === engine)
     if (mute !== undefined) {
       const found = `it is installed, but does not say its version: ${mute.why}`
@@ -27,7 +28,7 @@ export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
     }
     const found = engines.find((each) => each.engine === engine)
     if (found === undefined) return ok('not installed')
-    return adviceFor(found, names(engine), storesFor(engines, true).includes('layers'))
+    return adviceFor(found, names(engine), layersOfUse)
   },
 }))
 
@@ -56,7 +57,9 @@ export function adviceFor({ engine, version, era }: FoundEngine, names: Named, l
     case 'layer':
       return warning(
         `${found} knows layers by DiffID only: it pulls those whose DiffIDs are neither proven nor believed`,
-        'Run lazylayer pull --prove IMAGE before it pulls one, or use a newer version (docs/podman.md has other ways).',
+        names.layers
+          ? 'Run lazylayer pull --prove IMAGE before it pulls one, or use a newer version (docs/podman.md has other ways).'
+          : 'Run lazylayer pull --prove IMAGE before it pulls one, or lazylayer pull IMAGE where serve --diffid believes it: its configuration names no layer store, where it would look by itself.',
       )
   }
 }

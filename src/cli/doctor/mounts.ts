@@ -40,7 +40,9 @@ export const agent: Check<MountNeeds> = {
     const found = statuses.find((each) => each.root === real)
     if (found === undefined) return warning(`none serves ${root}`, `Run lazylayer serve ${root}.`)
     const why = found.why === undefined ? '' : ` (not higher: ${found.why})`
-    return ok(`${found.version} serves ${root} by ${found.mount}${why}, process ${found.pid}`)
+    // the kernel's EROFS has no direct I/O on files whose data are in other files
+    const direct = found.mount === 'erofs' ? '; opening its files with O_DIRECT is EINVAL (--mount fuse has it)' : ''
+    return ok(`${found.version} serves ${root} by ${found.mount}${why}, process ${found.pid}${direct}`)
   },
 }
 

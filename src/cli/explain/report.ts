@@ -19,6 +19,8 @@ export interface Report {
   silent: readonly SilentEngine[]
   /** What was given to `serve`, `only` as --diffid-only, and why it does not believe this image's DiffIDs; null: it does. */
   diffid: { policy: DiffIdPolicy; only: boolean; why: string | null }
+  /** What of the table does not hold on this machine. */
+  notes: readonly string[]
   layers: readonly ReportedLayer[]
 }
 
@@ -64,6 +66,7 @@ export function reportText(of: Report): string {
     '\n',
     ...signaturesText(of.diffid),
     ...LEGEND.map((line) => `${line}\n`),
+    ...of.notes.map((note) => `${printable(note)}\n`),
     `on this machine: ${engines.join(', ') || 'no engine'}; rung ${of.rung ?? 'none'}`,
     of.why === null ? '\n' : `, not a higher one because: ${printable(of.why)}\n`,
   ].join('')

@@ -1,6 +1,6 @@
 // Writes what was planned: whole files at once, with the mode and owner that they had, through symlinks to what these name.
 import { randomUUID } from 'node:crypto'
-import { chown, mkdir, open, realpath, rename, stat, unlink } from 'node:fs/promises'
+import { chown, mkdir, open, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { isAbsent, readText } from '../../registry/file.ts'
@@ -13,8 +13,12 @@ export async function apply({ path, before, after, backup }: Change): Promise<vo
       throw Failure.system(`${path} was changed just now`, { fix: 'Try again.' })
     }
     if (backup?.keep && before !== undefined) await write(backup.path, before, path)
-    if (after === undefined) await unlink(path)
-    else await write(path, after, path)
+    if (after === undefined) {
+      await unlink(path)
+      // a folder that setup made for this file alone; where there is more in it, it stays
+      if (dirname(path).endsWith('.service.d')) await rmdir(dirname(path)).catch(() => {})
+    }
+    if (after !== undefined) await write(path, after, path)
     if (backup?.keep === false) await unlink(backup.path)
   } catch (cause) {
     if (cause instanceof Failure) throw cause

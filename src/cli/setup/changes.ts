@@ -39,6 +39,14 @@ export function storesFor(engines: readonly FoundEngine[], toldOfHelper: boolean
   return announced || engines.some(({ era }) => era === 'image') ? ['images'] : ['layers', 'images']
 }
 
+/** What it means to an engine that runs no auth helper that the layer store is left out for others; undefined: nothing. */
+export function withoutLayers(of: FoundEngine, engines: readonly FoundEngine[]): string | undefined {
+  const loses = engines.find(({ era }) => era === 'image')
+  if (loses === undefined || of.era === 'image' || callsHelper(of.engine, of.version)) return undefined
+  const name = ({ engine, version }: FoundEngine) => `${engine} ${version.text}`
+  return `the layer store is left out, because ${name(loses)} loses what it finds there: ${name(of)} is lazy only for images that lazylayer pull has had listed before, which goes for serve --diffid signed and claimed, too`
+}
+
 /** storage.conf with these stores of the root and without the others. @throws Failure as addStrings */
 export function withStores(text: string, stores: Stores, wanted: readonly Store[]): string {
   let edited = text

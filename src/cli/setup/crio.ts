@@ -23,6 +23,16 @@ export function crioConf(places: Places): string {
   return join(places.etc, 'crio/crio.conf.d', DROP_IN)
 }
 
+/** Where systemd looks for units that come with packages. */
+const UNITS = ['/usr/local/lib/systemd/system', '/usr/lib/systemd/system', '/lib/systemd/system', '/run/systemd/system']
+
+/** Whether there is a unit of the agent. */
+export async function hasUnit(places: Places): Promise<boolean> {
+  const folders = [join(places.etc, 'systemd/system'), ...UNITS]
+  const seen = await Promise.all(folders.map((folder) => machineFiles.look(join(folder, 'lazylayer.service'))))
+  return seen.some((each) => each !== undefined)
+}
+
 /** Whether a CRI-O that is here, or was configured before it is installed or found in PATH, reads the storage.conf at `path`. */
 export async function crioReads(
   path: string,
@@ -31,6 +41,16 @@ export async function crioReads(
 ): Promise<boolean> {
   const isHere = await isCrioHere(places.etc, engines, machineFiles)
   return isHere && places.uid === 0 && (await isSame(path, crioStorageConf(places)))
+}
+
+/** Those of the engines that read the storage.conf at `path`: CRI-O reads none but the system's. */
+export async function readersOf<E extends { engine: Engine }>(
+  path: string,
+  places: Places,
+  engines: readonly E[],
+): Promise<readonly E[]> {
+  const isCrios = places.uid === 0 && (await isSame(path, crioStorageConf(places)))
+  return isCrios ? engines : engines.filter(({ engine }) => engine !== 'crio')
 }
 
 /** The file itself may be absent, or a symlink. */

@@ -20,10 +20,11 @@ import {
   type Store,
   storesFor,
   storesOf,
+  withoutLayers,
   withoutStores,
   withStores,
 } from './changes.ts'
-import { crioConf, crioReads, crioUnit, whyNoRepair, whyRepairs } from './crio.ts'
+import { crioConf, crioReads, crioUnit, readersOf, whyNoRepair, whyRepairs } from './crio.ts'
 import { parseText } from './toml-edit.ts'
 
 export interface Request {
@@ -57,8 +58,14 @@ export interface Plan {
   notes: string[]
 }
 
-const WITHOUT_HELPER = 'credentials come from auth.json, and the image store is filled by lazylayer pull IMAGE'
-const LAZY_IMAGES =
+/** Engines that know DiffIDs only find nothing that is not proven, or believed (serve --diffid). */
+function withoutHelper({ era }: FoundEngine): string {
+  const prove = era === 'layer' ? ' --prove' : ''
+  return `credentials come from auth.json, and the image store is filled by lazylayer pull${prove} IMAGE`
+}
+
+/** A note of an undoing, for before it, where there are such images. */
+export const LAZY_IMAGES =
   'lazy images are to be removed before this: those that are left have no layers, and podman rmi --force IMAGE-ID removes them'
 const BACKUP = '.before-lazylayer'
 /** A store whose agent hangs does not answer. */
@@ -84,8 +91,9 @@ export async function planSetup(request: Request): Promise<Plan> {
   )
   const stores = storesOf(root)
   const helperNotes: string[] = []
-  const helper = await helperChange(request, found, helperNotes)
-  const useful = storesFor(engines, helper !== undefined && root === request.defaultRoot)
+  const readers = await readersOf(storageConf(places), places, engines)
+  const helper = await helperChange({ ...request, engines: readers }, found, helperNotes)
+  const useful = storesFor(readers, helper !== undefined && root === request.defaultRoot)
   const wanted = await those(useful, (name) => isDirectory(stores[name].directory))
   if (wanted.length === 0) {
     throw Failure.missing(`${root} has no store that ${engine} ${found.version.text} can use`, {
@@ -96,6 +104,8 @@ export async function planSetup(request: Request): Promise<Plan> {
   for (const name of useful) {
     if (!wanted.includes(name)) notes.push(`${stores[name].directory} is not there, so storage.conf does not name it`)
   }
+  const lost = readers.flatMap((each) => withoutLayers(each, readers) ?? [])
+  notes.push(...new Set(lost))
   const changes: Change[] = []
   // in this order: whatever ends setup early, CRI-O is never told of the image store while it may wipe its storage
   const isRead = engine !== 'crio' && (await crioReads(storageConf(places), places, [...engines, ...silent]))
@@ -121,25 +131,27 @@ export async function planSetup(request: Request): Promise<Plan> {
 
 /** Undefined, and a note, where the engine is not told of our helper. */
 async function helperChange(
-  { places, helper, root, defaultRoot }: Request,
-  { engine, version }: FoundEngine,
+  { places, helper, root, defaultRoot, engines }: Request,
+  found: FoundEngine,
   notes: string[],
 ): Promise<Change | undefined> {
-  if (!callsHelper(engine, version)) {
-    notes.push(`${engine} ${version.text} runs no auth helper: ${WITHOUT_HELPER}`)
-    return undefined
-  }
+  const { engine, version } = found
+  if (!callsHelper(engine, version))
+    notes.push(`${engine} ${version.text} runs no auth helper: ${withoutHelper(found)}`)
+  const asking = engines.find((each) => callsHelper(each.engine, each.version))
+  if (asking === undefined) return undefined
   if (helper === undefined) {
-    notes.push(`lazylayer-auth-helper is not installed: ${WITHOUT_HELPER}`)
+    if (callsHelper(engine, version)) notes.push(`lazylayer-auth-helper is not installed: ${withoutHelper(found)}`)
     return undefined
   }
   const change = await dropIn(registriesDropIn(places), helperDropIn(helper))
   const other = change.before === undefined ? await namedHelper(places, machineFiles) : undefined
   if (other !== undefined && other !== helper) {
-    notes.push(`registries.conf names ${other} as auth helper, which stays: ${WITHOUT_HELPER}`)
+    notes.push(`registries.conf names ${other} as auth helper, which stays: ${withoutHelper(found)}`)
     return undefined
   }
-  if (root !== defaultRoot) notes.push(`the auth helper needs LAZYLAYER_ROOT=${root} in the environment of ${engine}`)
+  if (root !== defaultRoot)
+    notes.push(`the auth helper needs LAZYLAYER_ROOT=${root} in the environment of ${asking.engine}`)
   return change
 }
 

@@ -30,7 +30,10 @@ test.each<[Engine, string, typeof BOTH, string, RegExp]>([
 
 test('an engine that is not installed is no problem', async () => {
   for (const { run } of engines) {
-    expect(await run({ engines: [], silent: [], names: () => BOTH })).toEqual({ state: 'ok', found: 'not installed' })
+    expect(await run({ engines: [], silent: [], names: () => BOTH, layersOfUse: true })).toEqual({
+      state: 'ok',
+      found: 'not installed',
+    })
   }
 })
 
@@ -38,7 +41,10 @@ test('an engine that is there and does not say its version is a problem, with th
   const silent = [{ engine: 'podman' as const, why: 'it ended with 125: Error: bad configuration' }]
   const all = new Map(
     await Promise.all(
-      engines.map(async (each) => [each.name, await each.run({ engines: [], silent, names: () => BOTH })] as const),
+      engines.map(
+        async (each) =>
+          [each.name, await each.run({ engines: [], silent, names: () => BOTH, layersOfUse: true })] as const,
+      ),
     ),
   )
   says(

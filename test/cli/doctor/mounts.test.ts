@@ -57,6 +57,12 @@ test.each([
     'ok',
     /^1\.0\.0 serves \/var\/lib\/s by fuse \(not higher: EPERM\), process 7$/,
   ],
+  [
+    'one in the kernel',
+    { statuses: [{ pid: 7, version: '1.0.0', root: ROOT, mount: 'erofs' } as Status], silent: [] },
+    'ok',
+    /by erofs, process 7; opening its files with O_DIRECT is EINVAL \(--mount fuse has it\)$/,
+  ],
   ['another', { statuses: [{ ...STATUS, root: '/x' }], silent: [] }, 'warning', /none serves/],
   [
     'one that is silent',

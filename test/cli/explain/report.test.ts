@@ -28,6 +28,7 @@ function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {})
     engines: [],
     silent: [],
     diffid: { policy: 'proven', only: false, why: 'it is not proven' },
+    notes: [],
     layers,
     ...more,
   }
@@ -86,4 +87,10 @@ test('what is made of its signatures is said in a line, where they were looked f
     '--diffid signed: they are not believed: no\\x07 signature',
   ])
   expect(lines({ policy: 'proven', only: false, why: 'it is not proven' })).toEqual([])
+})
+
+test('what of it does not hold here is said', () => {
+  expect(reportText(report([lazy], { notes: ['the layer store is left out\u0007'] }))).toContain(
+    '\nthe layer store is left out\\x07\n',
+  )
 })

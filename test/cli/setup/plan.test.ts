@@ -5,6 +5,7 @@ import { parse } from 'smol-toml'
 import { expect, test } from 'vitest'
 import { type Engine, type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
 import { apply } from '../../../src/cli/setup/apply.ts'
+import { hasUnit } from '../../../src/cli/setup/crio.ts'
 import { type Plan, planSetup, planUndo, type Request } from '../../../src/cli/setup/plan.ts'
 import { folder } from '../../store/folder.ts'
 
@@ -120,6 +121,7 @@ test.each<[string, Parameters<typeof machine>[1], Partial<Request>, string[]]>([
   ['an engine that announces none', { podman: '5.1.0' }, {}, ['images', 'layers']],
   ['one of two that announces none', { podman: '5.4.2', skopeo: '1.15.0' }, {}, ['images', 'layers']],
   ['a machine without the helper', { podman: '5.4.2' }, { helper: undefined }, ['images', 'layers']],
+  ['one that loses it, which reads the same file', { podman: '4.3.1', crio: '1.33.0' }, {}, ['images']],
   ['a root that the helper does not announce to', { podman: '5.4.2' }, { defaultRoot: '/other' }, ['images', 'layers']],
 ])('%s: of use are', async (_, versions, more, stores) => {
   const it = await machine('podman', versions, more)
@@ -131,6 +133,50 @@ test.each<[string, Parameters<typeof machine>[1], Partial<Request>, string[]]>([
       .map((key) => keys[key as keyof typeof keys])
       .sort(),
   ).toEqual(stores)
+})
+
+test('an engine for which the layer store is left out is told so, and what to do', async () => {
+  const { notes } = await (await machine('podman', { podman: '4.3.1', crio: '1.37.0' })).setup()
+  expect(notes).toContainEqual(
+    expect.stringMatching(
+      /left out, because crio 1\.37\.0 loses.*podman 4\.3\.1 is lazy only for images that lazylayer pull/,
+    ),
+  )
+  for (const versions of [
+    { podman: '4.3.1' },
+    { podman: '5.4.2', crio: '1.37.0' },
+    { podman: '4.3.1', crio: '1.32.0' },
+  ]) {
+    const { notes } = await (await machine('podman', versions)).setup()
+    expect(notes.filter((each) => each.includes('left out'))).toEqual([])
+  }
+})
+
+test('CRI-O, which does not read it, takes no store out of a file', async () => {
+  const it = await machine('podman', { podman: '4.3.1', crio: '1.37.0' })
+  const own = join(it.places.home, '.config/containers/storage.conf')
+  const other = join(it.root, '../other.conf')
+  for (const places of [
+    { ...it.places, uid: 1000 },
+    { ...it.places, env: { CONTAINERS_STORAGE_CONF: other } },
+  ]) {
+    const { changes, notes } = await planSetup({ ...it, places })
+    const change = changes.find(({ path }) => path === own || path === other)
+    expect(change?.after).toContain(`${it.root}/layers:ref`)
+    expect(notes.filter((each) => each.includes('left out'))).toEqual([])
+  }
+  // nor has a user's setup anybody run a helper that only CRI-O would run
+  const paths = (await planSetup({ ...it, places: { ...it.places, uid: 1000 } })).changes.map(({ path }) => path)
+  expect(paths).toEqual([own])
+})
+
+test('another engine that reads the same files has the helper named, so that doctor has nothing to ask for', async () => {
+  const it = await machine('podman', { podman: '4.3.1', crio: '1.37.0' })
+  const { notes } = await it.setup()
+  expect(await it.file(join(it.places.etc, 'containers/registries.conf.d/50-lazylayer.conf'))).toContain(it.helper)
+  expect(notes).toContainEqual(
+    expect.stringMatching(/podman 4\.3\.1 runs no auth helper: .*lazylayer pull --prove IMAGE$/),
+  )
 })
 
 test('setup after an upgrade takes the layer store out, and undo still restores the file', async () => {
@@ -249,6 +295,24 @@ test('CRI-O starts behind the agent and does not wipe its storage after an uncle
   expect((await it.setup()).changes).toEqual([])
   await it.undo()
   for (const path of [unit, conf]) expect(await it.file(path)).toBeUndefined()
+  // nor is there an empty folder that was made for it
+  expect(await readdir(dirname(dirname(unit)))).toEqual([])
+})
+
+test('a folder of drop-ins of somebody else stays', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.33.0' })
+  const other = join(it.places.etc, 'systemd/system/crio.service.d/10-mine.conf')
+  await put(other, '[Unit]\n')
+  await it.setup()
+  await it.undo()
+  expect(await it.file(other)).toBe('[Unit]\n')
+})
+
+test('the unit of the agent is looked for where units are', async () => {
+  const it = await machine('crio', { crio: 'crio version 1.33.0' })
+  expect(await hasUnit(it.places)).toBe(false)
+  await put(join(it.places.etc, 'systemd/system/lazylayer.service'), '[Unit]\n')
+  expect(await hasUnit(it.places)).toBe(true)
 })
 
 const crioConf = (of: Request) => join(of.places.etc, 'crio/crio.conf.d/50-lazylayer.conf')

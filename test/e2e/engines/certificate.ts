@@ -10,7 +10,8 @@ export interface Certificate {
   keyFile: string
 }
 
-/** Leaves only `ca.crt`, `server.cert.pem` and `server.key.pem` of use in `dir`. Valid for 127.0.0.1, ::1 and localhost, for two days. */
+/** Leaves only `ca.crt`, `server.cert.pem` and `server.key.pem` of use in `dir`. Valid for 127.0.0.1, ::1, localhost and
+ * registry.example.com, for two days. */
 export async function makeCertificate(dir: string): Promise<Certificate> {
   const at = (name: string) => join(dir, name)
   const openssl = (args: string[]) => succeed(program('openssl'), args)
@@ -29,7 +30,10 @@ export async function makeCertificate(dir: string): Promise<Certificate> {
     at('ca.crt'),
   ])
   await openssl(['req', ...newKey, '-subj', '/CN=localhost', '-keyout', at('server.key.pem'), '-out', at('server.csr')])
-  await writeFile(at('server.ext'), 'subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost\nextendedKeyUsage=serverAuth\n')
+  await writeFile(
+    at('server.ext'),
+    'subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost,DNS:registry.example.com\nextendedKeyUsage=serverAuth\n',
+  )
   const sign = [
     '-CA',
     at('ca.crt'),

@@ -51,6 +51,8 @@ export interface RegistryOptions {
   dir: string
   /** With it, nginx wants basic authentication. */
   credentials?: { username: string; password: string }
+  /** With it, nginx keeps what the registry answered, as caches in front of registries do. */
+  cache?: true
 }
 
 const START_TIMEOUT_MS = 120_000
@@ -169,8 +171,11 @@ interface NginxOptions extends RegistryOptions {
 }
 
 function nginxConfiguration(options: NginxOptions): string {
-  const { path, socket, port, accessLog, certificateFile, keyFile, credentials } = options
+  const { path, socket, port, accessLog, certificateFile, keyFile, credentials, cache } = options
   const authentication = credentials === undefined ? '' : `auth_basic "test"; auth_basic_user_file ${path}/users;`
+  const caching = cache
+    ? 'proxy_cache blobs; proxy_cache_valid 200 206 1h; proxy_cache_key $request_method$uri;'
+    : 'proxy_buffering off;'
   const user = process.geteuid?.() === 0 ? 'user root;' : ''
   const own = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
     (use) => `${use}_temp_path ${path}/nginx-${use};`,
@@ -187,6 +192,7 @@ http {
     '"range":"$http_range","protocol":"$server_protocol","userAgent":"$http_user_agent"}';
   access_log ${accessLog} requests;
   client_max_body_size 0;
+  ${cache ? `proxy_cache_path ${path}/cache keys_zone=blobs:1m;` : ''}
   server {
     listen 127.0.0.1:${port} ssl http2;
     ssl_certificate ${certificateFile};
@@ -197,7 +203,7 @@ http {
       proxy_pass http://unix:${socket}:;
       proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-Proto https;
-      proxy_buffering off;
+      ${caching}
       proxy_http_version 1.1;
     }
   }
@@ -206,7 +212,7 @@ http {
 }
 
 /** Starts a program that ends with this process, and waits until it answers. @throws Error with what it printed, when it ends or does not answer in time */
-async function start(file: string, args: string[], isReady: () => Promise<boolean>): Promise<ChildProcess> {
+export async function start(file: string, args: string[], isReady: () => Promise<boolean>): Promise<ChildProcess> {
   const child = spawn(program('setpriv'), ['--pdeathsig', 'TERM', file, ...args], {
     stdio: ['ignore', 'ignore', 'pipe'],
   })
@@ -224,7 +230,7 @@ async function start(file: string, args: string[], isReady: () => Promise<boolea
 }
 
 /** SIGTERM, then SIGKILL after a while; resolves when the process is gone. */
-async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const gone = once(child, 'exit')
   child.kill('SIGTERM')
@@ -234,7 +240,7 @@ async function end(child: ChildProcess): Promise<void> {
 }
 
 /** Whether something accepts connections on a socket's path or a loopback port. */
-function answers(at: string | number): Promise<boolean> {
+export function answers(at: string | number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = typeof at === 'string' ? connect({ path: at }) : connect({ host: '127.0.0.1', port: at })
     socket.once('connect', () => {
@@ -245,7 +251,7 @@ function answers(at: string | number): Promise<boolean> {
   })
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', reject)

@@ -1,0 +1,32 @@
+// What `explain` asks the agent that serves the store: where its cache is, and what came of its last attempt at the image.
+import { describe } from '../../errors.ts'
+import type { Outcome } from '../../stores/ais.ts'
+import { log, places, text, type Values } from '../agent.ts'
+import { askAt, type Request, type Status } from '../socket.ts'
+
+/** What is looked into and believed for an image. */
+export interface AgentHere {
+  /** As it was named, else the agent's, else where it would be. */
+  cache: string
+  /** Of the last `pull` of the image, if this agent saw one. */
+  outcome: Outcome | undefined
+  /** What it was told to believe; undefined: no agent says so. */
+  diffid: Status['diffid'] | undefined
+}
+
+/** Never rejects for what the agent is like: what it knows is left out then, and said. */
+export async function agentHere(values: Values, reference: string): Promise<AgentHere> {
+  const { cache: usual, root, sockets } = places()
+  const asks = (request: Request) =>
+    askAt(sockets, text(values, 'root') ?? root, request).catch((error) => {
+      log(`what the running agent knows is left out: ${describe(error)}`)
+      return undefined
+    })
+  const status = await asks({ op: 'status' })
+  const known = status?.ok ? await asks({ op: 'list', reference, known: true }) : undefined
+  return {
+    cache: text(values, 'cache') ?? (status?.ok ? status.status?.cache?.dir : undefined) ?? usual,
+    outcome: known?.ok ? known.outcome : undefined,
+    diffid: status?.ok ? status.status?.diffid : undefined,
+  }
+}
