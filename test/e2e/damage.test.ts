@@ -265,6 +265,32 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
     })
   }
 
+  test('proofs are gone with their twins: the layers are proven again', { timeout: TIMEOUT_MS }, async () => {
+    await restorePristine()
+    for (const each of ['proofs', 'twins/proofs', 'wholes', 'objects'])
+      await rm(join(cache(), each), { recursive: true })
+    await expectAll('no proof is left')
+  })
+
+  test('a registry that is away: what disk has is listed at once, and the rest when it is back', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await restorePristine()
+    // of the second image nothing is left but what disk says of its name
+    const { digest } = JSON.parse(await readFile(join(work.path, 'layout', 'index.json'), 'utf8')).manifests[1]
+    await rm(join(cache(), 'objects', digest.slice('sha256:'.length)))
+    registry.faults = [{ match: /./, status: 503 }]
+    const running = await serve()
+    const listed = async () =>
+      JSON.parse(await readFile(join(root, 'images/overlay-layers/layers.json'), 'utf8')).length as number
+    expect(await listed()).toBe(3)
+    expect(running.log()).toContain('its layers are not listed again')
+    registry.faults = []
+    await expect.poll(listed, { timeout: TIMEOUT_MS, interval: 500 }).toBe(6)
+    expect(await all()).toEqual(right)
+    expect(running.log()).toContain('its layers are listed again')
+  })
+
   test('a flipped bit in every file at once', { timeout: TIMEOUT_MS }, async () => {
     for (const at of [0.1, 0.5, 0.9]) {
       await restorePristine()
