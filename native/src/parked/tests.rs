@@ -204,7 +204,7 @@ fn what_is_interrupted_before_it_waits_does_not_wait() {
     // no one is asked for what nobody waits for
     assert!(parked.park(kernel.read(1), vec![chunk(0)], LONG, |_| true).is_empty());
     assert_eq!(kernel.answer(), (1, libc::EINTR));
-    assert_eq!(parked.park_lookup(kernel.reply(2), 1, "name", LONG), None);
+    assert_eq!(parked.park_lookup(kernel.reply(2), 1, "name", 0, LONG), None);
     assert_eq!(kernel.answer(), (2, libc::EINTR));
     assert_eq!(parked.park(kernel.read(3), vec![chunk(0)], LONG, |_| true), [chunk(0)]);
     parked.settle(chunk(0), 0);
