@@ -182,6 +182,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
     layers: layers(),
     bytes: { served: Number(native.served), fetched, verified: codecs.verified },
     requests,
+    outages: agent.registries.outages(),
     ...(size === undefined ? {} : { cache: { dir: agent.store.dir, ...size } }),
     counters: {
       reads: Number(native.reads),

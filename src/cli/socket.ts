@@ -59,6 +59,8 @@ export interface Status {
   layers: number
   bytes: { served: number; fetched: number; verified: number }
   requests: number
+  /** Registries, or blobs of them, that give nothing now, and why: reads of them fail at once. A line each. */
+  outages?: readonly string[]
   /** What it takes on disk, measured within the last minute; and of that, what was set aside. */
   cache?: { dir: string; bytes: number; aside: number }
   counters: Readonly<Record<string, number>>

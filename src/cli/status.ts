@@ -20,7 +20,8 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
     const rows = [...found.map(row), ...hung.map(hungRow)]
     process.stdout.write(rows.length === 0 ? 'nothing is mounted\n' : table(HEAD, rows))
   }
-  for (const { root, seen, unseen, counters, cache } of found) {
+  for (const { root, seen, unseen, counters, cache, outages = [] } of found) {
+    for (const each of outages) log(`${root}: reads fail at once: ${each}`)
     if (cache !== undefined && cache.aside > 0)
       log(
         `${cache.dir}: ${sizeText(cache.aside)} of ${sizeText(cache.bytes)} are set aside; the next start removes them`,

@@ -71,6 +71,11 @@ export class Outages {
     this.pulse = new Pulse(parts.limits)
   }
 
+  /** What is out now, and why, a line each. */
+  now(): string[] {
+    return [...this.#out].map(([key, { failure }]) => `${nameOf(this.#parts.host, key)}: ${describe(failure)}`)
+  }
+
   /**
    * Runs `attempt` until it succeeds, fails for good, or the host or path is given up.
    * @throws Failure unavailable, timeout: given up, now or before; or what `attempt` throws

@@ -121,6 +121,11 @@ export class Registries {
     return await Promise.all(repositories.map((each) => probe(each, reference, platform, protocol, signal)))
   }
 
+  /** Hosts, or blobs of them, that give nothing now, and why, a line each. */
+  outages(): string[] {
+    return [...this.#hosts.values()].flatMap(({ outages }) => outages.now())
+  }
+
   counters(): Counters {
     return { ...this.#client.counters }
   }

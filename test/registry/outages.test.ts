@@ -48,7 +48,8 @@ async function until(holds: () => boolean): Promise<void> {
 }
 
 test('a host that nobody reaches fails whoever waits once, then everybody at once, until a probe finds it back', async () => {
-  const { read, counters, lines, give, probes } = open()
+  const { read, counters, lines, give, probes, outages } = open()
+  expect(outages.now()).toEqual([])
   await expect(read('a', fails(away))).rejects.toMatchObject({ message: 'nobody there' })
   let asked = 0
   const ask = async () => ++asked
@@ -56,12 +57,14 @@ test('a host that nobody reaches fails whoever waits once, then everybody at onc
   await expect(read('b', ask)).rejects.toMatchObject({ code: 'unavailable' })
   expect([asked, counters.outages, counters.failedAtOnce]).toEqual([0, 1, 2])
   expect(lines).toEqual(['r.example: reads fail at once until it gives again: nobody there'])
+  expect(outages.now()).toEqual(['r.example: nobody there'])
   const before = probes()
   await until(() => probes() > before + 1)
   await expect(read('b', ask)).rejects.toMatchObject({ code: 'unavailable' })
   give({ path: false, host: true })
   await until(() => lines.length > 1)
   expect(lines[1]).toBe('r.example: is read again')
+  expect(outages.now()).toEqual([])
   expect(await read('b', ask)).toBe(1)
 })
 
