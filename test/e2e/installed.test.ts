@@ -136,13 +136,18 @@ suite('the installed package', reason, () => {
   const filled = (as: Person, { argv }: Pick<Documented, 'argv'>) =>
     ['lazylayer', ...argv.map((each) => as.values[each] ?? each)].join(' ')
 
-  /** Those of a page that this person can mean, by the command's name. */
-  const of = (as: Person, name: string) => {
+  /** All lines of pages that come to this one were run with it. */
+  const note = (as: Person, line: string) => {
+    for (const each of pages) if (filled(as, each) === line) ran.add(each.line)
+  }
+
+  /** What of the pages this person can mean, by the command's name; each once. */
+  const of = (as: Person, name: string): string[] => {
     const all = pages.filter(
       ({ argv, line }) => argv[0] === name && (as === ROOT ? !line.includes('~') : !isRoots(line)),
     )
     const root = all.filter(({ through }) => as === PLAIN || through.length === 0)
-    return [...new Map(root.map((each) => [filled(as, each), each])).entries()]
+    return [...new Set(root.map((each) => filled(as, each)))]
   }
 
   /** Runs it to its end. @returns what it printed */
@@ -169,9 +174,9 @@ suite('the installed package', reason, () => {
   }
 
   const each = async (as: Person, name: string, body: (line: string) => Promise<void>) => {
-    for (const [line, { line: text }] of of(as, name)) {
+    for (const line of of(as, name)) {
       await body(line)
-      ran.add(text)
+      note(as, line)
     }
   }
 
@@ -184,10 +189,10 @@ suite('the installed package', reason, () => {
 
   async function mounts(as: Person) {
     const umount = async (dir: string) => {
-      const lines = of(as, 'umount').filter(([line]) => line.endsWith(` ${dir}`))
+      const lines = of(as, 'umount').filter((line) => line.endsWith(` ${dir}`))
       expect(lines.length, `a page says how to end a mount on ${dir}`).toBeGreaterThan(0)
-      for (const [, { line }] of lines) ran.add(line)
-      return lines[0]?.[0] as string
+      for (const line of lines) note(as, line)
+      return lines[0] as string
     }
     await each(as, 'mount', async (line) => {
       const dir = line.split(' ').at(-1) as string
@@ -204,25 +209,25 @@ suite('the installed package', reason, () => {
   }
 
   async function serves(as: Person, then: () => Promise<void>) {
-    const umounts = of(as, 'umount').filter(([line]) => !line.endsWith('mnt'))
+    const umounts = of(as, 'umount').filter((line) => !line.endsWith('mnt'))
     let ends = 0
     const end = () => {
-      const [line, { line: text }] = umounts[ends++ % umounts.length] as (typeof umounts)[number]
-      ran.add(text)
+      const line = umounts[ends++ % umounts.length] as string
+      note(as, line)
       return line
     }
     const lines = of(as, 'serve')
     expect(lines.length).toBeGreaterThanOrEqual(umounts.length)
-    for (const [line, { line: text }] of lines) {
+    for (const line of lines) {
       const look = async () => expect(await done(as, 'lazylayer status')).toMatch(/ store /)
       await during(as, as.serveThrough + line, /^serving /m, line === 'lazylayer serve' ? then : look, end())
-      ran.add(text)
+      note(as, line)
     }
   }
 
   /** What is run beside an agent that serves. */
   async function asked(as: Person) {
-    const setups = of(as, 'setup').map(([line]) => line)
+    const setups = of(as, 'setup')
     const [changing, showing] = [/^lazylayer setup \w+$/, /--dry-run/].map((kind) => setups.filter((l) => kind.test(l)))
     for (const line of showing ?? []) expect(await done(as, line)).toMatch(/^\+/m)
     expect(await done(as, 'lazylayer setup podman --dry-run')).toMatch(/^\+.*lazylayer\/store\/images/m)
@@ -246,7 +251,7 @@ suite('the installed package', reason, () => {
     for (const engine of ['crio', 'podman']) {
       if (as === ROOT || engine === 'podman') await done(as, `lazylayer setup ${engine} --undo`)
     }
-    for (const [, { line }] of of(as, 'setup')) ran.add(line)
+    for (const line of setups) note(as, line)
   }
 
   test('root types what the pages show', { timeout: FLOW_TIMEOUT_MS }, async () => {
