@@ -146,6 +146,13 @@ impl Control {
         }
     }
 
+    /// From now on a directory is its owner's alone.
+    pub fn restrict(&self, node: u64) {
+        if let Some(found) = self.write().get_mut(&node) {
+            found.owner.mode &= !0o077;
+        }
+    }
+
     /// Whether engines may tell of use in a directory: it asks for what it does not have, and is not directly below the root.
     pub fn hears(&self, node: u64) -> bool {
         let nodes = self.read();

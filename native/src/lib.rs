@@ -278,6 +278,12 @@ impl Session {
     }
 
     #[napi]
+    pub fn restrict(&self, node: BigInt) -> Result<()> {
+        self.core.control.restrict(node_of("node", &node)?);
+        Ok(())
+    }
+
+    #[napi]
     pub fn remove(&self, parent: BigInt, name: String) -> Result<()> {
         self.core.remove(node_of("parent", &parent)?, &name).map_err(wrong)
     }

@@ -119,7 +119,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       progress: agent.progress,
     })
     session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: S_IFDIR | mode, uid: 0, gid: 0, mtime: 0n }, false)
-    grafts = new Grafts(session, log)
+    grafts = new Grafts(session, log, (mode & ~CLOSED) !== 0)
     if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
     store.show(session)
     second = openSecondDoor(session)

@@ -9,17 +9,28 @@ import type { MountSession } from './session.ts'
 /** Reads of a layer that cannot be filled fail by the hundred, for one reason; it is said again after that long. */
 const SAY_AGAIN_MS = 60_000
 
+/**
+ * What a directory that hides lower ones has in an image, behind the number of its prefix (tree/whiteout.ts). A file of that name is as
+ * good as the mark here: its layer is root's alone, too.
+ */
+const MARK = 'overlay.opaque'
+
 export class Grafts {
   readonly #session: MountSession
   readonly #log: (line: string) => void
+  readonly #othersReach: boolean
   readonly #said = new Map<Digest, number>()
   readonly #devices = new Map<Digest, number>()
   readonly #trees = new Set<number>()
 
-  /** @param log told why reads of a layer fail, for programs see an I/O error and no more */
-  constructor(session: MountSession, log: (line: string) => void) {
+  /**
+   * @param log told why reads of a layer fail, for programs see an I/O error and no more
+   * @param othersReach whether users other than root get to the mount
+   */
+  constructor(session: MountSession, log: (line: string) => void, othersReach = false) {
     this.#session = session
     this.#log = log
+    this.#othersReach = othersReach
   }
 
   /** The layer's device in the session. */
@@ -63,6 +74,8 @@ export class Grafts {
     if (this.#trees.has(numbers.slot)) return numbers.slot
     const image = await layer.openImage()
     try {
+      // who mounts it in a user namespace does not see such marks: what they hide would be there again
+      if (this.#othersReach && (await image.readFile()).includes(MARK)) this.#session.restrict(numbers.slot)
       return this.tree(numbers, image, [layer])
     } finally {
       await image.close() // it is mapped

@@ -117,6 +117,8 @@ export interface NativeSession {
   addDeviceFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, device: number): void
   /** `parent/name` is the root of the tree in `slot`. */
   graft(parent: bigint, name: string, slot: number): void
+  /** From now on a control directory is its owner's alone. */
+  restrict(node: bigint): void
   /** Forgets `parent/name` and what is below it, and tells the kernel. */
   remove(parent: bigint, name: string): void
   /** A chunk is ready (errno 0, its ready byte already set) or will not be: wakes the reads that wait for it. */

@@ -93,6 +93,8 @@ export class MountSession implements Session {
   readonly #fillers = new Map<number, DeviceFiller>()
   /** Directories that are mounted on themselves. */
   readonly #readOnly: string[] = []
+  /** Slots of trees that nobody but root may look at. */
+  readonly #rootsAlone = new Set<number>()
   readonly #progress: () => number
   readonly #missTimeoutMs: number
   /** Chunks that were asked for and are not settled. */
@@ -161,6 +163,11 @@ export class MountSession implements Session {
     this.#session.addTree(slot, spec)
   }
 
+  /** Directories that show this tree are to be root's alone. */
+  restrict(slot: number): void {
+    this.#rootsAlone.add(slot)
+  }
+
   addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void {
     this.#session.addDirectory(node, parent, name, attributes, asks)
   }
@@ -186,6 +193,7 @@ export class MountSession implements Session {
   }
 
   graft(parent: bigint, name: string, slot: number): void {
+    if (this.#rootsAlone.has(slot)) this.#session.restrict(parent)
     this.#session.graft(parent, name, slot)
   }
 

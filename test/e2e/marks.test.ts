@@ -1,12 +1,12 @@
 // What is deleted stays deleted, in overlays of the machine's root and in those of a user namespace; and nobody sees how.
-import { mkdir, readdir } from 'node:fs/promises'
+import { chmod, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { SERVE_RUNGS } from '../../src/mount/ladder.ts'
 import { inUserNamespace } from '../../src/mount/user-namespace.ts'
 import { PYTHON } from '../fixtures/listing.ts'
 import { type Agent, startAgent } from './agent.ts'
-import { succeed } from './engines/command.ts'
+import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { expectUnion, type Stage, setStage } from './stage.ts'
@@ -21,7 +21,7 @@ def value(name):
 print([each for each in os.listxattr(sys.argv[1]) if '.overlay.' in each], value('trusted.overlay.opaque'), value('user.overlay.opaque'))
 `
 
-suite('marks of deletion', lacking(['mount', 'umount', 'unshare', 'nsenter']), () => {
+suite('marks of deletion', lacking(['mount', 'umount', 'unshare', 'nsenter', 'setpriv']), () => {
   let stage: Stage
   let agent: Agent | undefined
 
@@ -55,6 +55,27 @@ suite('marks of deletion', lacking(['mount', 'umount', 'unshare', 'nsenter']), (
       const marks = async (at: string) => (await succeed(PYTHON, ['-c', MARKS, at])).trim()
       expect(await marks(join(union.path, 'opaque'))).toBe('[] ENODATA ENODATA')
       expect(await marks(join(diffs()[1] as string, 'opaque'))).toBe("['trusted.overlay.opaque'] y ENODATA")
+    })
+
+    test(`keep their layer from whoever would not see them, in a store that others reach (${rung})`, {
+      timeout: TIMEOUT_MS,
+    }, async () => {
+      agent = await startAgent(stage.work.path, stage.root, [
+        ...['serve', stage.root, '--store-mode', '0755'],
+        ...flags(rung),
+      ])
+      await chmod(stage.work.path, 0o755)
+      for (const each of diffs()) await succeed('cat', [join(each, '../info')])
+      const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--', 'ls']
+      const [base = '', marked = '', top = ''] = diffs()
+      for (const each of [base, top]) await succeed('setpriv', [...nobody, each])
+      for (const each of [marked, join(marked, 'opaque'), join(marked, '../info')]) {
+        expect(await command('setpriv', [...nobody, each])).toMatchObject({
+          code: 2,
+          stderr: expect.stringContaining('Permission denied'),
+        })
+      }
+      expect(await readdir(join(marked, 'opaque'))).toEqual(['new'])
     })
   }
 

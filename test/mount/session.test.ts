@@ -29,6 +29,12 @@ function fakeNative() {
     extend() {
       calls.push(['extend'])
     }
+    graft(...of: unknown[]) {
+      calls.push(['graft', ...of])
+    }
+    restrict(...of: unknown[]) {
+      calls.push(['restrict', ...of])
+    }
     answerLookup(...of: unknown[]) {
       calls.push(['answerLookup', ...of])
     }
@@ -164,6 +170,18 @@ test('a user who may not open /dev/fuse is told that, and one who may not mount 
   expect(mount(other)).toThrow(
     expect.objectContaining({ code: 'denied', fix: expect.stringContaining('podman unshare') }),
   )
+})
+
+test('a directory that shows a tree of root’s alone is closed before the tree is there', () => {
+  const { session, fake } = mountSession()
+  session.restrict(3)
+  session.graft(10n, 'diff', 2)
+  session.graft(11n, 'diff', 3)
+  expect(fake.calls).toEqual([
+    ['graft', 10n, 'diff', 2],
+    ['restrict', 11n],
+    ['graft', 11n, 'diff', 3],
+  ])
 })
 
 test('missing chunks go to the filler of their device, and each is settled as it comes', () => {
