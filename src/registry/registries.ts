@@ -153,7 +153,7 @@ export class Registries {
       const authority = new Authority({ client: this.#client, keyring: this.#keyring, host, insecure, trust, forget })
       const { counters, limits } = this.#client
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
-      known = { authority, trust, scheme: undefined, outages, ranges: new Ranges() }
+      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known

@@ -16,6 +16,8 @@ export interface Host {
   readonly trust: (host: string) => Promise<Trust>
   /** Set by the first answer; an insecure host may speak only HTTP. */
   scheme: 'https:' | 'http:' | undefined
+  /** When HTTPS is tried again all the same (performance.now). */
+  schemeUntil: number
   readonly outages: Outages
   readonly ranges: Ranges
 }
@@ -53,6 +55,8 @@ interface Target {
   until: number
 }
 
+/** So long a host that did not answer over TLS, and did over HTTP, is asked over HTTP alone. */
+const UNANSWERED_MS = 5 * 60_000
 /** Blobs whose storage URLs are remembered. */
 const TARGETS_MAX = 1024
 /** A signed URL is given up that long before its end, so that a transfer can still begin. */
@@ -243,6 +247,7 @@ export class Repository {
     }
     const at = (scheme: 'https:' | 'http:') =>
       new URL(`${scheme}//${this.server}/v2/${endpoint.repository}/${wanted.path}`)
+    if (performance.now() > host.schemeUntil) host.scheme = undefined
     if (host.scheme !== undefined) {
       try {
         return await send(at(host.scheme), () => {})
@@ -257,11 +262,14 @@ export class Repository {
       return await send(at('https:'), () => {
         answered = true
         host.scheme = 'https:'
+        host.schemeUntil = Number.POSITIVE_INFINITY
       })
     } catch (error) {
       if (!endpoint.insecure || answered || !(isPassing(error) || speaksHttp(error))) throw error
       return await send(at('http:'), () => {
         host.scheme = 'http:'
+        // that nobody answered over TLS says something of the moment; that HTTP was spoken, of the host
+        host.schemeUntil = speaksHttp(error) ? Number.POSITIVE_INFINITY : performance.now() + UNANSWERED_MS
       })
     }
   }

@@ -1,5 +1,5 @@
-import { createServer, type Server } from 'node:net'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { type AddressInfo, createServer, connect as dial, type Server } from 'node:net'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { selfSigned } from '../../src/build/certificate.ts'
 import type { Priority } from '../../src/image/blob.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
@@ -125,6 +125,45 @@ test('an insecure registry is asked over HTTPS without verification, else over H
     expect(requests).toBeLessThanOrEqual(registry === secure ? 10 : 15)
   }
   expect(secure.seen[0]?.protocol).toBe('h2')
+})
+
+test('that an insecure registry did not answer over TLS once says nothing of it for long', async () => {
+  const [secure, plain] = [await start({ trusted: false }), await start({ tls: false, trusted: false })]
+  const port = ({ host }: FakeRegistry) => Number(host.split(':')[1])
+  let hasTls = false
+  // one port for both, as some proxies have it
+  const both = createServer((client) => {
+    client.on('error', () => client.destroy())
+    client.once('data', (bytes) => {
+      const isTls = bytes[0] === 0x16 // RFC 8446 5.1: handshake
+      if (isTls && !hasTls) {
+        client.resetAndDestroy()
+        return
+      }
+      const server = dial(port(isTls ? secure : plain), '127.0.0.1')
+      server.on('error', () => client.destroy())
+      server.write(bytes)
+      client.pipe(server).pipe(client)
+    })
+  })
+  await new Promise<void>((done) => both.listen(0, '127.0.0.1', done))
+  running.push({ close: async () => void both.close() })
+  const host = `127.0.0.1:${(both.address() as AddressInfo).port}`
+  await settings.write('etc/containers/registries.conf', `[[registry]]\nlocation = "${host}"\ninsecure = true\n`)
+  const { read } = open({ host })
+  await read(0, 1)
+  hasTls = true
+  await read(0, 1)
+  expect([plain.seen.length, secure.seen.length]).toEqual([2, 0])
+  const now = performance.now.bind(performance)
+  const later = vi.spyOn(performance, 'now').mockImplementation(() => now() + 6 * 60_000)
+  try {
+    await read(0, 1)
+    await read(0, 1)
+  } finally {
+    later.mockRestore()
+  }
+  expect([plain.seen.length, secure.seen.length]).toEqual([2, 2])
 })
 
 test('an authority counts for the host whose folder it lies in, a client certificate is shown to that host', async () => {
