@@ -74,10 +74,15 @@ export async function writeApp(layout: string): Promise<AppImage> {
   await writeImage({
     dir: layout,
     tag: 'app',
-    layers: [layer(base, started), layer(middle, ['app/name']), layer(top, ['app/hello', 'app/greeting'])],
+    layers: [layer(once(base), started), layer(middle, ['app/name']), layer(top, ['app/hello', 'app/greeting'])],
     config: { Cmd: ['/app/hello'], Env: ['PATH=/bin'] },
   })
   return await readApp({ layout, tag: 'app', says: SAYS, line: '/app/hello' })
+}
+
+/** Programs may lie in a folder that the image has anyway. */
+function once(entries: readonly SourceEntry[]): SourceEntry[] {
+  return [...new Map(entries.map((each) => [each.path, each])).values()]
 }
 
 /** An image that is there. */
