@@ -58,7 +58,7 @@ export interface SessionSettings {
 /** Longer than the registry client bears a host that gives nothing: it gives the better error, and this is the net below. */
 export const MISS_TIMEOUT_MS = 120_000
 /** How often it is looked whether there was progress, as a share of that time. */
-export const LOOKS = 4
+const LOOKS = 4
 /** The stores answer ENOENT after 10 s at the latest; this is the net below them. */
 const LOOKUP_TIMEOUT_MS = 15_000
 /** A whole blob is fetched for a late file: 10 GB at 100 Mbit/s take 800 s. */

@@ -189,7 +189,9 @@ export class Client {
         url,
         redirect: undefined,
         own: true,
-        body: this.#counted(watch.through(response.body)),
+        body: watch.through(response.body, (bytes) => {
+          this.counters.fetched += bytes
+        }),
       })
     } catch (error) {
       throw this.#sorted(error, query, url, stop.signal)
@@ -199,13 +201,6 @@ export class Client {
       if (response) await dispose(response, stop.signal, this.limits.stallMs)
       ended()
       leave()
-    }
-  }
-
-  async *#counted(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    for await (const bytes of body) {
-      this.counters.fetched += bytes.length
-      yield bytes
     }
   }
 

@@ -48,9 +48,10 @@ export class Watch {
     this.#timer = setInterval(look, Math.max(5, Math.min(stallMs, streamMs) / LOOKS))
   }
 
-  /** Hands `bytes` on, on behalf of a reader who may take his time. */
-  async *through(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  /** Hands a body on to a reader who may take his time, and tells how much of it came. */
+  async *through(body: AsyncIterable<Uint8Array>, came: (bytes: number) => void): AsyncGenerator<Uint8Array> {
     for await (const bytes of body) {
+      came(bytes.length)
       this.#pulse.came(bytes.length)
       this.#received += bytes.length
       this.#streamBytes += bytes.length
