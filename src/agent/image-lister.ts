@@ -33,7 +33,7 @@ export interface SecondDoor {
 /** What both doors are opened with. */
 export type SharedParts = Pick<
   StoreParts,
-  'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe' | 'byIndex'
+  'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'trustsDiffIds' | 'byIndex'
 >
 
 /** Must be called before the mount; the door is opened in it. */

@@ -1,7 +1,7 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
 import { openNative, openRegistries, platformOf } from '../agent/agent.ts'
-import { believer } from '../agent/believe.ts'
+import { diffIdTrust } from '../agent/diff-id-trust.ts'
 import { log } from '../agent/log.ts'
 import { text, type Values } from '../agent/values.ts'
 import { findEngines } from '../engines/here.ts'
@@ -136,11 +136,11 @@ async function judge(
   cache: string,
 ): Promise<{ answer: true | string; known: Known[] }> {
   const reader = await openKnown(cache, log)
-  const believe = await believer(policy, registries, {
+  const trustsDiffIds = await diffIdTrust(policy, registries, {
     accepted: async (...of) => (await reader?.accepted(...of)) ?? false,
     keepAccepted: async () => {},
   })
-  const [answer, known] = await Promise.all([believe(image), knownOf(image.manifest.layers, reader, log)])
+  const [answer, known] = await Promise.all([trustsDiffIds(image), knownOf(image.manifest.layers, reader, log)])
   return { answer, known }
 }
 

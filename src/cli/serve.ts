@@ -3,7 +3,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { openAgent, places, wantedRung } from '../agent/agent.ts'
-import { believer } from '../agent/believe.ts'
+import { diffIdTrust } from '../agent/diff-id-trust.ts'
 import { prepareSecondDoor, type SecondDoor, type SharedParts } from '../agent/image-lister.ts'
 import { log } from '../agent/log.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from '../agent/serving.ts'
@@ -76,7 +76,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       // a slow registry stands still, a busy processor does not
       progress: () =>
         agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
-      believe: await believer(diffId, registries, agent.store),
+      trustsDiffIds: await diffIdTrust(diffId, registries, agent.store),
       byIndex: values['diffid-only'] !== true,
     }
     const store = new AdditionalLayerStore({

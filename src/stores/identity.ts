@@ -6,25 +6,25 @@ import type { ResolvedImage } from '../layer/image.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
 
-/** Which claims of images are believed: none, those of images with a signature that policy.json asks for, or all. */
+/** Which claims of images are trusted: none, those of images with a signature that policy.json asks for, or all. */
 export type DiffIdPolicy = 'proven' | 'signed' | 'claimed'
 
 export const DIFF_ID_POLICIES: readonly DiffIdPolicy[] = ['proven', 'signed', 'claimed']
 
 /**
- * Whether the DiffIDs that an image claims are believed; otherwise why not: a sentence.
- * @param failing what becomes of failures that pass: they are why it is not believed, or thrown
+ * Whether the DiffIDs that an image claims are trusted; otherwise why not: a sentence.
+ * @param failing what becomes of failures that pass: they are why it is not trusted, or thrown
  */
-export type Believe = (
+export type TrustsDiffIds = (
   image: Pick<ResolvedImage, 'reference' | 'manifestBytes' | 'digest'>,
   failing?: 'why' | 'throw',
 ) => Promise<true | string>
 
 /** Where every image trusts every other. */
-export const believeAll: Believe = () => Promise.resolve(true)
+export const trustAll: TrustsDiffIds = () => Promise.resolve(true)
 
 /** The default. */
-export const believeNone: Believe = () =>
+export const trustNone: TrustsDiffIds = () =>
   Promise.resolve(
     'the engine identifies layers by DiffID, and this one is only claimed by the image (lazylayer pull --prove has it proven)',
   )
@@ -40,28 +40,28 @@ export interface Nameless {
   why: string
 }
 
-/** The DiffID of a layer of an image, or why it must not bear it. @param believed as Believe answered for the image */
+/** The DiffID of a layer of an image, or why it must not bear it. @param trusted as TrustsDiffIds answered for the image */
 export async function diffIdOf(
   layer: OpenLayer,
   claimed: Digest,
-  believed: true | string,
+  trusted: true | string,
 ): Promise<Identity | Nameless> {
   const verdict = await layer.verdict()
   if (verdict?.verdict === 'refuted') return { why: `it is quarantined: ${verdict.why}` }
   if (verdict !== undefined && verdict.diffId !== claimed) {
     return { why: `the image claims DiffID ${claimed} for it, and its bytes have ${verdict.diffId}` }
   }
-  if (verdict !== undefined || believed === true) return { by: 'diffid', digest: claimed }
-  return { why: believed }
+  if (verdict !== undefined || trusted === true) return { by: 'diffid', digest: claimed }
+  return { why: trusted }
 }
 
 /** What engines that know indexes, too, are to know a layer by: its DiffID where it may bear that, as they prefer it themselves. */
 export async function identityOf(
   layer: OpenLayer,
   claimed: Digest,
-  believed: true | string,
+  trusted: true | string,
 ): Promise<Identity | Nameless> {
-  const diffId = await diffIdOf(layer, claimed, believed)
+  const diffId = await diffIdOf(layer, claimed, trusted)
   // a false claim is no engine's to accept: it would refuse the image after a pull
   if (!('why' in diffId) || layer.indexDigest === undefined || (await layer.verdict()) !== undefined) return diffId
   return { by: 'index', digest: layer.indexDigest }

@@ -9,7 +9,7 @@ import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
-import { type Believe, diffIdOf, identityOf, type Nameless } from './identity.ts'
+import { diffIdOf, identityOf, type Nameless, type TrustsDiffIds } from './identity.ts'
 import type { Listable } from './layers-json.ts'
 
 /** An image whose layers were listed. */
@@ -58,12 +58,12 @@ export interface ChainParts {
   images: Resolver
   layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
   listings: Listings
-  believe: Believe
+  trustsDiffIds: TrustsDiffIds
   log(message: string): void
 }
 
 /** What one chain is opened with. */
-export interface Opening extends Pick<ChainParts, 'layers' | 'believe'> {
+export interface Opening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'> {
   /** Whether engines cannot tell images apart by an index: then it names no layer. */
   isAmbiguous(index: Digest): boolean
 }
@@ -98,7 +98,7 @@ interface Before {
  */
 export async function openChain(
   image: ResolvedImage,
-  { layers, believe, isAmbiguous }: Opening,
+  { layers, trustsDiffIds, isAmbiguous }: Opening,
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   before?: Before,
 ): Promise<Chain> {
@@ -119,7 +119,7 @@ export async function openChain(
   let parent: string | undefined
   let below: readonly string[] = []
   try {
-    let believed: Promise<true | string> | undefined
+    let trusted: Promise<true | string> | undefined
     for (const [i, descriptor] of wanted.entries()) {
       const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
       const layer = await (opening[i] as (typeof opening)[number]).catch(async (error) => {
@@ -128,12 +128,12 @@ export async function openChain(
       })
       if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`, wasProven?.[i])
       // what disk knows is enough where it was listed before: then nobody has to be asked
-      if (before === undefined) believed ??= believe(image)
-      else if (by?.[i] === 'diffid' && (await layer?.verdict()) === undefined) believed ??= believe(image, 'throw')
+      if (before === undefined) trusted ??= trustsDiffIds(image)
+      else if (by?.[i] === 'diffid' && (await layer?.verdict()) === undefined) trusted ??= trustsDiffIds(image, 'throw')
       const identity =
         layer === undefined
           ? oldNameOf(descriptor, diffId, by?.[i])
-          : await nameOf(layer, diffId, (await believed) ?? NOT_ASKED, notByIndex, by?.[i])
+          : await nameOf(layer, diffId, (await trusted) ?? NOT_ASKED, notByIndex, by?.[i])
       if ('why' in identity) return end(identity.why, wasProven?.[i])
       const id = layerId(parent, identity)
       const size = layer === undefined ? descriptor.size : await tarSizeOf(layer)
@@ -248,17 +248,17 @@ async function openAgain(
 async function nameOf(
   layer: OpenLayer,
   diffId: Digest,
-  believed: true | string,
+  trusted: true | string,
   notByIndex: NotByIndex,
   by: Identity['by'] | undefined,
 ): Promise<Identity | Nameless> {
   if (by === undefined) {
-    const identity = await identityOf(layer, diffId, believed)
+    const identity = await identityOf(layer, diffId, trusted)
     if ('why' in identity || identity.by !== 'index') return identity
     const why = notByIndex(identity.digest, layer.descriptor)
     return why === undefined ? identity : { why }
   }
-  if (by === 'diffid') return await diffIdOf(layer, diffId, believed)
+  if (by === 'diffid') return await diffIdOf(layer, diffId, trusted)
   return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }
 }
 

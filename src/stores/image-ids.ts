@@ -47,7 +47,7 @@ export class ImageIds {
   }
 
   /** Engines pull these blobs themselves, and may know them by their DiffIDs from then on. */
-  leave(blobs: Iterable<Digest>): void {
+  pulledByEngine(blobs: Iterable<Digest>): void {
     for (const blob of blobs) {
       this.#left.delete(blob)
       this.#left.add(blob)
@@ -112,19 +112,19 @@ export class ImageIds {
   }
 
   /** An image that was listed in an earlier life. @param identities of those of its layers that were; engines may have found others, too */
-  recall(image: Named, identities: readonly Identity['by'][]): void {
+  restore(image: Named, identities: readonly Identity['by'][]): void {
     const { manifest } = image
     const known = manifest.layers.map((descriptor, i) => {
       const index = engineIndex(manifest, descriptor)
       if (index === undefined || identities[i] === 'diffid') return [undefined]
       return identities[i] === 'index' ? [index] : [index, undefined]
     })
-    if (typeof this.claim(image, known) === 'string') this.blur(known.flat())
-    this.leave(manifest.layers.slice(identities.length).map(({ digest }) => digest))
+    if (typeof this.claim(image, known) === 'string') this.markAmbiguous(known.flat())
+    this.pulledByEngine(manifest.layers.slice(identities.length).map(({ digest }) => digest))
   }
 
   /** From here on these indexes name no layer. */
-  blur(indexes: Iterable<Digest | undefined>): void {
+  markAmbiguous(indexes: Iterable<Digest | undefined>): void {
     for (const index of indexes) if (index !== undefined) this.#ambiguous.add(index)
   }
 }

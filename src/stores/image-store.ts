@@ -157,7 +157,7 @@ export class AdditionalImageStore {
     const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
     const attach = (chain: Chain) => store.#attach(chain)
     const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
-    for (const { image, before } of readBack) store.#ids.recall(image, before?.by ?? [])
+    for (const { image, before } of readBack) store.#ids.restore(image, before?.by ?? [])
     // claimed in one turn, in the order in which they were listed
     const add = (each: Attached) => store.#add(each, 0)
     await inGroups(attached, attached.length, add, ({ chain }, error) => failed(chain, error))
@@ -167,7 +167,7 @@ export class AdditionalImageStore {
   /** Lists again what was read back only now. @throws Failure as `attach`; system when the list cannot be kept */
   async again(chain: Chain): Promise<void> {
     const attached = await this.#attach(chain)
-    this.#ids.recall(chain.image, chain.before?.by ?? [])
+    this.#ids.restore(chain.image, chain.before?.by ?? [])
     await this.#add(attached, 0)
     await this.#hide()
   }
@@ -246,8 +246,8 @@ export class AdditionalImageStore {
     // what needs none of its bytes is there at once, however long the small ones take
     let { outcome, ...first } = await this.#open(image, prove === 'small' ? 'none' : prove)
     if (prove === 'small' && outcome.why !== undefined) {
-      const { layers, believe, isAmbiguous } = this.#opening
-      const believed = await believe(image)
+      const { layers, trustsDiffIds, isAmbiguous } = this.#opening
+      const believed = await trustsDiffIds(image)
       const missing = await missingWhole(image, layers, (index) => believed !== true && isAmbiguous(index))
       if (missing.size > 0) {
         const { outcome: more, made } = await this.#open(image, missing)
@@ -257,7 +257,7 @@ export class AdditionalImageStore {
         outcome = more
       }
     }
-    this.#ids.leave(outcome.left)
+    this.#ids.pulledByEngine(outcome.left)
     this.#tellLeft(image, outcome)
     return outcome
   }
@@ -286,8 +286,8 @@ export class AdditionalImageStore {
   }
 
   get #opening(): Opening {
-    const { layers, believe } = this.#parts
-    return { layers, believe, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
+    const { layers, trustsDiffIds } = this.#parts
+    return { layers, trustsDiffIds, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
   }
 
   /**
@@ -302,7 +302,7 @@ export class AdditionalImageStore {
     if (typeof claimed === 'string') {
       const names = [...indexes].join(', ')
       this.#tell(`${referenceText(image.reference)}: ${claimed}; these indexes name no layer any more: ${names}`)
-      this.#ids.blur(indexes)
+      this.#ids.markAmbiguous(indexes)
       return 'unclear'
     }
     // since the chain was opened

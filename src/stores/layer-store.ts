@@ -23,7 +23,7 @@ import type { Claim } from '../store/proofs.ts'
 import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
 import type { Asker } from './asker.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
-import { type Believe, diffIdOf } from './identity.ts'
+import { diffIdOf, type TrustsDiffIds } from './identity.ts'
 import { decodeDigest, decodeReference } from './names.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 
@@ -66,7 +66,7 @@ export interface StoreParts {
   hasStandIn(path: readonly string[]): Promise<boolean>
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
-  believe: Believe
+  trustsDiffIds: TrustsDiffIds
   /** Whether layers are found by their indexes; if not, those that were in an earlier life still are. */
   byIndex: boolean
   log(message: string): void
@@ -232,7 +232,7 @@ export class AdditionalLayerStore implements ControlTree {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
-    const believed = byDiffId ? await this.#parts.believe(listing.image) : 'it is asked for by its index'
+    const believed = byDiffId ? await this.#parts.trustsDiffIds(listing.image) : 'it is asked for by its index'
     const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
     if (!byDiffId && !this.#parts.byIndex && !wasShown) {
       throw nameless('no layer is named by its index here (serve --diffid-only)')

@@ -7,7 +7,7 @@ import { parseReference, type Reference } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import { LimitEach } from '../limit.ts'
 import type { Resolver } from './asked-image.ts'
-import type { Believe } from './identity.ts'
+import type { TrustsDiffIds } from './identity.ts'
 import { type Chain, type ChainParts, type ListedImage, openChain } from './image-chain.ts'
 import { inGroups } from './in-groups.ts'
 import { patiently } from './patience.ts'
@@ -56,7 +56,7 @@ export async function readBack(parts: ReadBackParts, startMs = START_MS): Promis
   const attempts = kept.map((each) => {
     if (!isPassing(each)) return undefined
     const { listed } = each
-    return outcomeOf(listed, () => turns.take(originOf(listed), () => restore(parts, listed), signal))
+    return outcomeOf(listed, () => turns.take(originOf(listed), () => fetchAgain(parts, listed), signal))
   })
   const stop = new AbortController()
   const over = sleep(startMs, undefined, { signal: stop.signal }).catch(() => {}) // nobody waits for it any more
@@ -87,11 +87,11 @@ interface Opened {
 
 function keptOpener(parts: ReadBackParts): (listed: ListedImage) => Promise<Opened> {
   const until = performance.now() + BELIEVE_MS
-  const believe: Believe = (image, failing) => {
+  const trustsDiffIds: TrustsDiffIds = (image, failing) => {
     const totalMs = Math.max(0, until - performance.now())
-    return patiently(parts.believe(image, failing), () => performance.now(), { stallMs: totalMs, totalMs })
+    return patiently(parts.trustsDiffIds(image, failing), () => performance.now(), { stallMs: totalMs, totalMs })
   }
-  return (listed) => outcomeOf(listed, () => openKept({ ...parts, believe }, listed))
+  return (listed) => outcomeOf(listed, () => openKept({ ...parts, trustsDiffIds }, listed))
 }
 
 async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promise<Opened> {
@@ -124,19 +124,22 @@ function further(before: Opened, after: Opened | undefined): Opened {
 }
 
 /** From disk alone; nobody waits for a registry. @throws Failure missing: the image is not in the cache */
-async function openKept({ images, layers, believe }: ChainParts, listed: ListedImage): Promise<Chain> {
+async function openKept({ images, layers, trustsDiffIds }: ChainParts, listed: ListedImage): Promise<Chain> {
   const reference = parseReference(listed.reference)
   const kept = await images.kept({ ...reference, digest: listed.manifest })
   if (kept === undefined) throw Failure.missing(`manifest ${listed.manifest}, or its config, is not in the cache`)
-  const opening = { layers, believe, isAmbiguous: () => false }
+  const opening = { layers, trustsDiffIds, isAmbiguous: () => false }
   return await openChain({ ...kept, reference }, opening, 'none', { listed, from: 'disk' })
 }
 
 /** The same, with what of it is damaged or gone fetched again. @throws Failure as Images.resolve */
-async function restore({ images, layers, believe, signal }: ReadBackParts, listed: ListedImage): Promise<Chain> {
+async function fetchAgain(
+  { images, layers, trustsDiffIds, signal }: ReadBackParts,
+  listed: ListedImage,
+): Promise<Chain> {
   const reference = parseReference(listed.reference)
   const image = await imageOf(reference, listed.manifest, images, signal)
-  const opening = { layers, believe, isAmbiguous: () => false }
+  const opening = { layers, trustsDiffIds, isAmbiguous: () => false }
   return await openChain({ ...image, reference }, opening, 'none', { listed, from: 'anywhere' })
 }
 
@@ -180,7 +183,7 @@ export async function listLeft(
     for (let waitMs = AGAIN_MIN_MS; !signal.aborted; waitMs = Math.min(waitMs * 2, AGAIN_MAX_MS)) {
       if (trying === undefined) {
         await sleep(waitMs, undefined, { signal, ref: false }).catch(() => {}) // then it is over
-        trying = turns.take(originOf(listed), () => restore(parts, listed), signal)
+        trying = turns.take(originOf(listed), () => fetchAgain(parts, listed), signal)
       }
       try {
         const chain = await trying

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
-import { believeAll, believeNone, diffIdOf, identityOf } from '../../src/stores/identity.ts'
+import { diffIdOf, identityOf, trustAll, trustNone } from '../../src/stores/identity.ts'
 import { digest, proven, refuted } from './store.ts'
 
 const claimed = digest('claimed')
@@ -35,7 +35,7 @@ test('one without an index that is not proven by nothing', async () => {
 })
 
 test('all claims are believed, or none, and then it is said what to do', async () => {
-  const image = {} as Parameters<typeof believeAll>[0] // neither looks at it
-  expect(await believeAll(image)).toBe(true)
-  expect(await believeNone(image)).toContain('pull --prove')
+  const image = {} as Parameters<typeof trustAll>[0] // neither looks at it
+  expect(await trustAll(image)).toBe(true)
+  expect(await trustNone(image)).toContain('pull --prove')
 })

@@ -6,7 +6,7 @@ import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
-import { believeAll } from '../../src/stores/identity.ts'
+import { trustAll } from '../../src/stores/identity.ts'
 import type { Prove } from '../../src/stores/image-chain.ts'
 import { ImageIds, type KnownBy } from '../../src/stores/image-ids.ts'
 import { runs } from '../fixtures/runs.ts'
@@ -184,7 +184,7 @@ test('IDs that engines may give are kept apart, whatever they know layers by', (
 test('after a restart each ID that an image may have had is its own, however many of its layers were left to engines', () => {
   const layers = [plain('base'), ...Array.from({ length: 20 }, (_, i) => lazy(`${i}`))]
   const ids = new ImageIds(true)
-  ids.recall(image('victim', layers), [])
+  ids.restore(image('victim', layers), [])
   const known = layers.map(({ annotations }) => [annotations[TOC_DIGEST] as Digest | undefined])
   expect(ids.claim(image('other', layers), known)).toContain('the ID of')
   expect(ids.claim(image('victim', layers), known)).toBe(true)
@@ -232,7 +232,7 @@ test('an ID that an engine may have gone by, because the rest was late, is kept'
 })
 
 test('believed layers are not read whole, whatever their indexes name', async () => {
-  const world = new World({ byIndex: false, believe: believeAll })
+  const world = new World({ byIndex: false, trustsDiffIds: trustAll })
   world.parts.layers.prove = () => Promise.reject(new Error('it was read'))
   const reference = world.push('1', [lazy('base'), plain('top', LARGE)])
   expect(await list(await world.show(), reference)).toMatchObject({ listed: [{ by: 'diffid' }] })

@@ -11,7 +11,7 @@ import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
-import { believeNone } from '../../src/stores/identity.ts'
+import { trustNone } from '../../src/stores/identity.ts'
 import type { ListedImage, Prove } from '../../src/stores/image-chain.ts'
 import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/image-store.ts'
@@ -94,7 +94,7 @@ export class World {
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
       quarantine: this.quarantine,
-      believe: believeNone,
+      trustsDiffIds: trustNone,
       byIndex: true,
       now: () => 0,
       split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),

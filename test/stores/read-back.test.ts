@@ -130,7 +130,7 @@ test('a layer that bore its DiffID by a proof that is gone is proven again; one 
   const { world, next } = await restarted(async (world, store) => {
     world.tars.set(digest('base'), proven(diffId(0, '1').digest))
     await list(store, world.push('1', [lazy('base')]), 'all')
-    world.parts.believe = async () => true
+    world.parts.trustsDiffIds = async () => true
     await list(store, world.push('2', [plain('plain')]))
     await list(store, world.push('3', [{ ...lazy('claimed'), annotations: {} }]))
   })

@@ -9,7 +9,7 @@ import type { ResolvedImage } from '../../src/layer/image.ts'
 import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
-import { believeNone } from '../../src/stores/identity.ts'
+import { trustNone } from '../../src/stores/identity.ts'
 import { AdditionalLayerStore, type StoreMount, type StoreParts } from '../../src/stores/layer-store.ts'
 import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 
@@ -123,7 +123,7 @@ export class FakeWorld {
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
       asker: async (pid) => this.askers.get(pid) ?? 'root',
       progress: () => this.progress,
-      believe: believeNone,
+      trustsDiffIds: trustNone,
       byIndex: true,
       log: (message) => void this.messages.push(message),
       ...more,
