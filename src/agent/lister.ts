@@ -2,9 +2,9 @@
 import { describe, Failure } from '../errors.ts'
 import { parseReference, type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import type { Credentials } from '../registry/credentials.ts'
-import type { Prove } from '../stores/image-chain.ts'
 import type { AdditionalImageStore, Outcome } from '../stores/image-store.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
+import type { Prove } from '../stores/read-whole.ts'
 import { type Answer, type ListRequest, refusal } from './socket.ts'
 
 export interface ListerParts {

@@ -1,9 +1,12 @@
 // Whose name a layer may bear. Engines reuse a layer on its identity alone, across images, and a config's DiffID is chosen by
 // whoever made the image: shown under a DiffID that its bytes were not proven to have, one image's files would run in another's
 // containers. The digest of a layer's index is proven before anything is served; a DiffID is a claim until the whole layer was read.
+// Pure: `decide` is given all that is known.
+import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
+import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import type { OpenLayer } from '../layer/layer.ts'
+import { formatOf, type Verdict } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
 
 /** Which claims of images are trusted: none, those of images with a signature that policy.json asks for, or all. */
@@ -38,15 +41,78 @@ export type Dialect = 'layer' | 'index'
 /** Why a layer cannot be named: a sentence. */
 export interface Nameless {
   why: string
+  /** Another try may name it. */
+  passing?: boolean
+}
+
+/** What an image claims of its layers. */
+export interface Claims {
+  manifest: Pick<Manifest, 'mediaType' | 'layers'>
+  config: { diffIds: readonly Digest[] }
+}
+
+/** What came of opening a layer. */
+export type Opened =
+  | {
+      is: 'open'
+      indexDigest: Digest | undefined
+      /** What reading all of it said, if that was ever done. */
+      verdict: Verdict | undefined
+      /** As TrustsDiffIds answered for the image. */
+      trusted: true | string
+    }
+  /** Not opened any more because it was found to lie since it was listed. */
+  | { is: 'quarantined' }
+  | { is: 'closed'; why: string; passing: boolean }
+
+/** What names are decided by. */
+export interface Facts {
+  /** From the base up; none above the first that cannot be named counts. */
+  layers: readonly Opened[]
+  /** Whether engines cannot tell images apart by an index. */
+  isAmbiguous(index: Digest): boolean
+  /** How the image was listed in an earlier life: it is listed so again, or not at all. */
+  before?: { by: readonly Identity['by'][]; proven?: readonly boolean[] } | undefined
+}
+
+/** What the layers of an image are named by from the base up, as far as they can be, and why no further. */
+export interface Decision {
+  names: readonly Identity[]
+  /** Undefined: all of them are named. */
+  why: string | undefined
+  /** What ends it is no verdict: it may go on another time. */
+  passing: boolean
+}
+
+const BY_DIFFID = '(lazylayer pull IMAGE has it listed by its DiffID)'
+const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index ${BY_DIFFID}`
+const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
+
+/** Names the layers of an image that were opened. */
+export function decide(image: Claims, facts: Facts): Decision {
+  const names: Identity[] = []
+  for (const [i, opened] of facts.layers.entries()) {
+    const name = nameOf(image, i, opened, facts)
+    if ('why' in name) return { names, why: name.why, passing: name.passing === true }
+    names.push(name)
+  }
+  return { names, why: undefined, passing: false }
+}
+
+/** Names one layer of an image. */
+export function nameOf(image: Claims, i: number, opened: Opened, facts: Omit<Facts, 'layers'>): Identity | Nameless {
+  const descriptor = image.manifest.layers[i] as Descriptor // one that was opened
+  const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
+  const by = facts.before?.by[i]
+  if (opened.is === 'closed') return opened
+  if (opened.is === 'quarantined') return oldNameOf(descriptor, diffId, by)
+  const name =
+    by === undefined ? newNameOf(image, descriptor, diffId, opened, facts.isAmbiguous) : sameNameOf(diffId, opened, by)
+  return 'why' in name ? { ...name, passing: facts.before?.proven?.[i] === true } : name
 }
 
 /** The DiffID of a layer of an image, or why it must not bear it. @param trusted as TrustsDiffIds answered for the image */
-export async function diffIdOf(
-  layer: OpenLayer,
-  claimed: Digest,
-  trusted: true | string,
-): Promise<Identity | Nameless> {
-  const verdict = await layer.verdict()
+export function diffIdOf(verdict: Verdict | undefined, claimed: Digest, trusted: true | string): Identity | Nameless {
   if (verdict?.verdict === 'refuted') return { why: `it is quarantined: ${verdict.why}` }
   if (verdict !== undefined && verdict.diffId !== claimed) {
     return { why: `the image claims DiffID ${claimed} for it, and its bytes have ${verdict.diffId}` }
@@ -55,14 +121,53 @@ export async function diffIdOf(
   return { why: trusted }
 }
 
+/** Why an index is no name of a layer of an image: a sentence. */
+export function whyNotByIndex(
+  { manifest }: Claims,
+  descriptor: Descriptor,
+  index: Digest,
+  isAmbiguous: Facts['isAmbiguous'],
+): string | undefined {
+  if (isAmbiguous(index)) return AMBIGUOUS
+  return engineIndex(manifest, descriptor) === index ? undefined : UNSEEN
+}
+
+/** Digest of a layer's index, as its image says; undefined: it says none. */
+export function claimedIndex(descriptor: Descriptor): Digest | undefined {
+  const format = formatOf(descriptor)
+  try {
+    return 'why' in format ? undefined : format.indexDigest({ descriptor })
+  } catch {
+    return undefined // it is no digest, as whoever opens the layer says
+  }
+}
+
+type Open = Extract<Opened, { is: 'open' }>
+
 /** What engines that know indexes, too, are to know a layer by: its DiffID where it may bear that, as they prefer it themselves. */
-export async function identityOf(
-  layer: OpenLayer,
+function newNameOf(
+  image: Claims,
+  descriptor: Descriptor,
   claimed: Digest,
-  trusted: true | string,
-): Promise<Identity | Nameless> {
-  const diffId = await diffIdOf(layer, claimed, trusted)
+  { indexDigest, verdict, trusted }: Open,
+  isAmbiguous: Facts['isAmbiguous'],
+): Identity | Nameless {
+  const diffId = diffIdOf(verdict, claimed, trusted)
   // a false claim is no engine's to accept: it would refuse the image after a pull
-  if (!('why' in diffId) || layer.indexDigest === undefined || (await layer.verdict()) !== undefined) return diffId
-  return { by: 'index', digest: layer.indexDigest }
+  if (!('why' in diffId) || indexDigest === undefined || verdict !== undefined) return diffId
+  const why = whyNotByIndex(image, descriptor, indexDigest, isAmbiguous)
+  return why === undefined ? { by: 'index', digest: indexDigest } : { why }
+}
+
+/** What a layer that was listed is listed by again. */
+function sameNameOf(diffId: Digest, { indexDigest, verdict, trusted }: Open, by: Identity['by']): Identity | Nameless {
+  if (by === 'diffid') return diffIdOf(verdict, diffId, trusted)
+  return indexDigest === undefined ? { why: 'it has no index' } : { by, digest: indexDigest }
+}
+
+/** What a layer that is opened no more was listed by. */
+function oldNameOf(descriptor: Descriptor, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
+  if (by === 'diffid') return { by, digest: diffId }
+  const index = claimedIndex(descriptor)
+  return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

@@ -1,16 +1,16 @@
 // The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
 import { describe, Failure } from '../errors.ts'
-import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Descriptor, Manifest } from '../image/manifest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import { type EagerLayer, type From, formatOf, type Layers, type OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, From, Layers, OpenLayer, Verdict } from '../layer/layer.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
-import { diffIdOf, identityOf, type Nameless, type TrustsDiffIds } from './identity.ts'
+import { decide, type Facts, nameOf, type Opened, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
+import type { Prove } from './read-whole.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {
@@ -50,7 +50,7 @@ export interface Chain {
   /** As it was listed in an earlier life. */
   before?: ListedImage | undefined
   /** What ends it is no verdict: it may go on another time. */
-  passing?: boolean
+  passing: boolean
 }
 
 /** What chains are opened with. */
@@ -63,26 +63,7 @@ export interface ChainParts {
 }
 
 /** What one chain is opened with. */
-export interface Opening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'> {
-  /** Whether engines cannot tell images apart by an index: then it names no layer. */
-  isAmbiguous(index: Digest): boolean
-}
-
-/**
- * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
- * them from being listed, if they are small (an engine waits); all that no index names; or all, so that each may bear its DiffID.
- */
-export type Prove = (typeof PROVE)[number]
-
-export const PROVE = ['none', 'small', 'needed', 'all'] as const
-
-/** Of one image: many a base image has no more. They take under a second at 100 Mbit/s, and the engine would fetch them, too. */
-const SMALL_MAX_BYTES = 8 << 20
-/** Of one image: 9 s at 250 Mbit/s. The engine waits for 10, and fetches what did not come itself. */
-const AMBIGUOUS_MAX_BYTES = 256 << 20
-const BY_DIFFID = '(lazylayer pull IMAGE has it listed by its DiffID)'
-const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index ${BY_DIFFID}`
-const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
+export interface Opening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'>, Pick<Facts, 'isAmbiguous'> {}
 
 /** How a chain is opened that was listed in an earlier life. */
 interface Before {
@@ -91,6 +72,18 @@ interface Before {
   from: From
 }
 
+/** A layer that was opened, and what its name is decided by. */
+interface Candidate {
+  opened: Opened
+  /** Undefined: it is quarantined, or could not be. */
+  layer: OpenLayer | undefined
+  /** Bytes of its tar. */
+  size: number
+}
+
+/** What another try would end with, too. */
+const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
+
 /**
  * Opens an image's layers from the base up, as far as they can be listed; never rejects.
  * @param prove which layers are read whole before; a set: these
@@ -98,134 +91,110 @@ interface Before {
  */
 export async function openChain(
   image: ResolvedImage,
-  { layers, trustsDiffIds, isAmbiguous }: Opening,
+  opening: Opening,
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   before?: Before,
 ): Promise<Chain> {
-  const { by, proven: wasProven } = before?.listed ?? {}
-  const wanted = image.manifest.layers.slice(0, by?.length)
-  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
-  const notByIndex = (index: Digest, descriptor: Descriptor) => {
-    if (isAmbiguous(index)) return AMBIGUOUS
-    return engineIndex(image.manifest, descriptor) === index ? undefined : UNSEEN
+  const facts = { isAmbiguous: opening.isAmbiguous, before: before?.listed }
+  const candidates: Candidate[] = []
+  // none above the first that cannot be named is waited for
+  for (const [i, next] of beginAll(image, opening, prove, before).entries()) {
+    const candidate = await next()
+    candidates.push(candidate)
+    if ('why' in nameOf(image, i, candidate.opened, facts)) break
   }
-  const opening = wanted.map((each, i) => {
-    if (before === undefined) return open(image, each, { layers, notByIndex }, proving(each))
-    return openAgain(image, each, layers, before.from, by?.[i] === 'diffid' && wasProven?.[i] === true)
-  })
-  for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
+  const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
+  return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
+}
+
+function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: readonly Candidate[]): Link[] {
   const links: Link[] = []
-  const end = (why: string, passing = false): Chain => ({ image, links, why, before: before?.listed, passing })
   let parent: string | undefined
   let below: readonly string[] = []
-  try {
-    let trusted: Promise<true | string> | undefined
-    for (const [i, descriptor] of wanted.entries()) {
-      const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
-      const layer = await (opening[i] as (typeof opening)[number]).catch(async (error) => {
-        if (by === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
-        return undefined
-      })
-      if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`, wasProven?.[i])
-      // what disk knows is enough where it was listed before: then nobody has to be asked
-      if (before === undefined) trusted ??= trustsDiffIds(image)
-      else if (by?.[i] === 'diffid' && (await layer?.verdict()) === undefined) trusted ??= trustsDiffIds(image, 'throw')
-      const identity =
-        layer === undefined
-          ? oldNameOf(descriptor, diffId, by?.[i])
-          : await nameOf(layer, diffId, (await trusted) ?? NOT_ASKED, notByIndex, by?.[i])
-      if ('why' in identity) return end(identity.why, wasProven?.[i])
-      const id = layerId(parent, identity)
-      const size = layer === undefined ? descriptor.size : await tarSizeOf(layer)
-      const verdict = await layer?.verdict()
-      const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
-      const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
-      links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
-      parent = id
-      below = [linkName(id), ...below]
+  for (const [i, identity] of names.entries()) {
+    const { layer, opened, size } = candidates[i] as Candidate // each has a name
+    const descriptor = image.manifest.layers[i] as Descriptor
+    const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
+    const id = layerId(parent, identity)
+    const verdict = opened.is === 'open' ? opened.verdict : undefined
+    const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
+    const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
+    links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
+    parent = id
+    below = [linkName(id), ...below]
+  }
+  return links
+}
+
+/** Begins to open all of them at once. @returns what says of each what came of it, the base first; none rejects */
+function beginAll(
+  image: ResolvedImage,
+  opening: Opening,
+  prove: Parameters<typeof openChain>[2],
+  before: Before | undefined,
+): (() => Promise<Candidate>)[] {
+  const { layers } = opening
+  const { by, proven: wasProven } = before?.listed ?? {}
+  const trusted = truster(image, opening, before)
+  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
+  return image.manifest.layers.slice(0, by?.length).map((descriptor, i) => {
+    const layer =
+      before === undefined
+        ? open(image, descriptor, opening, proving(descriptor))
+        : openAgain(image, descriptor, layers, before.from, by?.[i] === 'diffid' && wasProven?.[i] === true)
+    layer.catch(() => {}) // those above the chain's end are nobody's concern
+    return async () => {
+      try {
+        const opened = await layer.catch(async (error) => {
+          if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
+          return undefined // what lies keeps its name
+        })
+        if (opened === undefined) return { opened: { is: 'quarantined' }, layer: undefined, size: descriptor.size }
+        return await candidateOf(opened, by?.[i], wasProven?.[i] === true, trusted)
+      } catch (error) {
+        return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
+      }
     }
-  } catch (error) {
-    return end(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
-  }
-  return { image, links, why: undefined, before: before?.listed }
+  })
 }
 
-const NOT_ASKED = 'nobody was asked'
-/** What another try would end with, too. */
-const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
-
-/** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
-export async function missingWhole(
-  { manifest }: Pick<ResolvedImage, 'manifest'>,
-  layers: Pick<ChainParts['layers'], 'everProven'>,
-  isAmbiguous: Opening['isAmbiguous'],
-): Promise<ReadonlySet<Descriptor>> {
-  // what cannot be read is as good as not here
-  const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
-  const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return waitedFor(manifest, isAmbiguous, (each) => here.has(each))
-}
-
-/** These layers, by what is known of each. */
-export function waitedFor(
-  manifest: Pick<Manifest, 'mediaType' | 'layers'>,
-  isAmbiguous: Opening['isAmbiguous'],
-  isHere: (descriptor: Descriptor) => boolean,
-): ReadonlySet<Descriptor> {
-  const hasName = (each: Descriptor) => {
-    const index = indexOf(each)
-    return index !== undefined && engineIndex(manifest, each) === index
-  }
-  const small = smallBelowLazy(manifest.layers, hasName, isHere)
-  const end = manifest.layers.findIndex((each) => !isHere(each) && !small.has(each) && !hasName(each))
-  // nothing is listed above what the engine pulls
-  const listable = manifest.layers.slice(0, end < 0 ? undefined : end)
-  // also those that are proven: by another tree, maybe
-  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(each) as Digest))
-  const bytes = ambiguous.reduce((sum, each) => sum + (isHere(each) ? 0 : each.size), 0)
-  return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
-}
-
-/** Digest of a layer's index, as its image says; undefined: it says none. */
-function indexOf(descriptor: Descriptor): Digest | undefined {
-  const format = formatOf(descriptor)
-  try {
-    return 'why' in format ? undefined : format.indexDigest({ descriptor })
-  } catch {
-    return undefined // it is no digest, as whoever opens the layer says
+/** Asks at most once whether an image's claims are trusted; nobody where disk says enough of what was listed before. */
+function truster(image: ResolvedImage, { trustsDiffIds }: Opening, before: Before | undefined) {
+  let trusted: Promise<true | string> | undefined
+  return async (by: Identity['by'] | undefined, verdict: Verdict | undefined): Promise<true | string> => {
+    if (before === undefined) trusted ??= trustsDiffIds(image)
+    else if (by === 'diffid' && verdict === undefined) trusted ??= trustsDiffIds(image, 'throw')
+    return (await trusted) ?? 'nobody was asked'
   }
 }
 
-/**
- * Layers without an index that have lazy ones above them and are not here yet; none when together they are too large to wait for.
- */
-function smallBelowLazy(
-  descriptors: readonly Descriptor[],
-  isLazy: (descriptor: Descriptor) => boolean,
-  isHere: (descriptor: Descriptor) => boolean,
-): ReadonlySet<Descriptor> {
-  const lazy = descriptors.map(isLazy)
-  const below = descriptors.slice(0, Math.max(0, lazy.lastIndexOf(true)))
-  const missing = below.filter((each, i) => !lazy[i] && !isHere(each))
-  const bytes = missing.reduce((sum, { size }) => sum + size, 0)
-  return new Set(bytes <= SMALL_MAX_BYTES ? missing : [])
+async function candidateOf(
+  layer: OpenLayer | EagerLayer,
+  by: Identity['by'] | undefined,
+  wasProven: boolean,
+  trusted: ReturnType<typeof truster>,
+): Promise<Candidate> {
+  if ('why' in layer) return closed(`it is not lazy: ${layer.why}`, wasProven)
+  const verdict = await layer.verdict()
+  const opened = { is: 'open', indexDigest: layer.indexDigest, verdict, trusted: await trusted(by, verdict) } as const
+  return { opened, layer, size: await tarSizeOf(layer) }
 }
 
-/** Why an index is no name of a layer: a sentence. */
-type NotByIndex = (index: Digest, descriptor: Descriptor) => string | undefined
+function closed(why: string, passing: boolean): Candidate {
+  return { opened: { is: 'closed', why, passing }, layer: undefined, size: 0 }
+}
 
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
-  { layers, notByIndex }: Pick<Opening, 'layers'> & { notByIndex: NotByIndex },
+  { layers, isAmbiguous }: Pick<Opening, 'layers' | 'isAmbiguous'>,
   prove: Exclude<Prove, 'small'>,
 ) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
   if ('why' in layer || prove === 'none') return layer
   const { indexDigest } = layer
-  if (prove === 'all' || indexDigest === undefined || notByIndex(indexDigest, descriptor) !== undefined) {
-    await layers.prove(layer, image.blob(descriptor))
-  }
+  const isNamed = indexDigest !== undefined && whyNotByIndex(image, descriptor, indexDigest, isAmbiguous) === undefined
+  if (prove === 'all' || !isNamed) await layers.prove(layer, image.blob(descriptor))
   return layer
 }
 
@@ -243,28 +212,4 @@ async function openAgain(
     await layers.prove(layer, image.blob(descriptor))
   }
   return layer
-}
-
-async function nameOf(
-  layer: OpenLayer,
-  diffId: Digest,
-  trusted: true | string,
-  notByIndex: NotByIndex,
-  by: Identity['by'] | undefined,
-): Promise<Identity | Nameless> {
-  if (by === undefined) {
-    const identity = await identityOf(layer, diffId, trusted)
-    if ('why' in identity || identity.by !== 'index') return identity
-    const why = notByIndex(identity.digest, layer.descriptor)
-    return why === undefined ? identity : { why }
-  }
-  if (by === 'diffid') return await diffIdOf(layer, diffId, trusted)
-  return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }
-}
-
-/** What a layer that is opened no more was listed by. */
-function oldNameOf(descriptor: Descriptor, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
-  if (by === 'diffid') return { by, digest: diffId }
-  const index = indexOf(descriptor)
-  return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

@@ -86,6 +86,11 @@ export class ImageRoot {
     this.#ids.set(node, id)
   }
 
+  /** Where a layer's files answer, from the mount's root. */
+  diffOf(id: string): string[] {
+    return [this.#name, 'overlay', id, 'diff']
+  }
+
   /** The layer whose tar-split file a node is. */
   idOfSplit(node: bigint): string | undefined {
     return this.#ids.get(node)

@@ -12,10 +12,11 @@ import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import { trustNone } from '../../src/stores/identity.ts'
-import type { ListedImage, Prove } from '../../src/stores/image-chain.ts'
+import type { ListedImage } from '../../src/stores/image-chain.ts'
 import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/image-store.ts'
 import { type Left, readBack } from '../../src/stores/read-back.ts'
+import type { Prove } from '../../src/stores/read-whole.ts'
 import { digest, image, plain, proven, refuted } from './store.ts'
 
 export interface Entry {

@@ -4,7 +4,7 @@ import { unnamedOf } from '../../../src/cli/explain/unnamed.ts'
 import { TOC_DIGEST } from '../../../src/format/estargz.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
 import { formatOf } from '../../../src/layer/layer.ts'
-import { waitedFor } from '../../../src/stores/image-chain.ts'
+import { waitedFor } from '../../../src/stores/read-whole.ts'
 
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const MIB = 1 << 20

@@ -1,0 +1,153 @@
+// Who owns the IDs that layers are listed by. Pure state: nothing is shown or kept here (layer-list.ts, image-store.ts).
+//
+// An ID is claimed by an image's chain, in one turn, and then kept on disk; a claim that cannot be kept is given back. One that is proven
+// takes its ID from one that was only trusted, and from a layer that lies.
+import type { OpenLayer } from '../layer/layer.ts'
+import type { Quarantine } from '../proof/quarantine.ts'
+import { blobId } from './chain.ts'
+import type { Chain, Link } from './image-chain.ts'
+import { disagreement, isOtherBlob, shownOtherwise } from './layers-json.ts'
+
+/** The layer that has an ID. */
+export interface Owner {
+  readonly link: Link
+  /** Where its tree answers; undefined: nowhere. */
+  readonly slot: number | undefined
+  /** Who had the ID; it does again when this claim cannot be kept. */
+  before: Owner | undefined
+  /** It could not. */
+  failed: boolean
+}
+
+/** A chain whose trees answer, each in the slot of the same index. */
+export interface Attached {
+  chain: Chain
+  slots: readonly (number | undefined)[]
+}
+
+/** What a chain got of what it claimed. */
+export interface Claimed {
+  /** The lowest first. */
+  owners: readonly Owner[]
+  /** Why no more. */
+  why: string | undefined
+}
+
+/** Engines read the whole list whenever it changed: so many entries are 6 MB. */
+export const LAYERS_MAX = 10_000
+const FULL = `${LAYERS_MAX} layers are listed already (after a restart of the agent, those that no engine uses are no more)`
+/** Where a whole layer is fetched from, the newest first; more than a few tags of one layer are all the same registry. */
+const SOURCES_MAX = 4
+
+export class LayerOwners {
+  readonly #quarantine: Pick<Quarantine, 'of'>
+  /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
+  readonly #owners = new Map<string, Owner>()
+
+  constructor(quarantine: Pick<Quarantine, 'of'>) {
+    this.#quarantine = quarantine
+  }
+
+  get size(): number {
+    return this.#owners.size
+  }
+
+  of(id: string): Owner | undefined {
+    return this.#owners.get(id)
+  }
+
+  links(): Link[] {
+    return [...this.#owners.values()].map(({ link }) => link)
+  }
+
+  /** The layer whose files are shown, unless it is quarantined. */
+  filesOf({ layer }: Link): OpenLayer | undefined {
+    return layer && this.#quarantine.of(layer) === undefined ? layer : undefined
+  }
+
+  /** Claims IDs for a chain's layers from the base up, in one turn. @param isRestored engines were shown it in an earlier life */
+  claim({ chain, slots }: Attached, isRestored: boolean): Claimed {
+    const owners: Owner[] = []
+    for (const [i, link] of chain.links.entries()) {
+      const before = this.#owners.get(link.id)
+      const claim = { link, slot: slots[i], before, failed: false }
+      // what engines were shown once is shown again, whatever is said of it
+      const not = isRestored ? undefined : this.#whyNot(claim, before)
+      if (not !== undefined) return { owners, why: not }
+      if (before === undefined && this.#owners.size >= LAYERS_MAX) return { owners, why: FULL }
+      owners.push(this.#put(claim))
+    }
+    return { owners, why: chain.why }
+  }
+
+  /** The ID of one more entry that a layer needs to be found by its blob, of the same tar as that which is listed; undefined: it needs none. */
+  otherBlobId(link: Link): string | undefined {
+    const owner = this.#owners.get(link.id)
+    if (link.layer === undefined || owner === undefined || !isOtherBlob(owner.link, link)) return undefined
+    return blobId(link.id, link.descriptor.digest)
+  }
+
+  /** Claims such an ID, which need not be kept. @returns whether there is room */
+  claimOtherBlob(link: Link, slot: number, id: string): boolean {
+    const before = this.#owners.get(id)
+    if (before === undefined && this.#owners.size >= LAYERS_MAX) return false
+    this.kept([this.#put({ link: { ...link, id }, slot, before, failed: false })])
+    return true
+  }
+
+  /** Claims that are kept are not given back any more. */
+  kept(owners: readonly Owner[]): void {
+    for (const owner of owners) owner.before = undefined
+  }
+
+  /** Claims that could not be kept: whoever had an ID before has it again, unless somebody claimed it since. */
+  giveBack(owners: readonly Owner[]): void {
+    for (const owner of owners) {
+      owner.failed = true
+      const { id } = owner.link
+      if (this.#owners.get(id) !== owner) continue
+      let before = owner.before
+      while (before?.failed) before = before.before
+      if (before !== undefined) this.#owners.set(id, before)
+      else this.#owners.delete(id)
+    }
+  }
+
+  #put(claim: Owner): Owner {
+    const owner = claim.before === undefined ? claim : this.#both(claim.before, claim)
+    this.#owners.set(claim.link.id, owner)
+    return owner
+  }
+
+  /** Why a layer cannot be listed, or not as the one that already is. */
+  #whyNot(claim: Owner, owner: Owner | undefined): string | undefined {
+    const { layer, identity } = claim.link
+    const refutation = layer && this.#quarantine.of(layer) // since it was opened
+    if (refutation !== undefined) return `it is quarantined: ${refutation.why}`
+    if (owner === undefined || this.#yields(owner, claim)) return undefined
+    const differs = disagreement(owner.link, claim.link)
+    if (differs === undefined) return undefined
+    const claimed = `it is listed already as another image claims it: ${differs}`
+    return identity.by === 'index'
+      ? `${claimed} (engines find that one by its index; lazylayer pull --prove has it listed by what it is proven to be)`
+      : claimed
+  }
+
+  /** A layer that is listed already, and is wanted again. */
+  #both(before: Owner, claim: Owner): Owner {
+    if (this.#yields(before, claim)) return claim
+    const { link } = before
+    if (shownOtherwise(link, claim.link) !== undefined) return { ...before, before, failed: false }
+    const older = link.blobs.filter((each) => !claim.link.blobs.includes(each))
+    const blobs = [...claim.link.blobs, ...older].slice(0, SOURCES_MAX)
+    const proven = link.proven || claim.link.proven
+    return { link: { ...link, blobs, proven }, slot: before.slot, before, failed: false }
+  }
+
+  /** Neither a liar nor who was only trusted keeps a name from whoever is proven to bear it. */
+  #yields({ link }: Owner, claim: Owner): boolean {
+    if (this.filesOf(claim.link) === undefined) return false
+    if (this.filesOf(link) === undefined) return true
+    return claim.link.proven && !link.proven && shownOtherwise(link, claim.link) !== undefined
+  }
+}
