@@ -1,6 +1,7 @@
 // The second door of `serve`: the additional image store, what it listed before, and requests to list more.
 
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { machineFiles } from '../engines/machine.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
@@ -27,7 +28,7 @@ export interface SecondDoor {
   /** The contents of a late file of the store, if the node is one. */
   late(node: bigint): Promise<LateFile | undefined>
   /** For when the mount is gone. Never rejects. */
-  forget(): Promise<void>
+  end(): Promise<void>
 }
 
 /** What both doors are opened with. */
@@ -54,6 +55,7 @@ export async function prepareSecondDoor(
     ...doors,
     split,
     inUse: usedByEngines,
+    pause: (ms, signal) => sleep(ms, undefined, { signal, ref: false }),
     now: () => performance.now(),
     log,
   }
@@ -74,20 +76,13 @@ export async function prepareSecondDoor(
         log,
       }),
       late: (node) => shown.late(node),
-      forget: () => shown.forget(),
+      end: () => shown.end(),
     }
   }
 }
 
-/** Whoever stops the agent waits for that, systemd for 30 s. */
-const ROOTS_TIMEOUT_MS = 10_000
-
 /** By the storage roots of this machine's engines. */
-async function usedByEngines(listed: readonly Listed[]): Promise<Set<string> | undefined> {
-  const references = await referenced(
-    await graphRoots(systemPlaces(), machineFiles),
-    log,
-    AbortSignal.timeout(ROOTS_TIMEOUT_MS),
-  )
+async function usedByEngines(listed: readonly Listed[], signal: AbortSignal): Promise<Set<string> | undefined> {
+  const references = await referenced(await graphRoots(systemPlaces(), machineFiles), log, signal)
   return references && inUse(listed, references)
 }

@@ -6,7 +6,7 @@ import { type Answer, askAt, type Request } from '../agent/socket.ts'
 import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
-import type { Outcome } from '../stores/image-store.ts'
+import type { Outcome } from '../stores/outcome.ts'
 import type { Invocation } from './flags.ts'
 import { count, sizeText } from './output.ts'
 

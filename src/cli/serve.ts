@@ -131,7 +131,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       .closeDirectory(AdditionalImageStore.DIRECTORY)
       .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
       .then(imagesClosed.resolve)
-    const { list, forget } = await second
+    const { list, end } = await second
     await closing
     const { ended } = session
     const told = { policy: diffId, only: !doors.byIndex }
@@ -150,7 +150,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     const code = await serveUntilEnd(served, () => {
       process.stdout.write(readyText(root, choice.rung, diffId, doors.byIndex))
     })
-    await forget()
+    await end()
     await standIns.close()
     return code
   } catch (error) {

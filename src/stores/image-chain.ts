@@ -20,11 +20,13 @@ export interface ListedImage {
   by: readonly Identity['by'][]
   /** Which of them were proven to bear it; none where it is not said. */
   proven?: readonly boolean[]
+  /** When it was last asked for, as far as that was kept: milliseconds since 1970. */
+  askedAt?: number
 }
 
 /** What was listed, kept on disk. */
 export interface Listings {
-  /** Resolves when it is durable; once is enough. */
+  /** Resolves when it is durable; once is enough, but for when it was asked for. */
   keep(image: ListedImage): Promise<void>
   /** It is not there after a restart. */
   forget(image: ListedImage): Promise<void>

@@ -26,12 +26,14 @@ interface Bearer {
 const PLACES_MAX = 100_000
 /** Of the blobs that engines pulled the latest are remembered: some thousand images. */
 const LEFT_MAX = 100_000
+/** Indexes that name no layer any more: as many as may be kept apart. */
+const AMBIGUOUS_MAX = 100_000
 
 export class ImageIds {
   /** By how many layers they have, the place of one, and an index that it may be known by. */
   readonly #bearers = new Map<string, Bearer[]>()
   #places = 0
-  /** At most as many as layers were ever listed. */
+  /** Of one that is forgotten it is found out again, as long as the image is known that had its ID first. */
   readonly #ambiguous = new Set<Digest>()
   readonly #left = new Set<Digest>()
   readonly #byIndex: boolean
@@ -48,11 +50,7 @@ export class ImageIds {
 
   /** Engines pull these blobs themselves, and may know them by their DiffIDs from then on. */
   pulledByEngine(blobs: Iterable<Digest>): void {
-    for (const blob of blobs) {
-      this.#left.delete(blob)
-      this.#left.add(blob)
-      if (this.#left.size > LEFT_MAX) this.#left.delete(this.#left.values().next().value as Digest) // it has some
-    }
+    for (const blob of blobs) remember(this.#left, blob, LEFT_MAX)
   }
 
   /** What engines may know the layers of an image by. @param listed all layers that are, those of the image included */
@@ -88,7 +86,7 @@ export class ImageIds {
       return false
     }
     if (this.#places + places.length > PLACES_MAX) {
-      return `${PLACES_MAX} layers are kept apart already, until the agent is restarted`
+      return `${PLACES_MAX} layers are kept apart already, until images that no engine uses are forgotten`
     }
     this.#places += places.length
     const bearer = { reference: referenceText(reference), config, known }
@@ -100,19 +98,24 @@ export class ImageIds {
     return true
   }
 
-  /** Takes a claim back that no engine acted on. */
-  release({ manifest }: Pick<Named, 'manifest'>, known: KnownBy): void {
+  /** Takes a claim back that no engine acted on, or acts on any more. */
+  release(config: Digest, known: KnownBy): void {
     const places = placesOf(known)
     for (const place of places) {
-      const others = this.#bearers.get(place)?.filter((each) => !isSame(each, manifest.config.digest, known)) ?? []
+      const before = this.#bearers.get(place) ?? []
+      const others = before.filter((each) => !isSame(each, config, known))
+      this.#places -= before.length - others.length
       if (others.length > 0) this.#bearers.set(place, others)
       else this.#bearers.delete(place)
     }
-    this.#places -= places.length
   }
 
-  /** An image that was listed in an earlier life. @param identities of those of its layers that were; engines may have found others, too */
-  restore(image: Named, identities: readonly Identity['by'][]): void {
+  /**
+   * An image that was listed in an earlier life.
+   * @param identities of those of its layers that were; engines may have found others, too
+   * @returns what engines may know its layers by
+   */
+  restore(image: Named, identities: readonly Identity['by'][]): KnownBy {
     const { manifest } = image
     const known = manifest.layers.map((descriptor, i) => {
       const index = engineIndex(manifest, descriptor)
@@ -121,12 +124,20 @@ export class ImageIds {
     })
     if (typeof this.claim(image, known) === 'string') this.markAmbiguous(known.flat())
     this.pulledByEngine(manifest.layers.slice(identities.length).map(({ digest }) => digest))
+    return known
   }
 
   /** From here on these indexes name no layer. */
   markAmbiguous(indexes: Iterable<Digest | undefined>): void {
-    for (const index of indexes) if (index !== undefined) this.#ambiguous.add(index)
+    for (const index of indexes) if (index !== undefined) remember(this.#ambiguous, index, AMBIGUOUS_MAX)
   }
+}
+
+/** The latest ones are. */
+function remember(set: Set<Digest>, digest: Digest, max: number): void {
+  set.delete(digest)
+  set.add(digest)
+  if (set.size > max) set.delete(set.values().next().value as Digest) // it has some
 }
 
 function placesOf(known: KnownBy): string[] {

@@ -86,6 +86,16 @@ export class ImageRoot {
     this.#ids.set(node, id)
   }
 
+  /** Shows a layer no more that was put. */
+  remove(id: string): void {
+    const split = this.#splits.get(id)
+    if (split !== undefined) this.#ids.delete(split.node)
+    this.#splits.delete(id)
+    this.#mount.remove(this.#layers, `${id}.tar-split.gz`)
+    this.#mount.remove(this.#links, linkName(id))
+    this.#mount.remove(this.#overlay, id)
+  }
+
   /** Where a layer's files answer, from the mount's root. */
   diffOf(id: string): string[] {
     return [this.#name, 'overlay', id, 'diff']

@@ -10,51 +10,52 @@
 // Engines also look for layers by their blobs, and an entry names one: of a tar that is stored in several blobs each further one has an
 // entry of its own, with an ID that no engine makes.
 //
-// A layer's directory and its entry appear together. What is listed stays listed while this process lives, and is listed again by
-// the next one: containers are made of it. A layer that is found to lie keeps its entry and loses its files, at once: an empty file is
-// its `diff` then, until an honest layer is listed by the same ID. Who owns an ID is decided by layer-owners.ts,
-// and layer-list.ts writes the list; here an image is opened, named, and listed.
+// A layer's directory and its entry appear together. What is listed stays listed, and is listed again by the next process: containers
+// are made of it. Only when the list is nearly full does it turn over (turnover.ts). A layer that is found to lie keeps its entry and
+// loses its files, at once: an empty file is its `diff` then, until an honest layer is listed by the same ID.
+//
+// Who owns an ID is decided by layer-owners.ts, and layer-list.ts writes the list; here an image is opened, named, and listed.
 import { describe } from '../errors.ts'
-import type { Digest } from '../image/digest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
-import type { Identity } from './chain.ts'
-import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
-import { type Chain, type ChainParts, type Link, type ListedImage, type Opening, openChain } from './image-chain.ts'
+import { blobId } from './chain.ts'
+import type { ShownImage } from './forget.ts'
+import {
+  type Chain,
+  type ChainParts,
+  type Link,
+  type ListedImage,
+  type Listings,
+  type Opening,
+  openChain,
+} from './image-chain.ts'
 import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
 import { type Covers, LayerList } from './layer-list.ts'
 import { type Attached, LayerOwners, type Owner } from './layer-owners.ts'
+import { keyOf, listedAs, type Outcome, outcomeOf } from './outcome.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
 import { missingWhole, type Prove } from './read-whole.ts'
 import { tarSplit } from './tar-split.ts'
+import { Turnover, type TurnoverParts } from './turnover.ts'
 
-export interface ImageStoreParts extends ChainParts, Covers {
+export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
+  listings: Listings
   /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
   attach(layer: OpenLayer, path: readonly string[]): Promise<number>
   quarantine: Pick<Quarantine, 'of' | 'watch'>
   /** A layer's tar-split file, made from all of its bytes if need be. */
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
-  inUse: ForgetParts['inUse']
   /** Whether layers that bear no DiffIDs are named by their indexes. */
   byIndex: boolean
-  /** Milliseconds of a clock that only goes forward. */
-  now(): number
-}
-
-/** What became of an image's layers, lowest first. */
-export interface Outcome {
-  listed: readonly { digest: Digest; id: string; by: Identity['by'] }[]
-  /** Those that engines pull themselves: the chain ends at the first that cannot be listed. */
-  left: readonly Digest[]
-  /** Why it ends. */
-  why?: string
+  /** How many layers are listed at most; undefined: as many as engines bear. */
+  layersMax?: number
 }
 
 /** A listing, and how to undo it. */
@@ -67,8 +68,6 @@ interface Applied {
   isNew: boolean
 }
 
-/** From here on it is time to forget what nobody uses. */
-const LAYERS_MANY = 8_000
 /** Images whose trees are hashed at a time when all are listed again. */
 const ATTACHED_AT_ONCE = 8
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
@@ -85,7 +84,8 @@ export class AdditionalImageStore {
   readonly #listing = new Map<string, Promise<Outcome>>()
   readonly #told = new Set<string>()
   /** Images that were listed, by what is kept of them. */
-  readonly #images = new Map<string, Listed>()
+  readonly #images = new Map<string, ShownImage>()
+  readonly #turnover: Turnover
 
   /** Shows the store in a mount, with what was read back, in one go. */
   static async show(
@@ -97,9 +97,9 @@ export class AdditionalImageStore {
     const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
     const attach = (chain: Chain) => store.#attach(chain)
     const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
-    for (const { image, before } of readBack) store.#ids.restore(image, before?.by ?? [])
+    const known = new Map(readBack.map((chain) => [chain, store.#ids.restore(chain.image, chain.before?.by ?? [])]))
     // claimed in one turn, in the order in which they were listed
-    const restore = (each: Attached) => store.#restore(each)
+    const restore = (each: Attached) => store.#restore(each, known.get(each.chain) as KnownBy) // of each
     await inGroups(attached, attached.length, restore, ({ chain }, error) => failed(chain, error))
     return store
   }
@@ -107,8 +107,7 @@ export class AdditionalImageStore {
   /** Lists again what was read back only now. @throws Failure as `attach`; system when the list cannot be kept */
   async again(chain: Chain): Promise<void> {
     const attached = await this.#attach(chain)
-    this.#ids.restore(chain.image, chain.before?.by ?? [])
-    await this.#restore(attached)
+    await this.#restore(attached, this.#ids.restore(chain.image, chain.before?.by ?? []))
     await this.#list.hide()
   }
 
@@ -116,8 +115,14 @@ export class AdditionalImageStore {
     this.#parts = parts
     this.#ids = new ImageIds(parts.byIndex)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY)
-    this.#owners = new LayerOwners(parts.quarantine)
+    this.#owners = new LayerOwners(parts.quarantine, parts.layersMax)
     this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
+    this.#turnover = new Turnover(parts, {
+      images: this.#images,
+      ids: this.#ids,
+      owners: this.#owners,
+      list: this.#list,
+    })
     parts.quarantine.watch((claim) => this.#list.withdraw(claim))
   }
 
@@ -149,17 +154,9 @@ export class AdditionalImageStore {
     }
   }
 
-  /** When many are listed, those that no engine uses are not listed by the next process. For when nothing is shown any more. */
-  async forget(): Promise<void> {
-    if (this.#owners.size <= LAYERS_MANY) return
-    const { inUse, listings, log } = this.#parts
-    try {
-      const forget: ForgetParts['forget'] = (image) => listings.forget(image)
-      const count = await forgetUnused(this.#images.values(), { inUse, forget }, Date.now())
-      if (count > 0) log(`${count} images that no engine uses will not be listed again`)
-    } catch (error) {
-      log(`images that no engine uses cannot be forgotten: ${describe(error)}`)
-    }
+  /** For when nothing is shown any more: ends what goes on behind the store. Never rejects. */
+  end(): Promise<void> {
+    return this.#turnover.end()
   }
 
   async #resolve(reference: Reference, prove: Prove): Promise<Outcome> {
@@ -189,7 +186,7 @@ export class AdditionalImageStore {
   /** An image whose layers were listed in part, and then further. */
   async #undo(image: ResolvedImage, first: Applied, then: Applied): Promise<void> {
     if (first.known === undefined || !first.isNew || JSON.stringify(first.known) === JSON.stringify(then.known)) return
-    this.#ids.release(image, first.known)
+    this.#ids.release(image.manifest.config.digest, first.known)
     if (first.kept === undefined) return
     this.#images.delete(keyOf(first.kept))
     await this.#parts.listings.forget(first.kept)
@@ -232,29 +229,30 @@ export class AdditionalImageStore {
       await this.#list.hide()
       return undefined
     }
-    const listed = listedAs(image, owners)
+    const listed = { ...listedAs(image, owners), askedAt: Date.now() }
     // also where nothing is listed, whose ID it is is remembered
     const isKept = owners.length > 0 || made.known.flat().some((index) => index !== undefined)
     if (isKept) {
-      const release = () => made.isNew && this.#ids.release(image, made.known)
-      await this.#keep(attached.chain, owners, listed, Date.now(), release)
+      const failed = () => made.isNew && this.#ids.release(image.manifest.config.digest, made.known)
+      await this.#keep(attached.chain, owners, listed, made.known, failed)
     }
+    this.#turnover.check()
     return { outcome: outcomeOf(image, owners, why), kept: isKept ? listed : undefined, ...made }
   }
 
   /** Lists an image as it was in an earlier life, as far as it could be opened. */
-  async #restore(attached: Attached): Promise<void> {
+  async #restore(attached: Attached, known: KnownBy): Promise<void> {
     const { image, before } = attached.chain
     const { owners, why } = this.#owners.claim(attached, true)
-    await this.#keep(attached.chain, owners, listedAs(image, owners, before), 0, () => {})
+    await this.#keep(attached.chain, owners, listedAs(image, owners, before), known, () => {})
     this.#tellLeft(image, outcomeOf(image, owners, why))
   }
 
   /**
    * Keeps what was claimed, and shows it; what cannot be kept is given back. Called in the turn of the claims: what is kept has their
-   * order. @param at when it was asked for; 0: in an earlier life
+   * order.
    */
-  async #keep(chain: Chain, owners: readonly Owner[], listed: ListedImage, at: number, failed: () => void) {
+  async #keep(chain: Chain, owners: readonly Owner[], listed: ListedImage, known: KnownBy, failed: () => void) {
     try {
       await this.#parts.listings.keep(listed)
     } catch (error) {
@@ -264,9 +262,11 @@ export class AdditionalImageStore {
     }
     this.#owners.kept(owners)
     const ids = owners.map(({ link: { id } }) => id)
-    this.#images.set(keyOf(listed), { image: listed, ids, at })
+    const links = chain.links.slice(0, ids.length)
+    const blobIds = links.map(({ id, descriptor }) => blobId(id, descriptor.digest))
+    this.#images.set(keyOf(listed), { image: listed, ids, blobIds, config: chain.image.manifest.config.digest, known })
     await this.#list.write(ids)
-    await this.#listOtherBlobs(chain.links.slice(0, ids.length))
+    await this.#listOtherBlobs(links)
   }
 
   /**
@@ -300,7 +300,7 @@ export class AdditionalImageStore {
     }
     // since the chain was opened
     if (owners.some(({ link }) => this.#isHidden(link))) {
-      if (claimed) this.#ids.release(image, known)
+      if (claimed) this.#ids.release(image.manifest.config.digest, known)
       return undefined
     }
     return { known, isNew: claimed }
@@ -321,29 +321,4 @@ export class AdditionalImageStore {
     this.#told.add(message)
     this.#parts.log(message)
   }
-}
-
-/** What is kept of an image. @param before as it was kept in an earlier life, which it stays */
-function listedAs({ reference, digest }: ResolvedImage, owners: readonly Owner[], before?: ListedImage): ListedImage {
-  const by = before?.by ?? owners.map(({ link: { identity } }) => identity.by)
-  const proven = by.map((_, i) => before?.proven?.[i] === true || owners[i]?.link.proven === true)
-  const listed = { reference: referenceText(reference), manifest: digest, by }
-  return proven.includes(true) ? { ...listed, proven } : listed
-}
-
-function outcomeOf(
-  { manifest: { layers } }: ResolvedImage,
-  owners: readonly Owner[],
-  why: string | undefined,
-): Outcome {
-  const listed = owners.map(({ link: { id, identity } }, i) => {
-    return { digest: layers[i]?.digest as Digest, id, by: identity.by } // a link a layer
-  })
-  const left = layers.slice(owners.length).map(({ digest }) => digest)
-  return { listed, left, ...(why === undefined ? {} : { why }) }
-}
-
-/** What was proven of it since does not make it another. */
-function keyOf({ reference, manifest, by }: ListedImage): string {
-  return JSON.stringify([reference, manifest, by])
 }

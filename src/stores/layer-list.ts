@@ -28,8 +28,8 @@ export class LayerList {
   readonly #entries = new Map<string, { link: Link; text: string }>()
   /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
-  /** IDs that come with the next version of the list, each after its parent's. */
-  #next: { ids: Set<string>; done: Promise<void> } | undefined
+  /** IDs that come with the next version of the list, each after its parent's, and those that go. */
+  #next: { ids: Set<string>; gone: Set<string>; done: Promise<void> } | undefined
   #writtenAt = Number.NEGATIVE_INFINITY
 
   /** @param isHidden whether engines are not to find a layer, but those that know its ID */
@@ -47,8 +47,15 @@ export class LayerList {
 
   /** Resolves when these layers are in the list, with their files, as their owners have them. */
   async write(ids: readonly string[]): Promise<void> {
+    for (const id of ids) this.#next?.gone.delete(id)
     if (ids.some((id) => this.#isNews(id))) await this.#nextVersion(ids)
     await Promise.all(ids.map((id) => this.#cover(id)))
+  }
+
+  /** Resolves when these layers are in the list no more, nor their files; what overlays are made of lives on in them. */
+  async remove(ids: Iterable<string>): Promise<void> {
+    const listed = [...ids].filter((id) => this.#entries.has(id))
+    if (listed.length > 0) await this.#nextVersion([], listed)
   }
 
   /** Has engines find no layer any more that is hidden by now. */
@@ -81,19 +88,21 @@ export class LayerList {
     return owner !== undefined && (!this.#entries.has(id) || this.#grafted.get(id) !== this.#owners.filesOf(owner.link))
   }
 
-  #nextVersion(ids: readonly string[]): Promise<void> {
-    this.#next ??= { ids: new Set(), done: this.#writeSoon() }
+  #nextVersion(ids: readonly string[], gone: readonly string[] = []): Promise<void> {
+    this.#next ??= { ids: new Set(), gone: new Set(), done: this.#writeSoon() }
     for (const id of ids) this.#next.ids.add(id)
+    for (const id of gone) this.#next.gone.add(id)
     return this.#next.done
   }
 
   async #writeSoon(): Promise<void> {
     const waitMs = Math.max(0, this.#writtenAt + VERSION_EVERY_MS - performance.now())
     await new Promise((done) => setTimeout(done, waitMs))
-    const ids = this.#next?.ids ?? []
+    const { ids, gone } = this.#next ?? { ids: [], gone: [] }
     this.#next = undefined
     this.#writtenAt = performance.now()
     // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
+    for (const id of gone) if (this.#entries.delete(id)) this.#hideFiles(id)
     for (const id of ids) if (this.#isNews(id)) this.#show(id)
     this.#root.writeList([...this.#entries.values()].map(({ text }) => text))
   }
@@ -106,6 +115,11 @@ export class LayerList {
     this.#root.put(id, link.below, layer && slot)
     if (layer !== undefined) this.#grafted.set(id, layer)
     this.#entries.set(id, this.#entryOf(link))
+  }
+
+  #hideFiles(id: string): void {
+    this.#uncover(id)
+    this.#root.remove(id)
   }
 
   #entryOf(link: Link): { link: Link; text: string } {

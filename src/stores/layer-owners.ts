@@ -34,8 +34,7 @@ export interface Claimed {
 }
 
 /** Engines read the whole list whenever it changed: so many entries are 6 MB. */
-export const LAYERS_MAX = 10_000
-const FULL = `${LAYERS_MAX} layers are listed already (after a restart of the agent, those that no engine uses are no more)`
+const LAYERS_MAX = 10_000
 /** Where a whole layer is fetched from, the newest first; more than a few tags of one layer are all the same registry. */
 const SOURCES_MAX = 4
 
@@ -44,8 +43,12 @@ export class LayerOwners {
   /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
   readonly #owners = new Map<string, Owner>()
 
-  constructor(quarantine: Pick<Quarantine, 'of'>) {
+  /** How many there may be. */
+  readonly max: number
+
+  constructor(quarantine: Pick<Quarantine, 'of'>, max = LAYERS_MAX) {
     this.#quarantine = quarantine
+    this.max = max
   }
 
   get size(): number {
@@ -74,7 +77,7 @@ export class LayerOwners {
       // what engines were shown once is shown again, whatever is said of it
       const not = isRestored ? undefined : this.#whyNot(claim, before)
       if (not !== undefined) return { owners, why: not }
-      if (before === undefined && this.#owners.size >= LAYERS_MAX) return { owners, why: FULL }
+      if (before === undefined && this.#owners.size >= this.max) return { owners, why: this.#full }
       owners.push(this.#put(claim))
     }
     return { owners, why: chain.why }
@@ -90,7 +93,7 @@ export class LayerOwners {
   /** Claims such an ID, which need not be kept. @returns whether there is room */
   claimOtherBlob(link: Link, slot: number, id: string): boolean {
     const before = this.#owners.get(id)
-    if (before === undefined && this.#owners.size >= LAYERS_MAX) return false
+    if (before === undefined && this.#owners.size >= this.max) return false
     this.kept([this.#put({ link: { ...link, id }, slot, before, failed: false })])
     return true
   }
@@ -113,10 +116,24 @@ export class LayerOwners {
     }
   }
 
+  /** Owners whose claims are kept, of these IDs; each after its parent's. */
+  settled(isWanted: (id: string) => boolean): Map<string, Owner> {
+    return new Map([...this.#owners].filter(([id, { before }]) => before === undefined && isWanted(id)))
+  }
+
+  /** Nobody has an ID any more, unless somebody claimed it since it was this one's. */
+  drop(id: string, owner: Owner): void {
+    if (this.#owners.get(id) === owner) this.#owners.delete(id)
+  }
+
   #put(claim: Owner): Owner {
     const owner = claim.before === undefined ? claim : this.#both(claim.before, claim)
     this.#owners.set(claim.link.id, owner)
     return owner
+  }
+
+  get #full(): string {
+    return `${this.max} layers are listed already, and those that no engine uses are about to go: later pulls find room`
   }
 
   /** Why a layer cannot be listed, or not as the one that already is. */

@@ -2,7 +2,7 @@ import { expect, test, vi } from 'vitest'
 import { lister } from '../../src/agent/lister.ts'
 import { Failure } from '../../src/errors.ts'
 import { referenceText } from '../../src/image/reference.ts'
-import type { Outcome } from '../../src/stores/image-store.ts'
+import type { Outcome } from '../../src/stores/outcome.ts'
 import type { Patience } from '../../src/stores/patience.ts'
 
 /** Of what comes about by itself; not a duration that matters. */

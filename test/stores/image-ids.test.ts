@@ -160,9 +160,9 @@ test('there is an end to how many layers are kept apart, and who comes then gets
   const known = (i: number) => Array<[Digest]>(1000).fill([digest(`index ${i}`)])
   const claim = (i: number) => ids.claim(image(`${i}`, [lazy('layer')]), known(i))
   for (let i = 0; i < 100; i++) expect(claim(i)).toBe(true)
-  expect(claim(100)).toContain('100000 layers are kept apart already, until the agent is restarted')
+  expect(claim(100)).toContain('100000 layers are kept apart already, until images that no engine uses are forgotten')
   expect(claim(7)).toBe(false)
-  ids.release(image('7', [lazy('layer')]), known(7))
+  ids.release(image('7', [lazy('layer')]).manifest.config.digest, known(7))
   expect(claim(100)).toBe(true)
 })
 

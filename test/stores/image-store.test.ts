@@ -775,10 +775,11 @@ test('when there are many, what no engine uses is forgotten at the end', async (
       by: Array<'index'>(1000).fill('index'),
     })
   }
+  const recent = { reference: world.push('new', [lazy('new')]), manifest: digest('new'), askedAt: Date.now() }
+  world.listed.push({ ...recent, by: ['index'] })
   const store = await world.show()
-  await list(store, world.push('new', [lazy('new')]))
   expect(world.forgotten).toEqual([])
-  await store.forget()
+  await store.end()
   expect(world.forgotten).toHaveLength(8)
   expect(world.forgotten).not.toContain('example.com/app:0')
   expect(world.forgotten).not.toContain('example.com/app:new')

@@ -49,6 +49,9 @@ export class World {
   /** What could not be read back. */
   left: readonly Left[] = []
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
+  readonly #nodes = new Map<string, bigint>()
+  /** Of each directory. */
+  readonly #paths = new Map<string, Set<string>>()
   readonly parts: ImageStoreParts
 
   constructor(more: Partial<ImageStoreParts> = {}) {
@@ -91,6 +94,7 @@ export class World {
         },
       },
       inUse: async () => undefined,
+      pause: async () => {},
       attach: async (_, path) => path.length,
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
@@ -153,7 +157,7 @@ export class World {
   }
 
   nodeOf(path: string): bigint {
-    return [...this.#names].find(([, name]) => name === path)?.[0] as bigint
+    return this.#nodes.get(path) as bigint
   }
 
   #layer(descriptor: Descriptor): OpenLayer {
@@ -167,12 +171,29 @@ export class World {
     } as unknown as OpenLayer // what the store uses of it
   }
 
+  #put(path: string, what: Uint8Array | string | number): void {
+    this.files.set(path, what)
+    const directory = path.slice(0, path.lastIndexOf('/'))
+    this.#paths.set(directory, (this.#paths.get(directory) ?? new Set()).add(path))
+  }
+
+  /** A name, and what is below it, as the native side does it. */
+  #forget(path: string): void {
+    this.files.delete(path)
+    this.#names.delete(this.#nodes.get(path) ?? 0n)
+    this.#nodes.delete(path)
+    this.#paths.get(path.slice(0, path.lastIndexOf('/')))?.delete(path)
+    for (const each of [...(this.#paths.get(path) ?? [])]) this.#forget(each)
+    this.#paths.delete(path)
+  }
+
   #mount(): ImageStoreMount {
     const add = (node: bigint, parent: bigint, name: string, what: Uint8Array | string | number) => {
       const path = `${this.#names.get(parent)}/${name}`
       if (this.files.has(path) || this.#names.has(node)) throw new Error(`${path} is there`)
       this.#names.set(node, path)
-      this.files.set(path, what)
+      this.#nodes.set(path, node)
+      this.#put(path, what)
     }
     return {
       addDirectory: (node, parent, name) => add(node, parent, name, 'directory'),
@@ -182,12 +203,12 @@ export class World {
       graft: (parent, name, slot) => {
         const path = `${this.#names.get(parent)}/${name}`
         if (this.files.has(path)) throw new Error(`${path} is there`)
-        this.files.set(path, slot)
+        this.#put(path, slot)
       },
       remove: (parent, name) => {
         const path = `${this.#names.get(parent)}/${name}`
-        if (!this.files.delete(path)) throw new Error(`there is no ${path}`)
-        for (const [node, of] of this.#names) if (of === path) this.#names.delete(node)
+        if (!this.files.has(path)) throw new Error(`there is no ${path}`)
+        this.#forget(path)
       },
       replaceFile: (node, parent, name, { mtime }, bytes) => {
         this.versions.push({ node, mtime })

@@ -5,7 +5,7 @@ import { log } from '../../agent/log.ts'
 import { askAt, type Request, type Status } from '../../agent/socket.ts'
 import { text, type Values } from '../../agent/values.ts'
 import { describe } from '../../errors.ts'
-import type { Outcome } from '../../stores/image-store.ts'
+import type { Outcome } from '../../stores/outcome.ts'
 
 /** What is looked into and believed for an image. */
 export interface AgentHere {
