@@ -7,7 +7,7 @@ import { text, type Values } from '../agent/values.ts'
 import { findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
 import type { Unit } from '../format/format.ts'
-import { HOW_TO_CONVERT, planImage, type Unplanned } from '../format/formats.ts'
+import { HOW_TO_CONVERT, planUnits, type Unplanned } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../image/reference.ts'
@@ -68,7 +68,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const { answer, known } = await judge(image, policy, registries, cache)
     const { manifest } = image
     const unread = manifest.layers.filter((_, i) => isUnread(known[i] as Known))
-    const plan = planImage(manifest)
+    const plan = planUnits(manifest)
     const source = { ...reach(registries, reference, platformOf(values)), manifest }
     const unusable = await unusableIndexes(unread, { plan, ...sourceOf(source) })
     const { diffIds } = image.config

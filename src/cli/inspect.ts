@@ -4,7 +4,7 @@ import { openRegistries, platformOf } from '../agent/agent.ts'
 import { printable } from '../agent/log.ts'
 import { text } from '../agent/values.ts'
 import type { Unit } from '../format/format.ts'
-import { planImage, type Unplanned } from '../format/formats.ts'
+import { planUnits, type Unplanned } from '../format/formats.ts'
 import { hex } from '../image/digest.ts'
 import { platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
@@ -16,7 +16,7 @@ export async function inspect({ positionals, values }: Invocation): Promise<numb
   const registries = openRegistries(values, reference)
   try {
     const image = await registries.source(reference).resolve(platformOf(values))
-    const plan = planImage(image.manifest)
+    const plan = planUnits(image.manifest)
     const layers = image.manifest.layers.map((descriptor, i) => {
       const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
       const lazy = 'format' in unit

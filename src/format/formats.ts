@@ -13,10 +13,10 @@ export interface Unplanned {
 }
 
 /** Of each layer of an image the unit that it is part of, or why there is none. */
-export type Plan = ReadonlyMap<Descriptor, Unit | Unplanned>
+export type Units = ReadonlyMap<Descriptor, Unit | Unplanned>
 
 /** Decides by the manifest alone; reads no byte. A layer is part of one unit, and a unit has all of its layers. */
-export function planImage(manifest: Planned, formats: readonly Format[] = FORMATS): Plan {
+export function planUnits(manifest: Planned, formats: readonly Format[] = FORMATS): Units {
   const units = new Map<Descriptor, Unit>()
   const reasons = new Map(manifest.layers.map((each) => [each, [] as string[]]))
   for (const format of formats) {

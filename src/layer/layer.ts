@@ -6,7 +6,7 @@ import { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
 import type { Format, Planned, Source, Unit } from '../format/format.ts'
-import { FORMATS, formatNamed, type Plan, planImage } from '../format/formats.ts'
+import { FORMATS, formatNamed, planUnits, type Units } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
@@ -176,7 +176,7 @@ export class Layers {
   readonly #parts: LayerParts
   readonly #opened = new Map<string, { opened: Promise<Opened>; blobs: UnitBlobs }>()
   /** By manifest. */
-  readonly #plans = new WeakMap<Planned, Plan>()
+  readonly #plans = new WeakMap<Planned, Units>()
   /** One device a tree, however many layers build it; each can fill it. */
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
   /** By origin. */
@@ -201,8 +201,8 @@ export class Layers {
   }
 
   /** Of each of an image's layers the unit that it is part of, or why there is none; reads nothing. */
-  plan(manifest: Planned): Plan {
-    const plan = this.#plans.get(manifest) ?? planImage(manifest, this.#formats)
+  plan(manifest: Planned): Units {
+    const plan = this.#plans.get(manifest) ?? planUnits(manifest, this.#formats)
     this.#plans.set(manifest, plan)
     return plan
   }

@@ -1,7 +1,7 @@
 // The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
 import { describe, Failure } from '../errors.ts'
 import { engineIndex } from '../format/engine-index.ts'
-import type { Plan } from '../format/formats.ts'
+import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
@@ -170,7 +170,7 @@ export async function missingWhole(
 /** These layers, by what is known of each. */
 export function waitedFor(
   manifest: Pick<Manifest, 'mediaType' | 'layers'>,
-  plan: Plan,
+  plan: Units,
   isAmbiguous: Opening['isAmbiguous'],
   isHere: (descriptor: Descriptor) => boolean,
 ): ReadonlySet<Descriptor> {
@@ -189,7 +189,7 @@ export function waitedFor(
 }
 
 /** Digest of a layer's index, as its image says; undefined: it says none. */
-function indexOf(plan: Plan, descriptor: Descriptor): Digest | undefined {
+function indexOf(plan: Units, descriptor: Descriptor): Digest | undefined {
   const unit = plan.get(descriptor)
   return unit !== undefined && 'identity' in unit ? unit.identity : undefined
 }

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest'
 import { Budget } from '../../src/fetch/budget.ts'
 import { Filler, VERIFIED } from '../../src/fetch/filler.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
-import { formatNamed, planImage } from '../../src/format/formats.ts'
+import { formatNamed, planUnits } from '../../src/format/formats.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import { type Manifest, parseManifest } from '../../src/image/manifest.ts'
@@ -26,7 +26,7 @@ if (samples === undefined) {
       manifest = parseManifest(readFileSync(blobPath(manifest.manifests[0]?.digest ?? '')), 'the manifest')
     }
     const stored: number[] = []
-    for (const [descriptor, unit] of planImage(manifest satisfies Manifest)) {
+    for (const [descriptor, unit] of planUnits(manifest satisfies Manifest)) {
       if ('why' in unit) continue
       const format = formatNamed(unit.format)
       const file = await open(blobPath(`sha256:${hex(descriptor.digest)}`))

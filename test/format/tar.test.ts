@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { formatNamed, planImage } from '../../src/format/formats.ts'
+import { formatNamed, planUnits } from '../../src/format/formats.ts'
 import { PIECE_BYTES, parseTarIndex } from '../../src/format/tar-index.ts'
 import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
 import { digestOf } from '../../src/image/digest.ts'
@@ -12,7 +12,7 @@ import { archive, header, LAYER, member, pax, scan } from './tar-craft.ts'
 test('no layer is a lazy one for being a tar', () => {
   expect(() => formatNamed('tar')).toThrow(expect.objectContaining({ code: 'unsupported' }))
   expect(
-    planImage({ layers: [{ ...LAYER.shown, annotations: {} }] })
+    planUnits({ layers: [{ ...LAYER.shown, annotations: {} }] })
       .values()
       .next().value,
   ).toHaveProperty('why')

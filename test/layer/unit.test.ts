@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Unit } from '../../src/format/format.ts'
-import { FORMATS, planImage } from '../../src/format/formats.ts'
+import { FORMATS, planUnits } from '../../src/format/formats.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference } from '../../src/image/reference.ts'
 import { openAllLayers, openLayer, openMerged, type ResolvedImage } from '../../src/layer/image.ts'
@@ -171,12 +171,12 @@ test('no layer of such a unit bears a name, whatever is believed, and the reason
 test('a unit has all of its layers, or none of them', async () => {
   const { part, whole } = makePair({ a: 'one' }, {})
   const other = await lazyLayer({ b: 'two' })
-  const plan = planImage({ layers: [other.descriptor, part.descriptor, whole.descriptor] }, FORMATS_HERE)
+  const plan = planUnits({ layers: [other.descriptor, part.descriptor, whole.descriptor] }, FORMATS_HERE)
   expect(plan.get(other.descriptor)).toEqual(unitOf(other.descriptor))
   for (const each of [part, whole]) {
     expect(plan.get(each.descriptor)).toEqual({ why: expect.stringMatching(/media type.*; another format has some/) })
   }
-  const alone = planImage({ layers: [part.descriptor, whole.descriptor, other.descriptor] }, FORMATS_HERE)
+  const alone = planUnits({ layers: [part.descriptor, whole.descriptor, other.descriptor] }, FORMATS_HERE)
   expect([...alone.values()].map((each) => ('format' in each ? each.format : each.why))).toEqual([
     'pair',
     'pair',

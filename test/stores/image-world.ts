@@ -3,7 +3,7 @@
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
-import { planImage } from '../../src/format/formats.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
@@ -63,7 +63,7 @@ export class World {
         },
       },
       layers: {
-        plan: planImage,
+        plan: planUnits,
         openEmpty: async () => {
           throw new Error('a test needs it')
         },

@@ -2,7 +2,7 @@
 // told and answers lookups as the native side would: names that are there are not asked for.
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
-import { planImage } from '../../src/format/formats.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
@@ -84,7 +84,7 @@ export class FakeWorld {
 
   constructor(more: Partial<StoreParts> = {}) {
     const layers: StoreParts['layers'] = {
-      plan: planImage,
+      plan: planUnits,
       openEmpty: async () => {
         throw new Error('a test needs it')
       },

@@ -1,13 +1,13 @@
 // Whether the indexes of an image's lazy layers can be used: each is read and parsed as the agent does it, and nothing is kept.
 import { describe, Failure } from '../../errors.ts'
 import type { Source } from '../../format/format.ts'
-import { formatNamed, type Plan } from '../../format/formats.ts'
+import { formatNamed, type Units } from '../../format/formats.ts'
 import { IndexBuilder } from '../../format/parser.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 
 /** What of an image its indexes are read from. */
 export interface Indexed extends Source {
-  plan: Plan
+  plan: Units
 }
 
 /** Each takes as much memory as its index says, up to a limit. */

@@ -2,7 +2,7 @@
 
 import { within } from '../../engines/machine.ts'
 import { describe, Failure } from '../../errors.ts'
-import { planImage } from '../../format/formats.ts'
+import { planUnits } from '../../format/formats.ts'
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 import { CacheReader } from '../../store/reader.ts'
@@ -33,7 +33,7 @@ export async function knownOf(
 ): Promise<Known[]> {
   const nothing = layers.map(() => NOTHING)
   if (cache === undefined) return nothing
-  const plan = planImage({ layers })
+  const plan = planUnits({ layers })
   const knownOfLayer = async (descriptor: Descriptor): Promise<Known> => {
     const judged = await cache.judged(descriptor.digest)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))

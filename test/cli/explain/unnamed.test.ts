@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { waysOf } from '../../../src/cli/explain/layer.ts'
 import { unnamedOf } from '../../../src/cli/explain/unnamed.ts'
 import { TOC_DIGEST } from '../../../src/format/estargz.ts'
-import { planImage } from '../../../src/format/formats.ts'
+import { planUnits } from '../../../src/format/formats.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
 import { waitedFor } from '../../../src/stores/image-chain.ts'
 
@@ -26,7 +26,7 @@ function unnamed(
   here: readonly Descriptor[] = [],
   mediaType = OCI_MANIFEST,
 ) {
-  const plan = planImage({ layers })
+  const plan = planUnits({ layers })
   const waited = waitedFor(
     { mediaType, layers },
     plan,
