@@ -1,5 +1,5 @@
 // Units of several layers: what the stores, the mount and the doors do with one, of a format that they never heard of.
-import { readdir } from 'node:fs/promises'
+import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Unit } from '../../src/format/format.ts'
@@ -137,6 +137,26 @@ test('images with the same unit lend each other the blobs that fail', async () =
   const same = await opened(imageOf(both(made), 'two.example.com'), 1, layers)
   expect(same.tree).toBe(tree.tree)
   expect(await contents(tree, 'a')).toBe('from below')
+})
+
+test('blobs that are kept whole are read in place of their registry once all of them are', async () => {
+  const dir = await folder()
+  const { layers, store } = await openHere(dir)
+  const { part, whole } = makePair({ a: 'from below' }, { c: 'from above', d: 'and more' })
+  const tree = await opened(imageOf([part, whole]), 1, layers)
+  const keep = async ({ blob }: Made) => {
+    const path = join(dir, `whole-${blob.size}`)
+    await writeFile(path, await blob.read({ start: 0, end: blob.size }))
+    await store.wholes.keep(blob.digest, path)
+    blob.ranges.length = 0
+  }
+  await keep(whole)
+  expect(await contents(tree, 'c')).toBe('from above')
+  expect(whole.blob.ranges).toHaveLength(1)
+  await keep(part)
+  expect(await contents(tree, 'a')).toBe('from below')
+  expect(await contents(tree, 'd')).toBe('and more')
+  expect([part.blob.ranges.length, whole.blob.ranges.length]).toEqual([0, 1])
 })
 
 test('no layer of such a unit bears a name, whatever is believed, and the reason is said', async () => {
