@@ -6,7 +6,7 @@ import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import { formatOf, type Verdict } from '../layer/layer.ts'
+import { TOGETHER, type Verdict } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
 
 /** Which claims of images are trusted: none, those of images with a signature that policy.json asks for, or all. */
@@ -58,11 +58,13 @@ export type Opened =
       indexDigest: Digest | undefined
       /** What reading all of it said, if that was ever done. */
       verdict: Verdict | undefined
+      /** Its tree is one of several layers together. */
+      together: boolean
       /** As TrustsDiffIds answered for the image. */
       trusted: true | string
     }
-  /** Not opened any more because it was found to lie since it was listed. */
-  | { is: 'quarantined' }
+  /** Not opened any more because it was found to lie since it was listed. `index`: as its image says. */
+  | { is: 'quarantined'; index: Digest | undefined }
   | { is: 'closed'; why: string; passing: boolean }
 
 /** What names are decided by. */
@@ -105,20 +107,25 @@ export function nameOf(image: Claims, i: number, opened: Opened, facts: Omit<Fac
   const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
   const by = facts.before?.by[i]
   if (opened.is === 'closed') return opened
-  if (opened.is === 'quarantined') return oldNameOf(descriptor, diffId, by)
+  if (opened.is === 'quarantined') return oldNameOf(opened.index, diffId, by)
   const name =
     by === undefined ? newNameOf(image, descriptor, diffId, opened, facts.isAmbiguous) : sameNameOf(diffId, opened, by)
   return 'why' in name ? { ...name, passing: facts.before?.proven?.[i] === true } : name
 }
 
 /** The DiffID of a layer of an image, or why it must not bear it. @param trusted as TrustsDiffIds answered for the image */
-export function diffIdOf(verdict: Verdict | undefined, claimed: Digest, trusted: true | string): Identity | Nameless {
+export function diffIdOf(
+  { verdict, together }: Pick<Open, 'verdict' | 'together'>,
+  claimed: Digest,
+  trusted: true | string,
+): Identity | Nameless {
   if (verdict?.verdict === 'refuted') return { why: `it is quarantined: ${verdict.why}` }
   if (verdict !== undefined && verdict.diffId !== claimed) {
     return { why: `the image claims DiffID ${claimed} for it, and its bytes have ${verdict.diffId}` }
   }
-  if (verdict !== undefined || trusted === true) return { by: 'diffid', digest: claimed }
-  return { why: trusted }
+  if (verdict !== undefined) return { by: 'diffid', digest: claimed }
+  if (together) return { why: TOGETHER } // whatever is trusted: another image may have it as an ordinary layer
+  return trusted === true ? { by: 'diffid', digest: claimed } : { why: trusted }
 }
 
 /** Why an index is no name of a layer of an image: a sentence. */
@@ -132,16 +139,6 @@ export function whyNotByIndex(
   return engineIndex(manifest, descriptor) === index ? undefined : UNSEEN
 }
 
-/** Digest of a layer's index, as its image says; undefined: it says none. */
-export function claimedIndex(descriptor: Descriptor): Digest | undefined {
-  const format = formatOf(descriptor)
-  try {
-    return 'why' in format ? undefined : format.indexDigest({ descriptor })
-  } catch {
-    return undefined // it is no digest, as whoever opens the layer says
-  }
-}
-
 type Open = Extract<Opened, { is: 'open' }>
 
 /** What engines that know indexes, too, are to know a layer by: its DiffID where it may bear that, as they prefer it themselves. */
@@ -149,10 +146,11 @@ function newNameOf(
   image: Claims,
   descriptor: Descriptor,
   claimed: Digest,
-  { indexDigest, verdict, trusted }: Open,
+  open: Open,
   isAmbiguous: Facts['isAmbiguous'],
 ): Identity | Nameless {
-  const diffId = diffIdOf(verdict, claimed, trusted)
+  const { indexDigest, verdict, trusted } = open
+  const diffId = diffIdOf(open, claimed, trusted)
   // a false claim is no engine's to accept: it would refuse the image after a pull
   if (!('why' in diffId) || indexDigest === undefined || verdict !== undefined) return diffId
   const why = whyNotByIndex(image, descriptor, indexDigest, isAmbiguous)
@@ -160,14 +158,13 @@ function newNameOf(
 }
 
 /** What a layer that was listed is listed by again. */
-function sameNameOf(diffId: Digest, { indexDigest, verdict, trusted }: Open, by: Identity['by']): Identity | Nameless {
-  if (by === 'diffid') return diffIdOf(verdict, diffId, trusted)
-  return indexDigest === undefined ? { why: 'it has no index' } : { by, digest: indexDigest }
+function sameNameOf(diffId: Digest, open: Open, by: Identity['by']): Identity | Nameless {
+  if (by === 'diffid') return diffIdOf(open, diffId, open.trusted)
+  return open.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: open.indexDigest }
 }
 
 /** What a layer that is opened no more was listed by. */
-function oldNameOf(descriptor: Descriptor, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
+function oldNameOf(index: Digest | undefined, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
   if (by === 'diffid') return { by, digest: diffId }
-  const index = claimedIndex(descriptor)
   return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

@@ -10,7 +10,7 @@ import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
 import { decide, type Facts, nameOf, type Opened, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
-import type { Prove } from './read-whole.ts'
+import { claimedIndex, type Prove } from './read-whole.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {
@@ -151,7 +151,7 @@ function beginAll(
           if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
           return undefined // what lies keeps its name
         })
-        if (opened === undefined) return { opened: { is: 'quarantined' }, layer: undefined, size: descriptor.size }
+        if (opened === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
         return await candidateOf(opened, by?.[i], wasProven?.[i] === true, trusted)
       } catch (error) {
         return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
@@ -178,8 +178,13 @@ async function candidateOf(
 ): Promise<Candidate> {
   if ('why' in layer) return closed(`it is not lazy: ${layer.why}`, wasProven)
   const verdict = await layer.verdict()
-  const opened = { is: 'open', indexDigest: layer.indexDigest, verdict, trusted: await trusted(by, verdict) } as const
+  const { indexDigest, together } = layer
+  const opened = { is: 'open', indexDigest, verdict, together, trusted: await trusted(by, verdict) } as const
   return { opened, layer, size: await tarSizeOf(layer) }
+}
+
+function quarantined({ size }: Descriptor, index: Digest | undefined): Candidate {
+  return { opened: { is: 'quarantined', index }, layer: undefined, size }
 }
 
 function closed(why: string, passing: boolean): Candidate {

@@ -255,7 +255,7 @@ export class AdditionalLayerStore implements ControlTree {
     if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
     if (byDiffId) {
       const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
-      const name = diffIdOf(verdict, diffId, believed)
+      const name = diffIdOf({ verdict, together: layer.together }, diffId, believed)
       if ('why' in name) throw nameless(name.why)
     }
     const size = await tarSizeOf(layer)

@@ -1,9 +1,11 @@
 // Which layers of an image are read whole before it is listed, and may bear their DiffIDs for that. Pure but for asking what is here.
 import { engineIndex } from '../format/engine-index.ts'
+import type { Units } from '../format/formats.ts'
+import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { Layers } from '../layer/layer.ts'
-import { claimedIndex, type Facts } from './identity.ts'
+import type { Facts } from './identity.ts'
 
 /**
  * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
@@ -21,23 +23,24 @@ const AMBIGUOUS_MAX_BYTES = 256 << 20
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
 export async function missingWhole(
   { manifest }: Pick<ResolvedImage, 'manifest'>,
-  layers: Pick<Layers, 'everProven'>,
+  layers: Pick<Layers, 'everProven' | 'plan'>,
   isAmbiguous: Facts['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return waitedFor(manifest, isAmbiguous, (each) => here.has(each))
+  return waitedFor(manifest, layers.plan(manifest), isAmbiguous, (each) => here.has(each))
 }
 
 /** These layers, by what is known of each. */
 export function waitedFor(
   manifest: Pick<Manifest, 'mediaType' | 'layers'>,
+  plan: Units,
   isAmbiguous: Facts['isAmbiguous'],
   isHere: (descriptor: Descriptor) => boolean,
 ): ReadonlySet<Descriptor> {
   const nameOf = (each: Descriptor) => {
-    const index = claimedIndex(each)
+    const index = claimedIndex(plan, each)
     return index !== undefined && engineIndex(manifest, each) === index ? index : undefined
   }
   const hasName = (each: Descriptor) => nameOf(each) !== undefined
@@ -52,6 +55,12 @@ export function waitedFor(
   })
   const bytes = ambiguous.reduce((sum, each) => sum + (isHere(each) ? 0 : each.size), 0)
   return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
+}
+
+/** Digest of a layer's index, as its image says; undefined: it says none. */
+export function claimedIndex(plan: Units, descriptor: Descriptor): Digest | undefined {
+  const unit = plan.get(descriptor)
+  return unit !== undefined && 'identity' in unit ? unit.identity : undefined
 }
 
 /**

@@ -17,6 +17,7 @@ const open = (
   is: 'open',
   indexDigest: index,
   verdict,
+  together: false,
   trusted,
 })
 
@@ -38,7 +39,7 @@ const check = (
   { alone, either }: { alone: string | RegExp; either: string | RegExp },
 ) =>
   test(title, () => {
-    const name = diffIdOf(verdict, claimed, trusted)
+    const name = diffIdOf({ verdict, together: false }, claimed, trusted)
     expect('why' in name ? name.why : name.digest).toMatch(alone)
     expect(decided(open(verdict, trusted))).toMatch(either)
   })
@@ -55,7 +56,7 @@ check('a refuted one by nothing', refuted(claimed), true, { alone: /quarantined/
 
 test('one without an index that is not proven by nothing', () => {
   const { names, why } = decide(imageOf([plain('layer')]), {
-    layers: [{ is: 'open', indexDigest: undefined, verdict: undefined, trusted: 'not proven' }],
+    layers: [{ ...open(undefined, 'not proven'), indexDigest: undefined } as Opened],
     isAmbiguous: () => false,
   })
   expect([names, why]).toEqual([[], 'not proven'])
@@ -69,14 +70,20 @@ test('an index is no name where engines cannot tell images apart by it, or look 
   expect(decided(open(proven(claimed), 'no'), { isAmbiguous: () => true })).toBe(`diffid ${claimed}`)
 })
 
+test('a layer whose tree is one of several layers together goes by its index, or by nothing, whatever is trusted', () => {
+  const together = { ...open(undefined, true), together: true } as Opened
+  expect(decided(together)).toBe(`index ${indexDigest}`)
+  expect(decided({ ...together, indexDigest: undefined } as Opened)).toContain('one tree for several layers')
+})
+
 test('what was listed before is named as it was, or not at all', () => {
   const as = (by: 'diffid' | 'index', ...proven: boolean[]) => ({ before: { by: [by], proven } })
   expect(decided(open(proven(claimed), 'no'), as('index'))).toBe(`index ${indexDigest}`)
   expect(decided(open(undefined, 'no'), { ...as('index'), isAmbiguous: () => true })).toBe(`index ${indexDigest}`)
   expect(decided(open(undefined, 'not proven'), as('diffid'))).toBe('not proven')
-  expect(decided({ is: 'quarantined' }, as('diffid'))).toBe(`diffid ${claimed}`)
-  expect(decided({ is: 'quarantined' }, as('index'))).toBe(`index ${indexDigest}`)
-  expect(decided({ is: 'quarantined' })).toBe('it is quarantined')
+  expect(decided({ is: 'quarantined', index: indexDigest }, as('diffid'))).toBe(`diffid ${claimed}`)
+  expect(decided({ is: 'quarantined', index: indexDigest }, as('index'))).toBe(`index ${indexDigest}`)
+  expect(decided({ is: 'quarantined', index: indexDigest })).toBe('it is quarantined')
 })
 
 test('a chain ends below the first layer without a name, and tells whether another try may bring more', () => {
