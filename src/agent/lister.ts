@@ -3,10 +3,10 @@ import { describe, Failure } from '../errors.ts'
 import { parseReference, type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { AdditionalImageStore } from '../stores/image-store.ts'
-import type { Outcome } from '../stores/outcome.ts'
+import type { ListOutcome } from '../stores/outcome.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
 import type { Prove } from '../stores/read-whole.ts'
-import { type Answer, type ListRequest, refusal } from './socket.ts'
+import { type AgentAnswer, type ListRequest, refusal } from './socket.ts'
 
 export interface ListerParts {
   store: Pick<AdditionalImageStore, 'list'>
@@ -20,8 +20,8 @@ export interface ListerParts {
 /** Images that are being listed: more than any node pulls at once, and few enough to be kept in memory. */
 const LISTINGS_MAX = 1_000
 
-interface Listing {
-  done: Promise<Outcome>
+interface RunningListing {
+  done: Promise<ListOutcome>
   isOver: boolean
   /** Whether the log has said that it takes longer than anybody waits. */
   isLate: boolean
@@ -39,13 +39,13 @@ export function lister({
   progress,
   patience,
   log,
-}: ListerParts): (request: ListRequest) => Promise<Answer> {
+}: ListerParts): (request: ListRequest) => Promise<AgentAnswer> {
   /** By what is listed, and how. */
-  const running = new Map<string, Listing>()
+  const running = new Map<string, RunningListing>()
   /** Of those that were asked to read whole what it takes, for `explain`: the last of each reference. */
-  const outcomes = new Map<string, Outcome>()
+  const outcomes = new Map<string, ListOutcome>()
 
-  const list = (reference: Reference, prove: Prove | undefined, text: string): Listing => {
+  const list = (reference: Reference, prove: Prove | undefined, text: string): RunningListing => {
     const key = `${referenceText(reference)} ${prove}`
     const known = running.get(key)
     if (known !== undefined) return known
@@ -54,7 +54,7 @@ export function lister({
       if (!isFull) running.delete(key)
       listing.isOver = true
     })
-    const listing: Listing = { done, isOver: false, isLate: false, isTriedAgain: false }
+    const listing: RunningListing = { done, isOver: false, isLate: false, isTriedAgain: false }
     if (!isFull) running.set(key, listing)
     if (prove === 'needed' || prove === 'all') {
       done.then(

@@ -15,11 +15,11 @@ import { companion, type ResolvedImage, sourceOf } from '../layer/image.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
-import type { Outcome } from '../stores/outcome.ts'
+import type { ListOutcome } from '../stores/outcome.ts'
 import { waitedFor } from '../stores/read-whole.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'
 import { unusableIndexes } from './explain/indexes.ts'
-import { type Known, knownOf, openKnown } from './explain/known.ts'
+import { type KnownLayer, knownOf, openKnown } from './explain/known.ts'
 import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
 import { unnamedOf } from './explain/unnamed.ts'
@@ -67,12 +67,13 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     ])
     const { answer, known } = await judge(image, policy, registries, cache)
     const { manifest } = image
-    const unread = manifest.layers.filter((_, i) => isUnread(known[i] as Known))
+    const unread = manifest.layers.filter((_, i) => isUnread(known[i] as KnownLayer))
     const plan = planUnits(manifest)
     const source = { ...reach(registries, reference, platformOf(values)), manifest }
     const unusable = await unusableIndexes(unread, { plan, ...sourceOf(source) })
     const { diffIds } = image.config
-    const isHere = (descriptor: Descriptor) => (known[manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0
+    const isHere = (descriptor: Descriptor) =>
+      (known[manifest.layers.indexOf(descriptor)] as KnownLayer).diffIds.length > 0
     const waited = waitedFor(manifest, plan, () => only, isHere)
     const facts = manifest.layers.map((descriptor, i): LayerFacts => {
       const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
@@ -81,7 +82,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
         'format' in unit
           ? { name: unit.format, unnamed }
           : { why: unit.why, ...(waited.has(descriptor) ? { small: true as const } : {}) }
-      const { diffIds: tars, refuted } = known[i] as Known // one a layer
+      const { diffIds: tars, refuted } = known[i] as KnownLayer // one a layer
       const proven = tars.some((each) => each === diffIds[i])
       const bad = unusable.get(descriptor)
       // what the agent has just failed at, it is not advised to do again
@@ -136,7 +137,7 @@ async function judge(
   policy: DiffIdPolicy,
   registries: Registries,
   cache: string,
-): Promise<{ answer: true | string; known: Known[] }> {
+): Promise<{ answer: true | string; known: KnownLayer[] }> {
   const reader = await openKnown(cache, log)
   const trustsDiffIds = await diffIdTrust(policy, registries, {
     accepted: async (...of) => (await reader?.accepted(...of)) ?? false,
@@ -147,7 +148,7 @@ async function judge(
 }
 
 /** Why the agent did not list a layer that it left. */
-function whyLeft({ digest }: Descriptor, { left, why }: Outcome): string {
+function whyLeft({ digest }: Descriptor, { left, why }: ListOutcome): string {
   return (digest === left[0] ? why : undefined) ?? 'a layer below it is not listed'
 }
 
@@ -165,7 +166,7 @@ function formatHere(
 }
 
 /** Whether the agent would read its index: what was judged was read. */
-const isUnread = ({ diffIds, refuted }: Known) => diffIds.length === 0 && refuted === undefined
+const isUnread = ({ diffIds, refuted }: KnownLayer) => diffIds.length === 0 && refuted === undefined
 
 /** Where an image's blobs and indexes are. */
 function reach(

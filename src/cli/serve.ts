@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { openAgent, places, wantedRung } from '../agent/agent.ts'
 import { diffIdTrust } from '../agent/diff-id-trust.ts'
-import { prepareSecondDoor, type SecondDoor, type SharedParts } from '../agent/image-lister.ts'
+import { type ImageDoor, prepareImageDoor, type SharedParts } from '../agent/image-door.ts'
 import { log } from '../agent/log.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from '../agent/serving.ts'
 import { CLOSED, setAccess, storeMode } from '../agent/store-access.ts'
@@ -104,13 +104,13 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       hasStandIn: (path) => standIns.has(path),
       log,
     })
-    const openSecondDoor = await prepareSecondDoor(agent, root, doors)
+    const openImageDoor = await prepareImageDoor(agent, root, doors)
     agent.keeper.mounting(root)
-    let second: Promise<SecondDoor> | undefined
+    let imageDoor: Promise<ImageDoor> | undefined
     const control: ControlTree = {
       lookup: (...asked) => store.lookup(...asked),
       hint: (op, parent, name) => store.hint(op, parent, name),
-      late: async (node) => (await (await second)?.late(node)) ?? (await store.late(node)),
+      late: async (node) => (await (await imageDoor)?.late(node)) ?? (await store.late(node)),
     }
     const session = MountSession.mount(agent.native, {
       dir: root,
@@ -125,13 +125,13 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     grafts = new Grafts(session, log, (mode & ~CLOSED) !== 0)
     if (choice.rung === 'erofs') covers = new KernelMounts(agent.native, session, grafts, context)
     store.show(session)
-    second = openSecondDoor(session)
+    imageDoor = openImageDoor(session)
     // engines read there; what they do in the other door would be writing
     const closing = session
       .closeDirectory(AdditionalImageStore.DIRECTORY)
       .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
       .then(imagesClosed.resolve)
-    const { list, end } = await second
+    const { list, end } = await imageDoor
     await closing
     const { ended } = session
     const told = { policy: diffId, only: !doors.byIndex }

@@ -19,7 +19,7 @@ export interface Listing {
 /** An image that is asked for all the time is not written all the time. */
 const ASKED_EVERY_MS = 3_600_000
 
-interface Kept extends Listing {
+interface KeptListing extends Listing {
   root: string
   /** When it was kept first. */
   at: number
@@ -75,7 +75,7 @@ export class ListingRecords {
     if (!isNews && all.every((each, i) => each === before.proven[i])) return before.done
     const at = before?.at ?? this.#now()
     const asked = Math.max(askedAt, before?.askedAt ?? 0)
-    const record: Kept = {
+    const record: KeptListing = {
       root: this.#root,
       reference,
       manifest,
@@ -100,11 +100,11 @@ export class ListingRecords {
 
   /** Everything kept for this root, the first first; records of which nothing is left are dropped, with a warning. @throws Failure system */
   async all(): Promise<Listing[]> {
-    const found: Kept[] = []
+    const found: KeptListing[] = []
     for (const name of await namesOfTwins(this.#cache, FOLDER)) {
       const key = NAME.exec(name)?.[1]
       if (key === undefined) continue
-      const is = (record: unknown): record is Kept => isListing(record) && keyOf(record.root, record) === key
+      const is = (record: unknown): record is KeptListing => isListing(record) && keyOf(record.root, record) === key
       const record = await readTwins(this.#cache, nameOf(key), is, this.#warn)
       if (record === undefined || record.root !== this.#root) continue
       found.push(record)
@@ -125,7 +125,7 @@ function keyOf(root: string, { reference, manifest, by }: Listing): string {
   return hex(digestOf(new TextEncoder().encode(JSON.stringify({ root, reference, manifest, by }))))
 }
 
-function isListing(record: unknown): record is Kept {
+function isListing(record: unknown): record is KeptListing {
   if (typeof record !== 'object' || record === null) return false
   if (!('root' in record && 'reference' in record && 'manifest' in record && 'by' in record && 'at' in record))
     return false

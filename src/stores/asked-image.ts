@@ -11,13 +11,17 @@ import type { Dialect } from './identity.ts'
 export const ASK_AGAIN_MS = 3_000
 
 /** Is told of each layer that is being opened. */
-export type Opening = (image: ResolvedImage, descriptor: Descriptor, layer: Promise<OpenLayer | EagerLayer>) => void
+export type OpeningWatcher = (
+  image: ResolvedImage,
+  descriptor: Descriptor,
+  layer: Promise<OpenLayer | EagerLayer>,
+) => void
 
 /** What of Images finds an image. */
 export type Resolver = Pick<Images, 'kept' | 'resolve'>
 
 interface Attempt {
-  listing: Promise<Listing | undefined>
+  listing: Promise<ImageLayers | undefined>
   /** When the registry had answered, or failed; undefined while it has not, and for what disk says, which is never the last word. */
   endedAt: number | undefined
 }
@@ -26,10 +30,10 @@ export class AskedImage {
   readonly #reference: Reference
   readonly #images: Resolver
   readonly #layers: LayerOpener
-  readonly #opening: Opening
+  readonly #opening: OpeningWatcher
   #attempt: Attempt | undefined
 
-  constructor(reference: Reference, images: Resolver, layers: LayerOpener, opening: Opening) {
+  constructor(reference: Reference, images: Resolver, layers: LayerOpener, opening: OpeningWatcher) {
     this.#reference = reference
     this.#images = images
     this.#layers = layers
@@ -40,7 +44,7 @@ export class AskedImage {
    * The image that has a layer of this digest, or, where neither disk nor registry knows one, the image that the reference names.
    * @throws Failure as Images.resolve
    */
-  async listing(digest: Digest): Promise<Listing | undefined> {
+  async listing(digest: Digest): Promise<ImageLayers | undefined> {
     const recent = performance.now() - ASK_AGAIN_MS
     this.#attempt ??= this.#ask(this.#images.kept(this.#reference), false)
     for (let attempt = this.#attempt; ; attempt = this.#attempt) {
@@ -59,7 +63,7 @@ export class AskedImage {
   }
 
   #ask(image: Promise<ResolvedImage | undefined>, registry: boolean): Attempt {
-    const listing = image.then((found) => found && new Listing(found, this.#layers, this.#opening))
+    const listing = image.then((found) => found && new ImageLayers(found, this.#layers, this.#opening))
     const attempt: Attempt = { listing, endedAt: undefined }
     const ended = () => {
       if (registry) attempt.endedAt = performance.now()
@@ -70,26 +74,26 @@ export class AskedImage {
 }
 
 /** A layer of an image, and what it was found by. */
-export interface Found {
+export interface AskedLayer {
   index: number
   descriptor: Descriptor
   dialect: Dialect
 }
 
-export class Listing {
+export class ImageLayers {
   readonly image: ResolvedImage
   readonly #layers: LayerOpener
-  readonly #opening: Opening
+  readonly #opening: OpeningWatcher
   #opened: { layer: Promise<OpenLayer | EagerLayer>; failedAt: number | undefined }[] | undefined
 
-  constructor(image: ResolvedImage, layers: LayerOpener, opening: Opening) {
+  constructor(image: ResolvedImage, layers: LayerOpener, opening: OpeningWatcher) {
     this.image = image
     this.#layers = layers
     this.#opening = opening
   }
 
   /** The layer that bears `digest` itself, or whose index claims it (opening the layer proves that). */
-  find(digest: Digest): Found | undefined {
+  find(digest: Digest): AskedLayer | undefined {
     const plan = this.#layers.plan(this.image.manifest)
     for (const [index, descriptor] of this.image.manifest.layers.entries()) {
       if (descriptor.digest === digest) return { index, descriptor, dialect: 'layer' }
@@ -102,7 +106,7 @@ export class Listing {
   }
 
   /** Opens a layer, and with the first all the others. @throws Failure as Layers.open; tried again after a while */
-  open({ index, descriptor }: Found): Promise<OpenLayer | EagerLayer> {
+  open({ index, descriptor }: AskedLayer): Promise<OpenLayer | EagerLayer> {
     this.#opened ??= this.image.manifest.layers.map((each) => this.#begin(each))
     const opened = this.#opened[index]
     if (opened !== undefined && (opened.failedAt ?? Infinity) > performance.now() - ASK_AGAIN_MS) return opened.layer

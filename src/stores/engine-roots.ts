@@ -31,13 +31,13 @@ const WORKER = new URL(
 )
 
 /** A layer of our own store. */
-export interface Listed {
+export interface ListedLayer {
   id: string
   parent: string | undefined
 }
 
 /** Those of `listed` that are referred to, with everything below them: an image names its top layer only. */
-export function inUse(listed: Iterable<Listed>, { ids, links }: References): Set<string> {
+export function inUse(listed: Iterable<ListedLayer>, { ids, links }: References): Set<string> {
   const parents = new Map<string, string | undefined>()
   for (const { id, parent } of listed) parents.set(id, parent)
   const used = new Set<string>()

@@ -52,7 +52,7 @@ export interface Claims {
 }
 
 /** What came of opening a layer. */
-export type Opened =
+export type LayerEvidence =
   | {
       is: 'open'
       indexDigest: Digest | undefined
@@ -68,9 +68,9 @@ export type Opened =
   | { is: 'closed'; why: string; passing: boolean }
 
 /** What names are decided by. */
-export interface Facts {
+export interface Evidence {
   /** From the base up; none above the first that cannot be named counts. */
-  layers: readonly Opened[]
+  layers: readonly LayerEvidence[]
   /** Whether engines cannot tell images apart by an index. */
   isAmbiguous(index: Digest): boolean
   /** How the image was listed in an earlier life: it is listed so again, or not at all. */
@@ -91,7 +91,7 @@ const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index
 const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
 
 /** Names the layers of an image that were opened. */
-export function decide(image: Claims, facts: Facts): Decision {
+export function decide(image: Claims, facts: Evidence): Decision {
   const names: Identity[] = []
   for (const [i, opened] of facts.layers.entries()) {
     const name = nameOf(image, i, opened, facts)
@@ -102,7 +102,12 @@ export function decide(image: Claims, facts: Facts): Decision {
 }
 
 /** Names one layer of an image. */
-export function nameOf(image: Claims, i: number, opened: Opened, facts: Omit<Facts, 'layers'>): Identity | Nameless {
+export function nameOf(
+  image: Claims,
+  i: number,
+  opened: LayerEvidence,
+  facts: Omit<Evidence, 'layers'>,
+): Identity | Nameless {
   const descriptor = image.manifest.layers[i] as Descriptor // one that was opened
   const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
   const by = facts.before?.by[i]
@@ -115,7 +120,7 @@ export function nameOf(image: Claims, i: number, opened: Opened, facts: Omit<Fac
 
 /** The DiffID of a layer of an image, or why it must not bear it. @param trusted as TrustsDiffIds answered for the image */
 export function diffIdOf(
-  { verdict, together }: Pick<Open, 'verdict' | 'together'>,
+  { verdict, together }: Pick<OpenEvidence, 'verdict' | 'together'>,
   claimed: Digest,
   trusted: true | string,
 ): Identity | Nameless {
@@ -133,21 +138,21 @@ export function whyNotByIndex(
   { manifest }: Claims,
   descriptor: Descriptor,
   index: Digest,
-  isAmbiguous: Facts['isAmbiguous'],
+  isAmbiguous: Evidence['isAmbiguous'],
 ): string | undefined {
   if (isAmbiguous(index)) return AMBIGUOUS
   return engineIndex(manifest, descriptor) === index ? undefined : UNSEEN
 }
 
-type Open = Extract<Opened, { is: 'open' }>
+type OpenEvidence = Extract<LayerEvidence, { is: 'open' }>
 
 /** What engines that know indexes, too, are to know a layer by: its DiffID where it may bear that, as they prefer it themselves. */
 function newNameOf(
   image: Claims,
   descriptor: Descriptor,
   claimed: Digest,
-  open: Open,
-  isAmbiguous: Facts['isAmbiguous'],
+  open: OpenEvidence,
+  isAmbiguous: Evidence['isAmbiguous'],
 ): Identity | Nameless {
   const { indexDigest, verdict, trusted } = open
   const diffId = diffIdOf(open, claimed, trusted)
@@ -158,7 +163,7 @@ function newNameOf(
 }
 
 /** What a layer that was listed is listed by again. */
-function sameNameOf(diffId: Digest, open: Open, by: Identity['by']): Identity | Nameless {
+function sameNameOf(diffId: Digest, open: OpenEvidence, by: Identity['by']): Identity | Nameless {
   if (by === 'diffid') return diffIdOf(open, diffId, open.trusted)
   return open.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: open.indexDigest }
 }

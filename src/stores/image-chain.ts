@@ -8,7 +8,7 @@ import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
-import { decide, type Facts, nameOf, type Opened, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
+import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
 import { claimedIndex, type Prove } from './read-whole.ts'
 
@@ -35,7 +35,7 @@ export interface Listings {
 }
 
 /** A layer with everything below it. */
-export interface Link extends Listable {
+export interface ChainLink extends Listable {
   /** Undefined: it was quarantined in an earlier life, and stands in the list for the engines that know it, without its files. */
   layer: OpenLayer | undefined
   /** All of its bytes, as they are stored: where they are asked for first, and where else. */
@@ -47,7 +47,7 @@ export interface Link extends Listable {
 /** `why` it ends below the image's top; undefined when it does not. */
 export interface Chain {
   image: ResolvedImage
-  links: readonly Link[]
+  links: readonly ChainLink[]
   why: string | undefined
   /** As it was listed in an earlier life. */
   before?: ListedImage | undefined
@@ -65,7 +65,7 @@ export interface ChainParts {
 }
 
 /** What one chain is opened with. */
-export interface Opening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'>, Pick<Facts, 'isAmbiguous'> {}
+export interface ChainOpening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'>, Pick<Evidence, 'isAmbiguous'> {}
 
 /** How a chain is opened that was listed in an earlier life. */
 interface Before {
@@ -75,8 +75,8 @@ interface Before {
 }
 
 /** A layer that was opened, and what its name is decided by. */
-interface Candidate {
-  opened: Opened
+interface TriedLayer {
+  opened: LayerEvidence
   /** Undefined: it is quarantined, or could not be. */
   layer: OpenLayer | undefined
   /** Bytes of its tar. */
@@ -93,12 +93,12 @@ const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
  */
 export async function openChain(
   image: ResolvedImage,
-  opening: Opening,
+  opening: ChainOpening,
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   before?: Before,
 ): Promise<Chain> {
   const facts = { isAmbiguous: opening.isAmbiguous, before: before?.listed }
-  const candidates: Candidate[] = []
+  const candidates: TriedLayer[] = []
   // none above the first that cannot be named is waited for
   for (const [i, next] of beginAll(image, opening, prove, before).entries()) {
     const candidate = await next()
@@ -109,12 +109,12 @@ export async function openChain(
   return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
 }
 
-function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: readonly Candidate[]): Link[] {
-  const links: Link[] = []
+function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: readonly TriedLayer[]): ChainLink[] {
+  const links: ChainLink[] = []
   let parent: string | undefined
   let below: readonly string[] = []
   for (const [i, identity] of names.entries()) {
-    const { layer, opened, size } = candidates[i] as Candidate // each has a name
+    const { layer, opened, size } = candidates[i] as TriedLayer // each has a name
     const descriptor = image.manifest.layers[i] as Descriptor
     const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
     const id = layerId(parent, identity)
@@ -131,10 +131,10 @@ function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: r
 /** Begins to open all of them at once. @returns what says of each what came of it, the base first; none rejects */
 function beginAll(
   image: ResolvedImage,
-  opening: Opening,
+  opening: ChainOpening,
   prove: Parameters<typeof openChain>[2],
   before: Before | undefined,
-): (() => Promise<Candidate>)[] {
+): (() => Promise<TriedLayer>)[] {
   const { layers } = opening
   const { by, proven: wasProven } = before?.listed ?? {}
   const trusted = truster(image, opening, before)
@@ -161,7 +161,7 @@ function beginAll(
 }
 
 /** Asks at most once whether an image's claims are trusted; nobody where disk says enough of what was listed before. */
-function truster(image: ResolvedImage, { trustsDiffIds }: Opening, before: Before | undefined) {
+function truster(image: ResolvedImage, { trustsDiffIds }: ChainOpening, before: Before | undefined) {
   let trusted: Promise<true | string> | undefined
   return async (by: Identity['by'] | undefined, verdict: Verdict | undefined): Promise<true | string> => {
     if (before === undefined) trusted ??= trustsDiffIds(image)
@@ -175,7 +175,7 @@ async function candidateOf(
   by: Identity['by'] | undefined,
   wasProven: boolean,
   trusted: ReturnType<typeof truster>,
-): Promise<Candidate> {
+): Promise<TriedLayer> {
   if ('why' in layer) return closed(`it is not lazy: ${layer.why}`, wasProven)
   const verdict = await layer.verdict()
   const { indexDigest, together } = layer
@@ -183,18 +183,18 @@ async function candidateOf(
   return { opened, layer, size: await tarSizeOf(layer) }
 }
 
-function quarantined({ size }: Descriptor, index: Digest | undefined): Candidate {
+function quarantined({ size }: Descriptor, index: Digest | undefined): TriedLayer {
   return { opened: { is: 'quarantined', index }, layer: undefined, size }
 }
 
-function closed(why: string, passing: boolean): Candidate {
+function closed(why: string, passing: boolean): TriedLayer {
   return { opened: { is: 'closed', why, passing }, layer: undefined, size: 0 }
 }
 
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
-  { layers, isAmbiguous }: Pick<Opening, 'layers' | 'isAmbiguous'>,
+  { layers, isAmbiguous }: Pick<ChainOpening, 'layers' | 'isAmbiguous'>,
   prove: Exclude<Prove, 'small'>,
 ) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
@@ -209,7 +209,7 @@ async function open(
 async function openAgain(
   image: ResolvedImage,
   descriptor: Descriptor,
-  layers: Opening['layers'],
+  layers: ChainOpening['layers'],
   from: From,
   wasProven: boolean,
 ): Promise<OpenLayer | EagerLayer> {

@@ -8,9 +8,9 @@ import type { Digest } from '../image/digest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { Identity } from './chain.ts'
-import type { Link } from './image-chain.ts'
+import type { ChainLink } from './image-chain.ts'
 
-type Named = Pick<ResolvedImage, 'reference' | 'manifest'>
+type NamedImage = Pick<ResolvedImage, 'reference' | 'manifest'>
 
 /** What engines may know each layer of an image by, the lowest first: an index; undefined: a DiffID. */
 export type KnownBy = readonly (readonly (Digest | undefined)[])[]
@@ -54,7 +54,7 @@ export class ImageIds {
   }
 
   /** What engines may know the layers of an image by. @param listed all layers that are, those of the image included */
-  predict({ manifest }: Pick<Named, 'manifest'>, listed: Iterable<Link>): KnownBy {
+  predict({ manifest }: Pick<NamedImage, 'manifest'>, listed: Iterable<ChainLink>): KnownBy {
     const [indexes, blobs] = [new Set<Digest>(), new Set<Digest>()]
     for (const { identity, descriptor } of listed) {
       if (identity.by === 'diffid') blobs.add(descriptor.digest)
@@ -72,7 +72,7 @@ export class ImageIds {
    * Gives an image the IDs that engines may give it.
    * @returns whether they are new to it; or why one would be another's: a clause
    */
-  claim({ reference, manifest }: Named, known: KnownBy): boolean | string {
+  claim({ reference, manifest }: NamedImage, known: KnownBy): boolean | string {
     const config = manifest.config.digest
     const places = placesOf(known)
     for (const place of places) {
@@ -115,7 +115,7 @@ export class ImageIds {
    * @param identities of those of its layers that were; engines may have found others, too
    * @returns what engines may know its layers by
    */
-  restore(image: Named, identities: readonly Identity['by'][]): KnownBy {
+  restore(image: NamedImage, identities: readonly Identity['by'][]): KnownBy {
     const { manifest } = image
     const known = manifest.layers.map((descriptor, i) => {
       const index = engineIndex(manifest, descriptor)

@@ -26,11 +26,11 @@ import { blobId } from './chain.ts'
 import type { ShownImage } from './forget.ts'
 import {
   type Chain,
+  type ChainLink,
+  type ChainOpening,
   type ChainParts,
-  type Link,
   type ListedImage,
   type Listings,
-  type Opening,
   openChain,
 } from './image-chain.ts'
 import { ImageIds, type KnownBy } from './image-ids.ts'
@@ -38,11 +38,11 @@ import { ImageRoot, type ImageStoreMount } from './image-root.ts'
 import { inGroups } from './in-groups.ts'
 import { type Covers, LayerList } from './layer-list.ts'
 import { type Attached, LayerOwners, type Owner } from './layer-owners.ts'
-import { keyOf, listedAs, type Outcome, outcomeOf } from './outcome.ts'
+import { tarSplit } from './listed-split.ts'
+import { keyOf, type ListOutcome, listedAs, outcomeOf } from './outcome.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
 import { missingWhole, type Prove } from './read-whole.ts'
-import { tarSplit } from './tar-split.ts'
 import { Turnover, type TurnoverParts } from './turnover.ts'
 
 export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
@@ -60,7 +60,7 @@ export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
 
 /** A listing, and how to undo it. */
 interface Applied {
-  outcome: Outcome
+  outcome: ListOutcome
   kept: ListedImage | undefined
   /** What engines may make the image's ID of. */
   known: KnownBy | undefined
@@ -81,7 +81,7 @@ export class AdditionalImageStore {
   readonly #owners: LayerOwners
   readonly #list: LayerList
   /** Images that are being listed. */
-  readonly #listing = new Map<string, Promise<Outcome>>()
+  readonly #listing = new Map<string, Promise<ListOutcome>>()
   readonly #told = new Set<string>()
   /** Images that were listed, by what is kept of them. */
   readonly #images = new Map<string, ShownImage>()
@@ -135,7 +135,7 @@ export class AdditionalImageStore {
    * Lists the layers of an image, as its source has it now; resolves when engines see them. Whoever asks meanwhile waits for the same.
    * @throws Failure as Images.resolve; system when the list cannot be kept
    */
-  list(reference: Reference, prove: Prove = 'small'): Promise<Outcome> {
+  list(reference: Reference, prove: Prove = 'small'): Promise<ListOutcome> {
     const key = `${referenceText(reference)} ${prove}`
     const running = this.#listing.get(key) ?? this.#resolve(reference, prove).finally(() => this.#listing.delete(key))
     this.#listing.set(key, running)
@@ -159,7 +159,7 @@ export class AdditionalImageStore {
     return this.#turnover.end()
   }
 
-  async #resolve(reference: Reference, prove: Prove): Promise<Outcome> {
+  async #resolve(reference: Reference, prove: Prove): Promise<ListOutcome> {
     const image = await this.#parts.images.resolve(reference)
     const outcome = prove === 'small' ? await this.#listSoon(image) : (await this.#open(image, prove)).outcome
     this.#ids.pulledByEngine(outcome.left)
@@ -168,7 +168,7 @@ export class AdditionalImageStore {
   }
 
   /** Lists what needs none of its bytes at once, however long the small layers take that are read whole then. */
-  async #listSoon(image: ResolvedImage): Promise<Outcome> {
+  async #listSoon(image: ResolvedImage): Promise<ListOutcome> {
     const began = this.#parts.now()
     const first = await this.#open(image, 'none')
     if (first.outcome.why === undefined) return first.outcome
@@ -206,7 +206,7 @@ export class AdditionalImageStore {
     throw new TypeError('an index that names no layer names one')
   }
 
-  get #opening(): Opening {
+  get #opening(): ChainOpening {
     const { layers, trustsDiffIds } = this.#parts
     return { layers, trustsDiffIds, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
   }
@@ -273,7 +273,7 @@ export class AdditionalImageStore {
    * Lists layers that are listed, but as other blobs of the same tar, once more for their own. Those entries are not kept: they follow
    * from the images. Only who looks for a blob finds them; what is made of them has the ID that the tar gives it.
    */
-  async #listOtherBlobs(links: readonly Link[]): Promise<void> {
+  async #listOtherBlobs(links: readonly ChainLink[]): Promise<void> {
     const ids: string[] = []
     for (const link of links) {
       const id = this.#owners.otherBlobId(link)
@@ -306,11 +306,11 @@ export class AdditionalImageStore {
     return { known, isNew: claimed }
   }
 
-  #isHidden({ identity }: Link): boolean {
+  #isHidden({ identity }: ChainLink): boolean {
     return identity.by === 'index' && this.#ids.isAmbiguous(identity.digest)
   }
 
-  #tellLeft({ reference }: ResolvedImage, { left, why }: Outcome): void {
+  #tellLeft({ reference }: ResolvedImage, { left, why }: ListOutcome): void {
     if (why === undefined) return
     this.#tell(`${referenceText(reference)}: layers from ${left[0]} on are left to the engine: ${why}`)
   }

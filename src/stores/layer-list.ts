@@ -3,7 +3,7 @@
 import type { OpenLayer } from '../layer/layer.ts'
 import { isOf } from '../proof/quarantine.ts'
 import type { Claim } from '../store/proofs.ts'
-import type { Link } from './image-chain.ts'
+import type { ChainLink } from './image-chain.ts'
 import type { ImageRoot } from './image-root.ts'
 import type { LayerOwners, Owner } from './layer-owners.ts'
 import { layerEntry } from './layers-json.ts'
@@ -23,9 +23,9 @@ export class LayerList {
   readonly #root: ImageRoot
   readonly #owners: LayerOwners
   readonly #covers: Covers
-  readonly #isHidden: (link: Link) => boolean
+  readonly #isHidden: (link: ChainLink) => boolean
   /** By layer ID, each after its parent's: what it tells, and of whom. */
-  readonly #entries = new Map<string, { link: Link; text: string }>()
+  readonly #entries = new Map<string, { link: ChainLink; text: string }>()
   /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
   /** IDs that come with the next version of the list, each after its parent's, and those that go. */
@@ -33,7 +33,7 @@ export class LayerList {
   #writtenAt = Number.NEGATIVE_INFINITY
 
   /** @param isHidden whether engines are not to find a layer, but those that know its ID */
-  constructor(root: ImageRoot, owners: LayerOwners, covers: Covers, isHidden: (link: Link) => boolean) {
+  constructor(root: ImageRoot, owners: LayerOwners, covers: Covers, isHidden: (link: ChainLink) => boolean) {
     this.#root = root
     this.#owners = owners
     this.#covers = covers
@@ -122,7 +122,7 @@ export class LayerList {
     this.#root.remove(id)
   }
 
-  #entryOf(link: Link): { link: Link; text: string } {
+  #entryOf(link: ChainLink): { link: ChainLink; text: string } {
     return { link, text: layerEntry(link, this.#isHidden(link)) }
   }
 

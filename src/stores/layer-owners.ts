@@ -5,12 +5,12 @@
 import type { OpenLayer } from '../layer/layer.ts'
 import type { Quarantine } from '../proof/quarantine.ts'
 import { blobId } from './chain.ts'
-import type { Chain, Link } from './image-chain.ts'
+import type { Chain, ChainLink } from './image-chain.ts'
 import { disagreement, isOtherBlob, shownOtherwise } from './layers-json.ts'
 
 /** The layer that has an ID. */
 export interface Owner {
-  readonly link: Link
+  readonly link: ChainLink
   /** Where its tree answers; undefined: nowhere. */
   readonly slot: number | undefined
   /** Who had the ID; it does again when this claim cannot be kept. */
@@ -59,12 +59,12 @@ export class LayerOwners {
     return this.#owners.get(id)
   }
 
-  links(): Link[] {
+  links(): ChainLink[] {
     return [...this.#owners.values()].map(({ link }) => link)
   }
 
   /** The layer whose files are shown, unless it is quarantined. */
-  filesOf({ layer }: Link): OpenLayer | undefined {
+  filesOf({ layer }: ChainLink): OpenLayer | undefined {
     return layer && this.#quarantine.of(layer) === undefined ? layer : undefined
   }
 
@@ -84,14 +84,14 @@ export class LayerOwners {
   }
 
   /** The ID of one more entry that a layer needs to be found by its blob, of the same tar as that which is listed; undefined: it needs none. */
-  otherBlobId(link: Link): string | undefined {
+  otherBlobId(link: ChainLink): string | undefined {
     const owner = this.#owners.get(link.id)
     if (link.layer === undefined || owner === undefined || !isOtherBlob(owner.link, link)) return undefined
     return blobId(link.id, link.descriptor.digest)
   }
 
   /** Claims such an ID, which need not be kept. @returns whether there is room */
-  claimOtherBlob(link: Link, slot: number, id: string): boolean {
+  claimOtherBlob(link: ChainLink, slot: number, id: string): boolean {
     const before = this.#owners.get(id)
     if (before === undefined && this.#owners.size >= this.max) return false
     this.kept([this.#put({ link: { ...link, id }, slot, before, failed: false })])

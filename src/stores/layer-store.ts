@@ -20,11 +20,11 @@ import { type ControlTree, controlNode, type LateFile } from '../mount/session.t
 import { isOf, type Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
-import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import { AskedImage, type AskedLayer, type ImageLayers, type Resolver } from './asked-image.ts'
+import { decodeDigest, decodeReference } from './asked-names.ts'
 import type { Asker } from './asker.ts'
 import { compressionOf, tarSizeOf } from './facts.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
-import { decodeDigest, decodeReference } from './names.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 
 /** The part of a mount that the store builds. */
@@ -228,7 +228,7 @@ export class AdditionalLayerStore implements ControlTree {
     return await this.#parts.hasStandIn(layerPath(known, name))
   }
 
-  async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
+  async #showFound(known: Known, digest: Digest, found: AskedLayer, listing: ImageLayers): Promise<void> {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
@@ -278,7 +278,7 @@ export class AdditionalLayerStore implements ControlTree {
   #graft(
     known: Known,
     digest: Digest,
-    found: Found,
+    found: AskedLayer,
     layer: OpenLayer,
     image: ResolvedImage,
     slot: number,
@@ -370,7 +370,12 @@ export class AdditionalLayerStore implements ControlTree {
  * Field names are containers/storage's. A DiffID is given only to who asks by it. Whatever is a claim is this image's own, not that of
  * another image with the same layer.
  */
-function infoOf({ index, descriptor, dialect }: Found, layer: OpenLayer, image: ResolvedImage, size: number): object {
+function infoOf(
+  { index, descriptor, dialect }: AskedLayer,
+  layer: OpenLayer,
+  image: ResolvedImage,
+  size: number,
+): object {
   const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
   const info = { id: hex(descriptor.digest), 'diff-size': size, compression: compressionOf(descriptor) }
   if (dialect === 'index') {

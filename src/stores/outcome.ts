@@ -7,7 +7,7 @@ import type { ListedImage } from './image-chain.ts'
 import type { Owner } from './layer-owners.ts'
 
 /** What became of an image's layers, lowest first. */
-export interface Outcome {
+export interface ListOutcome {
   listed: readonly { digest: Digest; id: string; by: Identity['by'] }[]
   /** Those that engines pull themselves: the chain ends at the first that cannot be listed. */
   left: readonly Digest[]
@@ -36,7 +36,7 @@ export function outcomeOf(
   { manifest: { layers } }: ResolvedImage,
   owners: readonly Owner[],
   why: string | undefined,
-): Outcome {
+): ListOutcome {
   const listed = owners.map(({ link: { id, identity } }, i) => {
     return { digest: layers[i]?.digest as Digest, id, by: identity.by } // a link a layer
   })

@@ -79,13 +79,13 @@ export async function readBack(parts: ReadBackParts, startMs = START_MS): Promis
 }
 
 /** What became of opening an image. */
-interface Opened {
+interface ReadImage {
   listed: ListedImage
   chain: Chain | undefined
   error: unknown
 }
 
-function keptOpener(parts: ReadBackParts): (listed: ListedImage) => Promise<Opened> {
+function keptOpener(parts: ReadBackParts): (listed: ListedImage) => Promise<ReadImage> {
   const until = performance.now() + BELIEVE_MS
   const trustsDiffIds: TrustsDiffIds = (image, failing) => {
     const totalMs = Math.max(0, until - performance.now())
@@ -94,7 +94,7 @@ function keptOpener(parts: ReadBackParts): (listed: ListedImage) => Promise<Open
   return (listed) => outcomeOf(listed, () => openKept({ ...parts, trustsDiffIds }, listed))
 }
 
-async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promise<Opened> {
+async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promise<ReadImage> {
   try {
     return { listed, chain: await open(), error: undefined }
   } catch (error) {
@@ -103,13 +103,13 @@ async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promi
 }
 
 /** @throws why there is none */
-function chainOf({ chain, error }: Opened): Chain {
+function chainOf({ chain, error }: ReadImage): Chain {
   if (chain === undefined) throw error
   return chain
 }
 
 /** Whether another try may bring more. */
-function isPassing({ chain, error }: Opened): boolean {
+function isPassing({ chain, error }: ReadImage): boolean {
   return chain === undefined ? !isAborted(error) : chain.passing === true
 }
 
@@ -117,9 +117,9 @@ function isAborted(error: unknown): boolean {
   return error instanceof Failure && error.code === 'aborted'
 }
 
-function further(before: Opened, after: Opened | undefined): Opened {
+function further(before: ReadImage, after: ReadImage | undefined): ReadImage {
   if (after === undefined) return before
-  const links = ({ chain }: Opened) => chain?.links.length ?? -1
+  const links = ({ chain }: ReadImage) => chain?.links.length ?? -1
   return links(after) >= links(before) ? after : before
 }
 

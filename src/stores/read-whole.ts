@@ -5,7 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { Layers } from '../layer/layer.ts'
-import type { Facts } from './identity.ts'
+import type { Evidence } from './identity.ts'
 
 /**
  * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
@@ -24,7 +24,7 @@ const AMBIGUOUS_MAX_BYTES = 256 << 20
 export async function missingWhole(
   { manifest }: Pick<ResolvedImage, 'manifest'>,
   layers: Pick<Layers, 'everProven' | 'plan'>,
-  isAmbiguous: Facts['isAmbiguous'],
+  isAmbiguous: Evidence['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
@@ -36,7 +36,7 @@ export async function missingWhole(
 export function waitedFor(
   manifest: Pick<Manifest, 'mediaType' | 'layers'>,
   plan: Units,
-  isAmbiguous: Facts['isAmbiguous'],
+  isAmbiguous: Evidence['isAmbiguous'],
   isHere: (descriptor: Descriptor) => boolean,
 ): ReadonlySet<Descriptor> {
   const nameOf = (each: Descriptor) => {

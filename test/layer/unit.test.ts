@@ -9,7 +9,7 @@ import { parseReference } from '../../src/image/reference.ts'
 import { openAllLayers, openLayer, openMerged, type ResolvedImage } from '../../src/layer/image.ts'
 import type { OpenLayer } from '../../src/layer/layer.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
-import { Listing } from '../../src/stores/asked-image.ts'
+import { ImageLayers } from '../../src/stores/asked-image.ts'
 import { diffIdOf, nameOf, trustAll } from '../../src/stores/identity.ts'
 import { type ChainParts, openChain } from '../../src/stores/image-chain.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
@@ -184,7 +184,7 @@ test('no layer of such a unit bears a name, whatever is believed, and the reason
     const chain = await openChain(image, { ...parts, isAmbiguous: () => false }, prove)
     expect(chain).toMatchObject({ links: [], why: expect.stringContaining('one tree for several layers together') })
   }
-  const listing = new Listing(image, layers, () => {})
+  const listing = new ImageLayers(image, layers, () => {})
   const unit = layers.plan(image.manifest).get(made.whole.descriptor)
   expect(unit).toMatchObject({ index: expect.stringContaining('sha256:') })
   expect(listing.find((unit as Unit).index)).toBeUndefined()

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import type { Digest } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import type { Verdict } from '../../src/layer/layer.ts'
-import { decide, diffIdOf, type Facts, type Opened, trustAll, trustNone } from '../../src/stores/identity.ts'
+import { decide, diffIdOf, type Evidence, type LayerEvidence, trustAll, trustNone } from '../../src/stores/identity.ts'
 import { OCI_MANIFEST } from '../fake/image.ts'
 import { digest, lazy, plain, proven, refuted } from './store.ts'
 
@@ -13,7 +13,7 @@ const open = (
   verdict: Verdict | undefined,
   trusted: true | string,
   index: Digest | undefined = indexDigest,
-): Opened => ({
+): LayerEvidence => ({
   is: 'open',
   indexDigest: index,
   verdict,
@@ -27,7 +27,7 @@ const imageOf = (layers: readonly Descriptor[], mediaType = OCI_MANIFEST) => ({
   config: { diffIds: layers.map(() => claimed) },
 })
 
-function decided(opened: Opened, facts: Partial<Facts> = {}, image = imageOf([lazy('layer')])): string {
+function decided(opened: LayerEvidence, facts: Partial<Evidence> = {}, image = imageOf([lazy('layer')])): string {
   const { names, why } = decide(image, { layers: [opened], isAmbiguous: () => false, ...facts })
   return why ?? `${names[0]?.by} ${names[0]?.digest}`
 }
@@ -56,7 +56,7 @@ check('a refuted one by nothing', refuted(claimed), true, { alone: /quarantined/
 
 test('one without an index that is not proven by nothing', () => {
   const { names, why } = decide(imageOf([plain('layer')]), {
-    layers: [{ ...open(undefined, 'not proven'), indexDigest: undefined } as Opened],
+    layers: [{ ...open(undefined, 'not proven'), indexDigest: undefined } as LayerEvidence],
     isAmbiguous: () => false,
   })
   expect([names, why]).toEqual([[], 'not proven'])
@@ -71,9 +71,9 @@ test('an index is no name where engines cannot tell images apart by it, or look 
 })
 
 test('a layer whose tree is one of several layers together goes by its index, or by nothing, whatever is trusted', () => {
-  const together = { ...open(undefined, true), together: true } as Opened
+  const together = { ...open(undefined, true), together: true } as LayerEvidence
   expect(decided(together)).toBe(`index ${indexDigest}`)
-  expect(decided({ ...together, indexDigest: undefined } as Opened)).toContain('one tree for several layers')
+  expect(decided({ ...together, indexDigest: undefined } as LayerEvidence)).toContain('one tree for several layers')
 })
 
 test('what was listed before is named as it was, or not at all', () => {
@@ -89,7 +89,7 @@ test('what was listed before is named as it was, or not at all', () => {
 test('a chain ends below the first layer without a name, and tells whether another try may bring more', () => {
   const image = imageOf(['base', 'middle', 'top'].map((name) => lazy(name)))
   const named = (name: string) => open(undefined, 'not proven', digest(`index of ${name}`))
-  const layers: Opened[] = [named('base'), { is: 'closed', why: 'it is away', passing: true }, named('top')]
+  const layers: LayerEvidence[] = [named('base'), { is: 'closed', why: 'it is away', passing: true }, named('top')]
   const isAmbiguous = () => false
   expect(decide(image, { layers, isAmbiguous })).toEqual({
     names: [{ by: 'index', digest: digest('index of base') }],

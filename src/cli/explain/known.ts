@@ -8,7 +8,7 @@ import type { Descriptor } from '../../image/manifest.ts'
 import { CacheReader } from '../../store/reader.ts'
 
 /** What is known of a layer. */
-export interface Known {
+export interface KnownLayer {
   /** The DiffIDs that its bytes were proven to have, with whichever tree. */
   diffIds: readonly Digest[]
   /** What its own index shows otherwise than its tar, a sentence; an index of another image's may lie of the same bytes. */
@@ -18,7 +18,7 @@ export interface Known {
 /** Of each, the records of all trees that were judged with it are open at once. */
 const LAYERS_AT_ONCE = 8
 
-const NOTHING: Known = { diffIds: [], refuted: undefined }
+const NOTHING: KnownLayer = { diffIds: [], refuted: undefined }
 
 /** Undefined where there is no cache, or one that cannot be read, which `log` is told. */
 export async function openKnown(dir: string, log: (message: string) => void): Promise<CacheReader | undefined> {
@@ -30,11 +30,11 @@ export async function knownOf(
   layers: readonly Descriptor[],
   cache: Pick<CacheReader, 'judged' | 'treesOf'> | undefined,
   log: (message: string) => void,
-): Promise<Known[]> {
+): Promise<KnownLayer[]> {
   const nothing = layers.map(() => NOTHING)
   if (cache === undefined) return nothing
   const plan = planUnits({ layers })
-  const knownOfLayer = async (descriptor: Descriptor): Promise<Known> => {
+  const knownOfLayer = async (descriptor: Descriptor): Promise<KnownLayer> => {
     const judged = await cache.judged(descriptor.digest)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
     const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
@@ -44,7 +44,7 @@ export async function knownOf(
     return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
   }
   try {
-    const known: Known[] = []
+    const known: KnownLayer[] = []
     for (let at = 0; at < layers.length; at += LAYERS_AT_ONCE) {
       known.push(...(await Promise.all(layers.slice(at, at + LAYERS_AT_ONCE).map(knownOfLayer))))
     }

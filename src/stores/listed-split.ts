@@ -3,7 +3,7 @@ import { Failure } from '../errors.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { StoredBlob } from '../registry/source.ts'
-import type { Link } from './image-chain.ts'
+import type { ChainLink } from './image-chain.ts'
 
 /** After these failures of one source another may do better. */
 const ELSEWHERE = new Set(['missing', 'denied', 'unavailable', 'timeout', 'corrupt'])
@@ -14,8 +14,8 @@ const ELSEWHERE = new Set(['missing', 'denied', 'unavailable', 'timeout', 'corru
  * @throws what its newest source throws, when none has it; corrupt: it would be another tar's
  */
 export async function tarSplit(
-  link: Link,
-  filesOf: (link: Link) => OpenLayer | undefined,
+  link: ChainLink,
+  filesOf: (link: ChainLink) => OpenLayer | undefined,
   split: (layer: OpenLayer, blob: StoredBlob) => Promise<LateFile>,
 ): Promise<LateFile> {
   const failures: unknown[] = []

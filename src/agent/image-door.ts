@@ -1,4 +1,4 @@
-// The second door of `serve`: the additional image store, what it listed before, and requests to list more.
+// The image store's door of `serve`: the store itself, what it listed before, and requests to list more.
 
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,23 +8,23 @@ import { controlNode, type LateFile, type MountSession } from '../mount/session.
 import { systemPlaces } from '../registry/places.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
-import { inUse, type Listed, referenced } from '../stores/engine-roots.ts'
+import { inUse, type ListedLayer, referenced } from '../stores/engine-roots.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../stores/image-store.ts'
 import type { StoreParts } from '../stores/layer-store.ts'
 import { LOOKUP_PATIENCE } from '../stores/patience.ts'
 import { listLeft, readBack } from '../stores/read-back.ts'
 import { type Agent, places } from './agent.ts'
+import { socketFor } from './agent-places.ts'
 import { graphRoots } from './graph-roots.ts'
 import { lister } from './lister.ts'
 import { log } from './log.ts'
-import { socketFor } from './places.ts'
-import type { Answer, ListRequest } from './socket.ts'
+import type { AgentAnswer, ListRequest } from './socket.ts'
 
 /** Below the store's root: leads to the agent's socket, so that who knows the root finds the agent. */
 export const SOCKET_LINK = 'agent.sock'
 
-export interface SecondDoor {
-  list(request: ListRequest): Promise<Answer>
+export interface ImageDoor {
+  list(request: ListRequest): Promise<AgentAnswer>
   /** The contents of a late file of the store, if the node is one. */
   late(node: bigint): Promise<LateFile | undefined>
   /** For when the mount is gone. Never rejects. */
@@ -38,11 +38,11 @@ export type SharedParts = Pick<
 >
 
 /** Must be called before the mount; the door is opened in it. */
-export async function prepareSecondDoor(
+export async function prepareImageDoor(
   agent: Agent,
   root: string,
   shared: SharedParts,
-): Promise<(session: MountSession) => Promise<SecondDoor>> {
+): Promise<(session: MountSession) => Promise<ImageDoor>> {
   const { images, layers, examinations, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
@@ -82,7 +82,7 @@ export async function prepareSecondDoor(
 }
 
 /** By the storage roots of this machine's engines. */
-async function usedByEngines(listed: readonly Listed[], signal: AbortSignal): Promise<Set<string> | undefined> {
+async function usedByEngines(listed: readonly ListedLayer[], signal: AbortSignal): Promise<Set<string> | undefined> {
   const references = await referenced(await graphRoots(systemPlaces(), machineFiles), log, signal)
   return references && inUse(listed, references)
 }
