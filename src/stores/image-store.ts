@@ -19,6 +19,7 @@ import { describe } from '../errors.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { OpenLayer } from '../layer/layer.ts'
+import { mapLimited } from '../limit.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
@@ -35,7 +36,6 @@ import {
 } from './image-chain.ts'
 import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount } from './image-root.ts'
-import { inGroups } from './in-groups.ts'
 import { type Covers, LayerList } from './layer-list.ts'
 import { type Attached, LayerOwners, type Owner } from './layer-owners.ts'
 import { tarSplit } from './listed-split.ts'
@@ -95,12 +95,17 @@ export class AdditionalImageStore {
   ): Promise<AdditionalImageStore> {
     const store = new AdditionalImageStore(parts, mount)
     const failed = ({ image }: Chain, error: unknown) => parts.log(notAgain(referenceText(image.reference), error))
-    const attach = (chain: Chain) => store.#attach(chain)
-    const attached = await inGroups(readBack, ATTACHED_AT_ONCE, attach, failed)
+    const attached = await mapLimited(readBack, ATTACHED_AT_ONCE, (chain) =>
+      store.#attach(chain).catch((error) => failed(chain, error)),
+    )
     const known = new Map(readBack.map((chain) => [chain, store.#ids.restore(chain.image, chain.before?.by ?? [])]))
     // claimed in one turn, in the order in which they were listed
-    const restore = (each: Attached) => store.#restore(each, known.get(each.chain) as KnownBy) // of each
-    await inGroups(attached, attached.length, restore, ({ chain }, error) => failed(chain, error))
+    const restoring = attached.map(async (each) => {
+      if (!each) return
+      const { chain } = each
+      await store.#restore(each, known.get(chain) as KnownBy).catch((error) => failed(chain, error)) // of each
+    })
+    await Promise.all(restoring)
     return store
   }
 

@@ -5,11 +5,10 @@ import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { parseReference, type Reference } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import { LimitEach } from '../limit.ts'
+import { LimitEach, mapLimited } from '../limit.ts'
 import type { Resolver } from './asked-image.ts'
 import type { TrustsDiffIds } from './identity.ts'
 import { type Chain, type ChainParts, type ListedImage, openChain } from './image-chain.ts'
-import { inGroups } from './in-groups.ts'
 import { patiently } from './patience.ts'
 
 export interface ReadBackParts extends ChainParts {
@@ -51,7 +50,7 @@ const AGAIN_MAX_MS = 60_000
 export async function readBack(parts: ReadBackParts, startMs = START_MS): Promise<ReadBack> {
   const { listings, log, signal } = parts
   const all = await listings.all()
-  const kept = await inGroups(all, READ_AT_ONCE, keptOpener(parts), () => {}) // never fails
+  const kept = await mapLimited(all, READ_AT_ONCE, keptOpener(parts)) // never fails
   const turns = new LimitEach<string>(READ_AT_ONCE)
   const attempts = kept.map((each) => {
     if (!isPassing(each)) return undefined

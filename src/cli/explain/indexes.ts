@@ -4,6 +4,7 @@ import type { Source } from '../../format/format.ts'
 import { formatNamed, type Units } from '../../format/formats.ts'
 import { IndexBuilder } from '../../format/parser.ts'
 import type { Descriptor } from '../../image/manifest.ts'
+import { mapLimited } from '../../limit.ts'
 
 /** What of an image its indexes are read from. */
 export interface Indexed extends Source {
@@ -46,8 +47,6 @@ async function unusableBy(
       for (const each of unit.layers) unusable.set(each, describe(error))
     }
   }
-  for (let at = 0; at < layers.length; at += READ_AT_ONCE) {
-    await Promise.all(layers.slice(at, at + READ_AT_ONCE).map(read))
-  }
+  await mapLimited(layers, READ_AT_ONCE, read)
   return unusable
 }

@@ -5,6 +5,7 @@ import { describe, Failure } from '../../errors.ts'
 import { planUnits } from '../../format/formats.ts'
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
+import { mapLimited } from '../../limit.ts'
 import { CacheReader } from '../../store/reader.ts'
 
 /** What is known of a layer. */
@@ -44,11 +45,7 @@ export async function knownOf(
     return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
   }
   try {
-    const known: KnownLayer[] = []
-    for (let at = 0; at < layers.length; at += LAYERS_AT_ONCE) {
-      known.push(...(await Promise.all(layers.slice(at, at + LAYERS_AT_ONCE).map(knownOfLayer))))
-    }
-    return known
+    return await mapLimited(layers, LAYERS_AT_ONCE, knownOfLayer)
   } catch (error) {
     return unreadable(error, nothing, log)
   }
