@@ -6,6 +6,7 @@ import { machineFiles } from '../engines/machine.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
 import { systemPlaces } from '../registry/places.ts'
+import { ListVersion } from '../store/list-version.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
 import { inUse, type ListedLayer, referenced } from '../stores/engine-roots.ts'
@@ -52,6 +53,7 @@ export async function prepareImageDoor(
     images,
     layers,
     listings,
+    versions: await ListVersion.open(store.dir, root, log),
     ...doors,
     split,
     inUse: usedByEngines,

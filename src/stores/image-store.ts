@@ -35,7 +35,7 @@ import {
   openChain,
 } from './image-chain.ts'
 import { ImageIds, type KnownBy } from './image-ids.ts'
-import { ImageRoot, type ImageStoreMount } from './image-root.ts'
+import { ImageRoot, type ImageStoreMount, type ListVersions } from './image-root.ts'
 import { type Covers, LayerList } from './layer-list.ts'
 import { type Attached, LayerOwners, type Owner } from './layer-owners.ts'
 import { tarSplit } from './listed-split.ts'
@@ -54,6 +54,7 @@ export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
   /** Whether layers that bear no DiffIDs are named by their indexes. */
   byIndex: boolean
+  versions: ListVersions
   /** How many layers are listed at most; undefined: as many as engines bear. */
   layersMax?: number
 }
@@ -119,7 +120,7 @@ export class AdditionalImageStore {
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
     this.#parts = parts
     this.#ids = new ImageIds(parts.byIndex)
-    this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY)
+    this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY, parts.versions)
     this.#owners = new LayerOwners(parts.quarantine, parts.layersMax)
     this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
     this.#turnover = new Turnover(parts, {
@@ -160,8 +161,9 @@ export class AdditionalImageStore {
   }
 
   /** For when nothing is shown any more: ends what goes on behind the store. Never rejects. */
-  end(): Promise<void> {
-    return this.#turnover.end()
+  async end(): Promise<void> {
+    await this.#turnover.end()
+    await this.#parts.versions.close()
   }
 
   async #resolve(reference: Reference, prove: Prove): Promise<ListOutcome> {

@@ -19,6 +19,9 @@ export interface Covers {
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
 
+/** What a layer is made of that lies. */
+const NO_FILES = 'nothing'
+
 export class LayerList {
   readonly #root: ImageRoot
   readonly #owners: LayerOwners
@@ -78,7 +81,7 @@ export class LayerList {
     for (const [id, layer] of this.#grafted) {
       if (!isOf(lie, layer)) continue
       this.#uncover(id)
-      this.#root.put(id, this.#owners.of(id)?.link.below ?? [], undefined)
+      this.#root.put(id, this.#owners.of(id)?.link.below ?? [], undefined, NO_FILES)
     }
   }
 
@@ -112,7 +115,8 @@ export class LayerList {
     const { link, slot } = this.#owners.of(id) as Owner // it is news
     const layer = this.#owners.filesOf(link)
     this.#uncover(id)
-    this.#root.put(id, link.below, layer && slot)
+    const of = layer === undefined ? NO_FILES : `${layer.descriptor.digest} ${layer.tree}`
+    this.#root.put(id, link.below, layer && slot, of)
     if (layer !== undefined) this.#grafted.set(id, layer)
     this.#entries.set(id, this.#entryOf(link))
   }

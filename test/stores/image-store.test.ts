@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE } from '../../src/format/estargz.ts'
+import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
@@ -658,6 +659,44 @@ test('after a restart everything is listed again, without asking anybody', async
   expect(next.entries.sort(byId)).toEqual(world.entries.sort(byId))
   expect(next.versions.length).toBe(1)
   expect(next.covered.length).toBeGreaterThanOrEqual(3)
+})
+
+test('after a restart the same list is the same version, and another one a later version, whatever the clock says', async () => {
+  const world = new World()
+  const store = await world.show()
+  await list(store, world.push('1', [lazy('base')]))
+  await list(store, world.push('2', [lazy('other')]))
+  const [last] = world.kept.slice(-1)
+  if (last === undefined) throw new Error('nothing was kept')
+  const [shown, bytes] = last
+  const restarted = async (version: bigint, contents: Digest) => {
+    const next = world.restarted({
+      versions: { restored: { version, contents }, keep: () => {}, close: async () => {} },
+    })
+    return { next, store: await next.show() }
+  }
+  const same = await restarted(shown, digestOf(bytes))
+  expect(same.next.versions).toEqual(world.versions.slice(-1))
+  await list(same.store, same.next.push('3', [lazy('more')]))
+  expect(same.next.versions[1]?.mtime).toBeGreaterThan(shown)
+  const ahead = shown + 10n ** 18n // another clock's
+  const { next } = await restarted(ahead, digest('another list'))
+  expect(next.versions.map(({ mtime }) => mtime)).toEqual([ahead + 1n])
+  expect((await restarted(ahead, digestOf(bytes))).next.versions.map(({ mtime }) => mtime)).toEqual([ahead])
+})
+
+test('a tar-split file is the same file after a restart, also of a layer that took its name from another', async () => {
+  const world = new World({ trustsDiffIds: trustAll })
+  const store = await world.show()
+  const { listed } = await list(store, world.push('thief', [lazy('claims')], [diffId(0, 'victim').digest]))
+  const path = `/images/overlay-layers/${listed[0]?.id}.tar-split.gz`
+  const thiefs = world.nodeOf(path)
+  world.verdicts.set(digest('bears'), proven(diffId(0, 'victim').digest))
+  await list(store, world.push('victim', [lazy('bears')]))
+  const next = world.restarted({ trustsDiffIds: trustAll })
+  await next.show()
+  expect(next.nodeOf(path)).toBe(world.nodeOf(path))
+  expect(next.nodeOf(path)).not.toBe(thiefs)
 })
 
 test('what cannot be listed again is named, and keeps nothing else from it', async () => {

@@ -47,6 +47,8 @@ export class World {
   readonly files = new Map<string, Uint8Array | string | number>()
   /** Of layers.json. */
   readonly versions: { node: bigint; mtime: bigint }[] = []
+  /** The same, as it is kept for the next process. */
+  readonly kept: [version: bigint, bytes: Uint8Array][] = []
   /** What could not be read back. */
   left: readonly Left[] = []
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
@@ -100,6 +102,7 @@ export class World {
       },
       inUse: async () => undefined,
       pause: async () => {},
+      versions: { restored: undefined, keep: (...shown) => void this.kept.push(shown), close: async () => {} },
       attach: async (_, path) => path.length,
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
