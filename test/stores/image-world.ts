@@ -69,7 +69,7 @@ export class World {
         },
       },
       layers: {
-        plan: planUnits,
+        plan: planOnce(),
         openEmpty: async () => {
           throw new Error('a test needs it')
         },
@@ -228,6 +228,16 @@ export class World {
         expect(directories.sort()).toEqual(this.entries.map(({ id }) => id).sort())
       },
     }
+  }
+}
+
+/** As Layers.plan: made once of each manifest. */
+function planOnce(): ImageStoreParts['layers']['plan'] {
+  const plans = new WeakMap<object, ReturnType<typeof planUnits>>()
+  return (manifest) => {
+    const plan = plans.get(manifest) ?? planUnits(manifest)
+    plans.set(manifest, plan)
+    return plan
   }
 }
 
