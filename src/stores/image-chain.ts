@@ -99,12 +99,16 @@ export async function openChain(
 ): Promise<Chain> {
   const facts = { isAmbiguous: opening.isAmbiguous, before: before?.listed }
   const candidates: TriedLayer[] = []
+  const layers = beginAll(image, opening, prove, before)
+  const found = finders(image, layers, opening, before)
   // none above the first that cannot be named is waited for
-  for (const [i, next] of beginAll(image, opening, prove, before).entries()) {
-    const candidate = await next()
+  for (const [i, find] of found.entries()) {
+    const candidate = await find()
     candidates.push(candidate)
     if ('why' in nameOf(image, i, candidate.opened, facts)) break
   }
+  // whoever opens a layer that is being opened joins: from anywhere is not to be from disk alone
+  if (before?.from === 'disk') await Promise.allSettled(layers)
   const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
   return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
 }
@@ -128,34 +132,47 @@ function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: r
   return links
 }
 
-/** Begins to open all of them at once. @returns what says of each what came of it, the base first; none rejects */
+/** Begins to open all of them at once. */
 function beginAll(
   image: ResolvedImage,
   opening: ChainOpening,
   prove: Parameters<typeof openChain>[2],
   before: Before | undefined,
+): Promise<OpenLayer | EagerLayer>[] {
+  const { by, proven: wasProven } = before?.listed ?? {}
+  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
+  return image.manifest.layers.slice(0, by?.length).map((descriptor, i) => {
+    const mends = by?.[i] === 'diffid' && wasProven?.[i] === true
+    const layer =
+      before === undefined
+        ? open(image, descriptor, opening, proving(descriptor))
+        : openAgain(image, descriptor, opening.layers, before.from, mends)
+    layer.catch(() => {}) // those above the chain's end are nobody's concern
+    return layer
+  })
+}
+
+/** What says of each layer what came of opening it, the base first; none rejects. */
+function finders(
+  image: ResolvedImage,
+  opened: readonly Promise<OpenLayer | EagerLayer>[],
+  opening: ChainOpening,
+  before: Before | undefined,
 ): (() => Promise<TriedLayer>)[] {
   const { layers } = opening
   const { by, proven: wasProven } = before?.listed ?? {}
   const trusted = truster(image, opening, before)
-  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
-  return image.manifest.layers.slice(0, by?.length).map((descriptor, i) => {
-    const layer =
-      before === undefined
-        ? open(image, descriptor, opening, proving(descriptor))
-        : openAgain(image, descriptor, layers, before.from, by?.[i] === 'diffid' && wasProven?.[i] === true)
-    layer.catch(() => {}) // those above the chain's end are nobody's concern
-    return async () => {
-      try {
-        const opened = await layer.catch(async (error) => {
-          if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
-          return undefined // what lies keeps its name
-        })
-        if (opened === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
-        return await candidateOf(opened, by?.[i], wasProven?.[i] === true, trusted)
-      } catch (error) {
-        return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
-      }
+  return opened.map((each, i) => async () => {
+    const descriptor = image.manifest.layers[i] as Descriptor // one each
+    try {
+      const layer = await each.catch(async (error) => {
+        if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
+        return undefined // what lies keeps its name
+      })
+      if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
+      return await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
+    } catch (error) {
+      return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
     }
   })
 }
