@@ -1,4 +1,4 @@
-// Which claims of images `serve --diffid` believes.
+// Makes what decides, by `serve --diffid`, which images' claims of DiffIDs are trusted.
 import { describe, Failure } from '../errors.ts'
 import { referenceText } from '../image/reference.ts'
 import { loadPolicy, type PolicyPlaces, policyPlaces } from '../policy/policy.ts'
@@ -8,7 +8,7 @@ import { type DiffIdPolicy, type TrustsDiffIds, trustAll, trustNone } from '../s
 
 /** An engine waits for the layers of an image that long. */
 const CHECK_TIMEOUT_MS = 10_000
-/** One pull asks for each layer. */
+/** A check answers for so long: one pull asks once a layer. */
 const CHECK_AGAIN_MS = 10_000
 /** Images whose checks are remembered. */
 const CHECKS_MAX = 1000

@@ -25,13 +25,13 @@ interface RunningListing {
   isOver: boolean
   /** Whether the log has said that it takes longer than anybody waits. */
   isLate: boolean
-  /** Whether somebody has joined whose credentials it was begun without, and who tries again where it is denied. */
+  /** Whether a request has joined that brought credentials of its own: if the listing is denied, that request lists the image again. */
   isTriedAgain: boolean
 }
 
 /**
- * Of an image that takes longer, the log says so once, however often it is asked for meanwhile; and that it failed, whether or not
- * anybody still waits, unless it is tried again.
+ * Makes what answers requests. When a listing takes longer than a request waits, the log says so once, however many requests join it. When
+ * a listing fails, the log says that, too, whether or not a request still waits, unless one lists the image again.
  */
 export function lister({
   store,
@@ -40,9 +40,9 @@ export function lister({
   patience,
   log,
 }: ListerParts): (request: ListRequest) => Promise<AgentAnswer> {
-  /** By what is listed, and how. */
+  /** By the reference, and by which layers are read whole. */
   const running = new Map<string, RunningListing>()
-  /** Of those that were asked to read whole what it takes, for `explain`: the last of each reference. */
+  /** What came of the last listing of each reference that read layers whole; `explain` asks for it. */
   const outcomes = new Map<string, ListOutcome>()
 
   const list = (reference: Reference, prove: Prove | undefined, text: string): RunningListing => {

@@ -205,7 +205,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
   }
 }
 
-/** Undefined where that takes longer than who asks should wait; the next one is told. */
+/** Undefined where measuring takes longer than a request should wait; the next request gets it. */
 async function cacheSize(store: Store): Promise<CacheSize | undefined> {
   const size = store.size().catch((error) => log(describe(error)))
   return (await Promise.race([size, sleep(SIZE_WAIT_MS, undefined, { ref: false })])) ?? undefined

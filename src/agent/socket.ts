@@ -69,7 +69,7 @@ export interface Status {
 /** A request is one short line. */
 const LINE_MAX_BYTES = 64 << 10
 const ANSWER_TIMEOUT_MS = 30_000
-/** What an agent answers out of its head: whoever types `status` sees within 2 s, Node's own start included, that it hangs. */
+/** For answers that an agent has ready: so whoever types `status` sees within 2 s, Node's own start included, that the agent hangs. */
 const STATUS_TIMEOUT_MS = 1_500
 /** Commands ask one question each; nobody types so many at once. */
 const CONNECTIONS_MAX = 64
@@ -96,7 +96,7 @@ export async function listen(path: string, answer: (request: AgentRequest) => Pr
     connection.setEncoding('utf8')
     let text = ''
     connection.on('error', () => connection.destroy())
-    // who asks nothing, or reads no answer, keeps neither a place nor the process
+    // a client that asks nothing, or reads no answer, neither keeps its connection nor keeps this process alive
     connection.setTimeout(ANSWER_TIMEOUT_MS, () => connection.destroy())
     connection.on('data', (piece: string) => {
       text += piece

@@ -1,5 +1,5 @@
 // The image behind a reference that engines ask for: as kept on disk, or as the registry has it now; and its layers, opened all at once
-// when the first of them is wanted. Failures do not stick, but they answer for as long as one pull lasts.
+// when the first of them is wanted. A failure is not kept for good: it answers whoever asks within ASK_AGAIN_MS, which is one pull.
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
@@ -7,22 +7,25 @@ import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '..
 import type { EagerLayer, OpenLayer } from '../layer/layer.ts'
 import type { Dialect } from './identity.ts'
 
-/** What was asked less long ago is not asked again: a pull looks its layers up one after the other, and each would wait. */
+/** A registry is not asked for the same image again within this time: a pull looks its layers up one after the other, and each lookup would wait. */
 export const ASK_AGAIN_MS = 3_000
 
-/** Is told of each layer that is being opened. */
+/** Called for each layer whose opening has begun. */
 export type OpeningWatcher = (
   image: ResolvedImage,
   descriptor: Descriptor,
   layer: Promise<OpenLayer | EagerLayer>,
 ) => void
 
-/** What of Images finds an image. */
+/** The two methods of Images that find an image. */
 export type Resolver = Pick<Images, 'kept' | 'resolve'>
 
 interface Attempt {
   listing: Promise<ImageLayers | undefined>
-  /** When the registry had answered, or failed; undefined while it has not, and for what disk says, which is never the last word. */
+  /**
+   * When the registry answered, or failed. Undefined while it has not, and for an attempt that only read the disk, since the registry may
+   * know more.
+   */
   endedAt: number | undefined
 }
 

@@ -1,35 +1,35 @@
-// Which of the images that were listed are forgotten: those that no engine refers to, the longest ago asked for first. Pure.
+// Chooses which listed images are forgotten: images that no engine refers to, the one that was asked for the longest ago first. Pure.
 import type { Digest } from '../image/digest.ts'
 import type { ListedImage } from './image-chain.ts'
 import type { KnownBy } from './image-ids.ts'
 
-/** An image that was listed, its layers from the base up. */
+/** An image that was listed, with the IDs of its layers from the base up. */
 export interface ShownImage {
-  /** What is kept of it. */
+  /** The record that is kept of it on disk. */
   image: ListedImage
   ids: readonly string[]
-  /** Of entries that tell of the same layers' blobs. */
+  /** IDs of the further entries that name the blobs of these layers, whether or not they are in the list. */
   blobIds: readonly string[]
-  /** What engines may make its ID of, and by that of which configuration. */
+  /** The image's configuration, and what engines may compute the image's ID from. */
   config: Digest
   known: KnownBy
 }
 
-/** What may be forgotten. */
+/** Which images may be forgotten, and how many. */
 export interface Forgettable {
-  /** Milliseconds since 1970: what was asked for since then stays. */
+  /** Milliseconds since 1970: an image that was asked for at that time or later stays. */
   askedBefore: number
-  /** Layers that are enough. */
+  /** No further image is forgotten once this many layers go. */
   layers: number
 }
 
-/** When it was last asked for: milliseconds since 1970. */
+/** When an image was last asked for, in milliseconds since 1970; 0 where no record says. */
 function askedAt({ image }: ShownImage): number {
   return image.askedAt ?? 0
 }
 
 /**
- * Images that are not used and go, until enough layers do with them.
+ * The images to forget.
  * @param used layers that engines refer to, with all below them
  */
 export function unusedImages(
@@ -38,7 +38,7 @@ export function unusedImages(
   { askedBefore, layers }: Forgettable,
 ): ShownImage[] {
   const all = [...images]
-  /** By ID, of how many images that stay a layer is. */
+  /** By layer ID: how many of the images that stay have the layer. */
   const counts = new Map<string, number>()
   for (const { ids } of all) for (const id of ids) counts.set(id, (counts.get(id) ?? 0) + 1)
   const unused: ShownImage[] = []

@@ -16,17 +16,17 @@ export const DIFF_ID_POLICIES: readonly DiffIdPolicy[] = ['proven', 'signed', 'c
 
 /**
  * Whether the DiffIDs that an image claims are trusted; otherwise why not: a sentence.
- * @param failing what becomes of failures that pass: they are why it is not trusted, or thrown
+ * @param failing whether a failure that another try may not meet is the reason given (`why`), or is thrown
  */
 export type TrustsDiffIds = (
   image: Pick<ResolvedImage, 'reference' | 'manifestBytes' | 'digest'>,
   failing?: 'why' | 'throw',
 ) => Promise<true | string>
 
-/** Where every image trusts every other. */
+/** Trusts every image's claims: for machines whose images all trust one another. */
 export const trustAll: TrustsDiffIds = () => Promise.resolve(true)
 
-/** The default. */
+/** Trusts no image's claims, which is the default. */
 export const trustNone: TrustsDiffIds = () =>
   Promise.resolve(
     'the engine identifies layers by DiffID, and this one is only claimed by the image (lazylayer pull --prove has it proven)',
@@ -67,22 +67,22 @@ export type LayerEvidence =
   | { is: 'quarantined'; index: Digest | undefined }
   | { is: 'closed'; why: string; passing: boolean }
 
-/** What names are decided by. */
+/** Everything that the names of an image's layers are decided by. */
 export interface Evidence {
-  /** From the base up; none above the first that cannot be named counts. */
+  /** From the base up. Layers above the first one without a name do not matter. */
   layers: readonly LayerEvidence[]
   /** Whether engines cannot tell images apart by an index. */
   isAmbiguous(index: Digest): boolean
-  /** How the image was listed in an earlier life: it is listed so again, or not at all. */
+  /** How the image was listed by an earlier process, if it was: then it is listed in the same way again, or not at all. */
   before?: { by: readonly Identity['by'][]; proven?: readonly boolean[] } | undefined
 }
 
-/** What the layers of an image are named by from the base up, as far as they can be, and why no further. */
+/** The names of an image's layers from the base up, and why the chain ends below the image's top. */
 export interface Decision {
   names: readonly Identity[]
   /** Undefined: all of them are named. */
   why: string | undefined
-  /** What ends it is no verdict: it may go on another time. */
+  /** What ends the chain may be gone another time: it is no verdict on the layer. */
   passing: boolean
 }
 
@@ -90,7 +90,7 @@ const BY_DIFFID = '(lazylayer pull IMAGE has it listed by its DiffID)'
 const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index ${BY_DIFFID}`
 const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
 
-/** Names the layers of an image that were opened. */
+/** Names the layers of an image, as far as they were opened. */
 export function decide(image: Claims, facts: Evidence): Decision {
   const names: Identity[] = []
   for (const [i, opened] of facts.layers.entries()) {
@@ -101,7 +101,7 @@ export function decide(image: Claims, facts: Evidence): Decision {
   return { names, why: undefined, passing: false }
 }
 
-/** Names one layer of an image. */
+/** Names one layer of an image, or says why it has no name. */
 export function nameOf(
   image: Claims,
   i: number,
@@ -146,7 +146,7 @@ export function whyNotByIndex(
 
 type OpenEvidence = Extract<LayerEvidence, { is: 'open' }>
 
-/** What engines that know indexes, too, are to know a layer by: its DiffID where it may bear that, as they prefer it themselves. */
+/** A name for a layer that is new here: its DiffID where it may bear that, because engines prefer DiffIDs to indexes themselves. */
 function newNameOf(
   image: Claims,
   descriptor: Descriptor,
@@ -156,19 +156,19 @@ function newNameOf(
 ): Identity | Nameless {
   const { indexDigest, verdict, trusted } = open
   const diffId = diffIdOf(open, claimed, trusted)
-  // a false claim is no engine's to accept: it would refuse the image after a pull
+  // a layer whose claimed DiffID is false gets no name: an engine that took it by its index would refuse the image after the pull
   if (!('why' in diffId) || indexDigest === undefined || verdict !== undefined) return diffId
   const why = whyNotByIndex(image, descriptor, indexDigest, isAmbiguous)
   return why === undefined ? { by: 'index', digest: indexDigest } : { why }
 }
 
-/** What a layer that was listed is listed by again. */
+/** The name of a layer that was listed before, by the same kind of identity as then. */
 function sameNameOf(diffId: Digest, open: OpenEvidence, by: Identity['by']): Identity | Nameless {
   if (by === 'diffid') return diffIdOf(open, diffId, open.trusted)
   return open.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: open.indexDigest }
 }
 
-/** What a layer that is opened no more was listed by. */
+/** The name that a layer was listed by which is quarantined now, and so not opened any more. */
 function oldNameOf(index: Digest | undefined, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
   if (by === 'diffid') return { by, digest: diffId }
   return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }

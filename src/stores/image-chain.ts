@@ -1,4 +1,4 @@
-// The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
+// Opens the layers of an image from the base up, as far as they can be listed: a layer is listed with all layers below it, or not at all.
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
@@ -18,40 +18,40 @@ export interface ListedImage {
   manifest: Digest
   /** What its layers were identified by, the lowest first; those above were left to the engine. */
   by: readonly Identity['by'][]
-  /** Which of them were proven to bear it; none where it is not said. */
+  /** Which of these layers were proven to bear that identity; absent: none was. */
   proven?: readonly boolean[]
-  /** When it was last asked for, as far as that was kept: milliseconds since 1970. */
+  /** When the image was last asked for, in milliseconds since 1970; absent in records of earlier versions. */
   askedAt?: number
 }
 
 /** What was listed, kept on disk. */
 export interface Listings {
-  /** Resolves when it is durable; once is enough, but for when it was asked for. */
+  /** Resolves when the record is durable. Keeping an image again only updates what was proven since, and when it was asked for. */
   keep(image: ListedImage): Promise<void>
-  /** It is not there after a restart. */
+  /** The image is not listed again after a restart. */
   forget(image: ListedImage): Promise<void>
-  /** The first that was kept first. */
+  /** All of them, in the order in which they were first kept. */
   all(): Promise<ListedImage[]>
 }
 
 /** A layer with everything below it. */
 export interface ChainLink extends Listable {
-  /** Undefined: it was quarantined in an earlier life, and stands in the list for the engines that know it, without its files. */
+  /** Undefined: an earlier process quarantined the layer. It stays in the list, without its files, for engines that know its ID. */
   layer: OpenLayer | undefined
-  /** All of its bytes, as they are stored: where they are asked for first, and where else. */
+  /** Sources of the whole stored layer, in the order in which they are tried. */
   blobs: readonly StoredBlob[]
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
 }
 
-/** `why` it ends below the image's top; undefined when it does not. */
+/** An image's layers as far as they can be listed. `why` says what ends the chain below the image's top; undefined: nothing does. */
 export interface Chain {
   image: ResolvedImage
   links: readonly ChainLink[]
   why: string | undefined
-  /** As it was listed in an earlier life. */
+  /** How an earlier process listed the image, if one did. */
   before?: ListedImage | undefined
-  /** What ends it is no verdict: it may go on another time. */
+  /** What ends the chain may be gone another time: it is no verdict on the layer. */
   passing: boolean
 }
 
@@ -70,26 +70,26 @@ export interface ChainOpening extends Pick<ChainParts, 'layers' | 'trustsDiffIds
 /** How a chain is opened that was listed in an earlier life. */
 interface Before {
   listed: ListedImage
-  /** 'anywhere': what was proven once and is no more, because its proof was lost, is read whole again. */
+  /** 'anywhere': a layer that was proven and whose proof is lost is also read whole again. */
   from: From
 }
 
 /** A layer that was opened, and what its name is decided by. */
 interface TriedLayer {
   opened: LayerEvidence
-  /** Undefined: it is quarantined, or could not be. */
+  /** Undefined: it is quarantined, or could not be opened. */
   layer: OpenLayer | undefined
   /** Bytes of its tar. */
   size: number
 }
 
-/** What another try would end with, too. */
+/** Failures that every further try would meet again. */
 const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
 
 /**
  * Opens an image's layers from the base up, as far as they can be listed; never rejects.
- * @param prove which layers are read whole before; a set: these
- * @param before how it was listed before: again so, or not at all
+ * @param prove which layers are read whole first; a set names them
+ * @param before how the image was listed before: it is listed in the same way again, or not at all
  */
 export async function openChain(
   image: ResolvedImage,
@@ -101,13 +101,13 @@ export async function openChain(
   const candidates: TriedLayer[] = []
   const layers = beginAll(image, opening, prove, before)
   const found = finders(image, layers, opening, before)
-  // none above the first that cannot be named is waited for
+  // layers above the first one without a name are not waited for
   for (const [i, find] of found.entries()) {
     const candidate = await find()
     candidates.push(candidate)
     if ('why' in nameOf(image, i, candidate.opened, facts)) break
   }
-  // whoever opens a layer that is being opened joins: from anywhere is not to be from disk alone
+  // opening a layer again joins an opening that is under way: one from anywhere must not join one that looks on disk alone
   if (before?.from === 'disk') await Promise.allSettled(layers)
   const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
   return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
@@ -147,7 +147,7 @@ function beginAll(
       before === undefined
         ? open(image, descriptor, opening, proving(descriptor))
         : openAgain(image, descriptor, opening.layers, before.from, mends)
-    layer.catch(() => {}) // those above the chain's end are nobody's concern
+    layer.catch(() => {}) // nothing waits for the layers above the chain's end
     return layer
   })
 }
@@ -167,7 +167,7 @@ function finders(
     try {
       const layer = await each.catch(async (error) => {
         if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
-        return undefined // what lies keeps its name
+        return undefined // a layer that lies keeps the name it was listed by
       })
       if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
       return await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
@@ -177,7 +177,7 @@ function finders(
   })
 }
 
-/** Asks at most once whether an image's claims are trusted; nobody where disk says enough of what was listed before. */
+/** Asks at most once whether an image's claims are trusted, and not at all where proofs on disk suffice for what was listed before. */
 function truster(image: ResolvedImage, { trustsDiffIds }: ChainOpening, before: Before | undefined) {
   let trusted: Promise<true | string> | undefined
   return async (by: Identity['by'] | undefined, verdict: Verdict | undefined): Promise<true | string> => {
@@ -222,7 +222,7 @@ async function open(
   return layer
 }
 
-/** @param wasProven a proof that it has no more was lost, and so may all else be that was made of its bytes */
+/** @param wasProven whether the layer was proven when it was listed: where its proof is gone, so may be what was made of its bytes */
 async function openAgain(
   image: ResolvedImage,
   descriptor: Descriptor,

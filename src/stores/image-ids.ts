@@ -33,7 +33,7 @@ export class ImageIds {
   /** By how many layers they have, the place of one, and an index that it may be known by. */
   readonly #bearers = new Map<string, Bearer[]>()
   #places = 0
-  /** Of one that is forgotten it is found out again, as long as the image is known that had its ID first. */
+  /** An index that dropped out of this set is found to be ambiguous again, as long as the image is known that had the ID first. */
   readonly #ambiguous = new Set<Digest>()
   readonly #left = new Set<Digest>()
   readonly #byIndex: boolean
@@ -62,7 +62,7 @@ export class ImageIds {
     }
     return manifest.layers.map((descriptor) => {
       const index = engineIndex(manifest, descriptor)
-      // what they find by its blob they do not look for by its index
+      // engines that find a layer by its blob do not look for its index
       if (index === undefined || !indexes.has(index) || blobs.has(descriptor.digest)) return [undefined]
       return this.#left.has(descriptor.digest) ? [index, undefined] : [index]
     })
@@ -98,7 +98,7 @@ export class ImageIds {
     return true
   }
 
-  /** Takes a claim back that no engine acted on, or acts on any more. */
+  /** Takes a claim back: no engine acted on it, or no engine refers to the image any more. */
   release(config: Digest, known: KnownBy): void {
     const places = placesOf(known)
     for (const place of places) {
@@ -127,13 +127,13 @@ export class ImageIds {
     return known
   }
 
-  /** From here on these indexes name no layer. */
+  /** From now on these indexes name no layer, in any image. */
   markAmbiguous(indexes: Iterable<Digest | undefined>): void {
     for (const index of indexes) if (index !== undefined) remember(this.#ambiguous, index, AMBIGUOUS_MAX)
   }
 }
 
-/** The latest ones are. */
+/** Adds to a set that keeps the latest `max`. */
 function remember(set: Set<Digest>, digest: Digest, max: number): void {
   set.delete(digest)
   set.add(digest)

@@ -19,10 +19,10 @@ export interface ImageStoreMount {
 
 /** Where versions of the list are kept over restarts. */
 export interface ListVersions {
-  /** The last that the last process showed. */
+  /** The version that the process before this one showed last. */
   readonly restored: { version: bigint; contents: Digest } | undefined
   keep(version: bigint, bytes: Uint8Array): void
-  /** Resolves when it is kept. */
+  /** Resolves when the last version is on disk. */
   close(): Promise<void>
 }
 
@@ -30,8 +30,8 @@ const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
 /**
- * What a tar-split file is said to have until it was made: less than any has. Readers ask again when they come to its end; of a file
- * that is shorter than was said the kernel fills up the rest with zeros when two read it at once.
+ * The size that a tar-split file is given until it is made: less than any has. Readers that come to the end ask for the size again. Were
+ * the given size too large, the kernel would fill up the rest with zeros when two readers read the file at once.
  */
 const SPLIT_BYTES = 1
 
@@ -45,7 +45,7 @@ export class ImageRoot {
   readonly #splits = new Map<string, bigint>()
   readonly #ids = new Map<bigint, string>()
   readonly #versions: ListVersions
-  /** What the last process showed, until anything is. */
+  /** The last process's version, until this process has written a list. */
   #restored: ListVersions['restored']
   #version: bigint
 
@@ -80,7 +80,7 @@ export class ImageRoot {
    * Shows a layer, or shows it otherwise than before.
    * @param below short names of the layers below; they never change
    * @param slot of the tree that its files are in; undefined: it has none
-   * @param of names what the files are made of
+   * @param of names what the files are made of: the same name is the same file over restarts
    */
   put(id: string, below: readonly string[], slot: number | undefined, of: string): void {
     const directory = this.#node('overlay', id)
@@ -90,11 +90,11 @@ export class ImageRoot {
     else
       for (const [parent, name] of [[directory, 'diff'] as const, [this.#layers, split] as const])
         this.#mount.remove(parent, name)
-    // An empty file: no overlay mounts that. Images are listed and removed as ever, and no container starts.
+    // No overlay mounts a file: engines list and remove images as ever, and start no container of this one.
     if (slot === undefined)
       this.#mount.addFile(this.#node('overlay', id, 'diff'), directory, 'diff', FILE, new Uint8Array())
     else this.#mount.graft(directory, 'diff', slot)
-    // what was made from other bytes is not this one's
+    // a file that was made from other bytes is another file
     const node = this.#node('overlay-layers', id, 'tar-split', of)
     this.#mount.addLate(node, this.#layers, split, FILE, SPLIT_BYTES)
     if (old !== undefined) this.#ids.delete(old)
@@ -102,7 +102,7 @@ export class ImageRoot {
     this.#ids.set(node, id)
   }
 
-  /** Shows a layer no more that was put. */
+  /** Takes a layer that was put out of the store, with all its files. */
   remove(id: string): void {
     const split = this.#splits.get(id)
     if (split !== undefined) this.#ids.delete(split)
@@ -132,7 +132,7 @@ export class ImageRoot {
     this.#mount.addSymlink(this.#node('overlay', 'l', short), this.#links, short, SYMLINK, `../${id}/diff`)
   }
 
-  /** A new version of the list, which is another file with a later time; or the last process's, if that showed the same. */
+  /** Shows a list as a new version, which is another file with a later time; or as the last process's version, if the contents are the same. */
   writeList(entries: readonly string[]): void {
     const bytes = layersJson(entries)
     const isSame = this.#restored !== undefined && this.#restored.contents === digestOf(bytes)

@@ -59,17 +59,17 @@ export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   layersMax?: number
 }
 
-/** A listing, and how to undo it. */
+/** What came of listing an image, and what it takes to undo that. */
 interface Applied {
   outcome: ListOutcome
   kept: ListedImage | undefined
-  /** What engines may make the image's ID of. */
+  /** What engines may compute the image's ID from. */
   known: KnownBy | undefined
-  /** That was claimed by no earlier listing. */
+  /** Whether no earlier listing had claimed that ID. */
   isNew: boolean
 }
 
-/** Images whose trees are hashed at a time when all are listed again. */
+/** Images whose trees are hashed at the same time when all are listed again. */
 const ATTACHED_AT_ONCE = 8
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
@@ -84,7 +84,7 @@ export class AdditionalImageStore {
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<ListOutcome>>()
   readonly #told = new Set<string>()
-  /** Images that were listed, by what is kept of them. */
+  /** Images that were listed, by the key of the record that is kept of each. */
   readonly #images = new Map<string, ShownImage>()
   readonly #turnover: Turnover
 
@@ -110,7 +110,7 @@ export class AdditionalImageStore {
     return store
   }
 
-  /** Lists again what was read back only now. @throws Failure as `attach`; system when the list cannot be kept */
+  /** Lists an image again that could be read back only now. @throws Failure as `attach`; system when the list cannot be kept */
   async again(chain: Chain): Promise<void> {
     const attached = await this.#attach(chain)
     await this.#restore(attached, this.#ids.restore(chain.image, chain.before?.by ?? []))
@@ -160,7 +160,7 @@ export class AdditionalImageStore {
     }
   }
 
-  /** For when nothing is shown any more: ends what goes on behind the store. Never rejects. */
+  /** Ends what goes on behind the store, once its mount is gone. Never rejects. */
   async end(): Promise<void> {
     await this.#turnover.end()
     await this.#parts.versions.close()
@@ -174,7 +174,7 @@ export class AdditionalImageStore {
     return outcome
   }
 
-  /** Lists what needs none of its bytes at once, however long the small layers take that are read whole then. */
+  /** Lists at once the layers that need no bytes for it; then reads the small ones whole, however long that takes, and lists the rest. */
   async #listSoon(image: ResolvedImage): Promise<ListOutcome> {
     const began = this.#parts.now()
     const first = await this.#open(image, 'none')
@@ -185,12 +185,12 @@ export class AdditionalImageStore {
     if (missing.size === 0) return first.outcome
     const then = await this.#open(image, missing)
     const isMore = then.outcome.listed.length > first.outcome.listed.length
-    // no engine was told of the first one, and goes by it
+    // so soon, no engine was told of the first listing, and none acts on it
     if (isMore && this.#parts.now() - began < LOOKUP_PATIENCE.stallMs) await this.#undo(image, first, then)
     return then.outcome
   }
 
-  /** An image whose layers were listed in part, and then further. */
+  /** Takes the first of two listings of an image back, when the second lists more of its layers. */
   async #undo(image: ResolvedImage, first: Applied, then: Applied): Promise<void> {
     if (first.known === undefined || !first.isNew || JSON.stringify(first.known) === JSON.stringify(then.known)) return
     this.#ids.release(image.manifest.config.digest, first.known)
@@ -200,7 +200,7 @@ export class AdditionalImageStore {
   }
 
   async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Applied> {
-    // each time with less that is named by an index
+    // in each round fewer layers are named by their indexes
     for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await openChain(image, this.#opening, prove)
       const applied = await this.#apply(await this.#attach(chain))
@@ -237,7 +237,7 @@ export class AdditionalImageStore {
       return undefined
     }
     const listed = { ...listedAs(image, owners), askedAt: Date.now() }
-    // also where nothing is listed, whose ID it is is remembered
+    // also of an image without a listed layer it is remembered that the ID is its own
     const isKept = owners.length > 0 || made.known.flat().some((index) => index !== undefined)
     if (isKept) {
       const failed = () => made.isNew && this.#ids.release(image.manifest.config.digest, made.known)
@@ -256,8 +256,8 @@ export class AdditionalImageStore {
   }
 
   /**
-   * Keeps what was claimed, and shows it; what cannot be kept is given back. Called in the turn of the claims: what is kept has their
-   * order.
+   * Keeps what was claimed on disk, and shows it; claims that cannot be kept are given back. To be called in the turn of the claims, so
+   * that records have the order of the claims.
    */
   async #keep(chain: Chain, owners: readonly Owner[], listed: ListedImage, known: KnownBy, failed: () => void) {
     try {
@@ -277,8 +277,8 @@ export class AdditionalImageStore {
   }
 
   /**
-   * Lists layers that are listed, but as other blobs of the same tar, once more for their own. Those entries are not kept: they follow
-   * from the images. Only who looks for a blob finds them; what is made of them has the ID that the tar gives it.
+   * Gives a layer an entry of its own where the list has it as another blob of the same tar. These entries are not kept on disk, because
+   * they follow from the images. Only an engine that looks for a blob finds them; what it makes of them has the tar's usual ID.
    */
   async #listOtherBlobs(links: readonly ChainLink[]): Promise<void> {
     const ids: string[] = []
@@ -292,8 +292,8 @@ export class AdditionalImageStore {
   }
 
   /**
-   * Claims what engines make an image's ID of, by what is listed of it; in the turn of its other claims. Where that would not be the
-   * image's alone, what stands in the way names no layer any more: undefined.
+   * Claims the ID that engines will compute for an image from what is listed of it; in the turn of its other claims. Undefined: another
+   * image has that ID. Then the indexes that make it name no layer any more.
    */
   #claimId(image: ResolvedImage, owners: readonly Owner[]): (Pick<Applied, 'isNew'> & { known: KnownBy }) | undefined {
     const known = this.#ids.predict(image, this.#owners.links())
@@ -305,7 +305,7 @@ export class AdditionalImageStore {
       this.#ids.markAmbiguous(indexes)
       return undefined
     }
-    // since the chain was opened
+    // an index may have become ambiguous since the chain was opened
     if (owners.some(({ link }) => this.#isHidden(link))) {
       if (claimed) this.#ids.release(image.manifest.config.digest, known)
       return undefined

@@ -1,5 +1,5 @@
-// Writes the list of layers: an entry and a directory for each ID, as its owner has it (layer-owners.ts). They appear together, and in
-// versions of the list that come apart.
+// Writes the list of layers. Each ID has an entry and a directory, both made from the ID's owner (layer-owners.ts). The two appear
+// together, and many layers share one version of the list.
 import type { OpenLayer } from '../layer/layer.ts'
 import { isOf } from '../proof/quarantine.ts'
 import type { Claim } from '../store/proofs.ts'
@@ -8,9 +8,9 @@ import type { ImageRoot } from './image-root.ts'
 import type { LayerOwners, Owner } from './layer-owners.ts'
 import { layerEntry } from './layers-json.ts'
 
-/** What the kernel is told. */
+/** Mounts layers in the kernel, over what FUSE answers. */
 export interface Covers {
-  /** Mounts a layer that was just grafted in the kernel, where that is done; resolves when it is, or is not, which is logged. */
+  /** Mounts a layer in the kernel that was just grafted, where that is done; resolves when that is over. A failure is logged. */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
   /** Ends what `cover` did at this path, also for those who use it; what overlays are made of lives on in them. */
   uncover(path: readonly string[]): void
@@ -19,7 +19,7 @@ export interface Covers {
 /** Each new version costs every engine a look at the whole list. */
 const VERSION_EVERY_MS = 100
 
-/** What a layer is made of that lies. */
+/** What the files of a layer are made of that lies: it has none. */
 const NO_FILES = 'nothing'
 
 export class LayerList {
@@ -27,9 +27,9 @@ export class LayerList {
   readonly #owners: LayerOwners
   readonly #covers: Covers
   readonly #isHidden: (link: ChainLink) => boolean
-  /** By layer ID, each after its parent's: what it tells, and of whom. */
+  /** By layer ID, each after its parent's: the entry's text, and the layer that it was made from. */
   readonly #entries = new Map<string, { link: ChainLink; text: string }>()
-  /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
+  /** By layer ID: the layer whose tree `diff` shows. The `diff` of a listed layer that is not in here is an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
   /** IDs that come with the next version of the list, each after its parent's, and those that go. */
   #next: { ids: Set<string>; gone: Set<string>; done: Promise<void> } | undefined
@@ -61,7 +61,7 @@ export class LayerList {
     if (listed.length > 0) await this.#nextVersion([], listed)
   }
 
-  /** Has engines find no layer any more that is hidden by now. */
+  /** Writes the entries anew of layers that have become hidden, so that engines do not find them any more. */
   async hide(): Promise<void> {
     let hidden = false
     for (const [id, { link, text }] of this.#entries) {
@@ -74,8 +74,8 @@ export class LayerList {
   }
 
   /**
-   * Takes the files of a layer that lies away; its entry stays, for engines fail as a whole when a layer that they know is gone. Who has
-   * the ID by now comes with the next version of the list.
+   * Takes the files of a layer that lies away. Its entry stays, because an engine fails as a whole when a layer is gone that it knows. If
+   * another layer has claimed the ID meanwhile, that one is shown with the next version of the list.
    */
   withdraw(lie: Claim): void {
     for (const [id, layer] of this.#grafted) {
@@ -104,13 +104,13 @@ export class LayerList {
     const { ids, gone } = this.#next ?? { ids: [], gone: [] }
     this.#next = undefined
     this.#writtenAt = performance.now()
-    // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
+    // in one turn: only for a few calls is there an entry without its directory, or a directory without its entry
     for (const id of gone) if (this.#entries.delete(id)) this.#hideFiles(id)
     for (const id of ids) if (this.#isNews(id)) this.#show(id)
     this.#root.writeList([...this.#entries.values()].map(({ text }) => text))
   }
 
-  /** Shows an ID as its owner has it now: the verdict may have fallen since that was opened, and from here on it is withdrawn. */
+  /** Shows an ID as its owner has it now. The owner may have been found to lie since it was opened; once shown, `withdraw` sees to that. */
   #show(id: string): void {
     const { link, slot } = this.#owners.of(id) as Owner // it is news
     const layer = this.#owners.filesOf(link)
@@ -135,7 +135,7 @@ export class LayerList {
     if (layer !== undefined) await this.#covers.cover?.(layer, this.#root.diffOf(id))
   }
 
-  /** Has whoever was mounted there mounted no more. */
+  /** Ends the kernel's mount of the layer that had the ID. */
   #uncover(id: string): void {
     if (this.#grafted.delete(id)) this.#covers.uncover(this.#root.diffOf(id))
   }

@@ -11,36 +11,36 @@ import { disagreement, isOtherBlob, shownOtherwise } from './layers-json.ts'
 /** The layer that has an ID. */
 export interface Owner {
   readonly link: ChainLink
-  /** Where its tree answers; undefined: nowhere. */
+  /** The slot in the mount where its tree answers; undefined: it has no files. */
   readonly slot: number | undefined
-  /** Who had the ID; it does again when this claim cannot be kept. */
+  /** The owner before this one, until this claim is kept: if that fails, it is the owner again. */
   before: Owner | undefined
-  /** It could not. */
+  /** Whether this claim could not be kept. */
   failed: boolean
 }
 
-/** A chain whose trees answer, each in the slot of the same index. */
+/** A chain whose trees answer in the mount: link i in slot i. */
 export interface Attached {
   chain: Chain
   slots: readonly (number | undefined)[]
 }
 
-/** What a chain got of what it claimed. */
+/** The IDs that a chain got, of those that it claimed. */
 export interface Claimed {
   /** The lowest first. */
   owners: readonly Owner[]
-  /** Why no more. */
+  /** Why it got no more of them. */
   why: string | undefined
 }
 
 /** Engines read the whole list whenever it changed: so many entries are 6 MB. */
 const LAYERS_MAX = 10_000
-/** Where a whole layer is fetched from, the newest first; more than a few tags of one layer are all the same registry. */
+/** Sources of a whole layer that are remembered, the newest first. More tags of one layer than this are usually in one registry. */
 const SOURCES_MAX = 4
 
 export class LayerOwners {
   readonly #quarantine: Pick<Quarantine, 'of'>
-  /** By layer ID: of what is listed, or will be. Whoever joins puts a new one in its place. */
+  /** By layer ID, of layers that are listed or will be. An image that claims an ID again replaces the owner by a new object. */
   readonly #owners = new Map<string, Owner>()
 
   /** How many there may be. */
@@ -74,7 +74,7 @@ export class LayerOwners {
     for (const [i, link] of chain.links.entries()) {
       const before = this.#owners.get(link.id)
       const claim = { link, slot: slots[i], before, failed: false }
-      // what engines were shown once is shown again, whatever is said of it
+      // a layer that engines were shown is shown again, whatever is known against it by now
       const not = isRestored ? undefined : this.#whyNot(claim, before)
       if (not !== undefined) return { owners, why: not }
       if (before === undefined && this.#owners.size >= this.max) return { owners, why: this.#full }
@@ -83,7 +83,7 @@ export class LayerOwners {
     return { owners, why: chain.why }
   }
 
-  /** The ID of one more entry that a layer needs to be found by its blob, of the same tar as that which is listed; undefined: it needs none. */
+  /** The ID of the further entry by which engines find a layer's blob, where the list names another blob of the same tar; else undefined. */
   otherBlobId(link: ChainLink): string | undefined {
     const owner = this.#owners.get(link.id)
     if (link.layer === undefined || owner === undefined || !isOtherBlob(owner.link, link)) return undefined
@@ -116,12 +116,12 @@ export class LayerOwners {
     }
   }
 
-  /** Owners whose claims are kept, of these IDs; each after its parent's. */
+  /** The owners of these IDs, each after its parent's, but for owners whose claims are still being kept. */
   settled(isWanted: (id: string) => boolean): Map<string, Owner> {
     return new Map([...this.#owners].filter(([id, { before }]) => before === undefined && isWanted(id)))
   }
 
-  /** Nobody has an ID any more, unless somebody claimed it since it was this one's. */
+  /** Has an ID owned by nobody, unless another claim has replaced this owner meanwhile. */
   drop(id: string, owner: Owner): void {
     if (this.#owners.get(id) === owner) this.#owners.delete(id)
   }
@@ -139,7 +139,7 @@ export class LayerOwners {
   /** Why a layer cannot be listed, or not as the one that already is. */
   #whyNot(claim: Owner, owner: Owner | undefined): string | undefined {
     const { layer, identity } = claim.link
-    const refutation = layer && this.#quarantine.of(layer) // since it was opened
+    const refutation = layer && this.#quarantine.of(layer) // it may have been found to lie since it was opened
     if (refutation !== undefined) return `it is quarantined: ${refutation.why}`
     if (owner === undefined || this.#yields(owner, claim)) return undefined
     const differs = disagreement(owner.link, claim.link)
@@ -150,7 +150,7 @@ export class LayerOwners {
       : claimed
   }
 
-  /** A layer that is listed already, and is wanted again. */
+  /** The owner of an ID that has one, after another image claimed it, too. */
   #both(before: Owner, claim: Owner): Owner {
     if (this.#yields(before, claim)) return claim
     const { link } = before
@@ -161,7 +161,7 @@ export class LayerOwners {
     return { link: { ...link, blobs, proven }, slot: before.slot, before, failed: false }
   }
 
-  /** Neither a liar nor who was only trusted keeps a name from whoever is proven to bear it. */
+  /** Whether an owner loses its ID to a claim: a layer that lies does, and one that was only trusted does to one that is proven. */
   #yields({ link }: Owner, claim: Owner): boolean {
     if (this.filesOf(claim.link) === undefined) return false
     if (this.filesOf(link) === undefined) return true

@@ -312,7 +312,10 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addLate(blob, node, 'blob', FILE, descriptor.size)
   }
 
-  /** A layer without `info` is none to whoever would take it into use; who does already reads it no more. */
+  /**
+   * Whether the layer's directory has an `info`: an engine that finds none does not take the layer into use, and one that uses the layer
+   * already does not read it.
+   */
   #hasInfo(name: Digest, { indexDigest }: OpenLayer): boolean {
     return this.#parts.byIndex || name !== indexDigest
   }
@@ -342,8 +345,8 @@ export class AdditionalLayerStore implements ControlTree {
   }
 
   /**
-   * Engines sum up sizes of images by walking `diff`, and fail as a whole where it is missing; a file is what no overlay mounts. A layer
-   * without `info` is none to whoever would take it into use, and is pulled.
+   * Shows `diff` as an empty file: engines sum up sizes of images by walking `diff` and fail as a whole where it is missing, and no overlay
+   * mounts a file. There is no `info`, so an engine that looks for the layer does not take it into use, and pulls it.
    */
   #putFile(node: bigint): void {
     this.#shown.addFile(controlNode(String(node), 'no files'), node, 'diff', FILE, new Uint8Array())

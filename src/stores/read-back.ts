@@ -32,7 +32,7 @@ export interface Left {
   attempt: Promise<Chain> | undefined
 }
 
-/** Each layer is hashed. */
+/** Images that are opened at the same time: each layer's image on disk is hashed. */
 const READ_AT_ONCE = 8
 /** A slow registry must not hold the agent up, nor engines, which see an empty store meanwhile; a near one answers within that. */
 const START_MS = 10_000
@@ -199,7 +199,7 @@ export async function listLeft(
   await Promise.all(left.map(keepTrying))
 }
 
-/** One registry's silence is nobody else's wait. */
+/** Whose turn a fetch takes: images of one registry do not wait for another registry that is silent. */
 function originOf({ reference }: ListedImage): string {
   const parsed = parseReference(reference)
   return parsed.transport === 'oci' ? parsed.dir : parsed.host

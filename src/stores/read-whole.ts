@@ -1,4 +1,5 @@
-// Which layers of an image are read whole before it is listed, and may bear their DiffIDs for that. Pure but for asking what is here.
+// Chooses the layers of an image that are read whole before it is listed, so that they may bear their DiffIDs. Pure, but for asking which
+// layers were proven before.
 import { engineIndex } from '../format/engine-index.ts'
 import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
@@ -26,7 +27,7 @@ export async function missingWhole(
   layers: Pick<Layers, 'everProven' | 'plan'>,
   isAmbiguous: Evidence['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
-  // what cannot be read is as good as not here
+  // a proof that cannot be read counts as none
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
   return waitedFor(manifest, layers.plan(manifest), isAmbiguous, (each) => here.has(each))
