@@ -1,4 +1,4 @@
-// Chooses which listed images are forgotten: images that no engine refers to, the one that was asked for the longest ago first. Pure.
+// Chooses which listed images are forgotten: images that no engine needs, the one that was asked for the longest ago first. Pure.
 import type { Digest } from '../image/digest.ts'
 import type { ListedImage } from './image-chain.ts'
 import type { KnownBy } from './image-ids.ts'
@@ -29,7 +29,7 @@ function askedAt({ image }: ShownImage): number {
 }
 
 /**
- * The images to forget.
+ * The images to forget. Each layer that is used stays in an image that stays, because the next process lists what its images have.
  * @param used layers that engines refer to, with all below them
  */
 export function unusedImages(
@@ -41,23 +41,24 @@ export function unusedImages(
   /** By layer ID: how many of the images that stay have the layer. */
   const counts = new Map<string, number>()
   for (const { ids } of all) for (const id of ids) counts.set(id, (counts.get(id) ?? 0) + 1)
+  const isLast = (id: string) => (counts.get(id) ?? 0) <= 1
   const unused: ShownImage[] = []
   let left = layers
   for (const each of all.sort((a, b) => askedAt(a) - askedAt(b))) {
-    // of an image without listed layers nobody knows whether it is used
     if (left <= 0 || askedAt(each) >= askedBefore) break
-    if (each.ids.length === 0 || isUsed(each, used)) continue
+    // of an image without listed layers nobody knows whether it is used
+    if (each.ids.length === 0 || each.blobIds.some((id) => used.has(id))) continue
+    if (each.ids.some((id) => used.has(id) && isLast(id))) continue
     unused.push(each)
     for (const id of each.ids) {
-      const others = (counts.get(id) ?? 0) - 1
-      counts.set(id, others)
-      if (others === 0) left--
+      if (isLast(id)) left--
+      counts.set(id, (counts.get(id) ?? 0) - 1)
     }
   }
   return unused
 }
 
-/** Whether an engine refers to one of its layers. */
-export function isUsed({ ids, blobIds }: ShownImage, used: ReadonlySet<string>): boolean {
-  return ids.some((id) => used.has(id)) || blobIds.some((id) => used.has(id))
+/** Whether one of these layers is an image's. */
+export function hasAny({ ids, blobIds }: ShownImage, layers: ReadonlySet<string>): boolean {
+  return ids.some((id) => layers.has(id)) || blobIds.some((id) => layers.has(id))
 }

@@ -4,7 +4,7 @@
 // later, so what went is looked for once more: what is referred to by then comes back. What was asked for lately stays anyway: a pull,
 // or a pod that waits for its volumes, may be in no root yet.
 import { describe } from '../errors.ts'
-import { type Forgettable, isUsed, type ShownImage, unusedImages } from './forget.ts'
+import { type Forgettable, hasAny, type ShownImage, unusedImages } from './forget.ts'
 import type { Listings } from './image-chain.ts'
 import type { ImageIds } from './image-ids.ts'
 import type { LayerList } from './layer-list.ts'
@@ -124,7 +124,8 @@ export class Turnover {
     await this.#parts.pause(SETTLE_MS, signal)
     // whoever saw them before may have taken them into use since
     const usedSince = await this.#inUse(signal).catch((error) => this.#failed(error))
-    const forgotten = usedSince === undefined ? [] : unused.filter((each) => !isUsed(each, usedSince))
+    const taken = usedSince?.difference(used)
+    const forgotten = taken === undefined ? [] : unused.filter((each) => !hasAny(each, taken))
     await this.#forget(forgotten)
     await this.#settle(gone, usedSince)
     this.#tell(forgotten.length)

@@ -22,6 +22,12 @@ test('an image is unused when no engine refers to one of its layers, and nobody 
   expect(unused([shown('by its blob', ['alone'])], ['blob of alone'])).toEqual([])
 })
 
+test('an image goes whose used layers another image has that stays, and the last one that has them does not', () => {
+  const images = [shown('old', ['base', 'a'], 1), shown('older', ['base'], 0), shown('new', ['base', 'b'], 2)]
+  expect(unused(images, ['base'])).toEqual(['older', 'old'])
+  expect(unused(images, ['base', 'a'])).toEqual(['older', 'new'])
+})
+
 test('of an image without listed layers nobody knows whether it is used', () => {
   expect(unused([shown('nothing', [])], [])).toEqual([])
 })

@@ -110,6 +110,26 @@ test('a list that is full of what is used, or asked for, says so', async () => {
   expect([store.size, world.forgotten]).toEqual([100, []])
 })
 
+test('images on a base that is used go, and the base stays, now and after a restart', async () => {
+  const world = bounded({ inUse: async (layers) => new Set(layers.slice(0, 1).map(({ id }) => id)) })
+  filled(world, 9)
+  const shared = [digest('DiffID of base')]
+  for (const [i, tag] of ['x', 'y', 'z'].entries()) {
+    const reference = world.push(tag, [lazy('base'), lazy(`own ${tag}`)], shared)
+    world.listed.splice(i, 0, { reference, manifest: digest(tag), by: ['index', 'index'], askedAt: i })
+  }
+  const store = await world.show()
+  await list(store, world.push('new', [lazy('new')]))
+  await turned(world)
+  // the last image that has it is kept for it
+  expect(world.forgotten.slice(0, 2)).toEqual(['example.com/app:x', 'example.com/app:y'])
+  const listed = ['base', 'own x', 'own y', 'own z'].map((name) => isListed(world, name))
+  expect(listed).toEqual([true, false, false, true])
+  const next = world.restarted()
+  await next.show()
+  expect(isListed(next, 'base')).toBe(true)
+})
+
 test('nothing goes where it is not known what engines use', async () => {
   let looks = 0
   const world = bounded({
