@@ -247,7 +247,7 @@ export class Layers {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
     const what = `layer ${descriptor.digest}`
     if (descriptor === unit.shown) throw Failure.unsupported(`${what} shows a tree that is not empty`)
-    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.index}`
+    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.format} ${unit.index}`
     const none: BlobSource<Blob> = {
       blob() {
         throw new TypeError('an empty tree is read from no blob')
@@ -512,9 +512,10 @@ async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSig
  * What a unit is known by. Its blobs' digests and sizes are claims until all of them was read, so the digest of the index, which is
  * checked, is part of it: nobody's blob answers for another's by saying that it has its digest. And so is where it comes from: what
  * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
+ * And the format, in which the manifest says that it is to be read.
  */
-function nameOf({ layers, index }: Unit, origin: string): string {
-  return `${layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')} ${index} ${origin}`
+function nameOf({ format, layers, index }: Unit, origin: string): string {
+  return `${format} ${layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')} ${index} ${origin}`
 }
 
 function keyOf(name: string): Digest {
