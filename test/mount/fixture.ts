@@ -10,7 +10,8 @@ import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
-import { Layers, type OpenLayer } from '../../src/layer/layer.ts'
+import type { OpenLayer } from '../../src/layer/layer.ts'
+import { Layers } from '../../src/layer/layers.ts'
 import { Examinations } from '../../src/proof/examinations.ts'
 import type { Locks } from '../../src/store/locks.ts'
 import { Store } from '../../src/store/store.ts'
@@ -43,7 +44,7 @@ export function posing(as: Descriptor, { blob }: MadeLayer): Blob {
 }
 
 /** A process on the cache in `dir`; several one after the other are restarts. */
-export async function openCache(dir: string, locks: Locks = { tryLock: () => true }) {
+export async function openCache(dir: string, locks: Locks = { tryLock: () => true }, idleMax?: number) {
   const warnings: string[] = []
   const log = (message: string) => warnings.push(message)
   const store = await Store.open(dir, locks, log)
@@ -51,7 +52,8 @@ export async function openCache(dir: string, locks: Locks = { tryLock: () => tru
   const builder = new IndexBuilder()
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
+  const parts = { store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log }
+  const layers = new Layers(parts, idleMax)
   let closed = false
   const close = async () => {
     if (closed) return
@@ -61,7 +63,7 @@ export async function openCache(dir: string, locks: Locks = { tryLock: () => tru
     await store.close()
   }
   onTestFinished(close)
-  return { store, layers, examinations, builder, warnings, close }
+  return { store, layers, codecs, examinations, builder, warnings, close }
 }
 
 /** What a program would read of a file, fetched as it would be. */

@@ -1,0 +1,98 @@
+// A layer that is open: its tree, its device and what fills it; or why it is not lazy.
+import type { FileHandle } from 'node:fs/promises'
+import { Failure } from '../errors.ts'
+import type { Prefetched } from '../fetch/prefetch.ts'
+import type { Format } from '../format/format.ts'
+import { chooseFormat } from '../format/formats.ts'
+import type { Blob } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import type { StoredBlob } from '../registry/source.ts'
+import type { TreeNumbers } from '../store/numbers.ts'
+import type { Proof, Refutation } from '../store/proofs.ts'
+import type { Slots } from '../store/slots.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { Tree } from '../tree/tree.ts'
+import type { Copies } from './copies.ts'
+import type { TreeFiller } from './tree-filler.ts'
+
+/** A layer that can be served lazily, for as long as somebody has it open. */
+export interface OpenLayer {
+  readonly descriptor: Descriptor
+  /** The format's name. */
+  readonly format: string
+  /** The identity engines know the index by; proven. Undefined: it has none, and is served from the whole tar. */
+  readonly indexDigest: Digest | undefined
+  /** Digest of the EROFS image. */
+  readonly tree: Digest
+  readonly chunks: ChunkTable
+  readonly slots: Slots
+  readonly filler: TreeFiller
+  /**
+   * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
+   * a directory by one name only: looked up by another, it moves there, with what is mounted on it.
+   */
+  numbersAs(name: string): Promise<TreeNumbers>
+  /**
+   * The image, all of it hashed just now; the caller closes it.
+   * @throws Failure corrupt: it was damaged since the layer was opened; system
+   */
+  openImage(): Promise<FileHandle>
+  /** Fetches what the image wants ready first; the first call does it, later ones join. */
+  prefetch(): Promise<Prefetched>
+  /** What the whole layer's bytes said of this tree, if they were ever read. @throws Failure system */
+  verdict(): Promise<Verdict | undefined>
+  /**
+   * Verifies what an earlier life stored, all of it, within the budget of prefetch; the first call does it, later ones join.
+   * Never rejects: whoever reads what failed is told.
+   */
+  reverify(): Promise<void>
+}
+
+/** The same, held by who opened it: it is open until they close it. */
+export interface LayerLease extends OpenLayer, AsyncDisposable {
+  /** One more, closed by itself; from one that is not closed. */
+  again(): LayerLease
+  /** Once is enough, and more do nothing. What was lent of it (descriptors, the filler) must not be used afterwards. */
+  close(): Promise<void>
+}
+
+/** What a whole layer's bytes said of the tree that is served for it. */
+export type Verdict = Proof | Refutation
+
+/** Why a layer that was found to lie is not served, by anybody, under any name. */
+export function refusal({ digest }: Descriptor, { why }: Refutation): Failure {
+  return Failure.corrupt(`layer ${digest} is quarantined: its index shows another tree than its tar has: ${why}`, {
+    fix: 'Do not use the image it is part of, and tell its publisher; if the index was made by a faulty tool, make it again.',
+  })
+}
+
+/** Reads layers whole, and tells what their bytes say of their trees. All but `known` throw what reading and examining a blob throw. */
+export interface Examiner {
+  /** The exact blob in a file, which the caller closes. */
+  blob(blob: StoredBlob): Promise<FileHandle>
+  /** The verdict of a layer that was examined before. @throws Failure system */
+  known(layer: OpenLayer): Promise<Verdict | undefined>
+  /** Examines a layer that never was. */
+  verdict(layer: OpenLayer, blob: StoredBlob): Promise<Verdict>
+  /** As `verdict`, with the blob in `file`, which stays the caller's. */
+  judge(layer: OpenLayer, file: FileHandle): Promise<Verdict>
+  /** The tree of a layer's tar, whose chunks are pieces of that tar. */
+  tree(descriptor: Descriptor, copies: Copies<StoredBlob>): Promise<Tree>
+  /** A layer's tar as a blob: `of` is what it was proven to be. */
+  tarBlob(of: { digest: Digest; size: number }, descriptor: Descriptor, copies: Copies<StoredBlob>): Blob
+  /** When all that is under way has ended. */
+  close(): Promise<void>
+}
+
+/** Why a layer cannot be served lazily; `why` is a sentence for the user. */
+export interface EagerLayer {
+  readonly descriptor: Descriptor
+  readonly why: string
+}
+
+/** The format of a layer, or why it has none; reads nothing. */
+export function formatOf(descriptor: Descriptor): Format | EagerLayer {
+  const chosen = chooseFormat({ descriptor })
+  return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
+}
