@@ -2,8 +2,10 @@
 
 import { join } from 'node:path'
 import { machineFiles } from '../engines/machine.ts'
+import { Failure } from '../errors.ts'
+import type { Door } from '../mount/doors.ts'
 import { ROOT_NODE } from '../mount/native.ts'
-import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
+import { controlNode, type MountSession } from '../mount/session.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
@@ -24,8 +26,7 @@ export const SOCKET_LINK = 'agent.sock'
 
 export interface SecondDoor {
   list(request: ListRequest): Promise<Answer>
-  /** The contents of a late file of the store, if the node is one. */
-  late(node: bigint): Promise<LateFile | undefined>
+  door: Door
   /** For when the mount is gone. Never rejects. */
   forget(): Promise<void>
 }
@@ -33,33 +34,23 @@ export interface SecondDoor {
 /** What both doors are opened with. */
 export type SharedParts = Pick<
   StoreParts,
-  'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe' | 'byIndex'
+  'attach' | 'release' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe' | 'byIndex' | 'now'
 >
 
 /** Must be called before the mount; the door is opened in it. */
 export async function prepareSecondDoor(
   agent: Agent,
   root: string,
-  shared: SharedParts,
-): Promise<(session: MountSession) => Promise<SecondDoor>> {
+  believe: SharedParts['believe'],
+): Promise<(session: MountSession, shared: SharedParts) => Promise<SecondDoor>> {
   const { images, layers, examinations, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
-  const { progress, ...doors } = shared
-  const split: ImageStoreParts['split'] = (layer, blob) => examinations.split(layer, blob)
-  const parts: ImageStoreParts = {
-    images,
-    layers,
-    listings,
-    ...doors,
-    split,
-    inUse: usedByEngines,
-    now: () => performance.now(),
-    log,
-  }
-  const reading = { ...parts, signal: layers.signal }
+  const reading = { images, layers, listings, believe, signal: layers.signal, log }
   const { chains, left } = await readBack(reading)
-  return async (session) => {
+  return async (session, { progress, ...shared }) => {
+    const split: ImageStoreParts['split'] = (layer, blob) => examinations.split(layer, blob)
+    const parts: ImageStoreParts = { images, layers, listings, ...shared, split, inUse: usedByEngines, log }
     const shown = await AdditionalImageStore.show(parts, session, chains)
     void listLeft(reading, left, (chain) => shown.again(chain)) // never rejects
     const socket = socketFor(places().sockets, root)
@@ -73,7 +64,12 @@ export async function prepareSecondDoor(
         patience: LOOKUP_PATIENCE,
         log,
       }),
-      late: (node) => shown.late(node),
+      door: {
+        owns: (node) => shown.owns(node),
+        late: (node) => shown.late(node),
+        lookup: () => Promise.reject(Failure.missing('all of it is there')), // its directories do not ask
+        hint: () => {},
+      },
       forget: () => shown.forget(),
     }
   }

@@ -5,7 +5,8 @@ import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import type { EagerLayer, From, Layers, OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, LayerLease, OpenLayer } from '../layer/layer.ts'
+import type { From, Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
@@ -36,14 +37,14 @@ export interface Listings {
 /** A layer with everything below it. */
 export interface Link extends Listable {
   /** Undefined: it was quarantined in an earlier life, and stands in the list for the engines that know it, without its files. */
-  layer: OpenLayer | undefined
+  layer: LayerLease | undefined
   /** All of its bytes, as they are stored: where they are asked for first, and where else. */
   blobs: readonly StoredBlob[]
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
 }
 
-/** `why` it ends below the image's top; undefined when it does not. */
+/** `why` it ends below the image's top; undefined when it does not. Its layers are open until it is closed, or they are attached. */
 export interface Chain {
   image: ResolvedImage
   links: readonly Link[]
@@ -52,6 +53,11 @@ export interface Chain {
   before?: ListedImage | undefined
   /** What ends it is no verdict: it may go on another time. */
   passing?: boolean
+}
+
+/** For a chain whose layers are not attached. */
+export async function closeChain({ links }: Chain): Promise<void> {
+  await Promise.all(links.map(({ layer }) => layer?.close()))
 }
 
 /** What chains are opened with. */
@@ -114,9 +120,13 @@ export async function openChain(
     if (before === undefined) return open(image, each, { layers, notByIndex }, proving(each))
     return openAgain(image, each, layers, before.from, by?.[i] === 'diffid' && wasProven?.[i] === true)
   })
-  for (const each of opening) each.catch(() => {}) // those above the chain's end are nobody's concern
+  for (const each of opening) each.catch(() => {}) // it may fail while one below it is still waited for
   const links: Link[] = []
-  const end = (why: string, passing = false): Chain => ({ image, links, why, before: before?.listed, passing })
+  const end = (why: string, passing = false): Chain => {
+    // those above the chain's end are nobody's concern
+    for (const each of opening.slice(links.length)) void each.then(closeLayer, () => {})
+    return { image, links, why, before: before?.listed, passing }
+  }
   let parent: string | undefined
   let below: readonly string[] = []
   try {
@@ -149,6 +159,10 @@ export async function openChain(
     return end(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
   }
   return { image, links, why: undefined, before: before?.listed }
+}
+
+async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
+  if (!('why' in layer)) await layer.close()
 }
 
 const NOT_ASKED = 'nobody was asked'
@@ -222,9 +236,19 @@ async function open(
   if ('why' in layer || prove === 'none') return layer
   const { indexDigest } = layer
   if (prove === 'all' || indexDigest === undefined || notByIndex(indexDigest, descriptor) !== undefined) {
-    await layers.prove(layer, image.blob(descriptor))
+    await proveOrClose(layer, image, layers)
   }
   return layer
+}
+
+/** @throws as Layers.prove; the layer is closed then */
+async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: Opening['layers']): Promise<void> {
+  try {
+    await layers.prove(layer, image.blob(layer.descriptor))
+  } catch (error) {
+    await layer.close()
+    throw error
+  }
 }
 
 /** @param wasProven a proof that it has no more was lost, and so may all else be that was made of its bytes */
@@ -234,12 +258,10 @@ async function openAgain(
   layers: Opening['layers'],
   from: From,
   wasProven: boolean,
-): Promise<OpenLayer | EagerLayer> {
+): Promise<LayerLease | EagerLayer> {
   const mends = from === 'anywhere' && wasProven
   const layer = await openLayer(image, descriptor, layers, { from, fetchWhole: mends })
-  if (mends && !('why' in layer) && (await layer.verdict()) === undefined) {
-    await layers.prove(layer, image.blob(descriptor))
-  }
+  if (mends && !('why' in layer) && (await layer.verdict()) === undefined) await proveOrClose(layer, image, layers)
   return layer
 }
 

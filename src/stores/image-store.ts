@@ -17,7 +17,7 @@ import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import type { OpenLayer } from '../layer/layer.ts'
+import type { LayerLease, OpenLayer } from '../layer/layer.ts'
 import type { LateFile } from '../mount/session.ts'
 import { isOf, type Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
@@ -27,6 +27,7 @@ import { type ForgetParts, forgetUnused, type Listed } from './forget.ts'
 import {
   type Chain,
   type ChainParts,
+  closeChain,
   type Link,
   type ListedImage,
   missingWhole,
@@ -42,8 +43,10 @@ import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
 
 export interface ImageStoreParts extends ChainParts {
-  /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
-  attach(layer: OpenLayer, path: readonly string[]): Promise<number>
+  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
+  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  /** Ends that, once for each time that it was attached: nothing shows that slot any more. */
+  release(slot: number): void
   /** Mounts a layer that was just grafted in the kernel, where that is done; resolves when it is, or is not, which is logged. */
   cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
   /** Ends what `cover` did at this path, also for those who use it; what overlays are made of lives on in them. */
@@ -138,6 +141,10 @@ export class AdditionalImageStore {
   readonly #entries = new Map<string, Entry>()
   /** What `diff` shows, by layer ID; of a layer that is listed and not in here, an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
+  /** In which slot an ID's files are. */
+  readonly #slots = new Map<string, number>()
+  /** Slots of layers that were claimed, and how often each was attached. */
+  readonly #attached = new Map<number, number>()
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<Outcome>>()
   readonly #told = new Set<string>()
@@ -195,10 +202,15 @@ export class AdditionalImageStore {
     return running
   }
 
-  /** The contents of a late file of this store, if `node` is one. */
-  async late(node: bigint): Promise<LateFile | undefined> {
+  /** Whether a node is a late file of this store. */
+  owns(node: bigint): boolean {
+    return this.#root.idOfSplit(node) !== undefined
+  }
+
+  /** The contents of a late file of this store. */
+  async late(node: bigint): Promise<LateFile> {
     const link = this.#owners.get(this.#root.idOfSplit(node) ?? '')?.link
-    if (link === undefined) return undefined
+    if (link === undefined) throw Failure.missing('no such file')
     try {
       return await this.#split(link)
     } catch (error) {
@@ -334,15 +346,50 @@ export class AdditionalImageStore {
   }
 
   async #attach(chain: Chain): Promise<Attached> {
-    const slots = chain.links.map(({ layer, id }) => layer && this.#parts.attach(layer, diffOf(id)))
-    return { chain, slots: await Promise.all(slots) }
+    const attaching = chain.links.map(async ({ layer, id }) => layer && (await this.#parts.attach(layer, diffOf(id))))
+    const attached = await Promise.allSettled(attaching)
+    const slots = attached.map((each) => (each.status === 'fulfilled' ? each.value : undefined))
+    const failed = attached.find((each) => each.status === 'rejected')
+    if (failed === undefined) return { chain, slots }
+    for (const slot of slots) if (slot !== undefined) this.#parts.release(slot)
+    await closeChain(chain)
+    throw failed.reason
+  }
+
+  /** In the turn in which they are claimed. */
+  #hold(slots: readonly (number | undefined)[]): void {
+    for (const slot of slots) if (slot !== undefined) this.#attached.set(slot, (this.#attached.get(slot) ?? 0) + 1)
+  }
+
+  /** Releases the slots that no owner has, nor who may be one again, and that no ID shows. */
+  #letGo(): void {
+    const held = new Set<number | undefined>(this.#slots.values())
+    for (const owner of this.#owners.values()) {
+      for (let each: Owner | undefined = owner; each !== undefined; each = each.before) held.add(each.slot)
+    }
+    for (const [slot, times] of this.#attached) {
+      if (held.has(slot)) continue
+      this.#attached.delete(slot)
+      for (let i = 0; i < times; i++) this.#parts.release(slot)
+    }
+  }
+
+  /** As `#addHeld`. The chain is closed then, and what of it is not listed is released. */
+  async #add(attached: Attached, at: number): Promise<Added | undefined> {
+    this.#hold(attached.slots)
+    try {
+      return await this.#addHeld(attached, at)
+    } finally {
+      this.#letGo()
+      await closeChain(attached.chain)
+    }
   }
 
   /**
    * @param at when it was asked for; 0: in an earlier life
    * @returns undefined: it is to be opened again, because some of its indexes name no layer any more
    */
-  async #add(attached: Attached, at: number): Promise<Added | undefined> {
+  async #addHeld(attached: Attached, at: number): Promise<Added | undefined> {
     const { image } = attached.chain
     const { owners, why } = this.#claim(attached, at)
     const made = at === 0 ? undefined : this.#idOf(image, owners)
@@ -394,6 +441,7 @@ export class AdditionalImageStore {
       if (link.layer === undefined || owner === undefined || !isOtherBlob(owner.link, link)) continue
       const id = blobId(link.id, link.descriptor.digest)
       const slot = await this.#parts.attach(link.layer, diffOf(id))
+      this.#hold([slot])
       const before = this.#owners.get(id)
       if (before === undefined && this.#owners.size >= LAYERS_MAX) continue
       const claim = { link: { ...link, id }, slot, before, failed: false }
@@ -504,6 +552,7 @@ export class AdditionalImageStore {
     // in one turn: neither an entry without its directory nor the other way round, for longer than a few calls take
     for (const id of ids) if (this.#isNews(id)) this.#show(id)
     this.#root.writeList([...this.#entries.values()].map(({ text }) => text))
+    this.#letGo()
   }
 
   /** Shows an ID as its owner has it now: the verdict may have fallen since that was opened, and from here on it is withdrawn. */
@@ -513,11 +562,13 @@ export class AdditionalImageStore {
     this.#take(id)
     this.#root.put(id, link.below, layer && slot)
     if (layer !== undefined) this.#grafted.set(id, layer)
+    if (layer !== undefined && slot !== undefined) this.#slots.set(id, slot)
     this.#entries.set(id, this.#entryOf(link))
   }
 
   /** Has whoever was mounted there mounted no more. */
   #take(id: string): void {
+    this.#slots.delete(id)
     if (this.#grafted.delete(id)) this.#parts.uncover(diffOf(id))
   }
 

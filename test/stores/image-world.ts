@@ -8,7 +8,7 @@ import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
-import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
+import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
@@ -17,7 +17,7 @@ import type { ListedImage, Prove } from '../../src/stores/image-chain.ts'
 import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/image-store.ts'
 import { type Left, readBack } from '../../src/stores/read-back.ts'
-import { digest, image, plain, proven, refuted } from './store.ts'
+import { digest, FakeLeases, image, plain, proven, refuted } from './store.ts'
 
 export interface Entry {
   id: string
@@ -43,6 +43,11 @@ export class World {
   readonly tars = new Map<Digest, Verdict>()
   readonly verdicts = new Map<Digest, Verdict>()
   readonly fetched: Digest[] = []
+  readonly leases = new FakeLeases()
+  /** By path. */
+  readonly slots = new Map<string, number>()
+  /** By slot: how often, less how often it was released. */
+  readonly attached = new Map<number, number>()
   readonly files = new Map<string, Uint8Array | string | number>()
   /** Of layers.json. */
   readonly versions: { node: bigint; mtime: bigint }[] = []
@@ -95,7 +100,19 @@ export class World {
         },
       },
       inUse: async () => undefined,
-      attach: async (_, path) => path.length,
+      attach: async (_, path) => {
+        const name = path.join('/')
+        const slot = this.slots.get(name) ?? this.slots.size + 1
+        this.slots.set(name, slot)
+        this.attached.set(slot, (this.attached.get(slot) ?? 0) + 1)
+        return slot
+      },
+      release: (slot) => {
+        const left = (this.attached.get(slot) ?? 0) - 1
+        if (left < 0) throw new Error(`slot ${slot} is released once too often`)
+        if (left === 0) this.attached.delete(slot)
+        else this.attached.set(slot, left)
+      },
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
       quarantine: this.quarantine,
@@ -160,8 +177,8 @@ export class World {
     return [...this.#names].find(([, name]) => name === path)?.[0] as bigint
   }
 
-  #layer(descriptor: Descriptor): OpenLayer {
-    return {
+  #layer(descriptor: Descriptor): LayerLease {
+    return this.leases.hold(descriptor.digest, {
       descriptor,
       tree: treeOf(builtOf(descriptor)),
       claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
@@ -169,7 +186,7 @@ export class World {
       chunks: { deviceSize: 8192 },
       verdict: async () => this.verdicts.get(builtOf(descriptor)),
       prefetch: async () => ({ ready: 0, failed: 0 }),
-    } as unknown as OpenLayer // what the store uses of it
+    } as unknown as OpenLayer) // what the store uses of it
   }
 
   #mount(): ImageStoreMount {
