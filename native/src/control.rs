@@ -227,6 +227,11 @@ impl Control {
         }
     }
 
+    /// Whether the kernel knows a node; one that is not there it does not.
+    pub fn is_known(&self, node: u64) -> bool {
+        self.read().get(&node).is_some_and(|found| found.lookups.load(Relaxed) > 0)
+    }
+
     pub fn graft(&self, parent: u64, name: &str, slot: u32) -> Result<(), String> {
         link(&mut self.write(), parent, name, Target::Tree(slot))
     }

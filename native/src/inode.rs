@@ -26,6 +26,9 @@ pub struct Tree {
     inode_base: u64,
     /// st_ino of the directory that the root is in; 0: there is none in this mount.
     above: AtomicU64,
+    /// How often the kernel was told of its nodes, less what it forgot. A reply that got lost counts too, which keeps a tree too long,
+    /// never too short.
+    lookups: AtomicU64,
     pub image: Erofs<Image>,
     devices: Vec<Arc<Device>>,
     /// It is what node 1 is.
@@ -43,7 +46,22 @@ impl Tree {
         if devices.len() != usize::from(image.devices) {
             return Err(format!("image: has {} device slots, {} devices were given", image.devices, devices.len()));
         }
-        Ok(Self { slot, inode_base, above: AtomicU64::new(0), image, devices, is_root })
+        Ok(Self { slot, inode_base, above: AtomicU64::new(0), lookups: AtomicU64::new(0), image, devices, is_root })
+    }
+
+    /// The kernel is told of one of its nodes.
+    pub fn told(&self) {
+        self.lookups.fetch_add(1, Relaxed);
+    }
+
+    /// The kernel forgets that it was told of its nodes so many times.
+    pub fn forget(&self, times: u64) {
+        let _ = self.lookups.fetch_update(Relaxed, Relaxed, |lookups| Some(lookups.saturating_sub(times)));
+    }
+
+    /// Whether the kernel knows any of its nodes.
+    pub fn is_known(&self) -> bool {
+        self.lookups.load(Relaxed) > 0
     }
 
     fn node(&self, nid: u64) -> Result<u64, Errno> {
@@ -105,7 +123,11 @@ impl Tree {
                 Some(above) if found.name == b".." => above,
                 _ => self.ino(found.nid),
             };
-            Ok(into.add(found.name, ino, found.mode, found.next, entry.as_ref()))
+            let added = into.add(found.name, ino, found.mode, found.next, entry.as_ref());
+            if added && entry.is_some() {
+                self.told();
+            }
+            Ok(added)
         })
     }
 

@@ -289,6 +289,22 @@ impl Session {
     }
 
     #[napi]
+    pub fn invalidate(&self, parent: BigInt, name: String) -> Result<()> {
+        self.core.invalidate(node_of("parent", &parent)?, &name);
+        Ok(())
+    }
+
+    #[napi]
+    pub fn is_known(&self, node: BigInt) -> Result<bool> {
+        Ok(self.core.control.is_known(node_of("node", &node)?))
+    }
+
+    #[napi]
+    pub fn is_tree_known(&self, slot: u32) -> bool {
+        self.core.tree(slot).is_some_and(|tree| tree.is_known())
+    }
+
+    #[napi]
     pub fn settle(&self, device: u32, chunk: u32, errno: i32) {
         self.core.parked.settle(Key::Chunk { device, chunk }, errno);
     }

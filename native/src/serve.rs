@@ -67,6 +67,8 @@ impl Core {
                 request.forgotten(|node, times| {
                     if node & CONTROL_BIT != 0 {
                         self.control.forget(node, times);
+                    } else if let Some(tree) = self.tree(split(node).0) {
+                        tree.forget(times);
                     }
                 });
                 return reply.none();
@@ -157,7 +159,10 @@ impl Core {
         match self.node(request.node) {
             Err(errno) => reply.error(errno),
             Ok(Node::Tree(tree, nid)) => match tree.lookup(nid, name) {
-                Ok(Some(entry)) => reply.bytes(&entry.answer()),
+                Ok(Some(entry)) => {
+                    tree.told();
+                    reply.bytes(&entry.answer());
+                }
                 Ok(None) => reply.bytes(&Entry::never()),
                 Err(errno) => reply.error(errno),
             },
@@ -178,7 +183,12 @@ impl Core {
             Found::Node(node, attributes) => {
                 Ok(Look::Entry(Entry { node, entry_ttl: NOT_AT_ALL, attr_ttl: NOT_AT_ALL, attributes }))
             }
-            Found::Tree(slot) => self.tree(slot).ok_or(libc::ENOENT)?.root().map(Look::Entry),
+            Found::Tree(slot) => {
+                let tree = self.tree(slot).ok_or(libc::ENOENT)?;
+                let root = tree.root()?;
+                tree.told();
+                Ok(Look::Entry(root))
+            }
             Found::Ask => Ok(Look::Ask),
             Found::Nothing => Err(libc::ENOENT),
             Found::NotDirectory => Err(libc::ENOTDIR),
@@ -246,8 +256,11 @@ impl Core {
             if !listing.add(&line.name, entry.attributes.ino, entry.attributes.mode, from, Some(&entry)) {
                 break;
             }
-            if listing.plus() && line.node.is_some() {
-                self.control.told(entry.node);
+            if listing.plus() {
+                match line.node {
+                    Some(_) => self.control.told(entry.node),
+                    None => self.tree(line.slot).iter().for_each(|tree| tree.told()),
+                }
             }
         }
         Ok(())

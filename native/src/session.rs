@@ -146,6 +146,11 @@ impl Core {
         self.parked.fail_device(number);
     }
 
+    /// Has the kernel let go of a name of the control tree, and of what it knows below it and nobody uses.
+    pub fn invalidate(&self, parent: u64, name: &str) {
+        let _ = self.notices.try_send(Notice::Entry { parent, name: name.to_owned() });
+    }
+
     /// Removes a name from the control tree and has the kernel told.
     pub fn remove(&self, parent: u64, name: &str) -> Result<(), String> {
         let gone = self.control.remove(parent, name)?;

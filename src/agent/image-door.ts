@@ -3,8 +3,10 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { machineFiles } from '../engines/machine.ts'
+import { Failure } from '../errors.ts'
+import type { Door } from '../mount/doors.ts'
 import { ROOT_NODE } from '../mount/native.ts'
-import { controlNode, type LateFile, type MountSession } from '../mount/session.ts'
+import { controlNode, type MountSession } from '../mount/session.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { ListVersion } from '../store/list-version.ts'
 import { ListingRecords } from '../store/listings.ts'
@@ -26,8 +28,7 @@ export const SOCKET_LINK = 'agent.sock'
 
 export interface ImageDoor {
   list(request: ListRequest): Promise<AgentAnswer>
-  /** The contents of a late file of the store, if the node is one. */
-  late(node: bigint): Promise<LateFile | undefined>
+  door: Door
   /** For when the mount is gone. Never rejects. */
   end(): Promise<void>
 }
@@ -35,35 +36,26 @@ export interface ImageDoor {
 /** What both doors are opened with. */
 export type SharedParts = Pick<
   StoreParts,
-  'attach' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'trustsDiffIds' | 'byIndex'
+  'attach' | 'release' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'trustsDiffIds' | 'byIndex' | 'now'
 >
 
 /** Must be called before the mount; the door is opened in it. */
 export async function prepareImageDoor(
   agent: Agent,
   root: string,
-  shared: SharedParts,
-): Promise<(session: MountSession) => Promise<ImageDoor>> {
+  trustsDiffIds: SharedParts['trustsDiffIds'],
+): Promise<(session: MountSession, shared: SharedParts) => Promise<ImageDoor>> {
   const { images, layers, examinations, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
-  const { progress, ...doors } = shared
-  const split: ImageStoreParts['split'] = (layer, blob) => examinations.split(layer, blob)
-  const parts: ImageStoreParts = {
-    images,
-    layers,
-    listings,
-    versions: await ListVersion.open(store.dir, root, log),
-    ...doors,
-    split,
-    inUse: usedByEngines,
-    pause: (ms, signal) => sleep(ms, undefined, { signal, ref: false }),
-    now: () => performance.now(),
-    log,
-  }
-  const reading = { ...parts, signal: layers.signal }
+  const versions = await ListVersion.open(store.dir, root, log)
+  const reading = { images, layers, listings, trustsDiffIds, signal: layers.signal, log }
   const { chains, left } = await readBack(reading)
-  return async (session) => {
+  return async (session, { progress, ...shared }) => {
+    const split: ImageStoreParts['split'] = (layer, blob) => examinations.split(layer, blob)
+    const pause: ImageStoreParts['pause'] = (ms, signal) => sleep(ms, undefined, { signal, ref: false })
+    const kept = { images, layers, listings, versions }
+    const parts: ImageStoreParts = { ...kept, ...shared, split, inUse: usedByEngines, pause, log }
     const shown = await AdditionalImageStore.show(parts, session, chains)
     void listLeft(reading, left, (chain) => shown.again(chain)) // never rejects
     const socket = socketFor(places().sockets, root)
@@ -77,7 +69,12 @@ export async function prepareImageDoor(
         patience: LOOKUP_PATIENCE,
         log,
       }),
-      late: (node) => shown.late(node),
+      door: {
+        owns: (node) => shown.owns(node),
+        late: (node) => shown.late(node),
+        lookup: () => Promise.reject(Failure.missing('all of it is there')), // its directories do not ask
+        hint: () => {},
+      },
       end: () => shown.end(),
     }
   }

@@ -84,9 +84,13 @@ async function withImage(name: string, values: Values, use: (image: OpenImage) =
   try {
     const image = await agent.images.resolve(reference)
     const layers = await openAllLayers(image, agent.layers)
-    const merged = await openMerged(layers, agent.store, agent.builder)
-    const bytes = await merged.image.readFile().finally(() => merged.image.close())
-    return await use({ reader: new ErofsReader(bytes), layers })
+    try {
+      const merged = await openMerged(layers, agent.store, agent.builder)
+      const bytes = await merged.image.readFile().finally(() => merged.image.close())
+      return await use({ reader: new ErofsReader(bytes), layers })
+    } finally {
+      await Promise.all(layers.map((each) => each.close()))
+    }
   } finally {
     await agent.close()
   }

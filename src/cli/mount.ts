@@ -37,7 +37,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
       chooseRung(wanted, agent.native, agent.store, sockets),
       agent.images.resolve(reference),
     ])
-    const layers = await openAllLayers(image, agent.layers)
+    const layers = await openAllLayers(image, agent.layers) // until the agent closes
     const merged = await openMerged(layers, agent.store, agent.builder)
     const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
     await merged.image.close()

@@ -11,8 +11,9 @@ import type { Image } from '../registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
 import type { Store } from '../store/store.ts'
-import type { EagerLayer, From, Layers, OpenLayer } from './layer.ts'
+import type { EagerLayer, LayerLease, OpenLayer } from './layer.ts'
 import { readImage } from './layer-image.ts'
+import type { From, Layers } from './layers.ts'
 
 export interface ResolvedImage extends Image {
   /** The registry or the layout: what one of them says of blobs counts for its own. */
@@ -27,11 +28,14 @@ export interface Sources {
   source(reference: Reference): ImageSource
 }
 
+/** More than are pulled at once, with their companions; of what is used again later, a blob may be asked for as if it were another copy. */
+const SOURCES_MAX = 256
+
 export class Images {
   readonly #registries: Sources
   readonly #store: Store
   readonly #platform: Platform
-  /** One a reference, and of it one blob a layer: Layers tells copies of a blob apart by that. */
+  /** One a reference, and of it one blob a layer: Layers tells copies of a blob apart by that. The one used last comes last. */
   readonly #sources = new Map<string, ImageSource>()
   readonly #log: (message: string) => void
 
@@ -103,11 +107,11 @@ export class Images {
 
   #source(reference: Reference): ImageSource {
     const text = referenceText(reference)
-    let source = this.#sources.get(text)
-    if (source === undefined) {
-      source = withBlobsKept(this.#registries.source(reference))
-      this.#sources.set(text, source)
-    }
+    const source = this.#sources.get(text) ?? withBlobsKept(this.#registries.source(reference))
+    this.#sources.delete(text)
+    this.#sources.set(text, source)
+    const [oldest] = this.#sources.keys()
+    if (this.#sources.size > SOURCES_MAX && oldest !== undefined) this.#sources.delete(oldest)
     return source
   }
 }
@@ -149,20 +153,25 @@ function withBlobsKept(source: ImageSource): ImageSource {
 /** What of Layers opens layers. */
 export type LayerOpener = Pick<Layers, 'plan' | 'open' | 'openEmpty' | 'openWhole'>
 
-/** Opens a layer of an image; what cannot be served comes back with its reason. @throws Failure as Layers.open, Layers.openWhole */
+/** Opens a layer of an image, which the caller closes; what cannot be served comes back with its reason. @throws Failure as Layers.open, Layers.openWhole */
 export async function openLayer(
   image: ResolvedImage,
   descriptor: Descriptor,
   layers: LayerOpener,
   { fetchWhole = false, from = 'anywhere' }: { fetchWhole?: boolean; from?: From } = {},
-): Promise<OpenLayer | EagerLayer> {
+): Promise<LayerLease | EagerLayer> {
   const unit = layers.plan(image.manifest).get(descriptor) ?? { why: 'it is no layer of its image' }
   if ('why' in unit) {
     return (await layers.openWhole(descriptor, image.blob(descriptor), fetchWhole, from)) ?? { descriptor, ...unit }
   }
   const layer = await layers.open(unit, sourceOf(image), image.origin, from)
-  // engines get all of a unit's layers or none: parts of it are another image
-  return descriptor === unit.shown ? layer : await layers.openEmpty(unit, descriptor)
+  if (descriptor === unit.shown) return layer
+  try {
+    // only when the unit could be opened: engines get all of its layers or none, since parts of it are another image
+    return await layers.openEmpty(unit, descriptor)
+  } finally {
+    await layer.close()
+  }
 }
 
 /** Where units of an image are read from. */
@@ -182,17 +191,23 @@ export function sourceOf({
   return { blob: (of) => blob(descriptorOf(of)), companion }
 }
 
-/** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported; as Layers.open */
-export async function openAllLayers(image: ResolvedImage, layers: LayerOpener): Promise<OpenLayer[]> {
-  const opened = await Promise.all(image.manifest.layers.map((each) => openLayer(image, each, layers)))
-  const eager = opened.filter((each): each is EagerLayer => 'why' in each)
-  if (eager.length > 0) {
-    throw Failure.unsupported(`${referenceText(image.reference)} has layers that cannot be served lazily`, {
-      why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
-      fix: HOW_TO_CONVERT,
-    })
-  }
-  return opened.filter((each): each is OpenLayer => !('why' in each))
+/**
+ * Every layer of an image, open, which the caller closes; or an error that names those that cannot be.
+ * @throws Failure unsupported; as Layers.open
+ */
+export async function openAllLayers(image: ResolvedImage, layers: LayerOpener): Promise<LayerLease[]> {
+  const opening = await Promise.allSettled(image.manifest.layers.map((each) => openLayer(image, each, layers)))
+  const all = opening.flatMap((each) => (each.status === 'fulfilled' ? each.value : []))
+  const open = all.filter((each): each is LayerLease => !('why' in each))
+  if (open.length === opening.length) return open
+  await Promise.all(open.map((each) => each.close()))
+  const failed = opening.find((each) => each.status === 'rejected')
+  if (failed !== undefined) throw failed.reason
+  const eager = all.filter((each): each is EagerLayer => 'why' in each)
+  throw Failure.unsupported(`${referenceText(image.reference)} has layers that cannot be served lazily`, {
+    why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
+    fix: HOW_TO_CONVERT,
+  })
 }
 
 /** Puts images of trees together, lowest first, off the main thread. */

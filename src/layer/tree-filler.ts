@@ -82,6 +82,14 @@ export class TreeFiller {
     this.#leave(leaving.filler)
   }
 
+  /** For a layer that is closed: it is asked no more, and what it was asked for is asked of the others. Resolves when it has ended. */
+  async remove(filler: LayerFiller): Promise<void> {
+    if (!this.has(filler)) return
+    this.#members = this.#members.filter((each) => each.filler !== filler)
+    if (this.#preferred === filler) this.#preferred = undefined
+    await filler.close()
+  }
+
   /** What it was asked for fails now, and is asked of the others. */
   #leave(filler: LayerFiller): void {
     const left: Promise<void> = filler.close().finally(() => this.#leaving.delete(left))

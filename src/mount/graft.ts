@@ -1,4 +1,4 @@
-// Layers into a mount: each device is added to a session once, and each tree once a name that shows it.
+// Layers into a mount: each device is added to a session once, and each tree once a name that shows it; a device goes with its last tree.
 import type { FileHandle } from 'node:fs/promises'
 import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
@@ -20,8 +20,10 @@ export class Grafts {
   readonly #log: (line: string) => void
   readonly #othersReach: boolean
   readonly #said = new Map<Digest, number>()
+  /** By tree. */
   readonly #devices = new Map<Digest, number>()
-  readonly #trees = new Set<number>()
+  /** By slot: the trees whose devices it has. */
+  readonly #trees = new Map<number, readonly Digest[]>()
 
   /**
    * @param log told why reads of a layer fail, for programs see an I/O error and no more
@@ -87,8 +89,29 @@ export class Grafts {
     if (!this.#trees.has(slot)) {
       const devices = layers.map((each) => this.device(each))
       this.#session.addTree(slot, { imageFd: image.fd, devices, inodeBase })
-      this.#trees.add(slot)
+      this.#trees.set(
+        slot,
+        layers.map((each) => each.tree),
+      )
     }
     return slot
+  }
+
+  /** The devices, by their trees, that only this slot's tree has. */
+  devicesOf(slot: number): Digest[] {
+    const others = new Set([...this.#trees].flatMap(([other, trees]) => (other === slot ? [] : trees)))
+    return [...new Set(this.#trees.get(slot))].filter((each) => !others.has(each))
+  }
+
+  /** Has a slot answer no more, nor the devices that only its tree has. */
+  remove(slot: number): void {
+    const devices = this.devicesOf(slot)
+    if (this.#trees.delete(slot)) this.#session.removeTree(slot)
+    for (const tree of devices) {
+      const device = this.#devices.get(tree)
+      if (device !== undefined) this.#session.removeDevice(device)
+      this.#devices.delete(tree)
+      this.#said.delete(tree)
+    }
   }
 }

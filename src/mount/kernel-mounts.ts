@@ -8,7 +8,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
-import { hex } from '../image/digest.ts'
+import { type Digest, hex } from '../image/digest.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { writeImage } from '../tree/erofs.ts'
 import { makeDirectory } from '../tree/inode.ts'
@@ -80,7 +80,8 @@ export class KernelMounts {
   readonly #context: string | undefined
   readonly #max: number
   readonly #directory = controlNode(DEVICES_DIRECTORY)
-  readonly #devices = new Set<string>()
+  /** By name. */
+  readonly #devices = new Map<string, bigint>()
   /** Mounted, or being mounted; the one that was asked for the longest ago first. */
   readonly #covered = new Map<string, Covered>()
   readonly #known = new Map<string, Coverable>()
@@ -157,6 +158,40 @@ export class KernelMounts {
       })
     this.#uncovering.set(target, ending)
     return ending
+  }
+
+  /**
+   * Ends the mount on `target`, as `uncover` does, unless somebody uses it.
+   * @returns false when somebody does; the mount that an overlay is made of is not known here
+   */
+  async release(target: string): Promise<boolean> {
+    const covered = this.#covered.get(target)
+    if (covered?.changing || this.#uncovering.has(target)) return false
+    if (covered !== undefined) {
+      covered.changing = true
+      const ended = await this.#end(target).finally(() => {
+        covered.changing = false
+      })
+      if (!ended) return false
+    }
+    this.#known.delete(target)
+    return true
+  }
+
+  /** Has the kernel let go of a tree's device where no mount is made of it; whether one is, `isDeviceUsed` says soon after. */
+  invalidateDevice(tree: Digest): void {
+    if (this.#devices.has(hex(tree))) this.#session.invalidate(this.#directory, hex(tree))
+  }
+
+  /** Whether the kernel knows a tree's device: as long as there is a mount that is made of it, wherever that is. */
+  isDeviceUsed(tree: Digest): boolean {
+    const node = this.#devices.get(hex(tree))
+    return node !== undefined && this.#session.isKnown(node)
+  }
+
+  /** For a device that nobody uses. */
+  removeDevice(tree: Digest): void {
+    if (this.#devices.delete(hex(tree))) this.#session.remove(this.#directory, hex(tree))
   }
 
   async #uncover(target: string): Promise<void> {
@@ -349,9 +384,9 @@ export class KernelMounts {
   #device(layer: OpenLayer): string {
     const name = hex(layer.tree)
     if (!this.#devices.has(name)) {
-      const device = this.#grafts.device(layer)
-      this.#session.addDeviceFile(controlNode(DEVICES_DIRECTORY, name), this.#directory, name, FILE, device)
-      this.#devices.add(name)
+      const node = controlNode(DEVICES_DIRECTORY, name)
+      this.#session.addDeviceFile(node, this.#directory, name, FILE, this.#grafts.device(layer))
+      this.#devices.set(name, node)
     }
     return join(this.#session.dir, DEVICES_DIRECTORY, name)
   }

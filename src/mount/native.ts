@@ -119,6 +119,15 @@ export interface NativeSession {
   graft(parent: bigint, name: string, slot: number): void
   /** From now on a control directory is its owner's alone. */
   restrict(node: bigint): void
+  /**
+   * Has the kernel let go of `parent/name`, of what it knows below it and nobody uses, and of what is mounted there; it stays there. The
+   * kernel does so soon after.
+   */
+  invalidate(parent: bigint, name: string): void
+  /** Whether the kernel knows a control node: it forgets soon what nobody uses and was invalidated. */
+  isKnown(node: bigint): boolean
+  /** Whether it knows any node of a tree. */
+  isTreeKnown(slot: number): boolean
   /** Forgets `parent/name` and what is below it, and tells the kernel. */
   remove(parent: bigint, name: string): void
   /** A chunk is ready (errno 0, its ready byte already set) or will not be: wakes the reads that wait for it. */

@@ -1,31 +1,55 @@
 // Which directories are lower layers of overlays right now, by the mount table. The kernel does not tell from the other end: a mount can
 // be unmounted while overlays use it, because they hold a copy of it.
-import { readlink } from 'node:fs/promises'
+import { readdir, readlink } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import { mountTable } from './mount-table.ts'
+import { type MountEntry, mountTable } from './mount-table.ts'
 
 /** containers/storage: `l/LINK` -> `../ID/diff` -> the layer of an additional store. */
 const LINKS_MAX = 2
 
 /**
- * The lower directories below `root` of all overlays in this mount namespace; those that engines name relative to a directory of theirs
- * are not found. Nothing below `root` is touched.
- * @param table mountinfo of another process
+ * The lower directories below `root` of all overlays in this mount namespace and in those of all processes that are seen from here.
+ * Nothing below `root` is touched.
+ * @param tables mountinfo of other processes
  */
-export async function lowerDirsBelow(root: string, table?: string): Promise<Set<string>> {
-  const named = new Set((await mountTable(table)).filter((each) => each.type === 'overlay').flatMap(lowerDirs))
+export async function lowerDirsBelow(root: string, tables?: readonly string[]): Promise<Set<string>> {
+  const overlays = new Map<string, MountEntry>()
+  for (const table of tables ?? (await tablesHere())) {
+    const entries = await mountTable(table).catch((error) => {
+      if (table === OWN) throw error
+      return [] // the process has ended, or is not ours to look at
+    })
+    for (const each of entries) if (each.type === 'overlay') overlays.set(`${each.device} ${each.point}`, each)
+  }
+  const named = new Set([...overlays.values()].flatMap(lowerDirs))
   const found = await Promise.all([...named].map((each) => follow(each, root)))
   return new Set(found.filter((each) => each !== undefined))
 }
 
+const OWN = '/proc/self/mountinfo'
+
+/** A table of each mount namespace. */
+async function tablesHere(): Promise<string[]> {
+  const tables = new Map<string, string>()
+  tables.set(await readlink('/proc/self/ns/mnt').catch(() => ''), OWN)
+  for (const name of await readdir('/proc')) {
+    if (!/^[0-9]+$/.test(name)) continue
+    const namespace = await readlink(`/proc/${name}/ns/mnt`).catch(() => undefined) // it has ended, or is not ours to look at
+    if (namespace !== undefined && !tables.has(namespace)) tables.set(namespace, `/proc/${name}/mountinfo`)
+  }
+  return [...tables.values()]
+}
+
 /** `lowerdir=A:B`, where a colon of a name is behind a backslash, or `lowerdir+=A` for each. */
-function lowerDirs({ options }: { options: readonly string[] }): string[] {
-  return options.flatMap((each) => {
+function lowerDirs({ options, point }: Pick<MountEntry, 'options' | 'point'>): string[] {
+  const named = options.flatMap((each) => {
     if (each.startsWith('lowerdir+=')) return [each.slice('lowerdir+='.length)]
     if (!each.startsWith('lowerdir=')) return []
     const names = each.slice('lowerdir='.length).match(/(?:\\.|[^:\\])+/g) ?? []
     return names.map((name) => name.replace(/\\(.)/g, '$1'))
   })
+  // where absolute ones are too long, they are relative to the directory of all layers: the mount is on its <id>/merged
+  return named.map((each) => resolve(dirname(dirname(point)), each))
 }
 
 async function follow(path: string, root: string): Promise<string | undefined> {

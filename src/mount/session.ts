@@ -201,6 +201,30 @@ export class MountSession implements Session {
     this.#session.remove(parent, name)
   }
 
+  /** As NativeSession has it. */
+  invalidate(parent: bigint, name: string): void {
+    this.#session.invalidate(parent, name)
+  }
+
+  isKnown(node: bigint): boolean {
+    return this.#session.isKnown(node)
+  }
+
+  isTreeKnown(slot: number): boolean {
+    return this.#session.isTreeKnown(slot)
+  }
+
+  /** What still waits for it fails. */
+  removeDevice(device: number): void {
+    this.#fillers.delete(device)
+    this.#session.removeDevice(device)
+  }
+
+  removeTree(slot: number): void {
+    this.#session.removeTree(slot)
+    this.#rootsAlone.delete(slot)
+  }
+
   counters(): SessionCounters {
     return this.#session.counters()
   }

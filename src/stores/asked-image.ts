@@ -4,7 +4,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import type { EagerLayer, OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, LayerLease, OpenLayer } from '../layer/layer.ts'
 import type { Dialect } from './identity.ts'
 
 /** A registry is not asked for the same image again within this time: a pull looks its layers up one after the other, and each lookup would wait. */
@@ -22,10 +22,7 @@ export type Resolver = Pick<Images, 'kept' | 'resolve'>
 
 interface Attempt {
   listing: Promise<ImageLayers | undefined>
-  /**
-   * When the registry answered, or failed. Undefined while it has not, and for an attempt that only read the disk, since the registry may
-   * know more.
-   */
+  /** When the registry had answered, or failed; undefined while it has not, and for what disk says, which is never the last word. */
   endedAt: number | undefined
 }
 
@@ -61,8 +58,17 @@ export class AskedImage {
         return listing
       }
       // whoever comes here first asks the registry; the others wait for the same answer
-      if (this.#attempt === attempt) this.#attempt = this.#ask(this.#images.resolve(this.#reference), true)
+      if (this.#attempt === attempt) {
+        letGo(attempt)
+        this.#attempt = this.#ask(this.#images.resolve(this.#reference), true)
+      }
     }
+  }
+
+  /** Closes what was opened and nobody has asked for. The image is asked for anew by whoever comes next. */
+  close(): void {
+    if (this.#attempt !== undefined) letGo(this.#attempt)
+    this.#attempt = undefined
   }
 
   #ask(image: Promise<ResolvedImage | undefined>, registry: boolean): Attempt {
@@ -76,6 +82,14 @@ export class AskedImage {
   }
 }
 
+function letGo({ listing }: Attempt): void {
+  // what fails is told to whoever asked
+  listing.then(
+    (found) => found?.close(),
+    () => {},
+  )
+}
+
 /** A layer of an image, and what it was found by. */
 export interface AskedLayer {
   index: number
@@ -83,11 +97,17 @@ export interface AskedLayer {
   dialect: Dialect
 }
 
+interface OpenedOnce {
+  readonly layer: Promise<LayerLease | EagerLayer>
+  failedAt: number | undefined
+}
+
 export class ImageLayers {
   readonly image: ResolvedImage
   readonly #layers: LayerOpener
   readonly #opening: OpeningWatcher
-  #opened: { layer: Promise<OpenLayer | EagerLayer>; failedAt: number | undefined }[] | undefined
+  #opened: OpenedOnce[] | undefined
+  #closed = false
 
   constructor(image: ResolvedImage, layers: LayerOpener, opening: OpeningWatcher) {
     this.image = image
@@ -108,23 +128,39 @@ export class ImageLayers {
     return undefined
   }
 
-  /** Opens a layer, and with the first all the others. @throws Failure as Layers.open; tried again after a while */
-  open({ index, descriptor }: AskedLayer): Promise<OpenLayer | EagerLayer> {
+  /** Opens a layer, which the caller closes, and with the first all the others. @throws Failure as Layers.open; tried again after a while */
+  async open({ index, descriptor }: AskedLayer): Promise<LayerLease | EagerLayer> {
+    if (this.#closed) return await openLayer(this.image, descriptor, this.#layers)
     this.#opened ??= this.image.manifest.layers.map((each) => this.#begin(each))
-    const opened = this.#opened[index]
-    if (opened !== undefined && (opened.failedAt ?? Infinity) > performance.now() - ASK_AGAIN_MS) return opened.layer
-    const again = this.#begin(descriptor)
-    this.#opened[index] = again
-    return again.layer
+    let opened = this.#opened[index] as OpenedOnce // one a layer
+    if (opened.failedAt !== undefined && opened.failedAt <= performance.now() - ASK_AGAIN_MS) {
+      opened = this.#begin(descriptor)
+      this.#opened[index] = opened
+    }
+    const layer = await opened.layer
+    if ('why' in layer) return layer
+    return this.#closed ? await openLayer(this.image, descriptor, this.#layers) : layer.again()
   }
 
-  #begin(descriptor: Descriptor) {
+  /** Closes what it opened. */
+  close(): void {
+    this.#closed = true
+    // what fails to open was told to whoever asked
+    for (const { layer } of this.#opened ?? []) void layer.then(closeLayer, () => {})
+    this.#opened = undefined
+  }
+
+  #begin(descriptor: Descriptor): OpenedOnce {
     const layer = openLayer(this.image, descriptor, this.#layers)
-    const opened = { layer, failedAt: undefined as number | undefined }
+    const opened: OpenedOnce = { layer, failedAt: undefined }
     layer.catch(() => {
       opened.failedAt = performance.now()
     })
     this.#opening(this.image, descriptor, layer)
     return opened
   }
+}
+
+async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
+  if (!('why' in layer)) await layer.close()
 }

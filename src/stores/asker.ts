@@ -2,19 +2,18 @@
 import { readFile } from 'node:fs/promises'
 import { AskLimit, ROOT_UID } from './ask-limit.ts'
 
-/** Who asks: root, a user who may, or one who asked too often. */
-export type Asker = (pid: number) => Promise<'root' | 'user' | 'refused'>
+/** Who asks, by user ID; or that it is one who asked too often. */
+export type Asker = (pid: number) => Promise<number | 'refused'>
 
 /** For a store that nobody but its owner reaches. */
-export const onlyRootAsks: Asker = async () => 'root'
+export const onlyRootAsks: Asker = async () => ROOT_UID
 
 /** For a store that others reach, who are not to ask too often. */
 export function askers(log: (message: string) => void): Asker {
   const limit = new AskLimit(log, () => performance.now())
   return async (pid) => {
     const uid = await userOf(pid)
-    if (!limit.takes(uid)) return 'refused'
-    return uid === ROOT_UID ? 'root' : 'user'
+    return limit.takes(uid) ? uid : 'refused'
   }
 }
 

@@ -3,7 +3,8 @@ import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import type { EagerLayer, From, Layers, OpenLayer, Verdict } from '../layer/layer.ts'
+import type { EagerLayer, LayerLease, Verdict } from '../layer/layer.ts'
+import type { From, Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
@@ -37,14 +38,17 @@ export interface Listings {
 /** A layer with everything below it. */
 export interface ChainLink extends Listable {
   /** Undefined: an earlier process quarantined the layer. It stays in the list, without its files, for engines that know its ID. */
-  layer: OpenLayer | undefined
+  layer: LayerLease | undefined
   /** Sources of the whole stored layer, in the order in which they are tried. */
   blobs: readonly StoredBlob[]
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
 }
 
-/** An image's layers as far as they can be listed. `why` says what ends the chain below the image's top; undefined: nothing does. */
+/**
+ * An image's layers as far as they can be listed, which are open until the chain is closed. `why` says what ends it below the image's top;
+ * undefined: nothing does.
+ */
 export interface Chain {
   image: ResolvedImage
   links: readonly ChainLink[]
@@ -53,6 +57,11 @@ export interface Chain {
   before?: ListedImage | undefined
   /** What ends the chain may be gone another time: it is no verdict on the layer. */
   passing: boolean
+}
+
+/** Closes the layers of a chain; those that are attached stay open for the mount. */
+export async function closeChain({ links }: Chain): Promise<void> {
+  await Promise.all(links.map(({ layer }) => layer?.close()))
 }
 
 /** What chains are opened with. */
@@ -78,7 +87,7 @@ interface Before {
 interface TriedLayer {
   opened: LayerEvidence
   /** Undefined: it is quarantined, or could not be opened. */
-  layer: OpenLayer | undefined
+  layer: LayerLease | undefined
   /** Bytes of its tar. */
   size: number
 }
@@ -110,7 +119,13 @@ export async function openChain(
   // opening a layer again joins an opening that is under way: one from anywhere must not join one that looks on disk alone
   if (before?.from === 'disk') await Promise.allSettled(layers)
   const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
+  // layers above the chain's end are closed as soon as they are open
+  for (const each of layers.slice(names.length)) void each.then(closeLayer, () => {})
   return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
+}
+
+async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
+  if (!('why' in layer)) await layer.close()
 }
 
 function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: readonly TriedLayer[]): ChainLink[] {
@@ -138,7 +153,7 @@ function beginAll(
   opening: ChainOpening,
   prove: Parameters<typeof openChain>[2],
   before: Before | undefined,
-): Promise<OpenLayer | EagerLayer>[] {
+): Promise<LayerLease | EagerLayer>[] {
   const { by, proven: wasProven } = before?.listed ?? {}
   const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
   return image.manifest.layers.slice(0, by?.length).map((descriptor, i) => {
@@ -147,7 +162,7 @@ function beginAll(
       before === undefined
         ? open(image, descriptor, opening, proving(descriptor))
         : openAgain(image, descriptor, opening.layers, before.from, mends)
-    layer.catch(() => {}) // nothing waits for the layers above the chain's end
+    layer.catch(() => {}) // it may fail while one below it is still waited for
     return layer
   })
 }
@@ -155,7 +170,7 @@ function beginAll(
 /** What says of each layer what came of opening it, the base first; none rejects. */
 function finders(
   image: ResolvedImage,
-  opened: readonly Promise<OpenLayer | EagerLayer>[],
+  opened: readonly Promise<LayerLease | EagerLayer>[],
   opening: ChainOpening,
   before: Before | undefined,
 ): (() => Promise<TriedLayer>)[] {
@@ -188,7 +203,7 @@ function truster(image: ResolvedImage, { trustsDiffIds }: ChainOpening, before: 
 }
 
 async function candidateOf(
-  layer: OpenLayer | EagerLayer,
+  layer: LayerLease | EagerLayer,
   by: Identity['by'] | undefined,
   wasProven: boolean,
   trusted: ReturnType<typeof truster>,
@@ -218,8 +233,18 @@ async function open(
   if ('why' in layer || prove === 'none') return layer
   const { indexDigest } = layer
   const isNamed = indexDigest !== undefined && whyNotByIndex(image, descriptor, indexDigest, isAmbiguous) === undefined
-  if (prove === 'all' || !isNamed) await layers.prove(layer, image.blob(descriptor))
+  if (prove === 'all' || !isNamed) await proveOrClose(layer, image, layers)
   return layer
+}
+
+/** @throws as Layers.prove; the layer is closed then */
+async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: ChainOpening['layers']): Promise<void> {
+  try {
+    await layers.prove(layer, image.blob(layer.descriptor))
+  } catch (error) {
+    await layer.close()
+    throw error
+  }
 }
 
 /** @param wasProven whether the layer was proven when it was listed: where its proof is gone, so may be what was made of its bytes */
@@ -229,11 +254,9 @@ async function openAgain(
   layers: ChainOpening['layers'],
   from: From,
   wasProven: boolean,
-): Promise<OpenLayer | EagerLayer> {
+): Promise<LayerLease | EagerLayer> {
   const mends = from === 'anywhere' && wasProven
   const layer = await openLayer(image, descriptor, layers, { from, fetchWhole: mends })
-  if (mends && !('why' in layer) && (await layer.verdict()) === undefined) {
-    await layers.prove(layer, image.blob(descriptor))
-  }
+  if (mends && !('why' in layer) && (await layer.verdict()) === undefined) await proveOrClose(layer, image, layers)
   return layer
 }

@@ -15,21 +15,23 @@
 // loses its files, at once: an empty file is its `diff` then, until an honest layer is listed by the same ID.
 //
 // Who owns an ID is decided by layer-owners.ts, and layer-list.ts writes the list; here an image is opened, named, and listed.
-import { describe } from '../errors.ts'
+import { describe, Failure } from '../errors.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import type { OpenLayer } from '../layer/layer.ts'
+import type { LayerLease, OpenLayer } from '../layer/layer.ts'
 import { mapLimited } from '../limit.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import { blobId } from './chain.ts'
 import type { ShownImage } from './forget.ts'
+import { HeldSlots } from './held-slots.ts'
 import {
   type Chain,
   type ChainLink,
   type ChainOpening,
   type ChainParts,
+  closeChain,
   type ListedImage,
   type Listings,
   openChain,
@@ -47,8 +49,10 @@ import { Turnover, type TurnoverParts } from './turnover.ts'
 
 export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   listings: Listings
-  /** Makes a layer's tree answer in the mount at this path from the root. @returns its slot there */
-  attach(layer: OpenLayer, path: readonly string[]): Promise<number>
+  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
+  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  /** Ends that, once for each time that it was attached: nothing shows that slot any more. */
+  release(slot: number): void
   quarantine: Pick<Quarantine, 'of' | 'watch'>
   /** A layer's tar-split file, made from all of its bytes if need be. */
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
@@ -81,6 +85,7 @@ export class AdditionalImageStore {
   readonly #ids: ImageIds
   readonly #owners: LayerOwners
   readonly #list: LayerList
+  readonly #held: HeldSlots
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<ListOutcome>>()
   readonly #told = new Set<string>()
@@ -104,7 +109,8 @@ export class AdditionalImageStore {
     const restoring = attached.map(async (each) => {
       if (!each) return
       const { chain } = each
-      await store.#restore(each, known.get(chain) as KnownBy).catch((error) => failed(chain, error)) // of each
+      const restore = () => store.#restore(each, known.get(chain) as KnownBy) // of each
+      await store.#with(each, restore).catch((error) => failed(chain, error))
     })
     await Promise.all(restoring)
     return store
@@ -113,7 +119,8 @@ export class AdditionalImageStore {
   /** Lists an image again that could be read back only now. @throws Failure as `attach`; system when the list cannot be kept */
   async again(chain: Chain): Promise<void> {
     const attached = await this.#attach(chain)
-    await this.#restore(attached, this.#ids.restore(chain.image, chain.before?.by ?? []))
+    const known = this.#ids.restore(chain.image, chain.before?.by ?? [])
+    await this.#with(attached, () => this.#restore(attached, known))
     await this.#list.hide()
   }
 
@@ -122,12 +129,15 @@ export class AdditionalImageStore {
     this.#ids = new ImageIds(parts.byIndex)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY, parts.versions)
     this.#owners = new LayerOwners(parts.quarantine, parts.layersMax)
-    this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
+    this.#held = new HeldSlots(parts.release)
+    const letGo = () => this.#letGo()
+    this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link), letGo)
     this.#turnover = new Turnover(parts, {
       images: this.#images,
       ids: this.#ids,
       owners: this.#owners,
       list: this.#list,
+      letGo,
     })
     parts.quarantine.watch((claim) => this.#list.withdraw(claim))
   }
@@ -148,10 +158,15 @@ export class AdditionalImageStore {
     return running
   }
 
-  /** The contents of a late file of this store, if `node` is one. */
-  async late(node: bigint): Promise<LateFile | undefined> {
+  /** Whether a node is a late file of this store. */
+  owns(node: bigint): boolean {
+    return this.#root.idOfSplit(node) !== undefined
+  }
+
+  /** The contents of a late file of this store. */
+  async late(node: bigint): Promise<LateFile> {
     const link = this.#owners.of(this.#root.idOfSplit(node) ?? '')?.link
-    if (link === undefined) return undefined
+    if (link === undefined) throw Failure.missing('no such file')
     try {
       return await tarSplit(link, (each) => this.#owners.filesOf(each), this.#parts.split)
     } catch (error) {
@@ -203,7 +218,8 @@ export class AdditionalImageStore {
     // in each round fewer layers are named by their indexes
     for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await openChain(image, this.#opening, prove)
-      const applied = await this.#apply(await this.#attach(chain))
+      const attached = await this.#attach(chain)
+      const applied = await this.#with(attached, () => this.#apply(attached))
       if (applied === undefined) continue
       for (const { layer } of chain.links.slice(0, applied.outcome.listed.length)) {
         void layer?.prefetch().catch((error) => this.#tell(describe(error)))
@@ -219,8 +235,32 @@ export class AdditionalImageStore {
   }
 
   async #attach(chain: Chain): Promise<Attached> {
-    const slots = chain.links.map(({ layer, id }) => layer && this.#parts.attach(layer, this.#root.diffOf(id)))
-    return { chain, slots: await Promise.all(slots) }
+    const attaching = chain.links.map(async ({ layer, id }) => {
+      return layer && (await this.#parts.attach(layer, this.#root.diffOf(id)))
+    })
+    const attached = await Promise.allSettled(attaching)
+    const slots = attached.map((each) => (each.status === 'fulfilled' ? each.value : undefined))
+    const failed = attached.find((each) => each.status === 'rejected')
+    if (failed === undefined) return { chain, slots }
+    for (const slot of slots) if (slot !== undefined) this.#parts.release(slot)
+    await closeChain(chain)
+    throw failed.reason
+  }
+
+  /** Does something with a chain in the same turn; the chain is closed then, and what of it is not listed is released. */
+  async #with<T>({ chain, slots }: Attached, work: () => Promise<T>): Promise<T> {
+    this.#held.hold(slots)
+    try {
+      return await work()
+    } finally {
+      this.#letGo()
+      await closeChain(chain)
+    }
+  }
+
+  /** Releases the slots that no owner has, nor who may be one again, and that no ID shows. */
+  #letGo(): void {
+    this.#held.letGo(this.#owners.slots().union(new Set(this.#list.slots())))
   }
 
   /**
@@ -286,6 +326,7 @@ export class AdditionalImageStore {
       const id = this.#owners.otherBlobId(link)
       if (id === undefined || link.layer === undefined) continue
       const slot = await this.#parts.attach(link.layer, this.#root.diffOf(id))
+      this.#held.hold([slot])
       if (this.#owners.claimOtherBlob(link, slot, id)) ids.push(id)
     }
     await this.#list.write(ids)

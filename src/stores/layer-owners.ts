@@ -116,6 +116,15 @@ export class LayerOwners {
     }
   }
 
+  /** Slots of all owners, and of those that may be owners again. */
+  slots(): Set<number | undefined> {
+    const slots = new Set<number | undefined>()
+    for (const owner of this.#owners.values()) {
+      for (let each: Owner | undefined = owner; each !== undefined; each = each.before) slots.add(each.slot)
+    }
+    return slots
+  }
+
   /** The owners of these IDs, each after its parent's, but for owners whose claims are still being kept. */
   settled(isWanted: (id: string) => boolean): Map<string, Owner> {
     return new Map([...this.#owners].filter(([id, { before }]) => before === undefined && isWanted(id)))

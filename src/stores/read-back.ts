@@ -8,7 +8,7 @@ import type { ResolvedImage } from '../layer/image.ts'
 import { LimitEach, mapLimited } from '../limit.ts'
 import type { Resolver } from './asked-image.ts'
 import type { TrustsDiffIds } from './identity.ts'
-import { type Chain, type ChainParts, type ListedImage, openChain } from './image-chain.ts'
+import { type Chain, type ChainParts, closeChain, type ListedImage, openChain } from './image-chain.ts'
 import { patiently } from './patience.ts'
 
 export interface ReadBackParts extends ChainParts {
@@ -67,6 +67,7 @@ export async function readBack(parts: ReadBackParts, startMs = START_MS): Promis
     const attempt = attempts[i]
     const settled = await Promise.race([attempt, undefined])
     const { listed, chain, error } = further(before, settled)
+    for (const each of [before.chain, settled?.chain]) if (each !== undefined && each !== chain) await closeChain(each)
     if (chain !== undefined) chains.push(chain)
     if (chain === undefined) log(notAgain(listed.reference, error))
     if (!isPassing(settled ?? before)) continue
@@ -187,6 +188,7 @@ export async function listLeft(
       try {
         const chain = await trying
         if (chain.links.length > links) await again(chain)
+        else await closeChain(chain)
         links = Math.max(links, chain.links.length)
         if (chain.why === undefined) log(`${listed.reference}: its layers are listed again`)
         if (chain.passing !== true) return

@@ -5,7 +5,7 @@ import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import type { Layers } from '../layer/layer.ts'
+import type { Layers } from '../layer/layers.ts'
 import type { Evidence } from './identity.ts'
 
 /**

@@ -7,7 +7,7 @@ import { FORMATS, planUnits } from '../../src/format/formats.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference } from '../../src/image/reference.ts'
 import { openAllLayers, openLayer, openMerged, type ResolvedImage } from '../../src/layer/image.ts'
-import type { OpenLayer } from '../../src/layer/layer.ts'
+import type { LayerLease, OpenLayer } from '../../src/layer/layer.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import { ImageLayers } from '../../src/stores/asked-image.ts'
 import { diffIdOf, nameOf, trustAll } from '../../src/stores/identity.ts'
@@ -22,7 +22,7 @@ import { digest } from '../stores/store.ts'
 
 const FORMATS_HERE = [...FORMATS, pair]
 
-const openHere = (dir: string) => openCache(dir, undefined, { formats: FORMATS_HERE, worker: PAIR_WORKER })
+const openHere = (dir: string) => openCache(dir, undefined, undefined, { formats: FORMATS_HERE, worker: PAIR_WORKER })
 
 interface Made {
   descriptor: Descriptor
@@ -47,7 +47,7 @@ function imageOf(layers: readonly Made[], origin = 'registry.example.com'): Reso
 
 const both = ({ part, whole }: Pair) => [part, whole] as const
 
-async function opened(image: ResolvedImage, i: number, layers: Parameters<typeof openLayer>[2]): Promise<OpenLayer> {
+async function opened(image: ResolvedImage, i: number, layers: Parameters<typeof openLayer>[2]): Promise<LayerLease> {
   const layer = await openLayer(image, image.manifest.layers[i] as Descriptor, layers)
   if ('why' in layer) throw new Error(layer.why)
   return layer

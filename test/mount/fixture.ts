@@ -11,7 +11,8 @@ import type { Format } from '../../src/format/format.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
-import { Layers, type OpenLayer } from '../../src/layer/layer.ts'
+import type { OpenLayer } from '../../src/layer/layer.ts'
+import { Layers } from '../../src/layer/layers.ts'
 import { Examinations } from '../../src/proof/examinations.ts'
 import type { Locks } from '../../src/store/locks.ts'
 import { Store } from '../../src/store/store.ts'
@@ -50,6 +51,7 @@ export function posing(as: Descriptor, { blob }: MadeLayer): Blob {
 export async function openCache(
   dir: string,
   locks: Locks = { tryLock: () => true },
+  idleMax?: number,
   more: { formats?: readonly Format[]; worker?: string } = {},
 ) {
   const warnings: string[] = []
@@ -60,8 +62,8 @@ export async function openCache(
   const builder = new IndexBuilder(worker === undefined ? {} : { worker })
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
-  const examiner = examinations
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner, closing, log, ...known })
+  const parts = { store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log, ...known }
+  const layers = new Layers(parts, idleMax)
   let closed = false
   const close = async () => {
     if (closed) return
@@ -71,7 +73,7 @@ export async function openCache(
     await store.close()
   }
   onTestFinished(close)
-  return { store, layers, examinations, builder, warnings, close }
+  return { store, layers, codecs, examinations, builder, warnings, close }
 }
 
 /** What a program would read of a file, fetched as it would be. */

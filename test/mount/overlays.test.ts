@@ -14,7 +14,7 @@ async function check(options: string, wanted: string[], type = 'overlay'): Promi
     table,
     `22 1 0:21 / / rw - ext4 /dev/vda rw\n40 22 0:50 / /m rw shared:1 - ${type} overlay ${options}\n`,
   )
-  expect([...(await lowerDirsBelow(ROOT, table))].sort()).toEqual(wanted)
+  expect([...(await lowerDirsBelow(ROOT, [table]))].sort()).toEqual(wanted)
 }
 
 test('lower directories are found as they were named: joined by colons, one by one, escaped', async () => {

@@ -8,7 +8,7 @@ import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
-import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
+import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
@@ -18,7 +18,7 @@ import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/image-store.ts'
 import { type Left, readBack } from '../../src/stores/read-back.ts'
 import type { Prove } from '../../src/stores/read-whole.ts'
-import { digest, image, plain, proven, refuted } from './store.ts'
+import { digest, FakeLeases, image, plain, proven, refuted } from './store.ts'
 
 export interface Entry {
   id: string
@@ -44,6 +44,11 @@ export class World {
   readonly tars = new Map<Digest, Verdict>()
   readonly verdicts = new Map<Digest, Verdict>()
   readonly fetched: Digest[] = []
+  readonly leases = new FakeLeases()
+  /** By path. */
+  readonly slots = new Map<string, number>()
+  /** By slot: how often, less how often it was released. */
+  readonly attached = new Map<number, number>()
   readonly files = new Map<string, Uint8Array | string | number>()
   /** Of layers.json. */
   readonly versions: { node: bigint; mtime: bigint }[] = []
@@ -103,7 +108,19 @@ export class World {
       inUse: async () => undefined,
       pause: async () => {},
       versions: { restored: undefined, keep: (...shown) => void this.kept.push(shown), close: async () => {} },
-      attach: async (_, path) => path.length,
+      attach: async (_, path) => {
+        const name = path.join('/')
+        const slot = this.slots.get(name) ?? this.slots.size + 1
+        this.slots.set(name, slot)
+        this.attached.set(slot, (this.attached.get(slot) ?? 0) + 1)
+        return slot
+      },
+      release: (slot) => {
+        const left = (this.attached.get(slot) ?? 0) - 1
+        if (left < 0) throw new Error(`slot ${slot} is released once too often`)
+        if (left === 0) this.attached.delete(slot)
+        else this.attached.set(slot, left)
+      },
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
       quarantine: this.quarantine,
@@ -168,8 +185,8 @@ export class World {
     return this.#nodes.get(path) as bigint
   }
 
-  #layer(descriptor: Descriptor): OpenLayer {
-    return {
+  #layer(descriptor: Descriptor): LayerLease {
+    return this.leases.hold(descriptor.digest, {
       descriptor,
       tree: treeOf(builtOf(descriptor)),
       claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
@@ -177,7 +194,7 @@ export class World {
       chunks: { deviceSize: 8192 },
       verdict: async () => this.verdicts.get(builtOf(descriptor)),
       prefetch: async () => ({ ready: 0, failed: 0 }),
-    } as unknown as OpenLayer // what the store uses of it
+    } as unknown as OpenLayer) // what the store uses of it
   }
 
   #put(path: string, what: Uint8Array | string | number): void {

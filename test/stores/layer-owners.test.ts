@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import type { Digest } from '../../src/image/digest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
-import type { OpenLayer } from '../../src/layer/layer.ts'
+import type { LayerLease } from '../../src/layer/layer.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import type { Refutation } from '../../src/store/proofs.ts'
@@ -23,7 +23,7 @@ function link(id: string, blob = id, more: Partial<ChainLink> = {}): ChainLink {
     proven: false,
     size: 5000,
     tree,
-    layer: { descriptor, tree } as OpenLayer, // what owning uses of it
+    layer: { descriptor, tree } as LayerLease, // what owning uses of it
     blobs: [{ digest: descriptor.digest } as StoredBlob],
     below: [],
     ...more,

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
-import type { OpenLayer } from '../../src/layer/layer.ts'
+import type { LayerLease } from '../../src/layer/layer.ts'
 import { trustAll } from '../../src/stores/identity.ts'
 import { digest, encoded, FakeWorld, image, lazy, plain, proven, REFERENCE, refuted } from './store.ts'
 
@@ -251,7 +251,7 @@ test('the size of a tar that no manifest tells is estimated', async () => {
 
 test('the first lookup opens all layers at once, and what each wants first is fetched', async () => {
   const it = world()
-  const held = Promise.withResolvers<OpenLayer>()
+  const held = Promise.withResolvers<LayerLease>()
   it.opening.set(A.digest, () => held.promise)
   const looking = it.look(indexOf(A))
   await vi.advanceTimersByTimeAsync(100)
@@ -443,24 +443,141 @@ test('who asks too often finds what is known, and nothing is asked for; others a
   await it.look(A.digest, 'example.com/app:2')
 })
 
-test('what users ask for leaves room for root', async () => {
-  const it = world()
-  it.pid = 1001
-  for (let i = 0; i < 5_000; i++) await it.stat(`layers/${encoded(`example.com/app:${i}`)}`)
-  const next = `layers/${encoded('example.com/app:next')}`
-  await expect(it.stat(next)).rejects.toMatchObject(missing)
-  it.pid = 1
-  await it.stat(next)
-})
+const name = (tag: string) => encoded(`example.com/app:${tag}`)
+const isThere = (it: FakeWorld, tag: string) => it.files.has(`/layers/${name(tag)}`)
 
-test('references are bounded: those known go on', async () => {
+test('references of which nothing is shown are few, and come back when they are asked for; others stay', async () => {
   const it = world()
   await it.look(indexOf(A))
-  for (let i = 1; i < 10_000; i++) await it.stat(`layers/${encoded(`example.com/app:${i + 1}`)}`)
-  await expect(it.stat(`layers/${encoded('example.com/app:more')}`)).rejects.toMatchObject(missing)
-  await expect(it.stat(`layers/${encoded('example.com/app:again')}`)).rejects.toMatchObject(missing)
-  expect(it.messages.filter((each) => each.includes('10000'))).toHaveLength(1)
+  const first = it.files.get(`/layers/${encoded(REFERENCE)}`)
+  for (let i = 0; i < 3_000; i++) await it.stat(`layers/${name(`no-${i}`)}`)
+  expect(it.store.size).toEqual({ references: 1_001, layers: 1 })
+  expect(isThere(it, 'no-2999')).toBe(true)
+  expect(isThere(it, 'no-0')).toBe(false)
+  await it.stat(`layers/${name('no-0')}`)
+  expect(it.files.get(`/layers/${encoded(REFERENCE)}`)).toBe(first)
   await it.look(indexOf(B))
+  await it.look(indexOf(A), 'example.com/app:2') // a pull goes on as ever
+})
+
+test('who asks for many references pushes out their own, not those of others', async () => {
+  const it = world()
+  await it.stat(`layers/${name('of-root')}`)
+  it.askers.set(1002, 1002)
+  it.pid = 1002
+  for (let i = 0; i < 10; i++) await it.stat(`layers/${name(`of-another-${i}`)}`)
+  it.pid = 1001
+  for (let i = 0; i < 5_000; i++) await it.stat(`layers/${name(`flood-${i}`)}`)
+  expect(isThere(it, 'of-root')).toBe(true)
+  for (let i = 0; i < 10; i++) expect(isThere(it, `of-another-${i}`)).toBe(true)
+  it.pid = 1
+  for (let i = 0; i < 400; i++) await it.stat(`layers/${name(`of-root-${i}`)}`)
+  expect(isThere(it, 'of-root')).toBe(true)
+  expect(it.store.size.references).toBe(1_000)
+})
+
+test('a reference is kept while a layer is looked up in it, also when nobody waits any more', async () => {
+  const it = world()
+  const held = Promise.withResolvers<LayerLease>()
+  it.opening.set(A.digest, () => held.promise)
+  const looking = expect(it.look(indexOf(A))).rejects.toMatchObject(missing)
+  await vi.advanceTimersByTimeAsync(3_000)
+  await looking
+  for (let i = 0; i < 2_000; i++) await it.stat(`layers/${name(`no-${i}`)}`)
+  held.resolve(it.layer(A))
+  await vi.waitFor(() => expect(it.store.size.layers).toBe(1))
+  await it.look(indexOf(A))
+})
+
+/** So many layers of one image. */
+function many(count: number, shownMax?: number) {
+  const layers = Array.from({ length: count }, (_, i) => lazy(`layer ${i}`))
+  const it = new FakeWorld({}, shownMax)
+  it.registry = image('one', layers)
+  return { it, layers }
+}
+
+const MINUTE = 60_000
+const DAY = 24 * 60 * MINUTE
+
+test('layers that nobody uses stay up to a bound, the one that was used last longest, and come back when they are looked for', async () => {
+  const { it, layers } = many(510)
+  for (const each of layers) {
+    await it.look(indexOf(each))
+    it.now++
+  }
+  const [first, second, third] = layers as [typeof A, typeof A, typeof A]
+  const path = (of: typeof A) => `layers/${encoded(REFERENCE)}/${indexOf(of)}`
+  it.used.add(`${path(second)}/diff`) // a container runs
+  it.busy.add(it.files.get(`/${path(third)}/diff`)?.slot as number) // the kernel says so
+  it.now += MINUTE
+  await it.store.letGo()
+  expect(it.store.size.layers).toBe(510) // whoever pulls has made no overlay yet
+  it.now += 2 * MINUTE
+  await it.store.letGo()
+  expect(it.files.has(`/${path(first)}`)).toBe(false)
+  expect(it.files.has(`/${path(second)}/info`)).toBe(true)
+  expect(it.files.has(`/${path(third)}/info`)).toBe(true)
+  expect(it.store.size.layers).toBe(502)
+  expect(it.released).toHaveLength(8)
+  const node = it.nodes.get(`/${path(first)}`)
+  await it.look(indexOf(first))
+  expect(it.files.get(`/${path(first)}`)?.node).toBe(node)
+  // and what nobody came back for leaves altogether
+  it.now += DAY + MINUTE
+  await it.store.letGo()
+  expect(it.store.size).toEqual({ references: 1, layers: 2 })
+  it.used.clear()
+  it.busy.clear()
+  it.now += DAY + MINUTE
+  await it.store.letGo()
+  it.now += DAY + MINUTE
+  await it.store.letGo()
+  expect(it.store.size).toEqual({ references: 0, layers: 0 })
+  expect([...it.files.keys()]).toEqual(['/layers'])
+  await vi.waitFor(() => expect([...it.leases.held]).toEqual([]))
+})
+
+test('a layer that an engine takes into use while it is about to leave stays', async () => {
+  const isFree = Promise.withResolvers<boolean>()
+  const it = world({ isFree: () => isFree.promise })
+  await it.look(indexOf(A))
+  it.now += DAY + MINUTE
+  const leaving = it.store.letGo()
+  it.store.hint('create', it.files.get(`/layers/${encoded(REFERENCE)}/${indexOf(A)}`)?.node as bigint, 'use')
+  isFree.resolve(true)
+  await leaving
+  expect(it.files.has(`/layers/${encoded(REFERENCE)}/${indexOf(A)}/diff`)).toBe(true)
+  expect(it.released).toEqual([])
+})
+
+test('a layer that is withdrawn while it is about to leave is released once', async () => {
+  const isFree = Promise.withResolvers<boolean>()
+  const it = world({ isFree: () => isFree.promise })
+  await it.look(indexOf(A))
+  it.now += DAY + MINUTE
+  const leaving = it.store.letGo()
+  it.refute(A)
+  isFree.resolve(true)
+  await leaving
+  expect(it.released).toHaveLength(1)
+  expectEmpty(it, `${encoded(REFERENCE)}/${indexOf(A)}`)
+})
+
+test('where all layers that may be shown are in use, the rest is left to engines, which is said once, until there is room', async () => {
+  const { it, layers } = many(7, 5)
+  for (const each of layers.slice(0, 5)) {
+    await it.look(indexOf(each))
+    it.used.add(`layers/${encoded(REFERENCE)}/${indexOf(each)}/diff`)
+  }
+  const [one, two] = layers.slice(5) as [typeof A, typeof A]
+  await expect(it.look(indexOf(one))).rejects.toMatchObject(missing)
+  await expect(it.look(indexOf(two))).rejects.toMatchObject(missing)
+  expect(it.messages.filter((each) => each.startsWith('5 layers are shown already'))).toHaveLength(1)
+  it.used.clear()
+  it.now += DAY + MINUTE
+  await it.store.letGo()
+  await it.look(indexOf(one))
 })
 
 test('a blob is fetched when it is read, for the image that it was asked of', async () => {

@@ -7,7 +7,7 @@ import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
-import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
+import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import { trustNone } from '../../src/stores/identity.ts'
@@ -51,6 +51,24 @@ export function refuted(diffId: Digest): Verdict {
 /** As engines write it. */
 export const encoded = (reference: string) => Buffer.from(reference).toString('base64')
 
+/** Layers that are held, and how often. */
+export class FakeLeases {
+  readonly held = new Map<Digest, number>()
+
+  hold(name: Digest, layer: OpenLayer): LayerLease {
+    this.held.set(name, (this.held.get(name) ?? 0) + 1)
+    let open = true
+    const close = async () => {
+      if (!open) return
+      open = false
+      const left = (this.held.get(name) as number) - 1
+      if (left === 0) this.held.delete(name)
+      else this.held.set(name, left)
+    }
+    return { ...layer, again: () => this.hold(name, layer), close, [Symbol.asyncDispose]: close }
+  }
+}
+
 export class FakeWorld {
   kept: ResolvedImage | undefined
   /** What the registry says now; a Failure: that. */
@@ -58,7 +76,7 @@ export class FakeWorld {
   readonly resolved: string[] = []
   readonly opened: Digest[] = []
   /** Layers that do not open at once. */
-  readonly opening = new Map<Digest, () => Promise<OpenLayer>>()
+  readonly opening = new Map<Digest, () => Promise<LayerLease>>()
   readonly prefetched: Digest[] = []
   /** What came of reading blobs whole. */
   readonly verdicts = new Map<Digest, Verdict>()
@@ -66,6 +84,13 @@ export class FakeWorld {
   readonly tars = new Map<Digest, Verdict>()
   readonly messages: string[] = []
   readonly attached: string[] = []
+  readonly released: number[] = []
+  readonly leases = new FakeLeases()
+  /** Paths that overlays are made of. */
+  readonly used = new Set<string>()
+  /** Slots that somebody else uses. */
+  readonly busy = new Set<number>()
+  now = 0
   readonly standIns: string[] = []
   readonly hints: string[] = []
   readonly uncovered: string[] = []
@@ -73,16 +98,19 @@ export class FakeWorld {
   /** Which thread looks. */
   pid = 1
   /** Those that are not root's. */
-  readonly askers = new Map<number, 'user' | 'refused'>([
+  readonly askers = new Map<number, number | 'refused'>([
     [1000, 'refused'],
-    [1001, 'user'],
+    [1001, 1001],
   ])
   progress = 0
   readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
+  /** Of all that were ever there. */
+  readonly nodes = new Map<string, bigint>()
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
+  readonly #children = new Map<string, Set<string>>()
   readonly store: AdditionalLayerStore
 
-  constructor(more: Partial<StoreParts> = {}) {
+  constructor(more: Partial<StoreParts> = {}, shownMax?: number) {
     const layers: StoreParts['layers'] = {
       plan: planUnits,
       openEmpty: async () => {
@@ -103,7 +131,7 @@ export class FakeWorld {
       everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
       everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
     }
-    this.store = new AdditionalLayerStore({
+    const parts: StoreParts = {
       images: {
         kept: async () => this.kept,
         resolve: async (reference: Reference) => {
@@ -120,19 +148,24 @@ export class FakeWorld {
       },
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
       quarantine: this.quarantine,
+      release: (slot) => void this.released.push(slot),
+      inUse: async () => this.used,
+      isFree: async (slot) => !this.busy.has(slot),
+      now: () => this.now,
       cover: undefined,
       uncover: (path) => void this.uncovered.push(path.join('/')),
       fileOf: async () => ({ fd: 6, close: async () => {} }),
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
-      asker: async (pid) => this.askers.get(pid) ?? 'root',
+      asker: async (pid) => this.askers.get(pid) ?? 0,
       progress: () => this.progress,
       trustsDiffIds: trustNone,
       byIndex: true,
       log: (message) => void this.messages.push(message),
       ...more,
-    })
+    }
+    this.store = new AdditionalLayerStore(parts, shownMax)
     this.store.show(this.#mount())
   }
 
@@ -143,8 +176,8 @@ export class FakeWorld {
     this.quarantine.add({ blob, tree: digest('tree') }, verdict)
   }
 
-  layer(descriptor: Descriptor): OpenLayer {
-    return {
+  layer(descriptor: Descriptor): LayerLease {
+    return this.leases.hold(descriptor.digest, {
       descriptor,
       format: 'estargz',
       claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
@@ -156,7 +189,7 @@ export class FakeWorld {
         this.prefetched.push(descriptor.digest)
         return { ready: 0, failed: 0 }
       },
-    } as unknown as OpenLayer // what the store uses of it
+    } as unknown as OpenLayer) // what the store uses of it
   }
 
   #mount(): StoreMount {
@@ -172,6 +205,9 @@ export class FakeWorld {
       if (this.files.has(path)) throw new Error(`${path} is there`)
       this.#names.set(node, path)
       this.files.set(path, { node, ...what })
+      const beside = this.#children.get(above) ?? new Set()
+      this.#children.set(above, beside.add(path))
+      this.nodes.set(path, node)
     }
     return {
       addDirectory: (node, parent, name) => add(node, parent, name, {}),
@@ -180,11 +216,18 @@ export class FakeWorld {
       graft: (parent, name, slot) => add(0n, parent, name, { slot }),
       remove: (parent, name) => {
         const path = `${this.#names.get(parent)}/${name}`
-        if (!this.files.delete(path)) throw new Error(`there is no ${path}`)
-        for (const each of this.files.keys()) if (each.startsWith(`${path}/`)) this.files.delete(each)
-        for (const [node, of] of this.#names) if (`${of}/`.startsWith(`${path}/`)) this.#names.delete(node)
+        if (!this.files.has(path)) throw new Error(`there is no ${path}`)
+        this.#remove(path)
       },
     }
+  }
+
+  #remove(path: string): void {
+    for (const each of this.#children.get(path) ?? []) this.#remove(each)
+    this.#children.delete(path)
+    this.#children.get(path.slice(0, path.lastIndexOf('/')))?.delete(path)
+    this.#names.delete(this.files.get(path)?.node as bigint)
+    this.files.delete(path)
   }
 
   /** stat(2) of a path below the root: resolves when it is there. @throws Failure missing, or what the store throws */

@@ -1,0 +1,161 @@
+// A store's agent: its mount, and the doors in it.
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe } from '../errors.ts'
+import { DoorMount } from '../mount/door-mount.ts'
+import { Doors } from '../mount/doors.ts'
+import { Grafts } from '../mount/graft.ts'
+import { KernelMounts } from '../mount/kernel-mounts.ts'
+import { chooseRung, type Rung } from '../mount/ladder.ts'
+import { ROOT_NODE } from '../mount/native.ts'
+import { MountSession } from '../mount/session.ts'
+import { askers, onlyRootAsks } from '../stores/asker.ts'
+import type { DiffIdPolicy } from '../stores/identity.ts'
+import { AdditionalImageStore } from '../stores/image-store.ts'
+import { AdditionalLayerStore } from '../stores/layer-store.ts'
+import { StandIns } from '../stores/stand-in.ts'
+import { S_IFDIR } from '../tree/entry.ts'
+import { type Agent, places } from './agent.ts'
+import { diffIdTrust } from './diff-id-trust.ts'
+import { prepareImageDoor, type SharedParts } from './image-door.ts'
+import { log } from './log.ts'
+import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
+import { CLOSED, setAccess } from './store-access.ts'
+
+export interface StoreSettings {
+  root: string
+  rung: Rung | 'auto'
+  /** SELinux label of everything in the mounts. */
+  context: string | undefined
+  /** Who gets to the store. */
+  mode: number
+  /** Whose DiffIDs are trusted. */
+  diffId: DiffIdPolicy
+  /** Whether layers are named by their indexes, too. */
+  byIndex: boolean
+}
+
+/** What nobody uses leaves that soon after it may. */
+const LET_GO_EVERY_MS = 60_000
+
+/**
+ * Serves until the mount ends, and closes the agent then.
+ * @param ready called when engines may look
+ * @returns the exit code
+ * @throws Failure usage, system, unsupported: it was never ready, and the agent is open
+ */
+export async function serveStore(
+  agent: Agent,
+  settings: StoreSettings,
+  ready: (root: string, rung: Rung) => void,
+): Promise<number> {
+  const { byIndex, diffId, mode, context } = settings
+  const root = await prepareRoot(agent, settings)
+  const choice = await chooseRung(settings.rung, agent.native, agent.store, places().sockets)
+  if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
+  const standIns = await StandIns.open(root)
+  const trustsDiffIds = await diffIdTrust(diffId, agent.registries, agent.store)
+  const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds)
+  agent.keeper.mounting(root)
+  const doors = new Doors()
+  const session = MountSession.mount(agent.native, {
+    dir: root,
+    fsname: 'lazylayer',
+    allowOther: true,
+    rootSlot: null,
+    control: doors,
+    context,
+    progress: agent.progress,
+  })
+  session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: S_IFDIR | mode, uid: 0, gid: 0, mtime: 0n }, false)
+  const grafts = new Grafts(session, log, (mode & ~CLOSED) !== 0)
+  const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
+  const imagesClosed = Promise.withResolvers<void>()
+  const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
+  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex })
+  const store = layerStore(agent, mount, standIns, shared, mode)
+  doors.add(store)
+  store.show(session)
+  const imageDoor = openImageDoor(session, shared)
+  doors.addSoon(imageDoor.then(({ door }) => door))
+  // engines read there; what they do in the other door would be writing
+  const closing = session
+    .closeDirectory(AdditionalImageStore.DIRECTORY)
+    .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
+    .then(imagesClosed.resolve)
+  const { list, end } = await imageDoor
+  await closing
+  const lettingGo = setInterval(() => {
+    store.letGo().catch((error) => log(`what nobody uses stays: ${describe(error)}`))
+  }, LET_GO_EVERY_MS).unref()
+  const { ended } = session
+  const diffid = { policy: diffId, only: !byIndex }
+  const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees }, () => ready(root, choice.rung))
+  clearInterval(lettingGo)
+  await end()
+  await standIns.close()
+  return code
+}
+
+/** The directory to mount on, with what engines stat in it when nothing is mounted. */
+async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSettings): Promise<string> {
+  await refuseServed(wanted)
+  const root = await prepareDirectory(native, await makeDirectory(native, wanted, mode))
+  const closed = await setAccess(root, mode, places().root)
+  if (closed !== undefined)
+    log(`--store-mode: other users do not get to the store, because ${closed} is closed to them`)
+  // Engines stat this directory at every command: it must be there when the mount is not.
+  await mkdir(join(root, AdditionalLayerStore.DIRECTORY), { recursive: true, mode: 0o755 })
+  return root
+}
+
+function sharedParts(
+  { examinations, registries, builder }: Agent,
+  mount: DoorMount,
+  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex'>,
+): SharedParts {
+  return {
+    attach: (layer, path) => mount.attach(layer, path),
+    release: (slot) => mount.release(slot),
+    cover: mount.isCovering ? (layer, path) => mount.cover(layer, path) : undefined,
+    uncover: (path) => mount.uncover(path),
+    quarantine: examinations.quarantine,
+    // a slow registry stands still, a busy processor does not
+    progress: () => (builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched),
+    now: () => performance.now(),
+    ...rest,
+  }
+}
+
+function layerStore(
+  { images, layers, examinations, store }: Agent,
+  mount: DoorMount,
+  standIns: StandIns,
+  shared: SharedParts,
+  mode: number,
+): AdditionalLayerStore {
+  return new AdditionalLayerStore({
+    ...shared,
+    images,
+    layers,
+    inUse: () => mount.inUse(),
+    isFree: (slot, directory) => mount.isFree(slot, directory),
+    async wholeBlob(layer, blob) {
+      const file = await examinations.blob(blob)
+      // all of it is here now, so what its tar is called costs no byte more
+      examinations.verdict(layer, blob).catch((error) => log(`layer ${blob.digest}: not proven: ${describe(error)}`))
+      return file
+    },
+    hint: (op, path) => mount.hint(op, path),
+    async fileOf(bytes) {
+      const file = await store.temporary()
+      await file.writeFile(bytes)
+      return { fd: file.fd, close: () => file.close() }
+    },
+    asker: mode === CLOSED ? onlyRootAsks : askers(log),
+    standIn: (path) => standIns.put(path),
+    hasStandIn: (path) => standIns.has(path),
+    log,
+  })
+}

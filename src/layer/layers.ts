@@ -1,0 +1,269 @@
+// Where the parts meet: the layers that this process has open. Two images that share a layer share everything of it.
+import type { CodecPool } from '../codec/pool.ts'
+import { Failure } from '../errors.ts'
+import type { Budget } from '../fetch/budget.ts'
+import type { Format, Planned, Source, Unit } from '../format/format.ts'
+import { FORMATS, formatNamed, planUnits, type Units } from '../format/formats.ts'
+import type { IndexBuilder } from '../format/parser.ts'
+import type { Blob } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import { Limit, LimitEach } from '../limit.ts'
+import type { StoredBlob } from '../registry/source.ts'
+import type { Store } from '../store/store.ts'
+import { buildTree } from '../tree/build.ts'
+import { IndexRoom } from './index-room.ts'
+import { type Examiner, type LayerLease, type OpenLayer, refusal, type Verdict, WHOLE } from './layer.ts'
+import { type Lease, Leases, type Shared } from './leases.ts'
+import { keyOf, type Opened, type Opening, type OpeningParts, openFromDiskOrBuild } from './opened-layer.ts'
+import { prove } from './prove.ts'
+import { Trees } from './trees.ts'
+import { type BlobSource, UnitBlobs } from './unit-blobs.ts'
+
+export interface LayerParts {
+  store: Store
+  codecs: CodecPool
+  builder: IndexBuilder
+  /** Those that layers may be in, in order of preference; the worker of `builder` knows them. */
+  formats?: readonly Format[]
+  budget: Budget
+  examiner: Examiner
+  /** Aborted when the layers are closed. */
+  closing: AbortController
+  log(message: string): void
+}
+
+/**
+ * Layers of one registry or layout whose index is read or in memory, so that others do not wait for one that stands still. Layers that
+ * are on disk do not count.
+ */
+const INDEXES_MAX = 4
+/**
+ * The same over all origins. Stored, a hostile index takes 64 MiB; what all inflate to has a bound of its own (index-room.ts). Four
+ * registries must stand still at once before anybody waits for another's.
+ */
+const INDEXES_ALL_MAX = 16
+/** Trees built at once, over all origins: the workers that build have two threads anyway. */
+const BUILDS_MAX = 4
+/**
+ * Layers that are kept open though nobody uses them: a few images', so that who opens one again soon pays nothing. Each has two
+ * descriptors and a chunk table; opening it again hashes its image.
+ */
+const IDLE_MAX = 32
+
+/** Where a layer's index may come from. */
+export type From = 'disk' | 'anywhere'
+
+function notHere({ digest }: Descriptor): Failure {
+  return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
+}
+
+/** A layer that is open or being opened. */
+interface SharedLayer extends Shared {
+  readonly ready: Promise<Opened>
+  readonly blobs: UnitBlobs
+}
+
+export class Layers {
+  readonly #parts: LayerParts
+  readonly #trees: Trees
+  readonly #open: Leases<string, SharedLayer>
+  readonly #opening: OpeningParts
+  /** By origin. */
+  readonly #indexes = new LimitEach<string>(INDEXES_MAX)
+  readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
+  readonly #room = new IndexRoom()
+  readonly #builds = new Limit(BUILDS_MAX)
+  readonly #closing: AbortController
+  readonly #formats: readonly Format[]
+  /** By manifest. */
+  readonly #plans = new WeakMap<Planned, Units>()
+
+  /** Aborts when they are being closed. */
+  get signal(): AbortSignal {
+    return this.#closing.signal
+  }
+
+  /** @param idleMax layers that are kept open though nobody uses them */
+  constructor(parts: LayerParts, idleMax = IDLE_MAX) {
+    const { store, codecs, budget, closing, log } = parts
+    this.#parts = parts
+    this.#closing = closing
+    this.#formats = parts.formats ?? FORMATS
+    this.#trees = new Trees({ store, codecs, budget, signal: closing.signal, log })
+    this.#open = new Leases(idleMax, log)
+    this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
+  }
+
+  /** Layers that are open, also those that nobody uses. */
+  get size(): number {
+    return this.#open.size
+  }
+
+  /** Of each of an image's layers the unit that it is part of, or why there is none; reads nothing. */
+  plan(manifest: Planned): Units {
+    const plan = this.#plans.get(manifest) ?? planUnits(manifest, this.#formats)
+    this.#plans.set(manifest, plan)
+    return plan
+  }
+
+  /**
+   * Opens a unit as the layer that shows its tree: from disk where it is known, else by reading its index from `source`. A failure is not
+   * remembered.
+   * @param origin the registry (host) or layout that it comes from
+   * @param from 'disk': alone
+   * @returns what the caller closes
+   * @throws Failure aborted (after close), corrupt (quarantined), missing (not on disk), or what reading and parsing the index throw
+   */
+  async open(unit: Unit, source: Source, origin: string, from: From = 'anywhere'): Promise<LayerLease> {
+    this.#throwIfClosed()
+    const format = formatNamed(unit.format, this.#formats)
+    const name = nameOf(unit, origin)
+    const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
+    return await this.#take(name, source, (blobs) => ({
+      descriptor: unit.shown,
+      format: unit.format,
+      unit,
+      name,
+      origin,
+      blobOf: (of) => blobs.of(of),
+      build: (signal) => {
+        if (from === 'disk') return Promise.reject(notHere(unit.shown))
+        const read = async (room: (bytes: number) => Promise<void>) => {
+          const index = await format.readIndex(unit, { blob: (of) => blobs.of(of), companion }, { signal, room })
+          const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
+          return await this.#builds.take(build, signal)
+        }
+        const inTurn = () => this.#room.use(origin, read, signal)
+        return this.#indexes.take(origin, () => this.#allIndexes.take(inTurn, signal), signal)
+      },
+    }))
+  }
+
+  /**
+   * Opens a layer of a unit whose tree another layer shows: an empty tree.
+   * @returns what the caller closes
+   * @throws Failure aborted (after close), unsupported: it shows its unit's tree
+   */
+  async openEmpty(unit: Unit, descriptor: Descriptor): Promise<LayerLease> {
+    this.#throwIfClosed()
+    const what = `layer ${descriptor.digest}`
+    if (descriptor === unit.shown) throw Failure.unsupported(`${what} shows a tree that is not empty`)
+    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.format} ${unit.index}`
+    const none: BlobSource<Blob> = {
+      blob() {
+        throw new TypeError('an empty tree is read from no blob')
+      },
+    }
+    return await this.#take(name, none, (blobs) => ({
+      descriptor,
+      format: unit.format,
+      unit,
+      name,
+      origin: name, // its own: it needs nobody
+      blobOf: (of) => blobs.of(of),
+      build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
+    }))
+  }
+
+  /**
+   * A layer without an index, served from its whole tar: it was read whole before, or is now if `fetch` says so; undefined otherwise.
+   * @returns what the caller closes
+   * @throws Failure as Examiner.tree; missing: not on disk
+   */
+  async openWhole(
+    descriptor: Descriptor,
+    blob: StoredBlob,
+    fetch: boolean,
+    from: From = 'anywhere',
+  ): Promise<LayerLease | undefined> {
+    this.#throwIfClosed()
+    // the blob's digest is proven before anything is built, so it does not matter where it came from
+    const name = `${descriptor.digest} ${descriptor.size} whole`
+    const { examiner } = this.#parts
+    if ((await this.#parts.store.layer(keyOf(name))) === undefined) {
+      if (!fetch) return undefined
+      // from its own source, before anything of it is shared: nobody waits for another's registry
+      await (await examiner.blob(blob)).close()
+    }
+    return await this.#take(name, { blob: () => blob }, (blobs) => ({
+      descriptor,
+      format: WHOLE,
+      unit: undefined,
+      name,
+      origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
+      blobOf: (tar) => examiner.tarBlob(tar, descriptor, blobs.of(descriptor)),
+      build: () =>
+        from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, blobs.of(descriptor)),
+    }))
+  }
+
+  /** As prove.ts has it. @param layer stays open until this ends */
+  prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
+    return prove(layer, blob, { examiner: this.#parts.examiner, trees: this.#trees, signal: this.signal })
+  }
+
+  /** Whether a tree of this blob was ever proven to be its tar's. @throws Failure system */
+  async everProven(blob: Digest): Promise<boolean> {
+    return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'proven')
+  }
+
+  /** Whether a tree of this blob was found to be another than its tar's. @throws Failure system */
+  async everRefuted(blob: Digest): Promise<boolean> {
+    return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'refuted')
+  }
+
+  /** Fails what is being opened, and closes what is open, whoever has it. */
+  async close(): Promise<void> {
+    this.#closing.abort(Failure.aborted('the agent is stopping'))
+    // what is being opened ends first, so that none is left open behind
+    await this.#open.settled()
+    await this.#parts.examiner.close()
+    await this.#open.close()
+    await this.#trees.close()
+  }
+
+  async #take<B extends Blob>(
+    name: string,
+    source: BlobSource<B>,
+    how: (blobs: UnitBlobs<B>) => Opening,
+  ): Promise<LayerLease> {
+    this.#throwIfClosed()
+    const begin = (): SharedLayer => {
+      const blobs = new UnitBlobs(source)
+      const ready = openFromDiskOrBuild(how(blobs), this.#opening)
+      return { ready, blobs, end: async () => await (await ready).end() }
+    }
+    const lease = await this.#open.take(name, begin, ({ blobs }) => blobs.add(source))
+    try {
+      const { layer, fill } = await lease.of.ready
+      const verdict = await layer.verdict()
+      if (verdict?.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
+      this.#throwIfClosed() // the device may be closed
+      fill()
+      return held(layer, lease)
+    } catch (error) {
+      await lease.close()
+      throw error
+    }
+  }
+
+  #throwIfClosed(): void {
+    if (this.signal.aborted) throw Failure.aborted('the agent is stopping')
+  }
+}
+
+function held(layer: OpenLayer, lease: Lease<unknown>): LayerLease {
+  const { close } = lease
+  return { ...layer, again: () => held(layer, lease.again()), close, [Symbol.asyncDispose]: close }
+}
+
+/**
+ * What a unit is known by. Its blobs' digests and sizes are claims until all of them was read, so the digest of the index, which is
+ * checked, is part of it: nobody's blob answers for another's by saying that it has its digest. And so is where it comes from: what
+ * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
+ * And the format, in which the manifest says that it is to be read.
+ */
+function nameOf({ format, layers, index }: Unit, origin: string): string {
+  return `${format} ${layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')} ${index} ${origin}`
+}

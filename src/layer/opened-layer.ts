@@ -1,0 +1,142 @@
+// One layer, open: from disk where it is known, else built from its index or its tar.
+import { describe, Failure } from '../errors.ts'
+import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
+import type { Unit } from '../format/format.ts'
+import type { Blob } from '../image/blob.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import type { Store } from '../store/store.ts'
+import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
+import type { Tree } from '../tree/tree.ts'
+import { KeptBlob } from './file-blob.ts'
+import { type OpenLayer, refusal } from './layer.ts'
+import type { LayerFiller } from './tree-filler.ts'
+import type { Trees } from './trees.ts'
+
+const RESTART = 'Stop and start the agent: it is built again then.'
+
+/** How a layer is opened that is not on disk yet. */
+export interface Opening {
+  descriptor: Descriptor
+  /** The format's name. */
+  format: string
+  /** Undefined: it has no index, and is served from the whole tar. */
+  unit: Unit | undefined
+  /** What it is known by. */
+  name: string
+  /** Those of one origin may wait for one another. */
+  origin: string
+  /** Where its chunks are read from. */
+  blobOf(blob: ChunkBlob): Blob
+  build(signal: AbortSignal): Promise<Tree>
+}
+
+export interface OpeningParts {
+  store: Store
+  trees: Trees
+  /** Aborts when the agent stops. */
+  signal: AbortSignal
+  log(message: string): void
+}
+
+export interface Opened {
+  layer: OpenLayer
+  /** Has it fill its tree, if others have pushed it out, or if it never did. */
+  fill(): void
+  /** Lets go of the tree: it may be others', too. */
+  end(): Promise<void>
+}
+
+/** What a layer of that name is kept under. */
+export function keyOf(name: string): Digest {
+  return digestOf(new TextEncoder().encode(name))
+}
+
+/** @throws Failure corrupt: quarantined, or it cannot be read back; what building it throws; system */
+export async function openFromDiskOrBuild(opening: Opening, parts: OpeningParts): Promise<Opened> {
+  const { descriptor, format, unit, name, build } = opening
+  const { store, signal } = parts
+  const known = await find(opening, parts)
+  if (known !== undefined) return open(opening, parts, known)
+  const built = await build(signal)
+  const index = unit?.shown === descriptor ? { indexDigest: unit.index } : {}
+  await store.keepLayer(keyOf(name), { format, ...index }, built)
+  const again = await find(opening, parts)
+  if (again !== undefined) return open(opening, parts, again)
+  throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
+    fix: 'Check the disk below the cache directory.',
+  })
+}
+
+interface Found {
+  digest: Digest
+  chunks: ChunkTable
+  /** Taken. */
+  tree: NonNullable<Awaited<ReturnType<Trees['take']>>>
+}
+
+/** Undefined when it is not on disk, or damaged there. */
+async function find({ descriptor, name }: Opening, { store, trees }: OpeningParts): Promise<Found | undefined> {
+  const known = await store.layer(keyOf(name))
+  if (known === undefined) return undefined
+  const { tree: digest, chunks } = known
+  const verdict = await store.proofs.of({ blob: descriptor.digest, tree: digest })
+  if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
+  const tree = await trees.take(digest, chunks)
+  return tree && { digest, chunks, tree }
+}
+
+function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { digest, chunks, tree }: Found): Opened {
+  const { descriptor, format, unit, origin, blobOf } = opening
+  const { slots, filler, reverify, close } = tree
+  let own: LayerFiller | undefined
+  const fill = () => {
+    if (unit !== undefined && chunks.length > 0 && !filler.hasKept(descriptor.digest)) {
+      const kept = (of: ChunkBlob) => new KeptBlob(of, store.wholes)
+      filler.addKept(descriptor.digest, {
+        isThere: () => chunks.blobs.every(({ digest }) => store.wholes.has(digest)),
+        filler: () => trees.fileFiller(chunks, kept, slots, 'kept'),
+      })
+    }
+    if (own !== undefined && filler.has(own)) return
+    own = trees.filler(chunks, blobOf, slots, origin)
+    filler.add(own, origin)
+  }
+  fill()
+  let prefetching: Promise<Prefetched> | undefined
+  const layer: OpenLayer = {
+    descriptor,
+    format,
+    indexDigest: unit?.shown === descriptor ? unit.identity : undefined,
+    together: unit !== undefined && unit.layers.length > 1,
+    claimedTarSize: unit?.shown === descriptor ? unit.tarSize : undefined,
+    tree: digest,
+    chunks,
+    slots,
+    filler,
+    reverify,
+    verdict: () => store.proofs.of({ blob: descriptor.digest, tree: digest }),
+    numbersAs: (name) => store.numbersOf(digest, name),
+    async openImage() {
+      const image = await store.openImage(digest)
+      if (image === undefined) throw Failure.corrupt('its image on disk is damaged', { fix: RESTART })
+      return image
+    },
+    prefetch() {
+      prefetching ??= prefetch(filler, chunks, signal).then((result) => {
+        const { ready, failed, error } = result
+        if (error !== undefined) {
+          const what = `${failed} of ${ready + failed} chunks wanted first could not be fetched`
+          log(`layer ${descriptor.digest}: ${what}: ${describe(error)}`)
+        }
+        return result
+      })
+      return prefetching
+    },
+  }
+  const end = async () => {
+    if (own !== undefined) await filler.remove(own)
+    await close()
+  }
+  return { layer, fill, end }
+}

@@ -1,0 +1,58 @@
+// Reads layers whole, so that they may bear their names; what was read fills their devices.
+import { Failure } from '../errors.ts'
+import type { StoredBlob } from '../registry/source.ts'
+import { READY_VERIFIED } from '../tree/ready.ts'
+import { FileBlob } from './file-blob.ts'
+import { type Examiner, type OpenLayer, TOGETHER, type Verdict, WHOLE } from './layer.ts'
+import type { Trees } from './trees.ts'
+
+export interface ProveParts {
+  examiner: Examiner
+  trees: Trees
+  /** Aborts when the agent stops. */
+  signal: AbortSignal
+}
+
+/**
+ * Has a layer read whole, if it never was. When its tree is not its tar's, it is never opened again.
+ * @param layer stays open until this ends
+ * @throws Failure as Examiner.verdict; unsupported: its tree is not one that its tar alone could have
+ */
+export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProveParts): Promise<Verdict> {
+  const { examiner, signal } = parts
+  if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
+  const known = await examiner.known(layer)
+  if (known?.verdict === 'refuted' || (known && (await missingOf(layer)).length === 0)) return known
+  if (layer.format === WHOLE) {
+    const verdict = known ?? (await examiner.verdict(layer, blob))
+    // it was made of the tar, which is still there
+    if (verdict.verdict === 'proven') await fill(layer, signal)
+    return verdict
+  }
+  const file = await examiner.blob(blob) // from its own source: nobody waits for another's registry
+  try {
+    const verdict = known ?? (await examiner.judge(layer, file))
+    if (verdict.verdict === 'proven') await fillFrom(layer, new FileBlob(blob, file), parts)
+    return verdict
+  } finally {
+    await file.close()
+  }
+}
+
+/** Fills a layer's device, within the budget of prefetch. */
+async function fill(layer: OpenLayer, signal: AbortSignal): Promise<void> {
+  await layer.filler.fill(await missingOf(layer), 'prefetch', signal)
+}
+
+/** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
+async function fillFrom(layer: OpenLayer, local: FileBlob, { trees, signal }: ProveParts): Promise<void> {
+  if (signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
+  const file = trees.fileFiller(layer.chunks, () => local, layer.slots, 'file')
+  await layer.filler.withFile(file, () => fill(layer, signal))
+}
+
+/** The chunks that are not verified. */
+async function missingOf({ slots }: OpenLayer): Promise<number[]> {
+  const states = await slots.states()
+  return [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
+}

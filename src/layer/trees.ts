@@ -1,0 +1,134 @@
+// Trees that are open: one device each, however many layers build it; each of those can fill it.
+import type { CodecPool } from '../codec/pool.ts'
+import { Failure } from '../errors.ts'
+import { Budget } from '../fetch/budget.ts'
+import { Filler } from '../fetch/filler.ts'
+import type { Blob } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Slots } from '../store/slots.ts'
+import type { Store } from '../store/store.ts'
+import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
+import { READY_STORED } from '../tree/ready.ts'
+import { type Lease, Leases, type Shared } from './leases.ts'
+import { TreeFiller } from './tree-filler.ts'
+
+export interface TreeParts {
+  store: Store
+  codecs: CodecPool
+  /** For what registries are asked for. */
+  budget: Budget
+  /** Aborts when the agent stops. */
+  signal: AbortSignal
+  log(message: string): void
+}
+
+export interface OpenTree {
+  slots: Slots
+  filler: TreeFiller
+  /** As OpenLayer.reverify. */
+  reverify(): Promise<void>
+}
+
+/** Where a blob that chunks are in is read from. */
+export type BlobOf = (blob: ChunkBlob) => Blob
+
+/** A tree that is open or being opened. */
+interface SharedTree extends Shared {
+  readonly ready: Promise<OpenTree>
+}
+
+/** Layers are kept open for a while when nobody uses them, and trees with them. */
+const IDLE_MAX = 0
+/** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
+const REVERIFIED_AT_ONCE = 1024
+
+const NOT_INTACT = Failure.corrupt('the image is not on disk, or damaged there')
+
+export class Trees {
+  readonly #parts: TreeParts
+  readonly #open: Leases<Digest, SharedTree>
+  /** For what is read from files: it waits for no registry. */
+  readonly #fileBudget = new Budget()
+
+  constructor(parts: TreeParts) {
+    this.#parts = parts
+    this.#open = new Leases(IDLE_MAX, parts.log)
+  }
+
+  /** Undefined when the image is not (or not intact) on disk. @throws what opening the device throws */
+  async take(digest: Digest, chunks: ChunkTable): Promise<(OpenTree & Pick<Lease<unknown>, 'close'>) | undefined> {
+    try {
+      const { of, close } = await this.#open.take(digest, () => this.#begin(digest, chunks))
+      return { ...(await of.ready), close }
+    } catch (error) {
+      if (error === NOT_INTACT) return undefined
+      throw error
+    }
+  }
+
+  /** One that asks a registry. @param origin those of one wait for one another */
+  filler(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, origin: string): Filler {
+    return this.#filler(chunks, blobOf, slots, this.#parts.budget, origin)
+  }
+
+  /** One that asks nobody. @param kind of file: those of one wait for one another */
+  fileFiller(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, kind: string): Filler {
+    return this.#filler(chunks, blobOf, slots, this.#fileBudget, kind)
+  }
+
+  /** Ends all that are open, whoever has them. */
+  async close(): Promise<void> {
+    await this.#open.close()
+  }
+
+  #begin(digest: Digest, chunks: ChunkTable): SharedTree {
+    const ending = new AbortController()
+    const ready = this.#openTree(digest, chunks, AbortSignal.any([this.#parts.signal, ending.signal]))
+    return {
+      ready,
+      async end() {
+        ending.abort(Failure.aborted('nobody uses the layer any more'))
+        const { filler, slots } = await ready
+        await filler.close()
+        await slots.close()
+      },
+    }
+  }
+
+  async #openTree(digest: Digest, chunks: ChunkTable, signal: AbortSignal): Promise<OpenTree> {
+    const image = await this.#parts.store.openImage(digest)
+    if (image === undefined) throw NOT_INTACT
+    await image.close()
+    const slots = await this.#parts.store.openSlots(digest, chunks)
+    const filler = new TreeFiller()
+    let verifying: Promise<void> | undefined
+    const reverify = () => {
+      verifying ??= reverifyStored(slots, filler, signal)
+      return verifying
+    }
+    return { slots, filler, reverify }
+  }
+
+  #filler(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, budget: Budget, origin: string): Filler {
+    const { codecs } = this.#parts
+    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
+    return new Filler({
+      chunks,
+      blobs: (number) => blobOf(chunks.blobs[number] as ChunkBlob), // the table lists those that its chunks name
+      slots,
+      budget,
+      origin,
+      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
+      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+    })
+  }
+}
+
+async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSignal): Promise<void> {
+  const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
+  const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
+  for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {
+    const some = stored.slice(at, at + REVERIFIED_AT_ONCE)
+    await filler.fill(some, 'prefetch', signal).catch(() => {}) // a chunk that stays damaged fails whoever reads it
+  }
+}

@@ -1,0 +1,196 @@
+// What a door needs of a mount: layers shown at paths from its root, by FUSE and, where that is done, by the kernel over it; and an end
+// to that, when nobody uses them any more. As long as a layer is shown, or the kernel reads it, it is held open.
+//
+//   attach ──▶ shown ──release──▶ leaving ──the kernel has let go──▶ gone: tree, device, descriptors
+//                ▲──attach again──┘
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import type { LayerLease, OpenLayer } from '../layer/layer.ts'
+import type { Grafts } from './graft.ts'
+import type { KernelMounts } from './kernel-mounts.ts'
+import { lowerDirsBelow } from './overlays.ts'
+import type { MountSession } from './session.ts'
+
+/** The kernel lets go of what it was told to within so many milliseconds, if nobody uses it; looked at after each. */
+const FORGOTTEN_AFTER_MS = [1, 5, 20, 100]
+/** What is still used is looked at again. */
+const AGAIN_MS = 30_000
+/** More sources of one layer are all the same registry. */
+const LEASES_MAX = 4
+
+export interface DoorMountParts {
+  session: Pick<MountSession, 'dir' | 'invalidate' | 'isTreeKnown'>
+  grafts: Pick<Grafts, 'layer' | 'devicesOf' | 'remove'>
+  /** Undefined: FUSE alone answers. */
+  covers: KernelMounts | undefined
+  /** Resolves when nothing is mounted any more over what is covered. */
+  ready: Promise<void>
+  /** The lower directories of overlays below a directory. */
+  lowerDirs?: (dir: string) => Promise<Set<string>>
+  log(message: string): void
+}
+
+/** A layer that is shown, or was. */
+interface Shown {
+  readonly path: readonly string[]
+  readonly tree: Digest
+  /** Of the layers that build this tree; at least one. */
+  readonly leases: LayerLease[]
+  /** How often it was attached, less how often released. */
+  holders: number
+}
+
+export class DoorMount {
+  readonly #parts: DoorMountParts
+  readonly #lowerDirs: (dir: string) => Promise<Set<string>>
+  /** By slot. */
+  readonly #shown = new Map<number, Shown>()
+  readonly #leaving = new Set<number>()
+  #looking: NodeJS.Timeout | undefined
+
+  constructor(parts: DoorMountParts) {
+    this.#parts = parts
+    this.#lowerDirs = parts.lowerDirs ?? lowerDirsBelow
+  }
+
+  /** Layers that are held open. */
+  get size(): number {
+    return this.#shown.size
+  }
+
+  /** Trees that are shown. */
+  get trees(): number {
+    return new Set([...this.#shown.values()].map(({ tree }) => tree)).size
+  }
+
+  /** Whether the kernel answers for layers, not FUSE alone. */
+  get isCovering(): boolean {
+    return this.#parts.covers !== undefined
+  }
+
+  /**
+   * Makes a layer's tree answer at a path from the root, and holds the layer open; the names of that path are the door's.
+   * @param layer open until this resolves
+   * @returns its slot there, to be released as often as it is attached
+   */
+  async attach(layer: LayerLease, path: readonly string[]): Promise<number> {
+    const name = path.join('/')
+    const { slot } = await layer.numbersAs(name)
+    // held before it is grafted: what is leaving stays, or is gone already and grafted anew
+    const shown = this.#shown.get(slot) ?? { path, tree: layer.tree, leases: [], holders: 0 }
+    this.#shown.set(slot, shown)
+    this.#leaving.delete(slot)
+    shown.holders++
+    const isHeld = shown.leases.some(({ descriptor }) => descriptor.digest === layer.descriptor.digest)
+    if (!isHeld && shown.leases.length < LEASES_MAX) shown.leases.push(layer.again())
+    try {
+      return await this.#parts.grafts.layer(layer, name)
+    } catch (error) {
+      this.release(slot)
+      throw error
+    }
+  }
+
+  /** Nothing shows it any more, under its names: it goes when the kernel has let go of it. */
+  release(slot: number): void {
+    const shown = this.#shown.get(slot)
+    if (shown === undefined || --shown.holders > 0) return
+    this.#leaving.add(slot)
+    void this.#look()
+  }
+
+  /** The paths from the root of layers that overlays are made of. @throws what reading the mount table throws */
+  async inUse(): Promise<Set<string>> {
+    const { dir } = this.#parts.session
+    return new Set([...(await this.#lowerDirs(dir))].map((each) => each.slice(dir.length + 1)))
+  }
+
+  /**
+   * Whether nobody uses a layer that `inUse` does not name either; its kernel mount is gone then. Otherwise it stays as it is.
+   * @param directory the node of the directory that it is shown in
+   */
+  async isFree(slot: number, directory: bigint): Promise<boolean> {
+    const shown = this.#shown.get(slot)
+    const name = shown?.path.at(-1)
+    if (shown === undefined || name === undefined) return true
+    const { session, covers } = this.#parts
+    if (covers !== undefined && !(await covers.release(this.#target(shown.path)))) return false
+    session.invalidate(directory, name)
+    if (await this.#isForgotten(slot)) return true
+    const [layer] = shown.leases
+    if (layer !== undefined) void this.cover(layer, shown.path)
+    return false
+  }
+
+  /** Mounts a layer that was just grafted in the kernel, where that is done; resolves when it is, or is not, which is logged. */
+  async cover(layer: OpenLayer, path: readonly string[]): Promise<void> {
+    const { covers, ready, log } = this.#parts
+    if (covers === undefined) return
+    await ready // what is mounted before lies below
+    const why = await covers.cover(layer, this.#target(path))
+    if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
+  }
+
+  /** Ends what `cover` did at this path, also for those who use it; what overlays are made of lives on in them. */
+  uncover(path: readonly string[]): void {
+    this.#parts.covers
+      ?.uncover(this.#target(path))
+      .catch((error) => this.#parts.log(`${path.join('/')}: it stays mounted: ${describe(error)}`))
+  }
+
+  /** An engine says that it takes the layer at this path into use, or drops it. */
+  hint(op: 'use' | 'drop', path: readonly string[]): void {
+    this.#parts.covers
+      ?.hint(op, this.#target(path))
+      .catch((error) => this.#parts.log(`${path.join('/')}: FUSE answers, not EROFS: ${describe(error)}`))
+  }
+
+  #target(path: readonly string[]): string {
+    return join(this.#parts.session.dir, ...path)
+  }
+
+  /** Lets go of what is leaving and not used any more. Never rejects. */
+  async #look(): Promise<void> {
+    clearTimeout(this.#looking)
+    this.#looking = undefined
+    try {
+      const used = await this.inUse()
+      const free = await Promise.all(
+        [...this.#leaving].map(async (slot) => {
+          const path = this.#shown.get(slot)?.path.join('/') ?? ''
+          return !used.has(path) && (await this.#isForgotten(slot)) ? slot : undefined
+        }),
+      )
+      for (const slot of free) if (slot !== undefined && this.#leaving.has(slot)) await this.#end(slot)
+    } catch (error) {
+      this.#parts.log(`layers that nobody uses any more stay open for now: ${describe(error)}`)
+    }
+    if (this.#leaving.size === 0) return
+    this.#looking ??= setTimeout(() => void this.#look(), AGAIN_MS).unref()
+  }
+
+  /** Whether the kernel has let go of a tree, and of the devices that only it has. */
+  async #isForgotten(slot: number): Promise<boolean> {
+    const { session, grafts, covers } = this.#parts
+    const devices = covers === undefined ? [] : grafts.devicesOf(slot)
+    for (const tree of devices) covers?.invalidateDevice(tree)
+    for (const waitMs of FORGOTTEN_AFTER_MS) {
+      await sleep(waitMs)
+      if (!session.isTreeKnown(slot) && !devices.some((tree) => covers?.isDeviceUsed(tree))) return true
+    }
+    return false
+  }
+
+  /** In one turn until it is gone, so that whoever attaches it meanwhile attaches it anew. */
+  async #end(slot: number): Promise<void> {
+    const { grafts, covers } = this.#parts
+    const { leases } = this.#shown.get(slot) ?? { leases: [] }
+    this.#shown.delete(slot)
+    this.#leaving.delete(slot)
+    for (const tree of grafts.devicesOf(slot)) covers?.removeDevice(tree)
+    grafts.remove(slot)
+    await Promise.all(leases.map((each) => each.close()))
+  }
+}
