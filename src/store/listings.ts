@@ -40,6 +40,8 @@ export class ListingRecords {
   readonly #root: string
   readonly #warn: (message: string) => void
   readonly #kept = new Map<string, Keeping>()
+  /** By key: records that are being removed. */
+  readonly #going = new Map<string, Promise<void>>()
   #last = 0
 
   private constructor(cache: string, root: string, warn: (message: string) => void) {
@@ -61,9 +63,16 @@ export class ListingRecords {
   /** It is not there for the next process. @throws Failure system */
   async forget(image: Listing): Promise<void> {
     const key = keyOf(this.#root, image)
-    await this.#kept.get(key)?.done.catch(() => {}) // whoever keeps it hears of that
+    const kept = this.#kept.get(key)?.done.catch(() => {}) // whoever keeps it hears of that
     this.#kept.delete(key)
-    await removeTwins(this.#cache, nameOf(key))
+    const before = Promise.all([kept, this.#going.get(key)?.catch(() => {})]) // whoever removes it hears of that
+    const going = before.then(() => removeTwins(this.#cache, nameOf(key)))
+    this.#going.set(key, going)
+    try {
+      await going
+    } finally {
+      if (this.#going.get(key) === going) this.#going.delete(key)
+    }
   }
 
   /** Resolves when it is durable; once is enough, unless more of its layers were proven since, or an hour went by. @throws Failure system */
@@ -85,11 +94,21 @@ export class ListingRecords {
       at,
     }
     const write = () => keepTwins(this.#cache, nameOf(key), record)
-    const kept = { proven: all, askedAt: asked, at, done: before === undefined ? write() : before.done.then(write) }
+    const kept = {
+      proven: all,
+      askedAt: asked,
+      at,
+      done: before === undefined ? this.#gone(key).then(write) : before.done.then(write),
+    }
     this.#kept.set(key, kept)
     // the caller hears of it; the next one tries again
     kept.done.catch(() => this.#kept.get(key) === kept && this.#kept.delete(key))
     return kept.done
+  }
+
+  /** Resolves when no record of this key is being removed. */
+  async #gone(key: string): Promise<void> {
+    await this.#going.get(key)?.catch(() => {}) // whoever removes it hears of that
   }
 
   /** Milliseconds since 1970, but no two are the same. */

@@ -4,6 +4,7 @@
 // later, so what went is looked for once more: what is referred to by then comes back. What was asked for lately stays anyway: a pull,
 // or a pod that waits for its volumes, may be in no root yet.
 import { describe } from '../errors.ts'
+import { mapLimited } from '../limit.ts'
 import { type Forgettable, hasAny, type ShownImage, unusedImages } from './forget.ts'
 import type { Listings } from './image-chain.ts'
 import type { ImageIds } from './image-ids.ts'
@@ -52,6 +53,8 @@ const SETTLE_MS = 10_000
 const AGAIN_MS = 5 * 60_000
 /** Also where nothing is listed any more: what is recent today is not tomorrow. */
 const SLOW_MS = 3_600_000
+/** Each costs the disk two writes that it must finish. */
+const RECORDS_AT_ONCE = 8
 /** Whoever stops the agent waits for that, systemd for 30 s. */
 const END_MS = 10_000
 
@@ -128,9 +131,14 @@ export class Turnover {
     const usedSince = await this.#inUse(signal).catch((error) => this.#failed(error))
     const taken = usedSince?.difference(used)
     const forgotten = taken === undefined ? [] : unused.filter((each) => !hasAny(each, taken))
-    await this.#forget(forgotten)
+    const keys = this.#forget(forgotten)
     await this.#settle(gone, usedSince)
     this.#tell(forgotten.length)
+    // last, because a disk may be slow; until then the next process lists them again
+    await mapLimited([...keys], RECORDS_AT_ONCE, async ([key, { image }]) => {
+      if (images.has(key)) return // it was listed again
+      await this.#parts.listings.forget(image).catch((error) => this.#failed(error))
+    })
   }
 
   /** That it is full is said once, as long as nothing changes. */
@@ -166,17 +174,16 @@ export class Turnover {
     return this.#turning.owners.settled((id) => !needed.has(id))
   }
 
-  async #forget(forgotten: readonly ShownImage[]): Promise<void> {
+  /** @returns those that were not listed again meanwhile, by their keys */
+  #forget(forgotten: readonly ShownImage[]): Map<string, ShownImage> {
     const { images, ids } = this.#turning
-    const keys = new Map([...images].map(([key, each]) => [each, key]))
+    const going = new Set(forgotten)
+    const gone = new Map([...images].filter(([, each]) => going.has(each)))
+    for (const key of gone.keys()) images.delete(key)
     const idOf = ({ config, known }: ShownImage) => JSON.stringify([config, known])
-    for (const each of forgotten) images.delete(keys.get(each) ?? '') // it may have been listed again meanwhile
     const stay = new Set([...images.values()].map(idOf))
-    for (const each of forgotten) {
-      if (!keys.has(each)) continue
-      if (!stay.has(idOf(each))) ids.release(each.config, each.known)
-      await this.#parts.listings.forget(each.image).catch((error) => this.#failed(error)) // then the next process lists it
-    }
+    for (const each of gone.values()) if (!stay.has(idOf(each))) ids.release(each.config, each.known)
+    return gone
   }
 
   /** What went and is needed by now is listed again; of the rest nothing is left. */

@@ -66,6 +66,19 @@ test('when an image was asked for last is kept with it, but not written each tim
   expect(await (await open()).all()).toEqual([{ ...listing('1'), askedAt: at + 3_600_000, proven: [true] }])
 })
 
+test('what is kept while it is being forgotten is there afterwards', async () => {
+  const { open } = await cache()
+  const records = await open()
+  for (let i = 0; i < 20; i++) {
+    await records.keep(listing('1'))
+    const forgotten = records.forget(listing('1'))
+    await Promise.all([forgotten, records.keep(listing('1'))])
+    expect(await (await open()).all()).toEqual([listing('1')])
+  }
+  await Promise.all([records.forget(listing('1')), records.forget(listing('1'))])
+  expect(await (await open()).all()).toEqual([])
+})
+
 test('a record of which nothing is left is dropped with a warning, and can be kept again', async () => {
   const { dir, open, warnings } = await cache()
   await (await open()).keep(listing('1'))

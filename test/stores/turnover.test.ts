@@ -199,6 +199,30 @@ test('what is listed while it goes stays', async () => {
   expect(world.forgotten).toHaveLength(3)
 })
 
+test('there is room before a slow disk has forgotten what went, and what is listed again meanwhile is not forgotten', async () => {
+  const slow = Promise.withResolvers<void>()
+  const forgotten: string[] = []
+  const world: World = bounded({ inUse: async () => new Set() })
+  world.parts.listings.forget = async ({ reference }) => {
+    forgotten.push(reference)
+    await slow.promise
+  }
+  // more than are forgotten at once
+  filled(world, 0)
+  for (let i = 0; i < 100; i++) {
+    const reference = world.push(`${i}`, [lazy(`layer ${i}`)])
+    world.listed.push({ reference, manifest: digest(`${i}`), by: ['index'], askedAt: i })
+  }
+  const store = await world.show()
+  await list(store, world.push('new', [lazy('new')]))
+  await turned(world)
+  expect(await list(store, 'example.com/app:39')).toMatchObject({ left: [] })
+  expect(store.size).toBe(61)
+  slow.resolve()
+  await vi.waitFor(() => expect(forgotten).toHaveLength(39))
+  expect(forgotten).not.toContain('example.com/app:39')
+})
+
 test('entries for other blobs of a tar go with the images that have them', async () => {
   const tar = digest('tar')
   const world = bounded({ inUse: async () => new Set() })
