@@ -63,6 +63,22 @@ export class LimitEach<K> {
   }
 }
 
+/** What becomes of all, in their order, a few at a time. @throws what `work` throws first; from then on no more is begun */
+export async function mapLimited<T, R>(all: readonly T[], max: number, work: (one: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = []
+  const left = entriesOf(all)
+  const lane = async (): Promise<void> => {
+    for (const [i, one] of left) results[i] = await work(one)
+  }
+  await Promise.all(Array.from({ length: Math.min(max, all.length) }, lane))
+  return results
+}
+
+/** Shared by those who take from it, and closed for all of them when one of them throws, as no array's own iterator is. */
+function* entriesOf<T>(all: readonly T[]): Generator<[number, T]> {
+  yield* all.entries()
+}
+
 function gaveUp(signal: AbortSignal): Failure {
   return Failure.aborted('gave up while others were served', { cause: signal.reason })
 }

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { Limit, LimitEach } from '../src/limit.ts'
+import { Limit, LimitEach, mapLimited } from '../src/limit.ts'
 
 const never = new AbortController().signal
 
@@ -78,4 +78,33 @@ test('who has a key of their own waits for nobody else; those of one key do, wha
   await Promise.all([second, other, third].map(({ ended }) => ended))
   await expect(turns.take('a', () => Promise.reject(new Error('broken')), never)).rejects.toThrow('broken')
   expect(await turns.take('a', async () => 'next', never)).toBe('next')
+})
+
+test('of many pieces of work a few are under way, and what becomes of them is in their order', async () => {
+  const ends: (() => void)[] = []
+  const all = mapLimited(['a', 'b', 'c', 'd'], 2, async (each) => {
+    await new Promise<void>((end) => ends.push(end))
+    return each.toUpperCase()
+  })
+  expect(ends).toHaveLength(2)
+  ends[1]?.()
+  await turn()
+  expect(ends).toHaveLength(3)
+  ends[2]?.()
+  await turn()
+  for (const end of ends) end()
+  expect(await all).toEqual(['A', 'B', 'C', 'D'])
+  expect(await mapLimited([], 2, async () => 1)).toEqual([])
+})
+
+test('no more is begun once a piece of work has failed', async () => {
+  const begun: number[] = []
+  const all = mapLimited([0, 1, 2, 3, 4], 2, async (each) => {
+    begun.push(each)
+    await turn()
+    if (each === 1) throw new Error('no')
+  })
+  await expect(all).rejects.toThrow('no')
+  await turn()
+  expect(begun).toEqual([0, 1, 2])
 })

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { defaultPlaces } from '../src/agent/places.ts'
+import { defaultPlaces } from '../src/agent/agent-places.ts'
 import { parseCommandLine } from '../src/cli/flags.ts'
 
 const UNIT = fileURLToPath(new URL('../packaging/lazylayer.service', import.meta.url))

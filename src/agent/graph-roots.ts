@@ -19,7 +19,7 @@ const SYSTEM: EngineRoot = { dir: '/var/lib/containers/storage', run: '/run/cont
 const USERS_MAX = 512
 
 /**
- * Every root that an engine could have, there or not, without doubles. Root knows everybody's; a user its own.
+ * Every root that an engine could have, whether it exists or not, each once. For root these are the roots of all users; for a user its own.
  * @throws Failure usage, system: a configuration that cannot be read names roots that nobody knows then
  */
 export async function graphRoots(places: Places, files: Files): Promise<EngineRoot[]> {
@@ -83,7 +83,7 @@ function rootsIn({ graphroot, runroot, imagestore }: Settings, otherwise: Engine
 async function rootsOfUser(user: User, config: string, system: Settings, files: Files): Promise<EngineRoot[]> {
   const conf = join(config, 'containers/storage.conf')
   const usual = join(user.home, '.local/share/containers/storage')
-  // a home that hangs, or is closed even to root, is nobody's who uses these stores now
+  // a user whose home hangs, or is closed even to root, runs no engine on these stores now
   const own = (await files.look(conf))?.kind === 'file' ? await settingsOf([conf], files) : {}
   const named = [usual, own.graphroot, own.imagestore, own.rootless_storage_path, system.rootless_storage_path]
   const there: EngineRoot[] = []

@@ -3,7 +3,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import { isKernelMount } from '../mount/kernel-mounts.ts'
 import { type MountEntry, mountTable } from '../mount/mount-table.ts'
-import { socketFor } from './places.ts'
+import { socketFor } from './agent-places.ts'
 
 /** What is known of it, by looking at the system alone. */
 export interface Hung {

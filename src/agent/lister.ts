@@ -2,10 +2,11 @@
 import { describe, Failure } from '../errors.ts'
 import { parseReference, type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import type { Credentials } from '../registry/credentials.ts'
-import type { Prove } from '../stores/image-chain.ts'
-import type { AdditionalImageStore, Outcome } from '../stores/image-store.ts'
+import type { AdditionalImageStore } from '../stores/image-store.ts'
+import type { ListOutcome } from '../stores/outcome.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
-import { type Answer, type ListRequest, refusal } from './socket.ts'
+import type { Prove } from '../stores/read-whole.ts'
+import { type AgentAnswer, type ListRequest, refusal } from './socket.ts'
 
 export interface ListerParts {
   store: Pick<AdditionalImageStore, 'list'>
@@ -19,18 +20,18 @@ export interface ListerParts {
 /** Images that are being listed: more than any node pulls at once, and few enough to be kept in memory. */
 const LISTINGS_MAX = 1_000
 
-interface Listing {
-  done: Promise<Outcome>
+interface RunningListing {
+  done: Promise<ListOutcome>
   isOver: boolean
   /** Whether the log has said that it takes longer than anybody waits. */
   isLate: boolean
-  /** Whether somebody has joined whose credentials it was begun without, and who tries again where it is denied. */
+  /** Whether a request has joined that brought credentials of its own: if the listing is denied, that request lists the image again. */
   isTriedAgain: boolean
 }
 
 /**
- * Of an image that takes longer, the log says so once, however often it is asked for meanwhile; and that it failed, whether or not
- * anybody still waits, unless it is tried again.
+ * Makes what answers requests. When a listing takes longer than a request waits, the log says so once, however many requests join it. When
+ * a listing fails, the log says that, too, whether or not a request still waits, unless one lists the image again.
  */
 export function lister({
   store,
@@ -38,13 +39,13 @@ export function lister({
   progress,
   patience,
   log,
-}: ListerParts): (request: ListRequest) => Promise<Answer> {
-  /** By what is listed, and how. */
-  const running = new Map<string, Listing>()
-  /** Of those that were asked to read whole what it takes, for `explain`: the last of each reference. */
-  const outcomes = new Map<string, Outcome>()
+}: ListerParts): (request: ListRequest) => Promise<AgentAnswer> {
+  /** By the reference, and by which layers are read whole. */
+  const running = new Map<string, RunningListing>()
+  /** What came of the last listing of each reference that read layers whole; `explain` asks for it. */
+  const outcomes = new Map<string, ListOutcome>()
 
-  const list = (reference: Reference, prove: Prove | undefined, text: string): Listing => {
+  const list = (reference: Reference, prove: Prove | undefined, text: string): RunningListing => {
     const key = `${referenceText(reference)} ${prove}`
     const known = running.get(key)
     if (known !== undefined) return known
@@ -53,7 +54,7 @@ export function lister({
       if (!isFull) running.delete(key)
       listing.isOver = true
     })
-    const listing: Listing = { done, isOver: false, isLate: false, isTriedAgain: false }
+    const listing: RunningListing = { done, isOver: false, isLate: false, isTriedAgain: false }
     if (!isFull) running.set(key, listing)
     if (prove === 'needed' || prove === 'all') {
       done.then(

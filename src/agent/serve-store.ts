@@ -16,8 +16,8 @@ import { AdditionalLayerStore } from '../stores/layer-store.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
 import { type Agent, places } from './agent.ts'
-import { believer } from './believe.ts'
-import { prepareSecondDoor, type SharedParts } from './image-lister.ts'
+import { diffIdTrust } from './diff-id-trust.ts'
+import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
@@ -29,7 +29,7 @@ export interface StoreSettings {
   context: string | undefined
   /** Who gets to the store. */
   mode: number
-  /** Whose DiffIDs are believed. */
+  /** Whose DiffIDs are trusted. */
   diffId: DiffIdPolicy
   /** Whether layers are named by their indexes, too. */
   byIndex: boolean
@@ -54,8 +54,8 @@ export async function serveStore(
   const choice = await chooseRung(settings.rung, agent.native, agent.store, places().sockets)
   if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
   const standIns = await StandIns.open(root)
-  const believe = await believer(diffId, agent.registries, agent.store)
-  const openSecondDoor = await prepareSecondDoor(agent, root, believe)
+  const trustsDiffIds = await diffIdTrust(diffId, agent.registries, agent.store)
+  const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds)
   agent.keeper.mounting(root)
   const doors = new Doors()
   const session = MountSession.mount(agent.native, {
@@ -72,18 +72,18 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
-  const shared = sharedParts(agent, mount, { believe, byIndex })
+  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
-  const second = openSecondDoor(session, shared)
-  doors.addSoon(second.then(({ door }) => door))
+  const imageDoor = openImageDoor(session, shared)
+  doors.addSoon(imageDoor.then(({ door }) => door))
   // engines read there; what they do in the other door would be writing
   const closing = session
     .closeDirectory(AdditionalImageStore.DIRECTORY)
     .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
     .then(imagesClosed.resolve)
-  const { list, forget } = await second
+  const { list, end } = await imageDoor
   await closing
   const lettingGo = setInterval(() => {
     store.letGo().catch((error) => log(`what nobody uses stays: ${describe(error)}`))
@@ -93,7 +93,7 @@ export async function serveStore(
   const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
   const code = await serveUntilEnd({ ...served, layers: () => mount.trees }, () => ready(root, choice.rung))
   clearInterval(lettingGo)
-  await forget()
+  await end()
   await standIns.close()
   return code
 }
@@ -113,7 +113,7 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 function sharedParts(
   { examinations, registries, builder }: Agent,
   mount: DoorMount,
-  rest: Pick<SharedParts, 'believe' | 'byIndex'>,
+  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex'>,
 ): SharedParts {
   return {
     attach: (layer, path) => mount.attach(layer, path),

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { within } from '../engines/machine.ts'
 import { describe, Failure } from '../errors.ts'
 import { isKernelMount, type KernelMount, type KernelMounts } from '../mount/kernel-mounts.ts'
-import type { Choice } from '../mount/ladder.ts'
+import type { RungChoice } from '../mount/ladder.ts'
 import { mountPoints, mountTable } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { visibility } from '../mount/propagation.ts'
@@ -15,9 +15,9 @@ import type { Session } from '../mount/session.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { Store } from '../store/store.ts'
 import { type Agent, places, version } from './agent.ts'
+import { logFor, socketFor } from './agent-places.ts'
 import { log } from './log.ts'
-import { logFor, socketFor } from './places.ts'
-import { type Answer, ask, type ListRequest, listen, type Request, type Status } from './socket.ts'
+import { type AgentAnswer, type AgentRequest, ask, type ListRequest, listen, type Status } from './socket.ts'
 
 /** Of a cache with some ten thousand files, on a busy disk. */
 const SIZE_WAIT_MS = 500
@@ -97,26 +97,26 @@ export function goneFrom(dir: string): Promise<string> {
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-export interface Served {
+export interface ServedMount {
   /** What the user named. */
   dir: string
   session: Session
   /** What is mounted over the session in the kernel, if anything is. */
   covers: KernelMounts | undefined
-  choice: Choice
+  choice: RungChoice
   agent: Agent
   serves: string
   /** Of a store: whose DiffIDs it believes, and whether it names layers by them only. */
   diffid?: Status['diffid']
   layers(): number
   /** Answers requests to list images. */
-  list(request: ListRequest): Promise<Answer>
+  list(request: ListRequest): Promise<AgentAnswer>
   /** Resolves with a reason when it has ended without our doing. */
   ended: Promise<string>
 }
 
 /** Serves until the mount ends. `ready` runs when everything answers. @returns the exit code */
-export async function serveUntilEnd(served: Served, ready: () => void): Promise<number> {
+export async function serveUntilEnd(served: ServedMount, ready: () => void): Promise<number> {
   const { dir, session, covers, agent } = served
   const path = socketFor(places().sockets, dir)
   const unmount = async () => (await covers?.unmount()) !== false && (await session.unmount())
@@ -124,7 +124,7 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
     await covers?.detach()
     await session.detach()
   }
-  const answer = async (request: Request): Promise<Answer> => {
+  const answer = async (request: AgentRequest): Promise<AgentAnswer> => {
     if (request.op === 'status') return { ok: true, status: await statusOf(served) }
     if (request.op === 'list') return await served.list(request)
     return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
@@ -162,7 +162,7 @@ export async function serveUntilEnd(served: Served, ready: () => void): Promise<
   return 0
 }
 
-async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: Served): Promise<Status> {
+async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: ServedMount): Promise<Status> {
   const native = session.counters()
   const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
   const codecs = agent.codecs.counters()
@@ -205,7 +205,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
   }
 }
 
-/** Undefined where that takes longer than who asks should wait; the next one is told. */
+/** Undefined where measuring takes longer than a request should wait; the next request gets it. */
 async function cacheSize(store: Store): Promise<CacheSize | undefined> {
   const size = store.size().catch((error) => log(describe(error)))
   return (await Promise.race([size, sleep(SIZE_WAIT_MS, undefined, { ref: false })])) ?? undefined

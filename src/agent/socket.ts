@@ -6,13 +6,13 @@ import { within } from '../engines/machine.ts'
 import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/credentials.ts'
 import type { DiffIdPolicy } from '../stores/identity.ts'
-import { PROVE, type Prove } from '../stores/image-chain.ts'
-import type { Outcome } from '../stores/image-store.ts'
+import type { ListOutcome } from '../stores/outcome.ts'
+import { PROVE, type Prove } from '../stores/read-whole.ts'
+import { socketFor } from './agent-places.ts'
 import { hungAgent, hungFailure } from './hung.ts'
-import { socketFor } from './places.ts'
 
-export type Request = { op: 'status' } | { op: 'unmount' } | ListRequest
-export type Answer = { ok: true; status?: Status; outcome?: Outcome } | Refusal
+export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest
+export type AgentAnswer = { ok: true; status?: Status; outcome?: ListOutcome } | Refusal
 
 export interface Refusal {
   ok: false
@@ -69,7 +69,7 @@ export interface Status {
 /** A request is one short line. */
 const LINE_MAX_BYTES = 64 << 10
 const ANSWER_TIMEOUT_MS = 30_000
-/** What an agent answers out of its head: whoever types `status` sees within 2 s, Node's own start included, that it hangs. */
+/** For answers that an agent has ready: so whoever types `status` sees within 2 s, Node's own start included, that the agent hangs. */
 const STATUS_TIMEOUT_MS = 1_500
 /** Commands ask one question each; nobody types so many at once. */
 const CONNECTIONS_MAX = 64
@@ -86,7 +86,7 @@ export function refusal(error: unknown): Refusal {
 }
 
 /** Listens at `path`. @throws Failure system when another agent has it */
-export async function listen(path: string, answer: (request: Request) => Promise<Answer>): Promise<Server> {
+export async function listen(path: string, answer: (request: AgentRequest) => Promise<AgentAnswer>): Promise<Server> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   // a socket that nobody listens at is left over from an agent that died
   if (await alive(path))
@@ -96,7 +96,7 @@ export async function listen(path: string, answer: (request: Request) => Promise
     connection.setEncoding('utf8')
     let text = ''
     connection.on('error', () => connection.destroy())
-    // who asks nothing, or reads no answer, keeps neither a place nor the process
+    // a client that asks nothing, or reads no answer, neither keeps its connection nor keeps this process alive
     connection.setTimeout(ANSWER_TIMEOUT_MS, () => connection.destroy())
     connection.on('data', (piece: string) => {
       text += piece
@@ -126,7 +126,7 @@ export async function listen(path: string, answer: (request: Request) => Promise
   return server
 }
 
-async function respond(line: string, answer: (request: Request) => Promise<Answer>): Promise<Answer> {
+async function respond(line: string, answer: (request: AgentRequest) => Promise<AgentAnswer>): Promise<AgentAnswer> {
   try {
     const request: unknown = JSON.parse(line)
     if (typeof request === 'object' && request !== null && 'op' in request) {
@@ -173,9 +173,9 @@ function parseCredentials(raw: unknown): Credentials | undefined {
  */
 export async function ask(
   path: string,
-  request: Request,
+  request: AgentRequest,
   timeoutMs = request.op === 'status' ? STATUS_TIMEOUT_MS : ANSWER_TIMEOUT_MS,
-): Promise<Answer | undefined> {
+): Promise<AgentAnswer | undefined> {
   return await new Promise((done, fail) => {
     const connection = createConnection(path)
     connection.setEncoding('utf8')
@@ -189,7 +189,7 @@ export async function ask(
     })
     connection.on('end', () => {
       try {
-        done(JSON.parse(text) as Answer) // our own agent's
+        done(JSON.parse(text) as AgentAnswer) // our own agent's
       } catch (cause) {
         fail(Failure.unavailable('the agent closed the connection', { cause }))
       }
@@ -211,7 +211,7 @@ export async function ask(
 }
 
 /** Asks the agent that serves `dir`, whichever symlinks lead there; undefined when there is none. @throws Failure as ask */
-export async function askAt(sockets: string, dir: string, request: Request): Promise<Answer | undefined> {
+export async function askAt(sockets: string, dir: string, request: AgentRequest): Promise<AgentAnswer | undefined> {
   const answer = await ask(socketFor(sockets, resolve(dir)), request)
   if (answer !== undefined) return answer
   // last, because it looks at the directory, which may hang

@@ -19,7 +19,7 @@ import { loadNative } from '../mount/native.ts'
 import { whyUnseen } from '../mount/propagation.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { cache } from './doctor/cache.ts'
-import type { Check, Finding } from './doctor/check.ts'
+import type { DoctorCheck, Finding } from './doctor/check.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { agent, deadMounts, propagation, type Silent } from './doctor/mounts.ts'
@@ -79,7 +79,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     agents,
     unseen: whyUnseen,
   }
-  const checks: readonly Check<typeof needs>[] = [
+  const checks: readonly DoctorCheck<typeof needs>[] = [
     ...[node, addon, kernel, fuse, requestTimeout, cache],
     ...engines,
     ...[storage, crioConf, registries, authHelper, agent, store, propagation, deadMounts],

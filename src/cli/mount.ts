@@ -6,9 +6,9 @@
 
 import { rmdir } from 'node:fs/promises'
 import { type Agent, openAgent, places, wantedRung } from '../agent/agent.ts'
+import { devicesFor, socketFor } from '../agent/agent-places.ts'
 import { log } from '../agent/log.ts'
-import { devicesFor, socketFor } from '../agent/places.ts'
-import { goneFrom, makeDirectory, prepareDirectory, type Served, serveUntilEnd } from '../agent/serving.ts'
+import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
 import { type Merged, openAllLayers, openMerged } from '../layer/image.ts'
@@ -16,7 +16,7 @@ import type { OpenLayer } from '../layer/layer.ts'
 import { mountFuse, usersMayAllowOthers } from '../mount/fusermount.ts'
 import { Grafts } from '../mount/graft.ts'
 import { KernelMounts } from '../mount/kernel-mounts.ts'
-import { type Choice, chooseRung, type Rung } from '../mount/ladder.ts'
+import { chooseRung, type Rung, type RungChoice } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { PortableSession } from '../mount/portable.ts'
 import { MountSession } from '../mount/session.ts'
@@ -54,7 +54,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   }
 }
 
-interface Shown extends Pick<Served, 'session' | 'covers' | 'choice' | 'ended'> {}
+interface ShownMount extends Pick<ServedMount, 'session' | 'covers' | 'choice' | 'ended'> {}
 
 interface ToShow {
   agent: Agent
@@ -68,7 +68,7 @@ interface ToShow {
 const list = async () => ({ ok: false as const, what: 'an image is mounted here; layers are listed by a store' })
 
 /** Falls from rung to rung where none was asked for. @throws Failure what the last rung throws */
-async function show(it: ToShow, { rung, why }: Choice, wanted: Rung | 'auto'): Promise<Shown> {
+async function show(it: ToShow, { rung, why }: RungChoice, wanted: Rung | 'auto'): Promise<ShownMount> {
   const reasons = why === undefined ? [] : [why]
   const choice = (rung: Rung) => ({ rung, why: reasons.length === 0 ? undefined : reasons.join('; ') })
   if (rung === 'erofs') {
@@ -103,7 +103,7 @@ async function show(it: ToShow, { rung, why }: Choice, wanted: Rung | 'auto'): P
   }
 }
 
-type Answering = Omit<Shown, 'choice'>
+type Answering = Omit<ShownMount, 'choice'>
 
 async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)

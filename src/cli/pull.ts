@@ -2,11 +2,11 @@
 
 import { givenLogin, places } from '../agent/agent.ts'
 import { log } from '../agent/log.ts'
-import { type Answer, askAt, type Request } from '../agent/socket.ts'
+import { type AgentAnswer, type AgentRequest, askAt } from '../agent/socket.ts'
 import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
-import type { Outcome } from '../stores/image-store.ts'
+import type { ListOutcome } from '../stores/outcome.ts'
 import type { Invocation } from './flags.ts'
 import { count, sizeText } from './output.ts'
 
@@ -28,7 +28,7 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
   const root = text(values, 'root') ?? defaultRoot
   const prove = values.prove === true ? 'all' : 'needed'
   const credentials = givenLogin(values)
-  const asks = async (request: Request): Promise<Answer> => {
+  const asks = async (request: AgentRequest): Promise<AgentAnswer> => {
     const answer = await askAt(sockets, root, request)
     if (answer !== undefined) return answer
     const start = root === defaultRoot ? 'lazylayer serve' : `lazylayer serve ${root}`
@@ -65,7 +65,7 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
 }
 
 /** What engines find them by: older ones know DiffIDs only. */
-function namesText(listed: Outcome['listed']): string {
+function namesText(listed: ListOutcome['listed']): string {
   const names = (
     [
       ['diffid', 'DiffID'],
@@ -79,7 +79,7 @@ function namesText(listed: Outcome['listed']): string {
 }
 
 /** Bytes that the agent has fetched since it began, for whatever it serves. */
-async function fetched(asks: (request: Request) => Promise<Answer>): Promise<number> {
+async function fetched(asks: (request: AgentRequest) => Promise<AgentAnswer>): Promise<number> {
   const answer = await asks({ op: 'status' })
   return (answer.ok ? answer.status?.bytes.fetched : undefined) ?? 0
 }

@@ -25,7 +25,7 @@ import { apply } from './setup/apply.ts'
 import { hasUnit } from './setup/crio.ts'
 import { unifiedDiff } from './setup/diff.ts'
 import { hasLazyImages } from './setup/lazy-images.ts'
-import { LAZY_IMAGES, planSetup, planUndo, type Request } from './setup/plan.ts'
+import { LAZY_IMAGES, planSetup, planUndo, type SetupRequest } from './setup/plan.ts'
 
 const NO_UNIT =
   'lazylayer.service is not installed, so nothing starts the agent at boot: docs/operations.md says how (As a service)'
@@ -37,7 +37,7 @@ export async function setup({ positionals, values }: Invocation): Promise<number
   }
   const { found, silent } = await findEngines()
   const root = resolve(text(values, 'root') ?? places().root)
-  const request: Request = {
+  const request: SetupRequest = {
     engine,
     root,
     defaultRoot: places().root,

@@ -3,7 +3,7 @@
 import { places } from '../agent/agent.ts'
 import { type Hung, hungAgent } from '../agent/hung.ts'
 import { log } from '../agent/log.ts'
-import { type Answer, ask, askAt, listSockets, type Status } from '../agent/socket.ts'
+import { type AgentAnswer, ask, askAt, listSockets, type Status } from '../agent/socket.ts'
 import { text } from '../agent/values.ts'
 import { describe, Failure } from '../errors.ts'
 import type { Invocation } from './flags.ts'
@@ -37,7 +37,7 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
 }
 
 /** One agent that does not answer hides none of the others. */
-async function askAll(sockets: string): Promise<{ answers: (Answer | undefined)[]; hung: readonly Hung[] }> {
+async function askAll(sockets: string): Promise<{ answers: (AgentAnswer | undefined)[]; hung: readonly Hung[] }> {
   const hung: Hung[] = []
   const asked = (await listSockets(sockets)).map((each) =>
     ask(each, { op: 'status' }).catch(async (error) => {

@@ -72,10 +72,10 @@ async function filesBelow(dir: string, files: Pick<Files, 'look' | 'list'>, dept
   return found
 }
 
-type Table = Record<string, unknown>
+type CrioTable = Record<string, unknown>
 
-function tableOf(text: string, path: string): Table {
-  let parsed: Table
+function tableOf(text: string, path: string): CrioTable {
+  let parsed: CrioTable
   try {
     parsed = parseText(text)
   } catch (cause) {
@@ -84,11 +84,11 @@ function tableOf(text: string, path: string): Table {
   const { crio } = parsed
   if (crio === undefined) return {}
   if (typeof crio !== 'object' || crio === null || Array.isArray(crio)) throw Failure.usage(`${path}: crio is no table`)
-  return crio as Table // an object that is no array
+  return crio as CrioTable // an object that is no array
 }
 
 /** What `table` sets, over what was set before. */
-function over(before: CrioConf, table: Table, path: string): CrioConf {
+function over(before: CrioConf, table: CrioTable, path: string): CrioConf {
   const string = (key: string): string | undefined => {
     const value = table[key]
     if (value === undefined || value === '') return undefined

@@ -10,14 +10,14 @@ export interface Files {
   /** Text of a small file; undefined where there is none. @throws Failure */
   read(path: string): Promise<string | undefined>
   /** Undefined where there is none. */
-  look(path: string): Promise<Seen | undefined>
+  look(path: string): Promise<SeenFile | undefined>
   /** Bytes that this user may still write on the filesystem of `path`, and the filesystem's type (statfs.f_type). @throws Failure system, timeout */
   space(path: string): Promise<{ free: number; type: number }>
   /** In the order of their names; [] where there is no such directory. */
   list(dir: string): Promise<string[]>
 }
 
-export interface Seen {
+export interface SeenFile {
   /** `dead`: a mount whose server is gone; `hung`: it does not answer; `closed`: not for this user. */
   kind: 'directory' | 'file' | 'device' | 'other' | 'dead' | 'hung' | 'closed'
   uid: number
@@ -66,9 +66,9 @@ export async function realPath(path: string): Promise<string> {
 }
 
 const NOTHING = { uid: -1, mode: 0, writable: false, executable: false }
-const HUNG: Seen = { kind: 'hung', ...NOTHING }
+const HUNG: SeenFile = { kind: 'hung', ...NOTHING }
 
-async function look(path: string): Promise<Seen | undefined> {
+async function look(path: string): Promise<SeenFile | undefined> {
   let found: Stats
   try {
     found = await stat(path)
@@ -91,7 +91,7 @@ async function look(path: string): Promise<Seen | undefined> {
   }
 }
 
-function kindOf(found: Stats): Seen['kind'] {
+function kindOf(found: Stats): SeenFile['kind'] {
   if (found.isDirectory()) return 'directory'
   if (found.isFile()) return 'file'
   return found.isCharacterDevice() ? 'device' : 'other'

@@ -4,10 +4,10 @@ import { parse, TomlError } from 'smol-toml'
 import { Failure } from '../errors.ts'
 import { type ArrayPlace, arrayAt, lineEnd, type Statement, statementsOf } from './toml-statements.ts'
 
-type Table = Record<string, unknown>
+type TomlTable = Record<string, unknown>
 
 /** `table` is a path of names; `strings` are wanted in the array, or unwanted, `key` of it. */
-export interface Wanted {
+export interface WantedString {
   table: readonly string[]
   key: string
   strings: readonly string[]
@@ -17,7 +17,7 @@ export interface Wanted {
  * The text with the strings at the end of the array, which is made where it is missing; those that are there already stay where they are.
  * @throws Failure usage (no TOML, or the key holds something else), unsupported (written in a way that is not edited)
  */
-export function addStrings(text: string, wanted: Wanted): string {
+export function addStrings(text: string, wanted: WantedString): string {
   const missing = wanted.strings.filter((each) => !stringsAt(parseText(text), wanted).includes(each))
   if (missing.length === 0) return text
   const literal = missing.map((each) => JSON.stringify(each)) // a JSON string is a TOML basic string
@@ -31,7 +31,7 @@ export function addStrings(text: string, wanted: Wanted): string {
  * The text without the strings. The key goes, too, when it is left empty and `keepEmpty` is false.
  * @throws Failure as addStrings
  */
-export function removeStrings(text: string, wanted: Wanted, keepEmpty: boolean): string {
+export function removeStrings(text: string, wanted: WantedString, keepEmpty: boolean): string {
   let edited = text
   for (;;) {
     const strings = stringsAt(parseText(edited), wanted)
@@ -50,12 +50,12 @@ export function removeStrings(text: string, wanted: Wanted, keepEmpty: boolean):
 }
 
 /** The strings of the array; [] where there is none. @throws Failure usage: something else is there */
-export function stringsAt(parsed: Table, { table, key }: Pick<Wanted, 'table' | 'key'>): string[] {
+export function stringsAt(parsed: TomlTable, { table, key }: Pick<WantedString, 'table' | 'key'>): string[] {
   let at: unknown = parsed
   for (const name of [...table, key]) {
     if (at === undefined) return []
     if (typeof at !== 'object' || at === null || Array.isArray(at)) throw otherwise(table, key)
-    at = Object.hasOwn(at, name) ? (at as Table)[name] : undefined // an object that is no array
+    at = Object.hasOwn(at, name) ? (at as TomlTable)[name] : undefined // an object that is no array
   }
   if (at === undefined) return []
   if (!Array.isArray(at) || !at.every((each) => typeof each === 'string')) throw otherwise(table, key)
@@ -63,7 +63,7 @@ export function stringsAt(parsed: Table, { table, key }: Pick<Wanted, 'table' | 
 }
 
 /** @throws Failure usage */
-export function parseText(text: string): Table {
+export function parseText(text: string): TomlTable {
   try {
     return parse(text)
   } catch (cause) {
@@ -72,11 +72,11 @@ export function parseText(text: string): Table {
   }
 }
 
-function isKey({ kind, path }: Statement, { table, key }: Pick<Wanted, 'table' | 'key'>): boolean {
+function isKey({ kind, path }: Statement, { table, key }: Pick<WantedString, 'table' | 'key'>): boolean {
   return kind === 'key' && isDeepStrictEqual(path, [...table, key])
 }
 
-function arrayOf(text: string, statements: readonly Statement[], wanted: Wanted): ArrayPlace | undefined {
+function arrayOf(text: string, statements: readonly Statement[], wanted: WantedString): ArrayPlace | undefined {
   const key = statements.find((each) => isKey(each, wanted))
   return key === undefined ? undefined : arrayAt(text, key.valueAt)
 }
@@ -110,7 +110,7 @@ const isLineEnd = (text: string, at: number) => isRestOfLine(text.slice(at, line
 function withNewKey(
   text: string,
   statements: readonly Statement[],
-  wanted: Wanted,
+  wanted: WantedString,
   literal: readonly string[],
 ): string {
   const lines = text.includes('\r\n') ? '\r\n' : '\n'
@@ -147,7 +147,7 @@ function withoutLines(text: string, start: number, end: number): string {
 const insert = (text: string, at: number, what: string) => text.slice(0, at) + what + text.slice(at)
 
 /** The edited text, if parsing it shows that the array and nothing else is different. @throws Failure unsupported */
-function proven(text: string, edited: string, wanted: Wanted, change: (before: string[]) => string[]): string {
+function proven(text: string, edited: string, wanted: WantedString, change: (before: string[]) => string[]): string {
   const [want, got] = [parseText(text), reparsed(edited, wanted)]
   const strings = change(stringsAt(want, wanted))
   if (!isDeepStrictEqual(stringsAt(got, wanted), strings)) throw notEdited(wanted)
@@ -155,7 +155,7 @@ function proven(text: string, edited: string, wanted: Wanted, change: (before: s
   return edited
 }
 
-function reparsed(edited: string, wanted: Wanted): Table {
+function reparsed(edited: string, wanted: WantedString): TomlTable {
   try {
     return parse(edited)
   } catch (cause) {
@@ -164,23 +164,23 @@ function reparsed(edited: string, wanted: Wanted): Table {
 }
 
 /** Less the key, and less tables that are empty without it. */
-function without(parsed: Table, { table, key }: Wanted): Table {
+function without(parsed: TomlTable, { table, key }: WantedString): TomlTable {
   const chain = [parsed]
   for (const name of table) {
     const next = chain.at(-1)?.[name]
     if (typeof next !== 'object' || next === null) return parsed
-    chain.push(next as Table) // an object
+    chain.push(next as TomlTable) // an object
   }
   delete chain.at(-1)?.[key]
   for (let depth = table.length; depth > 0; depth--) {
     const name = table[depth - 1] as string
-    const [at, parent] = [chain[depth], chain[depth - 1]] as [Table, Table] // as many tables as names, and the whole
+    const [at, parent] = [chain[depth], chain[depth - 1]] as [TomlTable, TomlTable] // as many tables as names, and the whole
     if (Object.keys(at).length === 0) delete parent[name]
   }
   return parsed
 }
 
-function notEdited({ table, key, strings }: Wanted, cause?: unknown): Failure {
+function notEdited({ table, key, strings }: WantedString, cause?: unknown): Failure {
   return Failure.unsupported(`[${table.join('.')}] is written in a way that is not edited automatically`, {
     ...(cause === undefined ? {} : { cause }),
     fix: `Edit ${key} by hand; these are the strings: ${strings.map((each) => JSON.stringify(each)).join(', ')}.`,

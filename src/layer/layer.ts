@@ -2,8 +2,6 @@
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Prefetched } from '../fetch/prefetch.ts'
-import type { Format } from '../format/format.ts'
-import { chooseFormat } from '../format/formats.ts'
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
@@ -21,8 +19,12 @@ export interface OpenLayer {
   readonly descriptor: Descriptor
   /** The format's name. */
   readonly format: string
-  /** The identity engines know the index by; proven. Undefined: it has none, and is served from the whole tar. */
+  /** The identity engines know the index by; proven. Undefined: they know none. */
   readonly indexDigest: Digest | undefined
+  /** Whether its tree is shown for several layers together: then it is none that unpacking one of them gives. */
+  readonly together: boolean
+  /** Bytes of its tar as its manifest claims them, if it does. */
+  readonly claimedTarSize: number | undefined
   /** Digest of the EROFS image. */
   readonly tree: Digest
   readonly chunks: ChunkTable
@@ -91,8 +93,8 @@ export interface EagerLayer {
   readonly why: string
 }
 
-/** The format of a layer, or why it has none; reads nothing. */
-export function formatOf(descriptor: Descriptor): Format | EagerLayer {
-  const chosen = chooseFormat({ descriptor })
-  return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
-}
+/** What the format of a layer is called that is served from its whole tar. */
+export const WHOLE = 'whole tar'
+
+/** Why the digest of such a layer's tar is no name for what it shows. */
+export const TOGETHER = 'its image shows one tree for several layers together, which none of them unpacks to'

@@ -2,7 +2,8 @@
 import type { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import type { Budget } from '../fetch/budget.ts'
-import type { Source } from '../format/format.ts'
+import type { Format, Planned, Source, Unit } from '../format/format.ts'
+import { FORMATS, formatNamed, planUnits, type Units } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
@@ -10,18 +11,21 @@ import type { Descriptor } from '../image/manifest.ts'
 import { Limit, LimitEach } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Store } from '../store/store.ts'
-import { Copies } from './copies.ts'
+import { buildTree } from '../tree/build.ts'
 import { IndexRoom } from './index-room.ts'
-import { type Examiner, formatOf, type LayerLease, type OpenLayer, refusal, type Verdict } from './layer.ts'
+import { type Examiner, type LayerLease, type OpenLayer, refusal, type Verdict, WHOLE } from './layer.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
 import { keyOf, type Opened, type Opening, type OpeningParts, openFromDiskOrBuild } from './opened-layer.ts'
 import { prove } from './prove.ts'
 import { Trees } from './trees.ts'
+import { type BlobSource, UnitBlobs } from './unit-blobs.ts'
 
 export interface LayerParts {
   store: Store
   codecs: CodecPool
   builder: IndexBuilder
+  /** Those that layers may be in, in order of preference; the worker of `builder` knows them. */
+  formats?: readonly Format[]
   budget: Budget
   examiner: Examiner
   /** Aborted when the layers are closed. */
@@ -54,13 +58,10 @@ function notHere({ digest }: Descriptor): Failure {
   return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
 }
 
-/** What a layer is called that is served from its whole tar. */
-const WHOLE = 'whole tar'
-
 /** A layer that is open or being opened. */
 interface SharedLayer extends Shared {
   readonly ready: Promise<Opened>
-  readonly blobs: Copies
+  readonly blobs: UnitBlobs
 }
 
 export class Layers {
@@ -68,6 +69,9 @@ export class Layers {
   readonly #trees: Trees
   readonly #open: Leases<string, SharedLayer>
   readonly #opening: OpeningParts
+  /** By manifest. */
+  readonly #plans = new WeakMap<Planned, Units>()
+  readonly #formats: readonly Format[]
   /** By origin. */
   readonly #indexes = new LimitEach<string>(INDEXES_MAX)
   readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
@@ -85,6 +89,7 @@ export class Layers {
     const { store, codecs, budget, closing, log } = parts
     this.#parts = parts
     this.#closing = closing
+    this.#formats = parts.formats ?? FORMATS
     this.#trees = new Trees({ store, codecs, budget, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
@@ -95,38 +100,67 @@ export class Layers {
     return this.#open.size
   }
 
+  /** Of each of an image's layers the unit that it is part of, or why there is none; reads nothing. */
+  plan(manifest: Planned): Units {
+    const plan = this.#plans.get(manifest) ?? planUnits(manifest, this.#formats)
+    this.#plans.set(manifest, plan)
+    return plan
+  }
+
   /**
-   * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
+   * Opens a unit as the layer that shows its tree: from disk where it is known, else by reading its index from `source`. A failure is not
+   * remembered.
    * @param origin the registry (host) or layout that it comes from
    * @param from 'disk': alone
    * @returns what the caller closes
-   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), missing (not on disk), or what reading
-   * and parsing the index throw
+   * @throws Failure aborted (after close), corrupt (quarantined), missing (not on disk), or what reading and parsing the index throw
    */
-  async open(descriptor: Descriptor, source: Source, origin: string, from: From = 'anywhere'): Promise<LayerLease> {
-    const format = formatOf(descriptor)
-    if (!('detect' in format))
-      throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
-    const indexDigest = format.indexDigest({ descriptor })
-    const name = nameOf(descriptor, indexDigest, origin)
+  async open(unit: Unit, source: Source, origin: string, from: From = 'anywhere'): Promise<LayerLease> {
+    const format = formatNamed(unit.format, this.#formats)
+    const name = nameOf(unit, origin)
     const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
-    return await this.#take(name, source.blob, (blob) => ({
-      descriptor,
-      format: format.name,
-      indexDigest,
+    return await this.#take(name, source, (blobs) => ({
+      descriptor: unit.shown,
+      format: unit.format,
+      unit,
       name,
       origin,
-      blobOf: () => blob,
+      blobOf: (of) => blobs.of(of),
       build: (signal) => {
-        if (from === 'disk') return Promise.reject(notHere(descriptor))
+        if (from === 'disk') return Promise.reject(notHere(unit.shown))
         const read = async (room: (bytes: number) => Promise<void>) => {
-          const index = await format.readIndex({ descriptor }, { blob, companion }, { signal, room })
-          const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal, gives: true })
+          const index = await format.readIndex(unit, { blob: (of) => blobs.of(of), companion }, { signal, room })
+          const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }
         const inTurn = () => this.#room.use(origin, read, signal)
         return this.#indexes.take(origin, () => this.#allIndexes.take(inTurn, signal), signal)
       },
+    }))
+  }
+
+  /**
+   * Opens a layer of a unit whose tree another layer shows: an empty tree.
+   * @returns what the caller closes
+   * @throws Failure aborted (after close), unsupported: it shows its unit's tree
+   */
+  async openEmpty(unit: Unit, descriptor: Descriptor): Promise<LayerLease> {
+    const what = `layer ${descriptor.digest}`
+    if (descriptor === unit.shown) throw Failure.unsupported(`${what} shows a tree that is not empty`)
+    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.index}`
+    const none: BlobSource<Blob> = {
+      blob() {
+        throw new TypeError('an empty tree is read from no blob')
+      },
+    }
+    return await this.#take(name, none, (blobs) => ({
+      descriptor,
+      format: unit.format,
+      unit,
+      name,
+      origin: name, // its own: it needs nobody
+      blobOf: (of) => blobs.of(of),
+      build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
     }))
   }
 
@@ -150,14 +184,15 @@ export class Layers {
       // from its own source, before anything of it is shared: nobody waits for another's registry
       await (await examiner.blob(blob)).close()
     }
-    return await this.#take(name, blob, (copies) => ({
+    return await this.#take(name, { blob: () => blob }, (blobs) => ({
       descriptor,
       format: WHOLE,
-      indexDigest: undefined,
+      unit: undefined,
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
-      blobOf: ({ blobs: [tar] }) => examiner.tarBlob(tar as { digest: Digest; size: number }, descriptor, copies), // it has one
-      build: () => (from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, copies)),
+      blobOf: (tar) => examiner.tarBlob(tar, descriptor, blobs.of(descriptor)),
+      build: () =>
+        from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, blobs.of(descriptor)),
     }))
   }
 
@@ -186,14 +221,18 @@ export class Layers {
     await this.#trees.close()
   }
 
-  async #take<B extends Blob>(name: string, blob: B, how: (copies: Copies<B>) => Opening): Promise<LayerLease> {
+  async #take<B extends Blob>(
+    name: string,
+    source: BlobSource<B>,
+    how: (blobs: UnitBlobs<B>) => Opening,
+  ): Promise<LayerLease> {
     this.#throwIfClosed()
     const begin = (): SharedLayer => {
-      const blobs = new Copies(blob)
+      const blobs = new UnitBlobs(source)
       const ready = openFromDiskOrBuild(how(blobs), this.#opening)
       return { ready, blobs, end: async () => await (await ready).end() }
     }
-    const lease = await this.#open.take(name, begin, ({ blobs }) => blobs.add(blob))
+    const lease = await this.#open.take(name, begin, ({ blobs }) => blobs.add(source))
     try {
       const { layer, fill } = await lease.of.ready
       const verdict = await layer.verdict()
@@ -218,10 +257,10 @@ function held(layer: OpenLayer, lease: Lease<unknown>): LayerLease {
 }
 
 /**
- * What a layer is known by. Its blob's digest and size are claims until all of it was read, so the digest of the index, which is
+ * What a unit is known by. Its blobs' digests and sizes are claims until all of them was read, so the digest of the index, which is
  * checked, is part of it: nobody's blob answers for another's by saying that it has its digest. And so is where it comes from: what
  * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
  */
-function nameOf({ digest, size }: Descriptor, indexDigest: Digest, origin: string): string {
-  return `${digest} ${size} ${indexDigest} ${origin}`
+function nameOf({ layers, index }: Unit, origin: string): string {
+  return `${layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')} ${index} ${origin}`
 }

@@ -1,16 +1,16 @@
 // One layer, open: from disk where it is known, else built from its index or its tar.
 import { describe, Failure } from '../errors.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
-import type { Blob } from '../image/blob.ts'
+import type { Unit } from '../format/format.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Store } from '../store/store.ts'
-import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import { KeptBlob } from './file-blob.ts'
 import { type OpenLayer, refusal } from './layer.ts'
 import type { LayerFiller } from './tree-filler.ts'
-import type { Trees } from './trees.ts'
+import type { BlobOf, Trees } from './trees.ts'
 
 const RESTART = 'Stop and start the agent: it is built again then.'
 
@@ -19,13 +19,14 @@ export interface Opening {
   descriptor: Descriptor
   /** The format's name. */
   format: string
-  indexDigest: Digest | undefined
+  /** Undefined: it has no index, and is served from the whole tar. */
+  unit: Unit | undefined
   /** What it is known by. */
   name: string
   /** Those of one origin may wait for one another. */
   origin: string
   /** Where its chunks are read from. */
-  blobOf(chunks: ChunkTable): Blob
+  blobOf: BlobOf
   build(signal: AbortSignal): Promise<Tree>
 }
 
@@ -52,12 +53,16 @@ export function keyOf(name: string): Digest {
 
 /** @throws Failure corrupt: quarantined, or it cannot be read back; what building it throws; system */
 export async function openFromDiskOrBuild(opening: Opening, parts: OpeningParts): Promise<Opened> {
-  const { descriptor, format, indexDigest, name, build } = opening
+  const { descriptor, format, unit, name, build } = opening
   const { store, signal } = parts
   const known = await find(opening, parts)
   if (known !== undefined) return open(opening, parts, known)
   const built = await build(signal)
-  await store.keepLayer(keyOf(name), { format, ...(indexDigest === undefined ? {} : { indexDigest }) }, built)
+  await store.keepLayer(
+    keyOf(name),
+    { format, ...(unit?.shown === descriptor ? { indexDigest: unit.index } : {}) },
+    built,
+  )
   const again = await find(opening, parts)
   if (again !== undefined) return open(opening, parts, again)
   throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
@@ -84,20 +89,19 @@ async function find({ descriptor, name }: Opening, { store, trees }: OpeningPart
 }
 
 function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { digest, chunks, tree }: Found): Opened {
-  const { descriptor, format, indexDigest, origin, blobOf } = opening
+  const { descriptor, format, unit, origin, blobOf } = opening
   const { slots, filler, reverify, close } = tree
-  const blob = blobOf(chunks)
   let own: LayerFiller | undefined
   const fill = () => {
-    if (indexDigest !== undefined && !filler.hasKept(descriptor.digest)) {
-      const kept = new KeptBlob(descriptor, store.wholes)
+    if (unit !== undefined && chunks.length > 0 && !filler.hasKept(descriptor.digest)) {
+      const kept = (of: ChunkBlob) => new KeptBlob(of, store.wholes)
       filler.addKept(descriptor.digest, {
-        isThere: () => store.wholes.has(descriptor.digest),
+        isThere: () => chunks.blobs.every(({ digest }) => store.wholes.has(digest)),
         filler: () => trees.fileFiller(chunks, kept, slots, 'kept'),
       })
     }
     if (own !== undefined && filler.has(own)) return
-    own = trees.filler(chunks, blob, slots, origin)
+    own = trees.filler(chunks, blobOf, slots, origin)
     filler.add(own, origin)
   }
   fill()
@@ -105,7 +109,9 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { d
   const layer: OpenLayer = {
     descriptor,
     format,
-    indexDigest,
+    indexDigest: unit?.shown === descriptor ? unit.identity : undefined,
+    together: unit !== undefined && unit.layers.length > 1,
+    claimedTarSize: unit?.shown === descriptor ? unit.tarSize : undefined,
     tree: digest,
     chunks,
     slots,

@@ -3,7 +3,7 @@ import { Failure } from '../errors.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
 import { FileBlob } from './file-blob.ts'
-import type { Examiner, OpenLayer, Verdict } from './layer.ts'
+import { type Examiner, type OpenLayer, TOGETHER, type Verdict, WHOLE } from './layer.ts'
 import type { Trees } from './trees.ts'
 
 export interface ProveParts {
@@ -16,13 +16,14 @@ export interface ProveParts {
 /**
  * Has a layer read whole, if it never was. When its tree is not its tar's, it is never opened again.
  * @param layer stays open until this ends
- * @throws Failure as Examiner.verdict
+ * @throws Failure as Examiner.verdict; unsupported: its tree is not one that its tar alone could have
  */
 export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProveParts): Promise<Verdict> {
+  if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
   const { examiner, signal } = parts
   const known = await examiner.known(layer)
   if (known?.verdict === 'refuted' || (known && (await missingOf(layer)).length === 0)) return known
-  if (layer.indexDigest === undefined) {
+  if (layer.format === WHOLE) {
     const verdict = known ?? (await examiner.verdict(layer, blob))
     // it was made of the tar, which is still there
     if (verdict.verdict === 'proven') await fill(layer, signal)
@@ -46,7 +47,7 @@ async function fill(layer: OpenLayer, signal: AbortSignal): Promise<void> {
 /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
 async function fillFrom(layer: OpenLayer, local: FileBlob, { trees, signal }: ProveParts): Promise<void> {
   if (signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
-  const file = trees.fileFiller(layer.chunks, local, layer.slots, 'file')
+  const file = trees.fileFiller(layer.chunks, () => local, layer.slots, 'file')
   await layer.filler.withFile(file, () => fill(layer, signal))
 }
 

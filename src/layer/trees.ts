@@ -7,7 +7,7 @@ import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
-import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED } from '../tree/ready.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
 import { TreeFiller } from './tree-filler.ts'
@@ -21,6 +21,9 @@ export interface TreeParts {
   signal: AbortSignal
   log(message: string): void
 }
+
+/** Where chunks are read from. */
+export type BlobOf = (blob: ChunkBlob) => Blob
 
 export interface OpenTree {
   slots: Slots
@@ -64,13 +67,13 @@ export class Trees {
   }
 
   /** One that asks a registry. @param origin those of one wait for one another */
-  filler(chunks: ChunkTable, blob: Blob, slots: Slots, origin: string): Filler {
-    return this.#filler(chunks, blob, slots, this.#parts.budget, origin)
+  filler(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, origin: string): Filler {
+    return this.#filler(chunks, blobOf, slots, this.#parts.budget, origin)
   }
 
   /** One that asks nobody. @param kind of file: those of one wait for one another */
-  fileFiller(chunks: ChunkTable, blob: Blob, slots: Slots, kind: string): Filler {
-    return this.#filler(chunks, blob, slots, this.#fileBudget, kind)
+  fileFiller(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, kind: string): Filler {
+    return this.#filler(chunks, blobOf, slots, this.#fileBudget, kind)
   }
 
   /** Ends all that are open, whoever has them. */
@@ -106,12 +109,12 @@ export class Trees {
     return { slots, filler, reverify }
   }
 
-  #filler(chunks: ChunkTable, blob: Blob, slots: Slots, budget: Budget, origin: string): Filler {
+  #filler(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, budget: Budget, origin: string): Filler {
     const { codecs } = this.#parts
     const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     return new Filler({
       chunks,
-      blobs: () => blob,
+      blobs: (number) => blobOf(chunks.blobs[number] as ChunkBlob), // the table lists those that its chunks name
       slots,
       budget,
       origin,

@@ -65,7 +65,7 @@ interface Covered {
 }
 
 /** A layer that was to be mounted somewhere, whether it is now or not. */
-interface Known {
+interface Coverable {
   readonly layer: OpenLayer
   /** How often engines said that they use it, less how often that they do no more: a hint, never repeated after a restart. */
   uses: number
@@ -84,7 +84,7 @@ export class KernelMounts {
   readonly #devices = new Map<string, bigint>()
   /** Mounted, or being mounted; the one that was asked for the longest ago first. */
   readonly #covered = new Map<string, Covered>()
-  readonly #known = new Map<string, Known>()
+  readonly #known = new Map<string, Coverable>()
   readonly #working = new Set<Promise<unknown>>()
   /** By target: mounts that are being ended for good. */
   readonly #uncovering = new Map<string, Promise<void>>()

@@ -16,7 +16,7 @@ export type Rung = (typeof RUNGS)[number]
 /** Those that can serve a store: fuse-native shows one image. */
 export const SERVE_RUNGS = RUNGS.filter((each) => each !== 'portable')
 
-export interface Choice {
+export interface RungChoice {
   rung: Rung
   /** Why not a higher one; undefined on the highest, or when this one was asked for. */
   why: string | undefined
@@ -32,7 +32,7 @@ export async function chooseRung(
   native: NativeModule,
   store: Store,
   scratch: string,
-): Promise<Choice> {
+): Promise<RungChoice> {
   if (wanted === 'fuse' || wanted === 'portable') return { rung: wanted, why: undefined }
   await mkdir(scratch, { recursive: true, mode: 0o700 })
   const dir = await mkdtemp(join(scratch, 'trial-'))

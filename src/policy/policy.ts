@@ -45,7 +45,7 @@ export interface Candidate {
 }
 
 /** `by`: who signed, and where that was found. `why`: what was wrong, with what to do. */
-export type Verdict = { accepted: true; by: string } | { accepted: false; why: string }
+export type PolicyVerdict = { accepted: true; by: string } | { accepted: false; why: string }
 
 /** What engines read, too. */
 export interface Policy {
@@ -55,7 +55,7 @@ export interface Policy {
    * Whether a signature vouches for the manifest: all requirements of its scope hold, and one of them at least wants a signature.
    * @throws Failure unavailable, timeout, aborted, denied, corrupt, limit, system: signatures could not be read; ask again later
    */
-  check(candidate: Candidate, sources: Sources, signal: AbortSignal): Promise<Verdict>
+  check(candidate: Candidate, sources: Sources, signal: AbortSignal): Promise<PolicyVerdict>
 }
 
 /** Reads policy.json and registries.d once; keys are read at each check. @throws Failure missing, usage, system, limit */
@@ -81,17 +81,22 @@ async function firstOf(preferred: string, otherwise: string): Promise<string> {
   return (await isThere(preferred)) ? preferred : otherwise
 }
 
-interface Loaded {
+interface LoadedPolicy {
   file: PolicyFile
   path: string
   registriesD: RegistriesD
   places: PolicyPlaces
 }
 
-async function check(loaded: Loaded, candidate: Candidate, sources: Sources, signal: AbortSignal): Promise<Verdict> {
+async function check(
+  loaded: LoadedPolicy,
+  candidate: Candidate,
+  sources: Sources,
+  signal: AbortSignal,
+): Promise<PolicyVerdict> {
   const image = named(candidate.reference)
   const { scope, requirements } = applicable(loaded.file, scopes(image))
-  const refuse = (why: string): Verdict => ({
+  const refuse = (why: string): PolicyVerdict => ({
     accepted: false,
     why: `${namedText(image)}: ${loaded.path}, ${scope}: ${why}`,
   })

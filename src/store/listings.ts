@@ -12,12 +12,24 @@ export interface Listing {
   by: readonly ('diffid' | 'index')[]
   /** Which of them were proven to bear it; none where it is not said. It tells a proof that was lost from a claim that was believed. */
   proven?: readonly boolean[]
+  /** When it was last asked for, within an hour: milliseconds since 1970. */
+  askedAt?: number
 }
 
-interface Kept extends Listing {
+/** An image that is asked for all the time is not written all the time. */
+const ASKED_EVERY_MS = 3_600_000
+
+interface KeptListing extends Listing {
   root: string
-  /** When. */
+  /** When it was kept first. */
   at: number
+}
+
+interface Keeping {
+  proven: readonly boolean[]
+  askedAt: number
+  at: number
+  done: Promise<void>
 }
 
 const FOLDER = 'listed'
@@ -27,8 +39,7 @@ export class ListingRecords {
   readonly #cache: string
   readonly #root: string
   readonly #warn: (message: string) => void
-  /** By key, with which layers it says were proven. */
-  readonly #kept = new Map<string, { proven: readonly boolean[]; at: number; done: Promise<void> }>()
+  readonly #kept = new Map<string, Keeping>()
   #last = 0
 
   private constructor(cache: string, root: string, warn: (message: string) => void) {
@@ -55,23 +66,26 @@ export class ListingRecords {
     await removeTwins(this.#cache, nameOf(key))
   }
 
-  /** Resolves when it is durable; once is enough, unless more of its layers were proven since. @throws Failure system */
-  keep({ reference, manifest, by, proven = [] }: Listing): Promise<void> {
+  /** Resolves when it is durable; once is enough, unless more of its layers were proven since, or an hour went by. @throws Failure system */
+  keep({ reference, manifest, by, proven = [], askedAt = 0 }: Listing): Promise<void> {
     const key = keyOf(this.#root, { reference, manifest, by })
     const before = this.#kept.get(key)
     const all = by.map((_, i) => (before?.proven[i] ?? false) || (proven[i] ?? false))
-    if (before !== undefined && all.every((each, i) => each === before.proven[i])) return before.done
+    const isNews = before === undefined || askedAt - before.askedAt >= ASKED_EVERY_MS
+    if (!isNews && all.every((each, i) => each === before.proven[i])) return before.done
     const at = before?.at ?? this.#now()
-    const record: Kept = {
+    const asked = Math.max(askedAt, before?.askedAt ?? 0)
+    const record: KeptListing = {
       root: this.#root,
       reference,
       manifest,
       by,
       ...(all.includes(true) ? { proven: all } : {}),
+      ...(asked > 0 ? { askedAt: asked } : {}),
       at,
     }
     const write = () => keepTwins(this.#cache, nameOf(key), record)
-    const kept = { proven: all, at, done: before === undefined ? write() : before.done.then(write) }
+    const kept = { proven: all, askedAt: asked, at, done: before === undefined ? write() : before.done.then(write) }
     this.#kept.set(key, kept)
     // the caller hears of it; the next one tries again
     kept.done.catch(() => this.#kept.get(key) === kept && this.#kept.delete(key))
@@ -86,17 +100,17 @@ export class ListingRecords {
 
   /** Everything kept for this root, the first first; records of which nothing is left are dropped, with a warning. @throws Failure system */
   async all(): Promise<Listing[]> {
-    const found: Kept[] = []
+    const found: KeptListing[] = []
     for (const name of await namesOfTwins(this.#cache, FOLDER)) {
       const key = NAME.exec(name)?.[1]
       if (key === undefined) continue
-      const is = (record: unknown): record is Kept => isListing(record) && keyOf(record.root, record) === key
+      const is = (record: unknown): record is KeptListing => isListing(record) && keyOf(record.root, record) === key
       const record = await readTwins(this.#cache, nameOf(key), is, this.#warn)
       if (record === undefined || record.root !== this.#root) continue
       found.push(record)
       this.#last = Math.max(this.#last, record.at)
       const proven = record.by.map((_, i) => record.proven?.[i] ?? false)
-      this.#kept.set(key, { proven, at: record.at, done: Promise.resolve() })
+      this.#kept.set(key, { proven, askedAt: record.askedAt ?? 0, at: record.at, done: Promise.resolve() })
     }
     found.sort((a, b) => a.at - b.at)
     return found.map(({ root: _, at: __, ...listing }) => listing)
@@ -111,12 +125,13 @@ function keyOf(root: string, { reference, manifest, by }: Listing): string {
   return hex(digestOf(new TextEncoder().encode(JSON.stringify({ root, reference, manifest, by }))))
 }
 
-function isListing(record: unknown): record is Kept {
+function isListing(record: unknown): record is KeptListing {
   if (typeof record !== 'object' || record === null) return false
   if (!('root' in record && 'reference' in record && 'manifest' in record && 'by' in record && 'at' in record))
     return false
   const { root, reference, manifest, by, at } = record
   const proven = 'proven' in record ? record.proven : []
+  const askedAt = 'askedAt' in record ? record.askedAt : 0
   return (
     typeof root === 'string' &&
     typeof reference === 'string' &&
@@ -125,6 +140,7 @@ function isListing(record: unknown): record is Kept {
     by.every((each) => each === 'diffid' || each === 'index') &&
     Array.isArray(proven) &&
     proven.every((each) => typeof each === 'boolean') &&
-    Number.isSafeInteger(at)
+    Number.isSafeInteger(at) &&
+    Number.isSafeInteger(askedAt)
   )
 }

@@ -28,7 +28,7 @@ export interface TreeNumbers {
   inodeBase: number
 }
 
-interface Known {
+interface KnownNumbers {
   slot: number
   /** Undefined: none was given yet. */
   inodeBase: number | undefined
@@ -53,7 +53,7 @@ export class Numbers {
   readonly #temporary: string
   readonly #mark: string | undefined
   readonly #locks: Locks
-  readonly #known = new Map<string, Known>()
+  readonly #known = new Map<string, KnownNumbers>()
   /** The highest slot seen on disk. Slots are given upwards, so what lies above was not read yet. */
   #last = 0
   /** Of the files that had no base when they were read: others may have given them one. */

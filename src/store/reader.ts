@@ -4,6 +4,7 @@ import fs from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import { mapLimited } from '../limit.ts'
 import { diskFailure, readWhole, systemCode } from './durable.ts'
 import { type Proof, type Refutation, readVerdict, treesJudged } from './proofs.ts'
 import { decodeRecord, RECORD_MAX_BYTES } from './record.ts'
@@ -75,15 +76,12 @@ async function readTrees(folder: string): Promise<Map<Digest, Set<Digest>>> {
     throw diskFailure(folder, cause)
   })
   const trees = new Map<Digest, Set<Digest>>()
-  for (let at = 0; at < names.length; at += RECORDS_AT_ONCE) {
-    const some = names.slice(at, at + RECORDS_AT_ONCE)
-    const records = await Promise.all(some.map((name) => readRecord(join(folder, name, 'record.json'))))
-    for (const record of records) {
-      if (record === undefined) continue
-      const { indexDigest, tree } = record as { indexDigest?: Digest; tree: Digest } // as keepLayer wrote it
-      if (indexDigest !== undefined) trees.set(indexDigest, (trees.get(indexDigest) ?? new Set()).add(tree))
-    }
-  }
+  await mapLimited(names, RECORDS_AT_ONCE, async (name) => {
+    const record = await readRecord(join(folder, name, 'record.json'))
+    if (record === undefined) return
+    const { indexDigest, tree } = record as { indexDigest?: Digest; tree: Digest } // as keepLayer wrote it
+    if (indexDigest !== undefined) trees.set(indexDigest, (trees.get(indexDigest) ?? new Set()).add(tree))
+  })
   return trees
 }
 

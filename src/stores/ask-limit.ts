@@ -5,11 +5,14 @@
 
 /** A pull asks once for its image and once for each layer; images have at most 127. */
 export const ASK_BURST = 200
-/** Then one more, each time that so many milliseconds have passed. */
+/** After that many, a user gets one more token each time this many milliseconds have passed. */
 export const ASK_EVERY_MS = 1_000
-/** All users together have so many times what one has. */
+/** All users together have this many times the tokens of one user. */
 const USERS = 10
-/** While one bucket fills up, so many tokens may be taken at most: there are no more that are not full. Twice that, so that few looks free many. */
+/**
+ * Buckets that are kept. While one bucket fills up, all users together can take half as many tokens, so at least half of these buckets are
+ * full: each search for full ones frees many.
+ */
 const KEPT_MAX = 2 * (2 * ASK_BURST * USERS)
 
 export const ROOT_UID = 0
@@ -19,7 +22,7 @@ class Bucket {
   #at: number
   readonly #burst: number
   readonly #everyMs: number
-  /** Whether it was said that it is empty, since it was full. */
+  /** Whether the log has said that this bucket is empty, since it was last full. */
   isTold = false
 
   constructor(burst: number, everyMs: number, now: number) {

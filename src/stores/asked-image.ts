@@ -1,24 +1,31 @@
 // The image behind a reference that engines ask for: as kept on disk, or as the registry has it now; and its layers, opened all at once
-// when the first of them is wanted. Failures do not stick, but they answer for as long as one pull lasts.
+// when the first of them is wanted. A failure is not kept for good: it answers whoever asks within ASK_AGAIN_MS, which is one pull.
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import { type EagerLayer, formatOf, type LayerLease, type OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, LayerLease, OpenLayer } from '../layer/layer.ts'
 import type { Dialect } from './identity.ts'
 
-/** What was asked less long ago is not asked again: a pull looks its layers up one after the other, and each would wait. */
+/** A registry is not asked for the same image again within this time: a pull looks its layers up one after the other, and each lookup would wait. */
 export const ASK_AGAIN_MS = 3_000
 
-/** Is told of each layer that is being opened. */
-export type Opening = (image: ResolvedImage, descriptor: Descriptor, layer: Promise<OpenLayer | EagerLayer>) => void
+/** Called for each layer whose opening has begun. */
+export type OpeningWatcher = (
+  image: ResolvedImage,
+  descriptor: Descriptor,
+  layer: Promise<OpenLayer | EagerLayer>,
+) => void
 
-/** What of Images finds an image. */
+/** The two methods of Images that find an image. */
 export type Resolver = Pick<Images, 'kept' | 'resolve'>
 
 interface Attempt {
-  listing: Promise<Listing | undefined>
-  /** When the registry had answered, or failed; undefined while it has not, and for what disk says, which is never the last word. */
+  listing: Promise<ImageLayers | undefined>
+  /**
+   * When the registry answered, or failed. Undefined while it has not, and for an attempt that only read the disk, since the registry may
+   * know more.
+   */
   endedAt: number | undefined
 }
 
@@ -26,10 +33,10 @@ export class AskedImage {
   readonly #reference: Reference
   readonly #images: Resolver
   readonly #layers: LayerOpener
-  readonly #opening: Opening
+  readonly #opening: OpeningWatcher
   #attempt: Attempt | undefined
 
-  constructor(reference: Reference, images: Resolver, layers: LayerOpener, opening: Opening) {
+  constructor(reference: Reference, images: Resolver, layers: LayerOpener, opening: OpeningWatcher) {
     this.#reference = reference
     this.#images = images
     this.#layers = layers
@@ -40,7 +47,7 @@ export class AskedImage {
    * The image that has a layer of this digest, or, where neither disk nor registry knows one, the image that the reference names.
    * @throws Failure as Images.resolve
    */
-  async listing(digest: Digest): Promise<Listing | undefined> {
+  async listing(digest: Digest): Promise<ImageLayers | undefined> {
     const recent = performance.now() - ASK_AGAIN_MS
     for (;;) {
       this.#attempt ??= this.#ask(this.#images.kept(this.#reference), false)
@@ -69,7 +76,7 @@ export class AskedImage {
   }
 
   #ask(image: Promise<ResolvedImage | undefined>, registry: boolean): Attempt {
-    const listing = image.then((found) => found && new Listing(found, this.#layers, this.#opening))
+    const listing = image.then((found) => found && new ImageLayers(found, this.#layers, this.#opening))
     const attempt: Attempt = { listing, endedAt: undefined }
     const ended = () => {
       if (registry) attempt.endedAt = performance.now()
@@ -88,7 +95,7 @@ function letGo({ listing }: Attempt): void {
 }
 
 /** A layer of an image, and what it was found by. */
-export interface Found {
+export interface AskedLayer {
   index: number
   descriptor: Descriptor
   dialect: Dialect
@@ -99,25 +106,26 @@ interface Opened {
   failedAt: number | undefined
 }
 
-export class Listing {
+export class ImageLayers {
   readonly image: ResolvedImage
   readonly #layers: LayerOpener
-  readonly #opening: Opening
+  readonly #opening: OpeningWatcher
   #opened: Opened[] | undefined
   #closed = false
 
-  constructor(image: ResolvedImage, layers: LayerOpener, opening: Opening) {
+  constructor(image: ResolvedImage, layers: LayerOpener, opening: OpeningWatcher) {
     this.image = image
     this.#layers = layers
     this.#opening = opening
   }
 
   /** The layer that bears `digest` itself, or whose index claims it (opening the layer proves that). */
-  find(digest: Digest): Found | undefined {
+  find(digest: Digest): AskedLayer | undefined {
+    const plan = this.#layers.plan(this.image.manifest)
     for (const [index, descriptor] of this.image.manifest.layers.entries()) {
       if (descriptor.digest === digest) return { index, descriptor, dialect: 'layer' }
-      const format = formatOf(descriptor)
-      if (!('why' in format) && format.indexDigest({ descriptor }) === digest) {
+      const unit = plan.get(descriptor)
+      if (unit !== undefined && 'identity' in unit && unit.identity === digest) {
         return { index, descriptor, dialect: 'index' }
       }
     }
@@ -125,7 +133,7 @@ export class Listing {
   }
 
   /** Opens a layer, which the caller closes, and with the first all the others. @throws Failure as Layers.open; tried again after a while */
-  async open({ index, descriptor }: Found): Promise<LayerLease | EagerLayer> {
+  async open({ index, descriptor }: AskedLayer): Promise<LayerLease | EagerLayer> {
     if (this.#closed) return await openLayer(this.image, descriptor, this.#layers)
     this.#opened ??= this.image.manifest.layers.map((each) => this.#begin(each))
     let opened = this.#opened[index] as Opened // one a layer

@@ -1,4 +1,4 @@
-// Whose lookup it is. FUSE names the thread that asks; its user it tells only to servers that do without idmapped mounts.
+// Finds the user behind a lookup. FUSE names the thread that asks; it names the thread's user only to servers without idmapped mounts.
 import { readFile } from 'node:fs/promises'
 import { AskLimit, ROOT_UID } from './ask-limit.ts'
 
@@ -17,7 +17,7 @@ export function askers(log: (message: string) => void): Asker {
   }
 }
 
-/** Those of whom nothing is known share one number. */
+/** Threads whose user cannot be found out share one number. */
 const UNKNOWN_UID = -1
 
 /** The thread waits for us meanwhile, so it is the one that asked. It is in none of our PID namespaces, or was killed: unknown. */

@@ -1,4 +1,4 @@
-// What containers/storage calls a layer: its own identity and all those below it, in one name. Pure.
+// The ID that containers/storage gives a layer: a hash over the layer's own identity and those of all layers below it. Pure.
 //
 //   id of the base layer   = the DiffID's hex digits, as they are
 //   id above it            = sha256(parent's id + "+" + the DiffID's hex digits)
@@ -18,7 +18,7 @@ export function layerId(parent: string | undefined, { by, digest }: Identity): s
   return parent === undefined ? hex(digest) : sha256(`${parent}+${hex(digest)}`)
 }
 
-/** What one more entry of a layer is called, that tells of another blob: an ID that no engine computes. */
+/** The ID of a further entry for a layer, one that names another blob of the same tar. No engine computes this ID. */
 export function blobId(id: string, blob: Digest): string {
   return sha256(`${id}+blob=${hex(blob)}`)
 }
@@ -27,8 +27,8 @@ const LINK_LENGTH = 26
 const BASE32 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'
 
 /**
- * The layer's short name, which containers keep in their `lower` file: it must never be another. Engines draw 26 characters of base
- * 32 at random; these are 130 bits of a hash.
+ * The layer's short name. Containers keep it in their `lower` file, so it must stay the same for ever. Engines draw 26 characters of
+ * base 32 at random; these are 130 bits of a hash.
  */
 export function linkName(id: string): string {
   const digest = createHash('sha256').update(`link ${id}`).digest()

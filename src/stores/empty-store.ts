@@ -10,7 +10,7 @@ const FILES = [
   ['overlay-layers/layers.lock', ''],
 ] as const
 
-/** Must be called before anything is mounted over `dir`. What is there stays. @throws the system's errors */
+/** Must be called before anything is mounted over `dir`. Files that are there already stay as they are. @throws the system's errors */
 export async function putEmptyStore(dir: string): Promise<void> {
   for (const folder of ['overlay', 'overlay-images', 'overlay-layers']) {
     await mkdir(join(dir, folder), { recursive: true, mode: 0o755 })

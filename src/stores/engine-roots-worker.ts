@@ -4,7 +4,7 @@ import { describe, Failure } from '../errors.ts'
 import type { EngineRoot, References } from './engine-roots.ts'
 import { readRoots } from './read-roots.ts'
 
-/** What it tells: what was found, or why that is not known. */
+/** The worker's one message: what it found, or why that is not known. */
 export type Read = References | { why: string }
 
 const read = await readRoots(workerData as EngineRoot[]).catch((error: unknown): Read => {

@@ -1,5 +1,5 @@
 // Which layers the storage roots of engines refer to. A listed layer that an image or a container refers to must stay listed: engines
-// keep its name only, and fail without it. What cannot be read for sure counts as referring to everything.
+// keep its name only, and fail without it. A root that cannot be read for sure counts as referring to every layer.
 import { Worker } from 'node:worker_threads'
 import { describe, Failure } from '../errors.ts'
 import { linkName } from './chain.ts'
@@ -13,7 +13,7 @@ export interface EngineRoot {
   run?: string
 }
 
-/** What is referred to; more than what is in our own store. */
+/** What roots refer to. Most of these layers are the engines' own, not ours. */
 export interface References {
   /** Layers, as layers.json names them. */
   ids: Set<string>
@@ -31,13 +31,13 @@ const WORKER = new URL(
 )
 
 /** A layer of our own store. */
-export interface Listed {
+export interface ListedLayer {
   id: string
   parent: string | undefined
 }
 
 /** Those of `listed` that are referred to, with everything below them: an image names its top layer only. */
-export function inUse(listed: Iterable<Listed>, { ids, links }: References): Set<string> {
+export function inUse(listed: Iterable<ListedLayer>, { ids, links }: References): Set<string> {
   const parents = new Map<string, string | undefined>()
   for (const { id, parent } of listed) parents.set(id, parent)
   const used = new Set<string>()
@@ -80,6 +80,6 @@ export async function referenced(
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', stop)
-    void worker.terminate() // nobody waits for a file that never answers
+    void worker.terminate() // it may be waiting for a file that never answers; nothing waits for it
   }
 }

@@ -1,38 +1,63 @@
-// Forgets what was listed and nobody uses any more, so that the next process does not list it. Done when a process ends and nothing is
-// shown any more: until then an engine may take into use whatever is listed, and keeps nothing of a layer but its name.
+// Chooses which listed images are forgotten: images that no engine refers to, the one that was asked for the longest ago first. Pure.
+import type { Digest } from '../image/digest.ts'
 import type { ListedImage } from './image-chain.ts'
+import type { KnownBy } from './image-ids.ts'
 
-export interface ForgetParts {
-  /** Those of these layers that engines refer to, with all below them; undefined when that cannot be known. */
-  inUse(listed: readonly { id: string; parent: string | undefined }[]): Promise<Set<string> | undefined>
-  /** Resolves when it is durable. */
-  forget(image: ListedImage): Promise<void>
-}
-
-/** An image that was listed, its layers from the base up. */
-export interface Listed {
+/** An image that was listed, with the IDs of its layers from the base up. */
+export interface ShownImage {
+  /** The record that is kept of it on disk. */
   image: ListedImage
   ids: readonly string[]
-  /** When it was last asked for: milliseconds since 1970; 0: in an earlier life. */
-  at: number
+  /** IDs of the further entries that name the blobs of these layers, whether or not they are in the list. */
+  blobIds: readonly string[]
+  /** The image's configuration, and what engines may compute the image's ID from. */
+  config: Digest
+  known: KnownBy
 }
 
-/** A pull, a pod that waits for its volumes: what was asked for within a day is somebody's, and may be in no root yet. */
-const RECENT_MS = 24 * 3_600_000
+/** Which images may be forgotten, and how many. */
+export interface Forgettable {
+  /** Milliseconds since 1970: an image that was asked for at that time or later stays. */
+  askedBefore: number
+  /** No further image is forgotten once this many layers go. */
+  layers: number
+}
 
-/** @returns how many were forgotten. @throws what `inUse` and `forget` throw */
-export async function forgetUnused(
-  listed: Iterable<Listed>,
-  { inUse, forget }: ForgetParts,
-  now: number,
-): Promise<number> {
-  const all = [...listed]
-  const layers = new Map<string, string | undefined>()
-  for (const { ids } of all) for (const [i, id] of ids.entries()) layers.set(id, ids[i - 1])
-  const used = await inUse([...layers].map(([id, parent]) => ({ id, parent })))
-  if (used === undefined) return 0
-  // of an image without listed layers nobody knows whether it is used
-  const unused = all.filter(({ ids, at }) => ids.length > 0 && now - at >= RECENT_MS && !ids.some((id) => used.has(id)))
-  for (const { image } of unused) await forget(image)
-  return unused.length
+/** When an image was last asked for, in milliseconds since 1970; 0 where no record says. */
+function askedAt({ image }: ShownImage): number {
+  return image.askedAt ?? 0
+}
+
+/**
+ * The images to forget.
+ * @param used layers that engines refer to, with all below them
+ */
+export function unusedImages(
+  images: Iterable<ShownImage>,
+  used: ReadonlySet<string>,
+  { askedBefore, layers }: Forgettable,
+): ShownImage[] {
+  const all = [...images]
+  /** By layer ID: how many of the images that stay have the layer. */
+  const counts = new Map<string, number>()
+  for (const { ids } of all) for (const id of ids) counts.set(id, (counts.get(id) ?? 0) + 1)
+  const unused: ShownImage[] = []
+  let left = layers
+  for (const each of all.sort((a, b) => askedAt(a) - askedAt(b))) {
+    // of an image without listed layers nobody knows whether it is used
+    if (left <= 0 || askedAt(each) >= askedBefore) break
+    if (each.ids.length === 0 || isUsed(each, used)) continue
+    unused.push(each)
+    for (const id of each.ids) {
+      const others = (counts.get(id) ?? 0) - 1
+      counts.set(id, others)
+      if (others === 0) left--
+    }
+  }
+  return unused
+}
+
+/** Whether an engine refers to one of its layers. */
+export function isUsed({ ids, blobIds }: ShownImage, used: ReadonlySet<string>): boolean {
+  return ids.some((id) => used.has(id)) || blobIds.some((id) => used.has(id))
 }

@@ -1,17 +1,17 @@
-// The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
+// Opens the layers of an image from the base up, as far as they can be listed: a layer is listed with all layers below it, or not at all.
 import { describe, Failure } from '../errors.ts'
-import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Descriptor, Manifest } from '../image/manifest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import { type EagerLayer, formatOf, type LayerLease, type OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, LayerLease, Verdict } from '../layer/layer.ts'
 import type { From, Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
 import { tarSizeOf } from './facts.ts'
-import { type Believe, diffIdOf, identityOf, type Nameless } from './identity.ts'
+import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
+import { claimedIndex, type Prove } from './read-whole.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {
@@ -19,42 +19,47 @@ export interface ListedImage {
   manifest: Digest
   /** What its layers were identified by, the lowest first; those above were left to the engine. */
   by: readonly Identity['by'][]
-  /** Which of them were proven to bear it; none where it is not said. */
+  /** Which of these layers were proven to bear that identity; absent: none was. */
   proven?: readonly boolean[]
+  /** When the image was last asked for, in milliseconds since 1970; absent in records of earlier versions. */
+  askedAt?: number
 }
 
 /** What was listed, kept on disk. */
 export interface Listings {
-  /** Resolves when it is durable; once is enough. */
+  /** Resolves when the record is durable. Keeping an image again only updates what was proven since, and when it was asked for. */
   keep(image: ListedImage): Promise<void>
-  /** It is not there after a restart. */
+  /** The image is not listed again after a restart. */
   forget(image: ListedImage): Promise<void>
-  /** The first that was kept first. */
+  /** All of them, in the order in which they were first kept. */
   all(): Promise<ListedImage[]>
 }
 
 /** A layer with everything below it. */
-export interface Link extends Listable {
-  /** Undefined: it was quarantined in an earlier life, and stands in the list for the engines that know it, without its files. */
+export interface ChainLink extends Listable {
+  /** Undefined: an earlier process quarantined the layer. It stays in the list, without its files, for engines that know its ID. */
   layer: LayerLease | undefined
-  /** All of its bytes, as they are stored: where they are asked for first, and where else. */
+  /** Sources of the whole stored layer, in the order in which they are tried. */
   blobs: readonly StoredBlob[]
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
 }
 
-/** `why` it ends below the image's top; undefined when it does not. Its layers are open until it is closed, or they are attached. */
+/**
+ * An image's layers as far as they can be listed. `why` says what ends the chain below the image's top; undefined: nothing does. Its layers
+ * are open until it is closed.
+ */
 export interface Chain {
   image: ResolvedImage
-  links: readonly Link[]
+  links: readonly ChainLink[]
   why: string | undefined
-  /** As it was listed in an earlier life. */
+  /** How an earlier process listed the image, if one did. */
   before?: ListedImage | undefined
-  /** What ends it is no verdict: it may go on another time. */
-  passing?: boolean
+  /** What ends the chain may be gone another time: it is no verdict on the layer. */
+  passing: boolean
 }
 
-/** For a chain whose layers are not attached. */
+/** Closes its layers. What shows them holds them open. */
 export async function closeChain({ links }: Chain): Promise<void> {
   await Promise.all(links.map(({ layer }) => layer?.close()))
 }
@@ -64,186 +69,176 @@ export interface ChainParts {
   images: Resolver
   layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
   listings: Listings
-  believe: Believe
+  trustsDiffIds: TrustsDiffIds
   log(message: string): void
 }
 
 /** What one chain is opened with. */
-export interface Opening extends Pick<ChainParts, 'layers' | 'believe'> {
-  /** Whether engines cannot tell images apart by an index: then it names no layer. */
-  isAmbiguous(index: Digest): boolean
-}
-
-/**
- * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
- * them from being listed, if they are small (an engine waits); all that no index names; or all, so that each may bear its DiffID.
- */
-export type Prove = (typeof PROVE)[number]
-
-export const PROVE = ['none', 'small', 'needed', 'all'] as const
-
-/** Of one image: many a base image has no more. They take under a second at 100 Mbit/s, and the engine would fetch them, too. */
-const SMALL_MAX_BYTES = 8 << 20
-/** Of one image: 9 s at 250 Mbit/s. The engine waits for 10, and fetches what did not come itself. */
-const AMBIGUOUS_MAX_BYTES = 256 << 20
-const BY_DIFFID = '(lazylayer pull IMAGE has it listed by its DiffID)'
-const AMBIGUOUS = `engines before Podman 6 cannot tell images apart by its index ${BY_DIFFID}`
-const UNSEEN = `engines look for no index of a layer in a Docker manifest ${BY_DIFFID}`
+export interface ChainOpening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'>, Pick<Evidence, 'isAmbiguous'> {}
 
 /** How a chain is opened that was listed in an earlier life. */
 interface Before {
   listed: ListedImage
-  /** 'anywhere': what was proven once and is no more, because its proof was lost, is read whole again. */
+  /** 'anywhere': a layer that was proven and whose proof is lost is also read whole again. */
   from: From
 }
 
+/** A layer that was opened, and what its name is decided by. */
+interface TriedLayer {
+  opened: LayerEvidence
+  /** Undefined: it is quarantined, or could not be opened. */
+  layer: LayerLease | undefined
+  /** Bytes of its tar. */
+  size: number
+}
+
+/** Failures that every further try would meet again. */
+const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
+
 /**
  * Opens an image's layers from the base up, as far as they can be listed; never rejects.
- * @param prove which layers are read whole before; a set: these
- * @param before how it was listed before: again so, or not at all
+ * @param prove which layers are read whole first; a set names them
+ * @param before how the image was listed before: it is listed in the same way again, or not at all
  */
 export async function openChain(
   image: ResolvedImage,
-  { layers, believe, isAmbiguous }: Opening,
+  opening: ChainOpening,
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   before?: Before,
 ): Promise<Chain> {
-  const { by, proven: wasProven } = before?.listed ?? {}
-  const wanted = image.manifest.layers.slice(0, by?.length)
-  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
-  const notByIndex = (index: Digest, descriptor: Descriptor) => {
-    if (isAmbiguous(index)) return AMBIGUOUS
-    return engineIndex(image.manifest, descriptor) === index ? undefined : UNSEEN
+  const facts = { isAmbiguous: opening.isAmbiguous, before: before?.listed }
+  const candidates: TriedLayer[] = []
+  const layers = beginAll(image, opening, prove, before)
+  const found = finders(image, layers, opening, before)
+  // layers above the first one without a name are not waited for
+  for (const [i, find] of found.entries()) {
+    const candidate = await find()
+    candidates.push(candidate)
+    if ('why' in nameOf(image, i, candidate.opened, facts)) break
   }
-  const opening = wanted.map((each, i) => {
-    if (before === undefined) return open(image, each, { layers, notByIndex }, proving(each))
-    return openAgain(image, each, layers, before.from, by?.[i] === 'diffid' && wasProven?.[i] === true)
-  })
-  const links: Link[] = []
-  const end = (why: string, passing = false): Chain => {
-    // those above the chain's end are nobody's concern
-    for (const each of opening.slice(links.length)) void each.then(closeLayer, () => {})
-    return { image, links, why, before: before?.listed, passing }
-  }
-  let parent: string | undefined
-  let below: readonly string[] = []
-  try {
-    let believed: Promise<true | string> | undefined
-    for (const [i, descriptor] of wanted.entries()) {
-      const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
-      const layer = await (opening[i] as (typeof opening)[number]).catch(async (error) => {
-        if (by === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
-        return undefined
-      })
-      if (layer !== undefined && 'why' in layer) return end(`it is not lazy: ${layer.why}`, wasProven?.[i])
-      // what disk knows is enough where it was listed before: then nobody has to be asked
-      if (before === undefined) believed ??= believe(image)
-      else if (by?.[i] === 'diffid' && (await layer?.verdict()) === undefined) believed ??= believe(image, 'throw')
-      const identity =
-        layer === undefined
-          ? oldNameOf(descriptor, diffId, by?.[i])
-          : await nameOf(layer, diffId, (await believed) ?? NOT_ASKED, notByIndex, by?.[i])
-      if ('why' in identity) return end(identity.why, wasProven?.[i])
-      const id = layerId(parent, identity)
-      const size = layer === undefined ? descriptor.size : await tarSizeOf(layer)
-      const verdict = await layer?.verdict()
-      const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
-      const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
-      links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
-      parent = id
-      below = [linkName(id), ...below]
-    }
-  } catch (error) {
-    return end(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
-  }
-  return { image, links, why: undefined, before: before?.listed }
+  // opening a layer again joins an opening that is under way: one from anywhere must not join one that looks on disk alone
+  if (before?.from === 'disk') await Promise.allSettled(layers)
+  const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
+  // those above the chain's end are nobody's concern
+  for (const each of layers.slice(names.length)) void each.then(closeLayer, () => {})
+  return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
 }
 
 async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
   if (!('why' in layer)) await layer.close()
 }
 
-const NOT_ASKED = 'nobody was asked'
-/** What another try would end with, too. */
-const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
-
-/** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
-export async function missingWhole(
-  { manifest }: Pick<ResolvedImage, 'manifest'>,
-  layers: Pick<ChainParts['layers'], 'everProven'>,
-  isAmbiguous: Opening['isAmbiguous'],
-): Promise<ReadonlySet<Descriptor>> {
-  // what cannot be read is as good as not here
-  const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
-  const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return waitedFor(manifest, isAmbiguous, (each) => here.has(each))
-}
-
-/** These layers, by what is known of each. */
-export function waitedFor(
-  manifest: Pick<Manifest, 'mediaType' | 'layers'>,
-  isAmbiguous: Opening['isAmbiguous'],
-  isHere: (descriptor: Descriptor) => boolean,
-): ReadonlySet<Descriptor> {
-  const hasName = (each: Descriptor) => {
-    const index = indexOf(each)
-    return index !== undefined && engineIndex(manifest, each) === index
+function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: readonly TriedLayer[]): ChainLink[] {
+  const links: ChainLink[] = []
+  let parent: string | undefined
+  let below: readonly string[] = []
+  for (const [i, identity] of names.entries()) {
+    const { layer, opened, size } = candidates[i] as TriedLayer // each has a name
+    const descriptor = image.manifest.layers[i] as Descriptor
+    const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
+    const id = layerId(parent, identity)
+    const verdict = opened.is === 'open' ? opened.verdict : undefined
+    const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
+    const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
+    links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
+    parent = id
+    below = [linkName(id), ...below]
   }
-  const small = smallBelowLazy(manifest.layers, hasName, isHere)
-  const end = manifest.layers.findIndex((each) => !isHere(each) && !small.has(each) && !hasName(each))
-  // nothing is listed above what the engine pulls
-  const listable = manifest.layers.slice(0, end < 0 ? undefined : end)
-  // also those that are proven: by another tree, maybe
-  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(each) as Digest))
-  const bytes = ambiguous.reduce((sum, each) => sum + (isHere(each) ? 0 : each.size), 0)
-  return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
+  return links
 }
 
-/** Digest of a layer's index, as its image says; undefined: it says none. */
-function indexOf(descriptor: Descriptor): Digest | undefined {
-  const format = formatOf(descriptor)
-  try {
-    return 'why' in format ? undefined : format.indexDigest({ descriptor })
-  } catch {
-    return undefined // it is no digest, as whoever opens the layer says
+/** Begins to open all of them at once. */
+function beginAll(
+  image: ResolvedImage,
+  opening: ChainOpening,
+  prove: Parameters<typeof openChain>[2],
+  before: Before | undefined,
+): Promise<LayerLease | EagerLayer>[] {
+  const { by, proven: wasProven } = before?.listed ?? {}
+  const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
+  return image.manifest.layers.slice(0, by?.length).map((descriptor, i) => {
+    const mends = by?.[i] === 'diffid' && wasProven?.[i] === true
+    const layer =
+      before === undefined
+        ? open(image, descriptor, opening, proving(descriptor))
+        : openAgain(image, descriptor, opening.layers, before.from, mends)
+    layer.catch(() => {}) // nothing waits for the layers above the chain's end
+    return layer
+  })
+}
+
+/** What says of each layer what came of opening it, the base first; none rejects. */
+function finders(
+  image: ResolvedImage,
+  opened: readonly Promise<LayerLease | EagerLayer>[],
+  opening: ChainOpening,
+  before: Before | undefined,
+): (() => Promise<TriedLayer>)[] {
+  const { layers } = opening
+  const { by, proven: wasProven } = before?.listed ?? {}
+  const trusted = truster(image, opening, before)
+  return opened.map((each, i) => async () => {
+    const descriptor = image.manifest.layers[i] as Descriptor // one each
+    try {
+      const layer = await each.catch(async (error) => {
+        if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
+        return undefined // a layer that lies keeps the name it was listed by
+      })
+      if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
+      return await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
+    } catch (error) {
+      return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
+    }
+  })
+}
+
+/** Asks at most once whether an image's claims are trusted, and not at all where proofs on disk suffice for what was listed before. */
+function truster(image: ResolvedImage, { trustsDiffIds }: ChainOpening, before: Before | undefined) {
+  let trusted: Promise<true | string> | undefined
+  return async (by: Identity['by'] | undefined, verdict: Verdict | undefined): Promise<true | string> => {
+    if (before === undefined) trusted ??= trustsDiffIds(image)
+    else if (by === 'diffid' && verdict === undefined) trusted ??= trustsDiffIds(image, 'throw')
+    return (await trusted) ?? 'nobody was asked'
   }
 }
 
-/**
- * Layers without an index that have lazy ones above them and are not here yet; none when together they are too large to wait for.
- */
-function smallBelowLazy(
-  descriptors: readonly Descriptor[],
-  isLazy: (descriptor: Descriptor) => boolean,
-  isHere: (descriptor: Descriptor) => boolean,
-): ReadonlySet<Descriptor> {
-  const lazy = descriptors.map(isLazy)
-  const below = descriptors.slice(0, Math.max(0, lazy.lastIndexOf(true)))
-  const missing = below.filter((each, i) => !lazy[i] && !isHere(each))
-  const bytes = missing.reduce((sum, { size }) => sum + size, 0)
-  return new Set(bytes <= SMALL_MAX_BYTES ? missing : [])
+async function candidateOf(
+  layer: LayerLease | EagerLayer,
+  by: Identity['by'] | undefined,
+  wasProven: boolean,
+  trusted: ReturnType<typeof truster>,
+): Promise<TriedLayer> {
+  if ('why' in layer) return closed(`it is not lazy: ${layer.why}`, wasProven)
+  const verdict = await layer.verdict()
+  const { indexDigest, together } = layer
+  const opened = { is: 'open', indexDigest, verdict, together, trusted: await trusted(by, verdict) } as const
+  return { opened, layer, size: await tarSizeOf(layer) }
 }
 
-/** Why an index is no name of a layer: a sentence. */
-type NotByIndex = (index: Digest, descriptor: Descriptor) => string | undefined
+function quarantined({ size }: Descriptor, index: Digest | undefined): TriedLayer {
+  return { opened: { is: 'quarantined', index }, layer: undefined, size }
+}
+
+function closed(why: string, passing: boolean): TriedLayer {
+  return { opened: { is: 'closed', why, passing }, layer: undefined, size: 0 }
+}
 
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
-  { layers, notByIndex }: Pick<Opening, 'layers'> & { notByIndex: NotByIndex },
+  { layers, isAmbiguous }: Pick<ChainOpening, 'layers' | 'isAmbiguous'>,
   prove: Exclude<Prove, 'small'>,
 ) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
   if ('why' in layer || prove === 'none') return layer
   const { indexDigest } = layer
-  if (prove === 'all' || indexDigest === undefined || notByIndex(indexDigest, descriptor) !== undefined) {
-    await proveOrClose(layer, image, layers)
-  }
+  const isNamed = indexDigest !== undefined && whyNotByIndex(image, descriptor, indexDigest, isAmbiguous) === undefined
+  if (prove === 'all' || !isNamed) await proveOrClose(layer, image, layers)
   return layer
 }
 
 /** @throws as Layers.prove; the layer is closed then */
-async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: Opening['layers']): Promise<void> {
+async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: ChainOpening['layers']): Promise<void> {
   try {
     await layers.prove(layer, image.blob(layer.descriptor))
   } catch (error) {
@@ -252,11 +247,11 @@ async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: Ope
   }
 }
 
-/** @param wasProven a proof that it has no more was lost, and so may all else be that was made of its bytes */
+/** @param wasProven whether the layer was proven when it was listed: where its proof is gone, so may be what was made of its bytes */
 async function openAgain(
   image: ResolvedImage,
   descriptor: Descriptor,
-  layers: Opening['layers'],
+  layers: ChainOpening['layers'],
   from: From,
   wasProven: boolean,
 ): Promise<LayerLease | EagerLayer> {
@@ -264,28 +259,4 @@ async function openAgain(
   const layer = await openLayer(image, descriptor, layers, { from, fetchWhole: mends })
   if (mends && !('why' in layer) && (await layer.verdict()) === undefined) await proveOrClose(layer, image, layers)
   return layer
-}
-
-async function nameOf(
-  layer: OpenLayer,
-  diffId: Digest,
-  believed: true | string,
-  notByIndex: NotByIndex,
-  by: Identity['by'] | undefined,
-): Promise<Identity | Nameless> {
-  if (by === undefined) {
-    const identity = await identityOf(layer, diffId, believed)
-    if ('why' in identity || identity.by !== 'index') return identity
-    const why = notByIndex(identity.digest, layer.descriptor)
-    return why === undefined ? identity : { why }
-  }
-  if (by === 'diffid') return await diffIdOf(layer, diffId, believed)
-  return layer.indexDigest === undefined ? { why: 'it has no index' } : { by, digest: layer.indexDigest }
-}
-
-/** What a layer that is opened no more was listed by. */
-function oldNameOf(descriptor: Descriptor, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
-  if (by === 'diffid') return { by, digest: diffId }
-  const index = indexOf(descriptor)
-  return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

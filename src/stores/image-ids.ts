@@ -8,9 +8,9 @@ import type { Digest } from '../image/digest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { Identity } from './chain.ts'
-import type { Link } from './image-chain.ts'
+import type { ChainLink } from './image-chain.ts'
 
-type Named = Pick<ResolvedImage, 'reference' | 'manifest'>
+type NamedImage = Pick<ResolvedImage, 'reference' | 'manifest'>
 
 /** What engines may know each layer of an image by, the lowest first: an index; undefined: a DiffID. */
 export type KnownBy = readonly (readonly (Digest | undefined)[])[]
@@ -26,12 +26,14 @@ interface Bearer {
 const PLACES_MAX = 100_000
 /** Of the blobs that engines pulled the latest are remembered: some thousand images. */
 const LEFT_MAX = 100_000
+/** Indexes that name no layer any more: as many as may be kept apart. */
+const AMBIGUOUS_MAX = 100_000
 
 export class ImageIds {
   /** By how many layers they have, the place of one, and an index that it may be known by. */
   readonly #bearers = new Map<string, Bearer[]>()
   #places = 0
-  /** At most as many as layers were ever listed. */
+  /** An index that dropped out of this set is found to be ambiguous again, as long as the image is known that had the ID first. */
   readonly #ambiguous = new Set<Digest>()
   readonly #left = new Set<Digest>()
   readonly #byIndex: boolean
@@ -47,16 +49,12 @@ export class ImageIds {
   }
 
   /** Engines pull these blobs themselves, and may know them by their DiffIDs from then on. */
-  leave(blobs: Iterable<Digest>): void {
-    for (const blob of blobs) {
-      this.#left.delete(blob)
-      this.#left.add(blob)
-      if (this.#left.size > LEFT_MAX) this.#left.delete(this.#left.values().next().value as Digest) // it has some
-    }
+  pulledByEngine(blobs: Iterable<Digest>): void {
+    for (const blob of blobs) remember(this.#left, blob, LEFT_MAX)
   }
 
   /** What engines may know the layers of an image by. @param listed all layers that are, those of the image included */
-  predict({ manifest }: Pick<Named, 'manifest'>, listed: Iterable<Link>): KnownBy {
+  predict({ manifest }: Pick<NamedImage, 'manifest'>, listed: Iterable<ChainLink>): KnownBy {
     const [indexes, blobs] = [new Set<Digest>(), new Set<Digest>()]
     for (const { identity, descriptor } of listed) {
       if (identity.by === 'diffid') blobs.add(descriptor.digest)
@@ -64,7 +62,7 @@ export class ImageIds {
     }
     return manifest.layers.map((descriptor) => {
       const index = engineIndex(manifest, descriptor)
-      // what they find by its blob they do not look for by its index
+      // engines that find a layer by its blob do not look for its index
       if (index === undefined || !indexes.has(index) || blobs.has(descriptor.digest)) return [undefined]
       return this.#left.has(descriptor.digest) ? [index, undefined] : [index]
     })
@@ -74,7 +72,7 @@ export class ImageIds {
    * Gives an image the IDs that engines may give it.
    * @returns whether they are new to it; or why one would be another's: a clause
    */
-  claim({ reference, manifest }: Named, known: KnownBy): boolean | string {
+  claim({ reference, manifest }: NamedImage, known: KnownBy): boolean | string {
     const config = manifest.config.digest
     const places = placesOf(known)
     for (const place of places) {
@@ -88,7 +86,7 @@ export class ImageIds {
       return false
     }
     if (this.#places + places.length > PLACES_MAX) {
-      return `${PLACES_MAX} layers are kept apart already, until the agent is restarted`
+      return `${PLACES_MAX} layers are kept apart already, until images that no engine uses are forgotten`
     }
     this.#places += places.length
     const bearer = { reference: referenceText(reference), config, known }
@@ -100,33 +98,46 @@ export class ImageIds {
     return true
   }
 
-  /** Takes a claim back that no engine acted on. */
-  release({ manifest }: Pick<Named, 'manifest'>, known: KnownBy): void {
+  /** Takes a claim back: no engine acted on it, or no engine refers to the image any more. */
+  release(config: Digest, known: KnownBy): void {
     const places = placesOf(known)
     for (const place of places) {
-      const others = this.#bearers.get(place)?.filter((each) => !isSame(each, manifest.config.digest, known)) ?? []
+      const before = this.#bearers.get(place) ?? []
+      const others = before.filter((each) => !isSame(each, config, known))
+      this.#places -= before.length - others.length
       if (others.length > 0) this.#bearers.set(place, others)
       else this.#bearers.delete(place)
     }
-    this.#places -= places.length
   }
 
-  /** An image that was listed in an earlier life. @param identities of those of its layers that were; engines may have found others, too */
-  recall(image: Named, identities: readonly Identity['by'][]): void {
+  /**
+   * An image that was listed in an earlier life.
+   * @param identities of those of its layers that were; engines may have found others, too
+   * @returns what engines may know its layers by
+   */
+  restore(image: NamedImage, identities: readonly Identity['by'][]): KnownBy {
     const { manifest } = image
     const known = manifest.layers.map((descriptor, i) => {
       const index = engineIndex(manifest, descriptor)
       if (index === undefined || identities[i] === 'diffid') return [undefined]
       return identities[i] === 'index' ? [index] : [index, undefined]
     })
-    if (typeof this.claim(image, known) === 'string') this.blur(known.flat())
-    this.leave(manifest.layers.slice(identities.length).map(({ digest }) => digest))
+    if (typeof this.claim(image, known) === 'string') this.markAmbiguous(known.flat())
+    this.pulledByEngine(manifest.layers.slice(identities.length).map(({ digest }) => digest))
+    return known
   }
 
-  /** From here on these indexes name no layer. */
-  blur(indexes: Iterable<Digest | undefined>): void {
-    for (const index of indexes) if (index !== undefined) this.#ambiguous.add(index)
+  /** From now on these indexes name no layer, in any image. */
+  markAmbiguous(indexes: Iterable<Digest | undefined>): void {
+    for (const index of indexes) if (index !== undefined) remember(this.#ambiguous, index, AMBIGUOUS_MAX)
   }
+}
+
+/** Adds to a set that keeps the latest `max`. */
+function remember(set: Set<Digest>, digest: Digest, max: number): void {
+  set.delete(digest)
+  set.add(digest)
+  if (set.size > max) set.delete(set.values().next().value as Digest) // it has some
 }
 
 function placesOf(known: KnownBy): string[] {

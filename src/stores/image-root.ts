@@ -1,5 +1,6 @@
 // What the additional image store looks like in a mount (image-store.ts has the drawing): directories, links and files, and the list in its
 // versions.
+import { type Digest, digestOf } from '../image/digest.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { controlNode } from '../mount/session.ts'
 import { linkName } from './chain.ts'
@@ -16,12 +17,21 @@ export interface ImageStoreMount {
   remove(parent: bigint, name: string): void
 }
 
+/** Where versions of the list are kept over restarts. */
+export interface ListVersions {
+  /** The version that the process before this one showed last. */
+  readonly restored: { version: bigint; contents: Digest } | undefined
+  keep(version: bigint, bytes: Uint8Array): void
+  /** Resolves when the last version is on disk. */
+  close(): Promise<void>
+}
+
 const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
 const SYMLINK: NodeAttributes = { mode: 0o120777, uid: 0, gid: 0, mtime: 0n }
 /**
- * What a tar-split file is said to have until it was made: less than any has. Readers ask again when they come to its end; of a file
- * that is shorter than was said the kernel fills up the rest with zeros when two read it at once.
+ * The size that a tar-split file is given until it is made: less than any has. Readers that come to the end ask for the size again. Were
+ * the given size too large, the kernel would fill up the rest with zeros when two readers read the file at once.
  */
 const SPLIT_BYTES = 1
 
@@ -31,15 +41,21 @@ export class ImageRoot {
   readonly #overlay: bigint
   readonly #links: bigint
   readonly #layers: bigint
-  /** Tar-split files by layer ID, and how often each layer was put before. */
-  readonly #splits = new Map<string, { node: bigint; times: number }>()
+  /** Tar-split files by layer ID. */
+  readonly #splits = new Map<string, bigint>()
   readonly #ids = new Map<bigint, string>()
-  #version = 0n
+  readonly #versions: ListVersions
+  /** The last process's version, until this process has written a list. */
+  #restored: ListVersions['restored']
+  #version: bigint
 
   /** Shows an empty store as `name` in the mount's root. */
-  constructor(mount: ImageStoreMount, name: string) {
+  constructor(mount: ImageStoreMount, name: string, versions: ListVersions) {
     this.#mount = mount
     this.#name = name
+    this.#versions = versions
+    this.#restored = versions.restored
+    this.#version = versions.restored?.version ?? 0n
     this.#overlay = this.#node('overlay')
     this.#links = this.#node('overlay', 'l')
     this.#layers = this.#node('overlay-layers')
@@ -64,26 +80,41 @@ export class ImageRoot {
    * Shows a layer, or shows it otherwise than before.
    * @param below short names of the layers below; they never change
    * @param slot of the tree that its files are in; undefined: it has none
+   * @param of names what the files are made of: the same name is the same file over restarts
    */
-  put(id: string, below: readonly string[], slot: number | undefined): void {
+  put(id: string, below: readonly string[], slot: number | undefined, of: string): void {
     const directory = this.#node('overlay', id)
     const split = `${id}.tar-split.gz`
     const old = this.#splits.get(id)
-    const times = old === undefined ? 0 : old.times + 1
     if (old === undefined) this.#addDirectory(id, directory, below)
     else
       for (const [parent, name] of [[directory, 'diff'] as const, [this.#layers, split] as const])
         this.#mount.remove(parent, name)
-    // An empty file: no overlay mounts that. Images are listed and removed as ever, and no container starts.
+    // No overlay mounts a file: engines list and remove images as ever, and start no container of this one.
     if (slot === undefined)
       this.#mount.addFile(this.#node('overlay', id, 'diff'), directory, 'diff', FILE, new Uint8Array())
     else this.#mount.graft(directory, 'diff', slot)
-    // another each time: what was made from other bytes is not this one's
-    const node = this.#node('overlay-layers', id, String(times))
+    // a file that was made from other bytes is another file
+    const node = this.#node('overlay-layers', id, 'tar-split', of)
     this.#mount.addLate(node, this.#layers, split, FILE, SPLIT_BYTES)
-    if (old !== undefined) this.#ids.delete(old.node)
-    this.#splits.set(id, { node, times })
+    if (old !== undefined) this.#ids.delete(old)
+    this.#splits.set(id, node)
     this.#ids.set(node, id)
+  }
+
+  /** Takes a layer that was put out of the store, with all its files. */
+  remove(id: string): void {
+    const split = this.#splits.get(id)
+    if (split !== undefined) this.#ids.delete(split)
+    this.#splits.delete(id)
+    this.#mount.remove(this.#layers, `${id}.tar-split.gz`)
+    this.#mount.remove(this.#links, linkName(id))
+    this.#mount.remove(this.#overlay, id)
+  }
+
+  /** Where a layer's files answer, from the mount's root. */
+  diffOf(id: string): string[] {
+    return [this.#name, 'overlay', id, 'diff']
   }
 
   /** The layer whose tar-split file a node is. */
@@ -101,13 +132,21 @@ export class ImageRoot {
     this.#mount.addSymlink(this.#node('overlay', 'l', short), this.#links, short, SYMLINK, `../${id}/diff`)
   }
 
-  /** A new version of the list, which is another file with a later time. */
+  /** Shows a list as a new version, which is another file with a later time; or as the last process's version, if the contents are the same. */
   writeList(entries: readonly string[]): void {
-    const now = BigInt(Date.now()) * 1_000_000n
-    this.#version = now > this.#version ? now : this.#version + 1n
+    const bytes = layersJson(entries)
+    const isSame = this.#restored !== undefined && this.#restored.contents === digestOf(bytes)
+    if (!isSame) this.#version = this.#later()
+    this.#restored = undefined
     const node = this.#node('overlay-layers', 'layers.json', String(this.#version))
     const attributes = { ...FILE, mtime: this.#version }
-    this.#mount.replaceFile(node, this.#layers, 'layers.json', attributes, layersJson(entries))
+    this.#mount.replaceFile(node, this.#layers, 'layers.json', attributes, bytes)
+    this.#versions.keep(this.#version, bytes)
+  }
+
+  #later(): bigint {
+    const now = BigInt(Date.now()) * 1_000_000n
+    return now > this.#version ? now : this.#version + 1n
   }
 
   #node(...path: string[]): bigint {

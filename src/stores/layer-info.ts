@@ -2,7 +2,7 @@
 import { type Digest, hex } from '../image/digest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { OpenLayer } from '../layer/layer.ts'
-import type { Found } from './asked-image.ts'
+import type { AskedLayer } from './asked-image.ts'
 import { compressionOf } from './facts.ts'
 
 /**
@@ -10,7 +10,7 @@ import { compressionOf } from './facts.ts'
  * another image with the same layer.
  */
 export function infoOf(
-  { index, descriptor, dialect }: Found,
+  { index, descriptor, dialect }: AskedLayer,
   layer: Pick<OpenLayer, 'indexDigest'>,
   image: ResolvedImage,
   size: number,

@@ -19,12 +19,12 @@ import type { Layers } from '../layer/layers.ts'
 import type { Door } from '../mount/doors.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile } from '../mount/session.ts'
-import { AskedImage, type Found, type Listing, type Resolver } from './asked-image.ts'
+import { AskedImage, type AskedLayer, type ImageLayers, type Resolver } from './asked-image.ts'
+import { decodeDigest, decodeReference } from './asked-names.ts'
 import type { Asker } from './asker.ts'
 import { tarSizeOf } from './facts.ts'
-import { type Believe, diffIdOf } from './identity.ts'
+import { diffIdOf, type TrustsDiffIds } from './identity.ts'
 import { infoOf } from './layer-info.ts'
-import { decodeDigest, decodeReference } from './names.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 import { type Known, References } from './references.ts'
 import {
@@ -53,7 +53,7 @@ export interface StoreParts extends ShownParts {
   hasStandIn(path: readonly string[]): Promise<boolean>
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
-  believe: Believe
+  trustsDiffIds: TrustsDiffIds
 }
 
 /** A reference of which nothing is shown: its next lookup costs no more than the first. */
@@ -198,11 +198,11 @@ export class AdditionalLayerStore implements Door {
     return await this.#parts.hasStandIn(layerPath(known, name))
   }
 
-  async #showFound(known: Known, digest: Digest, found: Found, listing: Listing): Promise<void> {
+  async #showFound(known: Known, digest: Digest, found: AskedLayer, listing: ImageLayers): Promise<void> {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
-    const believed = byDiffId ? await this.#parts.believe(listing.image) : 'it is asked for by its index'
+    const believed = byDiffId ? await this.#parts.trustsDiffIds(listing.image) : 'it is asked for by its index'
     const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
     if (!byDiffId && !this.#parts.byIndex && !wasShown) {
       throw nameless('no layer is named by its index here (serve --diffid-only)')
@@ -221,7 +221,7 @@ export class AdditionalLayerStore implements Door {
       if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
       if (byDiffId) {
         const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
-        const name = await diffIdOf(layer, diffId, believed)
+        const name = diffIdOf({ verdict, together: layer.together }, diffId, believed)
         if ('why' in name) throw nameless(name.why)
       }
       const size = await tarSizeOf(layer)
@@ -242,7 +242,7 @@ export class AdditionalLayerStore implements Door {
   }
 
   /** @param whole whether it is read whole if need be. @throws Failure as Layers.open; unsupported: it is not lazy */
-  async #open(found: Found, listing: Listing, whole: boolean): Promise<LayerLease> {
+  async #open(found: AskedLayer, listing: ImageLayers, whole: boolean): Promise<LayerLease> {
     const layer = await listing.open(found)
     if (!('why' in layer)) return layer
     // what an engine took into use in an earlier life, and what was made of its bytes is lost, is read whole again

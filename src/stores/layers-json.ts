@@ -12,7 +12,7 @@ export interface Listable {
   descriptor: Descriptor
   /** As the image's config claims it. */
   diffId: Digest
-  /** Whether all of it was read, and bears its DiffID for that. */
+  /** Whether all of it was read, and was found to have its DiffID. */
   proven: boolean
   /** Bytes of the tar. */
   size: number
@@ -20,7 +20,7 @@ export interface Listable {
   tree: Digest | undefined
 }
 
-/** When a layer was listed tells nobody anything, and would differ after a restart. */
+/** The same for all layers: no engine uses the time, and it must be the same after a restart. */
 const CREATED = '1970-01-01T00:00:00Z'
 
 /**
@@ -46,12 +46,12 @@ export function layerEntry({ id, parent, identity, descriptor, diffId, size }: L
   return JSON.stringify({ id, ...(parent === undefined ? {} : { parent }), created: CREATED, ...own })
 }
 
-/** An index that nobody asks for: engines do not push a layer that has neither a DiffID nor an index. */
+/** An index that no engine asks for. The entry needs one: engines do not push a layer that has neither a DiffID nor an index. */
 function unknown(index: Digest): Digest {
   return digestOf(new TextEncoder().encode(`not ${index}`))
 }
 
-/** In what two layers of one ID are shown otherwise, a clause; undefined: in nothing. */
+/** How the entries and files of two layers of one ID differ, a clause; undefined: they do not. */
 export function shownOtherwise(listed: Listable, wanted: Listable): string | undefined {
   return (
     differs('its blob is', listed.descriptor.digest, wanted.descriptor.digest) ??
@@ -62,8 +62,9 @@ export function shownOtherwise(listed: Listable, wanted: Listable): string | und
 }
 
 /**
- * In what the claims of two images differ that have a layer of one ID: one entry cannot be both's. Undefined: in nothing. Two blobs that are
- * proven to be one tar may stand for each other; and of a layer that bears its DiffID the size of the tar may be known exactly since.
+ * How the claims of two images differ about a layer that has one ID in both, so that one entry cannot serve both; undefined: they do not.
+ * Two blobs that are proven to be one tar may stand for each other. The size of a tar is no difference where the layer bears its DiffID,
+ * because it may have become known exactly since.
  */
 export function disagreement(listed: Listable, wanted: Listable): string | undefined {
   if (listed.proven && wanted.proven && listed.descriptor.digest !== wanted.descriptor.digest) return undefined
@@ -78,7 +79,7 @@ export function disagreement(listed: Listable, wanted: Listable): string | undef
 export function isOtherBlob(listed: Listable, wanted: Listable): boolean {
   const { identity, descriptor } = wanted
   if (!listed.proven || !wanted.proven || identity.by !== 'diffid') return false
-  // a blob that is the tar itself they find by its DiffID
+  // engines find a blob that is the tar itself by its DiffID
   return descriptor.digest !== listed.descriptor.digest && descriptor.digest !== identity.digest
 }
 

@@ -5,11 +5,10 @@ import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { parseReference, type Reference } from '../image/reference.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import { LimitEach } from '../limit.ts'
+import { LimitEach, mapLimited } from '../limit.ts'
 import type { Resolver } from './asked-image.ts'
-import type { Believe } from './identity.ts'
+import type { TrustsDiffIds } from './identity.ts'
 import { type Chain, type ChainParts, closeChain, type ListedImage, openChain } from './image-chain.ts'
-import { inGroups } from './in-groups.ts'
 import { patiently } from './patience.ts'
 
 export interface ReadBackParts extends ChainParts {
@@ -33,7 +32,7 @@ export interface Left {
   attempt: Promise<Chain> | undefined
 }
 
-/** Each layer is hashed. */
+/** Images that are opened at the same time: each layer's image on disk is hashed. */
 const READ_AT_ONCE = 8
 /** A slow registry must not hold the agent up, nor engines, which see an empty store meanwhile; a near one answers within that. */
 const START_MS = 10_000
@@ -51,12 +50,12 @@ const AGAIN_MAX_MS = 60_000
 export async function readBack(parts: ReadBackParts, startMs = START_MS): Promise<ReadBack> {
   const { listings, log, signal } = parts
   const all = await listings.all()
-  const kept = await inGroups(all, READ_AT_ONCE, keptOpener(parts), () => {}) // never fails
+  const kept = await mapLimited(all, READ_AT_ONCE, keptOpener(parts)) // never fails
   const turns = new LimitEach<string>(READ_AT_ONCE)
   const attempts = kept.map((each) => {
     if (!isPassing(each)) return undefined
     const { listed } = each
-    return outcomeOf(listed, () => turns.take(originOf(listed), () => restore(parts, listed), signal))
+    return outcomeOf(listed, () => turns.take(originOf(listed), () => fetchAgain(parts, listed), signal))
   })
   const stop = new AbortController()
   const over = sleep(startMs, undefined, { signal: stop.signal }).catch(() => {}) // nobody waits for it any more
@@ -80,22 +79,22 @@ export async function readBack(parts: ReadBackParts, startMs = START_MS): Promis
 }
 
 /** What became of opening an image. */
-interface Opened {
+interface ReadImage {
   listed: ListedImage
   chain: Chain | undefined
   error: unknown
 }
 
-function keptOpener(parts: ReadBackParts): (listed: ListedImage) => Promise<Opened> {
+function keptOpener(parts: ReadBackParts): (listed: ListedImage) => Promise<ReadImage> {
   const until = performance.now() + BELIEVE_MS
-  const believe: Believe = (image, failing) => {
+  const trustsDiffIds: TrustsDiffIds = (image, failing) => {
     const totalMs = Math.max(0, until - performance.now())
-    return patiently(parts.believe(image, failing), () => performance.now(), { stallMs: totalMs, totalMs })
+    return patiently(parts.trustsDiffIds(image, failing), () => performance.now(), { stallMs: totalMs, totalMs })
   }
-  return (listed) => outcomeOf(listed, () => openKept({ ...parts, believe }, listed))
+  return (listed) => outcomeOf(listed, () => openKept({ ...parts, trustsDiffIds }, listed))
 }
 
-async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promise<Opened> {
+async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promise<ReadImage> {
   try {
     return { listed, chain: await open(), error: undefined }
   } catch (error) {
@@ -104,13 +103,13 @@ async function outcomeOf(listed: ListedImage, open: () => Promise<Chain>): Promi
 }
 
 /** @throws why there is none */
-function chainOf({ chain, error }: Opened): Chain {
+function chainOf({ chain, error }: ReadImage): Chain {
   if (chain === undefined) throw error
   return chain
 }
 
 /** Whether another try may bring more. */
-function isPassing({ chain, error }: Opened): boolean {
+function isPassing({ chain, error }: ReadImage): boolean {
   return chain === undefined ? !isAborted(error) : chain.passing === true
 }
 
@@ -118,26 +117,29 @@ function isAborted(error: unknown): boolean {
   return error instanceof Failure && error.code === 'aborted'
 }
 
-function further(before: Opened, after: Opened | undefined): Opened {
+function further(before: ReadImage, after: ReadImage | undefined): ReadImage {
   if (after === undefined) return before
-  const links = ({ chain }: Opened) => chain?.links.length ?? -1
+  const links = ({ chain }: ReadImage) => chain?.links.length ?? -1
   return links(after) >= links(before) ? after : before
 }
 
 /** From disk alone; nobody waits for a registry. @throws Failure missing: the image is not in the cache */
-async function openKept({ images, layers, believe }: ChainParts, listed: ListedImage): Promise<Chain> {
+async function openKept({ images, layers, trustsDiffIds }: ChainParts, listed: ListedImage): Promise<Chain> {
   const reference = parseReference(listed.reference)
   const kept = await images.kept({ ...reference, digest: listed.manifest })
   if (kept === undefined) throw Failure.missing(`manifest ${listed.manifest}, or its config, is not in the cache`)
-  const opening = { layers, believe, isAmbiguous: () => false }
+  const opening = { layers, trustsDiffIds, isAmbiguous: () => false }
   return await openChain({ ...kept, reference }, opening, 'none', { listed, from: 'disk' })
 }
 
 /** The same, with what of it is damaged or gone fetched again. @throws Failure as Images.resolve */
-async function restore({ images, layers, believe, signal }: ReadBackParts, listed: ListedImage): Promise<Chain> {
+async function fetchAgain(
+  { images, layers, trustsDiffIds, signal }: ReadBackParts,
+  listed: ListedImage,
+): Promise<Chain> {
   const reference = parseReference(listed.reference)
   const image = await imageOf(reference, listed.manifest, images, signal)
-  const opening = { layers, believe, isAmbiguous: () => false }
+  const opening = { layers, trustsDiffIds, isAmbiguous: () => false }
   return await openChain({ ...image, reference }, opening, 'none', { listed, from: 'anywhere' })
 }
 
@@ -181,7 +183,7 @@ export async function listLeft(
     for (let waitMs = AGAIN_MIN_MS; !signal.aborted; waitMs = Math.min(waitMs * 2, AGAIN_MAX_MS)) {
       if (trying === undefined) {
         await sleep(waitMs, undefined, { signal, ref: false }).catch(() => {}) // then it is over
-        trying = turns.take(originOf(listed), () => restore(parts, listed), signal)
+        trying = turns.take(originOf(listed), () => fetchAgain(parts, listed), signal)
       }
       try {
         const chain = await trying
@@ -199,7 +201,7 @@ export async function listLeft(
   await Promise.all(left.map(keepTrying))
 }
 
-/** One registry's silence is nobody else's wait. */
+/** Whose turn a fetch takes: images of one registry do not wait for another registry that is silent. */
 function originOf({ reference }: ListedImage): string {
   const parsed = parseReference(reference)
   return parsed.transport === 'oci' ? parsed.dir : parsed.host

@@ -100,10 +100,10 @@ async function readLower(path: string, links: Set<string>): Promise<void> {
   }
 }
 
-type Json = Record<string, unknown>
+type RootRecord = Record<string, unknown>
 
 /** The objects of the JSON array in a file; undefined where there is no such file. `read` is for tests. @throws Failure */
-export async function records(path: string, read = readBounded): Promise<Json[] | undefined> {
+export async function records(path: string, read = readBounded): Promise<RootRecord[] | undefined> {
   for (let tries = 1; ; tries++) {
     const bytes = await read(path, JSON_MAX_BYTES)
     if (bytes === undefined) return undefined
@@ -116,7 +116,7 @@ export async function records(path: string, read = readBounded): Promise<Json[] 
   }
 }
 
-function parse(bytes: Uint8Array): Json[] | undefined {
+function parse(bytes: Uint8Array): RootRecord[] | undefined {
   let values = 0
   // [ { , begin one each
   for (const byte of bytes) if (byte === 0x2c || byte === 0x5b || byte === 0x7b) values++
@@ -132,7 +132,7 @@ function parse(bytes: Uint8Array): Json[] | undefined {
   return raw
 }
 
-function isObject(value: unknown): value is Json {
+function isObject(value: unknown): value is RootRecord {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 

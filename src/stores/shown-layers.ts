@@ -4,12 +4,12 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { LayerLease, OpenLayer } from '../layer/layer.ts'
 import { refusal } from '../layer/layer.ts'
+import { mapLimited } from '../limit.ts'
 import type { NodeAttributes } from '../mount/native.ts'
 import { controlNode, type LateFile } from '../mount/session.ts'
 import { isOf, type Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
-import { inGroups } from './in-groups.ts'
 import type { Known, References } from './references.ts'
 
 /** The part of a mount that the store builds. */
@@ -209,11 +209,10 @@ export class ShownLayers {
     const young = unused.length > UNUSED_MANY ? YOUNG_OF_MANY_MS : YOUNG_MS
     const beyond = unused.length - UNUSED_MAX
     const leaving = unused.filter(([, { usedAt }], i) => now - usedAt > (i < beyond ? young : OLD_MS))
-    await inGroups(
-      leaving,
-      FREED_AT_ONCE,
-      ([node, shown]) => this.#letGoOf(node, shown),
-      (_, error) => this.#parts.log(`a layer that nobody uses stays: ${describe(error)}`),
+    await mapLimited(leaving, FREED_AT_ONCE, ([node, shown]) =>
+      this.#letGoOf(node, shown).catch((error) =>
+        this.#parts.log(`a layer that nobody uses stays: ${describe(error)}`),
+      ),
     )
   }
 

@@ -2,7 +2,7 @@
 import { Failure } from '../errors.ts'
 import { type Inode, isDirectory, NO_XATTRS } from './inode.ts'
 
-interface Link {
+interface HardLink {
   path: string
   /** What it links to: an inode (perhaps another link's stand-in) if that was there already, else a path to be looked up. */
   to: Inode | string
@@ -13,7 +13,7 @@ interface Link {
  * link to what bore the name then, whoever bears it later.
  */
 export class Links {
-  readonly #links = new Map<Inode, Link>()
+  readonly #links = new Map<Inode, HardLink>()
 
   /** @returns the stand-in */
   add(path: string, to: Inode | string): Inode {
@@ -34,7 +34,7 @@ export class Links {
   }
 
   #follow(standIn: Inode, find: (path: string) => Inode | undefined): Inode {
-    const passed = new Set<Link>()
+    const passed = new Set<HardLink>()
     let at = standIn
     for (let link = this.#links.get(at); link; link = this.#links.get(at)) {
       if (passed.has(link)) throw Failure.corrupt(`${JSON.stringify(link.path)} is a hard link to itself`)

@@ -2,13 +2,13 @@ import { expect, test, vi } from 'vitest'
 import { lister } from '../../src/agent/lister.ts'
 import { Failure } from '../../src/errors.ts'
 import { referenceText } from '../../src/image/reference.ts'
-import type { Outcome } from '../../src/stores/image-store.ts'
+import type { ListOutcome } from '../../src/stores/outcome.ts'
 import type { Patience } from '../../src/stores/patience.ts'
 
 /** Of what comes about by itself; not a duration that matters. */
 const WAIT_MS = 120_000
 
-const NOTHING: Outcome = { listed: [], left: [] }
+const NOTHING: ListOutcome = { listed: [], left: [] }
 const YES = { ok: true, outcome: NOTHING }
 const LATE = { ok: false, what: expect.stringContaining('no progress'), code: 'timeout', late: true }
 const app = { op: 'list' as const, reference: 'r.example/app:1' }
@@ -17,14 +17,14 @@ const other = { op: 'list' as const, reference: 'r.example/other:1' }
 /** Whoever asks is not kept waiting; a listing ends when the test says so. */
 function door(patience: Patience = { stallMs: 0, totalMs: 60_000 }) {
   const messages: string[] = []
-  const running = new Map<string, PromiseWithResolvers<Outcome>>()
+  const running = new Map<string, PromiseWithResolvers<ListOutcome>>()
   const remembered: unknown[] = []
   const counts = new Map<string, number>()
   const ask = lister({
     store: {
       list(reference) {
         const key = referenceText(reference)
-        const listing = running.get(key) ?? Promise.withResolvers<Outcome>()
+        const listing = running.get(key) ?? Promise.withResolvers<ListOutcome>()
         running.set(key, listing)
         counts.set(key, (counts.get(key) ?? 0) + 1)
         return listing.promise
@@ -35,7 +35,7 @@ function door(patience: Patience = { stallMs: 0, totalMs: 60_000 }) {
     patience,
     log: (message) => messages.push(message),
   })
-  const end = (key: string, how: (listing: PromiseWithResolvers<Outcome>) => void) => {
+  const end = (key: string, how: (listing: PromiseWithResolvers<ListOutcome>) => void) => {
     const listing = running.get(key)
     if (listing === undefined) throw new Error(`${key} was not asked for`)
     running.delete(key)
@@ -66,7 +66,7 @@ test('what came of a listing that read layers whole is known afterwards, and ask
   await vi.waitFor(async () => expect(await ask(known)).toEqual({ ok: true }), WAIT_MS)
   expect(count(app.reference)).toBe(1)
   await ask({ ...app, prove: 'needed' })
-  const left: Outcome = { listed: [], left: [`sha256:${'a'.repeat(64)}`], why: 'it is no tar' }
+  const left: ListOutcome = { listed: [], left: [`sha256:${'a'.repeat(64)}`], why: 'it is no tar' }
   end(app.reference, ({ resolve }) => resolve(left))
   await vi.waitFor(async () => expect(await ask(known)).toEqual({ ok: true, outcome: left }), WAIT_MS)
   expect([await ask({ ...other, known: true }), count(app.reference), count(other.reference)]).toEqual([

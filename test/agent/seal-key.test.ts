@@ -2,7 +2,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { stateDirectory } from '../../src/agent/places.ts'
+import { stateDirectory } from '../../src/agent/agent-places.ts'
 import { sealKey } from '../../src/agent/seal-key.ts'
 
 async function makeFolder(): Promise<string> {

@@ -4,14 +4,14 @@ import { chmod, mkdir, readdir, realpath, stat, symlink, writeFile } from 'node:
 import { createConnection, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { socketFor } from '../../src/agent/places.ts'
-import { type Answer, ask, askAt, listen, listSockets, type Request } from '../../src/agent/socket.ts'
+import { socketFor } from '../../src/agent/agent-places.ts'
+import { type AgentAnswer, type AgentRequest, ask, askAt, listen, listSockets } from '../../src/agent/socket.ts'
 import { Failure } from '../../src/errors.ts'
 import { folder } from '../store/folder.ts'
 
-const yes = async (): Promise<Answer> => ({ ok: true })
+const yes = async (): Promise<AgentAnswer> => ({ ok: true })
 
-async function serve(path: string, answer: (request: Request) => Promise<Answer> = yes): Promise<Server> {
+async function serve(path: string, answer: (request: AgentRequest) => Promise<AgentAnswer> = yes): Promise<Server> {
   const server = await listen(path, answer)
   onTestFinished(() => void server.close())
   return server
@@ -34,7 +34,7 @@ function raw(path: string, bytes: string): Promise<string> {
 
 test('a question is answered', async () => {
   const path = join(await folder(), 'run', 'a.sock')
-  const asked: Request[] = []
+  const asked: AgentRequest[] = []
   await serve(path, async (request) => {
     asked.push(request)
     return request.op === 'status' ? { ok: true } : { ok: false, what: 'it is busy' }
@@ -46,7 +46,7 @@ test('a question is answered', async () => {
 
 test('a request to list is taken apart: a reference, and credentials where they are whole', async () => {
   const path = join(await folder(), 'a.sock')
-  const asked: Request[] = []
+  const asked: AgentRequest[] = []
   await serve(path, async (request) => {
     asked.push(request)
     return { ok: true }
@@ -152,7 +152,7 @@ test.each([
   ['a question of another type', '{"op":["status"]}\n'],
 ])('%s is answered by a refusal', async (_, line) => {
   const path = join(await folder(), 'a.sock')
-  const asked: Request[] = []
+  const asked: AgentRequest[] = []
   await serve(path, async (request) => {
     asked.push(request)
     return { ok: true }
@@ -163,7 +163,7 @@ test.each([
 
 test('a request that is too long is cut off, and not carried out', async () => {
   const path = join(await folder(), 'a.sock')
-  const asked: Request[] = []
+  const asked: AgentRequest[] = []
   await serve(path, async (request) => {
     asked.push(request)
     return { ok: true }

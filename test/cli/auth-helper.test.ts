@@ -5,7 +5,7 @@ import { symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
-import { type Answer, listen, type Request } from '../../src/agent/socket.ts'
+import { type AgentAnswer, type AgentRequest, listen } from '../../src/agent/socket.ts'
 import { folder } from '../store/folder.ts'
 
 const HELPER = fileURLToPath(new URL('../../src/cli/auth-helper.js', import.meta.url))
@@ -25,7 +25,7 @@ async function run(root: string, input: string) {
 }
 
 /** A root whose agent answers so. */
-async function rootWith(answer: (request: Request) => Promise<Answer>): Promise<string> {
+async function rootWith(answer: (request: AgentRequest) => Promise<AgentAnswer>): Promise<string> {
   const root = await folder()
   const server = await listen(join(root, 'run', 'a.sock'), answer)
   onTestFinished(() => void server.close())
@@ -36,7 +36,7 @@ async function rootWith(answer: (request: Request) => Promise<Answer>): Promise<
 const SILENT = { code: 0, printed: '' }
 
 test('it hands the reference and its credentials over, and ends when they were dealt with', async () => {
-  const asked: Request[] = []
+  const asked: AgentRequest[] = []
   let done = false
   const root = await rootWith(async (request) => {
     asked.push(request)

@@ -1,8 +1,8 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
-import { socketFor } from '../../src/agent/places.ts'
-import { type Answer, listen, type Request } from '../../src/agent/socket.ts'
+import { socketFor } from '../../src/agent/agent-places.ts'
+import { type AgentAnswer, type AgentRequest, listen } from '../../src/agent/socket.ts'
 import { command } from '../e2e/engines/command.ts'
 import { folder } from '../store/folder.ts'
 import { IDLE } from './agent-status.ts'
@@ -11,18 +11,18 @@ const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta
 const digest = (of: string) => `sha256:${of.repeat(64)}` as const
 
 /** `lazylayer pull IMAGE` with an agent that gives these answers in turn, and has fetched a megabyte more each time it says how it is. */
-const pull = (image: string, answers: readonly Answer[], ...more: string[]) =>
+const pull = (image: string, answers: readonly AgentAnswer[], ...more: string[]) =>
   pullFrom((asked) => 5_000_000 + asked * 1_000_000, image, answers, ...more)
 
 /** @param total what it has fetched, when it is asked for the nth time */
 async function pullFrom(
   total: (asked: number) => number,
   image: string,
-  answers: readonly Answer[],
+  answers: readonly AgentAnswer[],
   ...more: string[]
 ) {
   const dir = await folder()
-  const asked: Request[] = []
+  const asked: AgentRequest[] = []
   let statuses = 0
   if (answers.length > 0) {
     const server = await listen(socketFor(join(dir, 'run'), join(dir, 'store')), async (request) => {
@@ -31,7 +31,7 @@ async function pullFrom(
         return { ok: true, status: { ...IDLE, bytes: { ...IDLE.bytes, fetched } } }
       }
       asked.push(request)
-      return answers[asked.length - 1] as Answer
+      return answers[asked.length - 1] as AgentAnswer
     })
     onTestFinished(() => void server.close())
   }

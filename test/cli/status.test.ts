@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
-import { socketFor } from '../../src/agent/places.ts'
+import { socketFor } from '../../src/agent/agent-places.ts'
 import { listen, type Status } from '../../src/agent/socket.ts'
 import { command } from '../e2e/engines/command.ts'
 import { folder } from '../store/folder.ts'

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'vitest'
-import { socketFor } from '../../src/agent/places.ts'
+import { socketFor } from '../../src/agent/agent-places.ts'
 import { ask, type Status } from '../../src/agent/socket.ts'
 import { command, type Outcome } from './engines/command.ts'
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { inUse, type Listed, type References, referenced } from '../../src/stores/engine-roots.ts'
+import { inUse, type ListedLayer, type References, referenced } from '../../src/stores/engine-roots.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
 import { Podman, podmanLacks } from './engines/podman.ts'
 import type { DockerRegistry } from './engines/registry.ts'
@@ -13,7 +13,7 @@ import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.
 
 const TIMEOUT_MS = 300_000
 
-interface Layer extends Listed {
+interface Layer extends ListedLayer {
   'diff-digest'?: string
 }
 

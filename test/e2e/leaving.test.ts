@@ -10,6 +10,7 @@ import { KernelMounts } from '../../src/mount/kernel-mounts.ts'
 import { loadNative, type NodeAttributes, ROOT_NODE } from '../../src/mount/native.ts'
 import { controlNode, MountSession } from '../../src/mount/session.ts'
 import { sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 import { lazyLayer, openCache, openFiles } from '../mount/fixture.ts'
 import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
@@ -53,10 +54,14 @@ for (const rung of ['erofs', 'fuse'] as const) {
     const path = (...names: string[]) => join(work.path, 'mount', ...PATH, ...names)
 
     async function show() {
-      const cache = await openCache(join(work.path, 'cache'), undefined, 0)
+      const cache = await openCache(join(work.path, 'cache'), undefined, { idleMax: 0 })
       const made = await lazyLayer(FILES)
       const attach = async () => {
-        await using layer = await cache.layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
+        await using layer = await cache.layers.open(
+          unitOf(made.descriptor),
+          sourceOf(made.blob),
+          'registry.example.com',
+        )
         const slot = await mount.attach(layer, PATH)
         session.addDirectory(node, ROOT_NODE, PATH[0] as string, DIRECTORY, false)
         session.graft(node, PATH[1] as string, slot)

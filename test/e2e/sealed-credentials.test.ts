@@ -2,7 +2,7 @@
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { socketFor } from '../../src/agent/places.ts'
+import { socketFor } from '../../src/agent/agent-places.ts'
 import { ask } from '../../src/agent/socket.ts'
 import { hostPlatform } from '../../src/image/manifest.ts'
 import { MemoryShelf, pattern } from '../fake/image.ts'

@@ -47,6 +47,25 @@ test('stores with other roots, other manifests and other identities are other re
   expect(await (await open('/other')).all()).toEqual([listing('2')])
 })
 
+test('when an image was asked for last is kept with it, but not written each time', async () => {
+  const { dir, open } = await cache()
+  const records = await open()
+  const at = Date.UTC(2026, 0, 1)
+  const path = join(dir, 'listed')
+  const written = async () =>
+    (await readdir(path)).length && (await readFile(join(path, (await readdir(path))[0] ?? '')))
+  await records.keep({ ...listing('1'), askedAt: at })
+  const first = await written()
+  await records.keep({ ...listing('1'), askedAt: at + 3_599_999 })
+  expect(await written()).toEqual(first)
+  await records.keep({ ...listing('1'), askedAt: at + 3_600_000 })
+  const next = await open()
+  expect(await next.all()).toEqual([{ ...listing('1'), askedAt: at + 3_600_000 }])
+  // also what is written for another reason
+  await next.keep({ ...listing('1'), proven: [true] })
+  expect(await (await open()).all()).toEqual([{ ...listing('1'), askedAt: at + 3_600_000, proven: [true] }])
+})
+
 test('a record of which nothing is left is dropped with a warning, and can be kept again', async () => {
   const { dir, open, warnings } = await cache()
   await (await open()).keep(listing('1'))

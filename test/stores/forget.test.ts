@@ -1,34 +1,41 @@
 import { expect, test } from 'vitest'
-import { type ForgetParts, forgetUnused, type Listed } from '../../src/stores/forget.ts'
+import { type ShownImage, unusedImages } from '../../src/stores/forget.ts'
 import { digest } from './store.ts'
 
-const DAY_MS = 24 * 3_600_000
-const listed = (reference: string, ids: string[], at = 0): Listed => ({
-  image: { reference, manifest: digest(reference), by: ['index'] },
+const shown = (reference: string, ids: string[], askedAt?: number): ShownImage => ({
+  image: { reference, manifest: digest(reference), by: ['index'], ...(askedAt === undefined ? {} : { askedAt }) },
   ids,
-  at,
+  blobIds: ids.map((id) => `blob of ${id}`),
+  config: digest(`config of ${reference}`),
+  known: [],
 })
 
-async function forgotten(images: Listed[], inUse: ForgetParts['inUse'], now = 10 * DAY_MS): Promise<string[]> {
-  const gone: string[] = []
-  const forget: ForgetParts['forget'] = async ({ reference }) => void gone.push(reference)
-  expect(await forgetUnused(images, { inUse, forget }, now)).toBe(gone.length)
-  return gone
-}
+const unused = (images: ShownImage[], used: string[], askedBefore = 10, layers = Number.POSITIVE_INFINITY) =>
+  unusedImages(images, new Set(used), { askedBefore, layers }).map(({ image }) => image.reference)
 
-test('an image is forgotten when no engine refers to one of its layers, and nobody asked for it within a day', async () => {
-  const recent = listed('recent', ['new'], 10 * DAY_MS)
-  const images = [listed('used', ['shared', 'own']), listed('idle', ['alone', 'above']), recent]
-  const asked: unknown[] = []
-  const inUse: ForgetParts['inUse'] = async (layers) => {
-    asked.push(...layers)
-    return new Set(['shared'])
-  }
-  expect(await forgotten(images, inUse)).toEqual(['idle'])
-  expect(asked).toContainEqual({ id: 'above', parent: 'alone' })
-  expect(await forgotten([recent], inUse, 12 * DAY_MS)).toEqual(['recent'])
+test('an image is unused when no engine refers to one of its layers, and nobody asked for it lately', () => {
+  const recent = shown('recent', ['new'], 10)
+  expect(unused([shown('used', ['shared', 'own']), shown('idle', ['alone', 'above']), recent], ['shared'])).toEqual([
+    'idle',
+  ])
+  expect(unused([recent], [], 11)).toEqual(['recent'])
+  expect(unused([shown('by its blob', ['alone'])], ['blob of alone'])).toEqual([])
 })
 
-test('where it is not known what engines use nothing is forgotten', async () => {
-  expect(await forgotten([listed('idle', ['alone'])], async () => undefined)).toEqual([])
+test('of an image without listed layers nobody knows whether it is used', () => {
+  expect(unused([shown('nothing', [])], [])).toEqual([])
+})
+
+test('those that were asked for the longest ago go first, until enough layers go with them', () => {
+  const images = [
+    shown('last', ['base', 'c'], 3),
+    shown('first', ['base', 'a'], 1),
+    shown('never', ['alone']),
+    shown('second', ['base', 'b'], 2),
+  ]
+  const all = ['never', 'first', 'second', 'last']
+  // a layer that another image has stays
+  expect([0, 1, 2, 3, 4].map((layers) => unused(images, [], 10, layers).length)).toEqual([0, 1, 2, 3, 4])
+  expect(unused(images, [], 10, 5)).toEqual(all)
+  expect(unused(images, [], 3)).toEqual(all.slice(0, 3))
 })

@@ -6,9 +6,9 @@ import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
-import { believeAll } from '../../src/stores/identity.ts'
-import type { Prove } from '../../src/stores/image-chain.ts'
+import { trustAll } from '../../src/stores/identity.ts'
 import { ImageIds, type KnownBy } from '../../src/stores/image-ids.ts'
+import type { Prove } from '../../src/stores/read-whole.ts'
 import { runs } from '../fixtures/runs.ts'
 import { Engine } from './engine.ts'
 import { LARGE, list, toc, World } from './image-world.ts'
@@ -160,9 +160,9 @@ test('there is an end to how many layers are kept apart, and who comes then gets
   const known = (i: number) => Array<[Digest]>(1000).fill([digest(`index ${i}`)])
   const claim = (i: number) => ids.claim(image(`${i}`, [lazy('layer')]), known(i))
   for (let i = 0; i < 100; i++) expect(claim(i)).toBe(true)
-  expect(claim(100)).toContain('100000 layers are kept apart already, until the agent is restarted')
+  expect(claim(100)).toContain('100000 layers are kept apart already, until images that no engine uses are forgotten')
   expect(claim(7)).toBe(false)
-  ids.release(image('7', [lazy('layer')]), known(7))
+  ids.release(image('7', [lazy('layer')]).manifest.config.digest, known(7))
   expect(claim(100)).toBe(true)
 })
 
@@ -184,7 +184,7 @@ test('IDs that engines may give are kept apart, whatever they know layers by', (
 test('after a restart each ID that an image may have had is its own, however many of its layers were left to engines', () => {
   const layers = [plain('base'), ...Array.from({ length: 20 }, (_, i) => lazy(`${i}`))]
   const ids = new ImageIds(true)
-  ids.recall(image('victim', layers), [])
+  ids.restore(image('victim', layers), [])
   const known = layers.map(({ annotations }) => [annotations[TOC_DIGEST] as Digest | undefined])
   expect(ids.claim(image('other', layers), known)).toContain('the ID of')
   expect(ids.claim(image('victim', layers), known)).toBe(true)
@@ -232,7 +232,7 @@ test('an ID that an engine may have gone by, because the rest was late, is kept'
 })
 
 test('believed layers are not read whole, whatever their indexes name', async () => {
-  const world = new World({ byIndex: false, believe: believeAll })
+  const world = new World({ byIndex: false, trustsDiffIds: trustAll })
   world.parts.layers.prove = () => Promise.reject(new Error('it was read'))
   const reference = world.push('1', [lazy('base'), plain('top', LARGE)])
   expect(await list(await world.show(), reference)).toMatchObject({ listed: [{ by: 'diffid' }] })
@@ -292,11 +292,12 @@ test('whatever is pulled in whatever order, each name runs its own configuration
       async (images, steps) => {
         const honest = (world: World) => {
           const { open } = world.parts.layers
-          world.parts.layers.open = async (descriptor, ...more) => {
+          world.parts.layers.open = async (unit, ...more) => {
+            const descriptor = unit.shown
             const blob = BLOBS.find((each) => digest(each) === descriptor.digest) as string
             if (descriptor.annotations[TOC_DIGEST] !== indexOfBlob(blob))
               throw Failure.corrupt('no such index is in it')
-            return await open(descriptor, ...more)
+            return await open(unit, ...more)
           }
           for (const blob of BLOBS) world.tars.set(digest(blob), proven(tar(blob)))
           return world

@@ -1,12 +1,13 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE } from '../../src/format/estargz.ts'
+import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import type { Refutation } from '../../src/store/proofs.ts'
 import { layerId, linkName } from '../../src/stores/chain.ts'
-import { believeAll, believeNone } from '../../src/stores/identity.ts'
+import { trustAll, trustNone } from '../../src/stores/identity.ts'
 import { BUILT_OF, diffId, type Entry, LARGE, list, toc, treeOf, World } from './image-world.ts'
 import { digest, image, lazy, plain, proven, refuted } from './store.ts'
 
@@ -120,7 +121,7 @@ test('an image that claims the DiffID of another is not listed under it', async 
 })
 
 test('where claims are believed, layers bear DiffIDs', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   await list(store, world.push('1', [lazy('base'), lazy('top')]))
   const [base, top] = [digest('DiffID 0 of 1'), digest('DiffID 1 of 1')]
@@ -198,8 +199,8 @@ test('a layer that was proven bears its DiffID in every image, and nothing is fe
 })
 
 test('an image that claims another DiffID than its layer was proven to have is left to the engine, believed or not', async () => {
-  for (const believe of [believeNone, believeAll]) {
-    const world = new World({ believe })
+  for (const trustsDiffIds of [trustNone, trustAll]) {
+    const world = new World({ trustsDiffIds })
     const store = await world.show()
     world.verdicts.set(digest('evil'), proven(digest('DiffID of evil')))
     const { listed, why } = await list(store, world.push('attacker', [lazy('evil')]))
@@ -209,8 +210,8 @@ test('an image that claims another DiffID than its layer was proven to have is l
 })
 
 test('a layer whose index shows another tree than its tar has is listed under no name', async () => {
-  for (const believe of [believeNone, believeAll]) {
-    const world = new World({ believe })
+  for (const trustsDiffIds of [trustNone, trustAll]) {
+    const world = new World({ trustsDiffIds })
     const store = await world.show()
     world.tars.set(digest('evil'), refuted(diffId(0, '1').digest))
     const { listed, why } = await list(store, world.push('1', [lazy('evil')]), 'all')
@@ -308,7 +309,7 @@ test.each<[string, Partial<Descriptor>, RegExp]>([
 })
 
 test('of a layer that bears its DiffID the blob counts, not a size that is known exactly since', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   const reference = world.push('1', [lazy('base')])
   await list(store, reference)
@@ -360,7 +361,7 @@ test('one tar in several blobs is found by each of them, below what is above it,
 })
 
 test('a blob that was only believed, or lies, gets no entry beside one that is proven', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   const tar = digest('tar')
   world.verdicts.set(digest('bears'), proven(tar))
@@ -449,7 +450,7 @@ test('a verdict that falls while a layer is being listed keeps its files from be
         all: async () => [],
         forget: async () => {},
       },
-      believe: async () => {
+      trustsDiffIds: async () => {
         if (when === 'opened') world.refute(evil)
         world.verdicts.clear() // as long as it is not on disk
         return 'no'
@@ -464,7 +465,7 @@ test('a verdict that falls while a layer is being listed keeps its files from be
 })
 
 test('a liar does not keep its name from whoever it belongs to, now and after a restart', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   const [evil, good] = [lazy('evil'), lazy('good')]
   const stolen = diffId(0, 'victim').digest
@@ -479,7 +480,7 @@ test('a liar does not keep its name from whoever it belongs to, now and after a 
   expect(world.files.get(`/images/overlay/${id}/diff`)).toEqual(expect.any(Number))
   expect(world.covered.at(-1)).toBe(`images/overlay/${id}/diff`)
   const next: World = world.restarted({
-    believe: believeAll,
+    trustsDiffIds: trustAll,
     listings: {
       ...world.parts.listings,
       // the liar is ready last
@@ -494,7 +495,7 @@ test('a liar does not keep its name from whoever it belongs to, now and after a 
 })
 
 test('who was only believed does not keep a name from whoever is proven to bear it, now and after a restart', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   const [claims, bears] = [lazy('claims'), lazy('bears')]
   const { listed } = await list(store, world.push('thief', [claims], [diffId(0, 'victim').digest]))
@@ -504,13 +505,13 @@ test('who was only believed does not keep a name from whoever is proven to bear 
   expect(world.uncovered).toEqual([diff.slice(1)])
   expect(world.entries).toMatchObject([{ id: listed[0]?.id, 'compressed-diff-digest': bears.digest }])
   expect(world.files.get(diff)).toEqual(expect.any(Number))
-  const next = world.restarted({ believe: believeAll })
+  const next = world.restarted({ trustsDiffIds: trustAll })
   await next.show()
   expect(next.entries).toEqual(world.entries)
 })
 
 test('whoever is proven takes a name also from another tree of the same blob', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   const honest = lazy('base')
   const other = lazy('base', { annotations: { ...honest.annotations, [BUILT_OF]: digest('another index') } })
@@ -523,7 +524,7 @@ test('whoever is proven takes a name also from another tree of the same blob', a
 })
 
 test('a name that is taken while its owner is about to be shown is shown as the new owner’s, below what is above it', async () => {
-  const world = new World({ believe: believeAll })
+  const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()
   const id = layerId(undefined, diffId(0, 'victim'))
   await list(store, world.push('first', [lazy('first')]))
@@ -566,7 +567,7 @@ test('an image that cannot be kept takes nothing from another that has a layer i
 test('when none of two images that have a layer in common can be kept, nobody owns it; a name that was taken goes back', async () => {
   let isFull = false
   const world: World = new World({
-    believe: believeAll,
+    trustsDiffIds: trustAll,
     listings: {
       keep: async (listed) => {
         await undefined
@@ -596,7 +597,7 @@ test('when none of two images that have a layer in common can be kept, nobody ow
 test('a layer that is withdrawn while its heir is being kept is empty until the list says whose it is', async () => {
   const kept = Promise.withResolvers<void>()
   const world: World = new World({
-    believe: believeAll,
+    trustsDiffIds: trustAll,
     listings: {
       keep: async ({ reference }) => (reference.endsWith('victim') ? await kept.promise : undefined),
       all: async () => [],
@@ -620,7 +621,7 @@ test('a layer that is withdrawn while its heir is being kept is empty until the 
 
 test('who takes a name brings its own tar-split, of the tar that the name says', async () => {
   const world = new World({
-    believe: believeAll,
+    trustsDiffIds: trustAll,
     split: async ({ descriptor }) => ({ fd: descriptor.digest === digest('bears') ? 1 : 2, close: async () => {} }),
   })
   const store = await world.show()
@@ -660,6 +661,44 @@ test('after a restart everything is listed again, without asking anybody', async
   expect(next.entries.sort(byId)).toEqual(world.entries.sort(byId))
   expect(next.versions.length).toBe(1)
   expect(next.covered.length).toBeGreaterThanOrEqual(3)
+})
+
+test('after a restart the same list is the same version, and another one a later version, whatever the clock says', async () => {
+  const world = new World()
+  const store = await world.show()
+  await list(store, world.push('1', [lazy('base')]))
+  await list(store, world.push('2', [lazy('other')]))
+  const [last] = world.kept.slice(-1)
+  if (last === undefined) throw new Error('nothing was kept')
+  const [shown, bytes] = last
+  const restarted = async (version: bigint, contents: Digest) => {
+    const next = world.restarted({
+      versions: { restored: { version, contents }, keep: () => {}, close: async () => {} },
+    })
+    return { next, store: await next.show() }
+  }
+  const same = await restarted(shown, digestOf(bytes))
+  expect(same.next.versions).toEqual(world.versions.slice(-1))
+  await list(same.store, same.next.push('3', [lazy('more')]))
+  expect(same.next.versions[1]?.mtime).toBeGreaterThan(shown)
+  const ahead = shown + 10n ** 18n // another clock's
+  const { next } = await restarted(ahead, digest('another list'))
+  expect(next.versions.map(({ mtime }) => mtime)).toEqual([ahead + 1n])
+  expect((await restarted(ahead, digestOf(bytes))).next.versions.map(({ mtime }) => mtime)).toEqual([ahead])
+})
+
+test('a tar-split file is the same file after a restart, also of a layer that took its name from another', async () => {
+  const world = new World({ trustsDiffIds: trustAll })
+  const store = await world.show()
+  const { listed } = await list(store, world.push('thief', [lazy('claims')], [diffId(0, 'victim').digest]))
+  const path = `/images/overlay-layers/${listed[0]?.id}.tar-split.gz`
+  const thiefs = world.nodeOf(path)
+  world.verdicts.set(digest('bears'), proven(diffId(0, 'victim').digest))
+  await list(store, world.push('victim', [lazy('bears')]))
+  const next = world.restarted({ trustsDiffIds: trustAll })
+  await next.show()
+  expect(next.nodeOf(path)).toBe(world.nodeOf(path))
+  expect(next.nodeOf(path)).not.toBe(thiefs)
 })
 
 test('what cannot be listed again is named, and keeps nothing else from it', async () => {
@@ -711,7 +750,7 @@ test('an image that cannot be listed makes no claims', async () => {
 })
 
 test('claims that were believed once are not listed by an agent that believes none; indexes are by one that does', async () => {
-  const believing = new World({ believe: believeAll })
+  const believing = new World({ trustsDiffIds: trustAll })
   await list(await believing.show(), believing.push('1', [lazy('base')]))
   const proven = new World()
   for (const [reference, each] of believing.known) proven.known.set(reference, each)
@@ -720,7 +759,7 @@ test('claims that were believed once are not listed by an agent that believes no
   expect(proven.versions).toEqual([])
   expect(proven.messages).toEqual([expect.stringContaining('only claimed')])
   await list(store, 'example.com/app:1')
-  const again = new World({ believe: believeAll })
+  const again = new World({ trustsDiffIds: trustAll })
   for (const [reference, each] of believing.known) again.known.set(reference, each)
   again.listed.push(...proven.listed)
   await again.show()
@@ -777,10 +816,11 @@ test('when there are many, what no engine uses is forgotten at the end', async (
       by: Array<'index'>(1000).fill('index'),
     })
   }
+  const recent = { reference: world.push('new', [lazy('new')]), manifest: digest('new'), askedAt: Date.now() }
+  world.listed.push({ ...recent, by: ['index'] })
   const store = await world.show()
-  await list(store, world.push('new', [lazy('new')]))
   expect(world.forgotten).toEqual([])
-  await store.forget()
+  await store.end()
   expect(world.forgotten).toHaveLength(8)
   expect(world.forgotten).not.toContain('example.com/app:0')
   expect(world.forgotten).not.toContain('example.com/app:new')

@@ -2,7 +2,8 @@
 // between directories and entries at each version of the list.
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
@@ -11,11 +12,12 @@ import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
-import { believeNone } from '../../src/stores/identity.ts'
-import type { ListedImage, Prove } from '../../src/stores/image-chain.ts'
+import { trustNone } from '../../src/stores/identity.ts'
+import type { ListedImage } from '../../src/stores/image-chain.ts'
 import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/image-store.ts'
 import { type Left, readBack } from '../../src/stores/read-back.ts'
+import type { Prove } from '../../src/stores/read-whole.ts'
 import { digest, FakeLeases, image, plain, proven, refuted } from './store.ts'
 
 export interface Entry {
@@ -50,9 +52,14 @@ export class World {
   readonly files = new Map<string, Uint8Array | string | number>()
   /** Of layers.json. */
   readonly versions: { node: bigint; mtime: bigint }[] = []
+  /** The same, as it is kept for the next process. */
+  readonly kept: [version: bigint, bytes: Uint8Array][] = []
   /** What could not be read back. */
   left: readonly Left[] = []
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
+  readonly #nodes = new Map<string, bigint>()
+  /** Of each directory. */
+  readonly #paths = new Map<string, Set<string>>()
   readonly parts: ImageStoreParts
 
   constructor(more: Partial<ImageStoreParts> = {}) {
@@ -67,7 +74,11 @@ export class World {
         },
       },
       layers: {
-        open: async (descriptor) => {
+        plan: planOnce(),
+        openEmpty: async () => {
+          throw new Error('a test needs it')
+        },
+        open: async ({ shown: descriptor }) => {
           if (this.broken.has(descriptor.digest)) throw Failure.corrupt('the index is damaged')
           return this.#layer(descriptor)
         },
@@ -95,6 +106,8 @@ export class World {
         },
       },
       inUse: async () => undefined,
+      pause: async () => {},
+      versions: { restored: undefined, keep: (...shown) => void this.kept.push(shown), close: async () => {} },
       attach: async (_, path) => {
         const name = path.join('/')
         const slot = this.slots.get(name) ?? this.slots.size + 1
@@ -111,7 +124,7 @@ export class World {
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
       quarantine: this.quarantine,
-      believe: believeNone,
+      trustsDiffIds: trustNone,
       byIndex: true,
       now: () => 0,
       split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),
@@ -169,13 +182,14 @@ export class World {
   }
 
   nodeOf(path: string): bigint {
-    return [...this.#names].find(([, name]) => name === path)?.[0] as bigint
+    return this.#nodes.get(path) as bigint
   }
 
   #layer(descriptor: Descriptor): LayerLease {
     return this.leases.hold(descriptor.digest, {
       descriptor,
       tree: treeOf(builtOf(descriptor)),
+      claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest | undefined,
       chunks: { deviceSize: 8192 },
       verdict: async () => this.verdicts.get(builtOf(descriptor)),
@@ -183,12 +197,29 @@ export class World {
     } as unknown as OpenLayer) // what the store uses of it
   }
 
+  #put(path: string, what: Uint8Array | string | number): void {
+    this.files.set(path, what)
+    const directory = path.slice(0, path.lastIndexOf('/'))
+    this.#paths.set(directory, (this.#paths.get(directory) ?? new Set()).add(path))
+  }
+
+  /** A name, and what is below it, as the native side does it. */
+  #forget(path: string): void {
+    this.files.delete(path)
+    this.#names.delete(this.#nodes.get(path) ?? 0n)
+    this.#nodes.delete(path)
+    this.#paths.get(path.slice(0, path.lastIndexOf('/')))?.delete(path)
+    for (const each of [...(this.#paths.get(path) ?? [])]) this.#forget(each)
+    this.#paths.delete(path)
+  }
+
   #mount(): ImageStoreMount {
     const add = (node: bigint, parent: bigint, name: string, what: Uint8Array | string | number) => {
       const path = `${this.#names.get(parent)}/${name}`
       if (this.files.has(path) || this.#names.has(node)) throw new Error(`${path} is there`)
       this.#names.set(node, path)
-      this.files.set(path, what)
+      this.#nodes.set(path, node)
+      this.#put(path, what)
     }
     return {
       addDirectory: (node, parent, name) => add(node, parent, name, 'directory'),
@@ -198,12 +229,12 @@ export class World {
       graft: (parent, name, slot) => {
         const path = `${this.#names.get(parent)}/${name}`
         if (this.files.has(path)) throw new Error(`${path} is there`)
-        this.files.set(path, slot)
+        this.#put(path, slot)
       },
       remove: (parent, name) => {
         const path = `${this.#names.get(parent)}/${name}`
-        if (!this.files.delete(path)) throw new Error(`there is no ${path}`)
-        for (const [node, of] of this.#names) if (of === path) this.#names.delete(node)
+        if (!this.files.has(path)) throw new Error(`there is no ${path}`)
+        this.#forget(path)
       },
       replaceFile: (node, parent, name, { mtime }, bytes) => {
         this.versions.push({ node, mtime })
@@ -214,6 +245,16 @@ export class World {
         expect(directories.sort()).toEqual(this.entries.map(({ id }) => id).sort())
       },
     }
+  }
+}
+
+/** As Layers.plan: made once of each manifest. */
+function planOnce(): ImageStoreParts['layers']['plan'] {
+  const plans = new WeakMap<object, ReturnType<typeof planUnits>>()
+  return (manifest) => {
+    const plan = plans.get(manifest) ?? planUnits(manifest)
+    plans.set(manifest, plan)
+    return plan
   }
 }
 

@@ -3,7 +3,7 @@ import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
-import { believeAll } from '../../src/stores/identity.ts'
+import { trustAll } from '../../src/stores/identity.ts'
 import { digest, encoded, FakeWorld, image, lazy, plain, proven, REFERENCE, refuted } from './store.ts'
 
 const A = lazy('a')
@@ -56,7 +56,7 @@ test('where no layer is named by its index, none is found by it, and the files o
 })
 
 test('an engine that asks by the digest of a layer gets the DiffID, where claims are believed', async () => {
-  const it = world({ believe: believeAll })
+  const it = world({ trustsDiffIds: trustAll })
   await it.look(B.digest)
   expect(it.info(B.digest)).toEqual({
     id: hex(B.digest),
@@ -121,7 +121,7 @@ function expectEmpty(it: FakeWorld, layer: string): void {
 }
 
 test('a layer that is found to lie loses its files at once, in every reference and dialect, for good', async () => {
-  const it = world({ believe: believeAll })
+  const it = world({ trustsDiffIds: trustAll })
   const second = 'example.com/app:2'
   await it.look(indexOf(A))
   await it.look(A.digest)
@@ -193,7 +193,7 @@ test('a layer without an index is shown once it was read whole', async () => {
 })
 
 test('both dialects stand side by side', async () => {
-  const it = world({ believe: believeAll })
+  const it = world({ trustsDiffIds: trustAll })
   await it.look(A.digest)
   await it.look(indexOf(A))
   expect(it.info(A.digest)).toHaveProperty('diff-digest')
@@ -336,7 +336,7 @@ test('a layer that did not open is tried again after a while, and only that one'
 })
 
 test('why a layer is left to the engine is logged once, however often it is asked for', async () => {
-  const it = world({ believe: believeAll })
+  const it = world({ trustsDiffIds: trustAll })
   it.opening.set(B.digest, () => Promise.reject(Failure.corrupt('its index is damaged')))
   await it.look(A.digest)
   for (let i = 0; i < 3; i++) {
@@ -429,7 +429,7 @@ test.each([
 })
 
 test('who asks too often finds what is known, and nothing is asked for; others are not hindered', async () => {
-  const it = world({ believe: believeAll })
+  const it = world({ trustsDiffIds: trustAll })
   await it.look(A.digest)
   it.pid = 1000
   await it.look(A.digest)

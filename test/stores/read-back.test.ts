@@ -54,6 +54,34 @@ test('a manifest that is gone is fetched by its digest before anybody is shown a
   expect(next.left).toEqual([])
 })
 
+test('no layer is opened from anywhere while it is still being opened from disk alone', async () => {
+  let fromDisk = 0
+  const asked: number[] = []
+  const { world, next } = await restarted(
+    async (world, store) => void (await list(store, world.push('1', [lazy('base'), lazy('top')]))),
+    (next) => {
+      const { open } = next.parts.layers
+      return {
+        layers: {
+          ...next.parts.layers,
+          open: async (unit, source, origin, from) => {
+            if (from !== 'disk') asked.push(fromDisk)
+            if (from !== 'disk') return await open(unit, source, origin, from)
+            fromDisk++
+            // the upper one is found to be missing later
+            for (let i = 0; i < 20 && unit.shown.digest === digest('top'); i++) await new Promise(setImmediate)
+            fromDisk--
+            throw Failure.missing('it is not in the cache')
+          },
+        },
+      }
+    },
+  )
+  await next.show()
+  expect(asked).toEqual([0, 0])
+  expect(ids(next)).toEqual(ids(world))
+})
+
 test('a tag is as good while it means the same, and no more', async () => {
   for (const isSame of [true, false]) {
     const { world, next } = await restarted(
@@ -130,7 +158,7 @@ test('a layer that bore its DiffID by a proof that is gone is proven again; one 
   const { world, next } = await restarted(async (world, store) => {
     world.tars.set(digest('base'), proven(diffId(0, '1').digest))
     await list(store, world.push('1', [lazy('base')]), 'all')
-    world.parts.believe = async () => true
+    world.parts.trustsDiffIds = async () => true
     await list(store, world.push('2', [plain('plain')]))
     await list(store, world.push('3', [{ ...lazy('claimed'), annotations: {} }]))
   })

@@ -2,6 +2,7 @@
 // told and answers lookups as the native side would: names that are there are not asked for.
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
@@ -9,7 +10,7 @@ import type { ResolvedImage } from '../../src/layer/image.ts'
 import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
-import { believeNone } from '../../src/stores/identity.ts'
+import { trustNone } from '../../src/stores/identity.ts'
 import { AdditionalLayerStore, type StoreParts } from '../../src/stores/layer-store.ts'
 import type { StoreMount } from '../../src/stores/shown-layers.ts'
 import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
@@ -112,7 +113,11 @@ export class FakeWorld {
 
   constructor(more: Partial<StoreParts> = {}, shownMax?: number) {
     const layers: StoreParts['layers'] = {
-      open: async (descriptor) => {
+      plan: planUnits,
+      openEmpty: async () => {
+        throw new Error('a test needs it')
+      },
+      open: async ({ shown: descriptor }) => {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
       },
@@ -156,7 +161,7 @@ export class FakeWorld {
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
       asker: async (pid) => this.askers.get(pid) ?? 0,
       progress: () => this.progress,
-      believe: believeNone,
+      trustsDiffIds: trustNone,
       byIndex: true,
       log: (message) => void this.messages.push(message),
       ...more,
@@ -176,6 +181,7 @@ export class FakeWorld {
     return this.leases.hold(descriptor.digest, {
       descriptor,
       format: 'estargz',
+      claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
       tree: digest('tree'),
       chunks: { deviceSize: 8192 },

@@ -1,10 +1,10 @@
 // The check of the cache's directory.
 
 import { dirname } from 'node:path'
-import type { Files, Seen } from '../../engines/machine.ts'
+import type { Files, SeenFile } from '../../engines/machine.ts'
 import { describe, Failure } from '../../errors.ts'
 import { sizeText } from '../output.ts'
-import { type Check, type Finding, ok, problem, together, warning } from './check.ts'
+import { type DoctorCheck, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface CacheNeeds {
   cache: string
@@ -31,13 +31,13 @@ const UNFIT: Readonly<Record<number, { type: string; state: 'warning' | 'problem
 
 const ANOTHER = 'Repair it, or name another directory with --cache DIR.'
 /** What cannot be asked for more. */
-const SILENT: Partial<Record<Seen['kind'], string>> = {
+const SILENT: Partial<Record<SeenFile['kind'], string>> = {
   closed: 'is not open to this user',
   dead: 'is a mount whose server is gone',
   hung: 'does not answer',
 }
 
-export const cache: Check<CacheNeeds> = {
+export const cache: DoctorCheck<CacheNeeds> = {
   name: 'cache',
   async run({ cache, uid, files }) {
     const { at, seen } = await nearest(cache, files)
@@ -55,7 +55,7 @@ export const cache: Check<CacheNeeds> = {
   },
 }
 
-function rights(cache: string, uid: number, seen: Seen): Finding[] {
+function rights(cache: string, uid: number, seen: SeenFile): Finding[] {
   if (seen.kind !== 'directory') return [problem(`${cache} is no directory`, 'Name another one with --cache DIR.')]
   if (seen.uid !== uid) {
     const fix = 'Run lazylayer as that user, or name another directory with --cache DIR.'
@@ -84,7 +84,7 @@ function space(room: string, free: number): Finding {
 }
 
 /** Itself, or where it would be made. */
-async function nearest(cache: string, files: Files): Promise<{ at: string; seen: Seen | undefined }> {
+async function nearest(cache: string, files: Files): Promise<{ at: string; seen: SeenFile | undefined }> {
   for (let at = cache; ; at = dirname(at)) {
     const seen = await files.look(at)
     if (at === dirname(at) || seen !== undefined) return { at, seen }

@@ -10,7 +10,7 @@ export interface Finding {
 }
 
 /** One thing that `doctor` looks at. Its `run` rejects only for faults of our own. */
-export interface Check<Needs> {
+export interface DoctorCheck<Needs> {
   name: string
   run(needs: Needs): Promise<Finding>
 }

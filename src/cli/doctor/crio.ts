@@ -7,7 +7,7 @@ import { readStorageConf } from '../../engines/storage-conf.ts'
 import type { FoundEngine } from '../../engines/versions.ts'
 import { describe } from '../../errors.ts'
 import { storesOf } from '../setup/changes.ts'
-import { type Check, type Finding, ok, problem, together } from './check.ts'
+import { type DoctorCheck, type Finding, ok, problem, together } from './check.ts'
 import { absent, misnamed, namedOf } from './storage.ts'
 
 export interface CrioNeeds {
@@ -25,7 +25,7 @@ export interface CrioNeeds {
 /** Names of one driver. */
 const OVERLAY = ['overlay', 'overlay2']
 
-export const crioConf: Check<CrioNeeds> = {
+export const crioConf: DoctorCheck<CrioNeeds> = {
   name: 'crio.conf',
   async run({ root, crioStorageConfs, etc, files, engines, silent }) {
     let conf: CrioConf | undefined

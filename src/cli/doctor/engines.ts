@@ -2,24 +2,24 @@
 
 import type { SilentEngine } from '../../engines/here.ts'
 import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../../engines/versions.ts'
-import { type Check, type Finding, ok, problem, warning } from './check.ts'
+import { type DoctorCheck, type Finding, ok, problem, warning } from './check.ts'
 
 export interface EngineNeeds {
   engines: readonly FoundEngine[]
   /** Installed, but of no known version. */
   silent: readonly SilentEngine[]
   /** Which of our stores an engine's configuration names. */
-  names: (engine: Engine) => Named
+  names: (engine: Engine) => NamedEngine
   /** Whether setup would name the layer store: an engine that reads the same file needs it. */
   layersOfUse: boolean
 }
 
-interface Named {
+interface NamedEngine {
   layers: boolean
   images: boolean
 }
 
-export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
+export const engines: readonly DoctorCheck<EngineNeeds>[] = ENGINES.map((engine) => ({
   name: engine,
   async run({ engines, silent, names, layersOfUse }) {
     const mute = silent.find((each) => each.engine === engine)
@@ -34,7 +34,7 @@ export const engines: readonly Check<EngineNeeds>[] = ENGINES.map((engine) => ({
 }))
 
 /** What to know of an engine of this version. @param layersOfUse whether another engine on the machine needs the layer store */
-export function adviceFor({ engine, version, era }: FoundEngine, names: Named, layersOfUse: boolean): Finding {
+export function adviceFor({ engine, version, era }: FoundEngine, names: NamedEngine, layersOfUse: boolean): Finding {
   const found = version.text
   switch (era) {
     case 'image':

@@ -1,13 +1,13 @@
 // Checks of what is mounted: the agent of ROOT, whether engines see its mount, and what dead agents left.
 
 import { basename } from 'node:path'
-import { devicesFor, socketFor } from '../../agent/places.ts'
+import { devicesFor, socketFor } from '../../agent/agent-places.ts'
 import type { Status } from '../../agent/socket.ts'
-import type { Files, Seen } from '../../engines/machine.ts'
+import type { Files, SeenFile } from '../../engines/machine.ts'
 import { describe } from '../../errors.ts'
 import { isKernelMount } from '../../mount/kernel-mounts.ts'
 import type { MountEntry } from '../../mount/mount-table.ts'
-import { type Check, ok, problem, warning } from './check.ts'
+import { type DoctorCheck, ok, problem, warning } from './check.ts'
 
 export interface MountNeeds {
   root: string
@@ -31,7 +31,7 @@ export interface Silent {
 const FIND =
   'Find the process that has the socket (ss -xlp), end it by its number, and start it again; it detaches what it left.'
 
-export const agent: Check<MountNeeds> = {
+export const agent: DoctorCheck<MountNeeds> = {
   name: 'agent',
   async run({ root, real, agents }) {
     const { statuses, silent } = await agents()
@@ -48,7 +48,7 @@ export const agent: Check<MountNeeds> = {
   },
 }
 
-export const propagation: Check<MountNeeds> = {
+export const propagation: DoctorCheck<MountNeeds> = {
   name: 'propagation',
   async run({ root, real, mounts, unseen }) {
     if (!(await mounts()).some((each) => each.point === real)) return ok(`nothing is mounted on ${root}`)
@@ -61,15 +61,16 @@ export const propagation: Check<MountNeeds> = {
 
 const FUSE_TYPE = 'fuse.lazylayer'
 
-export const deadMounts: Check<MountNeeds> = {
+export const deadMounts: DoctorCheck<MountNeeds> = {
   name: 'mounts',
   async run({ files, mounts }) {
     const table = await mounts()
     const served = table.filter((each) => each.type === FUSE_TYPE)
-    const kinds = new Map<string, Seen['kind'] | undefined>()
+    const kinds = new Map<string, SeenFile['kind'] | undefined>()
     await Promise.all(served.map(async ({ point }) => kinds.set(point, (await files.look(point))?.kind)))
     const covers = table.filter(isKernelMount)
-    const of = (kind: Seen['kind']) => served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
+    const of = (kind: SeenFile['kind']) =>
+      served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
     // an EROFS mount itself looks alive whether or not somebody fills what is missing
     const filling = served.map(({ point }) => point).filter((point) => ![undefined, 'dead'].includes(kinds.get(point)))
     const left = covers.map(({ point }) => point).filter((point) => !filling.some((each) => fills(each, point)))

@@ -2,9 +2,9 @@
 import type { Files } from '../../engines/machine.ts'
 import { allowsOthers } from '../../mount/fusermount.ts'
 import type { Trial } from '../trial.ts'
-import { type Check, type Finding, ok, problem, together, warning } from './check.ts'
+import { type DoctorCheck, type Finding, ok, problem, together, warning } from './check.ts'
 
-export interface Platform {
+export interface PlatformHere {
   /** Of the Node that runs this. */
   node: string
   /** Why the addon cannot be loaded, if it cannot. */
@@ -18,7 +18,7 @@ export interface Platform {
 const NODE_MIN = { major: 22, minor: 19 }
 const FUSE_TIMEOUTS = ['max_request_timeout', 'default_request_timeout']
 
-export const node: Check<Platform> = {
+export const node: DoctorCheck<PlatformHere> = {
   name: 'node',
   async run({ node }) {
     const [major = 0, minor = 0] = node.split('.').map(Number)
@@ -30,7 +30,7 @@ export const node: Check<Platform> = {
   },
 }
 
-export const addon: Check<Platform> = {
+export const addon: DoctorCheck<PlatformHere> = {
   name: 'native part',
   async run({ noAddon }) {
     if (noAddon === undefined) return ok('loaded')
@@ -41,7 +41,7 @@ export const addon: Check<Platform> = {
   },
 }
 
-export const kernel: Check<Platform> = {
+export const kernel: DoctorCheck<PlatformHere> = {
   name: 'kernel',
   async run({ kernel, trial }) {
     const { rung, why } = await trial()
@@ -53,7 +53,7 @@ export const kernel: Check<Platform> = {
   },
 }
 
-export const fuse: Check<Platform> = {
+export const fuse: DoctorCheck<PlatformHere> = {
   name: 'fuse',
   async run({ files, uid }) {
     const device = await files.look('/dev/fuse')
@@ -90,7 +90,7 @@ async function others(files: Files): Promise<Finding> {
   )
 }
 
-export const requestTimeout: Check<Platform> = {
+export const requestTimeout: DoctorCheck<PlatformHere> = {
   name: 'fuse request timeout',
   async run({ files }) {
     const found = await Promise.all(FUSE_TIMEOUTS.map((name) => timeout(files, name)))

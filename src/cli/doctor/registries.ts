@@ -5,7 +5,7 @@ import { callsHelper, type FoundEngine } from '../../engines/versions.ts'
 import { describe } from '../../errors.ts'
 import { readHostRules } from '../../registry/hosts.ts'
 import type { Places } from '../../registry/places.ts'
-import { type Check, ok, problem, warning } from './check.ts'
+import { type DoctorCheck, ok, problem, warning } from './check.ts'
 
 export interface RegistriesNeeds {
   places: Places
@@ -15,7 +15,7 @@ export interface RegistriesNeeds {
   helper: string | undefined
 }
 
-export const registries: Check<RegistriesNeeds> = {
+export const registries: DoctorCheck<RegistriesNeeds> = {
   name: 'registries.conf',
   async run({ places }) {
     try {
@@ -28,7 +28,7 @@ export const registries: Check<RegistriesNeeds> = {
   },
 }
 
-export const authHelper: Check<RegistriesNeeds> = {
+export const authHelper: DoctorCheck<RegistriesNeeds> = {
   name: 'auth helper',
   async run({ places, engines, files, helper }) {
     const asking = engines.filter(({ engine, version }) => callsHelper(engine, version))

@@ -5,7 +5,7 @@ import { readStorageConf, type StorageConf } from '../../engines/storage-conf.ts
 import { stringsAt } from '../../engines/toml-edit.ts'
 import { describe } from '../../errors.ts'
 import { storesOf } from '../setup/changes.ts'
-import { type Check, type Finding, ok, problem, together, warning } from './check.ts'
+import { type DoctorCheck, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface StorageNeeds {
   root: string
@@ -17,7 +17,7 @@ export interface StorageNeeds {
 const TABLE = ['storage', 'options']
 const FIX = 'Run lazylayer setup podman (or crio), which writes both keys.'
 
-export const storage: Check<StorageNeeds> = {
+export const storage: DoctorCheck<StorageNeeds> = {
   name: 'storage.conf',
   async run({ root, storageConfs, files }) {
     try {

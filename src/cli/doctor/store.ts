@@ -2,7 +2,7 @@
 
 import { closedAbove, isClosed } from '../../agent/store-access.ts'
 import type { Files } from '../../engines/machine.ts'
-import { type Check, ok, problem, warning } from './check.ts'
+import { type DoctorCheck, ok, problem, warning } from './check.ts'
 
 export interface StoreNeeds {
   /** Without symlinks. */
@@ -11,7 +11,7 @@ export interface StoreNeeds {
   files: Files
 }
 
-export const store: Check<StoreNeeds> = {
+export const store: DoctorCheck<StoreNeeds> = {
   name: 'store',
   async run({ real, uid, files }) {
     const seen = await files.look(real)

@@ -2,17 +2,17 @@
 
 import { places } from '../../agent/agent.ts'
 import { log } from '../../agent/log.ts'
-import { askAt, type Request, type Status } from '../../agent/socket.ts'
+import { type AgentRequest, askAt, type Status } from '../../agent/socket.ts'
 import { text, type Values } from '../../agent/values.ts'
 import { describe } from '../../errors.ts'
-import type { Outcome } from '../../stores/image-store.ts'
+import type { ListOutcome } from '../../stores/outcome.ts'
 
 /** What is looked into and believed for an image. */
 export interface AgentHere {
   /** As it was named, else the agent's, else where it would be. */
   cache: string
   /** Of the last `pull` of the image, if this agent saw one. */
-  outcome: Outcome | undefined
+  outcome: ListOutcome | undefined
   /** What it was told to believe; undefined: no agent says so. */
   diffid: Status['diffid'] | undefined
 }
@@ -20,7 +20,7 @@ export interface AgentHere {
 /** Never rejects for what the agent is like: what it knows is left out then, and said. */
 export async function agentHere(values: Values, reference: string): Promise<AgentHere> {
   const { cache: usual, root, sockets } = places()
-  const asks = (request: Request) =>
+  const asks = (request: AgentRequest) =>
     askAt(sockets, text(values, 'root') ?? root, request).catch((error) => {
       log(`what the running agent knows is left out: ${describe(error)}`)
       return undefined

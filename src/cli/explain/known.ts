@@ -2,13 +2,14 @@
 
 import { within } from '../../engines/machine.ts'
 import { describe, Failure } from '../../errors.ts'
-import { chooseFormat } from '../../format/formats.ts'
+import { planUnits } from '../../format/formats.ts'
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
+import { mapLimited } from '../../limit.ts'
 import { CacheReader } from '../../store/reader.ts'
 
 /** What is known of a layer. */
-export interface Known {
+export interface KnownLayer {
   /** The DiffIDs that its bytes were proven to have, with whichever tree. */
   diffIds: readonly Digest[]
   /** What its own index shows otherwise than its tar, a sentence; an index of another image's may lie of the same bytes. */
@@ -18,7 +19,7 @@ export interface Known {
 /** Of each, the records of all trees that were judged with it are open at once. */
 const LAYERS_AT_ONCE = 8
 
-const NOTHING: Known = { diffIds: [], refuted: undefined }
+const NOTHING: KnownLayer = { diffIds: [], refuted: undefined }
 
 /** Undefined where there is no cache, or one that cannot be read, which `log` is told. */
 export async function openKnown(dir: string, log: (message: string) => void): Promise<CacheReader | undefined> {
@@ -30,24 +31,21 @@ export async function knownOf(
   layers: readonly Descriptor[],
   cache: Pick<CacheReader, 'judged' | 'treesOf'> | undefined,
   log: (message: string) => void,
-): Promise<Known[]> {
+): Promise<KnownLayer[]> {
   const nothing = layers.map(() => NOTHING)
   if (cache === undefined) return nothing
-  const knownOfLayer = async (descriptor: Descriptor): Promise<Known> => {
+  const plan = planUnits({ layers })
+  const knownOfLayer = async (descriptor: Descriptor): Promise<KnownLayer> => {
     const judged = await cache.judged(descriptor.digest)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
     const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
-    const chosen = chooseFormat({ descriptor })
-    if (refuted.length === 0 || !('format' in chosen)) return { diffIds, refuted: undefined }
-    const own = await cache.treesOf(chosen.format.indexDigest({ descriptor }))
+    const unit = plan.get(descriptor)
+    if (refuted.length === 0 || unit === undefined || 'why' in unit) return { diffIds, refuted: undefined }
+    const own = await cache.treesOf(unit.index)
     return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
   }
   try {
-    const known: Known[] = []
-    for (let at = 0; at < layers.length; at += LAYERS_AT_ONCE) {
-      known.push(...(await Promise.all(layers.slice(at, at + LAYERS_AT_ONCE).map(knownOfLayer))))
-    }
-    return known
+    return await mapLimited(layers, LAYERS_AT_ONCE, knownOfLayer)
   } catch (error) {
     return unreadable(error, nothing, log)
   }

@@ -34,7 +34,7 @@ export interface Unbelieved {
 }
 
 /** And of the layers below it. */
-export interface Facts extends LayerFacts {
+export interface KnownFacts extends LayerFacts {
   /** Whether a layer below it in the same image is not in the image store, for this era: its chain ends there. */
   chainEnded: boolean
 }
@@ -42,11 +42,11 @@ export interface Facts extends LayerFacts {
 /** The store that an engine finds a layer in. */
 export type Door = 'layers' | 'images'
 /** What the engine knows a layer by: the digest of its index, or a DiffID that was proven, that is signed, or that the image claims. */
-export type Identity = 'index' | 'proven' | 'signed' | 'claimed'
+export type IdentityBasis = 'index' | 'proven' | 'signed' | 'claimed'
 
 /** How an engine gets a layer. */
-export type Way =
-  | { door: Door; identity: Identity; lazy: boolean; why?: string }
+export type LayerWay =
+  | { door: Door; identity: IdentityBasis; lazy: boolean; why?: string }
   | { door: undefined; why: string; fix: string }
 
 const PULLED = 'the engine pulls it'
@@ -54,7 +54,7 @@ const COMPLETE = 'it is complete on this machine'
 const WHOLE = 'so the agent fetches it whole when the image is listed'
 const SMALL = `it is small and below lazy layers, ${WHOLE}`
 const FETCH = 'have the agent fetch it whole, once for all images: lazylayer pull IMAGE.'
-const ABOVE: Way = {
+const ABOVE: LayerWay = {
   door: undefined,
   why: `a layer below it is not in the image store, so ${PULLED}, too`,
   fix: 'See the lowest layer that is pulled.',
@@ -63,7 +63,7 @@ const ABOVE: Way = {
 /**
  * The best way an engine of this era has. In the image store a layer hangs on those below it; in the layer store each stands alone.
  */
-export function wayOf(era: Era, facts: Facts): Way {
+export function wayOf(era: Era, facts: KnownFacts): LayerWay {
   const inLayers = era === 'image' ? undefined : throughLayers(era, facts)
   if (inLayers !== undefined) return inLayers
   const inImages = throughImages(era, facts)
@@ -71,7 +71,7 @@ export function wayOf(era: Era, facts: Facts): Way {
   return facts.chainEnded ? ABOVE : inImages
 }
 
-function throughLayers(era: 'layer' | 'index', { format, proven, believed }: Facts): Way | undefined {
+function throughLayers(era: 'layer' | 'index', { format, proven, believed }: KnownFacts): LayerWay | undefined {
   if (!('name' in format)) {
     return era === 'layer' && proven ? { door: 'layers', identity: 'proven', lazy: false, why: COMPLETE } : undefined
   }
@@ -80,7 +80,7 @@ function throughLayers(era: 'layer' | 'index', { format, proven, believed }: Fac
   return typeof believed === 'string' ? { door: 'layers', identity: believed, lazy: true } : undefined
 }
 
-function throughImages(era: Era, { format, proven, believed }: Facts): Way | undefined {
+function throughImages(era: Era, { format, proven, believed }: KnownFacts): LayerWay | undefined {
   const lazy = 'name' in format
   if (proven) {
     return lazy
@@ -96,7 +96,7 @@ function throughImages(era: Era, { format, proven, believed }: Facts): Way | und
   return era === 'layer' || unnamed ? undefined : { door: 'images', identity: 'index', lazy }
 }
 
-function pulled(era: Era, { format, believed, chainEnded }: Facts): Way {
+function pulled(era: Era, { format, believed, chainEnded }: KnownFacts): LayerWay {
   if ('why' in format) {
     const usual = `${HOW_TO_CONVERT} Or ${FETCH}`
     return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: format.fix ?? usual }
@@ -114,12 +114,12 @@ function pulled(era: Era, { format, believed, chainEnded }: Facts): Way {
 }
 
 /** A layer's ways, for engines of each era. */
-export type Ways = Readonly<Record<Era, Way>>
+export type Ways = Readonly<Record<Era, LayerWay>>
 
 /** The ways of all layers of an image, lowest first. */
 export function waysOf(layers: readonly LayerFacts[]): Ways[] {
   const ended = { layer: false, index: false, image: false }
-  const way = (era: Era, layer: LayerFacts): Way => {
+  const way = (era: Era, layer: LayerFacts): LayerWay => {
     const facts = { ...layer, chainEnded: ended[era] }
     // a layer is listed under its parent, so nothing can be listed above one that is not, whichever door that one comes through
     if (throughImages(era, facts) === undefined) ended[era] = true

@@ -5,7 +5,7 @@ import { type Engine, ERAS, type Era } from '../../engines/versions.ts'
 import { type Digest, hex } from '../../image/digest.ts'
 import type { DiffIdPolicy } from '../../stores/identity.ts'
 import { sizeText, table } from '../output.ts'
-import type { Way, Ways } from './layer.ts'
+import type { LayerWay, Ways } from './layer.ts'
 
 export interface Report {
   reference: string
@@ -82,7 +82,7 @@ function signaturesText({ policy, why }: Report['diffid']): string[] {
 
 const short = (digest: Digest) => hex(digest).slice(0, 12)
 
-function wayText(way: Way): string {
+function wayText(way: LayerWay): string {
   return way.door === undefined ? 'pulled' : `${way.door} (${way.identity})`
 }
 

@@ -1,6 +1,6 @@
 // What `setup` writes into which file, and what takes it out again: pure, from the texts that are there.
 
-import { addStrings, parseText, removeStrings, stringsAt, type Wanted } from '../../engines/toml-edit.ts'
+import { addStrings, parseText, removeStrings, stringsAt, type WantedString } from '../../engines/toml-edit.ts'
 import { callsHelper, type FoundEngine } from '../../engines/versions.ts'
 import { Failure } from '../../errors.ts'
 
@@ -14,7 +14,7 @@ export const DROP_IN = '50-lazylayer.conf'
 const TABLE = ['storage', 'options']
 
 /** The stores of a root, as storage.conf names them. */
-export function storesOf(root: string): Readonly<Record<'layers' | 'images', Wanted & { directory: string }>> {
+export function storesOf(root: string): Readonly<Record<'layers' | 'images', WantedString & { directory: string }>> {
   if (root.includes(':')) {
     throw Failure.usage(`${root} cannot be named in storage.conf`, {
       why: 'engines take what is behind a colon for options',
@@ -29,13 +29,13 @@ export function storesOf(root: string): Readonly<Record<'layers' | 'images', Wan
 }
 
 type Stores = ReturnType<typeof storesOf>
-export type Store = keyof Stores
+export type StoreKind = keyof Stores
 
 /**
  * Which stores are of use to these engines. One that loses what it finds in the layer store must not see that; and those that are all told
  * to announce images need no other than the image store, in which images can be told apart (docs/upstream-image-ids.md).
  */
-export function storesFor(engines: readonly FoundEngine[], toldOfHelper: boolean): Store[] {
+export function storesFor(engines: readonly FoundEngine[], toldOfHelper: boolean): StoreKind[] {
   const announced = toldOfHelper && engines.every(({ engine, version }) => callsHelper(engine, version))
   return announced || engines.some(({ era }) => era === 'image') ? ['images'] : ['layers', 'images']
 }
@@ -49,7 +49,7 @@ export function withoutLayers(of: FoundEngine, engines: readonly FoundEngine[]):
 }
 
 /** storage.conf with these stores of the root and without the others. @throws Failure as addStrings */
-export function withStores(text: string, stores: Stores, wanted: readonly Store[]): string {
+export function withStores(text: string, stores: Stores, wanted: readonly StoreKind[]): string {
   let edited = text
   for (const name of ['layers', 'images'] as const) {
     edited = wanted.includes(name) ? addStrings(edited, stores[name]) : removeStrings(edited, stores[name], true)
@@ -80,7 +80,7 @@ export interface Undone {
 export function withoutStores(current: string, original: string | undefined, made: string, stores: Stores): Undone {
   const base = original ?? made
   const [now, then] = [parseText(current), parseText(base)]
-  const has = (parsed: Record<string, unknown>, name: Store) =>
+  const has = (parsed: Record<string, unknown>, name: StoreKind) =>
     stringsAt(parsed, stores[name]).includes(stores[name].strings[0] as string) // it has one
   const names = ['layers', 'images'] as const
   const ours = names.filter((name) => has(now, name) || has(then, name))
@@ -96,7 +96,7 @@ export function withoutStores(current: string, original: string | undefined, mad
   return { text, changed: true }
 }
 
-function isThere(parsed: Record<string, unknown>, { table, key }: Wanted): boolean {
+function isThere(parsed: Record<string, unknown>, { table, key }: WantedString): boolean {
   let at: unknown = parsed
   for (const name of [...table, key]) at = (at as Record<string, unknown> | undefined)?.[name] // stringsAt has seen tables
   return at !== undefined

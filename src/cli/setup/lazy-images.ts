@@ -4,7 +4,7 @@ import { readdir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Files } from '../../engines/machine.ts'
 import { within } from '../../engines/machine.ts'
-import { type EngineRoot, inUse, type Listed, referenced } from '../../stores/engine-roots.ts'
+import { type EngineRoot, inUse, type ListedLayer, referenced } from '../../stores/engine-roots.ts'
 
 /** Of the stores of `root`, in these storage roots; also where that cannot be found out. */
 export async function hasLazyImages(
@@ -34,7 +34,7 @@ async function throughLayers(root: string, roots: readonly EngineRoot[]): Promis
 /** @throws Failure what cannot be read */
 async function throughImages(root: string, roots: readonly EngineRoot[], files: Pick<Files, 'read'>): Promise<boolean> {
   const text = await files.read(join(root, 'images/overlay-layers/layers.json'))
-  const listed = JSON.parse(text ?? '[]') as Listed[] // our own
+  const listed = JSON.parse(text ?? '[]') as ListedLayer[] // our own
   // without an agent nothing is listed, whatever was
   if (listed.length === 0) return (await files.read('/proc/self/mountinfo'))?.includes(` ${root} `) !== true
   const references = await referenced(roots, () => {})

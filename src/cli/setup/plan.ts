@@ -18,7 +18,7 @@ import {
   helperDropIn,
   MADE,
   newStorageConf,
-  type Store,
+  type StoreKind,
   storesFor,
   storesOf,
   withoutLayers,
@@ -27,7 +27,7 @@ import {
 } from './changes.ts'
 import { crioConf, crioReads, crioUnit, readersOf, whyNoRepair, whyRepairs } from './crio.ts'
 
-export interface Request {
+export interface SetupRequest {
   engine: 'podman' | 'crio'
   /** Of the stores; absolute. */
   root: string
@@ -52,7 +52,7 @@ export interface Change {
   backup?: { path: string; keep: boolean }
 }
 
-export interface Plan {
+export interface SetupPlan {
   changes: Change[]
   /** What the user should know or do besides. */
   notes: string[]
@@ -72,7 +72,7 @@ const BACKUP = '.before-lazylayer'
 const STAT_TIMEOUT_MS = 2_000
 
 /** @throws Failure usage, unsupported (files that are not edited), missing (no engine, no store), unavailable (an engine that does not work), system */
-export async function planSetup(request: Request): Promise<Plan> {
+export async function planSetup(request: SetupRequest): Promise<SetupPlan> {
   const { engine, root, places, engines, silent } = request
   const found = engines.find((each) => each.engine === engine)
   if (found === undefined) {
@@ -131,7 +131,7 @@ export async function planSetup(request: Request): Promise<Plan> {
 
 /** Undefined, and a note, where the engine is not told of our helper. */
 async function helperChange(
-  { places, helper, root, defaultRoot, engines }: Request,
+  { places, helper, root, defaultRoot, engines }: SetupRequest,
   found: FoundEngine,
   notes: string[],
 ): Promise<Change | undefined> {
@@ -156,7 +156,7 @@ async function helperChange(
 }
 
 /** @throws Failure usage, unsupported, system */
-export async function planUndo(request: Request): Promise<Plan> {
+export async function planUndo(request: SetupRequest): Promise<SetupPlan> {
   const { engine, places } = request
   const notes: string[] = []
   const changes: Change[] = []
@@ -181,7 +181,7 @@ export async function planUndo(request: Request): Promise<Plan> {
 
 /** Whether what keeps CRI-O from wiping its storage may go, when this is all that is undone. */
 async function mayRepair(
-  { engine, places, vendor }: Request,
+  { engine, places, vendor }: SetupRequest,
   storage: Change | undefined,
   notes: string[],
 ): Promise<boolean> {
@@ -196,7 +196,7 @@ async function mayRepair(
   return engine === 'crio' || (await readText(crioUnit(places))) === undefined // setup crio made both
 }
 
-async function storageChange({ root, places, vendor }: Request, wanted: readonly Store[]): Promise<Change> {
+async function storageChange({ root, places, vendor }: SetupRequest, wanted: readonly StoreKind[]): Promise<Change> {
   const path = storageConf(places)
   const before = await readText(path)
   const base = before ?? newStorageConf(await readText(vendor), places.uid !== 0)
@@ -209,7 +209,7 @@ async function storageChange({ root, places, vendor }: Request, wanted: readonly
     : { path, before, after }
 }
 
-async function storageUndo({ root, places, vendor }: Request, notes: string[]): Promise<Change | undefined> {
+async function storageUndo({ root, places, vendor }: SetupRequest, notes: string[]): Promise<Change | undefined> {
   const path = storageConf(places)
   const before = await readText(path)
   const backup = `${path}${BACKUP}`

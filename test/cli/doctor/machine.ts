@@ -1,18 +1,18 @@
 // A machine for doctor's checks, of plain values: files by path, and what is looked at.
 
 import type { Finding } from '../../../src/cli/doctor/check.ts'
-import type { Files, Seen } from '../../../src/engines/machine.ts'
+import type { Files, SeenFile } from '../../../src/engines/machine.ts'
 import { Failure } from '../../../src/errors.ts'
 
 export const DISK = 0xef53
 
-export const DIRECTORY: Seen = { kind: 'directory', uid: 0, mode: 0o700, writable: true, executable: false }
-export const DEVICE: Seen = { kind: 'device', uid: 0, mode: 0o666, writable: true, executable: false }
-export const PROGRAM: Seen = { kind: 'file', uid: 0, mode: 0o755, writable: false, executable: true }
+export const DIRECTORY: SeenFile = { kind: 'directory', uid: 0, mode: 0o700, writable: true, executable: false }
+export const DEVICE: SeenFile = { kind: 'device', uid: 0, mode: 0o666, writable: true, executable: false }
+export const PROGRAM: SeenFile = { kind: 'file', uid: 0, mode: 0o755, writable: false, executable: true }
 
 export interface Contents {
   texts?: Record<string, string>
-  seen?: Record<string, Seen>
+  seen?: Record<string, SeenFile>
   /** NaN: it cannot be asked. */
   free?: number
   type?: number

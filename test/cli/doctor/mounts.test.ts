@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
-import { devicesFor, socketFor } from '../../../src/agent/places.ts'
+import { devicesFor, socketFor } from '../../../src/agent/agent-places.ts'
 import type { Status } from '../../../src/agent/socket.ts'
 import { agent, deadMounts, type MountNeeds, propagation } from '../../../src/cli/doctor/mounts.ts'
-import type { Seen } from '../../../src/engines/machine.ts'
+import type { SeenFile } from '../../../src/engines/machine.ts'
 import type { MountEntry } from '../../../src/mount/mount-table.ts'
 import { DIRECTORY, files, summary } from './machine.ts'
 
@@ -22,7 +22,7 @@ const fuse = (point: string) => entry(point, 'fuse.lazylayer', 'lazylayer')
 const erofs = (point: string) => entry(point, 'erofs', '/proc/self/fd/9')
 const devices = (point: string) => devicesFor(socketFor('/run/x', point))
 
-function needs(of: Partial<MountNeeds> & { table?: MountEntry[]; seen?: Record<string, Seen> }): MountNeeds {
+function needs(of: Partial<MountNeeds> & { table?: MountEntry[]; seen?: Record<string, SeenFile> }): MountNeeds {
   const { table = [], seen = {}, ...rest } = of
   return {
     root: ROOT,
@@ -97,11 +97,11 @@ test('a mount that engines do not see is a problem, no mount is none', async () 
   })
 })
 
-const DEAD: Seen = { ...DIRECTORY, kind: 'dead' }
-const CLOSED: Seen = { ...DIRECTORY, kind: 'closed' }
-const HUNG: Seen = { ...DIRECTORY, kind: 'hung' }
+const DEAD: SeenFile = { ...DIRECTORY, kind: 'dead' }
+const CLOSED: SeenFile = { ...DIRECTORY, kind: 'closed' }
+const HUNG: SeenFile = { ...DIRECTORY, kind: 'hung' }
 
-test.each<[string, MountEntry[], Record<string, Seen>, string, RegExp]>([
+test.each<[string, MountEntry[], Record<string, SeenFile>, string, RegExp]>([
   ['none', [entry('/x', 'ext4', '/dev/vda')], {}, 'ok', /^0 of lazylayer/],
   [
     'a living store',

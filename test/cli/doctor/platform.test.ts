@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest'
 import { cache } from '../../../src/cli/doctor/cache.ts'
-import { addon, fuse, kernel, node, type Platform, requestTimeout } from '../../../src/cli/doctor/platform.ts'
+import { addon, fuse, kernel, node, type PlatformHere, requestTimeout } from '../../../src/cli/doctor/platform.ts'
 import { type Contents, DEVICE, DIRECTORY, files, PROGRAM, summary } from './machine.ts'
 
-function platform(of: Partial<Platform>): Platform {
+function platform(of: Partial<PlatformHere>): PlatformHere {
   return {
     node: '24.1.0',
     noAddon: undefined,

@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest'
 import { store } from '../../../src/cli/doctor/store.ts'
-import type { Seen } from '../../../src/engines/machine.ts'
+import type { SeenFile } from '../../../src/engines/machine.ts'
 import { DIRECTORY, files, summary } from './machine.ts'
 
 const ROOT = '/srv/lazy/store'
-const open: Seen = { ...DIRECTORY, mode: 0o755 }
+const open: SeenFile = { ...DIRECTORY, mode: 0o755 }
 
-test.each<[string, Record<string, Seen>, 'ok' | 'warning' | 'problem', RegExp]>([
+test.each<[string, Record<string, SeenFile>, 'ok' | 'warning' | 'problem', RegExp]>([
   ['not there', {}, 'ok', /is not there/],
   ['hung', { [ROOT]: { ...DIRECTORY, kind: 'hung' } }, 'ok', /not to be looked at/],
   ['closed itself', { [ROOT]: DIRECTORY, '/srv/lazy': open, '/srv': open, '/': open }, 'ok', /closed to other users$/],

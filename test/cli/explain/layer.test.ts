@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { type LayerFacts, type Way, waysOf } from '../../../src/cli/explain/layer.ts'
+import { type LayerFacts, type LayerWay, waysOf } from '../../../src/cli/explain/layer.ts'
 import { ERAS, type Era } from '../../../src/engines/versions.ts'
 
 const UNBELIEVED = { why: 'the DiffID is nobody’s', fix: 'Have it proven.' }
@@ -13,7 +13,7 @@ const signed = (of: LayerFacts): LayerFacts => ({ ...of, believed: 'signed' })
 const belied = (of: LayerFacts): LayerFacts => ({ ...of, believed: { ...UNBELIEVED, false: true } })
 const proven = (of: LayerFacts) => ({ ...of, proven: true })
 
-const short = (way: Way) =>
+const short = (way: LayerWay) =>
   way.door === undefined ? 'pulled' : `${way.door} ${way.identity}${way.lazy ? '' : ' whole'}`
 const column = (layers: readonly LayerFacts[], era: Era) => waysOf(layers).map((each) => short(each[era]))
 

@@ -5,7 +5,7 @@ import { parse } from 'smol-toml'
 import { expect, test } from 'vitest'
 import { apply } from '../../../src/cli/setup/apply.ts'
 import { hasUnit } from '../../../src/cli/setup/crio.ts'
-import { type Plan, planSetup, planUndo, type Request } from '../../../src/cli/setup/plan.ts'
+import { planSetup, planUndo, type SetupPlan, type SetupRequest } from '../../../src/cli/setup/plan.ts'
 import { type Engine, type FoundEngine, foundEngine } from '../../../src/engines/versions.ts'
 import { folder } from '../../store/folder.ts'
 
@@ -30,22 +30,22 @@ mountopt = "nodev,metacopy=on" # fast
 #size = ""
 `
 
-interface Machine extends Request {
+interface Machine extends SetupRequest {
   file(path: string): Promise<string | undefined>
-  setup(): Promise<Plan>
-  undo(): Promise<Plan>
+  setup(): Promise<SetupPlan>
+  undo(): Promise<SetupPlan>
 }
 
 async function machine(
   engine: 'podman' | 'crio',
   versions: Partial<Record<Engine, string>>,
-  more: Partial<Request> = {},
+  more: Partial<SetupRequest> = {},
 ): Promise<Machine> {
   const dir = await folder()
   const root = join(dir, 'store')
   await mkdir(join(root, 'layers'), { recursive: true })
   await mkdir(join(root, 'images'))
-  const request: Request = {
+  const request: SetupRequest = {
     engine,
     root,
     defaultRoot: root,
@@ -56,7 +56,7 @@ async function machine(
     helper: '/usr/bin/lazylayer-auth-helper',
     ...more,
   }
-  const applied = async (plan: Plan) => {
+  const applied = async (plan: SetupPlan) => {
     for (const change of plan.changes) await apply(change)
     return plan
   }
@@ -68,7 +68,7 @@ async function machine(
   }
 }
 
-const storageConf = (of: Request) => join(of.places.etc, 'containers/storage.conf')
+const storageConf = (of: SetupRequest) => join(of.places.etc, 'containers/storage.conf')
 
 async function put(path: string, text: string, mode = 0o644): Promise<void> {
   await mkdir(dirname(path), { recursive: true })
@@ -116,7 +116,7 @@ test('an engine that loses what it finds in the layer store is given the image s
   }
 })
 
-test.each<[string, Parameters<typeof machine>[1], Partial<Request>, string[]]>([
+test.each<[string, Parameters<typeof machine>[1], Partial<SetupRequest>, string[]]>([
   ['engines that announce images', { podman: '5.2.0', buildah: '1.39.3' }, {}, ['images']],
   ['an engine that announces none', { podman: '5.1.0' }, {}, ['images', 'layers']],
   ['one of two that announces none', { podman: '5.4.2', skopeo: '1.15.0' }, {}, ['images', 'layers']],
@@ -184,7 +184,7 @@ test('setup after an upgrade takes the layer store out, and undo still restores 
   await put(storageConf(it), STORAGE_CONF)
   await it.setup()
   expect(await it.file(storageConf(it))).toContain('/layers:ref')
-  const upgraded: Request = { ...it, engines: [foundEngine('podman', '5.5.0') as FoundEngine] }
+  const upgraded: SetupRequest = { ...it, engines: [foundEngine('podman', '5.5.0') as FoundEngine] }
   for (const change of (await planSetup(upgraded)).changes) await apply(change)
   expect(await it.file(storageConf(it))).not.toContain('/layers:ref')
   await it.undo()
@@ -199,7 +199,7 @@ test.each([[STORAGE_CONF], [undefined]])(
     const it = await machine('podman', { podman: '5.1.0' })
     if (conf !== undefined) await put(storageConf(it), conf)
     await it.setup()
-    const upgraded: Request = { ...it, engines: [foundEngine('podman', '5.4.2') as FoundEngine] }
+    const upgraded: SetupRequest = { ...it, engines: [foundEngine('podman', '5.4.2') as FoundEngine] }
     for (const change of (await planSetup(upgraded)).changes) await apply(change)
     expect(await it.file(storageConf(it))).not.toContain('/layers:ref')
     const { notes } = await it.undo()
@@ -254,7 +254,7 @@ test('without either, the file has what engines insist on', async () => {
 
 test('a user has files of their own, with places that the engine chooses', async () => {
   const it = await machine('podman', { podman: '5.4.2' })
-  const rootless: Request = { ...it, places: { ...it.places, uid: 1000 } }
+  const rootless: SetupRequest = { ...it, places: { ...it.places, uid: 1000 } }
   await put(it.vendor, STORAGE_CONF)
   const { changes } = await planSetup(rootless)
   const own = join(it.places.home, '.config/containers')
@@ -315,8 +315,8 @@ test('the unit of the agent is looked for where units are', async () => {
   expect(await hasUnit(it.places)).toBe(true)
 })
 
-const crioConf = (of: Request) => join(of.places.etc, 'crio/crio.conf.d/50-lazylayer.conf')
-const crioUnit = (of: Request) => join(of.places.etc, 'systemd/system/crio.service.d/50-lazylayer.conf')
+const crioConf = (of: SetupRequest) => join(of.places.etc, 'crio/crio.conf.d/50-lazylayer.conf')
+const crioUnit = (of: SetupRequest) => join(of.places.etc, 'systemd/system/crio.service.d/50-lazylayer.conf')
 
 test('whatever ends setup or its undoing early, CRI-O never knows the image store while it would repair', async () => {
   const it = await machine('crio', { crio: 'crio version 1.33.0' })
@@ -331,7 +331,7 @@ test('whatever ends setup or its undoing early, CRI-O never knows the image stor
   expect([undone[0], undone.at(-1)]).toEqual([storageConf(it), crioConf(it)])
 })
 
-test.each<[string, Partial<Request>]>([
+test.each<[string, Partial<SetupRequest>]>([
   ['is found', {}],
   ['does not say its version', { silent: [{ engine: 'crio', why: 'it ended with 1' }] }],
 ])('setup podman keeps a CRI-O that %s from wiping its storage: it reads the same file', async (_, more) => {
@@ -350,7 +350,8 @@ test.each<[string, Partial<Request>]>([
 
 test('setup podman leaves CRI-O alone where it does not read the file, or no image store is named', async () => {
   const it = await machine('podman', { podman: '5.4.2', crio: '1.31.0' })
-  const paths = async (more: Partial<Request>) => (await planSetup({ ...it, ...more })).changes.map((each) => each.path)
+  const paths = async (more: Partial<SetupRequest>) =>
+    (await planSetup({ ...it, ...more })).changes.map((each) => each.path)
   expect(await paths({})).toContain(crioConf(it))
   expect(await paths({ places: { ...it.places, uid: 1000 } })).not.toContain(crioConf(it))
   const env = { CONTAINERS_STORAGE_CONF: join(it.root, '../other.conf') }
@@ -362,7 +363,7 @@ test('setup podman leaves CRI-O alone where it does not read the file, or no ima
 test('what keeps CRI-O from wiping stays while setup crio is in force, or the image store is still named', async () => {
   const it = await machine('podman', { podman: '5.4.2', crio: '1.33.0' })
   await it.setup()
-  const crio: Request = { ...it, engine: 'crio' }
+  const crio: SetupRequest = { ...it, engine: 'crio' }
   for (const change of (await planSetup(crio)).changes) await apply(change)
   expect((await it.undo()).changes.map((each) => each.path)).not.toContain(crioConf(it))
   expect(await it.file(crioConf(it))).toBeDefined()
@@ -374,14 +375,14 @@ test('what keeps CRI-O from wiping stays while setup crio is in force, or the im
   expect((await planUndo(crio)).changes.map((each) => each.path)).toEqual([crioUnit(it), crioConf(it)])
 })
 
-async function planned(plan: Promise<Plan>): Promise<Plan> {
+async function planned(plan: Promise<SetupPlan>): Promise<SetupPlan> {
   const made = await plan
   for (const change of made.changes) await apply(change)
   return made
 }
 
 /** The same machine with the stores of a second root. */
-async function secondRoot(it: Machine): Promise<Request> {
+async function secondRoot(it: Machine): Promise<SetupRequest> {
   const root = `${it.root}-2`
   await mkdir(join(root, 'images'), { recursive: true })
   return { ...it, root }
@@ -423,7 +424,7 @@ test('of two roots one is undone, then the other, and the file is as it was', as
 
 const PLAIN = '[storage.options]\nadditionalimagestores = ["/plain"]\n'
 
-test.each<[string, (of: Request) => readonly [string, string], RegExp]>([
+test.each<[string, (of: SetupRequest) => readonly [string, string], RegExp]>([
   [
     'a plain store in storage.conf',
     (of) => [storageConf(of), PLAIN],
@@ -453,7 +454,7 @@ test.each<[string, (of: Request) => readonly [string, string], RegExp]>([
 
 test('setup podman protects a CRI-O whose program is not found, if its settings are there', async () => {
   const it = await machine('podman', { podman: '5.4.2' })
-  const paths = async (more: Partial<Request> = {}) =>
+  const paths = async (more: Partial<SetupRequest> = {}) =>
     (await planSetup({ ...it, ...more })).changes.map((each) => each.path)
   expect(await paths()).not.toContain(crioConf(it))
   await mkdir(join(it.places.etc, 'crio'), { recursive: true })
@@ -506,7 +507,7 @@ test('undoing Podman says that CRI-O loses its stores, too, where it reads the s
 })
 
 test('the auth helper is set only where the engine runs one and it is installed', async () => {
-  const dropIn = (of: Request) => join(of.places.etc, 'containers/registries.conf.d/50-lazylayer.conf')
+  const dropIn = (of: SetupRequest) => join(of.places.etc, 'containers/registries.conf.d/50-lazylayer.conf')
   const old = await machine('podman', { podman: '4.3.1' })
   expect((await old.setup()).notes).toEqual([expect.stringContaining('runs no auth helper')])
   expect(await old.file(dropIn(old))).toBeUndefined()
@@ -553,7 +554,7 @@ test('a store that is not there is not named, because every command of the engin
   })
 })
 
-test.each<[string, Partial<Request>, string | undefined, string]>([
+test.each<[string, Partial<SetupRequest>, string | undefined, string]>([
   ['an engine that is not installed', { engines: [] }, undefined, 'missing'],
   [
     'an engine that does not work',

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { referenceText } from '../../src/image/reference.ts'
-import { decodeDigest, decodeReference } from '../../src/stores/names.ts'
+import { decodeDigest, decodeReference } from '../../src/stores/asked-names.ts'
 import { character } from '../fixtures/characters.ts'
 
 const encode = (text: string) => Buffer.from(text).toString('base64')

@@ -1,19 +1,19 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
-import { believer } from '../../src/agent/believe.ts'
+import { diffIdTrust } from '../../src/agent/diff-id-trust.ts'
 import { Failure } from '../../src/errors.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { parseReference } from '../../src/image/reference.ts'
 import type { Store } from '../../src/store/store.ts'
-import type { Believe } from '../../src/stores/identity.ts'
+import type { TrustsDiffIds } from '../../src/stores/identity.ts'
 import { json } from '../fake/image.ts'
 import { simpleSignature } from '../policy/simple-signature.ts'
 import { folder } from '../store/folder.ts'
 
 const REFERENCE = 'registry.example.com/team/app:1'
 const manifestBytes = json({ schemaVersion: 2, layers: [] })
-const image: Parameters<Believe>[0] = {
+const image: Parameters<TrustsDiffIds>[0] = {
   reference: parseReference(REFERENCE),
   manifestBytes,
   digest: digestOf(manifestBytes),
@@ -47,19 +47,19 @@ async function machine() {
     signatures: () => ({ manifest: nothing, blob: () => Promise.reject(Failure.missing('x')), file: nothing }),
   }
   const places = { home: join(dir, 'home'), etc: join(dir, 'etc'), signatures: join(dir, 'signatures') }
-  const start = () => believer('signed', registries, store, places)
+  const start = () => diffIdTrust('signed', registries, store, places)
   return { dir, policy, start, forget: () => rm(join(dir, 'signatures'), { recursive: true }) }
 }
 
 test('the DiffIDs of an image that a key of the policy signed are believed; those of another are not, with the reason', async () => {
   const { start } = await machine()
-  const believe = await start()
-  expect(await believe(image)).toBe(true)
+  const trustsDiffIds = await start()
+  expect(await trustsDiffIds(image)).toBe(true)
   const other = json({ schemaVersion: 2, layers: [], annotations: {} })
-  const unsigned = await believe({ ...image, manifestBytes: other, digest: digestOf(other) })
+  const unsigned = await trustsDiffIds({ ...image, manifestBytes: other, digest: digestOf(other) })
   expect(unsigned).toMatch(/only claimed by the image.*it has no simple signature/)
   const layout = { transport: 'oci', dir: '/x' } as const
-  expect(await believe({ ...image, reference: layout })).toMatch(/only images of registries/)
+  expect(await trustsDiffIds({ ...image, reference: layout })).toMatch(/only images of registries/)
 })
 
 test('what was accepted stays so under the same policy, when nobody can be asked; not under another', async () => {

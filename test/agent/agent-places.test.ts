@@ -1,7 +1,7 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { defaultPlaces, devicesFor, logFor, socketFor } from '../../src/agent/places.ts'
+import { defaultPlaces, devicesFor, logFor, socketFor } from '../../src/agent/agent-places.ts'
 import { userOutside } from '../../src/registry/places.ts'
 
 const ROOT = {

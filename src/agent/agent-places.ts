@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 
-export interface Places {
+export interface AgentPlaces {
   root: string
   cache: string
   /** Directory of the sockets, one a mounted directory. */
@@ -11,7 +11,7 @@ export interface Places {
 }
 
 /** What systemd gives a service with RuntimeDirectory=, CacheDirectory= or StateDirectory=; else system directories for root, XDG ones for everybody else. */
-export function defaultPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
+export function defaultPlaces(env: NodeJS.ProcessEnv, uid: number): AgentPlaces {
   const places = userPlaces(env, uid)
   return {
     root: env.STATE_DIRECTORY ? join(firstOf(env.STATE_DIRECTORY), 'store') : places.root,
@@ -32,7 +32,7 @@ function firstOf(directories: string): string {
   return directories.split(':')[0] as string // split gives one at least
 }
 
-function userPlaces(env: NodeJS.ProcessEnv, uid: number): Places {
+function userPlaces(env: NodeJS.ProcessEnv, uid: number): AgentPlaces {
   if (uid === 0) {
     return { root: '/var/lib/lazylayer/store', cache: '/var/lib/lazylayer/cache', sockets: '/run/lazylayer' }
   }

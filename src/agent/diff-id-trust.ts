@@ -1,29 +1,29 @@
-// Which claims of images `serve --diffid` believes.
+// Makes what decides, by `serve --diffid`, which images' claims of DiffIDs are trusted.
 import { describe, Failure } from '../errors.ts'
 import { referenceText } from '../image/reference.ts'
 import { loadPolicy, type PolicyPlaces, policyPlaces } from '../policy/policy.ts'
 import type { Registries } from '../registry/registries.ts'
 import type { Store } from '../store/store.ts'
-import { type Believe, believeAll, believeNone, type DiffIdPolicy } from '../stores/identity.ts'
+import { type DiffIdPolicy, type TrustsDiffIds, trustAll, trustNone } from '../stores/identity.ts'
 
 /** An engine waits for the layers of an image that long. */
 const CHECK_TIMEOUT_MS = 10_000
-/** One pull asks for each layer. */
+/** A check answers for so long: one pull asks once a layer. */
 const CHECK_AGAIN_MS = 10_000
 /** Images whose checks are remembered. */
 const CHECKS_MAX = 1000
 
 /** @throws Failure missing, usage: `signed` without a policy.json, or with one that is not valid */
-export async function believer(
+export async function diffIdTrust(
   policy: DiffIdPolicy,
   registries: Pick<Registries, 'signatures'>,
   store: Pick<Store, 'accepted' | 'keepAccepted'>,
   places: PolicyPlaces = policyPlaces(),
-): Promise<Believe> {
-  if (policy === 'claimed') return believeAll
-  if (policy === 'proven') return believeNone
+): Promise<TrustsDiffIds> {
+  if (policy === 'claimed') return trustAll
+  if (policy === 'proven') return trustNone
   await loadPolicy(places, AbortSignal.timeout(CHECK_TIMEOUT_MS)) // said at the start, not at the first image
-  const checks = new Map<string, { at: number; outcome: ReturnType<Believe> }>()
+  const checks = new Map<string, { at: number; outcome: ReturnType<TrustsDiffIds> }>()
   return async (image, failing = 'why') => {
     const key = `${referenceText(image.reference)} ${image.digest}`
     const now = performance.now()
@@ -43,7 +43,7 @@ export async function believer(
   }
 
   /** What was accepted stays so under the same policy.json: after a restart nobody has to be asked. */
-  async function check({ reference, digest, manifestBytes }: Parameters<Believe>[0]): Promise<true | string> {
+  async function check({ reference, digest, manifestBytes }: Parameters<TrustsDiffIds>[0]): Promise<true | string> {
     if (reference.transport !== 'docker') return 'only images of registries have signatures that policy.json speaks of'
     const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS)
     const loaded = await loadPolicy(places, signal)

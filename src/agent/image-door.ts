@@ -1,56 +1,68 @@
-// The second door of `serve`: the additional image store, what it listed before, and requests to list more.
+// The image store's door of `serve`: the store itself, what it listed before, and requests to list more.
 
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { machineFiles } from '../engines/machine.ts'
 import { Failure } from '../errors.ts'
 import type { Door } from '../mount/doors.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type MountSession } from '../mount/session.ts'
 import { systemPlaces } from '../registry/places.ts'
+import { ListVersion } from '../store/list-version.ts'
 import { ListingRecords } from '../store/listings.ts'
 import { putEmptyStore } from '../stores/empty-store.ts'
-import { inUse, type Listed, referenced } from '../stores/engine-roots.ts'
+import { inUse, type ListedLayer, referenced } from '../stores/engine-roots.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../stores/image-store.ts'
 import type { StoreParts } from '../stores/layer-store.ts'
 import { LOOKUP_PATIENCE } from '../stores/patience.ts'
 import { listLeft, readBack } from '../stores/read-back.ts'
 import { type Agent, places } from './agent.ts'
+import { socketFor } from './agent-places.ts'
 import { graphRoots } from './graph-roots.ts'
 import { lister } from './lister.ts'
 import { log } from './log.ts'
-import { socketFor } from './places.ts'
-import type { Answer, ListRequest } from './socket.ts'
+import type { AgentAnswer, ListRequest } from './socket.ts'
 
 /** Below the store's root: leads to the agent's socket, so that who knows the root finds the agent. */
 export const SOCKET_LINK = 'agent.sock'
 
-export interface SecondDoor {
-  list(request: ListRequest): Promise<Answer>
+export interface ImageDoor {
+  list(request: ListRequest): Promise<AgentAnswer>
   door: Door
   /** For when the mount is gone. Never rejects. */
-  forget(): Promise<void>
+  end(): Promise<void>
 }
 
 /** What both doors are opened with. */
 export type SharedParts = Pick<
   StoreParts,
-  'attach' | 'release' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'believe' | 'byIndex' | 'now'
+  'attach' | 'release' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'trustsDiffIds' | 'byIndex' | 'now'
 >
 
 /** Must be called before the mount; the door is opened in it. */
-export async function prepareSecondDoor(
+export async function prepareImageDoor(
   agent: Agent,
   root: string,
-  believe: SharedParts['believe'],
-): Promise<(session: MountSession, shared: SharedParts) => Promise<SecondDoor>> {
+  trustsDiffIds: SharedParts['trustsDiffIds'],
+): Promise<(session: MountSession, shared: SharedParts) => Promise<ImageDoor>> {
   const { images, layers, examinations, registries, store } = agent
   await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
-  const reading = { images, layers, listings, believe, signal: layers.signal, log }
+  const versions = await ListVersion.open(store.dir, root, log)
+  const reading = { images, layers, listings, trustsDiffIds, signal: layers.signal, log }
   const { chains, left } = await readBack(reading)
   return async (session, { progress, ...shared }) => {
-    const split: ImageStoreParts['split'] = (layer, blob) => examinations.split(layer, blob)
-    const parts: ImageStoreParts = { images, layers, listings, ...shared, split, inUse: usedByEngines, log }
+    const parts: ImageStoreParts = {
+      images,
+      layers,
+      listings,
+      versions,
+      ...shared,
+      split: (layer, blob) => examinations.split(layer, blob),
+      inUse: usedByEngines,
+      pause: (ms, signal) => sleep(ms, undefined, { signal, ref: false }),
+      log,
+    }
     const shown = await AdditionalImageStore.show(parts, session, chains)
     void listLeft(reading, left, (chain) => shown.again(chain)) // never rejects
     const socket = socketFor(places().sockets, root)
@@ -70,20 +82,13 @@ export async function prepareSecondDoor(
         lookup: () => Promise.reject(Failure.missing('all of it is there')), // its directories do not ask
         hint: () => {},
       },
-      forget: () => shown.forget(),
+      end: () => shown.end(),
     }
   }
 }
 
-/** Whoever stops the agent waits for that, systemd for 30 s. */
-const ROOTS_TIMEOUT_MS = 10_000
-
 /** By the storage roots of this machine's engines. */
-async function usedByEngines(listed: readonly Listed[]): Promise<Set<string> | undefined> {
-  const references = await referenced(
-    await graphRoots(systemPlaces(), machineFiles),
-    log,
-    AbortSignal.timeout(ROOTS_TIMEOUT_MS),
-  )
+async function usedByEngines(listed: readonly ListedLayer[], signal: AbortSignal): Promise<Set<string> | undefined> {
+  const references = await referenced(await graphRoots(systemPlaces(), machineFiles), log, signal)
   return references && inUse(listed, references)
 }
