@@ -52,10 +52,17 @@ export async function prepareImageDoor(
   const reading = { images, layers, listings, trustsDiffIds, signal: layers.signal, log }
   const { chains, left } = await readBack(reading)
   return async (session, { progress, ...shared }) => {
-    const split: ImageStoreParts['split'] = (layer, blob) => examinations.split(layer, blob)
-    const pause: ImageStoreParts['pause'] = (ms, signal) => sleep(ms, undefined, { signal, ref: false })
-    const kept = { images, layers, listings, versions }
-    const parts: ImageStoreParts = { ...kept, ...shared, split, inUse: usedByEngines, pause, log }
+    const parts: ImageStoreParts = {
+      images,
+      layers,
+      listings,
+      versions,
+      ...shared,
+      split: (layer, blob) => examinations.split(layer, blob),
+      inUse: usedByEngines,
+      pause: (ms, signal) => sleep(ms, undefined, { signal, ref: false }),
+      log,
+    }
     const shown = await AdditionalImageStore.show(parts, session, chains)
     void listLeft(reading, left, (chain) => shown.again(chain)) // never rejects
     const socket = socketFor(places().sockets, root)

@@ -69,15 +69,15 @@ export class Layers {
   readonly #trees: Trees
   readonly #open: Leases<string, SharedLayer>
   readonly #opening: OpeningParts
+  /** By manifest. */
+  readonly #plans = new WeakMap<Planned, Units>()
+  readonly #formats: readonly Format[]
   /** By origin. */
   readonly #indexes = new LimitEach<string>(INDEXES_MAX)
   readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
   readonly #room = new IndexRoom()
   readonly #builds = new Limit(BUILDS_MAX)
   readonly #closing: AbortController
-  readonly #formats: readonly Format[]
-  /** By manifest. */
-  readonly #plans = new WeakMap<Planned, Units>()
 
   /** Aborts when they are being closed. */
   get signal(): AbortSignal {

@@ -2,7 +2,6 @@
 import { describe, Failure } from '../errors.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
 import type { Unit } from '../format/format.ts'
-import type { Blob } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Store } from '../store/store.ts'
@@ -11,7 +10,7 @@ import type { Tree } from '../tree/tree.ts'
 import { KeptBlob } from './file-blob.ts'
 import { type OpenLayer, refusal } from './layer.ts'
 import type { LayerFiller } from './tree-filler.ts'
-import type { Trees } from './trees.ts'
+import type { BlobOf, Trees } from './trees.ts'
 
 const RESTART = 'Stop and start the agent: it is built again then.'
 
@@ -27,7 +26,7 @@ export interface Opening {
   /** Those of one origin may wait for one another. */
   origin: string
   /** Where its chunks are read from. */
-  blobOf(blob: ChunkBlob): Blob
+  blobOf: BlobOf
   build(signal: AbortSignal): Promise<Tree>
 }
 

@@ -19,6 +19,7 @@ export interface ProveParts {
  * @throws Failure as Examiner.verdict; unsupported: its tree is not one that its tar alone could have
  */
 export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProveParts): Promise<Verdict> {
+  if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
   const { examiner, signal } = parts
   if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
   const known = await examiner.known(layer)

@@ -22,15 +22,15 @@ export interface TreeParts {
   log(message: string): void
 }
 
+/** Where chunks are read from. */
+export type BlobOf = (blob: ChunkBlob) => Blob
+
 export interface OpenTree {
   slots: Slots
   filler: TreeFiller
   /** As OpenLayer.reverify. */
   reverify(): Promise<void>
 }
-
-/** Where a blob that chunks are in is read from. */
-export type BlobOf = (blob: ChunkBlob) => Blob
 
 /** A tree that is open or being opened. */
 interface SharedTree extends Shared {

@@ -28,6 +28,7 @@ export class UnitBlobs<B extends Blob = Blob> {
 
   /** Another image with the same unit, or the same one opened again. */
   add(image: BlobSource<B>): void {
+    if (this.#images.includes(image)) return
     this.#images = [image, ...this.#images].slice(0, IMAGES_MAX)
     for (const copies of this.#copies.values()) copies.add(image.blob(copies))
   }

@@ -15,8 +15,12 @@ import type { MountSession } from './session.ts'
 
 /** The kernel lets go of what it was told to within so many milliseconds, if nobody uses it; looked at after each. */
 const FORGOTTEN_AFTER_MS = [1, 5, 20, 100]
+/** Those that are released together leave together. */
+const SOON_MS = 50
 /** What is still used is looked at again. */
 const AGAIN_MS = 30_000
+/** That many are looked at at once. */
+const AT_ONCE = 64
 /** More sources of one layer are all the same registry. */
 const LEASES_MAX = 4
 
@@ -48,7 +52,10 @@ export class DoorMount {
   /** By slot. */
   readonly #shown = new Map<number, Shown>()
   readonly #leaving = new Set<number>()
-  #looking: NodeJS.Timeout | undefined
+  #due: { at: number; timer: NodeJS.Timeout } | undefined
+  /** One look at a time, and one that comes after it for whoever asks meanwhile. */
+  #running: Promise<void> | undefined
+  #next: Promise<void> | undefined
 
   constructor(parts: DoorMountParts) {
     this.#parts = parts
@@ -98,7 +105,7 @@ export class DoorMount {
     const shown = this.#shown.get(slot)
     if (shown === undefined || --shown.holders > 0) return
     this.#leaving.add(slot)
-    void this.#look()
+    this.#lookIn(SOON_MS)
   }
 
   /** The paths from the root of layers that overlays are made of. @throws what reading the mount table throws */
@@ -151,24 +158,43 @@ export class DoorMount {
     return join(this.#parts.session.dir, ...path)
   }
 
-  /** Lets go of what is leaving and not used any more. Never rejects. */
-  async #look(): Promise<void> {
-    clearTimeout(this.#looking)
-    this.#looking = undefined
+  /**
+   * Lets go now of what is leaving and not used any more, as is done from time to time anyway. Never rejects: what cannot be told is
+   * logged, and looked at again.
+   */
+  look(): Promise<void> {
+    this.#next ??= (this.#running ?? Promise.resolve()).then(async () => {
+      this.#running = this.#next
+      this.#next = undefined
+      await this.#letGo()
+    })
+    return this.#next
+  }
+
+  #lookIn(ms: number): void {
+    const at = performance.now() + ms
+    if (this.#due !== undefined && this.#due.at <= at) return
+    clearTimeout(this.#due?.timer)
+    const look = () => {
+      this.#due = undefined
+      void this.look()
+    }
+    this.#due = { at, timer: setTimeout(look, ms).unref() }
+  }
+
+  async #letGo(): Promise<void> {
     try {
-      const used = await this.inUse()
-      const free = await Promise.all(
-        [...this.#leaving].map(async (slot) => {
-          const path = this.#shown.get(slot)?.path.join('/') ?? ''
-          return !used.has(path) && (await this.#isForgotten(slot)) ? slot : undefined
-        }),
-      )
-      for (const slot of free) if (slot !== undefined && this.#leaving.has(slot)) await this.#end(slot)
+      const used = this.#leaving.size === 0 ? new Set() : await this.inUse()
+      const leaving = [...this.#leaving].filter((slot) => !used.has(this.#shown.get(slot)?.path.join('/') ?? ''))
+      for (let at = 0; at < leaving.length; at += AT_ONCE) {
+        const some = leaving.slice(at, at + AT_ONCE)
+        const free = await Promise.all(some.map((slot) => this.#isForgotten(slot)))
+        for (const [i, slot] of some.entries()) if (free[i] && this.#leaving.has(slot)) await this.#end(slot)
+      }
     } catch (error) {
       this.#parts.log(`layers that nobody uses any more stay open for now: ${describe(error)}`)
     }
-    if (this.#leaving.size === 0) return
-    this.#looking ??= setTimeout(() => void this.#look(), AGAIN_MS).unref()
+    if (this.#leaving.size > 0) this.#lookIn(AGAIN_MS)
   }
 
   /** Whether the kernel has let go of a tree, and of the devices that only it has. */

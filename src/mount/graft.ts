@@ -23,7 +23,9 @@ export class Grafts {
   /** By tree. */
   readonly #devices = new Map<Digest, number>()
   /** By slot: the trees whose devices it has. */
-  readonly #trees = new Map<number, readonly Digest[]>()
+  readonly #trees = new Map<number, ReadonlySet<Digest>>()
+  /** By tree: how many slots have its device. */
+  readonly #users = new Map<Digest, number>()
 
   /**
    * @param log told why reads of a layer fail, for programs see an I/O error and no more
@@ -89,29 +91,36 @@ export class Grafts {
     if (!this.#trees.has(slot)) {
       const devices = layers.map((each) => this.device(each))
       this.#session.addTree(slot, { imageFd: image.fd, devices, inodeBase })
-      this.#trees.set(
-        slot,
-        layers.map((each) => each.tree),
-      )
+      const trees = new Set(layers.map((each) => each.tree))
+      for (const each of trees) this.#users.set(each, (this.#users.get(each) ?? 0) + 1)
+      this.#trees.set(slot, trees)
     }
     return slot
   }
 
   /** The devices, by their trees, that only this slot's tree has. */
   devicesOf(slot: number): Digest[] {
-    const others = new Set([...this.#trees].flatMap(([other, trees]) => (other === slot ? [] : trees)))
-    return [...new Set(this.#trees.get(slot))].filter((each) => !others.has(each))
+    return [...(this.#trees.get(slot) ?? [])].filter((each) => this.#users.get(each) === 1)
   }
 
   /** Has a slot answer no more, nor the devices that only its tree has. */
   remove(slot: number): void {
-    const devices = this.devicesOf(slot)
-    if (this.#trees.delete(slot)) this.#session.removeTree(slot)
-    for (const tree of devices) {
-      const device = this.#devices.get(tree)
-      if (device !== undefined) this.#session.removeDevice(device)
-      this.#devices.delete(tree)
-      this.#said.delete(tree)
+    const trees = this.#trees.get(slot)
+    if (trees === undefined) return
+    this.#session.removeTree(slot)
+    this.#trees.delete(slot)
+    for (const tree of trees) {
+      const others = (this.#users.get(tree) ?? 0) - 1
+      if (others > 0) this.#users.set(tree, others)
+      else this.#removeDevice(tree)
     }
+  }
+
+  #removeDevice(tree: Digest): void {
+    const device = this.#devices.get(tree)
+    if (device !== undefined) this.#session.removeDevice(device)
+    this.#devices.delete(tree)
+    this.#users.delete(tree)
+    this.#said.delete(tree)
   }
 }

@@ -46,8 +46,9 @@ export class AskedImage {
    */
   async listing(digest: Digest): Promise<ImageLayers | undefined> {
     const recent = performance.now() - ASK_AGAIN_MS
-    this.#attempt ??= this.#ask(this.#images.kept(this.#reference), false)
-    for (let attempt = this.#attempt; ; attempt = this.#attempt) {
+    for (;;) {
+      this.#attempt ??= this.#ask(this.#images.kept(this.#reference), false)
+      const attempt = this.#attempt
       const [listing, error] = await attempt.listing.then(
         (found) => [found, undefined] as const,
         (error: unknown) => [undefined, error] as const,

@@ -46,8 +46,8 @@ export interface ChainLink extends Listable {
 }
 
 /**
- * An image's layers as far as they can be listed, which are open until the chain is closed. `why` says what ends it below the image's top;
- * undefined: nothing does.
+ * An image's layers as far as they can be listed. `why` says what ends the chain below the image's top; undefined: nothing does. Its layers
+ * are open until it is closed.
  */
 export interface Chain {
   image: ResolvedImage
@@ -59,7 +59,7 @@ export interface Chain {
   passing: boolean
 }
 
-/** Closes the layers of a chain; those that are attached stay open for the mount. */
+/** Closes its layers. What shows them holds them open. */
 export async function closeChain({ links }: Chain): Promise<void> {
   await Promise.all(links.map(({ layer }) => layer?.close()))
 }
@@ -119,7 +119,7 @@ export async function openChain(
   // opening a layer again joins an opening that is under way: one from anywhere must not join one that looks on disk alone
   if (before?.from === 'disk') await Promise.allSettled(layers)
   const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
-  // layers above the chain's end are closed as soon as they are open
+  // those above the chain's end are nobody's concern
   for (const each of layers.slice(names.length)) void each.then(closeLayer, () => {})
   return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
 }

@@ -23,9 +23,9 @@ import { mapLimited } from '../limit.ts'
 import type { LateFile } from '../mount/session.ts'
 import type { Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import { AttachedSlots } from './attached-slots.ts'
 import { blobId } from './chain.ts'
 import type { ShownImage } from './forget.ts'
-import { HeldSlots } from './held-slots.ts'
 import {
   type Chain,
   type ChainLink,
@@ -85,13 +85,13 @@ export class AdditionalImageStore {
   readonly #ids: ImageIds
   readonly #owners: LayerOwners
   readonly #list: LayerList
-  readonly #held: HeldSlots
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<ListOutcome>>()
   readonly #told = new Set<string>()
   /** Images that were listed, by the key of the record that is kept of each. */
   readonly #images = new Map<string, ShownImage>()
   readonly #turnover: Turnover
+  readonly #attached: AttachedSlots
 
   /** Shows the store in a mount, with what was read back, in one go. */
   static async show(
@@ -110,7 +110,7 @@ export class AdditionalImageStore {
       if (!each) return
       const { chain } = each
       const restore = () => store.#restore(each, known.get(chain) as KnownBy) // of each
-      await store.#with(each, restore).catch((error) => failed(chain, error))
+      await store.#claiming(each, restore).catch((error) => failed(chain, error))
     })
     await Promise.all(restoring)
     return store
@@ -120,7 +120,7 @@ export class AdditionalImageStore {
   async again(chain: Chain): Promise<void> {
     const attached = await this.#attach(chain)
     const known = this.#ids.restore(chain.image, chain.before?.by ?? [])
-    await this.#with(attached, () => this.#restore(attached, known))
+    await this.#claiming(attached, () => this.#restore(attached, known))
     await this.#list.hide()
   }
 
@@ -129,15 +129,14 @@ export class AdditionalImageStore {
     this.#ids = new ImageIds(parts.byIndex)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY, parts.versions)
     this.#owners = new LayerOwners(parts.quarantine, parts.layersMax)
-    this.#held = new HeldSlots(parts.release)
-    const letGo = () => this.#letGo()
-    this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link), letGo)
+    this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
+    this.#attached = new AttachedSlots(parts, () => [...this.#owners.slots(), ...this.#list.slots()])
     this.#turnover = new Turnover(parts, {
       images: this.#images,
       ids: this.#ids,
       owners: this.#owners,
       list: this.#list,
-      letGo,
+      dropped: () => this.#attached.letGo(),
     })
     parts.quarantine.watch((claim) => this.#list.withdraw(claim))
   }
@@ -219,7 +218,7 @@ export class AdditionalImageStore {
     for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await openChain(image, this.#opening, prove)
       const attached = await this.#attach(chain)
-      const applied = await this.#with(attached, () => this.#apply(attached))
+      const applied = await this.#claiming(attached, () => this.#apply(attached))
       if (applied === undefined) continue
       for (const { layer } of chain.links.slice(0, applied.outcome.listed.length)) {
         void layer?.prefetch().catch((error) => this.#tell(describe(error)))
@@ -234,33 +233,26 @@ export class AdditionalImageStore {
     return { layers, trustsDiffIds, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
   }
 
+  /** @throws as `attach`; the chain is closed then */
   async #attach(chain: Chain): Promise<Attached> {
-    const attaching = chain.links.map(async ({ layer, id }) => {
-      return layer && (await this.#parts.attach(layer, this.#root.diffOf(id)))
-    })
-    const attached = await Promise.allSettled(attaching)
-    const slots = attached.map((each) => (each.status === 'fulfilled' ? each.value : undefined))
-    const failed = attached.find((each) => each.status === 'rejected')
-    if (failed === undefined) return { chain, slots }
-    for (const slot of slots) if (slot !== undefined) this.#parts.release(slot)
-    await closeChain(chain)
-    throw failed.reason
-  }
-
-  /** Does something with a chain in the same turn; the chain is closed then, and what of it is not listed is released. */
-  async #with<T>({ chain, slots }: Attached, work: () => Promise<T>): Promise<T> {
-    this.#held.hold(slots)
     try {
-      return await work()
-    } finally {
-      this.#letGo()
+      const slots = await this.#attached.attachAll(chain.links, (id) => this.#root.diffOf(id))
+      return { chain, slots }
+    } catch (error) {
       await closeChain(chain)
+      throw error
     }
   }
 
-  /** Releases the slots that no owner has, nor who may be one again, and that no ID shows. */
-  #letGo(): void {
-    this.#held.letGo(this.#owners.slots().union(new Set(this.#list.slots())))
+  /** Claims and lists what was attached, and closes the chain. What of it is not listed is released. */
+  async #claiming<T>({ chain, slots }: Attached, list: () => Promise<T>): Promise<T> {
+    this.#attached.hold(slots)
+    try {
+      return await list()
+    } finally {
+      this.#attached.letGo()
+      await closeChain(chain)
+    }
   }
 
   /**
@@ -326,7 +318,7 @@ export class AdditionalImageStore {
       const id = this.#owners.otherBlobId(link)
       if (id === undefined || link.layer === undefined) continue
       const slot = await this.#parts.attach(link.layer, this.#root.diffOf(id))
-      this.#held.hold([slot])
+      this.#attached.hold([slot])
       if (this.#owners.claimOtherBlob(link, slot, id)) ids.push(id)
     }
     await this.#list.write(ids)

@@ -27,43 +27,32 @@ export class LayerList {
   readonly #owners: LayerOwners
   readonly #covers: Covers
   readonly #isHidden: (link: ChainLink) => boolean
-  readonly #written: () => void
   /** By layer ID, each after its parent's: the entry's text, and the layer that it was made from. */
   readonly #entries = new Map<string, { link: ChainLink; text: string }>()
   /** By layer ID: the layer whose tree `diff` shows. The `diff` of a listed layer that is not in here is an empty file. */
   readonly #grafted = new Map<string, OpenLayer>()
-  /** By layer ID: the slot in which its files are shown. */
+  /** By layer ID: the slot that its files are in. */
   readonly #slots = new Map<string, number>()
   /** IDs that come with the next version of the list, each after its parent's, and those that go. */
   #next: { ids: Set<string>; gone: Set<string>; done: Promise<void> } | undefined
   #writtenAt = Number.NEGATIVE_INFINITY
 
-  /**
-   * @param isHidden whether engines are not to find a layer, but those that know its ID
-   * @param written called when a version was written
-   */
-  constructor(
-    root: ImageRoot,
-    owners: LayerOwners,
-    covers: Covers,
-    isHidden: (link: ChainLink) => boolean,
-    written: () => void,
-  ) {
+  /** @param isHidden whether engines are not to find a layer, but those that know its ID */
+  constructor(root: ImageRoot, owners: LayerOwners, covers: Covers, isHidden: (link: ChainLink) => boolean) {
     this.#root = root
     this.#owners = owners
     this.#covers = covers
     this.#isHidden = isHidden
-    this.#written = written
-  }
-
-  /** Slots of what is shown. */
-  slots(): Iterable<number> {
-    return this.#slots.values()
   }
 
   /** How many layers are listed. */
   get size(): number {
     return this.#entries.size
+  }
+
+  /** The slots that layers are shown from. */
+  slots(): number[] {
+    return [...this.#slots.values()]
   }
 
   /** Resolves when these layers are in the list, with their files, as their owners have them. */
@@ -126,7 +115,6 @@ export class LayerList {
     for (const id of gone) if (this.#entries.delete(id)) this.#hideFiles(id)
     for (const id of ids) if (this.#isNews(id)) this.#show(id)
     this.#root.writeList([...this.#entries.values()].map(({ text }) => text))
-    this.#written()
   }
 
   /** Shows an ID as its owner has it now. The owner may have been found to lie since it was opened; once shown, `withdraw` sees to that. */

@@ -63,6 +63,15 @@ export class LayerOwners {
     return [...this.#owners.values()].map(({ link }) => link)
   }
 
+  /** The slots of all owners, and of those that may be owners again. */
+  slots(): (number | undefined)[] {
+    const slots: (number | undefined)[] = []
+    for (const owner of this.#owners.values()) {
+      for (let each: Owner | undefined = owner; each !== undefined; each = each.before) slots.push(each.slot)
+    }
+    return slots
+  }
+
   /** The layer whose files are shown, unless it is quarantined. */
   filesOf({ layer }: ChainLink): OpenLayer | undefined {
     return layer && this.#quarantine.of(layer) === undefined ? layer : undefined
@@ -114,15 +123,6 @@ export class LayerOwners {
       if (before !== undefined) this.#owners.set(id, before)
       else this.#owners.delete(id)
     }
-  }
-
-  /** Slots of all owners, and of those that may be owners again. */
-  slots(): Set<number | undefined> {
-    const slots = new Set<number | undefined>()
-    for (const owner of this.#owners.values()) {
-      for (let each: Owner | undefined = owner; each !== undefined; each = each.before) slots.add(each.slot)
-    }
-    return slots
   }
 
   /** The owners of these IDs, each after its parent's, but for owners whose claims are still being kept. */

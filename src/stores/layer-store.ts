@@ -16,13 +16,9 @@ import { referenceText } from '../image/reference.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
 import { type EagerLayer, type LayerLease, type OpenLayer, refusal } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
-import { mapLimited } from '../limit.ts'
 import type { Door } from '../mount/doors.ts'
-import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
+import { ROOT_NODE } from '../mount/native.ts'
 import { controlNode, type LateFile } from '../mount/session.ts'
-import { isOf, type Quarantine } from '../proof/quarantine.ts'
-import type { StoredBlob } from '../registry/source.ts'
-import type { Claim } from '../store/proofs.ts'
 import { AskedImage, type AskedLayer, type ImageLayers, type Resolver } from './asked-image.ts'
 import { decodeDigest, decodeReference } from './asked-names.ts'
 import type { Asker } from './asker.ts'
@@ -31,44 +27,24 @@ import { diffIdOf, type TrustsDiffIds } from './identity.ts'
 import { infoOf } from './layer-info.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 import { type Known, References } from './references.ts'
+import {
+  DIRECTORY,
+  diffOf,
+  LAYERS_DIRECTORY,
+  layerPath,
+  ShownLayers,
+  type ShownParts,
+  type StoreMount,
+} from './shown-layers.ts'
 
-/** The part of a mount that the store builds. */
-export interface StoreMount {
-  addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
-  addFile(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, bytes: Uint8Array): void
-  addLate(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, size: number): void
-  graft(parent: bigint, name: string, slot: number): void
-  remove(parent: bigint, name: string): void
-}
-
-export interface StoreParts {
+export interface StoreParts extends ShownParts {
   images: Resolver
   layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
-  quarantine: Pick<Quarantine, 'of' | 'watch'>
-  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
-  attach(layer: LayerLease, path: readonly string[]): Promise<number>
-  /** Ends that: nothing shows that slot any more. */
-  release(slot: number): void
-  /** The paths from the root of layers that overlays are made of. */
-  inUse(): Promise<Set<string>>
-  /** Whether nobody uses a layer that is shown in this directory, overlays or others; then it is not covered any more. */
-  isFree(slot: number, directory: bigint): Promise<boolean>
-  /** The whole verified blob of a layer in a file. */
-  wholeBlob(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
-  /**
-   * Mounts a layer that was just grafted at this path from the root in the kernel, where that is done; resolves when it is, or when
-   * it is not, which is logged. Undefined: it is not done here.
-   */
-  cover: ((layer: OpenLayer, path: readonly string[]) => Promise<void>) | undefined
-  /** Ends what `cover` did at this path, also for those who use it; what overlays are made of lives on in them. */
-  uncover(path: readonly string[]): void
   /**
    * An engine says that it takes the layer at this path into use, or drops it; after the latter the kernel has detached what was
    * mounted there.
    */
   hint(op: 'use' | 'drop', path: readonly string[]): void
-  /** Bytes in a file. */
-  fileOf(bytes: Uint8Array): Promise<LateFile>
   /** Whose lookup of what is not known yet it is: registries may be asked for that. */
   asker: Asker
   /** Puts what engines see of a layer when this agent does not run, below the mount, at this path from the root. */
@@ -78,77 +54,40 @@ export interface StoreParts {
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
   trustsDiffIds: TrustsDiffIds
-  /** Whether layers are found by their indexes; if not, those that were in an earlier life still are. */
-  byIndex: boolean
-  /** Milliseconds of a clock that only goes forward. */
-  now(): number
-  log(message: string): void
 }
 
-/** A layer's directory: `name` in that of a reference. */
-interface Shown {
-  readonly known: Known
-  readonly name: Digest
-  /** Undefined: it is quarantined, and has no files. */
-  layer: OpenLayer | undefined
-  /** In which its files are; undefined: it has none. */
-  slot: number | undefined
-  /** When it was last known to be used. */
-  usedAt: number
-  /** Lets its reference leave. */
-  readonly end: () => void
-}
-
-const DIRECTORY: NodeAttributes = { mode: 0o40555, uid: 0, gid: 0, mtime: 0n }
-const FILE: NodeAttributes = { mode: 0o100444, uid: 0, gid: 0, mtime: 0n }
-/** Layers that are shown, all in use: a node runs some hundred containers, and an image has some ten layers. */
-const SHOWN_MAX = 10_000
-/** Of those, so many stay though nobody uses them: what is pulled and not run, what engines walk through to list their images. */
-const UNUSED_MAX = 500
-/** An engine that pulls has not yet made an overlay of what it was shown. */
-const YOUNG_MS = 120_000
-/** Nobody came back for it. */
-const OLD_MS = 24 * 3_600_000
 /** A reference of which nothing is shown: its next lookup costs no more than the first. */
 const IDLE_MS = 3_600_000
-/** That many are looked at at once. */
-const FREED_AT_ONCE = 8
+/** An engine asks for the layers of an image it pulls one after the other; what it has not asked for by then it will not. */
+const PULL_MS = 120_000
 /** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
 export class AdditionalLayerStore implements Door {
-  static readonly DIRECTORY = 'layers'
+  static readonly DIRECTORY = LAYERS_DIRECTORY
   readonly #parts: StoreParts
-  readonly #shownMax: number
-  readonly #top = controlNode(AdditionalLayerStore.DIRECTORY)
+  readonly #top = controlNode(LAYERS_DIRECTORY)
   #mount: StoreMount | undefined
   readonly #references: References
-  readonly #blobs = new Map<bigint, { layer: OpenLayer; blob: StoredBlob }>()
-  readonly #infos = new Map<bigint, { bytes: Uint8Array; covered: Promise<void> }>()
-  /** By the node of its directory. */
-  readonly #shownLayers = new Map<bigint, Shown>()
+  readonly #shown: ShownLayers
   /** What was logged: once is enough. */
   readonly #told = new Set<string>()
-  /** Whether it was said that no more layers are shown, since there was room. */
-  #isFull = false
 
-  /** @param shownMax layers that are shown at a time */
-  constructor(parts: StoreParts, shownMax = SHOWN_MAX) {
+  /** @param shownMax layers that are shown at a time; default: as many as are in use at most */
+  constructor(parts: StoreParts, shownMax?: number) {
     this.#parts = parts
-    this.#shownMax = shownMax
-    this.#references = new References((known) => this.#shown.remove(this.#top, known.name), parts.now)
-    parts.quarantine.watch((claim) => this.#withdraw(claim))
+    this.#references = new References((known) => this.#mounted.remove(this.#top, known.name), parts.now)
+    this.#shown = new ShownLayers(parts, this.#references, () => this.#mounted, shownMax)
   }
 
   /** Puts the store into a mount that asks this object for what it does not know. */
   show(mount: StoreMount): void {
     this.#mount = mount
-    mount.addDirectory(this.#top, ROOT_NODE, AdditionalLayerStore.DIRECTORY, DIRECTORY, true)
+    mount.addDirectory(this.#top, ROOT_NODE, LAYERS_DIRECTORY, DIRECTORY, true)
   }
 
   owns(node: bigint): boolean {
-    if (node === this.#top || this.#references.get(node) !== undefined || this.#shownLayers.has(node)) return true
-    return this.#blobs.has(node) || this.#infos.has(node)
+    return node === this.#top || this.#references.get(node) !== undefined || this.#shown.owns(node)
   }
 
   async lookup(parent: bigint, name: string, pid: number): Promise<void> {
@@ -157,7 +96,7 @@ export class AdditionalLayerStore implements Door {
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
-    if (this.#shownLayers.has(parent)) return
+    if (this.#shown.has(parent)) return
     const known = this.#references.get(parent)
     const digest = decodeDigest(name)
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
@@ -172,68 +111,17 @@ export class AdditionalLayerStore implements Door {
 
   /** References and layers that are here. */
   get size(): { references: number; layers: number } {
-    return { references: this.#references.size, layers: this.#shownLayers.size }
+    return { references: this.#references.size, layers: this.#shown.size }
   }
 
-  /**
-   * Has references and layers leave that nobody uses: those beyond what is kept, the least recently used first, and those that nobody
-   * came back for. To be called from time to time.
-   * @throws what reading the mount table throws
-   */
+  /** Has references and layers leave that nobody uses. To be called from time to time. @throws what reading the mount table throws */
   async letGo(): Promise<void> {
-    const { now } = this.#parts
-    this.#references.expire(IDLE_MS, YOUNG_MS)
-    const used = await this.#parts.inUse()
-    const unused: [bigint, Shown][] = []
-    for (const [node, shown] of this.#shownLayers) {
-      if (used.has(diffOf(shown.known, shown.name).join('/'))) shown.usedAt = now()
-      else unused.push([node, shown])
-    }
-    unused.sort(([, one], [, other]) => one.usedAt - other.usedAt)
-    const beyond = unused.length - UNUSED_MAX
-    const leaving = unused.filter(([, { usedAt }], i) => now() - usedAt > (i < beyond ? YOUNG_MS : OLD_MS))
-    await mapLimited(leaving, FREED_AT_ONCE, async ([node, shown]) => {
-      try {
-        await this.#letGoOf(node, shown)
-      } catch (error) {
-        this.#tell(`a layer that nobody uses stays: ${describe(error)}`)
-      }
-    })
+    this.#references.expire(IDLE_MS, PULL_MS)
+    await this.#shown.letGo()
   }
 
-  async #letGoOf(node: bigint, shown: Shown): Promise<void> {
-    const { slot, usedAt } = shown
-    if (slot !== undefined && !(await this.#parts.isFree(slot, node))) {
-      shown.usedAt = this.#parts.now()
-      return
-    }
-    if (this.#shownLayers.get(node) !== shown || shown.slot !== slot) return // it was withdrawn meanwhile
-    if (shown.usedAt !== usedAt) {
-      if (shown.layer !== undefined) void this.#parts.cover?.(shown.layer, diffOf(shown.known, shown.name))
-      return
-    }
-    this.#forgetFiles(node)
-    this.#shownLayers.delete(node)
-    this.#shown.remove(shown.known.node, shown.name)
-    if (slot !== undefined) this.#parts.release(slot)
-    shown.end()
-    this.#isFull = false
-  }
-
-  async late(node: bigint): Promise<LateFile> {
-    const info = this.#infos.get(node)
-    if (info !== undefined) {
-      await info.covered
-      return await this.#parts.fileOf(info.bytes)
-    }
-    const found = this.#blobs.get(node)
-    if (found === undefined) throw Failure.missing('no such blob')
-    try {
-      return await this.#parts.wholeBlob(found.layer, found.blob)
-    } catch (error) {
-      this.#parts.log(`blob ${found.blob.digest}: ${describe(error)}`)
-      throw error
-    }
+  late(node: bigint): Promise<LateFile> {
+    return this.#shown.late(node)
   }
 
   /**
@@ -242,10 +130,8 @@ export class AdditionalLayerStore implements Door {
    */
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void {
     if (op === 'create') {
-      const shown = name === 'use' ? this.#shownLayers.get(parent) : undefined
-      if (shown === undefined) return
-      shown.usedAt = this.#parts.now()
-      this.#parts.hint('use', diffOf(shown.known, shown.name))
+      const path = name === 'use' ? this.#shown.use(parent) : undefined
+      if (path !== undefined) this.#parts.hint('use', path)
       return
     }
     const known = this.#references.get(parent)
@@ -262,13 +148,13 @@ export class AdditionalLayerStore implements Door {
   async #lookupReference(name: string, pid: number): Promise<void> {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
-    const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
+    const node = controlNode(LAYERS_DIRECTORY, name)
     if (this.#references.get(node) !== undefined) return
     const user = await this.#admit(pid)
     if (this.#references.get(node) !== undefined) return // another lookup came first
     const { images, layers } = this.#parts
     const asked = new AskedImage(reference, images, layers, (...opening) => void this.#opened(...opening)) // logs its own errors
-    this.#shown.addDirectory(node, this.#top, name, DIRECTORY, true)
+    this.#mounted.addDirectory(node, this.#top, name, DIRECTORY, true)
     this.#references.add({ node, name, text: referenceText(reference), asked, user })
   }
 
@@ -298,7 +184,7 @@ export class AdditionalLayerStore implements Door {
       await this.#showFound(known, digest, found, listing)
     } catch (error) {
       this.#leave(known.text, layer, error)
-      if (await this.#wasWithdrawn(known, digest, layer, error)) this.#showEmpty(known, digest)
+      if (await this.#wasWithdrawn(known, digest, layer, error)) this.#shown.addEmpty(known, digest)
       else throw Failure.missing(`layer ${digest} is not served`, { cause: error })
     } finally {
       end()
@@ -340,10 +226,13 @@ export class AdditionalLayerStore implements Door {
       }
       const size = await tarSizeOf(layer)
       await this.#parts.standIn(layerPath(known, digest))
+      const { image } = listing
+      const info = infoOf(found, layer, image, size)
+      const toShow = { known, name: digest, descriptor, blob: image.blob(descriptor), info }
       const slot = await this.#parts.attach(layer, diffOf(known, digest))
       let isShown = false
       try {
-        isShown = this.#graft(known, digest, found, layer, listing.image, slot, size)
+        isShown = this.#shown.add(toShow, layer, slot)
       } finally {
         if (!isShown) this.#parts.release(slot)
       }
@@ -374,108 +263,6 @@ export class AdditionalLayerStore implements Door {
     }
   }
 
-  /** @returns false when it is shown already. @throws Failure corrupt, limit: it is not to be shown */
-  #graft(
-    known: Known,
-    digest: Digest,
-    found: AskedLayer,
-    layer: OpenLayer,
-    image: ResolvedImage,
-    slot: number,
-    size: number,
-  ): boolean {
-    const mount = this.#shown
-    const { descriptor } = found
-    const node = layerNodeOf(known, digest)
-    if (this.#shownLayers.has(node)) return false // another lookup came first
-    this.#throwIfNot(layer, descriptor)
-    const path = diffOf(known, digest)
-    const end = this.#references.use(known)
-    // from here on nothing fails but by a fault of ours
-    this.#shownLayers.set(node, { known, name: digest, layer, slot, usedAt: this.#parts.now(), end })
-    const blob = blobNodeOf(node)
-    this.#blobs.set(blob, { layer, blob: image.blob(descriptor) })
-    mount.addDirectory(node, known.node, digest, DIRECTORY, true)
-    mount.graft(node, 'diff', slot)
-    if (!this.#hasInfo(digest, layer)) void this.#parts.cover?.(layer, path)
-    else this.#putInfo(node, infoOf(found, layer, image, size), layer, path)
-    mount.addLate(blob, node, 'blob', FILE, descriptor.size)
-    return true
-  }
-
-  /** The verdict may have fallen since the layer was opened; from here on it is withdrawn. */
-  #throwIfNot(layer: OpenLayer, descriptor: Descriptor): void {
-    const refutation = this.#parts.quarantine.of(layer)
-    if (refutation !== undefined) throw refusal(descriptor, refutation)
-    if (this.#shownLayers.size < this.#shownMax) return
-    const what = `${this.#shownMax} layers are shown already`
-    if (!this.#isFull)
-      this.#parts.log(`${what}: what engines ask for now is left to them until some are not used any more`)
-    this.#isFull = true
-    throw Failure.limit(what)
-  }
-
-  #putInfo(layerNode: bigint, info: Uint8Array, layer: OpenLayer, path: readonly string[]): void {
-    const node = infoNodeOf(layerNode)
-    if (this.#parts.cover === undefined) {
-      this.#shown.addFile(node, layerNode, 'info', FILE, info)
-      return
-    }
-    // The engine's lookup of this very directory still waits for us, so the mount, which walks the same path, is made behind it;
-    // the engine reads `info` before it takes the layer, and that waits for the mount.
-    this.#infos.set(node, { bytes: info, covered: this.#parts.cover(layer, path) })
-    this.#shown.addLate(node, layerNode, 'info', FILE, info.length)
-  }
-
-  /**
-   * Whether the layer's directory has an `info`: an engine that finds none does not take the layer into use, and one that uses the layer
-   * already does not read it.
-   */
-  #hasInfo(name: Digest, { indexDigest }: OpenLayer): boolean {
-    return this.#parts.byIndex || name !== indexDigest
-  }
-
-  /** Takes the files of a layer that lies away, in every reference and dialect. */
-  #withdraw(claim: Claim): void {
-    for (const [node, shown] of this.#shownLayers) {
-      const { known, name, layer, slot } = shown
-      if (layer === undefined || !isOf(claim, layer)) continue
-      shown.layer = undefined
-      shown.slot = undefined
-      shown.usedAt = this.#parts.now()
-      this.#forgetFiles(node)
-      for (const each of ['diff', 'blob', ...(this.#hasInfo(name, layer) ? ['info'] : [])]) {
-        this.#shown.remove(node, each)
-      }
-      this.#putFile(node)
-      this.#parts.uncover(diffOf(known, name))
-      if (slot !== undefined) this.#parts.release(slot)
-    }
-  }
-
-  #forgetFiles(node: bigint): void {
-    this.#blobs.delete(blobNodeOf(node))
-    this.#infos.delete(infoNodeOf(node))
-  }
-
-  /** Shows a quarantined layer as the one that it was withdrawn from, for engines that took it into use in an earlier life. */
-  #showEmpty(known: Known, name: Digest): void {
-    const node = layerNodeOf(known, name)
-    if (this.#shownLayers.has(node)) return
-    const end = this.#references.use(known)
-    this.#shownLayers.set(node, { known, name, layer: undefined, slot: undefined, usedAt: this.#parts.now(), end })
-    this.#shown.addDirectory(node, known.node, name, DIRECTORY, true)
-    this.#putFile(node)
-  }
-
-  /**
-   * Shows `diff` as an empty file: engines sum up sizes of images by walking `diff` and fail as a whole where it is missing, and no overlay
-   * mounts a file. There is no `info`, so an engine that looks for the layer does not take it into use, and pulls it.
-   */
-  #putFile(node: bigint): void {
-    this.#shown.addFile(controlNode(String(node), 'no files'), node, 'diff', FILE, new Uint8Array())
-  }
-
   #leave(reference: string, layer: Digest, error: unknown): void {
     this.#tell(`${reference}: layer ${layer} is left to the engine: ${describe(error)}`)
   }
@@ -487,31 +274,10 @@ export class AdditionalLayerStore implements Door {
     this.#parts.log(message)
   }
 
-  get #shown(): StoreMount {
+  get #mounted(): StoreMount {
     if (this.#mount === undefined) throw new TypeError('a lookup before the store was mounted')
     return this.#mount
   }
-}
-
-function layerNodeOf({ node }: Known, name: Digest): bigint {
-  return controlNode(AdditionalLayerStore.DIRECTORY, String(node), name)
-}
-
-function blobNodeOf(layer: bigint): bigint {
-  return controlNode(String(layer), 'blob')
-}
-
-function infoNodeOf(layer: bigint): bigint {
-  return controlNode(String(layer), 'info')
-}
-
-/** From the root. */
-function layerPath(known: Known, name: string): string[] {
-  return [AdditionalLayerStore.DIRECTORY, known.name, name]
-}
-
-function diffOf(known: Known, name: string): string[] {
-  return [...layerPath(known, name), 'diff']
 }
 
 function nameless(why: string): Failure {

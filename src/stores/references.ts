@@ -19,7 +19,9 @@ interface Entry {
   readonly known: Known
   /** Lookups in it that are under way, and layers that are shown in it. */
   uses: number
-  /** When that ended: milliseconds of a clock that only goes forward. */
+  /** When the last of them began: milliseconds of a clock that only goes forward. */
+  usedAt: number
+  /** When they ended, or it was asked for. */
   idleSince: number
 }
 
@@ -52,7 +54,7 @@ export class References {
   }
 
   add(known: Known): void {
-    const entry = { known, uses: 0, idleSince: this.#now() }
+    const entry = { known, uses: 0, usedAt: 0, idleSince: this.#now() }
     this.#entries.set(known.node, entry)
     this.#rest(entry)
   }
@@ -63,6 +65,7 @@ export class References {
     if (entry === undefined) throw new TypeError('a reference that has left is used')
     this.#wake(entry)
     entry.uses++
+    entry.usedAt = this.#now()
     let over = false
     return () => {
       if (over) return
@@ -81,8 +84,10 @@ export class References {
         else if (idleMs >= pauseMs) entry.known.asked.close()
       }
     }
-    // of those in use, too: an engine that is done with an image may run it for ever
-    for (const { known, uses } of this.#entries.values()) if (uses > 0) known.asked.close()
+    // also of those in use: an image may be run for ever, and was pulled once
+    for (const { known, uses, usedAt } of this.#entries.values()) {
+      if (uses > 0 && now - usedAt >= pauseMs) known.asked.close()
+    }
   }
 
   #rest(entry: Entry): void {

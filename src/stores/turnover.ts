@@ -35,8 +35,8 @@ export interface Turning {
   ids: ImageIds
   owners: LayerOwners
   list: LayerList
-  /** Releases what is neither owned nor shown any more. */
-  letGo(): void
+  /** Told when owners were dropped. */
+  dropped(): void
 }
 
 /** Of the layers that may be listed. From here on it is time to forget what nobody uses. */
@@ -193,6 +193,6 @@ export class Turnover {
     for (const { ids, blobIds } of images.values()) for (const id of [...ids, ...blobIds]) needed.add(id)
     await list.write([...gone.keys()].filter((id) => needed.has(id)))
     for (const [id, owner] of gone) if (!needed.has(id)) owners.drop(id, owner)
-    this.#turning.letGo()
+    this.#turning.dropped()
   }
 }

@@ -417,7 +417,7 @@ test('close gives everything back, also what was still being opened', async () =
 
 test('what nobody has open any more gives its files back, but for few; whoever opens it again finds what was fetched', async () => {
   const dir = await folder()
-  const { layers, codecs } = await openCache(dir, undefined, 2)
+  const { layers, codecs } = await openCache(dir, undefined, { idleMax: 2 })
   const made = await Promise.all(Array.from({ length: 6 }, (_, i) => lazyLayer({ a: `layer ${i}` })))
   const before = (await openFiles(dir)).length
   for (const [i, { descriptor, blob }] of made.entries()) {
@@ -435,7 +435,7 @@ test('what nobody has open any more gives its files back, but for few; whoever o
 })
 
 test('a layer that is opened while its last holder closes it is open; what is read of it is right', async () => {
-  const { layers } = await openCache(await folder(), undefined, 0)
+  const { layers } = await openCache(await folder(), undefined, { idleMax: 0 })
   const made = await lazyLayer({ a: 'one' })
   const open = () => layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   let layer = await open()
@@ -453,7 +453,7 @@ test('a layer that is opened while its last holder closes it is open; what is re
 
 test('a tree lives as long as any layer that builds it, and is filled by those alone', async () => {
   const dir = await folder()
-  const { layers } = await openCache(dir, undefined, 0)
+  const { layers } = await openCache(dir, undefined, { idleMax: 0 })
   const { made, several, asked } = await alike(1)
   const [other] = several as [(typeof several)[0]]
   const first = await layers.open(unitOf(other.descriptor), other.source, 'registry.example.com')

@@ -22,7 +22,7 @@ import { digest } from '../stores/store.ts'
 
 const FORMATS_HERE = [...FORMATS, pair]
 
-const openHere = (dir: string) => openCache(dir, undefined, undefined, { formats: FORMATS_HERE, worker: PAIR_WORKER })
+const openHere = (dir: string) => openCache(dir, undefined, { formats: FORMATS_HERE, worker: PAIR_WORKER })
 
 interface Made {
   descriptor: Descriptor

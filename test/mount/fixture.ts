@@ -46,19 +46,18 @@ export function posing(as: Descriptor, { blob }: MadeLayer): Blob {
 
 /**
  * A process on the cache in `dir`; several one after the other are restarts.
- * @param more formats that layers may be in, and the worker that knows them
+ * @param more formats that layers may be in, and the worker that knows them; how many layers stay open that nobody has open
  */
 export async function openCache(
   dir: string,
   locks: Locks = { tryLock: () => true },
-  idleMax?: number,
-  more: { formats?: readonly Format[]; worker?: string } = {},
+  more: { formats?: readonly Format[]; worker?: string; idleMax?: number } = {},
 ) {
   const warnings: string[] = []
   const log = (message: string) => warnings.push(message)
   const store = await Store.open(dir, locks, log)
   const codecs = new CodecPool({ threads: 1 })
-  const { worker, ...known } = more
+  const { worker, idleMax, ...known } = more
   const builder = new IndexBuilder(worker === undefined ? {} : { worker })
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)

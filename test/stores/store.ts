@@ -11,7 +11,8 @@ import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import { trustNone } from '../../src/stores/identity.ts'
-import { AdditionalLayerStore, type StoreMount, type StoreParts } from '../../src/stores/layer-store.ts'
+import { AdditionalLayerStore, type StoreParts } from '../../src/stores/layer-store.ts'
+import type { StoreMount } from '../../src/stores/shown-layers.ts'
 import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 
 export const digest = (of: string): Digest => digestOf(new TextEncoder().encode(of))

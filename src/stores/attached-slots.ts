@@ -1,0 +1,51 @@
+// What the image store has attached in its mount: held while an owner of an ID has it, or an ID shows it.
+import type { LayerLease } from '../layer/layer.ts'
+
+export interface Attaches {
+  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  release(slot: number): void
+}
+
+type Slots = readonly (number | undefined)[]
+
+export class AttachedSlots {
+  readonly #mount: Attaches
+  readonly #needed: () => Slots
+  /** Slots of layers that were claimed, and how often each was attached. */
+  readonly #held = new Map<number, number>()
+
+  /** @param needed slots that owners have, or may have again, and those that are shown */
+  constructor(mount: Attaches, needed: () => Slots) {
+    this.#mount = mount
+    this.#needed = needed
+  }
+
+  /** Attaches the layers of a chain, or none. @throws what `attach` throws */
+  async attachAll(
+    links: readonly { id: string; layer: LayerLease | undefined }[],
+    pathOf: (id: string) => readonly string[],
+  ): Promise<Slots> {
+    const attaching = links.map(async ({ layer, id }) => layer && (await this.#mount.attach(layer, pathOf(id))))
+    const attached = await Promise.allSettled(attaching)
+    const slots = attached.map((each) => (each.status === 'fulfilled' ? each.value : undefined))
+    const failed = attached.find((each) => each.status === 'rejected')
+    if (failed === undefined) return slots
+    for (const slot of slots) if (slot !== undefined) this.#mount.release(slot)
+    throw failed.reason
+  }
+
+  /** In the turn in which they are claimed. */
+  hold(slots: Slots): void {
+    for (const slot of slots) if (slot !== undefined) this.#held.set(slot, (this.#held.get(slot) ?? 0) + 1)
+  }
+
+  /** Releases those that are not needed any more. */
+  letGo(): void {
+    const needed = new Set(this.#needed())
+    for (const [slot, times] of this.#held) {
+      if (needed.has(slot)) continue
+      this.#held.delete(slot)
+      for (let i = 0; i < times; i++) this.#mount.release(slot)
+    }
+  }
+}
