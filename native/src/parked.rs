@@ -27,11 +27,26 @@ pub enum Key {
     Late(u64),
 }
 
+/// What a read asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub node: u64,
+    pub offset: u64,
+    pub size: u32,
+}
+
 /// What to do again once everything is there.
 #[derive(Clone, Debug)]
 pub enum What {
-    Read { node: u64, offset: u64, size: u32 },
-    Lookup { parent: u64, name: String },
+    /// `waits`: how often it had to wait, this time too.
+    Read {
+        window: Window,
+        waits: u32,
+    },
+    Lookup {
+        parent: u64,
+        name: String,
+    },
 }
 
 pub struct Request {

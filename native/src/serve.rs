@@ -11,7 +11,7 @@ use crate::control::{CONTROL_BIT, Contents, Found};
 use crate::device::Device;
 use crate::erofs::{Errno, S_IFDIR};
 use crate::inode::{Tree, split};
-use crate::parked::{Key, Request as Parked, What};
+use crate::parked::{Key, Request as Parked, What, Window};
 use crate::reply::Reply;
 use crate::session::{Core, Scratch};
 use crate::wire::{self, Entry, FOR_EVER, Listing, MAX_READ, NOT_AT_ALL, ROOT_ID, Request, op};
@@ -27,6 +27,9 @@ const LIST_MAX: usize = 65536;
 const FORGET_MIN: usize = 128 << 10;
 /// What was fetched just now is dirty, and can only be written then; it is given back when the reader has come this much further.
 const FORGET_BEHIND: u64 = 8 << 20;
+
+/// So often may what a read was promised be gone again when its turn comes, as where the cache is short of room; then it is EIO.
+const WAITS_MAX: u32 = 8;
 
 /// Whose node it is.
 enum Node {
@@ -301,7 +304,10 @@ impl Core {
     fn read_request(&self, request: &Request, reply: Reply, scratch: &mut Scratch) {
         self.connection.counters.reads.fetch_add(1, Relaxed);
         match request.window() {
-            Some((offset, size)) => self.read(request.node, offset, size.min(MAX_READ as u32), reply, scratch, false),
+            Some((offset, size)) => {
+                let window = Window { node: request.node, offset, size: size.min(MAX_READ as u32) };
+                self.read(window, reply, scratch, 0);
+            }
             None => reply.error(libc::EINVAL),
         }
     }
@@ -309,7 +315,7 @@ impl Core {
     /// Does again what had to wait.
     pub fn resume(&self, request: Parked, scratch: &mut Scratch) {
         match request.what {
-            What::Read { node, offset, size } => self.read(node, offset, size, request.reply, scratch, true),
+            What::Read { window, waits } => self.read(window, request.reply, scratch, waits),
             What::Lookup { parent, name } => match self.look(parent, name.as_bytes()) {
                 Ok(Look::Entry(entry)) => request.reply.bytes(&entry.answer()),
                 Ok(Look::Ask) => request.reply.error(libc::ENOENT),
@@ -318,8 +324,9 @@ impl Core {
         }
     }
 
-    /// Answers a read, or parks it. One that is `resumed` and still lacks something was promised what is not there: EIO.
-    fn read(&self, node: u64, offset: u64, size: u32, reply: Reply, scratch: &mut Scratch, resumed: bool) {
+    /// Answers a read, or parks it. One that waited and lacks something still was promised what is not there any more, or never was.
+    fn read(&self, window: Window, reply: Reply, scratch: &mut Scratch, waits: u32) {
+        let Window { node, offset, size } = window;
         scratch.keys.clear();
         let outcome = match self.node(node) {
             Ok(Node::Control) => self.read_control(node, offset, size, scratch),
@@ -337,10 +344,12 @@ impl Core {
                 }
             }
             Ok(Got::Bytes(bytes, from, to)) => reply.bytes(&bytes[from..to]),
-            Ok(Got::Missing) if resumed => reply.error(libc::EIO),
+            Ok(Got::Missing) if waits == WAITS_MAX => reply.error(libc::EIO),
             Ok(Got::Missing) => {
-                self.connection.counters.missed.fetch_add(1, Relaxed);
-                self.wait(Parked { reply, what: What::Read { node, offset, size } }, &mut scratch.keys);
+                if waits == 0 {
+                    self.connection.counters.missed.fetch_add(1, Relaxed);
+                }
+                self.wait(Parked { reply, what: What::Read { window, waits: waits + 1 } }, &mut scratch.keys);
             }
         }
     }
@@ -357,13 +366,10 @@ impl Core {
                 let device = self.device(number).ok_or(libc::EIO)?;
                 let to = end(device.size);
                 let from = offset.min(to);
-                device.missing(from, to, |chunk| scratch.keys.push(Key::Chunk { device: number, chunk }));
-                if !scratch.keys.is_empty() {
-                    return Ok(Got::Missing);
-                }
                 let length = (to - from) as usize;
-                device.read(from, &mut scratch.answer[..length])?;
-                Ok(Got::Device(device, from, length))
+                let Scratch { answer, keys } = scratch;
+                device.read(from, &mut answer[..length], |chunk| keys.push(Key::Chunk { device: number, chunk }))?;
+                Ok(if keys.is_empty() { Got::Device(device, from, length) } else { Got::Missing })
             }
             Contents::Late { file: None, .. } => {
                 scratch.keys.push(Key::Late(node));
@@ -428,13 +434,9 @@ enum Got {
 
 fn read_tree(tree: &Tree, nid: u64, offset: u64, size: u32, scratch: &mut Scratch) -> Result<Got, Errno> {
     let (inode, from, to) = tree.readable(nid, offset, size)?;
-    tree.missing(&inode, from, to, &mut scratch.keys)?;
-    if !scratch.keys.is_empty() {
-        return Ok(Got::Missing);
-    }
     let length = (to - from) as usize;
-    tree.read(&inode, from, &mut scratch.answer[..length])?;
-    Ok(Got::Scratch(length))
+    tree.read(&inode, from, &mut scratch.answer[..length], &mut scratch.keys)?;
+    Ok(if scratch.keys.is_empty() { Got::Scratch(length) } else { Got::Missing })
 }
 
 /// Under which name an image has what is asked for in a user namespace; None: under none.

@@ -251,6 +251,30 @@ suite('the native side serves a mount', reason, () => {
     expect(session.counters().failed).toBeGreaterThan(0n)
   })
 
+  test('a chunk that was taken back is asked for again, and its bytes are never those of the hole', async () => {
+    const { path, bytes, device, calls } = await mountFile(3 * 4096)
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    await device.takeBack(1)
+    await writeFile('/proc/sys/vm/drop_caches', '3')
+    calls.length = 0
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    expect(calls).toEqual([['miss', device.number, [1]]])
+  })
+
+  test('a read whose chunk is taken back before its turn comes waits for it once more', async () => {
+    let misses = 0
+    const { path, bytes, session, device } = await mountFile(4096, {
+      async miss(_, [chunk = -1]) {
+        await device.fill(chunk)
+        if (++misses === 1) await device.takeBack(chunk)
+        session.settle(device.number, chunk, 0)
+      },
+    })
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    expect(misses).toBe(2)
+    expect(session.counters()).toMatchObject({ missed: 1n, failed: 0n })
+  })
+
   test('bytes that no chunk covers read as zeros', async () => {
     const made = await mount()
     const device = await made.addDevice(new Uint8Array(10_000).fill(7), [

@@ -28,7 +28,7 @@ impl Kernel {
     }
 
     fn read(&self, unique: u64) -> Request {
-        Request { reply: self.reply(unique), what: What::Read { node: 1, offset: 0, size: 1 } }
+        Request { reply: self.reply(unique), what: What::Read { window: Window { node: 1, offset: 0, size: 1 }, waits: 1 } }
     }
 
     /// Number and errno of the next answer without a body.
