@@ -1,6 +1,7 @@
 //! The addon's edge to JavaScript: the contract is `src/mount/native.ts`.
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 
+mod asker;
 mod bytes;
 mod control;
 mod device;
@@ -123,6 +124,7 @@ pub struct SessionCounters {
     pub lookups: BigInt,
     pub expired: BigInt,
     pub failed: BigInt,
+    pub refused: BigInt,
 }
 
 #[napi]
@@ -324,6 +326,7 @@ impl Session {
             lookups: counters.lookups.load(Relaxed).into(),
             expired: counters.expired.load(Relaxed).into(),
             failed: counters.failed.load(Relaxed).into(),
+            refused: counters.refused.load(Relaxed).into(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::asker;
 use crate::control::{CONTROL_BIT, Contents, Found};
 use crate::device::Device;
 use crate::erofs::{Errno, S_IFDIR};
@@ -189,10 +190,10 @@ impl Core {
     }
 
     fn ask(&self, request: &Request, name: &str, reply: Reply) {
-        let Request { node: parent, pid, .. } = *request;
-        let ticket = self.parked.park_lookup(reply, parent, name, pid, self.timeouts.lookup);
+        let (parent, user) = (request.node, asker::user_of(request.pid));
+        let ticket = self.parked.park_lookup(reply, parent, name, user, self.timeouts.lookup);
         if let Some(ticket) = ticket
-            && !self.upcalls.lookup(ticket, parent, name, pid)
+            && !self.upcalls.lookup(ticket, parent, name, user)
         {
             self.parked.settle(Key::Lookup(ticket), libc::ENOENT);
         }
@@ -316,7 +317,7 @@ impl Core {
     pub fn resume(&self, request: Parked, scratch: &mut Scratch) {
         match request.what {
             What::Read { window, waits } => self.read(window, request.reply, scratch, waits),
-            What::Lookup { parent, name } => match self.look(parent, name.as_bytes()) {
+            What::Lookup { parent, name, .. } => match self.look(parent, name.as_bytes()) {
                 Ok(Look::Entry(entry)) => request.reply.bytes(&entry.answer()),
                 Ok(Look::Ask) => request.reply.error(libc::ENOENT),
                 Err(errno) => request.reply.error(errno),

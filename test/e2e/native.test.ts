@@ -330,7 +330,7 @@ suite('the native side serves a mount', reason, () => {
       session,
       dir: at,
       calls,
-      pids,
+      uids,
     } = await mount({
       lookup(ticket, parent, name) {
         if (name === 'slow') {
@@ -351,9 +351,12 @@ suite('the native side serves a mount', reason, () => {
     expect(await look('nothing')).toBe('ENOENT')
     const asked = calls.filter(([name]) => name === 'lookup').map(([, parent, name]) => [parent, name])
     expect(asked).toEqual(['new', 'none', 'denied'].map((name) => [controlNode(1), name]))
-    // by which thread, too
-    const own = await python('print(os.getpid()); os.path.exists(at + str(os.getpid()))', join(at, 'asks/pid-'))
-    expect([calls.at(-1), pids.at(-1)]).toEqual([['lookup', controlNode(1), `pid-${own}`], Number(own)])
+    // by whom, too: a set-user-ID program is its user's
+    expect(await python('os.chdir(at); os.setresuid(1000, 0, 0); open("whose")', join(at, 'asks'))).toBe('ENOENT')
+    expect([calls.at(-1), uids]).toEqual([
+      ['lookup', controlNode(1), 'whose'],
+      [0, 0, 0, 1000],
+    ])
     const two = [look('asks/slow'), look('asks/slow')]
     await expect.poll(() => tickets.length).toBe(1)
     await sleep(200)
@@ -368,6 +371,44 @@ suite('the native side serves a mount', reason, () => {
     session.addFile(controlNode(8), controlNode(1), 'new', ATTRIBUTES, Buffer.from('third'))
     expect([await look('knows/new'), await look('asks/new')]).toEqual(['second', 'third'])
     expect(await python('print(sorted(os.listdir(at)))', join(at, 'asks'))).toBe("['new']")
+  })
+
+  test("a user's lookups that wait for a silent host stop no read, and nobody else's lookup", async () => {
+    const waiting: number[] = []
+    const {
+      session,
+      dir: at,
+      uids,
+      path,
+      bytes,
+    } = await mountFile(4096, {
+      lookup(ticket, _, name) {
+        if (name.startsWith('silent')) waiting.push(ticket)
+        else session.answerLookup(ticket, EACCES)
+      },
+    })
+    session.addDirectory(controlNode(2), 1n, 'asks', ATTRIBUTES, true)
+    const asking = python(
+      `
+import threading
+os.chdir(at)
+os.setuid(1000)
+threads = [threading.Thread(target=os.path.exists, args=["silent%d" % i]) for i in range(300)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()`,
+      join(at, 'asks'),
+    )
+    await expect.poll(() => session.counters().refused).toBe(44n)
+    await expect.poll(() => waiting.length).toBe(256)
+    expect(uids).toEqual(Array(256).fill(1000))
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    const look = (uid: number, name: string) =>
+      python(`os.chdir(at); os.setuid(${uid}); open(${JSON.stringify(name)})`, join(at, 'asks'))
+    expect(await look(1000, 'other')).toBe('ENOENT')
+    expect([await look(1001, 'other'), await look(0, 'other')]).toEqual(['EACCES', 'EACCES'])
+    for (const ticket of waiting) session.answerLookup(ticket, 0)
+    await asking
+    expect(await look(1000, 'other')).toBe('EACCES')
   })
 
   test('a lookup that nobody answers is ENOENT at its deadline', async () => {

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use super::room::{LOOKUPS_MAX, LOOKUPS_MAX_OF_USER, READS_MAX};
 use super::*;
+use crate::asker::ROOT;
 use crate::reply::Connection;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -123,7 +125,7 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
         let first = parked.park_lookup(kernel.reply(3), 1, "name", 0, soon);
         assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", 0, soon), None);
         assert_eq!((kernel.answer(), kernel.answer()), ((3, libc::ENOENT), (4, libc::ENOENT)));
-        // what one process is refused is not refused to another
+        // what one user is refused is not refused to another
         let (own, other) =
             (parked.park_lookup(kernel.reply(6), 1, "name", 1, soon), parked.park_lookup(kernel.reply(7), 1, "name", 2, soon));
         assert!(own.is_some() && other.is_some() && own != other);
@@ -184,15 +186,41 @@ fn a_device_that_goes_fails_its_own_waiters() {
 #[test]
 fn nothing_waits_in_a_session_that_is_closed_or_full() {
     let (mut kernel, parked) = (Kernel::new(), Parked::default());
-    for unique in 0..PARKED_MAX as u64 {
+    for unique in 0..READS_MAX as u64 {
         parked.park(kernel.read(unique), vec![chunk(unique as u32)], LONG, |_| true);
     }
     assert_eq!(parked.park(kernel.read(9_999), vec![chunk(0)], LONG, |_| true), []);
     assert_eq!(kernel.answer(), (9_999, libc::EIO));
     parked.close();
-    assert_eq!(work(&parked).len(), PARKED_MAX);
+    assert_eq!(work(&parked).len(), READS_MAX);
     assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", 0, LONG), None);
     assert_eq!(kernel.answer(), (10_000, libc::EIO));
+}
+
+#[test]
+fn lookups_of_a_silent_host_stop_neither_reads_nor_root_nor_another_user() {
+    let (mut kernel, parked) = (Kernel::new(), Parked::default());
+    let look = |kernel: &Kernel, unique: u64, user: u32| {
+        parked.park_lookup(kernel.reply(unique), 1, &format!("name {unique}"), user, LONG)
+    };
+    for unique in 0..LOOKUPS_MAX_OF_USER as u64 {
+        assert!(look(&kernel, unique, 1000).is_some());
+    }
+    assert_eq!(look(&kernel, 9_000, 1000), None);
+    assert_eq!(kernel.answer(), (9_000, libc::ENOENT));
+    assert_eq!(kernel.connection.counters.refused.load(Relaxed), 1);
+    let (other, root) = (look(&kernel, 9_001, 1001), look(&kernel, 9_002, ROOT));
+    assert!(other.is_some() && root.is_some());
+    for unique in 10_000..10_000 + LOOKUPS_MAX as u64 {
+        look(&kernel, unique, ROOT);
+    }
+    assert_eq!(parked.park(kernel.read(9_003), vec![chunk(0)], LONG, |_| true), [chunk(0)]);
+    // who is answered makes room
+    parked.settle(Key::Lookup(0), libc::ENOENT);
+    parked.settle(Key::Lookup(1), libc::ENOENT);
+    assert!(look(&kernel, 9_004, 1000).is_some());
+    parked.close();
+    work(&parked);
 }
 
 #[test]
