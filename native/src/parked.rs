@@ -27,6 +27,15 @@ pub enum Key {
     Late(u64),
 }
 
+/// What is known of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    There,
+    Missing,
+    /// It will never be there.
+    Gone,
+}
+
 /// What a read asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
@@ -176,17 +185,27 @@ impl Parked {
         }
     }
 
-    /// Parks a read until all `keys` that are still `missing` are settled, and returns those that nobody waits for yet. When none is
-    /// missing any more, it goes straight to the workers.
-    pub fn park(&self, request: Request, mut keys: Vec<Key>, timeout: Duration, missing: impl Fn(&Key) -> bool) -> Vec<Key> {
+    /// Parks a read until all `keys` that are missing, as `known`, are settled, and returns those that nobody waits for yet. When none is
+    /// missing any more, it goes straight to the workers; when one is gone, it fails.
+    pub fn park(&self, request: Request, mut keys: Vec<Key>, timeout: Duration, known: impl Fn(&Key) -> Known) -> Vec<Key> {
         let mut state = self.lock();
         if let Some(errno) = state.refusal(&request) {
             drop(state);
             request.fail(errno);
             return Vec::new();
         }
-        // Under the lock: whoever makes a key ready settles it afterwards, and that takes the lock.
-        keys.retain(missing);
+        // Under the lock: whoever makes a key ready, or removes a device, settles it afterwards, and that takes the lock.
+        let mut gone = false;
+        keys.retain(|key| {
+            let known = known(key);
+            gone |= known == Known::Gone;
+            known == Known::Missing
+        });
+        if gone {
+            drop(state);
+            request.fail(libc::EIO);
+            return Vec::new();
+        }
         if keys.is_empty() {
             state.work.push_back(Work::Resume(request));
             self.work.notify_one();

@@ -12,7 +12,7 @@ use crate::control::{CONTROL_BIT, Contents, Found};
 use crate::device::Device;
 use crate::erofs::{Errno, S_IFDIR};
 use crate::inode::{Tree, split};
-use crate::parked::{Key, Request as Parked, What, Window};
+use crate::parked::{Key, Known, Request as Parked, What, Window};
 use crate::reply::Reply;
 use crate::session::{Core, Scratch};
 use crate::wire::{self, Entry, FOR_EVER, Listing, MAX_READ, NOT_AT_ALL, ROOT_ID, Request, op};
@@ -388,11 +388,19 @@ impl Core {
     }
 
     /// Whether what a key stands for is still to come.
-    fn missing(&self, key: &Key) -> bool {
+    fn known(&self, key: &Key) -> Known {
         match *key {
-            Key::Chunk { device, chunk } => self.device(device).is_none_or(|device| !device.verified(chunk)),
-            Key::Late(node) => matches!(self.control.contents(node), Ok(Contents::Late { file: None, .. })),
-            Key::Lookup(_) => true,
+            Key::Chunk { device, chunk } => match self.device(device) {
+                Some(device) if device.verified(chunk) => Known::There,
+                Some(_) => Known::Missing,
+                None => Known::Gone,
+            },
+            Key::Late(node) => match self.control.contents(node) {
+                Ok(Contents::Late { file: None, .. }) => Known::Missing,
+                Ok(_) => Known::There,
+                Err(_) => Known::Gone,
+            },
+            Key::Lookup(_) => Known::Missing,
         }
     }
 
@@ -403,7 +411,7 @@ impl Core {
             Some(Key::Late(_)) => self.timeouts.late,
             _ => self.timeouts.miss,
         };
-        let fresh = self.parked.park(request, keys.clone(), timeout, |key| self.missing(key));
+        let fresh = self.parked.park(request, keys.clone(), timeout, |key| self.known(key));
         let mut chunks: HashMap<u32, Vec<u32>> = HashMap::new();
         for key in fresh {
             match key {

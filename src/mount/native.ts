@@ -97,9 +97,14 @@ export interface SessionCounters {
 export interface NativeSession {
   /** @returns the device's number */
   addDevice(spec: DeviceSpec): number
+  /**
+   * Reads that wait for its chunks are EIO, and so are those that would from now on; nobody is asked for them. Descriptor and mapping go
+   * with the last tree that has it. Its files stay in the control tree, as EIO, until they are removed.
+   */
   removeDevice(device: number): void
   /** Makes slot number `slot` answer from an image. Throws when the image breaks a bound. */
   addTree(slot: number, spec: TreeSpec): void
+  /** What the kernel still knows of it is ESTALE. Where it is grafted there is nothing any more, and the name may be removed. */
   removeTree(slot: number): void
   /**
    * `asks`: names that are not in the directory are asked for by `lookup`; otherwise they do not exist. With node 1 it sets the
