@@ -5,6 +5,7 @@
 //! for any more is forgotten, so that the next request asks again. One lock guards it all: waiting is never the hot path.
 #![forbid(unsafe_code)]
 
+mod request;
 mod room;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -12,65 +13,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::parked::room::{Place, Room};
+pub use request::{Key, Known, Request, What, Window};
+use room::{Place, Room};
+
 use crate::reply::Reply;
 
 /// Interrupts that are remembered because nothing was parked under their number: one thread may read a request, and another the interrupt
 /// that is about it, before the first has parked it. Most are about requests that were answered meanwhile; the oldest go.
 const EARLY_MAX: usize = 256;
-
-/// What can be waited for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Key {
-    Chunk { device: u32, chunk: u32 },
-    Lookup(u32),
-    Late(u64),
-}
-
-/// What is known of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Known {
-    There,
-    Missing,
-    /// It will never be there.
-    Gone,
-}
-
-/// What a read asks for.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    pub node: u64,
-    pub offset: u64,
-    pub size: u32,
-}
-
-/// What to do again once everything is there.
-#[derive(Clone, Debug)]
-pub enum What {
-    /// `waits`: how often it had to wait, this time too.
-    Read { window: Window, waits: u32 },
-    /// `user`: who asks.
-    Lookup { parent: u64, name: String, user: u32 },
-}
-
-pub struct Request {
-    pub reply: Reply,
-    pub what: What,
-}
-
-impl Request {
-    fn place(&self) -> Place {
-        match self.what {
-            What::Read { .. } => Place::Read,
-            What::Lookup { user, .. } => Place::Lookup(user),
-        }
-    }
-
-    /// Ends it with an errno.
-    pub fn fail(self, errno: i32) {
-        self.reply.error(errno);
-    }
-}
 
 struct Waiting {
     request: Request,

@@ -1,9 +1,10 @@
 //! INIT: what the kernel can and what we want of it.
 #![forbid(unsafe_code)]
 
+use super::MAX_READ;
 use crate::bytes::u32_at;
 
-const MAX_PAGES: u16 = 256;
+const MAX_PAGES: u16 = (MAX_READ / 4096) as u16;
 /// Nothing is ever written.
 const MAX_WRITE: u32 = 4096;
 /// Reads that wait for a chunk occupy the kernel's background queue, whose default of 12 would let them stop all read-ahead.
