@@ -439,8 +439,8 @@ export class Layers {
       slots,
       budget,
       origin,
-      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
-      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+      decode: (chunk, stored, index, turn) => codecs.decode(chunk, stored, into(index), turn),
+      reverify: (chunk, index, turn) => codecs.verify(chunk, into(index), turn),
     })
   }
 }
