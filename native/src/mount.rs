@@ -157,6 +157,11 @@ pub fn try_lock(fd: i32, exclusive: bool) -> io::Result<bool> {
     }
 }
 
+/// Ends a lock of flock(2).
+pub fn unlock(fd: i32) -> io::Result<()> {
+    sys::lock(fd, libc::LOCK_UN)
+}
+
 /// A copy of the caller's descriptor as a file.
 pub fn file(fd: i32) -> io::Result<File> {
     sys::duplicate(fd).map(File::from)

@@ -59,6 +59,33 @@ pub fn lock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether nobody but the open file behind `fd`, which is open for writing, has that file open, the kernel's mounts included: then alone a
+/// write lease is granted. It is given back at once.
+pub fn is_only_opener(fd: RawFd) -> bool {
+    // SAFETY: fcntl takes any number; a wrong one is EBADF.
+    let granted = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) } == 0;
+    if granted {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+    granted
+}
+
+/// Gives the blocks below a part of a file back to the filesystem: it reads as zeros.
+pub fn punch(fd: RawFd, offset: i64, length: i64) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: fallocate takes any numbers; wrong ones are errors.
+    check(unsafe { libc::fallocate(fd, mode, offset, length) })?;
+    Ok(())
+}
+
+/// A file in memory that has no name in any directory.
+pub fn memory_file(name: &str) -> io::Result<OwnedFd> {
+    let name = text(name)?;
+    // SAFETY: a NUL-terminated string that outlives the call.
+    made(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) }.into())
+}
+
 /// Lets the kernel drop its cached pages of a part of a file; those that are dirty, locked or mapped stay.
 pub fn drop_cached(fd: RawFd, offset: i64, length: i64) {
     // SAFETY: posix_fadvise takes any numbers; wrong ones are errors, and the advice is only that.
