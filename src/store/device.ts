@@ -25,6 +25,9 @@ export interface Piece {
   readonly at: number
 }
 
+/** Whoever asked for a chunk has that long to read it before it may go; twice what a busy machine takes. */
+const KEPT_AT_LEAST_MS = 100
+
 /** A chunk that goes while it is read is asked for again; each time another must have taken its place. */
 const READS_MAX = 8
 
@@ -36,6 +39,8 @@ export class Device {
   readonly #room: Room
   readonly #refetchable: () => boolean
   readonly #readers = new Set<DeviceReader>()
+  /** By piece: when it was filled last, where that is not long ago. */
+  readonly #filled = new Map<number, number>()
   #spill: DeviceSpill | undefined
   #spillTold = false
 
@@ -103,7 +108,8 @@ export class Device {
     if (await this.#room.admits(bytes)) {
       try {
         await this.#slots.lock.write(() => write({ deviceFd, readyFd, chunk }))
-        this.#room.wrote(bytes)
+        this.#room.took()
+        this.#table.places(chunk, (at) => this.#filled.set(Math.floor(at / USED_PIECE_BYTES), performance.now()))
         return
       } catch (error) {
         if (this.#room.spill === undefined || !isRefusal(error)) throw error
@@ -188,7 +194,11 @@ export class Device {
       bytes.set(last, (bytes.get(last) ?? 0) + length)
     }
     const { clock } = this.#slots
-    return [...bytes].map(([piece, bytes]) => ({ device: this, piece, bytes, at: clock.at(piece) }))
+    const before = performance.now() - KEPT_AT_LEAST_MS
+    for (const [piece, at] of this.#filled) if (at < before) this.#filled.delete(piece)
+    return [...bytes]
+      .filter(([piece]) => !this.#filled.has(piece))
+      .map(([piece, bytes]) => ({ device: this, piece, bytes, at: clock.at(piece) }))
   }
 
   /** Takes back the chunks that were used last with one of these pieces. @returns how many bytes went. @throws what the system throws */

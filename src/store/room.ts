@@ -20,8 +20,6 @@ import { devicesIn, type Goes, restOf } from './usage.ts'
 const LOW = 0.9
 /** Goes on without waiting while there is not more than that. */
 const HIGH = 1.05
-/** Used so shortly ago, it is being read. */
-const IN_READING_MS = 500
 /** A round looks at every file and punches: longer than that it is the disk's fault, and memory does. */
 const ROUND_WAIT_MS = 2_000
 /** A disk that takes nothing is tried again then. */
@@ -61,9 +59,12 @@ export class Room {
   readonly #parts: RoomParts
   readonly #limits: RoomLimits
   readonly #devices = new Set<Device>()
-  #measured: Measured | undefined
-  /** Bytes since it was measured. */
+  /** Nothing is known before the first round. */
+  #measured: Measured = { used: 0, limit: 0 }
+  /** Bytes that were admitted since it was measured. */
   #written = 0
+  /** Bytes that wait for a round. */
+  #waiting = 0
   #rest: { at: number; bytes: number } | undefined
   #round: Promise<void> | undefined
   /** Until then the disk is not tried. */
@@ -105,25 +106,30 @@ export class Room {
   admits(bytes: number): boolean | Promise<boolean> {
     if (this.spill === undefined) return true
     if (performance.now() < this.#refusedUntil) return false
-    const measured = this.#measured
-    if (measured === undefined) {
+    const { used, limit } = this.#measured
+    if (used + this.#written + bytes > limit || this.#written > Math.max((limit - used) / 4, MEASURED_AGAIN_BYTES)) {
       this.#begin()
-      return true
     }
-    const { used, limit } = measured
-    const would = used + this.#written + bytes
-    if (would > limit || this.#written > Math.max((limit - used) / 4, MEASURED_AGAIN_BYTES)) this.#begin()
-    return would <= limit * HIGH ? true : this.#whenMade(bytes)
+    return this.#fits(bytes) || this.#whenMade(bytes)
+  }
+
+  #fits(bytes: number): boolean {
+    const { used, limit } = this.#measured
+    if (used + this.#written + bytes > limit * HIGH) return false
+    this.#written += bytes
+    return true
   }
 
   async #whenMade(bytes: number): Promise<boolean> {
+    if (bytes > this.#measured.limit && this.#measured.limit > 0) return false // nothing would be left for it to fit in
+    this.#waiting += bytes
     await Promise.race([this.#round, sleep(ROUND_WAIT_MS, undefined, { ref: false })])
-    const { used, limit } = this.#measured ?? { used: 0, limit: 0 }
-    return used + this.#written + bytes <= limit * HIGH
+    this.#waiting -= bytes
+    return this.#fits(bytes)
   }
 
-  wrote(bytes: number): void {
-    this.#written += bytes
+  /** The disk took what it was given. */
+  took(): void {
     if (this.#full.signal.aborted) this.#full = new AbortController()
   }
 
@@ -153,13 +159,13 @@ export class Room {
 
   /** One process at a time, so that two do not both take back what one has to. */
   async #make(needs: boolean): Promise<void> {
-    const measured = await this.#measure()
-    if (measured.used <= measured.limit && !needs) return
+    if ((await this.#excess()) <= 0 && !needs) return
     await lockedFolder(this.#parts.locks, join(this.#parts.dir, 'trees'), async () => {
-      const { used, limit } = await this.#measure()
-      // a disk that is full though the cache is within its limit: another tenth of it
-      const goal = used - Math.min(limit, needs ? used : limit) * LOW
-      if (used <= limit && !needs) return
+      const excess = await this.#excess()
+      if (excess <= 0 && !needs) return
+      const { used, limit } = this.#measured
+      // a disk may be full though the cache is within its limit
+      const goal = Math.max(excess, 0) + Math.min(used, limit) * (1 - LOW)
       const freed = await this.makeFree(goal)
       if (freed > 0) this.#refusedUntil = 0
       const after = await this.#measure()
@@ -168,6 +174,12 @@ export class Room {
       this.#refusedUntil = performance.now() + TRY_AGAIN_MS
       this.#say(`it has ${after.used} bytes, may have ${after.limit}, and what it has is in use`)
     })
+  }
+
+  /** Bytes above the limit, with what is about to be written. */
+  async #excess(): Promise<number> {
+    const { used, limit } = await this.#measure()
+    return used + this.#written + this.#waiting - limit
   }
 
   /** Has the other processes make room. */
@@ -199,7 +211,7 @@ export class Room {
   /** What the cache has and may have. @throws what the system throws */
   async #measure(): Promise<Measured> {
     const { dir, locks } = this.#parts
-    this.#written = 0
+    const before = this.#written
     if (this.#rest === undefined || performance.now() - this.#rest.at > REST_AGAIN_MS) {
       this.#rest = { at: performance.now(), bytes: await restOf(dir, locks) }
     }
@@ -208,6 +220,7 @@ export class Room {
     const used = this.#rest.bytes + devices
     const limit = allowed(this.#limits, { used, free: bavail * bsize, total: blocks * bsize })
     this.#measured = { used, limit }
+    this.#written -= before // what was admitted meanwhile may not have been written when it was looked at
     return this.#measured
   }
 
@@ -225,8 +238,7 @@ export class Room {
       device.collect()
       if (device.refetchable && !pinned.has(device.name)) found.push(...(await device.pieces()))
     }
-    const before = Date.now() - IN_READING_MS
-    const candidates = found.filter(({ at }) => at < before).sort((a, b) => a.at - b.at)
+    const candidates = found.sort((a, b) => a.at - b.at)
     let freed = 0
     for (let next = 0; freed < goal && next < candidates.length; ) {
       const batch: (Goes | Piece)[] = []
