@@ -12,7 +12,7 @@ mod map;
 mod mount;
 mod parked;
 mod reply;
-mod room;
+pub mod room;
 mod serve;
 mod session;
 mod sys;
