@@ -13,9 +13,9 @@ import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { Limit, LimitEach } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Device } from '../store/device.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
 import type { Proof, Refutation } from '../store/proofs.ts'
-import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
@@ -35,7 +35,7 @@ export interface OpenLayer {
   /** Digest of the EROFS image. */
   readonly tree: Digest
   readonly chunks: ChunkTable
-  readonly slots: Slots
+  readonly slots: Device
   readonly filler: TreeFiller
   /**
    * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
@@ -98,6 +98,8 @@ export interface LayerParts {
   builder: IndexBuilder
   budget: Budget
   examiner: Examiner
+  /** Whether an origin gives what it is asked for, as far as is known. */
+  answers(origin: string): boolean
   /** Aborted when the layers are closed. */
   closing: AbortController
   log(message: string): void
@@ -154,7 +156,7 @@ interface Opened {
 }
 
 interface OpenTree {
-  slots: Slots
+  slots: Device
   filler: TreeFiller
   reverify(): Promise<void>
 }
@@ -280,7 +282,12 @@ export class Layers {
 
   /** Fills a layer's device, within the budget of prefetch. */
   async #fill(layer: OpenLayer): Promise<void> {
-    await layer.filler.fill(await missingOf(layer), 'prefetch', this.#closing.signal)
+    const { full } = this.#parts.store.room
+    try {
+      await layer.filler.fill(await missingOf(layer), 'prefetch', AbortSignal.any([this.#closing.signal, full]))
+    } catch (error) {
+      if (!full.aborted) throw error // else it is filled when somebody reads it
+    }
   }
 
   /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
@@ -389,7 +396,7 @@ export class Layers {
         return image
       },
       prefetch() {
-        prefetching ??= prefetch(filler, chunks, signal).then((result) => {
+        prefetching ??= prefetch(filler, chunks, AbortSignal.any([signal, store.room.full])).then((result) => {
           const { ready, failed, error } = result
           if (error !== undefined) {
             const what = `${failed} of ${ready + failed} chunks wanted first could not be fetched`
@@ -420,8 +427,9 @@ export class Layers {
   }
 
   async #openTree(digest: Digest, chunks: ChunkTable): Promise<OpenTree> {
-    const slots = await this.#parts.store.openSlots(digest, chunks)
     const filler = new TreeFiller()
+    const refetchable = () => filler.origins.some((origin) => this.#parts.answers(origin))
+    const slots = await this.#parts.store.openSlots(digest, chunks, refetchable)
     let verifying: Promise<void> | undefined
     const reverify = () => {
       verifying ??= reverifyStored(slots, filler, this.#closing.signal)
@@ -430,17 +438,16 @@ export class Layers {
     return { slots, filler, reverify }
   }
 
-  #filler(chunks: ChunkTable, blob: Blob, slots: Slots, budget: Budget, origin: string): Filler {
+  #filler(chunks: ChunkTable, blob: Blob, slots: Device, budget: Budget, origin: string): Filler {
     const { codecs } = this.#parts
-    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     return new Filler({
       chunks,
       blobs: () => blob,
       slots,
       budget,
       origin,
-      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
-      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+      decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
+      reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })
   }
 }
@@ -451,7 +458,7 @@ async function missingOf({ slots }: OpenLayer): Promise<number[]> {
   return [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
 }
 
-async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSignal): Promise<void> {
+async function reverifyStored(slots: Device, filler: TreeFiller, signal: AbortSignal): Promise<void> {
   const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
   const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
   for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {

@@ -51,7 +51,16 @@ export async function openCache(dir: string, locks: Locks = { tryLock: () => tru
   const builder = new IndexBuilder()
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
+  const layers = new Layers({
+    store,
+    codecs,
+    builder,
+    budget: new Budget(),
+    examiner: examinations,
+    answers: () => true,
+    closing,
+    log,
+  })
   let closed = false
   const close = async () => {
     if (closed) return
