@@ -431,15 +431,15 @@ test.each([
 test('who asks too often finds what is known, and nothing is asked for; others are not hindered', async () => {
   const it = world({ trustsDiffIds: trustAll })
   await it.look(A.digest)
-  it.pid = 1000
+  it.uid = 1000
   await it.look(A.digest)
   await expect(it.look(B.digest)).rejects.toMatchObject(missing)
   await expect(it.look(A.digest, 'example.com/app:2')).rejects.toMatchObject(missing)
   expect(it.resolved).toEqual([REFERENCE])
   expect(it.attached).toHaveLength(1)
-  it.pid = 1001
+  it.uid = 1001
   await it.look(B.digest)
-  it.pid = 1
+  it.uid = 1
   await it.look(A.digest, 'example.com/app:2')
 })
 
@@ -463,14 +463,13 @@ test('references of which nothing is shown are few, and come back when they are 
 test('who asks for many references pushes out their own, not those of others', async () => {
   const it = world()
   await it.stat(`layers/${name('of-root')}`)
-  it.askers.set(1002, 1002)
-  it.pid = 1002
+  it.uid = 1002
   for (let i = 0; i < 10; i++) await it.stat(`layers/${name(`of-another-${i}`)}`)
-  it.pid = 1001
+  it.uid = 1001
   for (let i = 0; i < 5_000; i++) await it.stat(`layers/${name(`flood-${i}`)}`)
   expect(isThere(it, 'of-root')).toBe(true)
   for (let i = 0; i < 10; i++) expect(isThere(it, `of-another-${i}`)).toBe(true)
-  it.pid = 1
+  it.uid = 1
   for (let i = 0; i < 400; i++) await it.stat(`layers/${name(`of-root-${i}`)}`)
   expect(isThere(it, 'of-root')).toBe(true)
   expect(it.store.size.references).toBe(1_000)
