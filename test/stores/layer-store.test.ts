@@ -537,6 +537,19 @@ test('layers that nobody uses stay up to a bound, the one that was used last lon
   await vi.waitFor(() => expect([...it.leases.held]).toEqual([]))
 })
 
+test('a layer whose image is being looked for when it is time to let go is shown all the same', async () => {
+  const kept = Promise.withResolvers<undefined>()
+  const it = world({ images: { kept: () => kept.promise, resolve: async () => image('one', [A]) } })
+  const looking = it.look(indexOf(A))
+  await vi.waitFor(() => expect(it.store.size.references).toBe(1))
+  await Promise.resolve()
+  it.now += 3 * MINUTE
+  await it.store.letGo()
+  kept.resolve(undefined)
+  await looking
+  expect(it.messages).toEqual([])
+})
+
 test('a layer that an engine takes into use while it is about to leave stays', async () => {
   const isFree = Promise.withResolvers<boolean>()
   const it = world({ isFree: () => isFree.promise })
