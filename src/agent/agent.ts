@@ -19,6 +19,7 @@ import { type Login, parseLogin } from '../registry/credentials.ts'
 import { thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
+import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.ts'
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import { defaultPlaces, stateDirectory } from './agent-places.ts'
@@ -90,6 +91,15 @@ export function platformOf(values: Values) {
   return platform === undefined ? hostPlatform() : parsePlatform(platform)
 }
 
+/** --cache-max and --cache-min-free. @throws Failure usage */
+export function roomLimits(values: Values): RoomLimits {
+  const [max, minFree] = [text(values, 'cache-max'), text(values, 'cache-min-free')]
+  return {
+    max: max === undefined ? ROOM_LIMITS.max : parseAmount(max, '--cache-max'),
+    minFree: minFree === undefined ? ROOM_LIMITS.minFree : parseAmount(minFree, '--cache-min-free'),
+  }
+}
+
 export function places() {
   return defaultPlaces(process.env, thisUser())
 }
@@ -109,12 +119,23 @@ export async function openAgent(values: Values, image: Reference | undefined): P
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
   const registries = openRegistries(values, image, await openSealed(values, cache))
-  const store = await Store.open(cache, native, log)
+  const limits = roomLimits(values)
+  const { disk } = native
+  const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
   const builder = new IndexBuilder()
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
+  const layers = new Layers({
+    store,
+    codecs,
+    builder,
+    budget: new Budget(),
+    examiner: examinations,
+    answers: (origin) => registries.answers(origin),
+    closing,
+    log,
+  })
   const images = new Images(registries, store, platform, log)
   return {
     native,

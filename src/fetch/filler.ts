@@ -6,7 +6,7 @@ import type { Blob, Priority, Range } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Budget } from './budget.ts'
-import { Checks } from './checks.ts'
+import { Checks, type Verdict } from './checks.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
 import { fillAll } from './fill-all.ts'
 import { type Flight, newFlight, type Request, type Settled, type Waiter } from './flight.ts'
@@ -22,19 +22,32 @@ import { type Run, runs } from './runs.ts'
 export const VERIFIED = 1
 export const STORED = 2
 
-/** Chunks of one prefetch request decoded at once: what stands in the way of demand. */
-const PREFETCH_DECODES_MAX = 32
+/** Chunks of one request decoded at once: what keeps the workers busy. Those that wait cost nothing. */
+const DECODES_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 32 }
 /** Chunks of one request fetched again: a bit flips here and there; a blob that is wrong altogether does not heal by asking. */
 const RETRIES_MAX = 8
+
+/** Whom work on a chunk is for. */
+export interface Turn {
+  priority: Priority
+  /** Whoever has not begun it need not do so any more. */
+  signal: AbortSignal
+  /** Takes what is to be called when somebody begins to wait for it. */
+  onUrgent(call: () => void): void
+}
 
 export interface FillerOptions {
   chunks: ChunkTable
   blobs: (blob: number) => Blob
-  slots: { state(chunk: number): number }
+  slots: {
+    state(chunk: number): number
+    /** The same of each, in one read. */
+    statesOf(chunks: readonly number[]): readonly number[]
+  }
   /** Decodes, verifies, writes, and sets the chunk's state to VERIFIED. `stored` is the chunk's stored range. */
-  decode: (chunk: Chunk, stored: Uint8Array, index: number) => Promise<void>
-  /** Reads a STORED chunk back; true: it matches its digests, and its state is VERIFIED now. */
-  reverify: (chunk: Chunk, index: number) => Promise<boolean>
+  decode: (chunk: Chunk, stored: Uint8Array, index: number, turn: Turn) => Promise<void>
+  /** Reads a STORED chunk back; right: its state is VERIFIED now. @throws what keeps it from being told */
+  reverify: (chunk: Chunk, index: number, turn: Turn) => Promise<Verdict>
   /** Shared by all fillers of the process. */
   budget: Budget
   /** Who is asked: within the budget, fillers wait only for those of the same origin. */
@@ -71,9 +84,13 @@ export class Filler {
     this.#plan = new Plan(order, this.#limits.demand)
     this.#nearby = new Nearby(order, this.#pace, options.budget.shelf)
     this.#checks = new Checks({
-      verify: ({ chunk }) => options.reverify(options.chunks.get(chunk), chunk),
+      verify: (flight) => {
+        const { chunk } = flight
+        return options.reverify(options.chunks.get(chunk), chunk, this.#turn(flight, this.#closing.signal))
+      },
       track: (check) => this.#track(check),
-      checked: (flight, matches) => this.#checked(flight, matches),
+      checked: (flight, verdict) => this.#checked(flight, verdict),
+      failed: (flight, error) => this.#fail(flight, error),
     })
   }
 
@@ -96,9 +113,11 @@ export class Filler {
   fillEach(wanted: Iterable<number>, priority: Priority, settled: Settled, signal?: AbortSignal): void {
     const abort = () => this.#withdraw(waiter)
     const waiter: Waiter = { pending: new Set(), settled, done: () => signal?.removeEventListener('abort', abort) }
-    for (const chunk of new Set(wanted)) {
+    const chunks = [...new Set(wanted)]
+    const states = this.#statesOf(chunks)
+    for (const [i, chunk] of chunks.entries()) {
       if (this.#closed || signal?.aborted) settled(chunk, aborted(chunk))
-      else this.#want(chunk, priority, waiter)
+      else this.#want(chunk, states?.[i], priority, waiter)
     }
     if (waiter.pending.size > 0) signal?.addEventListener('abort', abort, { once: true })
   }
@@ -119,10 +138,20 @@ export class Filler {
     await Promise.all(this.#work)
   }
 
-  #want(chunk: number, priority: Priority, waiter: Waiter): void {
+  /** Of each of them; undefined: of one at least the disk does not tell. */
+  #statesOf(chunks: readonly number[]): readonly number[] | undefined {
+    try {
+      return this.#options.slots.statesOf(chunks)
+    } catch {
+      return undefined
+    }
+  }
+
+  /** @param known its state, if it was read just now */
+  #want(chunk: number, known: number | undefined, priority: Priority, waiter: Waiter): void {
     let state: number
     try {
-      state = this.#options.slots.state(chunk)
+      state = known ?? this.#options.slots.state(chunk)
     } catch (error) {
       waiter.settled(chunk, reasonOf(error)) // the disk does not tell: whoever reads this one fails, nobody else
       return
@@ -132,11 +161,11 @@ export class Filler {
       return
     }
     waiter.pending.add(chunk)
-    const known = this.#flights.get(chunk)
-    if (known !== undefined) {
+    const under = this.#flights.get(chunk)
+    if (under !== undefined) {
       this.#counters.joined++
-      known.waiters.add(waiter)
-      if (priority === 'demand') this.#promote(known)
+      under.waiters.add(waiter)
+      if (priority === 'demand') this.#promote(under)
       return
     }
     const flight = this.#begin(chunk, priority)
@@ -151,6 +180,15 @@ export class Filler {
     return flight
   }
 
+  /** Whom work on a flight is for. */
+  #turn(flight: Flight, signal: AbortSignal): Turn {
+    flight.urgent = undefined
+    const onUrgent = (call: () => void) => {
+      flight.urgent = call
+    }
+    return { priority: flight.priority, signal, onUrgent }
+  }
+
   /** Somebody waits now: what has not begun goes in front, what is under way is decoded first. */
   #promote(flight: Flight): void {
     if (flight.priority === 'demand') return
@@ -163,6 +201,8 @@ export class Filler {
       this.#enqueue(flight)
     } else if (flight.stage === 'fetching') {
       flight.request?.urgent.push(flight)
+    } else {
+      flight.urgent?.()
     }
   }
 
@@ -192,7 +232,7 @@ export class Filler {
       const flights = [...request.flights]
       if (flights.some((each) => each.waiters.size > 0)) continue
       request.controller.abort()
-      // what is being decoded cannot be stopped, and must not be begun twice: it ends by itself
+      // what a worker decodes cannot be stopped, and must not be begun twice: it ends by itself
       for (const each of flights) if (each.stage === 'fetching') this.#drop(each)
     }
   }
@@ -234,14 +274,16 @@ export class Filler {
     void work.finally(() => this.#work.delete(work))
   }
 
-  #checked(flight: Flight, matches: boolean): void {
-    if (matches) {
+  #checked(flight: Flight, verdict: Verdict): void {
+    if (verdict === 'right') {
       this.#counters.reverified++
       this.#settle(flight)
       return
     }
-    this.#counters.damaged++
-    flight.damaged = true
+    if (verdict === 'damaged') {
+      this.#counters.damaged++
+      flight.damaged = true
+    }
     if (flight.waiters.size === 0) this.#drop(flight)
     else this.#enqueue(flight)
   }
@@ -386,7 +428,7 @@ export class Filler {
       if (request.flights.size === 0 || signal.aborted) return
       const stored = await this.#read(request)
       if (stored === undefined) return
-      const width = request.priority === 'demand' ? Number.POSITIVE_INFINITY : PREFETCH_DECODES_MAX
+      const width = DECODES_MAX[request.priority]
       await inLanes(request.flights, request.urgent, width, signal, (flight) => this.#decode(flight, request, stored))
     } finally {
       release()
@@ -395,10 +437,12 @@ export class Filler {
 
   /** While it waited, chunks were filled by another process or taken out by demand; what is left may be several runs now. */
   #regroup(request: Request): void {
-    for (const flight of [...request.flights]) {
+    const waited = [...request.flights]
+    const states = this.#statesOf(waited.map(({ chunk }) => chunk))
+    for (const [i, flight] of waited.entries()) {
       let state: number
       try {
-        state = this.#options.slots.state(flight.chunk)
+        state = states?.[i] ?? this.#options.slots.state(flight.chunk)
       } catch (error) {
         this.#fail(flight, error)
         continue
@@ -460,6 +504,7 @@ export class Filler {
         chunk,
         stored.subarray(chunk.stored.start - start, chunk.stored.end - start),
         flight.chunk,
+        this.#turn(flight, request.controller.signal),
       )
     } catch (error) {
       if (!this.#closed) this.#decodeFailed(flight, request, error)
@@ -472,6 +517,12 @@ export class Filler {
   }
 
   #decodeFailed(flight: Flight, request: Request, error: unknown): void {
+    if (request.controller.signal.aborted && flight.waiters.size > 0 && isAborted(error)) {
+      // nobody wanted it any more; since then somebody does
+      request.flights.delete(flight)
+      this.#enqueue(flight)
+      return
+    }
     const corrupt = error instanceof Failure && error.code === 'corrupt'
     if (corrupt) this.#counters.corrupt++
     if (corrupt && !flight.alone && flight.waiters.size > 0 && request.retries < RETRIES_MAX) {
@@ -497,6 +548,10 @@ function lowest(run: Run): number {
 /** Whoever is told of no error takes it for a success: what fails has one. */
 function reasonOf(error: unknown): Error {
   return error instanceof Error ? error : Failure.system('a chunk cannot be filled', { why: String(error) })
+}
+
+function isAborted(error: unknown): boolean {
+  return error instanceof Failure && error.code === 'aborted'
 }
 
 function aborted(chunk: number): Failure {

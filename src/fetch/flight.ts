@@ -27,6 +27,8 @@ export interface Flight {
   readonly waiters: Set<Waiter>
   /** The request it is part of, from `queued` on. */
   request: Request | undefined
+  /** Tells whoever checks or decodes it that somebody waits now. */
+  urgent: (() => void) | undefined
   /** It was corrupt once and is fetched on its own now. */
   alone: boolean
   /** Bytes were there and were wrong. */
@@ -41,6 +43,7 @@ export function newFlight(chunk: number, priority: Priority): Flight {
     stage: 'queued',
     waiters: new Set(),
     request: undefined,
+    urgent: undefined,
     alone: false,
     damaged: false,
   }

@@ -6,9 +6,9 @@ import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Device } from '../store/device.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
 import type { Proof, Refutation } from '../store/proofs.ts'
-import type { Slots } from '../store/slots.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Copies } from './copies.ts'
@@ -28,7 +28,7 @@ export interface OpenLayer {
   /** Digest of the EROFS image. */
   readonly tree: Digest
   readonly chunks: ChunkTable
-  readonly slots: Slots
+  readonly slots: Device
   readonly filler: TreeFiller
   /**
    * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows

@@ -28,6 +28,8 @@ export interface LayerParts {
   formats?: readonly Format[]
   budget: Budget
   examiner: Examiner
+  /** Whether an origin gives what it is asked for, as far as is known. */
+  answers(origin: string): boolean
   /** Aborted when the layers are closed. */
   closing: AbortController
   log(message: string): void
@@ -86,11 +88,11 @@ export class Layers {
 
   /** @param idleMax layers that are kept open though nobody uses them */
   constructor(parts: LayerParts, idleMax = IDLE_MAX) {
-    const { store, codecs, budget, closing, log } = parts
+    const { store, codecs, budget, answers, closing, log } = parts
     this.#parts = parts
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
-    this.#trees = new Trees({ store, codecs, budget, signal: closing.signal, log })
+    this.#trees = new Trees({ store, codecs, budget, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }
@@ -200,7 +202,8 @@ export class Layers {
 
   /** As prove.ts has it. @param layer stays open until this ends */
   prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
-    return prove(layer, blob, { examiner: this.#parts.examiner, trees: this.#trees, signal: this.signal })
+    const { examiner, store } = this.#parts
+    return prove(layer, blob, { examiner, trees: this.#trees, signal: this.signal, full: store.room.full })
   }
 
   /** Whether a tree of this blob was ever proven to be its tar's. @throws Failure system */

@@ -122,7 +122,7 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { d
       return image
     },
     prefetch() {
-      prefetching ??= prefetch(filler, chunks, signal).then((result) => {
+      prefetching ??= prefetch(filler, chunks, AbortSignal.any([signal, store.room.full])).then((result) => {
         const { ready, failed, error } = result
         if (error !== undefined) {
           const what = `${failed} of ${ready + failed} chunks wanted first could not be fetched`

@@ -11,6 +11,8 @@ export interface ProveParts {
   trees: Trees
   /** Aborts when the agent stops. */
   signal: AbortSignal
+  /** Aborts when the cache's disk is full. */
+  full: AbortSignal
 }
 
 /**
@@ -20,14 +22,13 @@ export interface ProveParts {
  */
 export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProveParts): Promise<Verdict> {
   if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
-  const { examiner, signal } = parts
-  if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
+  const { examiner } = parts
   const known = await examiner.known(layer)
   if (known?.verdict === 'refuted' || (known && (await missingOf(layer)).length === 0)) return known
   if (layer.format === WHOLE) {
     const verdict = known ?? (await examiner.verdict(layer, blob))
     // it was made of the tar, which is still there
-    if (verdict.verdict === 'proven') await fill(layer, signal)
+    if (verdict.verdict === 'proven') await fill(layer, parts)
     return verdict
   }
   const file = await examiner.blob(blob) // from its own source: nobody waits for another's registry
@@ -41,15 +42,19 @@ export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProvePart
 }
 
 /** Fills a layer's device, within the budget of prefetch. */
-async function fill(layer: OpenLayer, signal: AbortSignal): Promise<void> {
-  await layer.filler.fill(await missingOf(layer), 'prefetch', signal)
+async function fill(layer: OpenLayer, { signal, full }: ProveParts): Promise<void> {
+  try {
+    await layer.filler.fill(await missingOf(layer), 'prefetch', AbortSignal.any([signal, full]))
+  } catch (error) {
+    if (!full.aborted) throw error // else it is filled when somebody reads it
+  }
 }
 
 /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
-async function fillFrom(layer: OpenLayer, local: FileBlob, { trees, signal }: ProveParts): Promise<void> {
-  if (signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
-  const file = trees.fileFiller(layer.chunks, () => local, layer.slots, 'file')
-  await layer.filler.withFile(file, () => fill(layer, signal))
+async function fillFrom(layer: OpenLayer, local: FileBlob, parts: ProveParts): Promise<void> {
+  if (parts.signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
+  const file = parts.trees.fileFiller(layer.chunks, () => local, layer.slots, 'file')
+  await layer.filler.withFile(file, () => fill(layer, parts))
 }
 
 /** The chunks that are not verified. */

@@ -5,7 +5,7 @@ import { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Slots } from '../store/slots.ts'
+import type { Device } from '../store/device.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED } from '../tree/ready.ts'
@@ -17,6 +17,8 @@ export interface TreeParts {
   codecs: CodecPool
   /** For what registries are asked for. */
   budget: Budget
+  /** Whether an origin gives what it is asked for, as far as is known. */
+  answers(origin: string): boolean
   /** Aborts when the agent stops. */
   signal: AbortSignal
   log(message: string): void
@@ -26,7 +28,7 @@ export interface TreeParts {
 export type BlobOf = (blob: ChunkBlob) => Blob
 
 export interface OpenTree {
-  slots: Slots
+  slots: Device
   filler: TreeFiller
   /** As OpenLayer.reverify. */
   reverify(): Promise<void>
@@ -67,12 +69,12 @@ export class Trees {
   }
 
   /** One that asks a registry. @param origin those of one wait for one another */
-  filler(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, origin: string): Filler {
+  filler(chunks: ChunkTable, blobOf: BlobOf, slots: Device, origin: string): Filler {
     return this.#filler(chunks, blobOf, slots, this.#parts.budget, origin)
   }
 
   /** One that asks nobody. @param kind of file: those of one wait for one another */
-  fileFiller(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, kind: string): Filler {
+  fileFiller(chunks: ChunkTable, blobOf: BlobOf, slots: Device, kind: string): Filler {
     return this.#filler(chunks, blobOf, slots, this.#fileBudget, kind)
   }
 
@@ -99,8 +101,9 @@ export class Trees {
     const image = await this.#parts.store.openImage(digest)
     if (image === undefined) throw NOT_INTACT
     await image.close()
-    const slots = await this.#parts.store.openSlots(digest, chunks)
     const filler = new TreeFiller()
+    const refetchable = () => filler.origins.some((origin) => this.#parts.answers(origin))
+    const slots = await this.#parts.store.openSlots(digest, chunks, refetchable)
     let verifying: Promise<void> | undefined
     const reverify = () => {
       verifying ??= reverifyStored(slots, filler, signal)
@@ -109,22 +112,21 @@ export class Trees {
     return { slots, filler, reverify }
   }
 
-  #filler(chunks: ChunkTable, blobOf: BlobOf, slots: Slots, budget: Budget, origin: string): Filler {
+  #filler(chunks: ChunkTable, blobOf: BlobOf, slots: Device, budget: Budget, origin: string): Filler {
     const { codecs } = this.#parts
-    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     return new Filler({
       chunks,
       blobs: (number) => blobOf(chunks.blobs[number] as ChunkBlob), // the table lists those that its chunks name
       slots,
       budget,
       origin,
-      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
-      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+      decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
+      reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })
   }
 }
 
-async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSignal): Promise<void> {
+async function reverifyStored(slots: Device, filler: TreeFiller, signal: AbortSignal): Promise<void> {
   const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
   const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
   for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {

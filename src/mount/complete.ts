@@ -12,16 +12,24 @@ const CHECKED_MAX_BYTES = 64 << 20
 const CHECKED_MAX_MS = 2_000
 
 /** What is asked of a layer. */
-export type Checkable = Pick<OpenLayer, 'slots' | 'chunks' | 'filler' | 'reverify'>
+export type Checkable = Pick<OpenLayer, 'chunks' | 'filler' | 'reverify'> & {
+  slots: Pick<OpenLayer['slots'], 'states' | 'hold'>
+}
+
+/** Keeps a device complete until it is called. */
+export type Release = () => void
 
 /**
- * Whether each layer's device is complete. What was not checked for want of time is checked in the background, so that the answer is
- * better the next time. Never rejects for what a layer is like.
+ * Holds each layer's device that is complete; undefined: it is not. What was not checked for want of time is checked in the background, so
+ * that the answer is better the next time. Never rejects for what a layer is like.
  */
-export async function areComplete(layers: readonly Checkable[], signal: AbortSignal): Promise<boolean[]> {
+export async function holdComplete(
+  layers: readonly Checkable[],
+  signal: AbortSignal,
+): Promise<(Release | undefined)[]> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(CHECKED_MAX_MS)])
   let allowance = CHECKED_MAX_BYTES
-  const found: boolean[] = []
+  const found: (Release | undefined)[] = []
   for (const layer of layers) {
     const stored = await storedIfAll(layer)
     const bytes = stored?.reduce((sum, chunk) => sum + layer.chunks.sizeOf(chunk), 0) ?? 0
@@ -29,7 +37,8 @@ export async function areComplete(layers: readonly Checkable[], signal: AbortSig
     if (now) allowance -= bytes
     const complete = now && (await checked(layer, stored, limit))
     if (stored !== undefined && !complete) void layer.reverify() // never rejects
-    found.push(complete)
+    // some of it may have gone since
+    found.push(complete ? await layer.slots.hold().catch(() => undefined) : undefined) // a disk that fails: FUSE answers
   }
   return found
 }

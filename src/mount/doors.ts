@@ -26,8 +26,8 @@ export class Doors implements ControlTree {
     this.#opening.add(opening)
   }
 
-  async lookup(parent: bigint, name: string, pid: number): Promise<void> {
-    await (await this.#ownerOf(parent)).lookup(parent, name, pid)
+  async lookup(parent: bigint, name: string, uid: number): Promise<void> {
+    await (await this.#ownerOf(parent)).lookup(parent, name, uid)
   }
 
   async late(node: bigint): Promise<LateFile> {

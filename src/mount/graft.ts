@@ -20,8 +20,8 @@ export class Grafts {
   readonly #log: (line: string) => void
   readonly #othersReach: boolean
   readonly #said = new Map<Digest, number>()
-  /** By tree. */
-  readonly #devices = new Map<Digest, number>()
+  /** By tree: its device's number, and what ends that the device tells of it. */
+  readonly #devices = new Map<Digest, { number: number; detach: () => void }>()
   /** By slot: the trees whose devices it has. */
   readonly #trees = new Map<number, ReadonlySet<Digest>>()
   /** By tree: how many slots have its device. */
@@ -39,29 +39,32 @@ export class Grafts {
 
   /** The layer's device in the session. */
   device(layer: OpenLayer): number {
-    let device = this.#devices.get(layer.tree)
-    if (device === undefined) {
-      const { slots, chunks, filler } = layer
-      device = this.#session.addDevice(
-        {
-          deviceFd: slots.deviceFd,
-          readyFd: slots.readyFd,
-          chunks: chunks.length,
-          size: chunks.deviceSize,
-          places: chunks.packedPlaces(),
-        },
-        {
-          // reports each chunk to what it is given
-          fillEach: (wanted, settled) =>
-            void filler.fillEach(wanted, 'demand', (chunk, error) => {
-              settled(chunk, error)
-              if (error !== undefined) this.#say(layer, error)
-            }),
-        },
-      )
-      this.#devices.set(layer.tree, device)
-    }
-    return device
+    const found = this.#devices.get(layer.tree)
+    if (found !== undefined) return found.number
+    const { slots, chunks, filler } = layer
+    const number = this.#session.addDevice(
+      {
+        deviceFd: slots.deviceFd,
+        readyFd: slots.readyFd,
+        chunks: chunks.length,
+        size: chunks.deviceSize,
+        places: chunks.packedPlaces(),
+      },
+      {
+        // reports each chunk to what it is given
+        fillEach: (wanted, settled) =>
+          void filler.fillEach(wanted, 'demand', (chunk, error) => {
+            settled(chunk, error)
+            if (error !== undefined) this.#say(layer, error)
+          }),
+      },
+    )
+    const detach = slots.attach({
+      takeTouched: () => this.#session.takeTouched(number),
+      spill: (deviceFd, readyFd) => this.#session.spillDevice(number, deviceFd, readyFd, chunks.length),
+    })
+    this.#devices.set(layer.tree, { number, detach })
+    return number
   }
 
   #say({ tree, descriptor }: OpenLayer, error: unknown): void {
@@ -118,7 +121,8 @@ export class Grafts {
 
   #removeDevice(tree: Digest): void {
     const device = this.#devices.get(tree)
-    if (device !== undefined) this.#session.removeDevice(device)
+    device?.detach()
+    if (device !== undefined) this.#session.removeDevice(device.number)
     this.#devices.delete(tree)
     this.#users.delete(tree)
     this.#said.delete(tree)

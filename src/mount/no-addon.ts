@@ -37,6 +37,7 @@ export function withoutAddon(cause: unknown): NativeModule {
     unmount,
     isDead,
     tryLock,
+    disk: null,
     setReadAhead: () => false,
   }
 }

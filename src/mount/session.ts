@@ -28,9 +28,9 @@ export interface LateFile {
   close(): Promise<void>
 }
 
-/** Who answers for the control tree. A lookup, by a thread of this number, adds nodes, or throws. */
+/** Who answers for the control tree. A lookup, by this user, adds nodes, or throws. */
 export interface ControlTree {
-  lookup(parent: bigint, name: string, pid: number): Promise<void>
+  lookup(parent: bigint, name: string, uid: number): Promise<void>
   /** The contents of a late file. */
   late(node: bigint): Promise<LateFile>
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
@@ -157,6 +157,14 @@ export class MountSession implements Session {
     const device = this.#session.addDevice(spec)
     this.#fillers.set(device, filler)
     return device
+  }
+
+  spillDevice(device: number, deviceFd: number, readyFd: number, chunks: number): void {
+    this.#session.spillDevice(device, deviceFd, readyFd, chunks)
+  }
+
+  takeTouched(device: number): Uint8Array {
+    return this.#session.takeTouched(device)
   }
 
   addTree(slot: number, spec: TreeSpec): void {

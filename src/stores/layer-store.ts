@@ -90,9 +90,9 @@ export class AdditionalLayerStore implements Door {
     return node === this.#top || this.#references.get(node) !== undefined || this.#shown.owns(node)
   }
 
-  async lookup(parent: bigint, name: string, pid: number): Promise<void> {
+  async lookup(parent: bigint, name: string, uid: number): Promise<void> {
     if (parent === this.#top) {
-      await this.#lookupReference(name, pid)
+      await this.#lookupReference(name, uid)
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
@@ -102,7 +102,7 @@ export class AdditionalLayerStore implements Door {
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
     const end = this.#references.use(known)
     try {
-      await this.#admit(pid)
+      this.#admit(uid)
       await this.#lookupLayer(known, digest)
     } finally {
       end()
@@ -138,24 +138,21 @@ export class AdditionalLayerStore implements Door {
     if (known !== undefined) this.#parts.hint('drop', diffOf(known, name))
   }
 
-  /** Who asks. What is refused is logged by whoever counts. */
-  async #admit(pid: number): Promise<number> {
-    const asker = await this.#parts.asker(pid)
-    if (asker === 'refused') throw Failure.missing(`process ${pid} is of a user who asks too often`)
-    return asker
+  /** What is refused is logged by whoever counts. */
+  #admit(uid: number): void {
+    if (this.#parts.asker(uid) === 'refused') throw Failure.missing(`user ${uid} asks too often`)
   }
 
-  async #lookupReference(name: string, pid: number): Promise<void> {
+  async #lookupReference(name: string, uid: number): Promise<void> {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
     const node = controlNode(LAYERS_DIRECTORY, name)
     if (this.#references.get(node) !== undefined) return
-    const user = await this.#admit(pid)
-    if (this.#references.get(node) !== undefined) return // another lookup came first
+    this.#admit(uid)
     const { images, layers } = this.#parts
     const asked = new AskedImage(reference, images, layers, (...opening) => void this.#opened(...opening)) // logs its own errors
     this.#mounted.addDirectory(node, this.#top, name, DIRECTORY, true)
-    this.#references.add({ node, name, text: referenceText(reference), asked, user })
+    this.#references.add({ node, name, text: referenceText(reference), asked, user: uid })
   }
 
   async #lookupLayer(known: Known, digest: Digest): Promise<void> {

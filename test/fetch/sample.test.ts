@@ -47,11 +47,14 @@ if (samples === undefined) {
       const filler = new Filler({
         chunks,
         blobs: () => blob,
-        slots: { state: (chunk) => states[chunk] as number },
+        slots: {
+          state: (chunk) => states[chunk] as number,
+          statesOf: (some) => some.map((each) => states[each] as number),
+        },
         decode: async (_, __, chunk) => {
           states[chunk] = VERIFIED
         },
-        reverify: async () => false,
+        reverify: async () => 'damaged',
         budget: new Budget(),
         origin: 'registry.example.com',
       })

@@ -62,7 +62,7 @@ export async function openCache(
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
   const parts = { store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log, ...known }
-  const layers = new Layers(parts, idleMax)
+  const layers = new Layers({ ...parts, answers: () => true }, idleMax)
   let closed = false
   const close = async () => {
     if (closed) return

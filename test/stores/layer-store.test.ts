@@ -431,15 +431,15 @@ test.each([
 test('who asks too often finds what is known, and nothing is asked for; others are not hindered', async () => {
   const it = world({ trustsDiffIds: trustAll })
   await it.look(A.digest)
-  it.pid = 1000
+  it.uid = 1000
   await it.look(A.digest)
   await expect(it.look(B.digest)).rejects.toMatchObject(missing)
   await expect(it.look(A.digest, 'example.com/app:2')).rejects.toMatchObject(missing)
   expect(it.resolved).toEqual([REFERENCE])
   expect(it.attached).toHaveLength(1)
-  it.pid = 1001
+  it.uid = 1001
   await it.look(B.digest)
-  it.pid = 1
+  it.uid = 1
   await it.look(A.digest, 'example.com/app:2')
 })
 
@@ -463,14 +463,13 @@ test('references of which nothing is shown are few, and come back when they are 
 test('who asks for many references pushes out their own, not those of others', async () => {
   const it = world()
   await it.stat(`layers/${name('of-root')}`)
-  it.askers.set(1002, 1002)
-  it.pid = 1002
+  it.uid = 1002
   for (let i = 0; i < 10; i++) await it.stat(`layers/${name(`of-another-${i}`)}`)
-  it.pid = 1001
+  it.uid = 1001
   for (let i = 0; i < 5_000; i++) await it.stat(`layers/${name(`flood-${i}`)}`)
   expect(isThere(it, 'of-root')).toBe(true)
   for (let i = 0; i < 10; i++) expect(isThere(it, `of-another-${i}`)).toBe(true)
-  it.pid = 1
+  it.uid = 1
   for (let i = 0; i < 400; i++) await it.stat(`layers/${name(`of-root-${i}`)}`)
   expect(isThere(it, 'of-root')).toBe(true)
   expect(it.store.size.references).toBe(1_000)
@@ -536,6 +535,19 @@ test('layers that nobody uses stay up to a bound, the one that was used last lon
   expect(it.store.size).toEqual({ references: 0, layers: 0 })
   expect([...it.files.keys()]).toEqual(['/layers'])
   await vi.waitFor(() => expect([...it.leases.held]).toEqual([]))
+})
+
+test('a layer whose image is being looked for when it is time to let go is shown all the same', async () => {
+  const kept = Promise.withResolvers<undefined>()
+  const it = world({ images: { kept: () => kept.promise, resolve: async () => image('one', [A]) } })
+  const looking = it.look(indexOf(A))
+  await vi.waitFor(() => expect(it.store.size.references).toBe(1))
+  await Promise.resolve()
+  it.now += 3 * MINUTE
+  await it.store.letGo()
+  kept.resolve(undefined)
+  await looking
+  expect(it.messages).toEqual([])
 })
 
 test('a layer that an engine takes into use while it is about to leave stays', async () => {

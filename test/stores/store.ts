@@ -96,12 +96,12 @@ export class FakeWorld {
   readonly hints: string[] = []
   readonly uncovered: string[] = []
   readonly quarantine = new Quarantine()
-  /** Which thread looks. */
-  pid = 1
+  /** Who looks. */
+  uid = 1
   /** Those that are not root's. */
-  readonly askers = new Map<number, number | 'refused'>([
+  readonly askers = new Map<number, 'user' | 'refused'>([
     [1000, 'refused'],
-    [1001, 1001],
+    [1001, 'user'],
   ])
   progress = 0
   readonly files = new Map<string, { node: bigint; bytes?: Uint8Array; size?: number; slot?: number }>()
@@ -159,7 +159,7 @@ export class FakeWorld {
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
-      asker: async (pid) => this.askers.get(pid) ?? 0,
+      asker: (uid) => this.askers.get(uid) ?? 'root',
       progress: () => this.progress,
       trustsDiffIds: trustNone,
       byIndex: true,
@@ -238,7 +238,7 @@ export class FakeWorld {
       const parent = at === '' ? ROOT_NODE : (this.files.get(at)?.node as bigint)
       at = `${at}/${name}`
       if (this.files.has(at)) continue
-      await this.store.lookup(parent, name, this.pid)
+      await this.store.lookup(parent, name, this.uid)
       if (!this.files.has(at)) throw Failure.missing(`no ${at}`)
     }
   }
