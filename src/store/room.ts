@@ -28,10 +28,12 @@ const TRY_AGAIN_MS = 5_000
 const LOOK_MS = 5_000
 /** A cache that is too small takes chunks and does not, many times a minute. */
 const SAY_AGAIN_MS = 600_000
-/** Everything beside devices grows slowly. */
-const REST_AGAIN_MS = 60_000
-/** Measured again after that many bytes at the least. */
-const MEASURED_AGAIN_BYTES = 1 << 20
+/** What lies beside devices grows slowly, and all of its files are looked at: again after this many times as long as that took. */
+const REST_AGAIN_TIMES = 50
+const REST_AGAIN_MIN_MS = 1_000
+/** Others write meanwhile: measured again when a share of what is left was written, but not for less than that share of all. */
+const MEASURED_AGAIN = 1 / 4
+const MEASURED_AGAIN_MIN = 1 / 64
 /** Others that use the cache are to make room, since the time that it has. */
 const CROWDED = 'crowded'
 
@@ -65,7 +67,7 @@ export class Room {
   #written = 0
   /** Bytes that wait for a round. */
   #waiting = 0
-  #rest: { at: number; bytes: number } | undefined
+  #rest: { until: number; bytes: number } | undefined
   #round: Promise<void> | undefined
   /** Until then the disk is not tried. */
   #refusedUntil = 0
@@ -107,7 +109,10 @@ export class Room {
     if (this.spill === undefined) return true
     if (performance.now() < this.#refusedUntil) return false
     const { used, limit } = this.#measured
-    if (used + this.#written + bytes > limit || this.#written > Math.max((limit - used) / 4, MEASURED_AGAIN_BYTES)) {
+    if (
+      used + this.#written + bytes > limit ||
+      this.#written > Math.max((limit - used) * MEASURED_AGAIN, limit * MEASURED_AGAIN_MIN)
+    ) {
       this.#begin()
     }
     return this.#fits(bytes) || this.#whenMade(bytes)
@@ -146,6 +151,13 @@ export class Room {
     if (performance.now() - this.#saidAt < SAY_AGAIN_MS) return
     this.#saidAt = performance.now()
     this.#parts.warn(`the cache takes no more, and chunks go through memory until it does: ${why}`)
+  }
+
+  /** Has the cache give some of what it has back, when the disk is full. Resolves when it did what it could. */
+  async relieve(): Promise<void> {
+    await this.#round
+    this.#begin(true)
+    await this.#round
   }
 
   /** @param needs the disk is full, whatever the limit says */
@@ -212,8 +224,11 @@ export class Room {
   async #measure(): Promise<Measured> {
     const { dir, locks } = this.#parts
     const before = this.#written
-    if (this.#rest === undefined || performance.now() - this.#rest.at > REST_AGAIN_MS) {
-      this.#rest = { at: performance.now(), bytes: await restOf(dir, locks) }
+    const now = performance.now()
+    if (this.#rest === undefined || now > this.#rest.until) {
+      const bytes = await restOf(dir, locks)
+      const until = now + Math.max(REST_AGAIN_MIN_MS, (performance.now() - now) * REST_AGAIN_TIMES)
+      this.#rest = { until, bytes }
     }
     const devices = (await devicesIn(dir, new Set(), locks)).reduce((sum, { bytes }) => sum + bytes, 0)
     const { bavail, blocks, bsize } = await statfs(dir)
