@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { version } from '../agent/agent.ts'
+import { cache } from './cache.ts'
 import { runDetached } from './detached.ts'
 import { doctor } from './doctor.ts'
 import { explain } from './explain.ts'
@@ -27,6 +28,7 @@ const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>>
   ls,
   cat,
   status,
+  cache,
   setup,
   doctor,
 }
