@@ -13,7 +13,7 @@ import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import { usageOf } from '../store/contents.ts'
-import { parseAmount } from '../store/room-limits.ts'
+import { parseAmount, type RoomLimits } from '../store/room-limits.ts'
 import { Store } from '../store/store.ts'
 import { pinnedLayers } from './cache/image.ts'
 import { listTrees } from './cache/list.ts'
@@ -25,6 +25,8 @@ type Values = Invocation['values']
 type Run = (store: Store, values: Values, image: string | undefined) => Promise<number>
 
 const OPERATIONS: Readonly<Record<string, Run>> = { ls, du, prune, verify, pin, unpin }
+/** Those that an agent was given are its own business. */
+const NO_LIMITS: RoomLimits = { max: { percent: 100 }, minFree: { bytes: 0 } }
 const OF_IMAGES = new Set(['pin', 'unpin'])
 
 export async function cache({ positionals, values }: Invocation): Promise<number> {
@@ -41,7 +43,7 @@ export async function cache({ positionals, values }: Invocation): Promise<number
     throw Failure.missing(`there is no cache in ${dir}`, { cause, fix: 'Name another one with --cache DIR.' })
   })
   const native = openNative()
-  const store = await Store.open(dir, native, log, native.disk === null ? {} : { disk: native.disk })
+  const store = await Store.open(dir, native, log, native.disk === null ? {} : { disk: native.disk, limits: NO_LIMITS })
   try {
     return await operation(store, values, image)
   } finally {

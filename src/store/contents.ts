@@ -42,11 +42,16 @@ export async function taggedImages(cache: string): Promise<Tagged[]> {
 
 /** Whether somebody uses a tree's device, this process too. */
 export async function isInUse(cache: string, tree: Digest, locks: Locks): Promise<boolean> {
-  const ready = await fs.open(join(cache, 'trees', hex(tree), 'ready'), 'r').catch(() => undefined) // it has no device
+  const folder = join(cache, 'trees', hex(tree))
+  const entered = await fs.open(folder, 'r').catch(() => undefined) // it has none
+  const ready = await fs.open(join(folder, 'ready'), 'r').catch(() => undefined) // it has no device
   try {
-    return ready !== undefined && !locks.tryLock(ready.fd, true)
+    if (entered === undefined || ready === undefined) return false
+    // whoever opens it meanwhile would take the lock of its ready file for a living user's
+    return !locks.tryLock(entered.fd, true) || !locks.tryLock(ready.fd, true)
   } finally {
     await ready?.close()
+    await entered?.close()
   }
 }
 

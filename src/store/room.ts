@@ -24,8 +24,12 @@ const HIGH = 1.05
 const ROUND_WAIT_MS = 2_000
 /** A disk that takes nothing is tried again then. */
 const TRY_AGAIN_MS = 5_000
-/** How often it is looked what was used, and whether others want room. */
+/** How often it is looked whether others want room, or fill the disk. */
 const LOOK_MS = 5_000
+/** How often it is written down what was used when, and measured what has not changed by our doing. */
+const KEEP_MS = 60_000
+/** The first time that long, for it is begun when the first device is opened, which is before it is filled. */
+const FIRST_WAIT_MS = 250
 /** A cache that is too small takes chunks and does not, many times a minute. */
 const SAY_AGAIN_MS = 600_000
 /** What lies beside devices grows slowly, and all of its files are looked at: again after this many times as long as that took. */
@@ -53,6 +57,7 @@ export interface RoomParts {
 
 interface Measured {
   used: number
+  free: number
   limit: number
 }
 
@@ -61,8 +66,8 @@ export class Room {
   readonly #parts: RoomParts
   readonly #limits: RoomLimits
   readonly #devices = new Set<Device>()
-  /** Nothing is known before the first round. */
-  #measured: Measured = { used: 0, limit: 0 }
+  #measured: Measured | undefined
+  #keptAt = performance.now()
   /** Bytes that were admitted since it was measured. */
   #written = 0
   /** Bytes that wait for a round. */
@@ -98,6 +103,7 @@ export class Room {
 
   enter(device: Device): void {
     this.#devices.add(device)
+    if (this.#measured === undefined && this.spill !== undefined) this.#begin()
   }
 
   leave(device: Device): void {
@@ -108,6 +114,7 @@ export class Room {
   admits(bytes: number): boolean | Promise<boolean> {
     if (this.spill === undefined) return true
     if (performance.now() < this.#refusedUntil) return false
+    if (this.#measured === undefined) return this.#whenMeasured(bytes)
     const { used, limit } = this.#measured
     if (
       used + this.#written + bytes > limit ||
@@ -118,15 +125,23 @@ export class Room {
     return this.#fits(bytes) || this.#whenMade(bytes)
   }
 
+  async #whenMeasured(bytes: number): Promise<boolean> {
+    this.#begin()
+    await Promise.race([this.#round, sleep(FIRST_WAIT_MS, undefined, { ref: false })])
+    if (this.#measured !== undefined) return this.admits(bytes)
+    this.#written += bytes
+    return true
+  }
+
   #fits(bytes: number): boolean {
-    const { used, limit } = this.#measured
+    const { used, limit } = this.#measured ?? { used: 0, limit: 0 }
     if (used + this.#written + bytes > limit * HIGH) return false
     this.#written += bytes
     return true
   }
 
   async #whenMade(bytes: number): Promise<boolean> {
-    if (bytes > this.#measured.limit && this.#measured.limit > 0) return false // nothing would be left for it to fit in
+    if (bytes > (this.#measured?.limit ?? 0)) return false // nothing would be left for it to fit in
     this.#waiting += bytes
     await Promise.race([this.#round, sleep(ROUND_WAIT_MS, undefined, { ref: false })])
     this.#waiting -= bytes
@@ -175,7 +190,7 @@ export class Room {
     await lockedFolder(this.#parts.locks, join(this.#parts.dir, 'trees'), async () => {
       const excess = await this.#excess()
       if (excess <= 0 && !needs) return
-      const { used, limit } = this.#measured
+      const { used, limit } = this.#measured ?? { used: 0, limit: 0 }
       // a disk may be full though the cache is within its limit
       const goal = Math.max(excess, 0) + Math.min(used, limit) * (1 - LOW)
       const freed = await this.makeFree(goal)
@@ -204,9 +219,15 @@ export class Room {
 
   async #look(): Promise<void> {
     try {
-      for (const each of this.#devices) {
-        each.collect()
-        await each.keepClock()
+      if (this.#devices.size === 0) return
+      const now = performance.now()
+      const isTime = now - this.#keptAt > KEEP_MS
+      if (isTime) {
+        this.#keptAt = now
+        for (const each of this.#devices) {
+          each.collect()
+          await each.keepClock()
+        }
       }
       const asked = await stat(join(this.#parts.dir, CROWDED)).catch(() => undefined) // nobody did
       if (asked !== undefined && asked.mtimeMs > this.#crowdedAt) {
@@ -214,7 +235,9 @@ export class Room {
         const { limit } = await this.#measure()
         await this.makeFree(limit * (1 - LOW))
       }
-      this.#begin()
+      const { limit = 0, free = 0 } = this.#measured ?? {}
+      const { bavail, bsize } = await statfs(this.#parts.dir)
+      if (isTime || free - bavail * bsize > limit * MEASURED_AGAIN_MIN) this.#begin()
     } catch (error) {
       this.#parts.warn(`the cache cannot be measured: ${describe(error)}`)
     }
@@ -233,10 +256,11 @@ export class Room {
     const devices = (await devicesIn(dir, new Set(), locks)).reduce((sum, { bytes }) => sum + bytes, 0)
     const { bavail, blocks, bsize } = await statfs(dir)
     const used = this.#rest.bytes + devices
-    const limit = allowed(this.#limits, { used, free: bavail * bsize, total: blocks * bsize })
-    this.#measured = { used, limit }
+    const free = bavail * bsize
+    const measured = { used, free, limit: allowed(this.#limits, { used, free, total: blocks * bsize }) }
+    this.#measured = measured
     this.#written -= before // what was admitted meanwhile may not have been written when it was looked at
-    return this.#measured
+    return measured
   }
 
   /**
@@ -282,7 +306,8 @@ export class Room {
     return freed
   }
 
-  close(): void {
+  async close(): Promise<void> {
     clearInterval(this.#timer)
+    await this.#round
   }
 }

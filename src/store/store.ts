@@ -182,7 +182,7 @@ export class Store {
 
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
-    this.room.close()
+    await this.room.close()
     await this.#removing
     await this.#lock.close()
   }
@@ -358,7 +358,7 @@ export class Store {
       return await work()
     } catch (error) {
       const code = error instanceof Failure ? systemCode(error.cause) : undefined
-      if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error
+      if (this.#disk === undefined || (code !== 'ENOSPC' && code !== 'EDQUOT')) throw error
       await this.room.relieve()
       return await work()
     }

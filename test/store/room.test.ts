@@ -104,14 +104,15 @@ test('kept blobs go when they were not used for longest', async () => {
 
 test('a fill that does not fit waits until others made room', async () => {
   const dir = await folder()
-  const cache = await store(dir, BYTES + (1 << 20))
-  const [old, fresh] = [await filled(cache, one), await cache.openSlots(other.digest, other.chunks, () => true)]
-  onTestFinished(() => fresh.close())
-  await filled(cache, tree(PIECE, 'third'))
-  await fresh.fill(0, write)
-  expect((await fresh.states())[0]).toBe(READY_VERIFIED)
-  expect((await there(old)).includes(false)).toBe(true)
-  expect(cache.room.freed).toBeGreaterThan(0)
+  await filled(await store(dir), one)
+  const cache = await store(dir, BYTES + (1 << 18))
+  const old = await cache.openSlots(one.digest, one.chunks, () => true)
+  const fresh = await cache.openSlots(other.digest, other.chunks, () => true)
+  onTestFinished(async () => void (await Promise.all([old.close(), fresh.close()])))
+  await Promise.all(Array.from({ length: PIECE / 2 }, (_, chunk) => fresh.fill(chunk, write)))
+  expect((await fresh.states()).subarray(0, PIECE / 2)).toEqual(new Uint8Array(PIECE / 2).fill(READY_VERIFIED))
+  expect(await there(old)).toContain(false)
+  expect(cache.room.freed).toBe(BYTES / 2)
 })
 
 test('where nothing can go, chunks go to memory, what nobody waits for pauses, and it is said once', async () => {
