@@ -204,10 +204,15 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
     )
   }
 
+  /** Layers in the list, by their paths. */
+  async function listed(): Promise<string[]> {
+    const list: { id: string }[] = JSON.parse(await readFile(join(root, 'images/overlay-layers/layers.json'), 'utf8'))
+    return list.map(({ id }) => join('images/overlay', id)).sort()
+  }
+
   /** Layers in the list with what their trees hold, and those that engines look up. */
   async function all(): Promise<Map<string, unknown>> {
-    const listed: { id: string }[] = JSON.parse(await readFile(join(root, 'images/overlay-layers/layers.json'), 'utf8'))
-    const paths = [...listed.map(({ id }) => join('images/overlay', id)), ...layerPaths].sort()
+    const paths = [...(await listed()), ...layerPaths].sort()
     const trees = paths.map(async (path): Promise<[string, unknown]> => {
       const tree = await listTree(join(root, path, 'diff')).catch((error: Error) => error.message)
       return [path, typeof tree === 'string' ? tree : tree.map(({ path, sha256 }) => `${path} ${sha256}`).sort()]
@@ -217,6 +222,11 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
 
   async function expectAll(what: string): Promise<Agent> {
     const running = await serve().catch((error) => Promise.reject(new Error(what, { cause: error })))
+    // A start waits for registries 10 s at most, which a busy machine takes; what is listed behind it is waited for where the agent says so.
+    if (running.log().includes('listed before is asked for again')) {
+      const before = [...right.keys()].filter((path) => !layerPaths.includes(path)).sort()
+      await expect.poll(listed, { timeout: TIMEOUT_MS / 2, interval: 500, message: what }).toEqual(before)
+    }
     expect(await all(), `${what}\n${running.log()}`).toEqual(right)
     return running
   }
@@ -281,12 +291,10 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
     await rm(join(cache(), 'objects', digest.slice('sha256:'.length)))
     registry.faults = [{ match: /./, status: 503 }]
     const running = await serve()
-    const listed = async () =>
-      JSON.parse(await readFile(join(root, 'images/overlay-layers/layers.json'), 'utf8')).length as number
-    expect(await listed()).toBe(3)
+    expect(await listed()).toHaveLength(3)
     expect(running.log()).toContain('its layers are not listed again')
     registry.faults = []
-    await expect.poll(listed, { timeout: TIMEOUT_MS, interval: 500 }).toBe(6)
+    await expect.poll(listed, { timeout: TIMEOUT_MS, interval: 500 }).toHaveLength(6)
     expect(await all()).toEqual(right)
     expect(running.log()).toContain('its layers are listed again')
   })
