@@ -161,15 +161,17 @@ test('what was brought while a fetch waited for its turn is not fetched again', 
   }
   const blobs = new WholeBlobs(files, new Room(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
   const slow = Array.from({ length: 4 }, (_, i) => {
-    const end = Promise.withResolvers<void>()
+    const [begun, end] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const bytes = Uint8Array.of(i)
     const blob = blobOf(async (take) => {
+      begun.resolve()
       await end.promise
       await take(bytes)
     }, bytes)
-    return { blob: { ...blob, origin: 'busy.example.com' }, end: end.resolve }
+    return { blob: { ...blob, origin: 'busy.example.com' }, begun: begun.promise, end: end.resolve }
   })
   const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
+  await Promise.all(slow.map(({ begun }) => begun)) // every turn is taken
   let streams = 0
   const late = blobOf((take) => {
     streams++
