@@ -42,7 +42,7 @@ export interface Case {
   /** What is measured, how, and what it stands for; for the reader of the table. */
   readonly explains: string
   readonly ratios: readonly Ratio[]
-  /** Turns of each subject when nobody says how many; ROUNDS where it is left out. */
+  /** Limit of each subject when nobody says how many; ROUNDS where it is left out. */
   readonly rounds?: number
   prepare(context: Context): Promise<Subject[]>
 }

@@ -1,4 +1,4 @@
-// Turns and ratios. Subjects take turns (A B A B …), and a ratio is formed within a round, between neighbours in time: a machine
+// Limit and ratios. Subjects take turns (A B A B …), and a ratio is formed within a round, between neighbours in time: a machine
 // that is slow for a while slows both.
 import { describe } from '../src/errors.ts'
 import type { Ratio, Sample, Subject, Turn } from './case.ts'

@@ -1,11 +1,11 @@
 // lazylayer as a user starts it: the command, in the foreground, on an image in a registry or as the store that engines look into.
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { devicesFor, socketFor } from '../src/cli/places.ts'
-import { ask, type Status } from '../src/cli/socket.ts'
-import { DEVICES_DIRECTORY } from '../src/mount/covers.ts'
+import { devicesFor, socketFor } from '../src/agent/places.ts'
+import { ask, type Status } from '../src/agent/socket.ts'
+import { DEVICES_DIRECTORY } from '../src/mount/kernel-mounts.ts'
 import type { Rung } from '../src/mount/ladder.ts'
-import { AdditionalImageStore } from '../src/stores/ais.ts'
+import { AdditionalImageStore } from '../src/stores/image-store.ts'
 import { type Mounted, startMount } from './mount.ts'
 
 const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')

@@ -39,12 +39,12 @@ describe('a file breaks the rules when it', () => {
   ])
   check('names a type in place', 'fetch/a.ts', `let x: import('../store/store.ts').Store`, ['fetch imports store'])
   check('imports late', 'image/a.ts', `const x = await import('../tree/entry.ts')`, ['image imports tree'])
-  check('exports from above', 'mount/a.ts', `export { x } from '../stores/als.ts'`, ['mount imports stores'])
+  check('exports from above', 'mount/a.ts', `export { x } from '../stores/layer-store.ts'`, ['mount imports stores'])
   check('starts a worker of a neighbour', 'codec/a.ts', `new URL('../format/worker.ts', import.meta.url)`, [
     'codec imports format',
   ])
-  check('imports beside, on the engines’ row', 'stores/a.ts', `import { x } from '../build/tar.ts'`, [
-    'stores imports build',
+  check('imports beside, on the engines’ row', 'stores/a.ts', `import { x } from '../engines/roots.ts'`, [
+    'stores imports engines',
   ])
   check('lies in no known folder', 'extra/a.ts', `import { x } from '../image/digest.ts'`, [
     'a folder that is not on the map: extra',

@@ -2,8 +2,8 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { defaultPlaces } from '../src/agent/places.ts'
 import { parseCommandLine } from '../src/cli/flags.ts'
-import { defaultPlaces } from '../src/cli/places.ts'
 
 const UNIT = fileURLToPath(new URL('../packaging/lazylayer.service', import.meta.url))
 

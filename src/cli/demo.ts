@@ -8,14 +8,14 @@ import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { socketFor } from '../agent/places.ts'
+import { ask, type Status } from '../agent/socket.ts'
 import { selfSigned } from '../build/certificate.ts'
 import { writeImage } from '../build/layout-writer.ts'
 import { layoutShelf, serveShelf } from '../build/registry.ts'
 import type { SourceEntry } from '../build/source-entry.ts'
 import { describe } from '../errors.ts'
 import { errorText, sizeText } from './output.ts'
-import { socketFor } from './places.ts'
-import { ask, type Status } from './socket.ts'
 
 const run = promisify(execFile)
 const CLONE = fileURLToPath(new URL('../../', import.meta.url))

@@ -2,11 +2,11 @@
 import { spawn } from 'node:child_process'
 import { mkdir, open, readFile, realpath, unlink } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import { places } from '../agent/agent.ts'
+import { logFor, socketFor } from '../agent/places.ts'
+import { refuseServed } from '../agent/serving.ts'
+import { within } from '../engines/machine.ts'
 import { Failure } from '../errors.ts'
-import { places } from './agent.ts'
-import { within } from './doctor/machine.ts'
-import { logFor, socketFor } from './places.ts'
-import { refuseServed } from './serving.ts'
 
 /**
  * Returns when it is mounted, or has failed; its messages are in a file beside its socket while it runs.

@@ -1,18 +1,21 @@
 // lazylayer ls IMAGE [PATH], lazylayer cat IMAGE PATH: files of an image without a mount, through the same cache.
+
 import { once } from 'node:events'
 import { read } from 'node:fs'
 import { promisify } from 'node:util'
+import { type Agent, openAgent } from '../agent/agent.ts'
+import { printable } from '../agent/log.ts'
+import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
-import { openAllLayers, openMerged } from '../mount/image.ts'
-import type { OpenLayer } from '../mount/layer.ts'
+import { openAllLayers, openMerged } from '../layer/image.ts'
+import type { OpenLayer } from '../layer/layer.ts'
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../tree/entry.ts'
 import { type Attributes, ErofsReader } from '../tree/erofs-reader.ts'
 import type { Content } from '../tree/inode.ts'
-import { type Agent, openAgent, type Values } from './agent.ts'
 import type { Invocation } from './flags.ts'
 import { cleaned, find } from './image-path.ts'
-import { printable, table } from './output.ts'
+import { table } from './output.ts'
 
 export async function ls({ positionals, values }: Invocation): Promise<number> {
   const [name, path = ''] = positionals as [string, string?] // the command declares them

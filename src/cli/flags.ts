@@ -1,5 +1,6 @@
 // Commands and flags: one list drives parsing, --help and completion.
 import { parseArgs } from 'node:util'
+import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 
 export interface Flag {
@@ -193,7 +194,7 @@ const HELP: Flag = { name: 'help', short: 'h', help: 'show this help' }
 export interface Invocation {
   command: Command
   positionals: readonly string[]
-  values: Readonly<Record<string, string | boolean | undefined>>
+  values: Values
 }
 
 /** What to run, or the help text to print. @throws Failure usage */

@@ -1,11 +1,14 @@
 // lazylayer inspect IMAGE
+
+import { openRegistries, platformOf } from '../agent/agent.ts'
+import { printable } from '../agent/log.ts'
+import { text } from '../agent/values.ts'
 import { chooseFormat } from '../format/formats.ts'
 import { hex } from '../image/digest.ts'
 import { platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
-import { openRegistries, platformOf, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { printable, printJson, sizeText, table } from './output.ts'
+import { printJson, sizeText, table } from './output.ts'
 
 export async function inspect({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it

@@ -1,7 +1,7 @@
 // The command line: finds the command, prints its errors, and turns them into an exit code.
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { version } from './agent.ts'
+import { version } from '../agent/agent.ts'
 import { runDetached } from './detached.ts'
 import { doctor } from './doctor.ts'
 import { explain } from './explain.ts'

@@ -3,24 +3,26 @@
 //   erofs      DIR is an EROFS mount of the merged image; its devices are files of a FUSE mount beside the agent's socket
 //   fuse       DIR is a FUSE mount that answers from the merged image
 //   portable   the same by JavaScript, through fuse-native
+
 import { rmdir } from 'node:fs/promises'
+import { type Agent, openAgent, places, wantedRung } from '../agent/agent.ts'
+import { log } from '../agent/log.ts'
+import { devicesFor, socketFor } from '../agent/places.ts'
+import { goneFrom, makeDirectory, prepareDirectory, type Served, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
-import { Covers } from '../mount/covers.ts'
+import { type Merged, openAllLayers, openMerged } from '../layer/image.ts'
+import type { OpenLayer } from '../layer/layer.ts'
 import { mountFuse, usersMayAllowOthers } from '../mount/fusermount.ts'
 import { Grafts } from '../mount/graft.ts'
-import { type Merged, openAllLayers, openMerged } from '../mount/image.ts'
+import { KernelMounts } from '../mount/kernel-mounts.ts'
 import { type Choice, chooseRung, type Rung } from '../mount/ladder.ts'
-import type { OpenLayer } from '../mount/layer.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { PortableSession } from '../mount/portable.ts'
 import { MountSession } from '../mount/session.ts'
-import { type Agent, log, openAgent, places, wantedRung } from './agent.ts'
 import type { Invocation } from './flags.ts'
 import { wantedContext } from './label.ts'
 import { count } from './output.ts'
-import { devicesFor, socketFor } from './places.ts'
-import { goneFrom, makeDirectory, prepareDirectory, type Served, serveUntilEnd } from './serving.ts'
 
 export async function mount({ positionals, values }: Invocation): Promise<number> {
   const [name, target] = positionals as [string, string] // as many as the command declares
@@ -149,7 +151,7 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
   })
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
-  const covers = new Covers(agent.native, session, new Grafts(session, log), context)
+  const covers = new KernelMounts(agent.native, session, new Grafts(session, log), context)
   const why = await covers.add(merged.image, layers, dir)
   if (why === undefined) return { session, covers, ended: goneFrom(dir) }
   await session.detach()

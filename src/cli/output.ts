@@ -1,4 +1,5 @@
 // What commands print.
+import { printable } from '../agent/log.ts'
 import { Failure } from '../errors.ts'
 
 /** Columns padded to their widest cell, each line ended. */
@@ -24,11 +25,6 @@ export function count(n: number, what: string): string {
 
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`)
-}
-
-/** In one line, and without control characters: what comes from images and registries would otherwise steer the terminal. */
-export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
 /** An error in at most three lines: what, why, what to do. Faults of our own come with their stack. */

@@ -1,11 +1,14 @@
 // lazylayer pull IMAGE [--root ROOT] [--prove] [--creds USER:PASSWORD]
+
+import { givenLogin, places } from '../agent/agent.ts'
+import { log } from '../agent/log.ts'
+import { type Answer, askAt, type Request } from '../agent/socket.ts'
+import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
-import type { Outcome } from '../stores/ais.ts'
-import { givenLogin, log, places, text } from './agent.ts'
+import type { Outcome } from '../stores/image-store.ts'
 import type { Invocation } from './flags.ts'
 import { count, sizeText } from './output.ts'
-import { type Answer, askAt, type Request } from './socket.ts'
 
 /** The agent answers each question within 10 s, and goes on with the work: an hour is for whole blobs over slow links. */
 const DEADLINE_MS = 3_600_000

@@ -1,9 +1,9 @@
 // What `serve` prints when engines may look.
 import { join } from 'node:path'
 import type { Rung } from '../mount/ladder.ts'
-import { AdditionalImageStore } from '../stores/ais.ts'
-import { AdditionalLayerStore } from '../stores/als.ts'
 import type { DiffIdPolicy } from '../stores/identity.ts'
+import { AdditionalImageStore } from '../stores/image-store.ts'
+import { AdditionalLayerStore } from '../stores/layer-store.ts'
 
 /**
  * Two lines: the first is what scripts wait for, the second says where engines are told of the two stores of `root`.

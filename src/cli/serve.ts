@@ -1,28 +1,31 @@
 // lazylayer serve [ROOT]
+
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { openAgent, places, wantedRung } from '../agent/agent.ts'
+import { believer } from '../agent/believe.ts'
+import { prepareSecondDoor, type SecondDoor, type SharedParts } from '../agent/image-lister.ts'
+import { log } from '../agent/log.ts'
+import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from '../agent/serving.ts'
+import { CLOSED, setAccess, storeMode } from '../agent/store-access.ts'
+import { text } from '../agent/values.ts'
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
-import { Covers } from '../mount/covers.ts'
 import { Grafts } from '../mount/graft.ts'
+import { KernelMounts } from '../mount/kernel-mounts.ts'
 import { chooseRung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { type ControlTree, MountSession } from '../mount/session.ts'
 import { readAuthFile } from '../registry/credentials.ts'
-import { AdditionalImageStore } from '../stores/ais.ts'
-import { AdditionalLayerStore } from '../stores/als.ts'
 import { askers, onlyRootAsks } from '../stores/asker.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
+import { AdditionalImageStore } from '../stores/image-store.ts'
+import { AdditionalLayerStore } from '../stores/layer-store.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
-import { log, openAgent, places, text, wantedRung } from './agent.ts'
-import { believer } from './believe.ts'
 import type { Invocation } from './flags.ts'
-import { prepareSecondDoor, type SecondDoor, type SharedParts } from './image-store.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
-import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
-import { CLOSED, setAccess, storeMode } from './store-access.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
@@ -34,7 +37,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
   const agent = await openAgent(values, undefined)
   try {
-    const { registries, images, layers } = agent
+    const { registries, images, layers, examinations } = agent
     const wantedRoot = positionals[0] ?? places().root
     await refuseServed(wantedRoot)
     const root = await prepareDirectory(agent.native, await makeDirectory(agent.native, wantedRoot, mode))
@@ -47,7 +50,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
     const standIns = await StandIns.open(root)
     let grafts: Grafts | undefined
-    let covers: Covers | undefined
+    let covers: KernelMounts | undefined
     const imagesClosed = Promise.withResolvers<void>()
     const shown = new Set<Digest>()
     const doors: SharedParts = {
@@ -69,7 +72,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
           ?.uncover(join(root, ...path))
           .catch((error) => log(`${path.join('/')}: it stays mounted: ${describe(error)}`))
       },
-      quarantine: layers.wholes.quarantine,
+      quarantine: examinations.quarantine,
       // a slow registry stands still, a busy processor does not
       progress: () =>
         agent.builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched,
@@ -81,9 +84,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       images,
       layers,
       async wholeBlob(layer, blob) {
-        const file = await layers.wholes.blob(blob)
+        const file = await examinations.blob(blob)
         // all of it is here now, so what its tar is called costs no byte more
-        layers.wholes.verdict(layer, blob).catch((error) => log(`layer ${blob.digest}: not proven: ${describe(error)}`))
+        examinations.verdict(layer, blob).catch((error) => log(`layer ${blob.digest}: not proven: ${describe(error)}`))
         return file
       },
       hint(op, path) {
@@ -120,7 +123,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     })
     session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: S_IFDIR | mode, uid: 0, gid: 0, mtime: 0n }, false)
     grafts = new Grafts(session, log, (mode & ~CLOSED) !== 0)
-    if (choice.rung === 'erofs') covers = new Covers(agent.native, session, grafts, context)
+    if (choice.rung === 'erofs') covers = new KernelMounts(agent.native, session, grafts, context)
     store.show(session)
     second = openSecondDoor(session)
     // engines read there; what they do in the other door would be writing

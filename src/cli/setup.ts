@@ -8,16 +8,19 @@
 //
 // In this order, and undone from storage.conf to the file for CRI-O's repair, so that nothing that setup does has CRI-O know the image
 // store while it would repair. Files of CRI-O's own may say otherwise, or name a store themselves: then setup says so.
+
 import { resolve } from 'node:path'
+import { places } from '../agent/agent.ts'
+import { graphRoots } from '../agent/graph-roots.ts'
+import { log } from '../agent/log.ts'
+import { text } from '../agent/values.ts'
+import { findHelper } from '../engines/helper-here.ts'
+import { findEngines } from '../engines/here.ts'
+import { machineFiles } from '../engines/machine.ts'
+import { VENDOR_STORAGE_CONF } from '../engines/storage-conf.ts'
 import { Failure } from '../errors.ts'
 import { systemPlaces } from '../registry/places.ts'
-import { log, places, text } from './agent.ts'
-import { machineFiles } from './doctor/machine.ts'
-import { VENDOR_STORAGE_CONF } from './doctor/storage.ts'
-import { findEngines } from './engines-here.ts'
 import type { Invocation } from './flags.ts'
-import { graphRoots } from './graph-roots.ts'
-import { findHelper } from './helper-here.ts'
 import { apply } from './setup/apply.ts'
 import { hasUnit } from './setup/crio.ts'
 import { unifiedDiff } from './setup/diff.ts'

@@ -1,10 +1,13 @@
 // lazylayer status [ROOT|DIR]
+
+import { places } from '../agent/agent.ts'
+import { type Hung, hungAgent } from '../agent/hung.ts'
+import { log } from '../agent/log.ts'
+import { type Answer, ask, askAt, listSockets, type Status } from '../agent/socket.ts'
+import { text } from '../agent/values.ts'
 import { describe, Failure } from '../errors.ts'
-import { log, places, text } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { type Hung, hungAgent } from './hung.ts'
 import { count, errorText, printJson, sizeText, table } from './output.ts'
-import { type Answer, ask, askAt, listSockets, type Status } from './socket.ts'
 
 export async function status({ positionals, values }: Invocation): Promise<number> {
   const dir = positionals[0]

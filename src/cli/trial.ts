@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from '../errors.ts'
-import { whyNoErofs } from '../mount/covers.ts'
+import { whyNoErofs } from '../mount/kernel-mounts.ts'
 import type { Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 

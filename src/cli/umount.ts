@@ -1,11 +1,11 @@
 // lazylayer umount DIR
 import { resolve } from 'node:path'
+import { openNative, places } from '../agent/agent.ts'
+import { endsElsewhere, FUSE_TYPE } from '../agent/serving.ts'
+import { askAt } from '../agent/socket.ts'
 import { Failure } from '../errors.ts'
 import { mountTable } from '../mount/mount-table.ts'
-import { openNative, places } from './agent.ts'
 import type { Invocation } from './flags.ts'
-import { endsElsewhere, FUSE_TYPE } from './serving.ts'
-import { askAt } from './socket.ts'
 
 export async function umount({ positionals }: Invocation): Promise<number> {
   const dir = resolve(positionals[0] as string) // the command declares it

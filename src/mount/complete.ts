@@ -3,8 +3,8 @@
 // fs-verity would let the kernel check every later read of such a file, too. It is not used: it makes the file immutable for good, where
 // a chunk that goes bad is healed by fetching it again, and none of the kernels this was tried on was built with it.
 
+import type { OpenLayer } from '../layer/layer.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
-import type { OpenLayer } from './layer.ts'
 
 /** What an earlier life left is read and hashed while an engine waits, up to so many bytes: a fifth of a second on two cores. */
 const CHECKED_MAX_BYTES = 64 << 20

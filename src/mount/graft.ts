@@ -2,8 +2,8 @@
 import type { FileHandle } from 'node:fs/promises'
 import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { OpenLayer } from '../layer/layer.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
-import type { OpenLayer } from './layer.ts'
 import type { MountSession } from './session.ts'
 
 /** Reads of a layer that cannot be filled fail by the hundred, for one reason; it is said again after that long. */

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Store } from '../store/store.ts'
-import { whyNoErofs } from './covers.ts'
+import { whyNoErofs } from './kernel-mounts.ts'
 import type { NativeModule } from './native.ts'
 
 /**

@@ -3,8 +3,8 @@
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
-import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../mount/image.ts'
-import { type EagerLayer, formatOf, type OpenLayer } from '../mount/layer.ts'
+import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
+import { type EagerLayer, formatOf, type OpenLayer } from '../layer/layer.ts'
 import type { Dialect } from './identity.ts'
 
 /** What was asked less long ago is not asked again: a pull looks its layers up one after the other, and each would wait. */

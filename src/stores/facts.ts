@@ -1,6 +1,6 @@
 // What engines are told of a layer in either store.
 import type { Descriptor } from '../image/manifest.ts'
-import { formatOf, type OpenLayer } from '../mount/layer.ts'
+import { formatOf, type OpenLayer } from '../layer/layer.ts'
 
 /** The engine's numbers for compression (containers/storage archive.Compression). */
 const NONE = 0

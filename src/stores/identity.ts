@@ -2,8 +2,8 @@
 // whoever made the image: shown under a DiffID that its bytes were not proven to have, one image's files would run in another's
 // containers. The digest of a layer's index is proven before anything is served; a DiffID is a claim until the whole layer was read.
 import type { Digest } from '../image/digest.ts'
-import type { ResolvedImage } from '../mount/image.ts'
-import type { OpenLayer } from '../mount/layer.ts'
+import type { ResolvedImage } from '../layer/image.ts'
+import type { OpenLayer } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
 
 /** Which claims of images are believed: none, those of images with a signature that policy.json asks for, or all. */

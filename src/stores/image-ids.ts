@@ -6,7 +6,7 @@
 import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
 import { referenceText } from '../image/reference.ts'
-import type { ResolvedImage } from '../mount/image.ts'
+import type { ResolvedImage } from '../layer/image.ts'
 import type { Identity } from './chain.ts'
 import type { Link } from './image-chain.ts'
 

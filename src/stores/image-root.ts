@@ -1,4 +1,4 @@
-// What the additional image store looks like in a mount (ais.ts has the drawing): directories, links and files, and the list in its
+// What the additional image store looks like in a mount (image-store.ts has the drawing): directories, links and files, and the list in its
 // versions.
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { controlNode } from '../mount/session.ts'

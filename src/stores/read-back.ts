@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { parseReference, type Reference } from '../image/reference.ts'
-import type { ResolvedImage } from '../mount/image.ts'
-import { TurnsEach } from '../mount/turns.ts'
+import type { ResolvedImage } from '../layer/image.ts'
+import { LimitEach } from '../limit.ts'
 import type { Resolver } from './asked-image.ts'
 import type { Believe } from './identity.ts'
 import { type Chain, type ChainParts, type ListedImage, openChain } from './image-chain.ts'
@@ -52,7 +52,7 @@ export async function readBack(parts: ReadBackParts, startMs = START_MS): Promis
   const { listings, log, signal } = parts
   const all = await listings.all()
   const kept = await inGroups(all, READ_AT_ONCE, keptOpener(parts), () => {}) // never fails
-  const turns = new TurnsEach<string>(READ_AT_ONCE)
+  const turns = new LimitEach<string>(READ_AT_ONCE)
   const attempts = kept.map((each) => {
     if (!isPassing(each)) return undefined
     const { listed } = each
@@ -173,7 +173,7 @@ export async function listLeft(
   const { log, signal } = parts
   if (left.length === 0) return
   log(`what is gone of ${left.length} listed before is asked for again until its registries give it back`)
-  const turns = new TurnsEach<string>(READ_AT_ONCE)
+  const turns = new LimitEach<string>(READ_AT_ONCE)
   const keepTrying = async ({ listed, links: before, attempt }: Left): Promise<void> => {
     let links = before
     let trying = attempt

@@ -1,5 +1,5 @@
 // What an agent says of itself that has done nothing yet.
-import type { Status } from '../../src/cli/socket.ts'
+import type { Status } from '../../src/agent/socket.ts'
 
 export const IDLE: Status = {
   pid: 1,

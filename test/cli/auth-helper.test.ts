@@ -5,7 +5,7 @@ import { symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
-import { type Answer, listen, type Request } from '../../src/cli/socket.ts'
+import { type Answer, listen, type Request } from '../../src/agent/socket.ts'
 import { folder } from '../store/folder.ts'
 
 const HELPER = fileURLToPath(new URL('../../src/cli/auth-helper.js', import.meta.url))

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { count, errorText, exitCode, printable, sizeText, table } from '../../src/cli/output.ts'
+import { printable } from '../../src/agent/log.ts'
+import { count, errorText, exitCode, sizeText, table } from '../../src/cli/output.ts'
 import { Failure } from '../../src/errors.ts'
 
 test('columns are as wide as their widest cell, and no line ends in blanks', () => {

@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'vitest'
-import { socketFor } from '../../src/cli/places.ts'
-import { ask, type Status } from '../../src/cli/socket.ts'
+import { socketFor } from '../../src/agent/places.ts'
+import { ask, type Status } from '../../src/agent/socket.ts'
 import { command, type Outcome } from './engines/command.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))

@@ -3,7 +3,7 @@ import { cp, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
-import { type Toc, withToc } from '../mount/liar.ts'
+import { type Toc, withToc } from '../proof/liar.ts'
 
 interface Named {
   digest: Digest

@@ -60,7 +60,7 @@ export interface LayerOptions {
   budget?: BudgetLimits
   /** What the link carries in a round trip; default: as measured. */
   roundTripBytes?: number
-  /** Turns of the event loop that the next read, decode or check takes; a read of 'hold' waits for its answer(). */
+  /** Limit of the event loop that the next read, decode or check takes; a read of 'hold' waits for its answer(). */
   delay?: () => number
   hold?: boolean
 }

@@ -10,7 +10,8 @@ import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
-import { Layers, type OpenLayer } from '../../src/mount/layer.ts'
+import { Layers, type OpenLayer } from '../../src/layer/layer.ts'
+import { Examinations } from '../../src/proof/examinations.ts'
 import type { Locks } from '../../src/store/locks.ts'
 import { Store } from '../../src/store/store.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
@@ -48,7 +49,9 @@ export async function openCache(dir: string, locks: Locks = { tryLock: () => tru
   const store = await Store.open(dir, locks, log)
   const codecs = new CodecPool({ threads: 1 })
   const builder = new IndexBuilder()
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), log })
+  const closing = new AbortController()
+  const examinations = new Examinations(store, builder, log, closing.signal)
+  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
   let closed = false
   const close = async () => {
     if (closed) return
@@ -58,7 +61,7 @@ export async function openCache(dir: string, locks: Locks = { tryLock: () => tru
     await store.close()
   }
   onTestFinished(close)
-  return { store, layers, builder, warnings, close }
+  return { store, layers, examinations, builder, warnings, close }
 }
 
 /** What a program would read of a file, fetched as it would be. */

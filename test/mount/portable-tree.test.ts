@@ -1,7 +1,7 @@
 // The operations of the portable rung without a mount: layers of our own writer, read by path.
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import type { OpenLayer } from '../../src/mount/layer.ts'
+import type { OpenLayer } from '../../src/layer/layer.ts'
 import { type PortableLayer, PortableTree } from '../../src/mount/portable-tree.ts'
 import { folder } from '../store/folder.ts'
 import { lazyLayer, openCache } from './fixture.ts'

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
-import type { ResolvedImage } from '../../src/mount/image.ts'
+import type { ResolvedImage } from '../../src/layer/image.ts'
 import { type Identity, layerId } from '../../src/stores/chain.ts'
 import type { Entry } from './image-world.ts'
 

@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest'
-import type { OpenLayer } from '../../src/mount/layer.ts'
-import type { Verdict } from '../../src/mount/whole.ts'
+import type { OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { believeAll, believeNone, diffIdOf, identityOf } from '../../src/stores/identity.ts'
 import { digest, proven, refuted } from './store.ts'
 

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import type { AdditionalImageStore, ImageStoreParts } from '../../src/stores/ais.ts'
+import type { AdditionalImageStore, ImageStoreParts } from '../../src/stores/image-store.ts'
 import { type Left, listLeft, readBack } from '../../src/stores/read-back.ts'
 import { diffId, list, World } from './image-world.ts'
 import { digest, lazy, plain, proven, refuted } from './store.ts'

@@ -1,8 +1,10 @@
 // The check of the cache's directory.
+
 import { dirname } from 'node:path'
+import type { Files, Seen } from '../../engines/machine.ts'
 import { describe, Failure } from '../../errors.ts'
 import { sizeText } from '../output.ts'
-import { type Check, type Files, type Finding, ok, problem, type Seen, together, warning } from './check.ts'
+import { type Check, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface CacheNeeds {
   cache: string

@@ -15,29 +15,6 @@ export interface Check<Needs> {
   run(needs: Needs): Promise<Finding>
 }
 
-/** Files of the system. */
-export interface Files {
-  /** Text of a small file; undefined where there is none. @throws Failure */
-  read(path: string): Promise<string | undefined>
-  /** Undefined where there is none. */
-  look(path: string): Promise<Seen | undefined>
-  /** Bytes that this user may still write on the filesystem of `path`, and the filesystem's type (statfs.f_type). @throws Failure system, timeout */
-  space(path: string): Promise<{ free: number; type: number }>
-  /** In the order of their names; [] where there is no such directory. */
-  list(dir: string): Promise<string[]>
-}
-
-export interface Seen {
-  /** `dead`: a mount whose server is gone; `hung`: it does not answer; `closed`: not for this user. */
-  kind: 'directory' | 'file' | 'device' | 'other' | 'dead' | 'hung' | 'closed'
-  uid: number
-  /** Permission bits, setuid included. */
-  mode: number
-  /** Whether this user may read and write it; whether it may run it. */
-  writable: boolean
-  executable: boolean
-}
-
 export const ok = (found: string): Finding => ({ state: 'ok', found })
 export const warning = (found: string, fix: string): Finding => ({ state: 'warning', found, fix })
 export const problem = (found: string, fix: string): Finding => ({ state: 'problem', found, fix })

@@ -1,11 +1,14 @@
 // The check of CRI-O's own configuration, which adds to storage.conf and overrides it.
+
+import { type CrioConf, isCrioHere, readCrioConf, storesNamed } from '../../engines/crio-conf.ts'
+import type { SilentEngine } from '../../engines/here.ts'
+import type { Files } from '../../engines/machine.ts'
+import { readStorageConf } from '../../engines/storage-conf.ts'
+import type { FoundEngine } from '../../engines/versions.ts'
 import { describe } from '../../errors.ts'
-import { type CrioConf, isCrioHere, readCrioConf, storesNamed } from '../crio-conf.ts'
-import type { FoundEngine } from '../engines.ts'
-import type { SilentEngine } from '../engines-here.ts'
 import { storesOf } from '../setup/changes.ts'
-import { type Check, type Files, type Finding, ok, problem, together } from './check.ts'
-import { absent, misnamed, namedOf, readStorageConf } from './storage.ts'
+import { type Check, type Finding, ok, problem, together } from './check.ts'
+import { absent, misnamed, namedOf } from './storage.ts'
 
 export interface CrioNeeds {
   root: string

@@ -1,6 +1,7 @@
 // Checks of the engines: a line each for those that are there, with the upstream bugs that hit this version.
-import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../engines.ts'
-import type { SilentEngine } from '../engines-here.ts'
+
+import type { SilentEngine } from '../../engines/here.ts'
+import { callsHelper, ENGINES, type Engine, type FoundEngine } from '../../engines/versions.ts'
 import { type Check, type Finding, ok, problem, warning } from './check.ts'
 
 export interface EngineNeeds {

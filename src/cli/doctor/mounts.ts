@@ -1,11 +1,13 @@
 // Checks of what is mounted: the agent of ROOT, whether engines see its mount, and what dead agents left.
+
 import { basename } from 'node:path'
+import { devicesFor, socketFor } from '../../agent/places.ts'
+import type { Status } from '../../agent/socket.ts'
+import type { Files, Seen } from '../../engines/machine.ts'
 import { describe } from '../../errors.ts'
-import { isCover } from '../../mount/covers.ts'
+import { isKernelMount } from '../../mount/kernel-mounts.ts'
 import type { MountEntry } from '../../mount/mount-table.ts'
-import { devicesFor, socketFor } from '../places.ts'
-import type { Status } from '../socket.ts'
-import { type Check, type Files, ok, problem, type Seen, warning } from './check.ts'
+import { type Check, ok, problem, warning } from './check.ts'
 
 export interface MountNeeds {
   root: string
@@ -66,7 +68,7 @@ export const deadMounts: Check<MountNeeds> = {
     const served = table.filter((each) => each.type === FUSE_TYPE)
     const kinds = new Map<string, Seen['kind'] | undefined>()
     await Promise.all(served.map(async ({ point }) => kinds.set(point, (await files.look(point))?.kind)))
-    const covers = table.filter(isCover)
+    const covers = table.filter(isKernelMount)
     const of = (kind: Seen['kind']) => served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
     // an EROFS mount itself looks alive whether or not somebody fills what is missing
     const filling = served.map(({ point }) => point).filter((point) => ![undefined, 'dead'].includes(kinds.get(point)))

@@ -1,7 +1,8 @@
 // Checks of what lazylayer runs on: Node, the native part, the kernel, FUSE.
+import type { Files } from '../../engines/machine.ts'
 import { allowsOthers } from '../../mount/fusermount.ts'
 import type { Trial } from '../trial.ts'
-import { type Check, type Files, type Finding, ok, problem, together, warning } from './check.ts'
+import { type Check, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface Platform {
   /** Of the Node that runs this. */

@@ -1,10 +1,11 @@
 // Checks of registries.conf: that it can be read, and the auth helper it names.
+import type { Files } from '../../engines/machine.ts'
+import { namedHelper } from '../../engines/named-helper.ts'
+import { callsHelper, type FoundEngine } from '../../engines/versions.ts'
 import { describe } from '../../errors.ts'
 import { readHostRules } from '../../registry/hosts.ts'
 import type { Places } from '../../registry/places.ts'
-import { callsHelper, type FoundEngine } from '../engines.ts'
-import { namedHelper } from '../named-helper.ts'
-import { type Check, type Files, ok, problem, warning } from './check.ts'
+import { type Check, ok, problem, warning } from './check.ts'
 
 export interface RegistriesNeeds {
   places: Places

@@ -1,21 +1,17 @@
 // The check of storage.conf: whether engines look into our stores, and the usual mistakes.
-import { dirname, join } from 'node:path'
-import { describe, Failure } from '../../errors.ts'
-import { configHome, type Places } from '../../registry/places.ts'
+import { dirname } from 'node:path'
+import type { Files } from '../../engines/machine.ts'
+import { readStorageConf, type StorageConf } from '../../engines/storage-conf.ts'
+import { stringsAt } from '../../engines/toml-edit.ts'
+import { describe } from '../../errors.ts'
 import { storesOf } from '../setup/changes.ts'
-import { parseText, stringsAt } from '../setup/toml-edit.ts'
-import { type Check, type Files, type Finding, ok, problem, together, warning } from './check.ts'
+import { type Check, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface StorageNeeds {
   root: string
   /** The files that engines may read; the first that is there counts. */
   storageConfs: readonly string[]
   files: Files
-}
-
-export interface StorageConf {
-  path: string
-  parsed: Record<string, unknown>
 }
 
 const TABLE = ['storage', 'options']
@@ -46,36 +42,6 @@ async function checkConf({ path, parsed }: StorageConf, root: string, files: Fil
   } catch (error) {
     return inFile(path, problem(describe(error), 'Repair it: no engine can read it either.'))
   }
-}
-
-/** Where engines look when neither the user nor /etc has one. */
-export const VENDOR_STORAGE_CONF = '/usr/share/containers/storage.conf'
-
-/** The first that is there is the one that engines read. */
-export function storageConfsOf(places: Places): string[] {
-  const named = places.env.CONTAINERS_STORAGE_CONF
-  if (named) return [named]
-  const system = crioStorageConfs(places.etc)
-  return places.uid === 0 ? system : [join(configHome(places), 'containers/storage.conf'), ...system]
-}
-
-/** As above, for CRI-O: it runs as root, with the environment of its unit. */
-export function crioStorageConfs(etc: string): string[] {
-  return [join(etc, 'containers/storage.conf'), VENDOR_STORAGE_CONF]
-}
-
-/** @throws Failure usage, system */
-export async function readStorageConf(paths: readonly string[], files: Files): Promise<StorageConf | undefined> {
-  for (const path of paths) {
-    const text = await files.read(path)
-    if (text === undefined) continue
-    try {
-      return { path, parsed: parseText(text) }
-    } catch (cause) {
-      throw Failure.usage(`${path} cannot be read`, { cause })
-    }
-  }
-  return undefined
 }
 
 /** Which of our stores are named as they must be. @throws Failure usage: a key holds something else */

@@ -1,6 +1,8 @@
 // The check of who may look into the store.
-import { closedAbove, isClosed } from '../store-access.ts'
-import { type Check, type Files, ok, problem, warning } from './check.ts'
+
+import { closedAbove, isClosed } from '../../agent/store-access.ts'
+import type { Files } from '../../engines/machine.ts'
+import { type Check, ok, problem, warning } from './check.ts'
 
 export interface StoreNeeds {
   /** Without symlinks. */

@@ -1,8 +1,11 @@
 // What `explain` asks the agent that serves the store: where its cache is, and what came of its last attempt at the image.
+
+import { places } from '../../agent/agent.ts'
+import { log } from '../../agent/log.ts'
+import { askAt, type Request, type Status } from '../../agent/socket.ts'
+import { text, type Values } from '../../agent/values.ts'
 import { describe } from '../../errors.ts'
-import type { Outcome } from '../../stores/ais.ts'
-import { log, places, text, type Values } from '../agent.ts'
-import { askAt, type Request, type Status } from '../socket.ts'
+import type { Outcome } from '../../stores/image-store.ts'
 
 /** What is looked into and believed for an image. */
 export interface AgentHere {

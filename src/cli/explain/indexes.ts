@@ -3,7 +3,7 @@ import { describe, Failure } from '../../errors.ts'
 import type { Source } from '../../format/format.ts'
 import { IndexBuilder } from '../../format/parser.ts'
 import type { Descriptor } from '../../image/manifest.ts'
-import { formatOf } from '../../mount/layer.ts'
+import { formatOf } from '../../layer/layer.ts'
 
 /** What of an image its indexes are read from. */
 export interface Indexed {

@@ -1,10 +1,11 @@
 // What this machine's cache knows of an image, read without changing anything.
+
+import { within } from '../../engines/machine.ts'
 import { describe, Failure } from '../../errors.ts'
 import { chooseFormat } from '../../format/formats.ts'
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 import { CacheReader } from '../../store/reader.ts'
-import { within } from '../doctor/machine.ts'
 
 /** What is known of a layer. */
 export interface Known {

@@ -1,6 +1,7 @@
 // Why a layer is lazy or not, for engines of each era: pure, from what is known of the layer and of this machine.
+
+import type { Era } from '../../engines/versions.ts'
 import { HOW_TO_CONVERT } from '../../format/formats.ts'
-import type { Era } from '../engines.ts'
 
 /** What is known of a layer alone. */
 export interface LayerFacts {

@@ -1,9 +1,10 @@
 // What `explain` prints.
+import { printable } from '../../agent/log.ts'
+import type { SilentEngine } from '../../engines/here.ts'
+import { type Engine, ERAS, type Era } from '../../engines/versions.ts'
 import { type Digest, hex } from '../../image/digest.ts'
 import type { DiffIdPolicy } from '../../stores/identity.ts'
-import { type Engine, ERAS, type Era } from '../engines.ts'
-import type { SilentEngine } from '../engines-here.ts'
-import { printable, sizeText, table } from '../output.ts'
+import { sizeText, table } from '../output.ts'
 import type { Way, Ways } from './layer.ts'
 
 export interface Report {

@@ -1,7 +1,8 @@
 // What `setup` writes into which file, and what takes it out again: pure, from the texts that are there.
+
+import { addStrings, parseText, removeStrings, stringsAt, type Wanted } from '../../engines/toml-edit.ts'
+import { callsHelper, type FoundEngine } from '../../engines/versions.ts'
 import { Failure } from '../../errors.ts'
-import { callsHelper, type FoundEngine } from '../engines.ts'
-import { addStrings, parseText, removeStrings, stringsAt, type Wanted } from './toml-edit.ts'
 
 /** First line of a file that setup made. */
 export const MADE = '# Made by lazylayer setup; lazylayer setup with --undo removes it.'

@@ -1,14 +1,14 @@
 // What setup must know of CRI-O: whether it is here, what it reads, and whether it would wipe its storage for a store (docs/crio.md).
 import { basename, dirname, join } from 'node:path'
+import { type CrioConf, isCrioHere, readCrioConf, storesNamed } from '../../engines/crio-conf.ts'
+import { machineFiles, realPath } from '../../engines/machine.ts'
+import { parseText } from '../../engines/toml-edit.ts'
+import type { Engine } from '../../engines/versions.ts'
 import { describe, Failure } from '../../errors.ts'
 import { readText } from '../../registry/file.ts'
 import type { Places } from '../../registry/places.ts'
-import { type CrioConf, isCrioHere, readCrioConf, storesNamed } from '../crio-conf.ts'
-import { machineFiles, realPath } from '../doctor/machine.ts'
 import { storesIn } from '../doctor/storage.ts'
-import type { Engine } from '../engines.ts'
 import { CRIO_CONF, DROP_IN } from './changes.ts'
-import { parseText } from './toml-edit.ts'
 
 /** CRI-O runs as root, with the environment of its unit. */
 function crioStorageConf(places: Places): string {

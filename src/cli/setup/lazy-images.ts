@@ -1,9 +1,10 @@
 // Whether engines of this machine have images whose layers are in our stores: without the stores these have none.
+
 import { readdir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Files } from '../../engines/machine.ts'
+import { within } from '../../engines/machine.ts'
 import { type EngineRoot, inUse, type Listed, referenced } from '../../stores/engine-roots.ts'
-import type { Files } from '../doctor/check.ts'
-import { within } from '../doctor/machine.ts'
 
 /** Of the stores of `root`, in these storage roots; also where that cannot be found out. */
 export async function hasLazyImages(

@@ -2,14 +2,15 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { SilentEngine } from '../../engines/here.ts'
+import { machineFiles } from '../../engines/machine.ts'
+import { namedHelper } from '../../engines/named-helper.ts'
+import { parseText } from '../../engines/toml-edit.ts'
+import { callsHelper, type FoundEngine } from '../../engines/versions.ts'
 import { Failure } from '../../errors.ts'
 import { readText } from '../../registry/file.ts'
 import { configHome, type Places } from '../../registry/places.ts'
-import { machineFiles } from '../doctor/machine.ts'
 import { storesIn } from '../doctor/storage.ts'
-import { callsHelper, type FoundEngine } from '../engines.ts'
-import type { SilentEngine } from '../engines-here.ts'
-import { namedHelper } from '../named-helper.ts'
 import {
   CRIO_CONF,
   CRIO_UNIT,
@@ -25,7 +26,6 @@ import {
   withStores,
 } from './changes.ts'
 import { crioConf, crioReads, crioUnit, readersOf, whyNoRepair, whyRepairs } from './crio.ts'
-import { parseText } from './toml-edit.ts'
 
 export interface Request {
   engine: 'podman' | 'crio'

@@ -3,7 +3,7 @@ import type { Finding } from '../../../src/cli/doctor/check.ts'
 import { adviceFor, engines } from '../../../src/cli/doctor/engines.ts'
 import { authHelper, registries } from '../../../src/cli/doctor/registries.ts'
 import { storage } from '../../../src/cli/doctor/storage.ts'
-import { type Engine, type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
+import { type Engine, type FoundEngine, foundEngine } from '../../../src/engines/versions.ts'
 import { Settings } from '../../fake/settings.ts'
 import { type Contents, DIRECTORY, files, PROGRAM, summary } from './machine.ts'
 

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { readCrioConf } from '../../../src/cli/crio-conf.ts'
 import { crioConf, crioNames } from '../../../src/cli/doctor/crio.ts'
-import { type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
+import { readCrioConf } from '../../../src/engines/crio-conf.ts'
+import { type FoundEngine, foundEngine } from '../../../src/engines/versions.ts'
 import { type Contents, DIRECTORY, files, PROGRAM, summary } from './machine.ts'
 
 const MAIN = '/etc/crio/crio.conf'

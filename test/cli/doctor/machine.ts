@@ -1,5 +1,7 @@
 // A machine for doctor's checks, of plain values: files by path, and what is looked at.
-import type { Files, Finding, Seen } from '../../../src/cli/doctor/check.ts'
+
+import type { Finding } from '../../../src/cli/doctor/check.ts'
+import type { Files, Seen } from '../../../src/engines/machine.ts'
 import { Failure } from '../../../src/errors.ts'
 
 export const DISK = 0xef53

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
-import type { Seen } from '../../../src/cli/doctor/check.ts'
+import { devicesFor, socketFor } from '../../../src/agent/places.ts'
+import type { Status } from '../../../src/agent/socket.ts'
 import { agent, deadMounts, type MountNeeds, propagation } from '../../../src/cli/doctor/mounts.ts'
-import { devicesFor, socketFor } from '../../../src/cli/places.ts'
-import type { Status } from '../../../src/cli/socket.ts'
+import type { Seen } from '../../../src/engines/machine.ts'
 import type { MountEntry } from '../../../src/mount/mount-table.ts'
 import { DIRECTORY, files, summary } from './machine.ts'
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import type { Seen } from '../../../src/cli/doctor/check.ts'
 import { store } from '../../../src/cli/doctor/store.ts'
+import type { Seen } from '../../../src/engines/machine.ts'
 import { DIRECTORY, files, summary } from './machine.ts'
 
 const ROOT = '/srv/lazy/store'

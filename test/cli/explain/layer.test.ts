@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { ERAS, type Era } from '../../../src/cli/engines.ts'
 import { type LayerFacts, type Way, waysOf } from '../../../src/cli/explain/layer.ts'
+import { ERAS, type Era } from '../../../src/engines/versions.ts'
 
 const UNBELIEVED = { why: 'the DiffID is nobody’s', fix: 'Have it proven.' }
 const LAZY: LayerFacts = { format: { name: 'a format' }, proven: false, believed: UNBELIEVED }

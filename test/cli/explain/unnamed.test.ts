@@ -3,7 +3,7 @@ import { waysOf } from '../../../src/cli/explain/layer.ts'
 import { unnamedOf } from '../../../src/cli/explain/unnamed.ts'
 import { TOC_DIGEST } from '../../../src/format/estargz.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
-import { formatOf } from '../../../src/mount/layer.ts'
+import { formatOf } from '../../../src/layer/layer.ts'
 import { waitedFor } from '../../../src/stores/image-chain.ts'
 
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'

@@ -3,10 +3,10 @@ import { chmod, mkdir, readdir, readFile, rm, rmdir, stat, symlink, writeFile } 
 import { dirname, join } from 'node:path'
 import { parse } from 'smol-toml'
 import { expect, test } from 'vitest'
-import { type Engine, type FoundEngine, foundEngine } from '../../../src/cli/engines.ts'
 import { apply } from '../../../src/cli/setup/apply.ts'
 import { hasUnit } from '../../../src/cli/setup/crio.ts'
 import { type Plan, planSetup, planUndo, type Request } from '../../../src/cli/setup/plan.ts'
+import { type Engine, type FoundEngine, foundEngine } from '../../../src/engines/versions.ts'
 import { folder } from '../../store/folder.ts'
 
 /** As distributions write it: comments, an empty array over lines, an inline table. */

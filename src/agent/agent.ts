@@ -1,0 +1,142 @@
+// The wiring: everything a command needs to open images, made once from its flags.
+
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { CodecPool } from '../codec/pool.ts'
+import { Failure } from '../errors.ts'
+import { Budget } from '../fetch/budget.ts'
+import { IndexBuilder } from '../format/parser.ts'
+import { hostPlatform, parsePlatform } from '../image/manifest.ts'
+import type { Reference } from '../image/reference.ts'
+import { Images } from '../layer/image.ts'
+import { Layers } from '../layer/layer.ts'
+import { Keeper } from '../mount/keeper.ts'
+import { RUNGS, type Rung } from '../mount/ladder.ts'
+import { loadNative, type NativeModule } from '../mount/native.ts'
+import { withoutAddon } from '../mount/no-addon.ts'
+import { Examinations } from '../proof/examinations.ts'
+import { type Login, parseLogin } from '../registry/credentials.ts'
+import { thisUser } from '../registry/places.ts'
+import { Registries } from '../registry/registries.ts'
+import { SealedCredentials } from '../registry/sealed.ts'
+import { SealedFolder } from '../store/sealed-folder.ts'
+import { Store } from '../store/store.ts'
+import { log } from './log.ts'
+import { defaultPlaces, stateDirectory } from './places.ts'
+import { sealKey } from './seal-key.ts'
+import { text, type Values } from './values.ts'
+
+export interface Agent {
+  native: NativeModule
+  keeper: Keeper
+  registries: Registries
+  store: Store
+  codecs: CodecPool
+  builder: IndexBuilder
+  images: Images
+  layers: Layers
+  examinations: Examinations
+  /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
+  progress(): number
+  /** Stops fetching and frees everything; mounts must be gone. */
+  close(): Promise<void>
+}
+
+/** --creds. @throws Failure usage */
+export function givenLogin(values: Values): Login | undefined {
+  const creds = text(values, 'creds')
+  return creds === undefined ? undefined : parseLogin(creds)
+}
+
+/** @param image the one that the command names; `undefined` where it names none. @throws Failure usage */
+export function openRegistries(values: Values, image: Reference | undefined, sealed?: SealedCredentials): Registries {
+  const login = givenLogin(values)
+  const authfile = text(values, 'authfile')
+  const credsFile = text(values, 'creds-file')
+  const certDir = text(values, 'cert-dir')
+  const verify = text(values, 'tls-verify')
+  if (verify !== undefined && verify !== 'true' && verify !== 'false') {
+    throw Failure.usage(`--tls-verify is ${JSON.stringify(verify)}, neither true nor false`)
+  }
+  return new Registries({
+    ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
+    ...(authfile === undefined ? {} : { authfile }),
+    ...(credsFile === undefined ? {} : { credsFile }),
+    ...(certDir === undefined ? {} : { certDir }),
+    ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
+    ...(sealed === undefined ? {} : { sealed }),
+    log,
+  })
+}
+
+/** Only where it was asked for. @throws Failure usage, system */
+async function openSealed(values: Values, cache: string): Promise<SealedCredentials | undefined> {
+  if (values['seal-credentials'] !== true) return undefined
+  const state = stateDirectory(process.env, thisUser())
+  return new SealedCredentials(await sealKey(process.env, state, cache), new SealedFolder(cache), log)
+}
+
+/** @throws Failure usage */
+export function wantedRung(values: Values): Rung | 'auto' {
+  const wanted = text(values, 'mount') ?? 'auto'
+  const found = ['auto' as const, ...RUNGS].find((each) => each === wanted)
+  if (found === undefined)
+    throw Failure.usage(`--mount ${wanted} is not known`, { fix: `Use auto, ${RUNGS.join(' or ')}.` })
+  return found
+}
+
+export function platformOf(values: Values) {
+  const platform = text(values, 'platform')
+  return platform === undefined ? hostPlatform() : parsePlatform(platform)
+}
+
+export function places() {
+  return defaultPlaces(process.env, thisUser())
+}
+
+/** The addon, or what there is without it; what mounts says what is lost. */
+export function openNative(): NativeModule {
+  try {
+    return loadNative()
+  } catch (cause) {
+    return withoutAddon(cause)
+  }
+}
+
+/** @param image as openRegistries has it */
+export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
+  const platform = platformOf(values)
+  const native = openNative()
+  const cache = resolve(text(values, 'cache') ?? places().cache)
+  const registries = openRegistries(values, image, await openSealed(values, cache))
+  const store = await Store.open(cache, native, log)
+  const codecs = new CodecPool({ warn: log })
+  const builder = new IndexBuilder()
+  const closing = new AbortController()
+  const examinations = new Examinations(store, builder, log, closing.signal)
+  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
+  const images = new Images(registries, store, platform, log)
+  return {
+    native,
+    keeper: Keeper.current(process.env),
+    registries,
+    store,
+    codecs,
+    builder,
+    images,
+    layers,
+    examinations,
+    progress: () => registries.counters().fetched + codecs.counters().verified,
+    async close() {
+      await layers.close()
+      await Promise.all([codecs.close(), builder.close(), registries.close()])
+      await store.close()
+    },
+  }
+}
+
+export function version(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string } // our own file
+  return version
+}

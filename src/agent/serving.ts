@@ -1,0 +1,218 @@
+// The life of a mount, the same for an image and for a store: mounted, answering on its socket, and ended in order by a signal, a
+// request, or from outside.
+
+import { mkdir, realpath, stat, unlink } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { within } from '../engines/machine.ts'
+import { describe, Failure } from '../errors.ts'
+import { isKernelMount, type KernelMount, type KernelMounts } from '../mount/kernel-mounts.ts'
+import type { Choice } from '../mount/ladder.ts'
+import { mountPoints, mountTable } from '../mount/mount-table.ts'
+import type { NativeModule } from '../mount/native.ts'
+import { visibility } from '../mount/propagation.ts'
+import type { Session } from '../mount/session.ts'
+import type { CacheSize } from '../store/aside.ts'
+import type { Store } from '../store/store.ts'
+import { type Agent, places, version } from './agent.ts'
+import { log } from './log.ts'
+import { logFor, socketFor } from './places.ts'
+import { type Answer, ask, type ListRequest, listen, type Request, type Status } from './socket.ts'
+
+/** Of a cache with some ten thousand files, on a busy disk. */
+const SIZE_WAIT_MS = 500
+/** In the mount table. */
+export const FUSE_TYPE = 'fuse.lazylayer'
+
+/** What to do about a mount whose agent does not answer here, as `lazylayer umount` asks it to. */
+export function endsElsewhere(dir: string): string {
+  return `Stop that agent where it was started, or use the system's own umount as root: /usr/bin/umount --recursive ${dir}`
+}
+
+/**
+ * The directory to mount on, absolute, existing, with no running agent and without what an earlier life left mounted on it.
+ * @throws Failure system, usage
+ */
+export async function prepareDirectory(native: NativeModule, dir: string): Promise<string> {
+  await refuseServed(dir)
+  await detachDead(native, dir)
+  const real = await within(realpath(dir), dir).catch((cause) => {
+    if (cause instanceof Failure) throw cause
+    throw Failure.usage(`${dir} cannot be mounted on`, { cause, fix: 'Create the directory first.' })
+  })
+  if (!(await within(stat(real), real)).isDirectory()) throw Failure.usage(`${dir} is no directory`)
+  if (real !== resolve(dir)) await refuseServed(real)
+  // one that is dead was detached above
+  if ((await mountTable()).some((each) => each.point === real && each.type === FUSE_TYPE)) {
+    throw Failure.system(`another agent has mounted on ${real}`, {
+      why: 'its socket is elsewhere: it runs with another RUNTIME_DIRECTORY, or as another user',
+      fix: endsElsewhere(real),
+    })
+  }
+  // an EROFS mount of an agent that died looks alive: its metadata and cached data still are
+  const left = (await mountTable()).filter((each) => each.point === real && isKernelMount(each))
+  for (const _ of left) {
+    log(`detaching a dead mount at ${real}`)
+    await native.unmount(real, true)
+  }
+  return real
+}
+
+/** A directory of our own to mount on. @throws Failure timeout: it hangs; what the system throws */
+export async function makeDirectory(native: NativeModule, dir: string, mode: number): Promise<string> {
+  await detachDead(native, dir)
+  await within(mkdir(dir, { recursive: true, mode }), dir)
+  return await within(realpath(dir), dir)
+}
+
+/** Before the directory is touched, which one whose agent hangs does not answer. @throws Failure timeout: it hangs, system: one serves it */
+export async function refuseServed(dir: string): Promise<void> {
+  const path = resolve(dir)
+  if ((await ask(socketFor(places().sockets, path), { op: 'status' })) === undefined) return
+  throw Failure.system(`an agent is already running for ${path}`, { fix: `lazylayer umount ${path} ends it.` })
+}
+
+async function detachDead(native: NativeModule, dir: string): Promise<void> {
+  if (!(await native.isDead(dir))) return
+  log(`detaching a dead mount at ${dir}`)
+  await native.unmount(dir, true)
+}
+
+/** The kernel tells nobody that an EROFS mount was ended by somebody else. */
+const GONE_POLL_MS = 2_000
+
+/** Resolves when nothing is mounted on `dir` any more. */
+export function goneFrom(dir: string): Promise<string> {
+  return new Promise((resolve) => {
+    const timer = setInterval(async () => {
+      const mounted = await mountPoints().catch(() => undefined) // asked again soon
+      if (mounted === undefined || mounted.has(dir)) return
+      clearInterval(timer)
+      resolve('unmounted')
+    }, GONE_POLL_MS)
+    timer.unref()
+  })
+}
+
+/** Signals that end a mount in order. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+export interface Served {
+  /** What the user named. */
+  dir: string
+  session: Session
+  /** What is mounted over the session in the kernel, if anything is. */
+  covers: KernelMounts | undefined
+  choice: Choice
+  agent: Agent
+  serves: string
+  /** Of a store: whose DiffIDs it believes, and whether it names layers by them only. */
+  diffid?: Status['diffid']
+  layers(): number
+  /** Answers requests to list images. */
+  list(request: ListRequest): Promise<Answer>
+  /** Resolves with a reason when it has ended without our doing. */
+  ended: Promise<string>
+}
+
+/** Serves until the mount ends. `ready` runs when everything answers. @returns the exit code */
+export async function serveUntilEnd(served: Served, ready: () => void): Promise<number> {
+  const { dir, session, covers, agent } = served
+  const path = socketFor(places().sockets, dir)
+  const unmount = async () => (await covers?.unmount()) !== false && (await session.unmount())
+  const detach = async () => {
+    await covers?.detach()
+    await session.detach()
+  }
+  const answer = async (request: Request): Promise<Answer> => {
+    if (request.op === 'status') return { ok: true, status: await statusOf(served) }
+    if (request.op === 'list') return await served.list(request)
+    return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
+  }
+  const server = await listen(path, answer).catch(async (error) => {
+    await detach()
+    throw error
+  })
+  const stopped = Promise.withResolvers<string>()
+  let stopping = false
+  const stop = async () => {
+    if (stopping) return // a second signal changes nothing
+    stopping = true
+    try {
+      if (!(await unmount())) {
+        log(`${dir} is busy: detached; programs that use it get errors for what is not cached`)
+        await detach()
+      }
+    } catch (error) {
+      log(`${dir} cannot be unmounted: ${describe(error)}`)
+    }
+    stopped.resolve('stopped')
+  }
+  for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
+  ready()
+  const reason = await Promise.race([session.ended, served.ended, stopped.promise])
+  if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
+  // whoever ended one of several mounts meant all of them
+  await detach().catch(() => {}) // nothing left is the usual case
+  agent.keeper.unmounted(dir)
+  session.close()
+  server.close()
+  for (const file of [path, logFor(path)]) await unlink(file).catch(() => {}) // usually gone, or never there
+  await agent.close()
+  return 0
+}
+
+async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: Served): Promise<Status> {
+  const native = session.counters()
+  const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
+  const codecs = agent.codecs.counters()
+  const points = await mountPoints()
+  const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
+  const { seen, why } = await visibility(dir)
+  const size = await cacheSize(agent.store)
+  return {
+    pid: process.pid,
+    version: version(),
+    root: dir,
+    serves,
+    mount: choice.rung,
+    ...(choice.why === undefined ? {} : { why: choice.why }),
+    seen,
+    ...(why === undefined ? {} : { unseen: why }),
+    mounts: [{ dir: session.dir, kind: 'fuse' }, ...shown.map(rungOf)],
+    ...(diffid === undefined ? {} : { diffid }),
+    layers: layers(),
+    bytes: { served: Number(native.served), fetched, verified: codecs.verified },
+    requests,
+    outages: agent.registries.outages(),
+    ...(size === undefined ? {} : { cache: { dir: agent.store.dir, ...size } }),
+    counters: {
+      reads: Number(native.reads),
+      reads_missed: Number(native.missed),
+      reads_failed: Number(native.failed),
+      expired: Number(native.expired),
+      retries,
+      outages,
+      reads_failed_at_once: failedAtOnce,
+      lookups: Number(native.lookups),
+      chunks_corrupt: codecs.corrupt,
+      chunks_reverified: codecs.reverified,
+      images_corrupt: agent.store.counters.corruptImages,
+      records_corrupt: agent.store.counters.corruptRecords,
+      quarantined: agent.examinations.quarantine.size,
+      mounts_evicted: covers?.evicted ?? 0,
+    },
+  }
+}
+
+/** Undefined where that takes longer than who asks should wait; the next one is told. */
+async function cacheSize(store: Store): Promise<CacheSize | undefined> {
+  const size = store.size().catch((error) => log(describe(error)))
+  return (await Promise.race([size, sleep(SIZE_WAIT_MS, undefined, { ref: false })])) ?? undefined
+}
+
+/** The rung of one mount; of a merged image, each device has its own. */
+function rungOf({ dir, devices, complete }: KernelMount): Status['mounts'][number] {
+  if (complete === devices) return { dir, kind: 'complete' }
+  return { dir, kind: 'erofs', ...(complete === 0 ? {} : { complete, devices }) }
+}

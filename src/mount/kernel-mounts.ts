@@ -1,0 +1,381 @@
+// EROFS in the kernel: a tree's image mounted over devices that the FUSE session serves as files. Metadata and cached data then
+// never reach user space, and keep being served when this process is gone; what is missing is read from the device, below which
+// everything is as it always is. The FUSE server goes on answering the same tree underneath, for whoever does not see the cover.
+//
+//   erofs      devices are files of the session: what is missing is fetched when it is read
+//   complete   devices are the cache files themselves: nobody has to answer, whatever becomes of this process
+import type { FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, Failure } from '../errors.ts'
+import { hex } from '../image/digest.ts'
+import type { OpenLayer } from '../layer/layer.ts'
+import { writeImage } from '../tree/erofs.ts'
+import { makeDirectory } from '../tree/inode.ts'
+import { areComplete } from './complete.ts'
+import type { Grafts } from './graft.ts'
+import { type MountEntry, mountPoints } from './mount-table.ts'
+import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
+import { lowerDirsBelow } from './overlays.ts'
+import { controlNode, isBusy, isGone, type MountSession } from './session.ts'
+
+/** Below the session's root; only root looks into it. */
+export const DEVICES_DIRECTORY = '.devices'
+
+const DIRECTORY: NodeAttributes = { mode: 0o40500, uid: 0, gid: 0, mtime: 0n }
+const FILE: NodeAttributes = { mode: 0o100400, uid: 0, gid: 0, mtime: 0n }
+
+/**
+ * The read-ahead of devices: the kernel's largest FUSE read. EROFS asks by its own, smaller measure; what it asks for in a row becomes
+ * few large reads of the device by this one (47 instead of 320 for a walk through 48 MiB). The kernel copies it when it opens a
+ * device, so it is set before the first mount.
+ */
+const DEVICE_READ_AHEAD_KIB = 1024
+
+/** The kernel's mount table is searched and printed as a whole by many programs; beyond this many, FUSE answers. */
+export const COVERS_MAX = 1000
+
+/** Of the most there may be, so many are ended at once when there is no room: whether they are in use is found out for all of them. */
+const EVICTED_AT_ONCE = 1 / 16
+
+/** Devices of one EROFS image that this kernel was tried with; images have at most some hundred layers. */
+export const DEVICES_MAX = 127
+
+/**
+ * The kernel is done microseconds after the answer; but whoever called rmdir has to get a processor for that, and on a machine that is
+ * very busy it may be a low priority's turn only seconds later.
+ */
+const RESTORE_AFTER_MS = [10, 100, 400, 1_500, 3_000, 5_000, 10_000]
+/** Mounts that fail in a row: then FUSE goes on answering. */
+const RESTORE_FAILURES_MAX = 3
+
+/** A mount, for `status`. */
+export interface KernelMount {
+  readonly dir: string
+  readonly devices: number
+  /** How many of the devices are cache files. */
+  readonly complete: number
+}
+
+interface Covered {
+  readonly devices: number
+  complete: number
+  /** While it is being mounted or unmounted. */
+  changing: boolean
+}
+
+/** A layer that was to be mounted somewhere, whether it is now or not. */
+interface Known {
+  readonly layer: OpenLayer
+  /** How often engines said that they use it, less how often that they do no more: a hint, never repeated after a restart. */
+  uses: number
+  /** How often it was told that they do no more: the last one sees to it that it is mounted again. */
+  drops: number
+}
+
+export class KernelMounts {
+  readonly #native: NativeModule
+  readonly #session: MountSession
+  readonly #grafts: Grafts
+  readonly #context: string | undefined
+  readonly #max: number
+  readonly #directory = controlNode(DEVICES_DIRECTORY)
+  readonly #devices = new Set<string>()
+  /** Mounted, or being mounted; the one that was asked for the longest ago first. */
+  readonly #covered = new Map<string, Covered>()
+  readonly #known = new Map<string, Known>()
+  readonly #working = new Set<Promise<unknown>>()
+  /** By target: mounts that are being ended for good. */
+  readonly #uncovering = new Map<string, Promise<void>>()
+  #evicting: Promise<void> | undefined
+  #evicted = 0
+  readonly #closing = new AbortController()
+
+  /**
+   * @param context SELinux label of everything in the mounts
+   * @param max mounts at a time
+   */
+  constructor(native: NativeModule, session: MountSession, grafts: Grafts, context?: string, max = COVERS_MAX) {
+    this.#native = native
+    this.#session = session
+    this.#grafts = grafts
+    this.#context = context
+    this.#max = max
+    session.addDirectory(this.#directory, ROOT_NODE, DEVICES_DIRECTORY, DIRECTORY, false)
+    native.setReadAhead(session.dir, DEVICE_READ_AHEAD_KIB) // without the right to, more and smaller reads do the same
+  }
+
+  /** What is mounted, the one that was asked for the longest ago first. */
+  get mounts(): readonly KernelMount[] {
+    const ready = [...this.#covered].filter(([, { changing }]) => !changing)
+    return ready.map(([dir, { devices, complete }]) => ({ dir, devices, complete }))
+  }
+
+  /** Mounts that were ended to make room for others. */
+  get evicted(): number {
+    return this.#evicted
+  }
+
+  /**
+   * Mounts an image, whose digest the caller has checked and whose device slots are these layers', on `target`, until the end. A target
+   * below the session's own root must be reachable without any lookup that waits.
+   * @returns why it was not mounted, if it was not
+   */
+  add(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<string | undefined> {
+    return this.#add(target, layers, () => this.#mount(image, layers, target))
+  }
+
+  /** Mounts a layer on `target`, as `add`, but only for as long as there is room: those in use come first, then those asked for last. */
+  async cover(layer: OpenLayer, target: string): Promise<string | undefined> {
+    const found = this.#known.get(target)
+    const known = found?.layer === layer ? found : { layer, uses: 0, drops: 0 }
+    this.#known.set(target, known)
+    const isShown = () => this.#known.get(target) === known
+    const ending = this.#uncovering.get(target)
+    if (ending !== undefined) await ending.catch(() => {}) // whoever asked for it is told
+    if (!isShown()) return undefined
+    const why = await this.#add(target, [layer], async () => {
+      if (!isShown()) throw Failure.aborted('it is shown no more') // it waited for room meanwhile
+      return await this.#mountLayer(layer, target)
+    })
+    return isShown() ? why : undefined
+  }
+
+  /**
+   * Ends the mount on `target`, whoever uses it, and has no hint make it again; who covers it with another layer waits for that. It is
+   * taken out of the tree only: the overlay of a running container has the layer's filesystem by a mount of its own, and goes on
+   * reading it.
+   * @throws what unmounting throws
+   */
+  uncover(target: string): Promise<void> {
+    this.#known.delete(target)
+    const before = this.#uncovering.get(target)?.catch(() => {}) ?? Promise.resolve() // whoever asked for that is told
+    const ending = before
+      .then(() => this.#uncover(target))
+      .finally(() => {
+        if (this.#uncovering.get(target) === ending) this.#uncovering.delete(target)
+      })
+    this.#uncovering.set(target, ending)
+    return ending
+  }
+
+  async #uncover(target: string): Promise<void> {
+    const covered = this.#covered.get(target)
+    if (covered === undefined) return
+    // what is being mounted is no mount yet, and would be one that nobody knows of
+    while (covered.changing) await Promise.allSettled([...this.#working, this.#evicting])
+    if (this.#covered.get(target) === covered) await this.#work(covered, () => this.#detach(target))
+  }
+
+  /**
+   * An engine says that it takes the layer at `target` into use, or drops it. The latter makes the kernel detach what is mounted
+   * there: an rmdir that is answered with ENOENT, as engines expect it, makes it forget the directory and all below. It does so after
+   * the answer, so it is looked at more than once; meanwhile FUSE answers.
+   * @throws what mounting throws
+   */
+  async hint(op: 'use' | 'drop', target: string): Promise<void> {
+    const known = this.#known.get(target)
+    if (known === undefined) return
+    known.uses = Math.max(0, known.uses + (op === 'use' ? 1 : -1))
+    if (op === 'use' && !this.#touch(target)) {
+      await this.cover(known.layer, target) // where there is no room, FUSE goes on answering
+      return
+    }
+    if (op === 'drop') known.drops++
+    const { drops } = known
+    let failures = 0
+    for (const waitMs of op === 'use' ? [0] : RESTORE_AFTER_MS) {
+      await sleep(waitMs, undefined, { ref: false })
+      // a later hint looks on; or it was ended
+      if (known.drops !== drops || !this.#covered.has(target)) return
+      try {
+        // as long as it is mounted, the kernel may be about to detach it
+        if (await this.#restore(known.layer, target)) return
+      } catch (error) {
+        // the directory may be in between: the next try finds it again
+        if (op === 'drop' && ++failures < RESTORE_FAILURES_MAX) continue
+        this.#covered.delete(target)
+        throw error
+      }
+    }
+  }
+
+  /** Mounts again what should be mounted and is not: the kernel or somebody else detached it. @returns whether it did */
+  async #restore(layer: OpenLayer, target: string): Promise<boolean> {
+    if ((await mountPoints()).has(target)) return false
+    const covered = this.#covered.get(target)
+    if (covered === undefined || covered.changing || this.#closed) return false // another hint came first, or it makes room
+    await this.#work(covered, async () => {
+      covered.complete = await this.#mountLayer(layer, target)
+    })
+    return true
+  }
+
+  get #closed(): boolean {
+    return this.#closing.signal.aborted
+  }
+
+  /** Makes it the last to be ended for want of room. @returns whether it is mounted */
+  #touch(target: string): boolean {
+    const covered = this.#covered.get(target)
+    if (covered === undefined) return false
+    this.#covered.delete(target)
+    this.#covered.set(target, covered)
+    return true
+  }
+
+  async #add(target: string, layers: readonly OpenLayer[], mount: () => Promise<number>): Promise<string | undefined> {
+    if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
+    while (!this.#closed && !this.#covered.has(target) && this.#covered.size >= this.#max) {
+      const before = this.#evicted
+      try {
+        await this.#makeRoom()
+      } catch (error) {
+        return describe(error)
+      }
+      if (this.#evicted === before) return `${this.#max} layers are mounted already, all in use`
+    }
+    if (this.#closed) return 'the agent is stopping'
+    if (this.#touch(target)) return undefined
+    const covered: Covered = { devices: layers.length, complete: 0, changing: true }
+    this.#covered.set(target, covered)
+    try {
+      await this.#work(covered, async () => {
+        covered.complete = await mount()
+      })
+      return undefined
+    } catch (error) {
+      this.#covered.delete(target)
+      return describe(error)
+    }
+  }
+
+  /** `detach` waits for it. */
+  async #work(covered: Covered, mount: () => Promise<void>): Promise<void> {
+    covered.changing = true
+    const working = mount().finally(() => {
+      covered.changing = false
+      this.#working.delete(working)
+    })
+    this.#working.add(working)
+    await working
+  }
+
+  async #mountLayer(layer: OpenLayer, target: string): Promise<number> {
+    const image = await layer.openImage()
+    try {
+      return await this.#mount(image, [layer], target)
+    } finally {
+      await image.close() // the kernel has its own
+    }
+  }
+
+  /** @returns how many devices are cache files */
+  async #mount(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<number> {
+    const complete = await areComplete(layers, this.#closing.signal)
+    // by descriptor: the very file that was verified. It stays open until all mounts are gone.
+    const devices = layers.map((each, i) => (complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each)))
+    await this.#native.mountErofs(image.fd, devices, target, this.#context)
+    if (this.#closed) await this.#native.unmount(target, true)
+    return complete.filter(Boolean).length
+  }
+
+  /** One at a time, whoever waits for it. */
+  #makeRoom(): Promise<void> {
+    this.#evicting ??= this.#evict().finally(() => {
+      this.#evicting = undefined
+    })
+    return this.#evicting
+  }
+
+  /** Ends the mounts of layers that nobody is known to use. FUSE answers for them, and overlays that do use one hold it. */
+  async #evict(): Promise<void> {
+    const lower = await lowerDirsBelow(this.#session.dir)
+    let left = Math.ceil(this.#max * EVICTED_AT_ONCE)
+    for (const dir of [...this.#covered.keys()]) {
+      if (left === 0 || this.#closed) return
+      const covered = this.#covered.get(dir)
+      const known = this.#known.get(dir)
+      if (covered === undefined || covered.changing || known === undefined || known.uses > 0 || lower.has(dir)) continue
+      covered.changing = true
+      const ended = await this.#end(dir).finally(() => {
+        covered.changing = false
+      })
+      if (!ended) continue
+      this.#evicted++
+      left--
+    }
+  }
+
+  /** @returns false when it is busy */
+  async #end(dir: string): Promise<boolean> {
+    try {
+      await this.#native.unmount(dir, false)
+    } catch (error) {
+      if (isBusy(error)) return false
+      if (!isGone(error)) throw error
+    }
+    this.#covered.delete(dir)
+    return true
+  }
+
+  /** @returns false when one is busy: that one and those asked for before it stay */
+  async unmount(): Promise<boolean> {
+    // what is being mounted is no mount yet, and would be one that nobody knows of
+    while (this.#working.size + this.#uncovering.size > 0) {
+      await Promise.allSettled([...this.#working, ...this.#uncovering.values()])
+    }
+    for (const dir of [...this.#covered.keys()].reverse()) {
+      if (!(await this.#end(dir))) return false
+    }
+    return true
+  }
+
+  /** Takes all out of the tree at once; what is in use lives on. Nothing is mounted afterwards. */
+  async detach(): Promise<void> {
+    this.#closing.abort()
+    await Promise.allSettled([...this.#working, ...this.#uncovering.values()]) // they see that this is the end
+    for (const dir of [...this.#covered.keys()].reverse()) await this.#detach(dir)
+  }
+
+  async #detach(dir: string): Promise<void> {
+    await this.#native.unmount(dir, true).catch((error) => {
+      if (!isGone(error)) throw error
+    })
+    this.#covered.delete(dir)
+  }
+
+  /** The path of the layer's device in the session. */
+  #device(layer: OpenLayer): string {
+    const name = hex(layer.tree)
+    if (!this.#devices.has(name)) {
+      const device = this.#grafts.device(layer)
+      this.#session.addDeviceFile(controlNode(DEVICES_DIRECTORY, name), this.#directory, name, FILE, device)
+      this.#devices.add(name)
+    }
+    return join(this.#session.dir, DEVICES_DIRECTORY, name)
+  }
+}
+
+/** Whether a mount is one of ours, of this life or another. */
+export function isKernelMount({ type, source }: MountEntry): boolean {
+  return type === 'erofs' && source.startsWith('/proc/self/fd/')
+}
+
+/**
+ * Tries a mount, which is the only way to know: the kernel's version does not tell, nor do the rights of this process, and the image
+ * must lie on a filesystem that can be a backing file (neither tmpfs nor overlayfs).
+ * @param file empty, where images lie
+ * @param dir an empty directory to mount on
+ * @returns why EROFS cannot be used here; undefined when it can
+ */
+export async function whyNoErofs(native: NativeModule, file: FileHandle, dir: string): Promise<string | undefined> {
+  try {
+    await file.writeFile(writeImage(makeDirectory(), []))
+    await native.mountErofs(file.fd, [], dir, undefined)
+    await native.unmount(dir, true)
+    return undefined
+  } catch (error) {
+    return describe(error)
+  }
+}

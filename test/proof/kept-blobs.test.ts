@@ -1,0 +1,234 @@
+import type { FileHandle } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, onTestFinished, test, vi } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import { digestOf } from '../../src/image/digest.ts'
+import { Copies } from '../../src/layer/copies.ts'
+import { DiskShare } from '../../src/proof/disk-share.ts'
+import { KeptBlobs } from '../../src/proof/kept-blobs.ts'
+import type { StoredBlob } from '../../src/registry/source.ts'
+import { WholeFiles } from '../../src/store/wholes.ts'
+import { openCache, openFiles } from '../mount/fixture.ts'
+import { folder } from '../store/folder.ts'
+
+const BYTES = new TextEncoder().encode('all of a blob')
+
+let registries = 0
+
+/** A blob whose registry does as `stream` says; each has one of its own. */
+function blobOf(stream: StoredBlob['stream'], bytes = BYTES): StoredBlob {
+  return {
+    digest: digestOf(bytes),
+    size: bytes.length,
+    origin: `registry${registries++}.example.com`,
+    read: () => Promise.reject(new Error('all of it is wanted')),
+    stream,
+  }
+}
+
+const brings = () => blobOf((take) => take(BYTES))
+const denies = () => blobOf(() => Promise.reject(Failure.denied('credentials expired')))
+const lies = () => blobOf((take) => take(BYTES.toReversed()))
+/** Begins, and stands still until it is stopped. */
+function stalls(stopped: unknown[] = []) {
+  const begun = Promise.withResolvers<void>()
+  const blob = blobOf(async (_, options) => {
+    begun.resolve()
+    const { promise, reject } = Promise.withResolvers<void>()
+    options?.signal?.addEventListener('abort', () => {
+      stopped.push(blob)
+      reject(options.signal?.reason)
+    })
+    await promise
+  })
+  return { blob, begun: begun.promise }
+}
+
+/** @param free bytes that the disk has left */
+async function wholeBlobs(free = 2 ** 30) {
+  const { store } = await openCache(await folder())
+  const agent = new AbortController()
+  const clean = async () => {
+    expect(await readdir(join(store.dir, 'tmp'))).toEqual([])
+    expect(await openFiles(store.dir).then((open) => open.filter((each) => each.includes('/wholes/')))).toEqual([])
+  }
+  return {
+    blobs: new KeptBlobs(store.wholes, new DiskShare(async () => free, 2 ** 40), agent.signal),
+    store,
+    agent,
+    clean,
+  }
+}
+
+async function contents(file: Promise<FileHandle>): Promise<Uint8Array> {
+  const opened = await file
+  const bytes = await opened.readFile()
+  await opened.close()
+  return new Uint8Array(bytes)
+}
+
+test('a blob is fetched once from a source, whoever asks, and not at all when it is there', async () => {
+  const { blobs, clean } = await wholeBlobs()
+  let streams = 0
+  const blob = blobOf((take) => {
+    streams++
+    return take(BYTES)
+  })
+  for (const each of await Promise.all([1, 2, 3].map(() => contents(blobs.of(blob))))) expect(each).toEqual(BYTES)
+  expect(await contents(blobs.of(denies()))).toEqual(BYTES)
+  expect(streams).toBe(1)
+  await clean()
+})
+
+test.each([
+  ['refuses', denies, 'denied'],
+  ['lies', lies, 'corrupt'],
+] as const)('a registry that %s leaves nothing behind, and is asked again the next time', async (_, source, code) => {
+  const { blobs, clean } = await wholeBlobs()
+  const blob = source()
+  for (let i = 0; i < 2; i++) await expect(blobs.of(blob)).rejects.toMatchObject({ code })
+  await clean()
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+})
+
+test('a blob that one registry has brought is not waited for elsewhere; another blob is', async () => {
+  const { blobs, agent, clean } = await wholeBlobs()
+  const stopped: unknown[] = []
+  const slow = Array.from({ length: 15 }, () => stalls(stopped))
+  const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
+  await Promise.all(slow.map(({ begun }) => begun))
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+  for (const each of waiting) expect(await each).toEqual(BYTES)
+  expect(stopped).toHaveLength(15)
+  const another = stalls(stopped)
+  const refused = expect(blobs.of({ ...another.blob, digest: digestOf(new Uint8Array()) })).rejects.toThrow('the end')
+  await another.begun
+  agent.abort(new Error('the end'))
+  await refused
+  await blobs.close()
+  await clean()
+})
+
+test('a registry brings few blobs at once, and those of others do not wait for it', async () => {
+  const { blobs, agent } = await wholeBlobs()
+  const slow = Array.from({ length: 5 }, (_, i) => {
+    const { blob, begun } = stalls()
+    return { blob: { ...blob, digest: digestOf(Uint8Array.of(i)), origin: 'hangs.example.com' }, begun }
+  })
+  let begun = 0
+  const waiting = slow.map((each) => {
+    void each.begun.then(() => begun++)
+    return expect(blobs.of(each.blob)).rejects.toThrow()
+  })
+  // whichever four: each looks on disk first
+  await expect.poll(() => begun).toBe(4)
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+  expect(begun).toBe(4)
+  agent.abort(new Error('the end'))
+  await Promise.all(waiting)
+})
+
+test('a blob that takes too long ends as a timeout; one that is stopped does not', async () => {
+  const deadline = new AbortController()
+  const timeout = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(deadline.signal)
+  onTestFinished(() => timeout.mockRestore())
+  const { blobs, agent, clean } = await wholeBlobs()
+  const slow = stalls()
+  const late = expect(blobs.of(slow.blob)).rejects.toMatchObject({
+    code: 'timeout',
+    message: expect.stringContaining(slow.blob.digest),
+    why: expect.stringContaining('900 s'),
+  })
+  await slow.begun
+  deadline.abort(new Error('too late'))
+  await late
+  timeout.mockReturnValue(new AbortController().signal)
+  const stopped = stalls()
+  const ended = expect(blobs.of(stopped.blob)).rejects.toThrow('the end')
+  await stopped.begun
+  agent.abort(new Error('the end'))
+  await ended
+  await clean()
+})
+
+test('what was brought while a fetch waited for its turn is not fetched again', async () => {
+  const { store, clean } = await wholeBlobs()
+  const asked = Promise.withResolvers<void>()
+  const files: ConstructorParameters<typeof KeptBlobs>[0] = {
+    async find(digest) {
+      const found = await store.wholes.find(digest)
+      if (digest === digestOf(BYTES) && found === undefined) asked.resolve()
+      return found
+    },
+    begin: () => store.wholes.begin(),
+    keep: (digest, path) => store.wholes.keep(digest, path),
+  }
+  const blobs = new KeptBlobs(files, new DiskShare(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
+  const slow = Array.from({ length: 4 }, (_, i) => {
+    const [begun, end] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const bytes = Uint8Array.of(i)
+    const blob = blobOf(async (take) => {
+      begun.resolve()
+      await end.promise
+      await take(bytes)
+    }, bytes)
+    return { blob: { ...blob, origin: 'busy.example.com' }, begun: begun.promise, end: end.resolve }
+  })
+  const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
+  await Promise.all(slow.map(({ begun }) => begun)) // every turn is taken
+  let streams = 0
+  const late = blobOf((take) => {
+    streams++
+    return take(BYTES)
+  })
+  const last = contents(blobs.of({ ...late, origin: 'busy.example.com' }))
+  await asked.promise
+  // another process keeps it
+  const { file, path } = await store.wholes.begin()
+  await file.writeFile(BYTES)
+  await file.close()
+  await store.wholes.keep(late.digest, path)
+  for (const { end } of slow) end()
+  expect(await last).toEqual(BYTES)
+  expect(streams).toBe(0)
+  await Promise.all(waiting)
+  await clean()
+})
+
+test('a blob that would take more than half of what the disk has left is not fetched; those under way count', async () => {
+  const { blobs, clean } = await wholeBlobs(4 * BYTES.length)
+  const large = blobOf((take) => take(new Uint8Array(1)), new Uint8Array(2 * BYTES.length + 1))
+  await expect(blobs.of(large)).rejects.toMatchObject({ code: 'limit', message: expect.stringContaining(large.digest) })
+  const slow = stalls()
+  const waiting = contents(blobs.of(slow.blob))
+  await slow.begun
+  const half = Math.floor((3 * BYTES.length) / 2)
+  const other = new Uint8Array(half + 1)
+  const refused = blobOf((take) => take(other), other)
+  await expect(blobs.of(refused)).rejects.toMatchObject({ code: 'limit', why: expect.stringContaining(` ${half} `) })
+  expect(await contents(blobs.of(brings()))).toEqual(BYTES)
+  expect(await waiting).toEqual(BYTES)
+  expect(await contents(blobs.of(refused))).toEqual(other)
+  await clean()
+})
+
+test('of copies the one that has it brings it, whichever fails or lies; all that fail tell what the newest said', async () => {
+  const { blobs, clean } = await wholeBlobs()
+  const failing = new Copies(lies())
+  failing.add(denies())
+  await expect(blobs.ofAny(failing)).rejects.toMatchObject({ code: 'denied' })
+  const copies = new Copies(brings())
+  copies.add(lies())
+  copies.add(denies())
+  expect(await contents(blobs.ofAny(copies))).toEqual(BYTES)
+  await clean()
+})
+
+test('a blob that is brought and cannot be read back is the disk’s failure', async () => {
+  const { store } = await wholeBlobs()
+  const files = await WholeFiles.open(store.dir, () => {})
+  const lost = { find: async () => undefined, begin: () => files.begin(), keep: async () => {} }
+  const blobs = new KeptBlobs(lost, new DiskShare(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
+  await expect(blobs.of(brings())).rejects.toMatchObject({ code: 'system', fix: expect.stringContaining('space') })
+})
