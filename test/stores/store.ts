@@ -2,6 +2,7 @@
 // told and answers lookups as the native side would: names that are there are not asked for.
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
@@ -83,7 +84,11 @@ export class FakeWorld {
 
   constructor(more: Partial<StoreParts> = {}) {
     const layers: StoreParts['layers'] = {
-      open: async (descriptor) => {
+      plan: planUnits,
+      openEmpty: async () => {
+        throw new Error('a test needs it')
+      },
+      open: async ({ shown: descriptor }) => {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
       },
@@ -142,6 +147,7 @@ export class FakeWorld {
     return {
       descriptor,
       format: 'estargz',
+      claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
       tree: digest('tree'),
       chunks: { deviceSize: 8192 },
