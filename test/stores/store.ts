@@ -70,8 +70,8 @@ export class FakeWorld {
   readonly hints: string[] = []
   readonly uncovered: string[] = []
   readonly quarantine = new Quarantine()
-  /** Which thread looks. */
-  pid = 1
+  /** Who looks. */
+  uid = 1
   /** Those that are not root's. */
   readonly askers = new Map<number, 'user' | 'refused'>([
     [1000, 'refused'],
@@ -126,7 +126,7 @@ export class FakeWorld {
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
-      asker: async (pid) => this.askers.get(pid) ?? 'root',
+      asker: (uid) => this.askers.get(uid) ?? 'root',
       progress: () => this.progress,
       believe: believeNone,
       byIndex: true,
@@ -194,7 +194,7 @@ export class FakeWorld {
       const parent = at === '' ? ROOT_NODE : (this.files.get(at)?.node as bigint)
       at = `${at}/${name}`
       if (this.files.has(at)) continue
-      await this.store.lookup(parent, name, this.pid)
+      await this.store.lookup(parent, name, this.uid)
       if (!this.files.has(at)) throw Failure.missing(`no ${at}`)
     }
   }
