@@ -7,6 +7,7 @@ import { Filler, STORED, type Turn, VERIFIED } from '../../src/fetch/filler.ts'
 import type { Limits } from '../../src/fetch/limits.ts'
 import type { Blob, Priority, Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 
 export interface ChunkAt {
@@ -29,7 +30,7 @@ export function tableOf(chunks: readonly ChunkAt[], first = 0): ChunkTable {
     blob,
     stored,
     size: stored.end - stored.start,
-    codec: 'none' as const,
+    codec: NONE,
     checks: [],
     places: [{ from: 0, length: stored.end - stored.start, at: i * 4096 }],
   }))

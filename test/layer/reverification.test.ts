@@ -12,6 +12,7 @@ import { TreeFiller } from '../../src/layer/tree-filler.ts'
 import { areComplete } from '../../src/mount/complete.ts'
 import type { Slots } from '../../src/store/slots.ts'
 import { Store } from '../../src/store/store.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 import { READY_HEADER_BYTES, READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { noise } from '../codec/fixture.ts'
@@ -84,7 +85,7 @@ function tableOf(content: Uint8Array): ChunkTable {
       blob: 0,
       stored,
       size: BYTES,
-      codec: 'none' as const,
+      codec: NONE,
       checks: [{ of: 'decoded' as const, range, digest }],
       places,
     }
