@@ -154,6 +154,7 @@ export class Store {
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
     await this.#removing
+    await this.wholes.close()
     await this.#lock.close()
   }
 
