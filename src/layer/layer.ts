@@ -19,11 +19,12 @@ import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
-import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
+import { READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Copies } from './copies.ts'
 import { FileBlob, KeptBlob } from './file-blob.ts'
 import { IndexRoom } from './index-room.ts'
+import { Reverification } from './reverification.ts'
 import { TreeFiller } from './tree-filler.ts'
 import { type BlobSource, UnitBlobs } from './unit-blobs.ts'
 
@@ -133,9 +134,6 @@ function notHere({ digest }: Descriptor): Failure {
   return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
 }
 
-/** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
-const REVERIFIED_AT_ONCE = 1024
-
 /** What a layer is called that is served from its whole tar. */
 const WHOLE = 'whole tar'
 
@@ -188,6 +186,7 @@ export class Layers {
   readonly #fileBudget = new Budget()
   readonly #closing: AbortController
   readonly #formats: readonly Format[]
+  readonly #reverification: Reverification
 
   /** Aborts when they are being closed. */
   get signal(): AbortSignal {
@@ -198,6 +197,7 @@ export class Layers {
     this.#parts = parts
     this.#closing = parts.closing
     this.#formats = parts.formats ?? FORMATS
+    this.#reverification = new Reverification(this.#closing.signal)
   }
 
   /** Of each of an image's layers the unit that it is part of, or why there is none; reads nothing. */
@@ -472,7 +472,7 @@ export class Layers {
     const filler = new TreeFiller()
     let verifying: Promise<void> | undefined
     const reverify = () => {
-      verifying ??= reverifyStored(slots, filler, this.#closing.signal)
+      verifying ??= this.#reverification.of({ slots, filler })
       return verifying
     }
     return { slots, filler, reverify }
@@ -487,8 +487,8 @@ export class Layers {
       slots,
       budget,
       origin,
-      decode: (chunk, stored, index) => codecs.decode(chunk, stored, into(index)),
-      reverify: (chunk, index) => codecs.verify(chunk, into(index)),
+      decode: (chunk, stored, index, turn) => codecs.decode(chunk, stored, into(index), turn),
+      reverify: (chunk, index, turn) => codecs.verify(chunk, into(index), turn),
     })
   }
 }
@@ -497,15 +497,6 @@ export class Layers {
 async function missingOf({ slots }: OpenLayer): Promise<number[]> {
   const states = await slots.states()
   return [...states.keys()].filter((chunk) => states[chunk] !== READY_VERIFIED)
-}
-
-async function reverifyStored(slots: Slots, filler: TreeFiller, signal: AbortSignal): Promise<void> {
-  const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
-  const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
-  for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {
-    const some = stored.slice(at, at + REVERIFIED_AT_ONCE)
-    await filler.fill(some, 'prefetch', signal).catch(() => {}) // a chunk that stays damaged fails whoever reads it
-  }
 }
 
 /**

@@ -4,8 +4,9 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { Budget } from '../../src/fetch/budget.ts'
-import { Filler, VERIFIED } from '../../src/fetch/filler.ts'
+import { Filler } from '../../src/fetch/filler.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
+import { VERIFIED } from '../../src/fetch/states.ts'
 import { formatNamed, planUnits } from '../../src/format/formats.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
@@ -47,11 +48,14 @@ if (samples === undefined) {
       const filler = new Filler({
         chunks,
         blobs: () => blob,
-        slots: { state: (chunk) => states[chunk] as number },
+        slots: {
+          state: (chunk) => states[chunk] as number,
+          statesOf: (some) => some.map((each) => states[each] as number),
+        },
         decode: async (_, __, chunk) => {
           states[chunk] = VERIFIED
         },
-        reverify: async () => false,
+        reverify: async () => 'damaged',
         budget: new Budget(),
         origin: 'registry.example.com',
       })
