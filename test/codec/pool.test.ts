@@ -6,10 +6,10 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import type { Chunk } from '../../src/tree/chunk.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { runs } from '../fixtures/runs.ts'
-import { chunkOf, Device, noise, store, text } from './fixture.ts'
+import { chunkOf, Device, noise, type Plain, store, text } from './fixture.ts'
 
 const warnings: string[] = []
 const nowhere = new URL('file:///nowhere/codecs.wasm')
@@ -22,7 +22,7 @@ afterAll(async () => {
 })
 
 const NOW = { priority: 'demand' } as const
-const CODECS: Codec[] = ['none', 'gzip', 'zstd']
+const CODECS: Plain[] = ['none', 'gzip', 'zstd']
 const bytes = text(50_000)
 
 function flip(stored: Uint8Array, bit: number): Uint8Array {
