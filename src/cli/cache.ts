@@ -7,11 +7,11 @@
 //   pin, unpin      an image keeps what the cache has of it
 import { stat, statfs } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { platformOf } from '../agent/agent.ts'
 import { log, printable } from '../agent/log.ts'
 import { places } from '../agent/places.ts'
 import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
+import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { usageOf } from '../store/contents.ts'
@@ -19,7 +19,6 @@ import { parseAmount, type RoomLimits } from '../store/room-limits.ts'
 import { Store } from '../store/store.ts'
 import { pinnedLayers } from './cache/image.ts'
 import { listTrees } from './cache/list.ts'
-import { verifyTrees } from './cache/verify.ts'
 import type { Invocation } from './flags.ts'
 import { count, printJson, sizeText, table } from './output.ts'
 
@@ -96,6 +95,7 @@ async function prune(store: Store, values: Values): Promise<number> {
 }
 
 async function verify(store: Store): Promise<number> {
+  const { verifyTrees } = await import('./cache/verify.ts') // with all that decodes: nothing for the others
   const { checked, damaged, unknown } = await verifyTrees(store, (line) => process.stdout.write(`${line}\n`))
   const more = unknown === 0 ? '' : `; ${unknown} can only be told when they are fetched again`
   process.stdout.write(`${count(checked, 'chunk')} checked, ${damaged} damaged${more}\n`)
@@ -104,7 +104,9 @@ async function verify(store: Store): Promise<number> {
 
 async function pin(store: Store, values: Values, image: string | undefined): Promise<number> {
   const reference = parseReference(image as string) // it was checked
-  const { layers, trees } = await pinnedLayers(store, reference, platformOf(values))
+  const platform = text(values, 'platform')
+  const wanted = platform === undefined ? hostPlatform() : parsePlatform(platform)
+  const { layers, trees } = await pinnedLayers(store, reference, wanted)
   await store.pins.add({ reference: referenceText(reference), trees })
   process.stdout.write(`${referenceText(reference)}: ${trees.length} of ${count(layers, 'layer')} pinned\n`)
   return 0

@@ -2,15 +2,16 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import type { CachedTree } from '../../src/cli/cache/list.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { pattern } from '../fake/image.ts'
 import { listTree, PYTHON } from '../fixtures/listing.ts'
-import { type Agent, startAgent } from './agent.ts'
+import { type Agent, lazylayer, startAgent } from './agent.ts'
 import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
@@ -168,6 +169,43 @@ suite('the room of the cache', lacking(['fusermount3', 'mount', 'umount']), () =
       })
       .toBeGreaterThan(16 * MIB)
     expect(agent.log()).not.toContain('reads fail')
+  })
+
+  test('what is cached is shown, pruned, pinned and verified beside agents that use it', async () => {
+    const cache = join(work.path, 'tended')
+    const tend = (...args: string[]) => lazylayer(work.path, 'cache', ...args, '--cache', cache)
+    const list = async () => JSON.parse((await tend('ls', '--format', 'json')).stdout) as CachedTree[]
+    const image = `${registry.host}/image:large`
+    expect(await tend('ls')).toMatchObject({ code: 1, stderr: expect.stringContaining('there is no cache') })
+    const { agent, dir } = await mountLarge('tended-mount', cache)
+    expectRight([await read(dir, 1, 'sums', 0)])
+    expect((await list()).map(({ inUse, pinned, images }) => ({ inUse, pinned, images }))).toEqual(
+      Array(2).fill({ inUse: true, pinned: false, images: [image] }),
+    )
+    expect((await tend('prune')).stdout).toMatch(/^0 B freed/)
+    await agent.stop()
+
+    const trees = await list()
+    expect(trees.every(({ inUse, cached }) => !inUse && cached > FILES * MIB * 0.45)).toBe(true)
+    expect(await tend('verify')).toMatchObject({ code: 0, stdout: expect.stringContaining(' 0 damaged') })
+    const [first] = trees as [CachedTree]
+    const device = await open(join(cache, 'trees', first.tree.slice('sha256:'.length), 'device'), 'r+')
+    await device.write(Uint8Array.of(1, 2, 3), 0, 3, 3 * MIB)
+    await device.close()
+    expect(await tend('verify')).toMatchObject({ code: 1, stdout: expect.stringContaining(' 1 damaged') })
+    expect(await tend('verify')).toMatchObject({ code: 0, stdout: expect.stringContaining(' 0 damaged') })
+
+    expect((await tend('pin', image)).stdout).toContain('2 of 2 layers pinned')
+    expect((await tend('prune')).stdout).toMatch(/^0 B freed/)
+    expect((await list()).every(({ pinned }) => pinned)).toBe(true)
+    expect(await tend('unpin', image)).toMatchObject({ code: 0 })
+    expect(await tend('unpin', image)).toMatchObject({ code: 1, stderr: expect.stringContaining('is not pinned') })
+    await tend('prune', '--to', '18M')
+    expect((await list()).filter(({ cached }) => cached > 0)).toHaveLength(1)
+    await tend('prune')
+    const { contents, total } = JSON.parse((await tend('du', '--format', 'json')).stdout)
+    expect(contents).toBe(0)
+    expect(total).toBeLessThan(MIB)
   })
 
   test('a disk without inodes fails no read', async () => {
