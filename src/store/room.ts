@@ -195,11 +195,12 @@ export class Room {
       const goal = Math.max(excess, 0) + Math.min(used, limit) * (1 - LOW)
       const freed = await this.makeFree(goal)
       if (freed > 0) this.#refusedUntil = 0
-      const after = await this.#measure()
-      if (after.used <= after.limit * HIGH) return
+      const over = (await this.#excess()) - limit * (HIGH - 1)
+      if (over <= 0) return
       await this.#ask()
+      if (freed > 0) return // what came just now goes soon
       this.#refusedUntil = performance.now() + TRY_AGAIN_MS
-      this.#say(`it has ${after.used} bytes, may have ${after.limit}, and what it has is in use`)
+      this.#say(`it has ${used} bytes, may have ${limit}, and nothing of it may go`)
     })
   }
 

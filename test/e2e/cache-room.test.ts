@@ -55,6 +55,14 @@ suite('the room of the cache', lacking(['fusermount3', 'mount', 'umount']), () =
       layers: [{ kind: 'estargz', entries: entries([{ path: 'whole', content: pattern(MIB, 99) }]) }],
     })
     small = written.layers[0]?.annotations[TOC_DIGEST] as string
+    await writeImage({
+      dir: layout,
+      tag: 'both',
+      layers: [entries([{ path: 'whole', content: pattern(MIB, 99) }]), ...large.map(entries)].map((each) => ({
+        kind: 'estargz',
+        entries: each,
+      })),
+    })
     registry = await serveLayout(layout, work.path)
     const sums = files.map(({ path, content }) => `${createHash('sha256').update(content).digest('hex')}  ${path}\n`)
     await writeFile(join(work.path, 'sums'), sums.join(''))
@@ -143,6 +151,46 @@ suite('the room of the cache', lacking(['fusermount3', 'mount', 'umount']), () =
     expect(seen.filter((each) => each > MAX_BYTES * 1.1).length / seen.length).toBeLessThan(0.1)
     expect(Math.max(...seen) / MAX_BYTES).toBeLessThan(1.5)
     expect(kind).toBe(again.line.includes('erofs') ? 'complete' : undefined)
+  })
+
+  test('a complete layer that containers still read keeps all of it when its agent was killed', async () => {
+    const cache = join(work.path, 'outlived')
+    const { agent, dir: root } = await start('outlived-store', ['serve'], cache, '--mount', 'erofs')
+    const layer = join(root, 'layers', Buffer.from(`${registry.host}/image:small`).toString('base64'), small)
+    const take = async () => {
+      await succeed('stat', [join(layer, 'diff'), join(layer, 'info')])
+      await succeed('cat', [join(layer, 'info')])
+    }
+    await take()
+    await listTree(join(layer, 'diff'))
+    await agent.stop()
+    agents.pop()
+    const { agent: killed } = await start('outlived-store', ['serve'], cache, '--mount', 'erofs')
+    await take()
+    const merged = join(work.path, 'outlived-merged')
+    for (const each of [merged, `${merged}-upper`, `${merged}-work`]) await mkdir(each)
+    const options = `lowerdir=diff,upperdir=${merged}-upper,workdir=${merged}-work`
+    await succeed('mount', ['-t', 'overlay', 'overlay', '-o', options, merged], { cwd: layer }) // colons are separators
+    mounts.push(merged)
+    process.kill(killed.pid, 'SIGKILL')
+    await killed.ended
+    agents.pop()
+    const both = await start(
+      'outlived-both',
+      ['mount', `${registry.host}/image:both`],
+      cache,
+      '--mount',
+      'fuse',
+      '--cache-max',
+      String(MAX_BYTES),
+    )
+    // the layer's own file is the one that is read least
+    expectRight([
+      await read(both.dir, 1, 'whole-sums', 0),
+      await read(both.dir, 2),
+      await read(merged, 3, 'whole-sums', 0),
+    ])
+    expect((await both.agent.status()).counters.cache_freed).toBeGreaterThan(MAX_BYTES)
   })
 
   test('a small disk is never full, and reads go on', async () => {
