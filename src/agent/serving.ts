@@ -196,6 +196,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
       outages,
       reads_failed_at_once: failedAtOnce,
       lookups: Number(native.lookups),
+      lookups_refused: Number(native.refused),
       chunks_corrupt: codecs.corrupt,
       chunks_reverified: codecs.reverified,
       images_corrupt: agent.store.counters.corruptImages,

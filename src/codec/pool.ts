@@ -5,15 +5,9 @@ import { Piscina } from 'piscina'
 import { describe, Failure } from '../errors.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import { type Job, type Outcome, type Slot, unpack, type WorkerSetup } from './job.ts'
+import { type Batch, Queue, type Turn } from './queue.ts'
 import { CODECS_WASM, loadCodecs } from './wasm.ts'
 
-// A hop to a worker costs as much as decoding 64 KiB, so small chunks travel together; but not so many that the last one waits long.
-const BATCH_MAX_CHUNKS = 8
-const BATCH_MAX_BYTES = 2 ** 20
-// While other threads are idle, chunks of this size go to them one by one.
-const BATCH_MIN_BYTES = 128 * 1024
-// As many 64 KiB chunks as a 4 GiB layer has; the callers' own bounds on memory are met long before.
-const WAITING_MAX_CHUNKS = 65_536
 // More threads than that outrun any link.
 const THREADS_MAX = 4
 // An idle thread costs some 10 MB.
@@ -39,10 +33,8 @@ export interface CodecPoolOptions {
   module?: URL
 }
 
-interface Waiting {
-  job: Job
-  settle: { resolve: (bytes: number) => void; reject: (failure: Failure) => void }
-}
+/** 'unknown': its check is about bytes that are gone. */
+export type Verdict = 'right' | 'damaged' | 'unknown'
 
 export class CodecPool {
   readonly #threads: number
@@ -50,7 +42,11 @@ export class CodecPool {
   readonly #module: URL
   readonly #counters: CodecCounters = { decoded: 0, verified: 0, corrupt: 0, reverified: 0 }
   readonly #running = new Set<Promise<void>>()
-  #waiting: Waiting[] = []
+  readonly #queue = new Queue()
+  /** Threads that have started. */
+  readonly #ready = new Set<unknown>()
+  /** Another was asked for. */
+  #starting = false
   #scheduled = false
   #closed = false
   readonly #workers: Promise<Piscina<Job[], Outcome[]>>
@@ -71,28 +67,29 @@ export class CodecPool {
    * @throws Failure corrupt (the bytes, or the chunk itself), limit, system (its cause has a `code`: ENOSPC …), aborted; the
    * ready byte is then as before
    */
-  async decode(chunk: Chunk, stored: Uint8Array, into: Slot): Promise<void> {
-    const bytes = await this.#run({ chunk, slot: into, stored: onSharedMemory(stored) })
+  async decode(chunk: Chunk, stored: Uint8Array, into: Slot, turn: Turn): Promise<void> {
+    const bytes = await this.#run({ chunk, slot: into, stored: onSharedMemory(stored) }, turn)
     this.#counters.decoded++
     this.#counters.verified += bytes
   }
 
   /**
-   * Whether a chunk that an earlier process wrote is right. It is marked READY_VERIFIED if so and READY_MISSING if not, also when
-   * that cannot be told: checks of stored bytes cannot be repeated, nor those of decoded bytes that no place keeps.
+   * Whether a chunk that an earlier process wrote is right: then it is marked READY_VERIFIED, else its ready byte is as before.
+   * Nothing but bytes that differ from their digest is damage; whatever else keeps it from being told is thrown.
    * @throws Failure system, limit, aborted
    */
-  async verify(chunk: Chunk, slot: Slot): Promise<boolean> {
+  async verify(chunk: Chunk, slot: Slot, turn: Turn): Promise<Verdict> {
     let bytes: number
     try {
-      bytes = await this.#run({ chunk, slot, stored: null })
+      bytes = await this.#run({ chunk, slot, stored: null }, turn)
     } catch (error) {
-      if (error instanceof Failure && (error.code === 'corrupt' || error.code === 'unsupported')) return false
+      if (error instanceof Failure && error.code === 'corrupt') return 'damaged'
+      if (error instanceof Failure && error.code === 'unsupported') return 'unknown'
       throw error
     }
     this.#counters.verified += bytes
     this.#counters.reverified++
-    return true
+    return 'right'
   }
 
   counters(): CodecCounters {
@@ -102,20 +99,17 @@ export class CodecPool {
   /** Fails what waits, lets what runs end, stops the threads. Idle threads do not keep a process alive, running ones do. */
   async close(): Promise<void> {
     this.#closed = true
-    for (const { settle } of this.#waiting.splice(0)) settle.reject(Failure.aborted('the codec pool was closed'))
+    this.#queue.fail(Failure.aborted('the codec pool was closed'))
     await Promise.allSettled(this.#running)
     // a start that failed has nothing to stop, and was told to those who waited for it
     const workers = await this.#workers.catch(() => undefined)
     await workers?.destroy()
   }
 
-  #run(job: Job): Promise<number> {
+  #run(job: Job, turn: Turn): Promise<number> {
     if (this.#closed) return Promise.reject(Failure.aborted('the codec pool is closed'))
-    if (this.#waiting.length === WAITING_MAX_CHUNKS) {
-      return Promise.reject(Failure.limit(`${WAITING_MAX_CHUNKS} chunks wait to be decoded already`))
-    }
     const { promise, resolve, reject } = Promise.withResolvers<number>()
-    this.#waiting.push({ job, settle: { resolve, reject } })
+    this.#queue.add({ job, resolve, reject }, turn)
     this.#schedule()
     return promise
   }
@@ -126,49 +120,51 @@ export class CodecPool {
     this.#scheduled = true
     queueMicrotask(() => {
       this.#scheduled = false
-      while (this.#waiting.length > 0 && this.#running.size < this.#threads) {
-        const running: Promise<void> = this.#send(this.#takeBatch()).finally(() => {
+      // what is given to a thread that is starting would wait for it, while others come free that could do it
+      const threads = Math.max(1, this.#ready.size)
+      while (this.#running.size < threads) {
+        const batch = this.#queue.take(threads - this.#running.size)
+        if (batch === undefined) return
+        const running: Promise<void> = this.#send(batch).finally(() => {
           this.#running.delete(running)
+          this.#queue.ended(batch)
           this.#schedule()
         })
         this.#running.add(running)
       }
+      if (threads < this.#threads && this.#queue.hasNext) this.#startThread()
     })
   }
 
-  #takeBatch(): Waiting[] {
-    const idle = this.#threads - this.#running.size
-    const candidates = this.#waiting.slice(0, BATCH_MAX_CHUNKS * idle)
-    const share = candidates.reduce((sum, { job }) => sum + weight(job), 0) / idle
-    const most = Math.min(BATCH_MAX_BYTES, Math.max(BATCH_MIN_BYTES, share))
-    let count = 1
-    let bytes = weight((candidates[0] as Waiting).job) // only called while something waits
-    for (const { job } of candidates.slice(1, BATCH_MAX_CHUNKS)) {
-      bytes += weight(job)
-      if (bytes > most) break
-      count++
+  /** All that are there have something to do: whoever is given nothing now makes the pool start another. */
+  #startThread(): void {
+    if (this.#starting) return
+    this.#starting = true
+    const started = this.#workers.then((workers) => workers.run([]))
+    const over = () => {
+      this.#starting = false
     }
-    return this.#waiting.splice(0, count)
+    started.then(over, over) // what is wrong with workers is told to whoever wants a chunk
   }
 
   /** Never rejects: each of the batch is settled. */
-  async #send(batch: Waiting[]): Promise<void> {
+  async #send({ all }: Batch): Promise<void> {
     let outcomes: Outcome[]
     try {
       const workers = await this.#workers
-      outcomes = await workers.run(batch.map(({ job }) => job))
+      outcomes = await workers.run(all.map(({ job }) => job))
     } catch (cause) {
-      for (const { settle } of batch) settle.reject(Failure.system('the codec workers failed', { cause }))
+      for (const { reject } of all) reject(Failure.system('the codec workers failed', { cause }))
       return
     }
-    for (const [i, { settle }] of batch.entries()) {
+    for (const [i, { resolve, reject }] of all.entries()) {
       const outcome = outcomes[i] as Outcome // one each
       if (!('failed' in outcome)) {
-        settle.resolve(outcome.bytes)
+        resolve(outcome.bytes)
         continue
       }
       if (outcome.failed.code === 'corrupt') this.#counters.corrupt++
-      settle.reject(unpack(outcome.failed))
+      reject(unpack(outcome.failed))
     }
   }
 
@@ -180,7 +176,7 @@ export class CodecPool {
       return null
     })
     const workerData: WorkerSetup = { module }
-    return new Piscina({
+    const workers = new Piscina<Job[], Outcome[]>({
       // the checkout runs .ts, the package ships .js
       filename: fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? 'worker.ts' : 'worker.js', import.meta.url)),
       name: 'run',
@@ -189,12 +185,15 @@ export class CodecPool {
       idleTimeout: IDLE_MS,
       workerData,
     })
+    workers.on('workerCreate', (thread) => {
+      this.#ready.add(thread)
+      this.#schedule()
+    })
+    workers.on('workerDestroy', (thread) => {
+      this.#ready.delete(thread)
+    })
+    return workers
   }
-}
-
-/** Bytes a worker has to go through, roughly; decoded ones for a chunk that is read back. */
-function weight(job: Job): number {
-  return job.stored?.length ?? job.chunk.size
 }
 
 function onSharedMemory(bytes: Uint8Array): Uint8Array {

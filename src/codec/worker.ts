@@ -2,7 +2,7 @@
 import { workerData } from 'node:worker_threads'
 import { Failure } from '../errors.ts'
 import type { Chunk } from '../tree/chunk.ts'
-import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
+import { READY_VERIFIED } from '../tree/ready.ts'
 import { DECODED_MAX_BYTES, type Decoder, STORED_MAX_BYTES } from './decoder.ts'
 import { readPlaces, setReady, writePlaces } from './device.ts'
 import { type Job, type Outcome, pack, type Slot, type WorkerSetup } from './job.ts'
@@ -59,17 +59,12 @@ async function decode(codecs: Decoder, chunk: Chunk, stored: Uint8Array) {
   }
 }
 
-/** Whatever is found wrong: the chunk is missing, before anybody hears of it. */
+/** What is found wrong is told and not written down: another process may have put it right since it was read. */
 function reverify(chunk: Chunk, slot: Slot): number {
-  try {
-    requireBounds(chunk)
-    const bytes = readPlaces(chunk, slot)
-    if (!bytes) throw Failure.corrupt(`${chunkName(chunk)}: the cache holds less than its places`)
-    verify(chunk, bytes, 'gone')
-  } catch (error) {
-    setReady(slot, READY_MISSING)
-    throw error
-  }
+  requireBounds(chunk)
+  const bytes = readPlaces(chunk, slot)
+  if (!bytes) throw Failure.corrupt(`${chunkName(chunk)}: the cache holds less than its places`)
+  verify(chunk, bytes, 'gone')
   setReady(slot, READY_VERIFIED)
   return chunk.places.reduce((sum, { length }) => sum + length, 0)
 }

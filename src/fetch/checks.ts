@@ -1,21 +1,30 @@
-// Bytes of an earlier life, verified in place: those that somebody waits for at once, the others a few at a time.
+// Bytes of an earlier life, verified in place: a few at a time, so that what waits for its turn costs no more than its flight.
+import type { Priority } from '../image/blob.ts'
 import type { Flight } from './flight.ts'
 
-/** What stands in the way of demand. */
-const PREFETCH_CHECKS_MAX = 8
+/**
+ * What a check says of a chunk. Damaged: its bytes differ from their digests. Unknown: there is nothing to compare them with, so they are
+ * fetched again. That a check could not be made is no verdict, but an error.
+ */
+export type Verdict = 'right' | 'damaged' | 'unknown'
+
+/** Under way at once: enough to keep the workers busy with whatever else they have to do. */
+const CHECKS_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 8 }
 
 export interface ChecksParts {
-  /** True: the chunk matches its digests, and its state says so now. */
-  verify: (flight: Flight) => Promise<boolean>
+  /** Right: the chunk's state says so now. */
+  verify: (flight: Flight) => Promise<Verdict>
   /** Is given each check as it begins; it never rejects. */
   track: (check: Promise<void>) => void
-  checked: (flight: Flight, matches: boolean) => void
+  checked: (flight: Flight, verdict: Verdict) => void
+  /** It could not be checked. */
+  failed: (flight: Flight, error: unknown) => void
 }
 
 export class Checks {
   readonly #parts: ChecksParts
-  readonly #waiting = new Set<Flight>()
-  #prefetching = 0
+  readonly #waiting: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
+  readonly #checking: Record<Priority, number> = { demand: 0, prefetch: 0 }
   #closed = false
 
   constructor(parts: ChecksParts) {
@@ -24,42 +33,46 @@ export class Checks {
 
   /** Checks it now, or in its turn. */
   add(flight: Flight): void {
-    if (flight.priority === 'prefetch' && this.#prefetching >= PREFETCH_CHECKS_MAX) {
-      flight.stage = 'unchecked'
-      this.#waiting.add(flight)
-      return
-    }
-    this.#parts.track(this.#check(flight))
+    flight.stage = 'unchecked'
+    this.#waiting[flight.priority].add(flight)
+    this.#next(flight.priority)
   }
 
   /** Takes it out of those that wait. */
   delete(flight: Flight): void {
-    this.#waiting.delete(flight)
+    this.#waiting.demand.delete(flight)
+    this.#waiting.prefetch.delete(flight)
   }
 
   /** No more is begun, and nobody is told of what is under way. */
   close(): void {
     this.#closed = true
-    this.#waiting.clear()
+    this.#waiting.demand.clear()
+    this.#waiting.prefetch.clear()
   }
 
-  async #check(flight: Flight): Promise<void> {
+  #next(priority: Priority): void {
+    for (const flight of this.#waiting[priority]) {
+      if (this.#checking[priority] >= CHECKS_MAX[priority]) return
+      this.#waiting[priority].delete(flight)
+      this.#parts.track(this.#check(flight, priority))
+    }
+  }
+
+  /** @param priority with which it began; somebody may wait for it since */
+  async #check(flight: Flight, priority: Priority): Promise<void> {
     flight.stage = 'checking'
-    const counted = flight.priority === 'prefetch' ? 1 : 0
-    this.#prefetching += counted
-    let matches: boolean
+    this.#checking[priority]++
+    let tell: () => void
     try {
-      matches = await this.#parts.verify(flight)
-    } catch {
-      matches = false // the disk does not give it back: as good as damaged, and fetching overwrites it
+      const verdict = await this.#parts.verify(flight)
+      tell = () => this.#parts.checked(flight, verdict)
+    } catch (error) {
+      tell = () => this.#parts.failed(flight, error)
     }
-    this.#prefetching -= counted
+    this.#checking[priority]--
     if (this.#closed) return
-    const [next] = this.#waiting
-    if (counted > 0 && next !== undefined) {
-      this.#waiting.delete(next)
-      this.add(next)
-    }
-    this.#parts.checked(flight, matches)
+    this.#next(priority)
+    tell()
   }
 }

@@ -27,10 +27,30 @@ export interface Flight {
   readonly waiters: Set<Waiter>
   /** The request it is part of, from `queued` on. */
   request: Request | undefined
+  /** Tells whoever checks or decodes it that somebody waits now. */
+  urgent: (() => void) | undefined
   /** It was corrupt once and is fetched on its own now. */
   alone: boolean
   /** Bytes were there and were wrong. */
   damaged: boolean
+}
+
+/** Whom work on a chunk is for. */
+export interface Turn {
+  priority: Priority
+  /** Whoever has not begun it need not do so any more. */
+  signal: AbortSignal
+  /** Takes what is to be called when somebody begins to wait for it. */
+  onUrgent(call: () => void): void
+}
+
+/** @param signal when nobody wants it any more */
+export function turnOf(flight: Flight, signal: AbortSignal): Turn {
+  flight.urgent = undefined
+  const onUrgent = (call: () => void) => {
+    flight.urgent = call
+  }
+  return { priority: flight.priority, signal, onUrgent }
 }
 
 /** A chunk that nobody waits for yet. */
@@ -41,6 +61,7 @@ export function newFlight(chunk: number, priority: Priority): Flight {
     stage: 'queued',
     waiters: new Set(),
     request: undefined,
+    urgent: undefined,
     alone: false,
     damaged: false,
   }

@@ -7,10 +7,11 @@
 // `mtime` is nanoseconds; a hard link has `link`, a symlink `target`, a device `devMajor` and `devMinor`; values of `xattrs` are base64.
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
-import type { StoredChunk } from '../tree/chunk.ts'
+import { NONE, type StoredChunk } from '../tree/chunk.ts'
 import { ENTRIES_MAX } from '../tree/entries.ts'
 import type { Entry, Extent } from '../tree/entry.ts'
 import { PIECES_MAX } from '../tree/layout.ts'
+import type { Contents } from './format.ts'
 import { Fields } from './toc-fields.ts'
 
 /** What eStargz's tools cut files into: then the digests of a file in both can be compared without its bytes. */
@@ -71,18 +72,13 @@ export class IndexWriter {
   }
 }
 
-export interface TarIndex {
-  diffId: Digest
-  tarSize: number
-  entries: Entry[]
-  chunks: StoredChunk[]
-}
-
 /**
+ * What a layer holds that is served from its own tar, uncompressed: the blob is that tar, known by the DiffID, and each chunk is a piece
+ * of one file.
  * @param what names the layer in errors
  * @throws Failure corrupt, limit
  */
-export function parseTarIndex(index: Uint8Array, what: string): TarIndex {
+export function parseTarIndex(index: Uint8Array, what: string): Contents {
   const lines = linesOf(index, `${what}: the index of its tar`)
   const first = lines.next()
   if (first.done) throw Failure.corrupt(`${what}: the index of its tar is cut off`)
@@ -98,7 +94,7 @@ export function parseTarIndex(index: Uint8Array, what: string): TarIndex {
     if (entry.size > 0) entry.extents = cut(field, entry.size, tarSize, chunks)
     entries.push(entry)
   }
-  return { diffId, tarSize, entries, chunks }
+  return { blobs: [{ digest: diffId, size: tarSize }], chunks, entries, first: [] }
 }
 
 function entryOf(field: Fields): Entry {
@@ -137,7 +133,7 @@ function cut(field: Fields, size: number, tarSize: number, chunks: StoredChunk[]
       blob: 0,
       stored: { start: offset + at, end: offset + at + length },
       size: length,
-      codec: 'none',
+      codec: NONE,
       checks: [{ of: 'decoded', range: { start: 0, end: length }, digest }],
     })
     return { at, chunk: chunks.length - 1, offset: 0, length }

@@ -12,26 +12,33 @@ const CHECKED_MAX_BYTES = 64 << 20
 const CHECKED_MAX_MS = 2_000
 
 /** What is asked of a layer. */
-export type Checkable = Pick<OpenLayer, 'slots' | 'chunks' | 'filler' | 'reverify'>
+export type Checkable = Pick<OpenLayer, 'slots' | 'chunks' | 'reverify'>
 
 /**
- * Whether each layer's device is complete. What was not checked for want of time is checked in the background, so that the answer is
+ * Whether each layer's device is complete. What an earlier life left is checked in the background, as whatever nobody waits for: many
+ * layers are asked for at once when an agent starts, and reads go first. What was not checked in time is so later, and the answer is
  * better the next time. Never rejects for what a layer is like.
  */
 export async function areComplete(layers: readonly Checkable[], signal: AbortSignal): Promise<boolean[]> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(CHECKED_MAX_MS)])
+  const over = ended(AbortSignal.any([signal, AbortSignal.timeout(CHECKED_MAX_MS)]))
   let allowance = CHECKED_MAX_BYTES
-  const found: boolean[] = []
+  const checks: Promise<boolean>[] = []
   for (const layer of layers) {
     const stored = await storedIfAll(layer)
-    const bytes = stored?.reduce((sum, chunk) => sum + layer.chunks.sizeOf(chunk), 0) ?? 0
-    const now = stored !== undefined && bytes <= allowance
-    if (now) allowance -= bytes
-    const complete = now && (await checked(layer, stored, limit))
-    if (stored !== undefined && !complete) void layer.reverify() // never rejects
-    found.push(complete)
+    if (stored === undefined || stored.length === 0) {
+      checks.push(Promise.resolve(stored !== undefined))
+      continue
+    }
+    const checked = layer.reverify() // never rejects
+    const bytes = stored.reduce((sum, chunk) => sum + layer.chunks.sizeOf(chunk), 0)
+    if (bytes > allowance) {
+      checks.push(Promise.resolve(false))
+      continue
+    }
+    allowance -= bytes
+    checks.push(Promise.race([checked, over]).then(() => !signal.aborted && isComplete(layer)))
   }
-  return found
+  return await Promise.all(checks)
 }
 
 /** The chunks that an earlier life stored; undefined when others are missing. */
@@ -44,12 +51,13 @@ async function storedIfAll({ slots }: Checkable): Promise<number[] | undefined> 
   return stored
 }
 
-async function checked({ filler }: Checkable, stored: readonly number[], limit: AbortSignal): Promise<boolean> {
-  if (stored.length === 0) return true
-  try {
-    await filler.fill(stored, 'demand', limit)
-    return true // the filler says so only when all of them are verified
-  } catch {
-    return false // whoever reads what failed is told why
-  }
+async function isComplete({ slots }: Checkable): Promise<boolean> {
+  return (await slots.states()).every((state) => state === READY_VERIFIED)
+}
+
+function ended(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }

@@ -3,7 +3,7 @@ import { read } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { errno, Failure } from '../errors.ts'
-import { VERIFIED } from '../fetch/filler.ts'
+import { VERIFIED } from '../fetch/states.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { S_IFDIR, S_IFMT, S_IFREG } from '../tree/entry.ts'
 import { encodeDevice, isAcl } from '../tree/erofs-format.ts'
@@ -41,7 +41,7 @@ export class PortableTree implements FuseOperations {
   readonly #waits = new Set<AbortController>()
   #closed = false
   readonly #directories = new Map<string, number>()
-  readonly #counters = { served: 0n, reads: 0n, missed: 0n, lookups: 0n, expired: 0n, failed: 0n }
+  readonly #counters = { served: 0n, reads: 0n, missed: 0n, lookups: 0n, expired: 0n, failed: 0n, refused: 0n }
 
   /**
    * @param layers of the image's device slots 1…n

@@ -8,6 +8,8 @@
 // - So the order in which a dying machine wrote the data and the bytes to its disk does not matter, and neither needs an fsync: a
 //   byte that outlived its data leads to a hash that does not match and to a fetch; data that outlived its byte are fetched again.
 // - Within one life the worker writes the data, then the byte, both through the page cache, which all processes share.
+// - A verdict that bytes are damaged is one process's, and is not written down: another may have put them right meanwhile, and told its
+//   readers so. The byte stays READY_STORED until right bytes are there, and whoever looks before that finds the same.
 // - Opening is done under the folder's lock, so that nobody sees the files half made, set aside or half demoted.
 import { readSync } from 'node:fs'
 import fs, { type FileHandle } from 'node:fs/promises'
@@ -99,8 +101,17 @@ export class Slots {
     if (known === READY_VERIFIED) return READY_VERIFIED
     // a byte of the page cache (a microsecond), so it is worth no thread's time
     readSync(this.#ready.fd, this.#states, chunk, 1, READY_HEADER_BYTES + chunk)
-    const now = this.#states[chunk]
-    return now === READY_VERIFIED || now === READY_STORED ? now : READY_MISSING
+    return meaning(this.#states[chunk])
+  }
+
+  /** The states of some chunks, as `state` gives each, in one read: a system call a chunk would hold up the thread. */
+  statesOf(chunks: readonly number[]): number[] {
+    const unknown = chunks.filter((chunk) => this.#states[chunk] !== READY_VERIFIED)
+    const first = unknown.reduce((least, each) => Math.min(least, each), this.chunks)
+    const last = unknown.reduce((most, each) => Math.max(most, each), -1)
+    if (first < 0 || last >= this.chunks) throw new RangeError(`chunks ${first} to ${last} of ${this.chunks}`)
+    if (last >= first) readSync(this.#ready.fd, this.#states, first, last + 1 - first, READY_HEADER_BYTES + first)
+    return chunks.map((chunk) => meaning(this.#states[chunk]))
   }
 
   /** The states of all chunks as of now, in one read: for large layers, where `state` chunk by chunk would hold up the thread. */
@@ -115,6 +126,11 @@ export class Slots {
     await this.#device.close()
     await this.#ready.close()
   }
+}
+
+/** A byte that means nothing means that nothing is there. */
+function meaning(byte: number | undefined): number {
+  return byte === READY_VERIFIED || byte === READY_STORED ? byte : READY_MISSING
 }
 
 function demote(states: Uint8Array): void {

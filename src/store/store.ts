@@ -72,7 +72,7 @@ export interface StoreCounters {
 }
 
 const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots', TWINS]
-/** 4 million chunks with a check and a place each (94 bytes): more than any index may have. */
+/** 3.5 million chunks with a check and a place each (119 bytes): more than any index may have. */
 const CHUNK_TABLE_MAX_BYTES = 400 << 20
 /** Every file is looked at. */
 const SIZE_AGAIN_MS = 60_000
@@ -154,6 +154,7 @@ export class Store {
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
     await this.#removing
+    await this.wholes.close()
     await this.#lock.close()
   }
 
@@ -201,6 +202,10 @@ export class Store {
         return { record, tree, chunks: new ChunkTable(bytes) }
       } catch (error) {
         if (!(error instanceof Failure)) throw error
+        if (error.code === 'unsupported') {
+          await this.#drop(path, 'its chunk table is of another version: it is built again')
+          return undefined
+        }
       }
     }
     this.#counters.corruptRecords++

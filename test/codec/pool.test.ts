@@ -6,10 +6,10 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import type { Chunk } from '../../src/tree/chunk.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { runs } from '../fixtures/runs.ts'
-import { chunkOf, Device, noise, store, text } from './fixture.ts'
+import { chunkOf, Device, noise, type Plain, store, text } from './fixture.ts'
 
 const warnings: string[] = []
 const nowhere = new URL('file:///nowhere/codecs.wasm')
@@ -21,7 +21,8 @@ afterAll(async () => {
   expect(warnings).toEqual([expect.stringContaining('/nowhere/codecs.wasm')])
 })
 
-const CODECS: Codec[] = ['none', 'gzip', 'zstd']
+const NOW = { priority: 'demand' } as const
+const CODECS: Plain[] = ['none', 'gzip', 'zstd']
 const bytes = text(50_000)
 
 function flip(stored: Uint8Array, bit: number): Uint8Array {
@@ -43,7 +44,7 @@ describe.each([
       { from: 500, length: 49_500, at: 100_000 },
       { from: 500, length: 1, at: 0 },
     ]
-    await pool.decode(chunkOf(codec, bytes, stored, { places }), stored, device.slot(7))
+    await pool.decode(chunkOf(codec, bytes, stored, { places }), stored, device.slot(7), NOW)
     for (const { from, length, at } of places)
       expect(device.read(at, length)).toEqual(bytes.subarray(from, from + length))
     expect(device.ready(7)).toBe(READY_VERIFIED)
@@ -56,7 +57,7 @@ describe.each([
     const stored = store('gzip', bytes)
     const shared = new Uint8Array(new SharedArrayBuffer(stored.length + 100), 50, stored.length)
     shared.set(stored)
-    await pool.decode(chunkOf('gzip', bytes, stored), shared, device.slot())
+    await pool.decode(chunkOf('gzip', bytes, stored), shared, device.slot(), NOW)
     expect(device.read(8192, bytes.length)).toEqual(bytes)
   })
 
@@ -72,7 +73,7 @@ describe.each([
     })
     const before = pool.counters()
     const settled = await Promise.allSettled(
-      all.map(({ chunk, stored }, i) => pool.decode(chunk, stored, device.slot(i))),
+      all.map(({ chunk, stored }, i) => pool.decode(chunk, stored, device.slot(i), NOW)),
     )
     for (const [i, { status }] of settled.entries()) {
       expect(status).toBe(i === 5 ? 'rejected' : 'fulfilled')
@@ -100,7 +101,7 @@ describe.each([
           let stored = flip(right, bit)
           if (cut !== null) stored = stored.subarray(0, cut % stored.length)
           const chunk = chunkOf(codec, content, resized ? stored : right)
-          const failure = await pool.decode(chunk, stored, device.slot()).then(
+          const failure = await pool.decode(chunk, stored, device.slot(), NOW).then(
             () => null,
             (error) => error,
           )
@@ -122,7 +123,7 @@ describe.each([
     using device = new Device()
     const stored = gzipSync(bytes)
     const refuse = (changes: Partial<Chunk>) =>
-      pool.decode(chunkOf('gzip', bytes, stored, changes), stored, device.slot())
+      pool.decode(chunkOf('gzip', bytes, stored, changes), stored, device.slot(), NOW)
     await expect(refuse({ size: DECODED_MAX_BYTES + 1 })).rejects.toMatchObject({ code: 'limit' })
     await expect(refuse({ size: 0 })).rejects.toMatchObject({ code: 'corrupt' })
     await expect(refuse({ size: Number.NaN })).rejects.toMatchObject({ code: 'corrupt' })
@@ -136,7 +137,7 @@ describe.each([
     using device = new Device()
     const stored = store('zstd', bytes)
     const deviceFd = device.openReadOnly()
-    const failed = pool.decode(chunkOf('zstd', bytes, stored), stored, { ...device.slot(), deviceFd })
+    const failed = pool.decode(chunkOf('zstd', bytes, stored), stored, { ...device.slot(), deviceFd }, NOW)
     await expect(failed).rejects.toMatchObject({ code: 'system', cause: { code: 'EBADF' } })
     closeSync(deviceFd)
     expect(device.ready()).toBe(READY_MISSING)
@@ -146,7 +147,7 @@ describe.each([
     using device = new Device()
     const stored = store('zstd', bytes)
     const deviceFd = openSync('/dev/full', 'w')
-    const failed = pool.decode(chunkOf('zstd', bytes, stored), stored, { ...device.slot(), deviceFd })
+    const failed = pool.decode(chunkOf('zstd', bytes, stored), stored, { ...device.slot(), deviceFd }, NOW)
     await expect(failed).rejects.toMatchObject({
       code: 'system',
       cause: { code: 'ENOSPC' },
@@ -160,8 +161,8 @@ describe.each([
     using device = new Device()
     const stored = store('gzip', bytes)
     const unsendable = { ...chunkOf('gzip', bytes, stored), places: [() => {}] } as unknown as Chunk
-    await expect(pool.decode(unsendable, stored, device.slot())).rejects.toMatchObject({ code: 'system' })
-    await pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot())
+    await expect(pool.decode(unsendable, stored, device.slot(), NOW)).rejects.toMatchObject({ code: 'system' })
+    await pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot(), NOW)
     expect(device.ready()).toBe(READY_VERIFIED)
   })
 
@@ -170,7 +171,7 @@ describe.each([
     device.write(8192, bytes)
     device.setReady(READY_STORED, 3)
     const before = pool.counters()
-    expect(await pool.verify(chunkOf('zstd', bytes, noise(10)), device.slot(3))).toBe(true)
+    expect(await pool.verify(chunkOf('zstd', bytes, noise(10)), device.slot(3), NOW)).toBe('right')
     expect(device.ready(3)).toBe(READY_VERIFIED)
     const after = pool.counters()
     expect([after.reverified - before.reverified, after.verified - before.verified]).toEqual([1, bytes.length])
@@ -180,15 +181,18 @@ describe.each([
     ['a flipped bit', (device: Device) => device.write(8192, flip(bytes, 12_345)), 1],
     ['an end that is not there', (device: Device) => device.write(8192, bytes.subarray(1)), 1],
     ['nothing at all', () => {}, 1],
-  ] as const)('a chunk of an earlier life with %s is missing', async (_, damage, corrupt) => {
-    using device = new Device()
-    damage(device)
-    device.setReady(READY_STORED)
-    const before = pool.counters().corrupt
-    expect(await pool.verify(chunkOf('zstd', bytes, noise(10)), device.slot())).toBe(false)
-    expect(device.ready()).toBe(READY_MISSING)
-    expect(pool.counters().corrupt - before).toBe(corrupt)
-  })
+  ] as const)(
+    'a chunk of an earlier life with %s is damaged, and nobody’s until it is fetched again',
+    async (_, damage, corrupt) => {
+      using device = new Device()
+      damage(device)
+      device.setReady(READY_STORED)
+      const before = pool.counters().corrupt
+      expect(await pool.verify(chunkOf('zstd', bytes, noise(10)), device.slot(), NOW)).toBe('damaged')
+      expect(device.ready()).toBe(READY_STORED)
+      expect(pool.counters().corrupt - before).toBe(corrupt)
+    },
+  )
 
   test('each of two places with the same bytes is looked at', async () => {
     const places = [
@@ -199,7 +203,9 @@ describe.each([
       using device = new Device()
       device.write(0, bytes)
       device.write(60_000, damaged ? flip(bytes.subarray(100, 300), 9) : bytes.subarray(100, 300))
-      expect(await pool.verify(chunkOf('gzip', bytes, noise(10), { places }), device.slot())).toBe(!damaged)
+      expect(await pool.verify(chunkOf('gzip', bytes, noise(10), { places }), device.slot(), NOW)).toBe(
+        damaged ? 'damaged' : 'right',
+      )
       expect(device.ready()).toBe(damaged ? READY_MISSING : READY_VERIFIED)
     }
   })
@@ -212,10 +218,36 @@ describe.each([
     const range = { start: 0, end: stored.length }
     const before = pool.counters().corrupt
     const chunk = chunkOf('gzip', bytes, stored, { checks: [{ of: 'stored', range, digest: digestOf(stored) }] })
-    expect(await pool.verify(chunk, device.slot())).toBe(false)
-    expect(device.ready()).toBe(READY_MISSING)
+    expect(await pool.verify(chunk, device.slot(), NOW)).toBe('unknown')
+    expect(device.ready()).toBe(READY_STORED)
     expect(pool.counters().corrupt).toBe(before)
   })
+})
+
+test('who finds a chunk damaged takes back nothing that another process says of it', async () => {
+  // the other one fetched it again while this one hashed what had been there
+  using device = new Device()
+  device.write(8192, flip(bytes, 5))
+  device.setReady(READY_VERIFIED)
+  expect(await wasm.verify(chunkOf('zstd', bytes, noise(10)), device.slot(), NOW)).toBe('damaged')
+  expect(device.ready()).toBe(READY_VERIFIED)
+})
+
+test('a chunk that the disk does not let anybody look at is no damaged one', async () => {
+  using device = new Device()
+  device.setReady(READY_STORED)
+  const before = wasm.counters().corrupt
+  const chunk = chunkOf('zstd', bytes, noise(10))
+  await expect(wasm.verify(chunk, { ...device.slot(), deviceFd: 1 << 20 }, NOW)).rejects.toMatchObject({
+    code: 'system',
+  })
+  const tooLarge = { ...chunk, size: DECODED_MAX_BYTES + 1 }
+  await expect(wasm.verify(tooLarge, device.slot(), NOW)).rejects.toMatchObject({ code: 'limit' })
+  await expect(wasm.verify(chunk, device.slot(), { ...NOW, signal: AbortSignal.abort() })).rejects.toMatchObject({
+    code: 'aborted',
+  })
+  expect(device.ready()).toBe(READY_STORED)
+  expect(wasm.counters().corrupt).toBe(before)
 })
 
 test('both pools leave the same device behind', async () => {
@@ -224,8 +256,8 @@ test('both pools leave the same device behind', async () => {
   for (const codec of CODECS) {
     const stored = store(codec, bytes)
     const chunk = chunkOf(codec, bytes, stored)
-    await wasm.decode(chunk, stored, one.slot())
-    await fallback.decode(chunk, stored, other.slot())
+    await wasm.decode(chunk, stored, one.slot(), NOW)
+    await fallback.decode(chunk, stored, other.slot(), NOW)
     expect(one.read(0, 60_000)).toEqual(other.read(0, 60_000))
   }
 })
@@ -234,7 +266,9 @@ test('a closed pool refuses, and what waited is told so', async () => {
   using device = new Device()
   const pool = new CodecPool({ threads: 1 })
   const stored = store('gzip', bytes)
-  const all = Array.from({ length: 30 }, (_, i) => pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot(i)))
+  const all = Array.from({ length: 30 }, (_, i) =>
+    pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot(i), NOW),
+  )
   const settled = Promise.allSettled(all)
   await all[0]
   await pool.close()
@@ -242,7 +276,7 @@ test('a closed pool refuses, and what waited is told so', async () => {
   expect(new Set(codes)).toEqual(new Set(['done', 'aborted']))
   for (const [i, code] of codes.entries())
     expect(device.ready(i)).toBe(code === 'done' ? READY_VERIFIED : READY_MISSING)
-  await expect(pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot())).rejects.toMatchObject({
+  await expect(pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot(), NOW)).rejects.toMatchObject({
     code: 'aborted',
   })
   await pool.close()
@@ -255,7 +289,7 @@ test('an idle pool does not keep its process alive', () => {
     const { CodecPool } = await import(${JSON.stringify(pool)})
     const { chunkOf, Device, store, text } = await import(${JSON.stringify(fixture)})
     const bytes = text(1000), stored = store('zstd', bytes), device = new Device()
-    await new CodecPool().decode(chunkOf('zstd', bytes, stored), stored, device.slot())
+    await new CodecPool().decode(chunkOf('zstd', bytes, stored), stored, device.slot(), { priority: 'demand' })
     process.stdout.write(String(device.ready()))
     device[Symbol.dispose]()`
   const out = execFileSync(process.execPath, ['--input-type=module', '--no-warnings', '-e', program], {

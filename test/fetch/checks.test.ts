@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { Checks } from '../../src/fetch/checks.ts'
+import { Checks, type Verdict } from '../../src/fetch/checks.ts'
 import { type Flight, newFlight } from '../../src/fetch/flight.ts'
 import type { Priority } from '../../src/image/blob.ts'
 
@@ -9,22 +9,23 @@ const flights = (count: number, priority: Priority = 'prefetch') =>
 
 /** Checks that end when they are told to. */
 function checking() {
-  const ends = new Map<number, PromiseWithResolvers<boolean>>()
+  const ends = new Map<number, PromiseWithResolvers<Verdict>>()
   const begun: number[] = []
-  const results: (readonly [number, boolean])[] = []
+  const results: (readonly [number, Verdict | string])[] = []
   const tracked: Promise<void>[] = []
   const checks = new Checks({
     verify: ({ chunk }) => {
       begun.push(chunk)
-      const end = Promise.withResolvers<boolean>()
+      const end = Promise.withResolvers<Verdict>()
       ends.set(chunk, end)
       return end.promise
     },
     track: (check) => void tracked.push(check),
-    checked: ({ chunk }, matches) => void results.push([chunk, matches]),
+    checked: ({ chunk }, verdict) => void results.push([chunk, verdict]),
+    failed: ({ chunk }, error) => void results.push([chunk, String(error)]),
   })
-  const end = async (chunk: number, matches = true) => {
-    ends.get(chunk)?.resolve(matches)
+  const end = async (chunk: number, verdict: Verdict = 'right') => {
+    ends.get(chunk)?.resolve(verdict)
     await turn()
   }
   const fail = async (chunk: number) => {
@@ -76,17 +77,31 @@ test('a check that became urgent while it ran gives its turn on all the same', a
   expect(begun).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8])
 })
 
-test('what does not match and what the disk does not give back are told alike', async () => {
+test('what cannot be checked is told with the reason, and is no damage', async () => {
   const { checks, results, end, fail } = checking()
-  for (const each of flights(3, 'demand')) checks.add(each)
+  for (const each of flights(4, 'demand')) checks.add(each)
   await end(0)
-  await end(1, false)
+  await end(1, 'damaged')
   await fail(2)
+  await end(3, 'unknown')
   expect(results).toEqual([
-    [0, true],
-    [1, false],
-    [2, false],
+    [0, 'right'],
+    [1, 'damaged'],
+    [2, 'Error: EIO'],
+    [3, 'unknown'],
   ])
+})
+
+test('however many somebody waits for, 64 are under way at once, and what nobody waits for has its own turns', async () => {
+  const { checks, begun, end, fail } = checking()
+  const some = flights(100, 'demand')
+  for (const each of some) checks.add(each)
+  expect(begun).toHaveLength(64)
+  for (const each of flights(109).slice(100)) checks.add(each)
+  expect(begun.slice(64)).toEqual([100, 101, 102, 103, 104, 105, 106, 107])
+  await end(5)
+  await fail(6)
+  expect(begun.slice(72)).toEqual([64, 65])
 })
 
 test('after close nothing is begun, and nobody is told', async () => {

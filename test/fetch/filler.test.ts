@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { STORED, VERIFIED } from '../../src/fetch/filler.ts'
+import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 
@@ -97,6 +97,74 @@ test('what an earlier life stored is verified in place; only what is damaged is 
   await layer.filler.fill([0, 1, 2], 'demand')
   expect(ranges(layer)).toEqual([[100, 200]])
   expect(layer.filler.counters).toMatchObject({ reverified: 2, damaged: 1, healed: 1 })
+})
+
+test.each(['limit', 'system', 'timeout', 'aborted'] as const)(
+  'a stored chunk that cannot be checked (%s) fails whoever reads it, and is neither damaged nor fetched',
+  async (code) => {
+    const layer = new Layer({ chunks: row(3, 100) })
+    layer.states.fill(STORED)
+    layer.uncheckable.set(1, new Failure(code, 'not now'))
+    await expect(layer.filler.fill([0, 1, 2], 'prefetch')).rejects.toMatchObject({ code })
+    expect(layer.filler.counters).toMatchObject({ requests: 0, reverified: 2, damaged: 0 })
+    layer.uncheckable.clear()
+    await layer.filler.fill([1], 'demand')
+    expect(layer.filler.counters).toMatchObject({ requests: 0, reverified: 3, damaged: 0 })
+  },
+)
+
+test('a stored chunk whose checks cannot be repeated is fetched, and was not damaged', async () => {
+  const layer = new Layer({ chunks: row(3, 100) })
+  layer.states.fill(STORED)
+  layer.unrepeatable.add(1)
+  await layer.filler.fill([0, 1, 2], 'demand')
+  expect(ranges(layer)).toEqual([[100, 200]])
+  expect(layer.filler.counters).toMatchObject({ reverified: 2, damaged: 0, healed: 0 })
+})
+
+test('the states of what is wanted are read at once', async () => {
+  const layer = new Layer({ chunks: row(500, 10) })
+  layer.states.fill(VERIFIED, 0, 499)
+  await layer.filler.fill(Array(500).keys(), 'prefetch')
+  expect(layer.stateReads).toBeLessThanOrEqual(2) // for the wish, and when the request begins
+  expect(layer.decoded).toEqual([499])
+})
+
+test('whoever decodes or checks is told for whom, and when somebody begins to wait', async () => {
+  const layer = new Layer({ chunks: row(4, 100), delay: () => 5 })
+  layer.states[0] = STORED
+  layer.states[1] = STORED
+  const ahead = layer.filler.fill([0, 2], 'prefetch')
+  const wanted = layer.filler.fill([1, 3], 'demand')
+  const late: Promise<void>[] = []
+  for (const [prefetched, demanded] of [
+    [0, 1], // checked
+    [2, 3], // decoded
+  ] as const) {
+    const told = () => [prefetched, demanded].map((chunk) => layer.turns.get(chunk))
+    while (told().includes(undefined)) await new Promise(setImmediate)
+    expect(told()).toMatchObject([
+      { priority: 'prefetch', urgent: false },
+      { priority: 'demand', urgent: false },
+    ])
+    late.push(layer.filler.fill([prefetched], 'demand'))
+    expect(told()).toMatchObject([{ urgent: true }, { urgent: false }])
+  }
+  await Promise.all([ahead, wanted, ...late])
+})
+
+test('what nobody waits for any more need not be decoded; whoever wants it then gets it', async () => {
+  const layer = new Layer({ chunks: row(3, 100), delay: () => 5 })
+  layer.heedsSignal = true
+  const controller = new AbortController()
+  const ahead = layer.filler.fill([0, 1, 2], 'prefetch', controller.signal)
+  ahead.catch(() => {}) // looked at below
+  while (layer.decoding.size < 3) await new Promise(setImmediate)
+  controller.abort()
+  const wanted = layer.filler.fill([1], 'demand')
+  await expect(ahead).rejects.toMatchObject({ code: 'aborted' })
+  await wanted
+  expect(layer.decoded).toEqual([1])
 })
 
 test('a chunk that is corrupt once is fetched again on its own, and the others do not notice', async () => {

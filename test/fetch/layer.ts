@@ -3,10 +3,13 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { Budget, type BudgetLimits } from '../../src/fetch/budget.ts'
-import { Filler, STORED, VERIFIED } from '../../src/fetch/filler.ts'
-import type { Limits } from '../../src/fetch/limits.ts'
+import { Filler } from '../../src/fetch/filler.ts'
+import type { Turn } from '../../src/fetch/flight.ts'
+import type { Limits } from '../../src/fetch/requests.ts'
+import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import type { Blob, Priority, Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 
 export interface ChunkAt {
@@ -29,7 +32,7 @@ export function tableOf(chunks: readonly ChunkAt[], first = 0): ChunkTable {
     blob,
     stored,
     size: stored.end - stored.start,
-    codec: 'none' as const,
+    codec: NONE,
     checks: [],
     places: [{ from: 0, length: stored.end - stored.start, at: i * 4096 }],
   }))
@@ -73,9 +76,19 @@ export class Layer {
   readonly decoded: number[] = []
   /** How many more answers for a chunk are corrupt. */
   readonly corrupt = new Map<number, number>()
-  /** STORED chunks that do not match. */
+  /** Whom the last decode or check of a chunk was for; `urgent`: it was told that somebody waits. */
+  readonly turns = new Map<number, { priority: Priority; signal: AbortSignal; urgent: boolean }>()
   /** Chunks whose state cannot be read. */
   readonly unreadable = new Set<number>()
+  /** How often states of several chunks were read. */
+  stateReads = 0
+  /** STORED chunks of which nothing can be said, and why. */
+  readonly uncheckable = new Map<number, Failure>()
+  /** STORED chunks whose checks are about bytes that are gone. */
+  readonly unrepeatable = new Set<number>()
+  /** Whether a decode ends with its signal, as one that a worker has not begun. */
+  heedsSignal = false
+  /** STORED chunks that do not match. */
   readonly rotten = new Set<number>()
   /** Set: what the next reads fail with. */
   failing: (() => unknown) | undefined
@@ -101,14 +114,21 @@ export class Layer {
           if (this.unreadable.has(chunk)) throw Failure.system('the disk does not give it back')
           return this.states[chunk] as number
         },
+        statesOf: (chunks) => {
+          this.stateReads++
+          if (chunks.some((each) => this.unreadable.has(each))) throw Failure.system('the disk does not give it back')
+          return chunks.map((each) => this.states[each] as number)
+        },
       },
-      decode: async (chunk, stored, index) => {
+      decode: async (chunk, stored, index, turn) => {
+        this.#given(index, turn)
         expect(this.decoding.has(index)).toBe(false)
         this.decoding.add(index)
         this.mostDecoding = Math.max(this.mostDecoding, this.decoding.size)
         expect(Buffer.from(stored).equals(bytesOf(chunk.blob, chunk.stored))).toBe(true)
         await this.#wait()
         this.decoding.delete(index)
+        if (this.heedsSignal && turn.signal.aborted) throw Failure.aborted('not begun')
         const left = this.corrupt.get(index) ?? 0
         if (left > 0) {
           this.corrupt.set(index, left - 1)
@@ -117,15 +137,19 @@ export class Layer {
         this.decoded.push(index)
         this.states[index] = VERIFIED
       },
-      reverify: async (_, index) => {
+      reverify: async (_, index, turn) => {
+        this.#given(index, turn)
         expect(this.states[index]).toBe(STORED)
         this.checking++
         this.mostChecking = Math.max(this.mostChecking, this.checking)
         await this.#wait()
         this.checking--
-        if (this.rotten.has(index)) return false
+        const error = this.uncheckable.get(index)
+        if (error !== undefined) throw error
+        if (this.rotten.has(index)) return 'damaged'
+        if (this.unrepeatable.has(index)) return 'unknown'
         this.states[index] = VERIFIED
-        return true
+        return 'right'
       },
       budget: this.budget,
       origin: 'registry.example.com',
@@ -134,6 +158,11 @@ export class Layer {
         pace: { begin: () => () => {}, roundTripBytes: options.roundTripBytes },
       }),
     })
+  }
+
+  #given(chunk: number, turn: Turn): void {
+    this.turns.set(chunk, { priority: turn.priority, signal: turn.signal, urgent: false })
+    turn.onUrgent(() => Object.assign(this.turns.get(chunk) ?? {}, { urgent: true }))
   }
 
   get open(): Read[] {

@@ -4,9 +4,10 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { Budget } from '../../src/fetch/budget.ts'
-import { Filler, VERIFIED } from '../../src/fetch/filler.ts'
+import { Filler } from '../../src/fetch/filler.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
-import { chooseFormat } from '../../src/format/formats.ts'
+import { VERIFIED } from '../../src/fetch/states.ts'
+import { formatNamed, planUnits } from '../../src/format/formats.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import { type Manifest, parseManifest } from '../../src/image/manifest.ts'
@@ -26,9 +27,9 @@ if (samples === undefined) {
       manifest = parseManifest(readFileSync(blobPath(manifest.manifests[0]?.digest ?? '')), 'the manifest')
     }
     const stored: number[] = []
-    for (const descriptor of (manifest satisfies Manifest).layers) {
-      const chosen = chooseFormat({ descriptor })
-      if (!('format' in chosen)) continue
+    for (const [descriptor, unit] of planUnits(manifest satisfies Manifest)) {
+      if ('why' in unit) continue
+      const format = formatNamed(unit.format)
       const file = await open(blobPath(`sha256:${hex(descriptor.digest)}`))
       const reads: Range[] = []
       const blob: Blob = {
@@ -41,17 +42,20 @@ if (samples === undefined) {
           return bytes
         },
       }
-      const index = await chosen.format.readIndex({ descriptor }, sourceOf(blob))
-      const { chunks } = buildTree(chosen.format.parseIndex(index, { descriptor }))
+      const index = await format.readIndex(unit, sourceOf(blob))
+      const { chunks } = buildTree(format.parseIndex(index, unit))
       const states = new Uint8Array(chunks.length)
       const filler = new Filler({
         chunks,
         blobs: () => blob,
-        slots: { state: (chunk) => states[chunk] as number },
+        slots: {
+          state: (chunk) => states[chunk] as number,
+          statesOf: (some) => some.map((each) => states[each] as number),
+        },
         decode: async (_, __, chunk) => {
           states[chunk] = VERIFIED
         },
-        reverify: async () => false,
+        reverify: async () => 'damaged',
         budget: new Budget(),
         origin: 'registry.example.com',
       })

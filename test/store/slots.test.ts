@@ -55,6 +55,25 @@ test('a byte set by a worker or another process is seen at once', async () => {
   await slots.close()
 })
 
+test('the states of some chunks are those of each', async () => {
+  const dir = await folder()
+  const cache = await store(dir)
+  const slots = await cache.openSlots(kept.digest, kept.chunks)
+  const path = join(dir, 'trees', name, 'ready')
+  await set(path, 1, READY_VERIFIED)
+  await set(path, 3, 77)
+  await set(path, 6, READY_STORED)
+  for (const some of [[], [1], [6, 1, 3], [1, 1], [0, 7], [...Array(8).keys()]]) {
+    const read = slots.statesOf(some)
+    expect(read).toEqual(some.map((chunk) => slots.state(chunk)))
+  }
+  await set(path, 0, READY_VERIFIED)
+  expect(slots.statesOf([1, 0])).toEqual([READY_VERIFIED, READY_VERIFIED])
+  expect(() => slots.statesOf([8])).toThrow(RangeError)
+  expect(() => slots.statesOf([-1, 2])).toThrow(RangeError)
+  await slots.close()
+})
+
 test('verified bytes are trusted while a holder lives and demoted by the first opener after the last', async () => {
   const dir = await folder()
   const path = join(dir, 'trees', name, 'ready')

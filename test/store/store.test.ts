@@ -156,6 +156,22 @@ test('a chunk table left by another version of the layer is not taken for the re
   await store.close()
 })
 
+test('a chunk table of an earlier version is no damage: its layer is built again, on the same device', async () => {
+  const dir = await folder()
+  const store = await open(dir)
+  const kept = tree(5)
+  const older = kept.chunks.bytes.slice()
+  older.set(bytes('lazychk1'))
+  older.set(createHash('sha256').update(older.subarray(0, -32)).digest(), older.length - 32)
+  await store.keepLayer(LAYER, RECORD, { ...kept, chunks: { bytes: older } as typeof kept.chunks })
+  expect(await store.layer(LAYER)).toBeUndefined()
+  expect(warnings.at(-1)).toContain('another version')
+  expect(store.counters.corruptRecords).toBe(0)
+  await store.keepLayer(LAYER, RECORD, kept)
+  expect(await store.layer(LAYER)).toMatchObject({ tree: kept.digest })
+  await store.close()
+})
+
 test('an image with a flipped bit is refused, set aside, counted, and can be kept again', async () => {
   const dir = await folder()
   const store = await open(dir)
