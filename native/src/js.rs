@@ -1,5 +1,6 @@
 //! The addon's edge to JavaScript: the contract is `src/mount/native.ts`. Here: its numbers, and its errors.
 
+pub mod disk;
 pub mod mounts;
 pub mod session;
 

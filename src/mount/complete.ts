@@ -12,33 +12,44 @@ const CHECKED_MAX_BYTES = 64 << 20
 const CHECKED_MAX_MS = 2_000
 
 /** What is asked of a layer. */
-export type Checkable = Pick<OpenLayer, 'slots' | 'chunks' | 'reverify'>
+export type Checkable = Pick<OpenLayer, 'chunks' | 'reverify'> & { slots: Pick<OpenLayer['slots'], 'states' | 'hold'> }
+
+/** Keeps a device complete until it is called. */
+export type Release = () => void
 
 /**
- * Whether each layer's device is complete. What an earlier life left is checked in the background, as whatever nobody waits for: many
- * layers are asked for at once when an agent starts, and reads go first. What was not checked in time is so later, and the answer is
- * better the next time. Never rejects for what a layer is like.
+ * Holds each layer's device that is complete; undefined: it is not. What an earlier life left is checked in the background, as whatever
+ * nobody waits for: many layers are asked for at once when an agent starts, and reads go first. What was not checked in time is so later,
+ * and the answer is better the next time. Never rejects for what a layer is like.
  */
-export async function areComplete(layers: readonly Checkable[], signal: AbortSignal): Promise<boolean[]> {
+export async function holdComplete(
+  layers: readonly Checkable[],
+  signal: AbortSignal,
+): Promise<(Release | undefined)[]> {
   const over = ended(AbortSignal.any([signal, AbortSignal.timeout(CHECKED_MAX_MS)]))
   let allowance = CHECKED_MAX_BYTES
-  const checks: Promise<boolean>[] = []
+  const found: Promise<Release | undefined>[] = []
   for (const layer of layers) {
     const stored = await storedIfAll(layer)
-    if (stored === undefined || stored.length === 0) {
-      checks.push(Promise.resolve(stored !== undefined))
+    if (stored === undefined) {
+      found.push(Promise.resolve(undefined))
+      continue
+    }
+    if (stored.length === 0) {
+      found.push(hold(layer))
       continue
     }
     const checked = layer.reverify() // never rejects
     const bytes = stored.reduce((sum, chunk) => sum + layer.chunks.sizeOf(chunk), 0)
     if (bytes > allowance) {
-      checks.push(Promise.resolve(false))
+      found.push(Promise.resolve(undefined))
       continue
     }
     allowance -= bytes
-    checks.push(Promise.race([checked, over]).then(() => !signal.aborted && isComplete(layer)))
+    const now = async () => !signal.aborted && (await isComplete(layer))
+    found.push(Promise.race([checked, over]).then(async () => ((await now()) ? hold(layer) : undefined)))
   }
-  return await Promise.all(checks)
+  return await Promise.all(found)
 }
 
 /** The chunks that an earlier life stored; undefined when others are missing. */
@@ -49,6 +60,11 @@ async function storedIfAll({ slots }: Checkable): Promise<number[] | undefined> 
     else if (state !== READY_VERIFIED) return undefined
   }
   return stored
+}
+
+/** Some of it may have gone since; where a disk fails, FUSE answers. */
+async function hold({ slots }: Checkable): Promise<Release | undefined> {
+  return await slots.hold().catch(() => undefined)
 }
 
 async function isComplete({ slots }: Checkable): Promise<boolean> {

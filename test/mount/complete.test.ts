@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { areComplete, type Checkable } from '../../src/mount/complete.ts'
+import { type Checkable, holdComplete } from '../../src/mount/complete.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 
 const MIB = 1 << 20
@@ -12,7 +12,7 @@ function layer(
 ) {
   const asked = { times: 0 }
   const it: Checkable = {
-    slots: { states: async () => Uint8Array.from(states) } as Checkable['slots'],
+    slots: { states: async () => Uint8Array.from(states), hold: async () => () => {} },
     chunks: { sizeOf: () => size } as unknown as Checkable['chunks'],
     async reverify() {
       asked.times++
@@ -23,11 +23,13 @@ function layer(
 }
 
 const never = () => new AbortController().signal
-const complete = (...layers: { it: Checkable }[]) =>
-  areComplete(
+const complete = async (...layers: { it: Checkable }[]) => {
+  const held = await holdComplete(
     layers.map(({ it }) => it),
     never(),
   )
+  return held.map((each) => each !== undefined)
+}
 
 test('a layer is complete when all of it is verified, and what an earlier life stored is checked first', async () => {
   expect(await complete(layer([]), layer([READY_VERIFIED, READY_VERIFIED]))).toEqual([true, true])
@@ -67,7 +69,14 @@ test('a chunk that cannot be had, a slow disk and the end leave it to the sessio
   expect(await complete(layer([READY_STORED], 1, async () => {}))).toEqual([false])
   expect(await complete(layer([READY_STORED], 1, () => new Promise(() => {})))).toEqual([false])
   const ending = new AbortController()
-  const ended = areComplete([layer([READY_STORED], 1, () => new Promise(() => {})).it], ending.signal)
+  const ended = holdComplete([layer([READY_STORED], 1, () => new Promise(() => {})).it], ending.signal)
   ending.abort()
-  expect(await ended).toEqual([false])
+  expect(await ended).toEqual([undefined])
+})
+
+test('a layer that loses a chunk before it is held is not complete', async () => {
+  const { it } = layer([READY_VERIFIED])
+  expect(await complete({ it: { ...it, slots: { ...it.slots, hold: async () => undefined } } })).toEqual([false])
+  const failing = { ...it.slots, hold: () => Promise.reject(new Error('disk')) }
+  expect(await complete({ it: { ...it, slots: failing } })).toEqual([false])
 })
