@@ -1,4 +1,5 @@
 // Holds the rules of the house: who may import whom, and what only one place may do.
+import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
@@ -23,6 +24,19 @@ describe('the source', () => {
     )
     expect(broken.flat()).toEqual([])
   })
+})
+
+test('the page about the house names files and folders that there are', async () => {
+  const page = await readFile(new URL('../ARCHITECTURE.md', import.meta.url), 'utf8')
+  const rooms = [...new Set(files.flatMap((path) => path.match(/^[^/]+(?=\/)/) ?? []))]
+  const named = [...page.matchAll(/`((?:[\w-]+\/)+[\w.-]*)`/g)].map(([, path]) => path as string)
+  const inHouse = named.filter((path) => ['test', 'src', 'native', ...rooms].includes(path.split('/')[0] as string))
+  const missing = inHouse.filter((path) => {
+    const root = rooms.includes(path.split('/')[0] as string) ? '../src/' : '../'
+    return !existsSync(new URL(`${root}${path}`, import.meta.url))
+  })
+  expect(missing).toEqual([])
+  expect(inHouse.length).toBeGreaterThan(40)
 })
 
 describe('a file breaks the rules when it', () => {

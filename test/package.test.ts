@@ -54,11 +54,11 @@ test('it has what compiled files look for beside themselves', { timeout: TIMEOUT
   expect(looked).toBeGreaterThanOrEqual(8)
 })
 
-test('its programs are there, and the licences of what it links in', { timeout: TIMEOUT_MS }, async () => {
+test('its programs are there, its licence, and those of what it links in', { timeout: TIMEOUT_MS }, async () => {
   const files = await packed
   const { bin } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { bin: Record<string, string> }
   expect(Object.keys(bin)).toEqual(['lazylayer', 'lazylayer-auth-helper'])
-  for (const path of [...Object.values(bin), 'wasm/NOTICES', 'packaging/lazylayer.service']) {
+  for (const path of [...Object.values(bin), 'LICENSE', 'wasm/NOTICES', 'packaging/lazylayer.service']) {
     expect(has(files, path), path).toBe(true)
   }
 })

@@ -67,7 +67,7 @@ impl Device {
     }
 
     /// Adds the chunks that `from` … `to` needs and that are not verified.
-    pub fn missing(&self, from: u64, to: u64, mut add: impl FnMut(u32)) {
+    fn missing(&self, from: u64, to: u64, mut add: impl FnMut(u32)) {
         for place in self.overlapping(from, to) {
             if !self.ready.verified(place.chunk) {
                 add(place.chunk);
@@ -80,9 +80,60 @@ impl Device {
         sys::drop_cached(self.file.as_raw_fd(), from as i64, (to - from) as i64);
     }
 
-    /// Reads verified bytes; what no chunk covers is zeros, whatever the file holds.
-    pub fn read(&self, at: u64, into: &mut [u8]) -> Result<(), i32> {
+    /// Reads, unless chunks are not verified: those it adds, and the bytes count for nothing. What no chunk covers is zeros, whatever the
+    /// file holds.
+    pub fn read(&self, at: u64, into: &mut [u8], missing: impl FnMut(u32)) -> Result<(), i32> {
+        self.read_by(at, into, missing, |into| self.read_file(at, into))
+    }
+
+    /// A chunk may be taken back while it is read, and even be there again when that is looked at: only bytes that were verified before and
+    /// after, with nothing taken back in between, are no hole's. Each further turn needs another chunk to go while a local file is read.
+    fn read_by(
+        &self,
+        at: u64,
+        into: &mut [u8],
+        mut missing: impl FnMut(u32),
+        mut by: impl FnMut(&mut [u8]) -> Result<usize, i32>,
+    ) -> Result<(), i32> {
         let end = at + into.len() as u64;
+        loop {
+            let taken_back = self.ready.taken_back();
+            let mut all_there = true;
+            self.missing(at, end, |chunk| {
+                all_there = false;
+                missing(chunk);
+            });
+            if !all_there {
+                return Ok(());
+            }
+            let got = by(into)?;
+            all_there &= self.ready.taken_back() == taken_back;
+            self.missing(at, end, |_| all_there = false);
+            if all_there {
+                return self.zero_gaps(at, into, got);
+            }
+        }
+    }
+
+    fn zero_gaps(&self, at: u64, into: &mut [u8], got: usize) -> Result<(), i32> {
+        let mut done = at;
+        for place in self.overlapping(at, at + into.len() as u64) {
+            let end = place.end.min(at + into.len() as u64);
+            // the cache file is shorter than what its ready bytes promise
+            if end > at + got as u64 {
+                return Err(libc::EIO);
+            }
+            if place.at > done {
+                into[(done - at) as usize..(place.at - at) as usize].fill(0);
+            }
+            done = end;
+        }
+        into[(done - at) as usize..].fill(0);
+        Ok(())
+    }
+
+    /// As much as the file has.
+    fn read_file(&self, at: u64, into: &mut [u8]) -> Result<usize, i32> {
         let mut got = 0;
         while got < into.len() {
             match self.file.read_at(&mut into[got..], at + got as u64) {
@@ -92,19 +143,7 @@ impl Device {
                 Err(_) => return Err(libc::EIO),
             }
         }
-        let mut done = at;
-        for place in self.overlapping(at, end) {
-            // the cache file is shorter than what its ready bytes promise
-            if place.end.min(end) > at + got as u64 {
-                return Err(libc::EIO);
-            }
-            if place.at > done {
-                into[(done - at) as usize..(place.at - at) as usize].fill(0);
-            }
-            done = place.end.min(end);
-        }
-        into[(done - at) as usize..].fill(0);
-        Ok(())
+        Ok(got)
     }
 }
 
@@ -122,12 +161,16 @@ mod tests {
         file
     }
 
-    fn ready(name: &str, states: &[u8]) -> Ready {
+    fn ready_file(name: &str, states: &[u8]) -> File {
         let mut bytes = b"lazyrdy\n\x01\0\0\0".to_vec();
         bytes.extend((states.len() as u32).to_le_bytes());
         bytes.resize(64, 0);
         bytes.extend(states);
-        Ready::of(&scratch(name, &bytes), states.len() as u32).unwrap()
+        scratch(name, &bytes)
+    }
+
+    fn ready(name: &str, states: &[u8]) -> Ready {
+        Ready::of(&ready_file(name, states), states.len() as u32).unwrap()
     }
 
     fn pack(places: &[(u64, u64, u32)]) -> Vec<u8> {
@@ -181,7 +224,7 @@ mod tests {
         let device =
             Device::new(1, scratch("g", &[7; 60]), ready("g", &[1, 1]), 2, 100, &pack(&[(10, 10, 0), (30, 10, 1)])).unwrap();
         let mut got = [9; 90];
-        device.read(5, &mut got).unwrap();
+        device.read(5, &mut got, |_| panic!("a chunk is missing")).unwrap();
         let want: Vec<u8> = (5..95).map(|at| if (10..20).contains(&at) || (30..40).contains(&at) { 7 } else { 0 }).collect();
         assert_eq!(got[..], want[..]);
     }
@@ -189,7 +232,60 @@ mod tests {
     #[test]
     fn a_cache_file_shorter_than_its_ready_bytes_promise_is_an_error() {
         let device = Device::new(1, scratch("s", &[7; 15]), ready("s", &[1]), 1, 100, &pack(&[(10, 10, 0)])).unwrap();
-        assert_eq!(device.read(0, &mut [0; 50]), Err(libc::EIO));
-        assert_eq!(device.read(0, &mut [0; 15]), Ok(()));
+        assert_eq!(device.read(0, &mut [0; 50], |_| {}), Err(libc::EIO));
+        assert_eq!(device.read(0, &mut [0; 15], |_| {}), Ok(()));
+    }
+
+    /// A device of two chunks of ten bytes (1), and its files.
+    fn two_chunks(name: &str) -> (Device, File, File) {
+        let (file, ready) = (scratch(name, &[1; 20]), ready_file(name, &[1, 1]));
+        let copy = file.try_clone().unwrap();
+        let mapped = Ready::of(&ready, 2).unwrap();
+        (Device::new(1, copy, mapped, 2, 20, &pack(&[(0, 10, 0), (10, 10, 1)])).unwrap(), file, ready)
+    }
+
+    #[test]
+    fn bytes_of_a_chunk_that_is_taken_back_while_they_are_read_do_not_count() {
+        let (device, file, ready) = two_chunks("taken");
+        let read = |then: &dyn Fn()| {
+            let (mut got, mut missing) = ([9; 20], Vec::new());
+            let by = |into: &mut [u8]| {
+                let count = device.read_file(0, into);
+                then();
+                count
+            };
+            device.read_by(0, &mut got, |chunk| missing.push(chunk), by).map(|()| (got, missing))
+        };
+        assert_eq!(read(&|| {}), Ok(([1; 20], vec![])));
+        assert_eq!(read(&|| ready.write_all_at(&[0], 65).unwrap()).unwrap().1, [1]);
+        // and stay so, though they are in the file
+        assert_eq!(read(&|| {}).unwrap().1, [1]);
+        ready.write_all_at(&[1], 65).unwrap();
+        assert_eq!(read(&|| {}), Ok(([1; 20], vec![])));
+        // a file that was cut meanwhile is no broken promise
+        let cut = || {
+            ready.write_all_at(&[0], 65).unwrap();
+            file.set_len(12).unwrap();
+        };
+        file.set_len(12).unwrap();
+        assert_eq!(read(&cut).unwrap().1, [1]);
+    }
+
+    #[test]
+    fn a_chunk_that_is_taken_back_and_filled_again_while_it_is_read_is_read_again() {
+        let (device, file, ready) = two_chunks("again");
+        file.write_all_at(&[0; 10], 10).unwrap(); // a hole
+        let (mut got, mut turns) = ([9; 20], 0);
+        let by = |into: &mut [u8]| {
+            turns += 1;
+            let count = device.read_file(0, into);
+            if turns == 1 {
+                ready.write_all_at(&1_u32.to_le_bytes(), 48).unwrap();
+                file.write_all_at(&[2; 10], 10).unwrap();
+            }
+            count
+        };
+        device.read_by(0, &mut got, |_| panic!("a chunk is missing"), by).unwrap();
+        assert_eq!((turns, &got[..10], &got[10..]), (2, &[1; 10][..], &[2; 10][..]));
     }
 }

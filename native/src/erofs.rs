@@ -4,7 +4,8 @@
 //! entries, sorted among each other (`Documentation/filesystems/erofs.rst`).
 #![forbid(unsafe_code)]
 
-use std::cmp::Ordering;
+mod directory;
+mod xattrs;
 
 use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
 
@@ -18,8 +19,6 @@ const BLOCK_BITS: u8 = 12;
 const BLOCK: u64 = 1 << BLOCK_BITS;
 /// ZERO_PADDING (how LZ4 blocks are padded: of no meaning without compression), CHUNKED_FILE, DEVICE_TABLE.
 const INCOMPAT_KNOWN: u32 = 0x1 | 0x4 | 0x8;
-const DIRENT: u64 = 12;
-const NAME_MAX: usize = 255;
 /// A symlink's target is at most PATH_MAX.
 const LINK_MAX: u64 = 4096;
 /// Device numbers and chunk formats.
@@ -105,15 +104,6 @@ impl Place<'_> {
             Place::Device { length, .. } | Place::Zeros(length) => *length,
         }
     }
-}
-
-pub struct DirEntry<'a> {
-    pub name: &'a [u8],
-    pub nid: u64,
-    /// S_IFMT bits, from the entry.
-    pub mode: u32,
-    /// Offset to go on from after this entry.
-    pub next: u64,
 }
 
 pub struct Erofs<B> {
@@ -272,187 +262,6 @@ impl<B: AsRef<[u8]>> Erofs<B> {
             return Err(libc::EUCLEAN);
         }
         self.flat(inode, 0, inode.size)
-    }
-
-    fn block(&self, directory: &Inode, number: u64) -> Outcome<Block<'_>> {
-        if directory.layout == Layout::Chunks {
-            return Err(libc::EUCLEAN);
-        }
-        let from = number * BLOCK;
-        Block::new(self.flat(directory, from, directory.size.min(from + BLOCK))?)
-    }
-
-    /// The nid that a directory has under a name.
-    pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Outcome<Option<u64>> {
-        if !directory.is_directory() {
-            return Err(libc::ENOTDIR);
-        }
-        // the last block whose first name is not above ours
-        let (mut low, mut high) = (0, directory.size.div_ceil(BLOCK));
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            match self.block(directory, middle)?.name(0)?.cmp(name) {
-                Ordering::Greater => high = middle,
-                _ => low = middle,
-            }
-        }
-        if high == 0 {
-            return Ok(None);
-        }
-        let block = self.block(directory, low)?;
-        let (mut low, mut high) = (0, block.count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match block.name(middle)?.cmp(name) {
-                Ordering::Equal => return block.nid(middle).map(Some),
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-            }
-        }
-        Ok(None)
-    }
-
-    /// Calls `each` for the entries from offset `from` on until it returns false.
-    pub fn entries<'s>(
-        &'s self,
-        directory: &Inode,
-        from: u64,
-        mut each: impl FnMut(DirEntry<'s>) -> Outcome<bool>,
-    ) -> Outcome<()> {
-        if !directory.is_directory() {
-            return Err(libc::ENOTDIR);
-        }
-        let blocks = directory.size.div_ceil(BLOCK);
-        let mut index = from % BLOCK / DIRENT;
-        for number in from / BLOCK..blocks {
-            let block = self.block(directory, number)?;
-            for index in index..block.count {
-                let entry = DirEntry {
-                    name: block.name(index)?,
-                    nid: block.nid(index)?,
-                    mode: block.mode(index)?,
-                    next: number * BLOCK + (index + 1) * DIRENT,
-                };
-                if !each(entry)? {
-                    return Ok(());
-                }
-            }
-            index = 0;
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with prefix, rest of the name and value of every extended attribute until it returns false.
-    fn each_xattr<'s>(&'s self, inode: &Inode, mut each: impl FnMut(&'static str, &'s [u8], &'s [u8]) -> bool) -> Outcome<()> {
-        if inode.xattrs_length == 0 {
-            return Ok(());
-        }
-        let body = sound(slice(self.image(), inode.xattrs, inode.xattrs_length))?;
-        let shared = u64::from(sound(u8_at(body, 4))?);
-        for number in 0..shared {
-            let id = sound(u32_at(body, 12 + 4 * number))?;
-            let at = self.xattrs + 4 * u64::from(id);
-            let (prefix, name, value, _) = xattr(self.image(), at)?;
-            if !prefix.is_empty() && !each(prefix, name, value) {
-                return Ok(());
-            }
-        }
-        let mut at = 12 + 4 * shared;
-        while at < body.len() as u64 {
-            let (prefix, name, value, next) = xattr(body, at)?;
-            if !prefix.is_empty() && !each(prefix, name, value) {
-                return Ok(());
-            }
-            at = next;
-        }
-        Ok(())
-    }
-
-    pub fn xattr(&self, inode: &Inode, wanted: &[u8]) -> Outcome<Option<&[u8]>> {
-        let mut found = None;
-        self.each_xattr(inode, |prefix, name, value| {
-            if wanted.strip_prefix(prefix.as_bytes()) == Some(name) {
-                found = Some(value);
-            }
-            found.is_none()
-        })?;
-        Ok(found)
-    }
-
-    /// The names, each with a NUL after it.
-    pub fn xattr_names(&self, inode: &Inode, into: &mut Vec<u8>) -> Outcome<()> {
-        self.each_xattr(inode, |prefix, name, _| {
-            into.extend(prefix.as_bytes());
-            into.extend(name);
-            into.push(0);
-            true
-        })
-    }
-}
-
-/// Prefix ("" when it is none of ours), rest of the name, value, and where the next attribute starts.
-fn xattr(bytes: &[u8], at: u64) -> Outcome<(&'static str, &[u8], &[u8], u64)> {
-    let name_length = u64::from(sound(u8_at(bytes, at))?);
-    let prefix = match sound(u8_at(bytes, at + 1))? {
-        1 => "user.",
-        2 => "system.posix_acl_access",
-        3 => "system.posix_acl_default",
-        4 => "trusted.",
-        6 => "security.",
-        _ => "",
-    };
-    let value_length = u64::from(sound(u16_at(bytes, at + 2))?);
-    let name = sound(slice(bytes, at + 4, name_length))?;
-    let value = sound(slice(bytes, at + 4 + name_length, value_length))?;
-    Ok((prefix, name, value, (at + 4 + name_length + value_length).next_multiple_of(4)))
-}
-
-/// A directory's block: entries, then their names.
-struct Block<'a> {
-    bytes: &'a [u8],
-    count: u64,
-}
-
-impl<'a> Block<'a> {
-    fn new(bytes: &'a [u8]) -> Outcome<Self> {
-        let names = u64::from(sound(u16_at(bytes, 8))?);
-        if names < DIRENT || !names.is_multiple_of(DIRENT) || names > bytes.len() as u64 {
-            return Err(libc::EUCLEAN);
-        }
-        Ok(Self { bytes, count: names / DIRENT })
-    }
-
-    fn name(&self, index: u64) -> Outcome<&'a [u8]> {
-        let start = sound(u16_at(self.bytes, index * DIRENT + 8))? as usize;
-        let name = if index + 1 < self.count {
-            let end = sound(u16_at(self.bytes, (index + 1) * DIRENT + 8))? as usize;
-            sound(self.bytes.get(start..end))?
-        } else {
-            // the last name ends with the block or at its padding
-            let rest = sound(self.bytes.get(start..))?;
-            rest.split(|&byte| byte == 0).next().unwrap_or(rest)
-        };
-        if name.is_empty() || name.len() > NAME_MAX {
-            return Err(libc::EUCLEAN);
-        }
-        Ok(name)
-    }
-
-    fn nid(&self, index: u64) -> Outcome<u64> {
-        sound(u64_at(self.bytes, index * DIRENT))
-    }
-
-    fn mode(&self, index: u64) -> Outcome<u32> {
-        Ok(match sound(u8_at(self.bytes, index * DIRENT + 10))? {
-            1 => S_IFREG,
-            2 => S_IFDIR,
-            3 => 0o020_000,
-            4 => 0o060_000,
-            5 => 0o010_000,
-            6 => 0o140_000,
-            7 => S_IFLNK,
-            _ => 0,
-        })
     }
 }
 

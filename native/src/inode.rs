@@ -140,22 +140,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds what of `from` … `to` is not there yet.
-    pub fn missing(&self, inode: &Inode, from: u64, to: u64, keys: &mut Vec<Key>) -> Result<(), Errno> {
-        self.places(inode, from, to, |place| {
-            if let Place::Device { slot, at, length } = place {
-                let device = self.device(slot)?;
-                if at.saturating_add(length) > device.size {
-                    return Err(libc::EUCLEAN);
-                }
-                device.missing(at, at + length, |chunk| keys.push(Key::Chunk { device: device.number, chunk }));
-            }
-            Ok(())
-        })
-    }
-
-    /// Reads `from` … `from + into.len()`, of which nothing is missing.
-    pub fn read(&self, inode: &Inode, from: u64, into: &mut [u8]) -> Result<(), Errno> {
+    /// Reads `from` … `from + into.len()`, or adds what of it is not there, and then the bytes count for nothing.
+    pub fn read(&self, inode: &Inode, from: u64, into: &mut [u8], missing: &mut Vec<Key>) -> Result<(), Errno> {
         let mut rest = into;
         let to = from + rest.len() as u64;
         self.places(inode, from, to, |place| {
@@ -164,7 +150,13 @@ impl Tree {
             match place {
                 Place::Image(bytes) => now.copy_from_slice(bytes),
                 Place::Zeros(_) => now.fill(0),
-                Place::Device { slot, at, .. } => self.device(slot)?.read(at, now)?,
+                Place::Device { slot, at, length } => {
+                    let device = self.device(slot)?;
+                    if at.saturating_add(length) > device.size {
+                        return Err(libc::EUCLEAN);
+                    }
+                    device.read(at, now, |chunk| missing.push(Key::Chunk { device: device.number, chunk }))?;
+                }
             }
             Ok(())
         })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 
 /// A read-only shared mapping of a whole file.
 struct Mapping {
@@ -56,6 +56,7 @@ impl AsRef<[u8]> for Image {
 }
 
 const HEADER_BYTES: usize = 64;
+const TAKEN_BACK_AT: usize = 48;
 const MAGIC: &[u8] = b"lazyrdy\n";
 const VERSION: u32 = 1;
 const VERIFIED: u8 = 1;
@@ -85,7 +86,20 @@ impl Ready {
         Ok(Self { mapping, chunks: chunks as usize })
     }
 
-    /// Whether the chunk's places may be read; what was written before the byte was set is seen after.
+    /// How often chunks were taken back: their bytes unset, this counted up, then their places punched. Whoever finds it unchanged
+    /// after a read, and the chunks verified before, has read no hole, and nothing that was half written into one.
+    pub fn taken_back(&self) -> u32 {
+        fence(Ordering::SeqCst); // what was read before this was read before it is looked at
+        // SAFETY: the header lies within the mapping (checked in `of`), which begins with a page, so the word is aligned; otherwise as
+        // in `verified`.
+        let word = unsafe { AtomicU32::from_ptr(self.mapping.start.as_ptr().add(TAKEN_BACK_AT).cast()) };
+        let taken_back = word.load(Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        taken_back
+    }
+
+    /// Whether the chunk's places may be read; what was written before the byte was set is seen after. Never remembered: a chunk may be
+    /// taken back.
     pub fn verified(&self, chunk: u32) -> bool {
         let chunk = chunk as usize;
         if chunk >= self.chunks {

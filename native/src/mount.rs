@@ -1,10 +1,10 @@
 //! Mounts: making, ending and examining them.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,6 +12,11 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use rustix::fs::{CWD, FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
+use rustix::process::{getegid, geteuid};
 
 use crate::wire::MAX_READ;
 use crate::{helper, sys};
@@ -34,7 +39,7 @@ pub fn mount(
     context: Option<&str>,
     read_only: bool,
 ) -> io::Result<()> {
-    let (uid, gid) = sys::identity();
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let mut options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_READ}");
     if allow_other {
         options.push_str(",allow_other");
@@ -47,8 +52,10 @@ pub fn mount(
         options.push_str(&format!(",context=\"{context}\""));
     }
     // whoever made an image made its set-user-ID programs and devices; containers' overlays have flags of their own
-    let flags = libc::MS_NODEV | libc::MS_NOSUID | if read_only { libc::MS_RDONLY } else { 0 };
-    sys::mount(fsname, dir, &format!("fuse.{SUBTYPE}"), flags, &options)?;
+    let mut flags = MountFlags::NODEV | MountFlags::NOSUID;
+    flags.set(MountFlags::RDONLY, read_only);
+    let options = CString::new(options)?;
+    rustix::mount::mount(fsname, dir, format!("fuse.{SUBTYPE}"), flags, options.as_c_str())?;
     // before INIT is answered, so that it holds from the first read on; without the right to, the kernel's default stays
     set_read_ahead(dir, read_ahead / 1024);
     Ok(())
@@ -69,7 +76,7 @@ pub fn mount_by_helper(dir: &str, fsname: &str, allow_other: bool, read_only: bo
     ours.set_read_timeout(Some(helper::TIMEOUT))?;
     let child = helper::start(&["-o", &options, "--", dir], || Ok(Stdio::from(OwnedFd::from(its.try_clone()?))))?;
     drop(its); // else its end would not be seen
-    let received = sys::receive(ours.as_raw_fd());
+    let received = sys::receive(&ours);
     helper::finish(child)?;
     received?.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "fusermount3 handed nothing over"))
 }
@@ -77,15 +84,19 @@ pub fn mount_by_helper(dir: &str, fsname: &str, allow_other: bool, read_only: bo
 /// Mounts a directory on itself, read-only. What is mounted on it later appears where copies of this mount are, as it does for the mount
 /// that it is cut out of, but not in that one as well: the two would be peers otherwise. Linux 5.12.
 pub fn bind_read_only(dir: &str) -> io::Result<()> {
-    let copy = sys::clone_mount(dir)?;
-    sys::make_read_only(copy.as_raw_fd())?;
+    // from that directory on and without what is mounted below; attached nowhere
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let copy = open_tree(CWD, dir, flags)?;
+    sys::make_read_only(&copy)?;
     // on a shared mount the kernel makes it shared again, among copies of its own
-    sys::move_mount(copy.as_raw_fd(), dir)
+    Ok(move_mount(copy, c"", CWD, dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// By fusermount3 where this user may not.
 pub fn unmount(dir: &str, lazy: bool) -> io::Result<()> {
-    match sys::unmount(dir, libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 }) {
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::DETACH, lazy);
+    match rustix::mount::unmount(dir, flags).map_err(io::Error::from) {
         Err(refused) if refused.kind() == ErrorKind::PermissionDenied => match helper::unmount(OsStr::new(dir), lazy) {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(refused),
             tried => tried,
@@ -149,11 +160,12 @@ fn unescape(field: &str) -> String {
 
 /// flock(2) without waiting.
 pub fn try_lock(fd: i32, exclusive: bool) -> io::Result<bool> {
-    let kind = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
-    match sys::lock(fd, kind | libc::LOCK_NB) {
+    let kind = if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+    // the lock is that of all copies of the descriptor
+    match flock(file(fd)?, kind) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,46 +5,22 @@
 //! for any more is forgotten, so that the next request asks again. One lock guards it all: waiting is never the hot path.
 #![forbid(unsafe_code)]
 
+mod request;
+mod room;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::reply::Reply;
+pub use request::{Key, Known, Request, What, Window};
+use room::{Place, Room};
 
-/// Requests that may wait at a time; more are EIO. The kernel sends at most 1024 in the background, the rest are processes that wait.
-pub const PARKED_MAX: usize = 4096;
+use crate::reply::Reply;
 
 /// Interrupts that are remembered because nothing was parked under their number: one thread may read a request, and another the interrupt
 /// that is about it, before the first has parked it. Most are about requests that were answered meanwhile; the oldest go.
 const EARLY_MAX: usize = 256;
-
-/// What can be waited for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Key {
-    Chunk { device: u32, chunk: u32 },
-    Lookup(u32),
-    Late(u64),
-}
-
-/// What to do again once everything is there.
-#[derive(Clone, Debug)]
-pub enum What {
-    Read { node: u64, offset: u64, size: u32 },
-    Lookup { parent: u64, name: String },
-}
-
-pub struct Request {
-    pub reply: Reply,
-    pub what: What,
-}
-
-impl Request {
-    /// Ends it with an errno.
-    pub fn fail(self, errno: i32) {
-        self.reply.error(errno);
-    }
-}
 
 struct Waiting {
     request: Request,
@@ -64,6 +40,8 @@ pub enum Work {
 struct State {
     /// By the kernel's number for the request.
     waiting: HashMap<u64, Waiting>,
+    /// What those leave.
+    room: Room,
     keys: HashMap<Key, Vec<u64>>,
     deadlines: BTreeSet<(Instant, u64)>,
     /// By directory, name, and who asks: what one is refused is not refused to another.
@@ -91,6 +69,7 @@ impl State {
     fn take(&mut self, unique: u64) -> Option<Request> {
         let waiting = self.waiting.remove(&unique)?;
         self.deadlines.remove(&(waiting.deadline, unique));
+        self.room.leave(waiting.request.place());
         for key in waiting.keys {
             if let Some(others) = self.keys.get_mut(&key) {
                 others.retain(|&other| other != unique);
@@ -111,10 +90,11 @@ impl State {
         self.keys.remove(key).unwrap_or_default()
     }
 
-    /// False when there is no room; the request is dropped with it, which is EIO.
+    /// Whether its deadline is the first of all.
     fn insert(&mut self, request: Request, keys: Vec<Key>, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let unique = request.reply.unique();
+        self.room.take(request.place());
         for key in &keys {
             self.keys.entry(*key).or_default().push(unique);
         }
@@ -125,16 +105,22 @@ impl State {
     }
 
     /// Why a request cannot wait, as an errno.
-    fn refusal(&mut self, unique: u64) -> Option<i32> {
+    fn refusal(&mut self, request: &Request) -> Option<i32> {
+        let unique = request.reply.unique();
         if let Some(index) = self.early.iter().position(|&early| early == unique) {
             self.early.remove(index);
             return Some(libc::EINTR);
         }
-        self.full().then_some(libc::EIO)
-    }
-
-    fn full(&self) -> bool {
-        self.closed || self.waiting.len() >= PARKED_MAX
+        let place = request.place();
+        match place {
+            _ if self.closed => Some(libc::EIO),
+            _ if self.room.has(place) => None,
+            Place::Read => Some(libc::EIO),
+            Place::Lookup(_) => {
+                request.reply.counters().refused.fetch_add(1, Relaxed);
+                Some(libc::ENOENT)
+            }
+        }
     }
 }
 
@@ -149,17 +135,27 @@ impl Parked {
         }
     }
 
-    /// Parks a read until all `keys` that are still `missing` are settled, and returns those that nobody waits for yet. When none is
-    /// missing any more, it goes straight to the workers.
-    pub fn park(&self, request: Request, mut keys: Vec<Key>, timeout: Duration, missing: impl Fn(&Key) -> bool) -> Vec<Key> {
+    /// Parks a read until all `keys` that are missing, as `known`, are settled, and returns those that nobody waits for yet. When none is
+    /// missing any more, it goes straight to the workers; when one is gone, it fails.
+    pub fn park(&self, request: Request, mut keys: Vec<Key>, timeout: Duration, known: impl Fn(&Key) -> Known) -> Vec<Key> {
         let mut state = self.lock();
-        if let Some(errno) = state.refusal(request.reply.unique()) {
+        if let Some(errno) = state.refusal(&request) {
             drop(state);
             request.fail(errno);
             return Vec::new();
         }
-        // Under the lock: whoever makes a key ready settles it afterwards, and that takes the lock.
-        keys.retain(missing);
+        // Under the lock: whoever makes a key ready, or removes a device, settles it afterwards, and that takes the lock.
+        let mut gone = false;
+        keys.retain(|key| {
+            let known = known(key);
+            gone |= known == Known::Gone;
+            known == Known::Missing
+        });
+        if gone {
+            drop(state);
+            request.fail(libc::EIO);
+            return Vec::new();
+        }
         if keys.is_empty() {
             state.work.push_back(Work::Resume(request));
             self.work.notify_one();
@@ -171,28 +167,28 @@ impl Parked {
         fresh
     }
 
-    /// Parks a lookup; a ticket when it is the first of this process for this name.
-    pub fn park_lookup(&self, reply: Reply, parent: u64, name: &str, pid: u32, timeout: Duration) -> Option<u32> {
+    /// Parks a lookup; a ticket when it is the first of this user for this name.
+    pub fn park_lookup(&self, reply: Reply, parent: u64, name: &str, user: u32, timeout: Duration) -> Option<u32> {
+        let request = Request { reply, what: What::Lookup { parent, name: name.to_owned(), user } };
         let mut state = self.lock();
-        if let Some(errno) = state.refusal(reply.unique()) {
+        if let Some(errno) = state.refusal(&request) {
             drop(state);
-            reply.error(errno);
+            request.fail(errno);
             return None;
         }
-        let known = state.tickets.get(&(parent, name.to_owned(), pid)).copied();
+        let known = state.tickets.get(&(parent, name.to_owned(), user)).copied();
         let ticket = known.unwrap_or_else(|| {
-            // PARKED_MAX bounds how many are in use, so a free one is near
+            // as many are in use as lookups wait at most, so a free one is near
             while state.names.contains_key(&state.last_ticket) {
                 state.last_ticket = state.last_ticket.wrapping_add(1);
             }
             let ticket = state.last_ticket;
             state.last_ticket = ticket.wrapping_add(1);
-            state.tickets.insert((parent, name.to_owned(), pid), ticket);
-            state.names.insert(ticket, (parent, name.to_owned(), pid));
+            state.tickets.insert((parent, name.to_owned(), user), ticket);
+            state.names.insert(ticket, (parent, name.to_owned(), user));
             ticket
         });
-        let what = What::Lookup { parent, name: name.to_owned() };
-        let first = state.insert(Request { reply, what }, vec![Key::Lookup(ticket)], timeout);
+        let first = state.insert(request, vec![Key::Lookup(ticket)], timeout);
         self.wake_clock(first);
         known.is_none().then_some(ticket)
     }

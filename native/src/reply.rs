@@ -16,6 +16,7 @@ pub struct Counters {
     pub lookups: AtomicU64,
     pub expired: AtomicU64,
     pub failed: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 /// /dev/fuse, mounted.

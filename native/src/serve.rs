@@ -1,32 +1,22 @@
 //! What each request is answered.
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::os::unix::fs::FileExt;
+mod read;
+mod xattr;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::control::{CONTROL_BIT, Contents, Found};
-use crate::device::Device;
+use crate::asker;
+use crate::control::{CONTROL_BIT, Found};
 use crate::erofs::{Errno, S_IFDIR};
 use crate::inode::{Tree, split};
-use crate::parked::{Key, Request as Parked, What};
+use crate::parked::Key;
 use crate::reply::Reply;
 use crate::session::{Core, Scratch};
 use crate::wire::{self, Entry, FOR_EVER, Listing, MAX_READ, NOT_AT_ALL, ROOT_ID, Request, op};
 
 const NAME_MAX: usize = 255;
-const TRUSTED_MARKS: &[u8] = b"trusted.overlay.";
-const USER_MARKS: &[u8] = b"user.overlay.";
-/// The longest list of extended attributes' names, as the VFS has it (XATTR_LIST_MAX).
-const LIST_MAX: usize = 65536;
-
-/// A device's bytes are in the kernel twice already, as pages of the device and of the file in the mount: after reads of this size,
-/// which do not come again soon, the cache file gives back its own. Small ones share what the disk was asked for with neighbours.
-const FORGET_MIN: usize = 128 << 10;
-/// What was fetched just now is dirty, and can only be written then; it is given back when the reader has come this much further.
-const FORGET_BEHIND: u64 = 8 << 20;
 
 /// Whose node it is.
 enum Node {
@@ -186,10 +176,10 @@ impl Core {
     }
 
     fn ask(&self, request: &Request, name: &str, reply: Reply) {
-        let Request { node: parent, pid, .. } = *request;
-        let ticket = self.parked.park_lookup(reply, parent, name, pid, self.timeouts.lookup);
+        let (parent, user) = (request.node, asker::user_of(request.pid));
+        let ticket = self.parked.park_lookup(reply, parent, name, user, self.timeouts.lookup);
         if let Some(ticket) = ticket
-            && !self.upcalls.lookup(ticket, parent, name, pid)
+            && !self.upcalls.lookup(ticket, parent, name, user)
         {
             self.parked.settle(Key::Lookup(ticket), libc::ENOENT);
         }
@@ -253,226 +243,10 @@ impl Core {
         Ok(())
     }
 
-    fn xattr(&self, request: &Request, reply: Reply) {
-        // u32 size, u32 padding, name
-        let (Some(size), Some(name)) = (request.size(), request.name(8)) else { return reply.error(libc::EINVAL) };
-        match self.node(request.node) {
-            Err(errno) => reply.error(errno),
-            Ok(Node::Control) => reply.error(libc::ENODATA),
-            Ok(Node::Tree(tree, nid)) => {
-                let name = if self.user_marks { stored_name(name) } else { Some(Cow::Borrowed(name)) };
-                let found = match name {
-                    Some(name) => tree.image.inode(nid).and_then(|inode| tree.image.xattr(&inode, &name)),
-                    None => Ok(None),
-                };
-                match found {
-                    Err(errno) => reply.error(errno),
-                    Ok(None) => reply.error(libc::ENODATA),
-                    Ok(Some(value)) => sized(reply, size, value),
-                }
-            }
-        }
-    }
-
-    fn xattr_names(&self, request: &Request, reply: Reply) {
-        let Some(size) = request.size() else { return reply.error(libc::EINVAL) };
-        let mut names = Vec::new();
-        match self.node(request.node) {
-            Err(errno) => reply.error(errno),
-            Ok(Node::Control) => sized(reply, size, &names),
-            Ok(Node::Tree(tree, nid)) => {
-                match tree.image.inode(nid).and_then(|inode| tree.image.xattr_names(&inode, &mut names)) {
-                    Err(errno) => reply.error(errno),
-                    Ok(()) if names.len() > LIST_MAX => reply.error(libc::E2BIG),
-                    Ok(()) if self.user_marks => sized(reply, size, &without_marks(&names)),
-                    Ok(()) => sized(reply, size, &names),
-                }
-            }
-        }
-    }
-
     fn statfs(&self, node: u64) -> [u8; 80] {
         match self.node(node) {
             Ok(Node::Tree(tree, _)) => wire::statfs(tree.blocks(), tree.image.inodes),
             _ => wire::statfs(0, 0),
         }
-    }
-
-    fn read_request(&self, request: &Request, reply: Reply, scratch: &mut Scratch) {
-        self.connection.counters.reads.fetch_add(1, Relaxed);
-        match request.window() {
-            Some((offset, size)) => self.read(request.node, offset, size.min(MAX_READ as u32), reply, scratch, false),
-            None => reply.error(libc::EINVAL),
-        }
-    }
-
-    /// Does again what had to wait.
-    pub fn resume(&self, request: Parked, scratch: &mut Scratch) {
-        match request.what {
-            What::Read { node, offset, size } => self.read(node, offset, size, request.reply, scratch, true),
-            What::Lookup { parent, name } => match self.look(parent, name.as_bytes()) {
-                Ok(Look::Entry(entry)) => request.reply.bytes(&entry.answer()),
-                Ok(Look::Ask) => request.reply.error(libc::ENOENT),
-                Err(errno) => request.reply.error(errno),
-            },
-        }
-    }
-
-    /// Answers a read, or parks it. One that is `resumed` and still lacks something was promised what is not there: EIO.
-    fn read(&self, node: u64, offset: u64, size: u32, reply: Reply, scratch: &mut Scratch, resumed: bool) {
-        scratch.keys.clear();
-        let outcome = match self.node(node) {
-            Ok(Node::Control) => self.read_control(node, offset, size, scratch),
-            Ok(Node::Tree(tree, nid)) => read_tree(&tree, nid, offset, size, scratch),
-            Err(errno) => Err(errno),
-        };
-        match outcome {
-            Err(errno) => reply.error(errno),
-            Ok(Got::Scratch(length)) => reply.bytes(&scratch.answer[..length]),
-            Ok(Got::Device(device, from, length)) => {
-                reply.bytes(&scratch.answer[..length]);
-                // nobody waits for this
-                if length >= FORGET_MIN {
-                    device.forget(from.saturating_sub(FORGET_BEHIND), from + length as u64);
-                }
-            }
-            Ok(Got::Bytes(bytes, from, to)) => reply.bytes(&bytes[from..to]),
-            Ok(Got::Missing) if resumed => reply.error(libc::EIO),
-            Ok(Got::Missing) => {
-                self.connection.counters.missed.fetch_add(1, Relaxed);
-                self.wait(Parked { reply, what: What::Read { node, offset, size } }, &mut scratch.keys);
-            }
-        }
-    }
-
-    fn read_control(&self, node: u64, offset: u64, size: u32, scratch: &mut Scratch) -> Result<Got, Errno> {
-        let end = |length: u64| offset.saturating_add(u64::from(size)).min(length);
-        match self.control.contents(node)? {
-            Contents::Bytes(bytes) => {
-                let to = end(bytes.len() as u64) as usize;
-                let from = (offset as usize).min(to);
-                Ok(Got::Bytes(bytes, from, to))
-            }
-            Contents::Device { number, .. } => {
-                let device = self.device(number).ok_or(libc::EIO)?;
-                let to = end(device.size);
-                let from = offset.min(to);
-                device.missing(from, to, |chunk| scratch.keys.push(Key::Chunk { device: number, chunk }));
-                if !scratch.keys.is_empty() {
-                    return Ok(Got::Missing);
-                }
-                let length = (to - from) as usize;
-                device.read(from, &mut scratch.answer[..length])?;
-                Ok(Got::Device(device, from, length))
-            }
-            Contents::Late { file: None, .. } => {
-                scratch.keys.push(Key::Late(node));
-                Ok(Got::Missing)
-            }
-            Contents::Late { size: whole, file: Some(file) } => {
-                let to = end(whole);
-                let from = offset.min(to);
-                let length = (to - from) as usize;
-                // shorter than it was when it came is wrong, not short
-                file.read_exact_at(&mut scratch.answer[..length], from).map_err(|_| libc::EIO)?;
-                Ok(Got::Scratch(length))
-            }
-        }
-    }
-
-    /// Whether what a key stands for is still to come.
-    fn missing(&self, key: &Key) -> bool {
-        match *key {
-            Key::Chunk { device, chunk } => self.device(device).is_none_or(|device| !device.verified(chunk)),
-            Key::Late(node) => matches!(self.control.contents(node), Ok(Contents::Late { file: None, .. })),
-            Key::Lookup(_) => true,
-        }
-    }
-
-    fn wait(&self, request: Parked, keys: &mut Vec<Key>) {
-        keys.sort_unstable();
-        keys.dedup();
-        let timeout = match keys.first() {
-            Some(Key::Late(_)) => self.timeouts.late,
-            _ => self.timeouts.miss,
-        };
-        let fresh = self.parked.park(request, keys.clone(), timeout, |key| self.missing(key));
-        let mut chunks: HashMap<u32, Vec<u32>> = HashMap::new();
-        for key in fresh {
-            match key {
-                Key::Chunk { device, chunk } => chunks.entry(device).or_default().push(chunk),
-                Key::Late(node) if !self.upcalls.late(node) => self.parked.settle(key, libc::EIO),
-                _ => {}
-            }
-        }
-        for (device, chunks) in chunks {
-            if !self.upcalls.miss(device, chunks.clone()) {
-                for chunk in chunks {
-                    self.parked.settle(Key::Chunk { device, chunk }, libc::EIO);
-                }
-            }
-        }
-    }
-}
-
-/// What a read came to.
-enum Got {
-    /// So many bytes are in the scratch buffer.
-    Scratch(usize),
-    /// The same, and they are those of a device from there on.
-    Device(Arc<Device>, u64, usize),
-    Bytes(Arc<[u8]>, usize, usize),
-    /// What is missing is in the scratch keys.
-    Missing,
-}
-
-fn read_tree(tree: &Tree, nid: u64, offset: u64, size: u32, scratch: &mut Scratch) -> Result<Got, Errno> {
-    let (inode, from, to) = tree.readable(nid, offset, size)?;
-    tree.missing(&inode, from, to, &mut scratch.keys)?;
-    if !scratch.keys.is_empty() {
-        return Ok(Got::Missing);
-    }
-    let length = (to - from) as usize;
-    tree.read(&inode, from, &mut scratch.answer[..length])?;
-    Ok(Got::Scratch(length))
-}
-
-/// Under which name an image has what is asked for in a user namespace; None: under none.
-fn stored_name(name: &[u8]) -> Option<Cow<'_, [u8]>> {
-    match name.strip_prefix(USER_MARKS) {
-        Some(mark) => Some(Cow::Owned([TRUSTED_MARKS, mark].concat())),
-        None if name.starts_with(TRUSTED_MARKS) => None,
-        None => Some(Cow::Borrowed(name)),
-    }
-}
-
-/// Overlayfs asks for them by name; whoever copies all that is listed would make them part of an image.
-fn without_marks(names: &[u8]) -> Vec<u8> {
-    let names = names.split_inclusive(|&byte| byte == 0);
-    names.filter(|name| !name.starts_with(TRUSTED_MARKS)).flatten().copied().collect()
-}
-
-/// Answers with a value, or with its size when that is what was asked for.
-fn sized(reply: Reply, size: u32, value: &[u8]) {
-    match size as usize {
-        0 => reply.bytes(&wire::xattr_size(value.len())),
-        room if room < value.len() => reply.error(libc::ERANGE),
-        _ => reply.bytes(value),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_have_another_name_in_a_user_namespace_and_are_not_listed() {
-        assert_eq!(stored_name(b"user.overlay.opaque").as_deref(), Some(&b"trusted.overlay.opaque"[..]));
-        assert_eq!(stored_name(b"trusted.overlay.opaque"), None);
-        for name in [&b"user.a"[..], b"user.overlayopaque", b"trusted.overlay", b"security.capability"] {
-            assert_eq!(stored_name(name).as_deref(), Some(name));
-        }
-        assert_eq!(without_marks(b"user.a\0trusted.overlay.opaque\0trusted.b\0"), b"user.a\0trusted.b\0");
-        assert_eq!(without_marks(b""), b"");
     }
 }

@@ -43,8 +43,8 @@ impl Upcalls {
             )?,
             lookup: method::<LookupArgs>(of, "lookup")?.bind(of)?.build_threadsafe_function().weak::<true>().build_callback(
                 |call| {
-                    let (ticket, parent, name, pid): (u32, u64, String, u32) = call.value;
-                    Ok((ticket, BigInt::from(parent), name, pid).into())
+                    let (ticket, parent, name, user): (u32, u64, String, u32) = call.value;
+                    Ok((ticket, BigInt::from(parent), name, user).into())
                 },
             )?,
             late: method::<LateArgs>(of, "late")?.bind(of)?.build_threadsafe_function().weak::<true>().build_callback(
@@ -74,8 +74,8 @@ impl Upcalls {
     }
 
     /// False when JavaScript cannot be reached any more.
-    pub fn lookup(&self, ticket: u32, parent: u64, name: &str, pid: u32) -> bool {
-        self.lookup.call((ticket, parent, name.to_owned(), pid), NonBlocking) == Status::Ok
+    pub fn lookup(&self, ticket: u32, parent: u64, name: &str, user: u32) -> bool {
+        self.lookup.call((ticket, parent, name.to_owned(), user), NonBlocking) == Status::Ok
     }
 
     /// False when JavaScript cannot be reached any more.

@@ -12,11 +12,11 @@ import { AdditionalImageStore, type ImageStoreParts } from '../stores/image-stor
 import type { StoreParts } from '../stores/layer-store.ts'
 import { LOOKUP_PATIENCE } from '../stores/patience.ts'
 import { listLeft, readBack } from '../stores/read-back.ts'
-import { type Agent, places } from './agent.ts'
+import type { Agent } from './agent.ts'
 import { graphRoots } from './graph-roots.ts'
 import { lister } from './lister.ts'
 import { log } from './log.ts'
-import { socketFor } from './places.ts'
+import { places, socketFor } from './places.ts'
 import type { Answer, ListRequest } from './socket.ts'
 
 /** Below the store's root: leads to the agent's socket, so that who knows the root finds the agent. */

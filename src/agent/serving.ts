@@ -14,10 +14,11 @@ import { visibility } from '../mount/propagation.ts'
 import type { Session } from '../mount/session.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { Store } from '../store/store.ts'
-import { type Agent, places, version } from './agent.ts'
+import type { Agent } from './agent.ts'
 import { log } from './log.ts'
-import { logFor, socketFor } from './places.ts'
+import { logFor, places, socketFor } from './places.ts'
 import { type Answer, ask, type ListRequest, listen, type Request, type Status } from './socket.ts'
+import { version } from './version.ts'
 
 /** Of a cache with some ten thousand files, on a busy disk. */
 const SIZE_WAIT_MS = 500
@@ -195,6 +196,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
       outages,
       reads_failed_at_once: failedAtOnce,
       lookups: Number(native.lookups),
+      lookups_refused: Number(native.refused),
       chunks_corrupt: codecs.corrupt,
       chunks_reverified: codecs.reverified,
       images_corrupt: agent.store.counters.corruptImages,

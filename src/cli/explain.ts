@@ -1,24 +1,25 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
-import { openNative, openRegistries, platformOf } from '../agent/agent.ts'
+import { openRegistries, platformOf } from '../agent/agent.ts'
 import { believer } from '../agent/believe.ts'
 import { log } from '../agent/log.ts'
 import { text, type Values } from '../agent/values.ts'
 import { findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
-import { HOW_TO_CONVERT } from '../format/formats.ts'
+import type { Unit } from '../format/format.ts'
+import { HOW_TO_CONVERT, planUnits, type Unplanned } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../image/reference.ts'
-import { companion, type ResolvedImage } from '../layer/image.ts'
-import { formatOf } from '../layer/layer.ts'
+import { companion, type ResolvedImage, sourceOf } from '../layer/image.ts'
+import { openNative } from '../mount/no-addon.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import { waitedFor } from '../stores/image-chain.ts'
 import type { Outcome } from '../stores/image-store.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'
-import { type Indexed, unusableIndexes } from './explain/indexes.ts'
+import { unusableIndexes } from './explain/indexes.ts'
 import { type Known, knownOf, openKnown } from './explain/known.ts'
 import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
@@ -68,17 +69,19 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const { answer, known } = await judge(image, policy, registries, cache)
     const { manifest } = image
     const unread = manifest.layers.filter((_, i) => isUnread(known[i] as Known))
-    const unusable = await unusableIndexes(unread, indexed(registries, reference, platformOf(values)))
+    const plan = planUnits(manifest)
+    const source = { ...reach(registries, reference, platformOf(values)), manifest }
+    const unusable = await unusableIndexes(unread, { plan, ...sourceOf(source) })
     const { diffIds } = image.config
     const isHere = (descriptor: Descriptor) => (known[manifest.layers.indexOf(descriptor)] as Known).diffIds.length > 0
-    const waited = waitedFor(manifest, () => only, isHere)
+    const waited = waitedFor(manifest, plan, () => only, isHere)
     const facts = manifest.layers.map((descriptor, i): LayerFacts => {
-      const chosen = formatOf(descriptor)
+      const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
       const unnamed = unnamedOf(manifest, descriptor, only ? waited : undefined)
       const lazy =
-        'name' in chosen
-          ? { name: chosen.name, unnamed }
-          : { why: chosen.why, ...(waited.has(descriptor) ? { small: true as const } : {}) }
+        'format' in unit
+          ? { name: unit.format, unnamed }
+          : { why: unit.why, ...(waited.has(descriptor) ? { small: true as const } : {}) }
       const { diffIds: tars, refuted } = known[i] as Known // one a layer
       const proven = tars.some((each) => each === diffIds[i])
       const bad = unusable.get(descriptor)
@@ -165,8 +168,12 @@ function formatHere(
 /** Whether the agent would read its index: what was judged was read. */
 const isUnread = ({ diffIds, refuted }: Known) => diffIds.length === 0 && refuted === undefined
 
-/** Where an image's indexes are. */
-function indexed(registries: Registries, reference: Reference, platform: Platform): Indexed {
+/** Where an image's blobs and indexes are. */
+function reach(
+  registries: Registries,
+  reference: Reference,
+  platform: Platform,
+): Pick<ResolvedImage, 'blob' | 'companion'> {
   const source = registries.source(reference)
   return {
     blob: (descriptor) => source.blob(descriptor),

@@ -3,7 +3,8 @@
 import { openRegistries, platformOf } from '../agent/agent.ts'
 import { printable } from '../agent/log.ts'
 import { text } from '../agent/values.ts'
-import { chooseFormat } from '../format/formats.ts'
+import type { Unit } from '../format/format.ts'
+import { planUnits, type Unplanned } from '../format/formats.ts'
 import { hex } from '../image/digest.ts'
 import { platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
@@ -15,18 +16,19 @@ export async function inspect({ positionals, values }: Invocation): Promise<numb
   const registries = openRegistries(values, reference)
   try {
     const image = await registries.source(reference).resolve(platformOf(values))
+    const plan = planUnits(image.manifest)
     const layers = image.manifest.layers.map((descriptor, i) => {
-      const chosen = chooseFormat({ descriptor })
-      const lazy = 'format' in chosen
+      const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
+      const lazy = 'format' in unit
       return {
         digest: descriptor.digest,
         size: descriptor.size,
         mediaType: descriptor.mediaType,
         diffId: image.config.diffIds[i],
         lazy,
-        format: lazy ? chosen.format.name : null,
-        index: lazy ? chosen.format.indexDigest({ descriptor }) : null,
-        why: lazy ? null : chosen.reasons.join('; '),
+        format: lazy ? unit.format : null,
+        index: lazy ? (unit.identity ?? null) : null,
+        why: lazy ? null : unit.why,
       }
     })
     if (text(values, 'format') === 'json') {

@@ -5,9 +5,9 @@
 //   portable   the same by JavaScript, through fuse-native
 
 import { rmdir } from 'node:fs/promises'
-import { type Agent, openAgent, places, wantedRung } from '../agent/agent.ts'
+import { type Agent, openAgent, wantedRung } from '../agent/agent.ts'
 import { log } from '../agent/log.ts'
-import { devicesFor, socketFor } from '../agent/places.ts'
+import { devicesFor, places, socketFor } from '../agent/places.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type Served, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'

@@ -1,9 +1,9 @@
 // lazylayer pull IMAGE [--root ROOT] [--prove] [--creds USER:PASSWORD]
 
-import { givenLogin, places } from '../agent/agent.ts'
 import { log } from '../agent/log.ts'
+import { places } from '../agent/places.ts'
 import { type Answer, askAt, type Request } from '../agent/socket.ts'
-import { text } from '../agent/values.ts'
+import { givenLogin, text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { Outcome } from '../stores/image-store.ts'

@@ -2,10 +2,11 @@
 
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { openAgent, places, wantedRung } from '../agent/agent.ts'
+import { openAgent, wantedRung } from '../agent/agent.ts'
 import { believer } from '../agent/believe.ts'
 import { prepareSecondDoor, type SecondDoor, type SharedParts } from '../agent/image-lister.ts'
 import { log } from '../agent/log.ts'
+import { places } from '../agent/places.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from '../agent/serving.ts'
 import { CLOSED, setAccess, storeMode } from '../agent/store-access.ts'
 import { text } from '../agent/values.ts'

@@ -1,8 +1,8 @@
 // lazylayer status [ROOT|DIR]
 
-import { places } from '../agent/agent.ts'
 import { type Hung, hungAgent } from '../agent/hung.ts'
 import { log } from '../agent/log.ts'
+import { places } from '../agent/places.ts'
 import { type Answer, ask, askAt, listSockets, type Status } from '../agent/socket.ts'
 import { text } from '../agent/values.ts'
 import { describe, Failure } from '../errors.ts'

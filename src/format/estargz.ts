@@ -10,14 +10,23 @@
 // `<tag>-esgztoc`, with a layer for each layer; then both are where the footer begins.
 import { Failure } from '../errors.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
-import { type Digest, isDigest, parseDigest } from '../image/digest.ts'
+import { type Digest, isDigest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { GZIP, type StoredChunk } from '../tree/chunk.ts'
 import { type Entry, S_IFREG } from '../tree/entry.ts'
 import { endsBeforeToc, type Stored } from './estargz-end.ts'
 import { FOOTER_BYTES, parseFooter } from './estargz-footer.ts'
 import { checkText } from './estargz-text.ts'
 import { digestInTurns, findJson, inflateToc, JSON_AT, TOC_NAME, TOC_STORED_MAX_BYTES } from './estargz-toc.ts'
-import type { Contents, Format, IndexOptions, Layer, Source } from './format.ts'
+import {
+  type Contents,
+  type Format,
+  type IndexOptions,
+  type Planned,
+  type Source,
+  type Unit,
+  unitText,
+} from './format.ts'
 import { giveBack } from './memory.ts'
 import { parseToc } from './toc.ts'
 import { CHUNK_MAX_BYTES } from './toc-chunks.ts'
@@ -45,33 +54,35 @@ const TAIL_MAX_BYTES = 512 << 10
 
 const PREFIX_BYTES = 16
 
-const nameOf = (layer: Layer) => `layer ${layer.descriptor.digest}`
+export const estargz: Format = { name: 'estargz', plan, readIndex, parseIndex }
 
-export const estargz: Format = { name: 'estargz', detect, indexDigest, tarSize, readIndex, parseIndex }
+function plan({ layers }: Planned): readonly (Unit | string)[] {
+  return layers.map(unitOf)
+}
 
-function detect({ descriptor }: Layer): true | string {
-  const digest = descriptor.annotations[TOC_DIGEST]
-  if (!MEDIA_TYPES.includes(descriptor.mediaType)) {
-    return `its media type is ${JSON.stringify(descriptor.mediaType)}, eStargz layers are tar+gzip`
+/** Each layer is a tree of its own. */
+function unitOf(layer: Descriptor): Unit | string {
+  const { digest, size, mediaType, annotations } = layer
+  const toc = annotations[TOC_DIGEST]
+  if (!MEDIA_TYPES.includes(mediaType)) {
+    return `its media type is ${JSON.stringify(mediaType)}, eStargz layers are tar+gzip`
   }
-  if (digest === undefined) return 'the manifest has no eStargz TOC digest: a plain gzip layer'
-  if (!isDigest(digest)) return `the manifest's eStargz TOC digest ${JSON.stringify(digest)} is no sha256 digest`
-  return true
+  if (toc === undefined) return 'the manifest has no eStargz TOC digest: a plain gzip layer'
+  if (!isDigest(toc)) return `the manifest's eStargz TOC digest ${JSON.stringify(toc)} is no sha256 digest`
+  const tarSize = tarSizeOf(layer)
+  const blobs = [{ digest, size }]
+  return { format: estargz.name, layers: [layer], shown: layer, index: toc, identity: toc, blobs, tarSize }
 }
 
-function indexDigest(layer: Layer): Digest {
-  return parseDigest(layer.descriptor.annotations[TOC_DIGEST], `${nameOf(layer)}: eStargz TOC digest`)
-}
-
-function tarSize({ descriptor }: Layer): number | undefined {
-  const size = Number(descriptor.annotations[TAR_SIZE])
+function tarSizeOf({ annotations }: Descriptor): number | undefined {
+  const size = Number(annotations[TAR_SIZE])
   return Number.isSafeInteger(size) && size > 0 ? size : undefined
 }
 
-async function readIndex(layer: Layer, source: Source, options?: IndexOptions): Promise<Uint8Array> {
-  const what = nameOf(layer)
-  const { blob } = source
-  const { size } = layer.descriptor
+async function readIndex(unit: Unit, source: Source, options?: IndexOptions): Promise<Uint8Array> {
+  const what = unitText(unit)
+  const { size } = unit.shown
+  const blob = source.blob(unit.shown)
   const guess = Math.min(Math.max(Math.ceil(size / TAIL_FRACTION), TAIL_MIN_BYTES), TAIL_MAX_BYTES)
   const from = Math.max(size - guess, 0)
   const tail = size > 0 ? await readExactly(blob, { start: from, end: size }, what, options) : new Uint8Array()
@@ -83,8 +94,8 @@ async function readIndex(layer: Layer, source: Source, options?: IndexOptions): 
       start >= from ? tail.subarray(start - from, end - from) : await readExactly(blob, { start, end }, what, options),
   }
   if (footer.tocOffset === undefined) {
-    const external = await readExternal(layer, source, options)
-    return await indexOf(external, { start: end, end }, layer, options?.room, async (_, json) => {
+    const external = await readExternal(unit, source, options)
+    return await indexOf(external, { start: end, end }, unit, options?.room, async (_, json) => {
       await checkText(json, end, stored, what)
     })
   }
@@ -102,17 +113,17 @@ async function readIndex(layer: Layer, source: Source, options?: IndexOptions): 
   const head = toc.start < from ? await stored.read({ start: toc.start, end: from }) : undefined
   const rest = tail.subarray(Math.max(toc.start - from, 0), toc.end - from)
   const table = head ? Buffer.concat([head, rest]) : rest
-  return await indexOf(table, toc, layer, options?.room, async (index, json) => {
+  return await indexOf(table, toc, unit, options?.room, async (index, json) => {
     await checkText(json, toc.start, stored, what)
     if (await endsBeforeToc(json, toc.start, stored)) writePrefix(index, { ...toc, end: toc.start })
   })
 }
 
 /** The gzipped table that the image `<tag>-esgztoc` has for this layer. */
-async function readExternal(layer: Layer, source: Source, options?: ReadOptions): Promise<Uint8Array> {
-  const what = nameOf(layer)
+async function readExternal(unit: Unit, source: Source, options?: ReadOptions): Promise<Uint8Array> {
+  const what = unitText(unit)
   const tables = await source.companion(EXTERNAL_SUFFIX, options?.signal)
-  const table = tables?.find(({ descriptor }) => descriptor.annotations[EXTERNAL_OF] === layer.descriptor.digest)
+  const table = tables?.find(({ descriptor }) => descriptor.annotations[EXTERNAL_OF] === unit.shown.digest)
   if (table === undefined) {
     throw Failure.missing(`${what}: its table of contents is kept in another image, which cannot be found`, {
       why: tables
@@ -134,12 +145,12 @@ async function readExternal(layer: Layer, source: Source, options?: ReadOptions)
 async function indexOf(
   stored: Uint8Array,
   toc: Range,
-  layer: Layer,
+  unit: Unit,
   room: IndexOptions['room'],
   check: (index: Uint8Array, json: Uint8Array) => Promise<void>,
 ): Promise<Uint8Array> {
-  const what = nameOf(layer)
-  const want = indexDigest(layer)
+  const what = unitText(unit)
+  const want = unit.index
   const tar = await inflateToc(stored, what, room)
   try {
     const json = findJson(tar, what)
@@ -174,9 +185,9 @@ async function readExactly(blob: Blob, range: Range, what: string, options?: Rea
   )
 }
 
-function parseIndex(index: Uint8Array, layer: Layer): Contents {
-  const what = nameOf(layer)
-  const { digest, size } = layer.descriptor
+function parseIndex(index: Uint8Array, unit: Unit): Contents {
+  const what = unitText(unit)
+  const { digest, size } = unit.shown
   if (index.length < PREFIX_BYTES) throw Failure.corrupt(`${what}: its index is cut off`)
   const prefix = new DataView(index.buffer, index.byteOffset)
   const member = { start: Number(prefix.getBigUint64(0, true)), end: Number(prefix.getBigUint64(8, true)) }
@@ -187,7 +198,7 @@ function parseIndex(index: Uint8Array, layer: Layer): Contents {
   const { entries, chunks } = parseToc(json, { end: member.start, codec: GZIP }, what)
   const first = wantedFirst(entries)
   // a table in another image, or behind the tar's end, is no file of this layer
-  if (member.start < member.end) addToc(entries, chunks, member, json.length, indexDigest(layer))
+  if (member.start < member.end) addToc(entries, chunks, member, json.length, unit.index)
   return { blobs: [{ digest, size }], chunks, entries, first }
 }
 

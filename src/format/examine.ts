@@ -9,20 +9,20 @@ import { createGzip } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
 import { type Digest, finish } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { buildTree } from '../tree/build.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import { firstDifference } from '../tree/compare.ts'
 import type { Difference } from '../tree/difference.ts'
 import type { Tree } from '../tree/tree.ts'
 import { TOC_NAME } from './estargz-toc.ts'
-import type { Layer } from './format.ts'
 import { storedTar } from './stored-tar.ts'
-import { tar } from './tar.ts'
+import { parseTarIndex } from './tar-index.ts'
 import { scanTar } from './tar-scan.ts'
 
 /** Descriptors are the process's: whoever asks keeps them open until the examination has ended, well or badly; nothing uses them then. */
 export interface Examination {
-  layer: Layer
+  layer: Descriptor
   /** Holds the blob, whose digest was checked. */
   blobFd: number
   /** Empty files. */
@@ -51,12 +51,12 @@ const MAY_LACK: ReadonlySet<string> = new Set([TOC_NAME])
 
 /** @throws Failure corrupt, limit, unsupported (a tar that can be read in two ways), system */
 export async function examine({ layer, blobFd, tarFd, splitFd, tarMaxBytes, served }: Examination): Promise<Examined> {
-  const what = `layer ${layer.descriptor.digest}`
+  const what = `layer ${layer.digest}`
   const split = new SplitFile(splitFd)
   try {
     const kept = keptIn(tarFd, storedTar(blobFd, what), tarMaxBytes, what)
     const { diffId, tarSize, index } = await scanTar(kept, split, { what })
-    const tree = buildTree(tar.parseIndex(index, layer))
+    const tree = buildTree(parseTarIndex(index, what))
     let difference: Examined['difference']
     if (served !== undefined) {
       const sides = [{ image: served.image, chunks: new ChunkTable(served.chunks) }, tree] as const

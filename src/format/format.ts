@@ -1,13 +1,14 @@
-// What a lazy image format is: a pure parser from an index to entries and chunks, and how to get that index.
+// What a lazy image format is: which of an image's layers together make one tree, how to get that tree's index, and a pure parser from
+// the index to entries and chunks.
 import type { Blob, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Descriptor } from '../image/manifest.ts'
+import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { StoredChunk } from '../tree/chunk.ts'
 import type { Entry } from '../tree/entry.ts'
 
-/** What a layer's index says. */
+/** What an index says. */
 export interface Contents {
-  /** The blobs that chunks refer to by number. */
+  /** The blobs that chunks refer to by number, each one of the unit's. */
   blobs: readonly { digest: Digest; size: number }[]
   chunks: readonly StoredChunk[]
   entries: Iterable<Entry>
@@ -15,14 +16,31 @@ export interface Contents {
   first: readonly number[]
 }
 
-/** Everything parsing may use beside the index; structured-cloneable, because parsing happens in a worker. */
-export interface Layer {
-  descriptor: Descriptor
+/**
+ * What of an image makes one tree, as its manifest has it; nothing was read yet. Most units are one layer; others are several, of which
+ * one has the index over the blobs of all. Plain values, because parsing happens in a worker.
+ */
+export interface Unit {
+  /** Its format's name. */
+  readonly format: string
+  /** The layers of the image that it is made of, lowest first. */
+  readonly layers: readonly Descriptor[]
+  /** The one of them that shows the tree where layers are shown one by one; the others show an empty one. */
+  readonly shown: Descriptor
+  /** The digest by which the manifest vouches for the index. */
+  readonly index: Digest
+  /** What engines know the index by, and look for the layer by; `readIndex` proves it. Undefined: they know none, as of a tree of several layers. */
+  readonly identity: Digest | undefined
+  /** Where chunks may be read from: no other blob that an index names is. The size is left out where only the index says it. */
+  readonly blobs: readonly { digest: Digest; size?: number }[]
+  /** Bytes of the shown layer's tar as the manifest claims them, if it does. */
+  readonly tarSize: number | undefined
 }
 
-/** Where a layer's index comes from. */
+/** Where indexes and chunks come from. */
 export interface Source {
-  blob: Blob
+  /** No I/O happens before it is read. */
+  blob(of: { digest: Digest; size: number }): Blob
   /**
    * The layers of the image that is tagged as this one with `suffix` behind it, in the same repository: some tools keep indexes
    * there. Undefined where there is none. Nothing of it is vouched for by this image's manifest.
@@ -39,19 +57,23 @@ export interface IndexOptions extends ReadOptions {
   room?: (bytes: number) => Promise<void>
 }
 
+/** What of a manifest units are planned by. */
+export type Planned = Pick<Manifest, 'layers'>
+
 export interface Format {
   readonly name: string
-  /** Whether the manifest marks this layer as such; reads no byte. Otherwise the reason why not. */
-  detect(layer: Layer): true | string
-  /** The identity engines know the index by, as the manifest claims it (readIndex proves it). */
-  indexDigest(layer: Layer): Digest
-  /** Bytes of the layer's tar as the manifest claims them, if it does. */
-  tarSize(layer: Layer): number | undefined
+  /** Of each layer, in the manifest's order: the unit that it is part of, or the reason why it is part of none. Reads no byte. */
+  plan(manifest: Planned): readonly (Unit | string)[]
   /**
    * The index's bytes, fetched and checked against the manifest, on memory that is the caller's.
    * @throws Failure corrupt, limit, or what reading the source throws
    */
-  readIndex(layer: Layer, source: Source, options?: IndexOptions): Promise<Uint8Array>
+  readIndex(unit: Unit, source: Source, options?: IndexOptions): Promise<Uint8Array>
   /** Pure. @throws Failure corrupt, limit: naming layer and entry */
-  parseIndex(index: Uint8Array, layer: Layer): Contents
+  parseIndex(index: Uint8Array, unit: Unit): Contents
+}
+
+/** How a unit is called in messages. */
+export function unitText({ shown }: Unit): string {
+  return `layer ${shown.digest}`
 }

@@ -1,28 +1,41 @@
-// The formats that can be served lazily, in order of preference.
+// The formats that can be served lazily, and which of them an image's layers are in.
 import { Failure } from '../errors.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { estargz } from './estargz.ts'
-import type { Format, Layer } from './format.ts'
-import { tar } from './tar.ts'
+import type { Format, Planned, Unit } from './format.ts'
 
+/** In order of preference. */
 export const FORMATS: readonly Format[] = [estargz]
 
-/** The format of a layer, or why it has none: a sentence for each format. */
-export type Choice = { format: Format } | { reasons: readonly string[] }
-
-/** Decides by the manifest alone; reads no byte. */
-export function chooseFormat(layer: Layer): Choice {
-  const reasons: string[] = []
-  for (const format of FORMATS) {
-    const detected = format.detect(layer)
-    if (detected === true) return { format }
-    reasons.push(detected)
-  }
-  return { reasons }
+/** Why a layer has no lazy format: a sentence. */
+export interface Unplanned {
+  why: string
 }
 
-/** Those, and the tar itself, which a layer is once all of it was read. @throws Failure unsupported */
-export function formatNamed(name: string): Format {
-  const format = [...FORMATS, tar].find((each) => each.name === name)
+/** Of each layer of an image the unit that it is part of, or why there is none. */
+export type Units = ReadonlyMap<Descriptor, Unit | Unplanned>
+
+/** Decides by the manifest alone; reads no byte. A layer is part of one unit, and a unit has all of its layers. */
+export function planUnits(manifest: Planned, formats: readonly Format[] = FORMATS): Units {
+  const units = new Map<Descriptor, Unit>()
+  const reasons = new Map(manifest.layers.map((each) => [each, [] as string[]]))
+  for (const format of formats) {
+    for (const [i, found] of format.plan(manifest).entries()) {
+      const layer = manifest.layers[i] as Descriptor // one a layer
+      if (typeof found !== 'string' && found.layers.length > 1 && found.identity !== undefined) {
+        throw new TypeError(`${format.name}: engines look for single layers by an index`)
+      }
+      if (typeof found === 'string') reasons.get(layer)?.push(found)
+      else if (found.layers.every((each) => (units.get(each) ?? found) === found)) units.set(layer, found)
+      else reasons.get(layer)?.push(`another format has some of the layers that are one ${format.name} tree with it`)
+    }
+  }
+  return new Map([...reasons].map(([layer, why]) => [layer, units.get(layer) ?? { why: [...new Set(why)].join('; ') }]))
+}
+
+/** @throws Failure unsupported */
+export function formatNamed(name: string, formats: readonly Format[] = FORMATS): Format {
+  const format = formats.find((each) => each.name === name)
   if (format) return format
   throw Failure.unsupported(`${JSON.stringify(name)} is no known format`)
 }

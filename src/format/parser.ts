@@ -5,7 +5,7 @@ import { Failure } from '../errors.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
-import type { Format, Layer } from './format.ts'
+import { type Unit, unitText } from './format.ts'
 import { giveBack, taken } from './memory.ts'
 import type { Built, Failed, Merged, Seen, Task } from './worker.ts'
 
@@ -44,10 +44,11 @@ export class IndexBuilder {
   readonly #deadlineMs: number
   #running = 0
 
-  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS } = {}) {
+  /** @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats */
+  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER } = {}) {
     this.#deadlineMs = deadlineMs
     const workers = {
-      filename: WORKER,
+      filename: worker,
       minThreads: 0,
       maxThreads: THREADS,
       maxQueue: QUEUE_MAX,
@@ -64,12 +65,12 @@ export class IndexBuilder {
   }
 
   /**
-   * The tree of a layer whose index `format.readIndex` returned.
-   * @throws Failure what parseIndex and buildTree throw; limit (out of memory), timeout, aborted
+   * The tree of a unit whose index its format's `readIndex` returned.
+   * @throws Failure what parseIndex and buildTree throw; corrupt (a blob that is not the unit's), limit (out of memory), timeout, aborted
    */
-  async build(format: Format, index: Uint8Array, layer: Layer, { signal, gives }: BuildOptions = {}): Promise<Tree> {
-    const what = `layer ${layer.descriptor.digest}: its index cannot be parsed`
-    const task = { format: format.name, index, layer }
+  async build(index: Uint8Array, unit: Unit, { signal, gives }: BuildOptions = {}): Promise<Tree> {
+    const what = `${unitText(unit)}: its index cannot be parsed`
+    const task = { index, unit }
     const transferList = gives === true ? taken(index) : []
     try {
       const built = await this.#run('build', task, what, this.#deadlineMs, signal, transferList)
@@ -94,7 +95,7 @@ export class IndexBuilder {
    * @throws Failure as examine; limit (out of memory), timeout, aborted
    */
   async examine(examination: Examination, { signal }: BuildOptions = {}): Promise<Examined> {
-    const { digest, size } = examination.layer.descriptor
+    const { digest, size } = examination.layer
     const what = `layer ${digest}: it cannot be examined`
     const deadlineMs = this.#deadlineMs + Math.ceil(size / EXAMINED_MIN_BYTES_PER_MS)
     let examined: Seen

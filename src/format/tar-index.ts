@@ -11,6 +11,7 @@ import { NONE, type StoredChunk } from '../tree/chunk.ts'
 import { ENTRIES_MAX } from '../tree/entries.ts'
 import type { Entry, Extent } from '../tree/entry.ts'
 import { PIECES_MAX } from '../tree/layout.ts'
+import type { Contents } from './format.ts'
 import { Fields } from './toc-fields.ts'
 
 /** What eStargz's tools cut files into: then the digests of a file in both can be compared without its bytes. */
@@ -71,18 +72,13 @@ export class IndexWriter {
   }
 }
 
-export interface TarIndex {
-  diffId: Digest
-  tarSize: number
-  entries: Entry[]
-  chunks: StoredChunk[]
-}
-
 /**
+ * What a layer holds that is served from its own tar, uncompressed: the blob is that tar, known by the DiffID, and each chunk is a piece
+ * of one file.
  * @param what names the layer in errors
  * @throws Failure corrupt, limit
  */
-export function parseTarIndex(index: Uint8Array, what: string): TarIndex {
+export function parseTarIndex(index: Uint8Array, what: string): Contents {
   const lines = linesOf(index, `${what}: the index of its tar`)
   const first = lines.next()
   if (first.done) throw Failure.corrupt(`${what}: the index of its tar is cut off`)
@@ -98,7 +94,7 @@ export function parseTarIndex(index: Uint8Array, what: string): TarIndex {
     if (entry.size > 0) entry.extents = cut(field, entry.size, tarSize, chunks)
     entries.push(entry)
   }
-  return { diffId, tarSize, entries, chunks }
+  return { blobs: [{ digest: diffId, size: tarSize }], chunks, entries, first: [] }
 }
 
 function entryOf(field: Fields): Entry {

@@ -6,14 +6,13 @@ import { buildTree } from '../tree/build.ts'
 import { mergeImages } from '../tree/merge.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
-import type { Contents, Layer } from './format.ts'
-import { formatNamed } from './formats.ts'
+import { type Contents, type Format, type Unit, unitText } from './format.ts'
+import { FORMATS, formatNamed } from './formats.ts'
 import { giveBack } from './memory.ts'
 
 export interface Task {
-  format: string
   index: Uint8Array
-  layer: Layer
+  unit: Unit
 }
 
 /** A Failure as a plain value. */
@@ -36,10 +35,15 @@ export interface Merged {
 export type Seen = Omit<Examined, 'tree'> & Built
 
 /** Anything thrown from here is a bug of ours, not of the layer. */
-export function build({ format, index, layer }: Task): Built | Failed {
+export function build({ index, unit }: Task): Built | Failed {
+  return buildOf(FORMATS, { index, unit })
+}
+
+/** The same, where these formats are known. */
+export function buildOf(formats: readonly Format[], { index, unit }: Task): Built | Failed {
   return attempt(() => {
     try {
-      const tree = treeOf(formatNamed(format).parseIndex(index, layer), layer)
+      const tree = treeOf(formatNamed(unit.format, formats).parseIndex(index, unit), unit)
       return moved({ image: tree.image, digest: tree.digest, chunks: tree.chunks.bytes }, tree.image, tree.chunks.bytes)
     } finally {
       giveBack(index) // a message's is nobody else's
@@ -68,16 +72,31 @@ export async function examine(examination: Examination): Promise<Seen | Failed> 
 }
 
 /** Parsers name the layer in their errors; the builder knows none. */
-function treeOf(contents: Contents, layer: Layer): Tree {
+function treeOf(contents: Contents, unit: Unit): Tree {
+  checkBlobs(contents, unit)
   try {
     return buildTree(contents)
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     const { why, fix } = error
-    throw new Failure(error.code, `layer ${layer.descriptor.digest}: ${error.message}`, {
+    throw new Failure(error.code, `${unitText(unit)}: ${error.message}`, {
       ...(why === undefined ? {} : { why }),
       ...(fix === undefined ? {} : { fix }),
     })
+  }
+}
+
+/** An index reads from no blob but those that belong to its image by the manifest. @throws Failure corrupt */
+function checkBlobs({ blobs }: Contents, unit: Unit): void {
+  for (const { digest, size } of blobs) {
+    const known = unit.blobs.find((each) => each.digest === digest)
+    if (known !== undefined && (known.size ?? size) === size) continue
+    const what =
+      known === undefined ? `blob ${digest}, which is none of the image's` : `blob ${digest} with ${size} bytes`
+    throw Failure.corrupt(
+      `${unitText(unit)}: its index names ${what}`,
+      known && { why: `the manifest says ${known.size}` },
+    )
   }
 }
 

@@ -11,7 +11,7 @@ import type { Image } from '../registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../registry/source.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
 import type { Store } from '../store/store.ts'
-import { type EagerLayer, type From, formatOf, type Layers, type OpenLayer } from './layer.ts'
+import type { EagerLayer, From, Layers, OpenLayer } from './layer.ts'
 import { readImage } from './layer-image.ts'
 
 export interface ResolvedImage extends Image {
@@ -147,7 +147,7 @@ function withBlobsKept(source: ImageSource): ImageSource {
 }
 
 /** What of Layers opens layers. */
-export type LayerOpener = Pick<Layers, 'open' | 'openWhole'>
+export type LayerOpener = Pick<Layers, 'plan' | 'open' | 'openEmpty' | 'openWhole'>
 
 /** Opens a layer of an image; what cannot be served comes back with its reason. @throws Failure as Layers.open, Layers.openWhole */
 export async function openLayer(
@@ -156,10 +156,30 @@ export async function openLayer(
   layers: LayerOpener,
   { fetchWhole = false, from = 'anywhere' }: { fetchWhole?: boolean; from?: From } = {},
 ): Promise<OpenLayer | EagerLayer> {
-  const format = formatOf(descriptor)
-  const blob = image.blob(descriptor)
-  if ('why' in format) return (await layers.openWhole(descriptor, blob, fetchWhole, from)) ?? format
-  return await layers.open(descriptor, { blob, companion: image.companion }, image.origin, from)
+  const unit = layers.plan(image.manifest).get(descriptor) ?? { why: 'it is no layer of its image' }
+  if ('why' in unit) {
+    return (await layers.openWhole(descriptor, image.blob(descriptor), fetchWhole, from)) ?? { descriptor, ...unit }
+  }
+  const layer = await layers.open(unit, sourceOf(image), image.origin, from)
+  // engines get all of a unit's layers or none: parts of it are another image
+  return descriptor === unit.shown ? layer : await layers.openEmpty(unit, descriptor)
+}
+
+/** Where units of an image are read from. */
+export function sourceOf({
+  manifest,
+  blob,
+  companion,
+}: Pick<ResolvedImage, 'manifest' | 'blob' | 'companion'>): Source {
+  // a layer's descriptor may say more of where it is
+  const descriptorOf = ({ digest, size }: Parameters<Source['blob']>[0]): Descriptor =>
+    manifest.layers.find((each) => each.digest === digest && each.size === size) ?? {
+      mediaType: 'application/octet-stream',
+      digest,
+      size,
+      annotations: {},
+    }
+  return { blob: (of) => blob(descriptorOf(of)), companion }
 }
 
 /** Every layer of an image open, or an error that names those that cannot be. @throws Failure unsupported; as Layers.open */

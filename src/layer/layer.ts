@@ -5,8 +5,8 @@ import { describe, Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
-import type { Format, Source } from '../format/format.ts'
-import { chooseFormat } from '../format/formats.ts'
+import type { Format, Planned, Source, Unit } from '../format/format.ts'
+import { FORMATS, formatNamed, planUnits, type Units } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
@@ -17,22 +17,28 @@ import type { TreeNumbers } from '../store/numbers.ts'
 import type { Proof, Refutation } from '../store/proofs.ts'
 import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
-import type { ChunkTable } from '../tree/chunk-table.ts'
+import { buildTree } from '../tree/build.ts'
+import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
-import { Copies } from './copies.ts'
+import type { Copies } from './copies.ts'
 import { FileBlob, KeptBlob } from './file-blob.ts'
 import { IndexRoom } from './index-room.ts'
 import { Reverification } from './reverification.ts'
 import { TreeFiller } from './tree-filler.ts'
+import { type BlobSource, UnitBlobs } from './unit-blobs.ts'
 
 /** A layer that can be served lazily. */
 export interface OpenLayer {
   readonly descriptor: Descriptor
   /** The format's name. */
   readonly format: string
-  /** The identity engines know the index by; proven. Undefined: it has none, and is served from the whole tar. */
+  /** The identity engines know the index by; proven. Undefined: they know none. */
   readonly indexDigest: Digest | undefined
+  /** Whether its tree is shown for several layers together: then it is none that unpacking one of them gives. */
+  readonly together: boolean
+  /** Bytes of its tar as its manifest claims them, if it does. */
+  readonly claimedTarSize: number | undefined
   /** Digest of the EROFS image. */
   readonly tree: Digest
   readonly chunks: ChunkTable
@@ -97,6 +103,8 @@ export interface LayerParts {
   store: Store
   codecs: CodecPool
   builder: IndexBuilder
+  /** Those that layers may be in, in order of preference; the worker of `builder` knows them. */
+  formats?: readonly Format[]
   budget: Budget
   examiner: Examiner
   /** Aborted when the layers are closed. */
@@ -129,18 +137,22 @@ function notHere({ digest }: Descriptor): Failure {
 /** What a layer is called that is served from its whole tar. */
 const WHOLE = 'whole tar'
 
+/** Why the digest of such a layer's tar is no name for what it shows. */
+export const TOGETHER = 'its image shows one tree for several layers together, which none of them unpacks to'
+
 /** How a layer is opened that is not on disk yet. */
 interface Opening {
   descriptor: Descriptor
   /** The format's name. */
   format: string
-  indexDigest: Digest | undefined
+  /** Undefined: it has no index, and is served from the whole tar. */
+  unit: Unit | undefined
   /** What it is known by. */
   name: string
   /** Those of one origin may wait for one another. */
   origin: string
   /** Where its chunks are read from. */
-  blobOf(chunks: ChunkTable): Blob
+  blobOf(blob: ChunkBlob): Blob
   build(signal: AbortSignal): Promise<Tree>
 }
 
@@ -157,16 +169,12 @@ interface OpenTree {
   reverify(): Promise<void>
 }
 
-/** The format of a layer, or why it has none; reads nothing. */
-export function formatOf(descriptor: Descriptor): Format | EagerLayer {
-  const chosen = chooseFormat({ descriptor })
-  return 'format' in chosen ? chosen.format : { descriptor, why: chosen.reasons.join('; ') }
-}
-
 /** All layers this process has open; two images that share a layer share everything of it. */
 export class Layers {
   readonly #parts: LayerParts
-  readonly #opened = new Map<string, { opened: Promise<Opened>; blobs: Copies }>()
+  readonly #opened = new Map<string, { opened: Promise<Opened>; blobs: UnitBlobs }>()
+  /** By manifest. */
+  readonly #plans = new WeakMap<Planned, Units>()
   /** One device a tree, however many layers build it; each can fill it. */
   readonly #trees = new Map<Digest, Promise<OpenTree>>()
   /** By origin. */
@@ -177,6 +185,7 @@ export class Layers {
   /** For what is read from files: it waits for no registry. */
   readonly #fileBudget = new Budget()
   readonly #closing: AbortController
+  readonly #formats: readonly Format[]
   readonly #reverification: Reverification
 
   /** Aborts when they are being closed. */
@@ -187,41 +196,71 @@ export class Layers {
   constructor(parts: LayerParts) {
     this.#parts = parts
     this.#closing = parts.closing
+    this.#formats = parts.formats ?? FORMATS
     this.#reverification = new Reverification(this.#closing.signal)
   }
 
+  /** Of each of an image's layers the unit that it is part of, or why there is none; reads nothing. */
+  plan(manifest: Planned): Units {
+    const plan = this.#plans.get(manifest) ?? planUnits(manifest, this.#formats)
+    this.#plans.set(manifest, plan)
+    return plan
+  }
+
   /**
-   * Opens a layer: from disk where it is known, else by reading its index from `source`. A failure is not remembered.
+   * Opens a unit as the layer that shows its tree: from disk where it is known, else by reading its index from `source`. A failure is not
+   * remembered.
    * @param origin the registry (host) or layout that it comes from
    * @param from 'disk': alone
-   * @throws Failure unsupported (no lazy format), aborted (after close), corrupt (quarantined), missing (not on disk), or what reading
-   * and parsing the index throw
+   * @throws Failure aborted (after close), corrupt (quarantined), missing (not on disk), or what reading and parsing the index throw
    */
-  async open(descriptor: Descriptor, source: Source, origin: string, from: From = 'anywhere'): Promise<OpenLayer> {
+  async open(unit: Unit, source: Source, origin: string, from: From = 'anywhere'): Promise<OpenLayer> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
-    const format = formatOf(descriptor)
-    if (!('detect' in format))
-      throw Failure.unsupported(`layer ${descriptor.digest} has no lazy format`, { why: format.why })
-    const indexDigest = format.indexDigest({ descriptor })
-    const name = nameOf(descriptor, indexDigest, origin)
+    const format = formatNamed(unit.format, this.#formats)
+    const name = nameOf(unit, origin)
     const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
-    return await this.#openOnce(name, source.blob, (blob) => ({
-      descriptor,
-      format: format.name,
-      indexDigest,
+    return await this.#openOnce(name, source, (blobs) => ({
+      descriptor: unit.shown,
+      format: unit.format,
+      unit,
       name,
       origin,
-      blobOf: () => blob,
+      blobOf: (of) => blobs.of(of),
       build: (signal) => {
-        if (from === 'disk') return Promise.reject(notHere(descriptor))
+        if (from === 'disk') return Promise.reject(notHere(unit.shown))
         const read = async (room: (bytes: number) => Promise<void>) => {
-          const index = await format.readIndex({ descriptor }, { blob, companion }, { signal, room })
-          const build = () => this.#parts.builder.build(format, index, { descriptor }, { signal, gives: true })
+          const index = await format.readIndex(unit, { blob: (of) => blobs.of(of), companion }, { signal, room })
+          const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }
         const inTurn = () => this.#room.use(origin, read, signal)
         return this.#indexes.take(origin, () => this.#allIndexes.take(inTurn, signal), signal)
       },
+    }))
+  }
+
+  /**
+   * Opens a layer of a unit whose tree another layer shows: an empty tree.
+   * @throws Failure aborted (after close), unsupported: it shows its unit's tree
+   */
+  async openEmpty(unit: Unit, descriptor: Descriptor): Promise<OpenLayer> {
+    if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping')
+    const what = `layer ${descriptor.digest}`
+    if (descriptor === unit.shown) throw Failure.unsupported(`${what} shows a tree that is not empty`)
+    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.index}`
+    const none: BlobSource<Blob> = {
+      blob() {
+        throw new TypeError('an empty tree is read from no blob')
+      },
+    }
+    return await this.#openOnce(name, none, (blobs) => ({
+      descriptor,
+      format: unit.format,
+      unit,
+      name,
+      origin: name, // its own: it needs nobody
+      blobOf: (of) => blobs.of(of),
+      build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
     }))
   }
 
@@ -244,25 +283,29 @@ export class Layers {
       // from its own source, before anything of it is shared: nobody waits for another's registry
       await (await examiner.blob(blob)).close()
     }
-    return await this.#openOnce(name, blob, (copies) => ({
+    return await this.#openOnce(name, { blob: () => blob }, (blobs) => ({
       descriptor,
       format: WHOLE,
-      indexDigest: undefined,
+      unit: undefined,
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
-      blobOf: ({ blobs: [tar] }) => examiner.tarBlob(tar as { digest: Digest; size: number }, descriptor, copies), // it has one
-      build: () => (from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, copies)),
+      blobOf: (tar) => examiner.tarBlob(tar, descriptor, blobs.of(descriptor)),
+      build: () =>
+        from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, blobs.of(descriptor)),
     }))
   }
 
   /**
    * Has a layer read whole, if it never was; what was read fills its device. When its tree is not its tar's, it is never opened again.
-   * @throws Failure as Examiner.verdict
+   * @throws Failure as Examiner.verdict; unsupported: its tree is not one that its tar alone could have
    */
   async prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
+    if (layer.together) {
+      throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
+    }
     const known = await this.#parts.examiner.known(layer)
     if (known?.verdict === 'refuted' || (known && (await missingOf(layer)).length === 0)) return known
-    if (layer.indexDigest === undefined) {
+    if (layer.format === WHOLE) {
       const verdict = known ?? (await this.#parts.examiner.verdict(layer, blob))
       // it was made of the tar, which is still there
       if (verdict.verdict === 'proven') await this.#fill(layer)
@@ -286,14 +329,18 @@ export class Layers {
   /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
   async #fillFrom(layer: OpenLayer, local: FileBlob): Promise<void> {
     if (this.#closing.signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
-    const file = this.#filler(layer.chunks, local, layer.slots, this.#fileBudget, 'file')
+    const file = this.#filler(layer.chunks, () => local, layer.slots, this.#fileBudget, 'file')
     await layer.filler.withFile(file, () => this.#fill(layer))
   }
 
-  async #openOnce<B extends Blob>(name: string, blob: B, how: (copies: Copies<B>) => Opening): Promise<OpenLayer> {
+  async #openOnce<B extends Blob>(
+    name: string,
+    source: BlobSource<B>,
+    how: (blobs: UnitBlobs<B>) => Opening,
+  ): Promise<OpenLayer> {
     const found = this.#opened.get(name)
     if (found !== undefined) {
-      found.blobs.add(blob)
+      found.blobs.add(source)
       const { layer, fill } = await found.opened
       const verdict = await layer.verdict()
       if (verdict?.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
@@ -301,7 +348,7 @@ export class Layers {
       fill()
       return layer
     }
-    const blobs = new Copies(blob)
+    const blobs = new UnitBlobs(source)
     const opened = this.#open(how(blobs))
     this.#opened.set(name, { opened, blobs })
     opened.catch(() => this.#opened.delete(name))
@@ -332,7 +379,7 @@ export class Layers {
     }
   }
 
-  async #open({ descriptor, format, indexDigest, name, origin, blobOf, build }: Opening): Promise<Opened> {
+  async #open({ descriptor, format, unit, name, origin, blobOf, build }: Opening): Promise<Opened> {
     const { store, log } = this.#parts
     const { signal } = this.#closing
     const key = keyOf(name)
@@ -346,7 +393,7 @@ export class Layers {
     let tree = known && (await openTree(known.tree, known.chunks))
     if (known === undefined || tree === undefined) {
       const built = await build(signal)
-      await store.keepLayer(key, { format, ...(indexDigest === undefined ? {} : { indexDigest }) }, built)
+      await store.keepLayer(key, { format, ...(unit?.shown === descriptor ? { indexDigest: unit.index } : {}) }, built)
       known = await store.layer(key)
       tree = known && (await openTree(known.tree, known.chunks))
       if (known === undefined || tree === undefined) {
@@ -358,18 +405,17 @@ export class Layers {
     const { chunks, tree: digest } = known
     const claim = claimOf(digest)
     const { filler, slots } = tree
-    const blob = blobOf(chunks)
     let own: Filler | undefined
     const fill = () => {
-      if (indexDigest !== undefined && !filler.hasKept(descriptor.digest)) {
-        const kept = new KeptBlob(descriptor, store.wholes)
+      if (unit !== undefined && chunks.length > 0 && !filler.hasKept(descriptor.digest)) {
+        const kept = (of: ChunkBlob) => new KeptBlob(of, store.wholes)
         filler.addKept(descriptor.digest, {
-          isThere: () => store.wholes.has(descriptor.digest),
+          isThere: () => chunks.blobs.every(({ digest }) => store.wholes.has(digest)),
           filler: () => this.#filler(chunks, kept, slots, this.#fileBudget, 'kept'),
         })
       }
       if (own !== undefined && filler.has(own)) return
-      own = this.#filler(chunks, blob, slots, this.#parts.budget, origin)
+      own = this.#filler(chunks, blobOf, slots, this.#parts.budget, origin)
       filler.add(own, origin)
     }
     fill()
@@ -377,7 +423,9 @@ export class Layers {
     const layer: OpenLayer = {
       descriptor,
       format,
-      indexDigest,
+      indexDigest: unit?.shown === descriptor ? unit.identity : undefined,
+      together: unit !== undefined && unit.layers.length > 1,
+      claimedTarSize: unit?.shown === descriptor ? unit.tarSize : undefined,
       tree: digest,
       chunks,
       ...tree,
@@ -430,12 +478,12 @@ export class Layers {
     return { slots, filler, reverify }
   }
 
-  #filler(chunks: ChunkTable, blob: Blob, slots: Slots, budget: Budget, origin: string): Filler {
+  #filler(chunks: ChunkTable, blobOf: (blob: ChunkBlob) => Blob, slots: Slots, budget: Budget, origin: string): Filler {
     const { codecs } = this.#parts
     const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     return new Filler({
       chunks,
-      blobs: () => blob,
+      blobs: (number) => blobOf(chunks.blobs[number] as ChunkBlob), // the table lists those that its chunks name
       slots,
       budget,
       origin,
@@ -452,12 +500,12 @@ async function missingOf({ slots }: OpenLayer): Promise<number[]> {
 }
 
 /**
- * What a layer is known by. Its blob's digest and size are claims until all of it was read, so the digest of the index, which is
+ * What a unit is known by. Its blobs' digests and sizes are claims until all of them was read, so the digest of the index, which is
  * checked, is part of it: nobody's blob answers for another's by saying that it has its digest. And so is where it comes from: what
  * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
  */
-function nameOf({ digest, size }: Descriptor, indexDigest: Digest, origin: string): string {
-  return `${digest} ${size} ${indexDigest} ${origin}`
+function nameOf({ layers, index }: Unit, origin: string): string {
+  return `${layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')} ${index} ${origin}`
 }
 
 function keyOf(name: string): Digest {

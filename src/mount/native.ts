@@ -48,16 +48,17 @@ export interface SessionOptions {
 
 /**
  * What the native side asks of JavaScript; each is called on the main thread and must return at once. Names that are not UTF-8 are not
- * asked for: they do not exist. At most 4096 requests wait at a time; more are EIO.
+ * asked for: they do not exist. At most 4096 reads wait at a time, more are EIO; and 4096 lookups, 2048 by others than root, 256 by one
+ * user: more are ENOENT.
  */
 export interface Upcalls {
   /** These chunks of a device are missing and not yet under way: call `settle` for each. */
   miss(device: number, chunks: Uint32Array): void
   /**
-   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `pid`: the thread
-   * that asks, which waits for the answer, as our PID namespace numbers it; 0: it is in none below ours.
+   * `name` is not in control directory `parent`, which asks: add nodes, then call `answerLookup(ticket, errno)`. `uid`: who
+   * asks. Of a thread's users it is the first that is not root; UNKNOWN_UID where the thread is not seen from our PID namespace.
    */
-  lookup(ticket: number, parent: bigint, name: string, pid: number): void
+  lookup(ticket: number, parent: bigint, name: string, uid: number): void
   /** A late file is read for the first time: call `settleLate(node, fd or -1, errno)`. */
   late(node: bigint): void
   /**
@@ -88,15 +89,22 @@ export interface SessionCounters {
   expired: bigint
   /** READs that failed with EIO for any reason. */
   failed: bigint
+  /** Lookups for which there was no room to wait. */
+  refused: bigint
 }
 
 /** A FUSE session; its threads run until the mount ends. Its methods throw on arguments that break a bound, and never wait. */
 export interface NativeSession {
   /** @returns the device's number */
   addDevice(spec: DeviceSpec): number
+  /**
+   * Reads that wait for its chunks are EIO, and so are those that would from now on; nobody is asked for them. Descriptor and mapping go
+   * with the last tree that has it. Its files stay in the control tree, as EIO, until they are removed.
+   */
   removeDevice(device: number): void
   /** Makes slot number `slot` answer from an image. Throws when the image breaks a bound. */
   addTree(slot: number, spec: TreeSpec): void
+  /** What the kernel still knows of it is ESTALE. Where it is grafted there is nothing any more, and the name may be removed. */
   removeTree(slot: number): void
   /**
    * `asks`: names that are not in the directory are asked for by `lookup`; otherwise they do not exist. With node 1 it sets the
@@ -181,6 +189,8 @@ export interface NativeModule {
 const SLOT_BITS = 22n
 export const SLOT_MAX = Number((1n << SLOT_BITS) - 1n)
 export const ROOT_NODE = 1n
+/** uid_t's -1, which is nobody's. */
+export const UNKNOWN_UID = 2 ** 32 - 1
 
 /** Loads the addon. Throws the loader's own error where it was not built. */
 export function loadNative(): NativeModule {

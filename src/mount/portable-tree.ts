@@ -41,7 +41,7 @@ export class PortableTree implements FuseOperations {
   readonly #waits = new Set<AbortController>()
   #closed = false
   readonly #directories = new Map<string, number>()
-  readonly #counters = { served: 0n, reads: 0n, missed: 0n, lookups: 0n, expired: 0n, failed: 0n }
+  readonly #counters = { served: 0n, reads: 0n, missed: 0n, lookups: 0n, expired: 0n, failed: 0n, refused: 0n }
 
   /**
    * @param layers of the image's device slots 1…n

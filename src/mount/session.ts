@@ -28,9 +28,9 @@ export interface LateFile {
   close(): Promise<void>
 }
 
-/** Who answers for the control tree. A lookup, by a thread of this number, adds nodes, or throws. */
+/** Who answers for the control tree. A lookup, by this user, adds nodes, or throws. */
 export interface ControlTree {
-  lookup(parent: bigint, name: string, pid: number): Promise<void>
+  lookup(parent: bigint, name: string, uid: number): Promise<void>
   /** The contents of a late file. */
   late(node: bigint): Promise<LateFile>
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void

@@ -244,8 +244,7 @@ export class Examinations implements Examiner {
       const fds = { blobFd: blobFile.fd, tarFd: tar.fd }
       examined = await this.#room.half(
         written,
-        async (tarMaxBytes) =>
-          this.#examineInto({ layer: { descriptor }, ...fds, tarMaxBytes, served: await served?.() }),
+        async (tarMaxBytes) => this.#examineInto({ layer: descriptor, ...fds, tarMaxBytes, served: await served?.() }),
         this.#signal,
       )
     } catch (error) {

@@ -4,7 +4,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import { type EagerLayer, formatOf, type OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, OpenLayer } from '../layer/layer.ts'
 import type { Dialect } from './identity.ts'
 
 /** What was asked less long ago is not asked again: a pull looks its layers up one after the other, and each would wait. */
@@ -90,10 +90,11 @@ export class Listing {
 
   /** The layer that bears `digest` itself, or whose index claims it (opening the layer proves that). */
   find(digest: Digest): Found | undefined {
+    const plan = this.#layers.plan(this.image.manifest)
     for (const [index, descriptor] of this.image.manifest.layers.entries()) {
       if (descriptor.digest === digest) return { index, descriptor, dialect: 'layer' }
-      const format = formatOf(descriptor)
-      if (!('why' in format) && format.indexDigest({ descriptor }) === digest) {
+      const unit = plan.get(descriptor)
+      if (unit !== undefined && 'identity' in unit && unit.identity === digest) {
         return { index, descriptor, dialect: 'index' }
       }
     }

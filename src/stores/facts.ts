@@ -1,6 +1,6 @@
 // What engines are told of a layer in either store.
 import type { Descriptor } from '../image/manifest.ts'
-import { formatOf, type OpenLayer } from '../layer/layer.ts'
+import type { OpenLayer } from '../layer/layer.ts'
 
 /** The engine's numbers for compression (containers/storage archive.Compression). */
 const NONE = 0
@@ -14,10 +14,8 @@ export function compressionOf({ mediaType }: Descriptor): number {
 
 /** Bytes of the layer's tar: as read, else as its manifest claims them, else of its files: engines add these up to sizes of images. */
 export async function tarSizeOf(layer: OpenLayer): Promise<number> {
-  const { descriptor, chunks } = layer
+  const { claimedTarSize, chunks } = layer
   const verdict = await layer.verdict()
   if (verdict !== undefined) return verdict.tarSize
-  const format = formatOf(descriptor)
-  const claimed = 'why' in format ? undefined : format.tarSize({ descriptor })
-  return claimed ?? chunks.deviceSize
+  return claimedTarSize ?? chunks.deviceSize
 }

@@ -3,7 +3,7 @@
 // containers. The digest of a layer's index is proven before anything is served; a DiffID is a claim until the whole layer was read.
 import type { Digest } from '../image/digest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import type { OpenLayer } from '../layer/layer.ts'
+import { type OpenLayer, TOGETHER } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
 
 /** Which claims of images are believed: none, those of images with a signature that policy.json asks for, or all. */
@@ -51,7 +51,9 @@ export async function diffIdOf(
   if (verdict !== undefined && verdict.diffId !== claimed) {
     return { why: `the image claims DiffID ${claimed} for it, and its bytes have ${verdict.diffId}` }
   }
-  if (verdict !== undefined || believed === true) return { by: 'diffid', digest: claimed }
+  if (verdict !== undefined) return { by: 'diffid', digest: claimed }
+  if (layer.together) return { why: TOGETHER } // whatever is believed: another image may have it as an ordinary layer
+  if (believed === true) return { by: 'diffid', digest: claimed }
   return { why: believed }
 }
 

@@ -1,10 +1,11 @@
 // The layers of an image, opened from the base up, each with all that is below it: as far as they can be listed.
 import { describe, Failure } from '../errors.ts'
 import { engineIndex } from '../format/engine-index.ts'
+import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import { type EagerLayer, type From, formatOf, type Layers, type OpenLayer } from '../layer/layer.ts'
+import type { EagerLayer, From, Layers, OpenLayer } from '../layer/layer.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
@@ -132,7 +133,7 @@ export async function openChain(
       else if (by?.[i] === 'diffid' && (await layer?.verdict()) === undefined) believed ??= believe(image, 'throw')
       const identity =
         layer === undefined
-          ? oldNameOf(descriptor, diffId, by?.[i])
+          ? oldNameOf(indexOf(layers.plan(image.manifest), descriptor), diffId, by?.[i])
           : await nameOf(layer, diffId, (await believed) ?? NOT_ASKED, notByIndex, by?.[i])
       if ('why' in identity) return end(identity.why, wasProven?.[i])
       const id = layerId(parent, identity)
@@ -157,23 +158,24 @@ const FINAL: ReadonlySet<string> = new Set(['unsupported', 'usage', 'aborted'])
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
 export async function missingWhole(
   { manifest }: Pick<ResolvedImage, 'manifest'>,
-  layers: Pick<ChainParts['layers'], 'everProven'>,
+  layers: Pick<ChainParts['layers'], 'everProven' | 'plan'>,
   isAmbiguous: Opening['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
   // what cannot be read is as good as not here
   const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return waitedFor(manifest, isAmbiguous, (each) => here.has(each))
+  return waitedFor(manifest, layers.plan(manifest), isAmbiguous, (each) => here.has(each))
 }
 
 /** These layers, by what is known of each. */
 export function waitedFor(
   manifest: Pick<Manifest, 'mediaType' | 'layers'>,
+  plan: Units,
   isAmbiguous: Opening['isAmbiguous'],
   isHere: (descriptor: Descriptor) => boolean,
 ): ReadonlySet<Descriptor> {
   const hasName = (each: Descriptor) => {
-    const index = indexOf(each)
+    const index = indexOf(plan, each)
     return index !== undefined && engineIndex(manifest, each) === index
   }
   const small = smallBelowLazy(manifest.layers, hasName, isHere)
@@ -181,19 +183,15 @@ export function waitedFor(
   // nothing is listed above what the engine pulls
   const listable = manifest.layers.slice(0, end < 0 ? undefined : end)
   // also those that are proven: by another tree, maybe
-  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(each) as Digest))
+  const ambiguous = listable.filter((each) => hasName(each) && isAmbiguous(indexOf(plan, each) as Digest))
   const bytes = ambiguous.reduce((sum, each) => sum + (isHere(each) ? 0 : each.size), 0)
   return bytes <= AMBIGUOUS_MAX_BYTES ? new Set([...small, ...ambiguous]) : small
 }
 
 /** Digest of a layer's index, as its image says; undefined: it says none. */
-function indexOf(descriptor: Descriptor): Digest | undefined {
-  const format = formatOf(descriptor)
-  try {
-    return 'why' in format ? undefined : format.indexDigest({ descriptor })
-  } catch {
-    return undefined // it is no digest, as whoever opens the layer says
-  }
+function indexOf(plan: Units, descriptor: Descriptor): Digest | undefined {
+  const unit = plan.get(descriptor)
+  return unit !== undefined && 'identity' in unit ? unit.identity : undefined
 }
 
 /**
@@ -263,8 +261,7 @@ async function nameOf(
 }
 
 /** What a layer that is opened no more was listed by. */
-function oldNameOf(descriptor: Descriptor, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
+function oldNameOf(index: Digest | undefined, diffId: Digest, by: Identity['by'] | undefined): Identity | Nameless {
   if (by === 'diffid') return { by, digest: diffId }
-  const index = indexOf(descriptor)
   return by === undefined || index === undefined ? { why: 'it is quarantined' } : { by, digest: index }
 }

@@ -123,9 +123,9 @@ export class AdditionalLayerStore implements ControlTree {
     mount.addDirectory(this.#top, ROOT_NODE, AdditionalLayerStore.DIRECTORY, DIRECTORY, true)
   }
 
-  async lookup(parent: bigint, name: string, pid: number): Promise<void> {
+  async lookup(parent: bigint, name: string, uid: number): Promise<void> {
     if (parent === this.#top) {
-      await this.#lookupReference(name, pid)
+      await this.#lookupReference(name, uid)
       return
     }
     // The directory of a layer is filled by several calls: who looked in between has us look again, now that it is whole.
@@ -133,7 +133,7 @@ export class AdditionalLayerStore implements ControlTree {
     const known = this.#references.get(parent)
     const digest = decodeDigest(name)
     if (known === undefined || digest === undefined) throw Failure.missing(`${name} is not in the store`)
-    await this.#admit(pid)
+    this.#admit(uid)
     await this.#lookupLayer(known, digest)
   }
 
@@ -168,18 +168,18 @@ export class AdditionalLayerStore implements ControlTree {
   }
 
   /** What is refused is logged by whoever counts. */
-  async #admit(pid: number): Promise<'root' | 'user'> {
-    const asker = await this.#parts.asker(pid)
-    if (asker === 'refused') throw Failure.missing(`process ${pid} is of a user who asks too often`)
+  #admit(uid: number): 'root' | 'user' {
+    const asker = this.#parts.asker(uid)
+    if (asker === 'refused') throw Failure.missing(`user ${uid} asks too often`)
     return asker
   }
 
-  async #lookupReference(name: string, pid: number): Promise<void> {
+  async #lookupReference(name: string, uid: number): Promise<void> {
     const reference = decodeReference(name)
     if (reference === undefined) throw Failure.missing(`${name} is no reference`)
     const node = controlNode(AdditionalLayerStore.DIRECTORY, name)
     if (this.#references.has(node)) return
-    const most = (await this.#admit(pid)) === 'root' ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
+    const most = this.#admit(uid) === 'root' ? REFERENCES_MAX : REFERENCES_MAX_OF_OTHERS
     if (this.#references.has(node)) return // another lookup came first
     if (this.#references.size >= most) {
       this.#tell(`more than ${most} references were asked for; those that come now are left to the engine`)

@@ -7,7 +7,6 @@
 //
 // The bytes are a pure function of the tree and the devices: no clock, no random uuid.
 import { Failure } from '../errors.ts'
-import { crc32c } from './crc32c.ts'
 import { S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG } from './entry.ts'
 import {
   BLOCK_BITS,
@@ -165,4 +164,17 @@ function nid(plan: Plan, number: number): number {
 function writeU64(view: DataView, at: number, value: number): void {
   view.setUint32(at, value % 2 ** 32, true)
   view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
+}
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte
+  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1
+  return crc
+})
+
+/** CRC-32C (Castagnoli), seeded with all ones and not inverted at the end. */
+function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffffffff
+  for (const byte of bytes) crc = (crc >>> 8) ^ (CRC_TABLE[(crc ^ byte) & 0xff] as number)
+  return crc >>> 0
 }

@@ -17,6 +17,7 @@ import { runs } from '../fixtures/runs.ts'
 import { NO_LISTER, tarLines } from '../fixtures/tar-listing.ts'
 import { type Line, listing } from '../format/listing.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 
 let dir: string
 beforeAll(async () => {
@@ -69,16 +70,14 @@ async function make(entries: readonly SourceEntry[], options?: EstargzOptions): 
   const path = join(dir, `blob-${made++}`)
   const written = await writeEstargz(entries, path, options)
   const blob = new Uint8Array(await readFile(path))
-  const layer = {
-    descriptor: {
-      mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
-      digest: written.digest,
-      size: written.size,
-      annotations: { [TOC_DIGEST]: written.tocDigest },
-    },
-  }
-  const index = await estargz.readIndex(layer, sourceOf(new MemoryBlob(blob)))
-  const contents = estargz.parseIndex(index, layer)
+  const unit = unitOf({
+    mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+    digest: written.digest,
+    size: written.size,
+    annotations: { [TOC_DIGEST]: written.tocDigest },
+  })
+  const index = await estargz.readIndex(unit, sourceOf(new MemoryBlob(blob)))
+  const contents = estargz.parseIndex(index, unit)
   return { written, path, blob, contents, lines: listing(contents, blob) }
 }
 

@@ -7,9 +7,9 @@ import { afterAll, expect, test } from 'vitest'
 import { folderEntries } from '../../src/build/folder.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
-import { chooseFormat } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import { parseConfig, parseManifest } from '../../src/image/manifest.ts'
+import { formatsOf } from '../format/unit.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'lazylayer-layout-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
@@ -51,8 +51,7 @@ test('an image can be read back from its layout, with digests that hold', async 
     expect([digestOf(blob), blob.length]).toEqual([layer.digest, layer.size])
     expect(digestOf(gunzipSync(blob))).toBe(image.diffIds[i])
   }
-  const choices = manifest.layers.map((descriptor) => chooseFormat({ descriptor }))
-  expect(choices).toMatchObject([{ format: { name: 'estargz' } }, { reasons: [expect.stringContaining('plain gzip')] }])
+  expect(formatsOf(manifest.layers)).toEqual(['estargz', expect.stringContaining('plain gzip')])
 })
 
 test('a second tag joins the first, the same tag replaces it, and nothing unfinished stays', async () => {

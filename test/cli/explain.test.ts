@@ -7,7 +7,6 @@ import { socketFor } from '../../src/agent/places.ts'
 import { listen, type Status } from '../../src/agent/socket.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { layoutShelf } from '../../src/build/registry.ts'
-import { estargz } from '../../src/format/estargz.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import { encodeRecord } from '../../src/store/record.ts'
@@ -15,6 +14,7 @@ import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION } from '../../src/store/version.ts'
 import { command } from '../e2e/engines/command.ts'
 import { startRegistry } from '../fake/registry.ts'
+import { unitOf } from '../format/unit.ts'
 import { simpleSignature } from '../policy/simple-signature.ts'
 import { folder } from '../store/folder.ts'
 
@@ -66,7 +66,7 @@ async function machine(kinds: readonly ('estargz' | 'gzip')[] = ['estargz']) {
     layout,
     cache: join(home, 'cache'),
     blob: top.digest,
-    index: estargz.indexDigest({ descriptor: top }),
+    index: unitOf(top).index,
   }
 }
 

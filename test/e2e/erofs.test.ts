@@ -19,6 +19,7 @@ import { parseEntries } from '../format/craft.ts'
 import { decode } from '../format/listing.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
 import { expected, type SampleLayer, sampleLayers } from '../format/samples.ts'
+import { unitOf } from '../format/unit.ts'
 import { hostile, spec, specs } from '../tree/arbitrary.ts'
 import { edges } from '../tree/edges.ts'
 import { dir, fifo, file, fillDevice, layer, lines, link, type Spec, symlink } from '../tree/layer.ts'
@@ -310,8 +311,9 @@ async function kernelLog(): Promise<{ complaints(): Promise<string[]> }> {
 const COMPLAINT = /erofs|WARNING|BUG|Oops|Call Trace/
 
 async function buildSample({ descriptor, bytes }: SampleLayer): Promise<{ tree: Tree; device: Uint8Array }> {
-  const index = await estargz.readIndex({ descriptor }, sourceOf(new MemoryBlob(bytes)))
-  const tree = buildTree(estargz.parseIndex(index, { descriptor }))
+  const unit = unitOf(descriptor)
+  const index = await estargz.readIndex(unit, sourceOf(new MemoryBlob(bytes)))
+  const tree = buildTree(estargz.parseIndex(index, unit))
   const device = new Uint8Array(tree.chunks.deviceSize)
   for (let i = 0; i < tree.chunks.length; i++) {
     const chunk = tree.chunks.get(i)

@@ -2,13 +2,14 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, readlink, writeFile } from 'node:fs/promises'
 import { release } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { buildTree } from '../../src/tree/build.ts'
+import { READY_HEADER_BYTES, READY_VERIFIED } from '../../src/tree/ready.ts'
 import type { Tree } from '../../src/tree/tree.ts'
 import { compare, listTree, PYTHON } from '../fixtures/listing.ts'
 import {
@@ -251,6 +252,96 @@ suite('the native side serves a mount', reason, () => {
     expect(session.counters().failed).toBeGreaterThan(0n)
   })
 
+  test('a chunk that was taken back is asked for again, and its bytes are never those of the hole', async () => {
+    const { path, bytes, device, calls } = await mountFile(3 * 4096)
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    await device.takeBack(1)
+    await writeFile('/proc/sys/vm/drop_caches', '3')
+    calls.length = 0
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    expect(calls).toEqual([['miss', device.number, [1]]])
+  })
+
+  test('a read whose chunk is taken back before its turn comes waits for it once more', async () => {
+    let misses = 0
+    const { path, bytes, session, device } = await mountFile(4096, {
+      async miss(_, [chunk = -1]) {
+        await device.fill(chunk)
+        if (++misses === 1) await device.takeBack(chunk)
+        session.settle(device.number, chunk, 0)
+      },
+    })
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    expect(misses).toBe(2)
+    expect(session.counters()).toMatchObject({ missed: 1n, failed: 0n })
+  })
+
+  test('a device that is removed fails who waits for it and who would, and asks for nothing any more', async () => {
+    const { path, session, device, calls } = await mountFile(2 * 4096, { miss: () => undefined })
+    const reader = readAll(path)
+    await expect.poll(() => calls.length).toBeGreaterThan(0)
+    session.removeDevice(device.number)
+    expect(await reader).toBe('EIO')
+    calls.length = 0
+    expect(await readAll(path)).toBe('EIO')
+    expect(calls).toEqual([])
+  })
+
+  test('a tree whose device was removed shows what is there, and asks for nothing any more', async () => {
+    const made = await mountTree(layer([file('there', randomBytes(8192)), file('missing', randomBytes(8192))]))
+    const there = await readAll(join(made.dir, 'there'))
+    made.session.removeDevice(made.device.number)
+    await writeFile('/proc/sys/vm/drop_caches', '3')
+    made.calls.length = 0
+    expect([await readAll(join(made.dir, 'there')), await readAll(join(made.dir, 'missing'))]).toEqual([there, 'EIO'])
+    expect(made.calls).toEqual([])
+    made.session.removeTree(SLOT)
+    await writeFile('/proc/sys/vm/drop_caches', '3')
+    expect(await readAll(join(made.dir, 'there'))).toBe('ESTALE')
+  })
+
+  test('nothing is left of a thousand devices and trees that were removed', async () => {
+    const source = layer([file('file', randomBytes(4096))])
+    const tree = buildTree(source)
+    const { session, dir: at } = await mount()
+    const home = join(at, '..')
+    const [image, ready, bytes] = await Promise.all(
+      ['image', 'ready', 'bytes'].map((name) => open(join(home, name), 'w+')),
+    )
+    if (image === undefined || ready === undefined || bytes === undefined) throw new TypeError('three files')
+    await image.write(tree.image)
+    await ready.write(emptyReady(tree.chunks.length).fill(READY_VERIFIED, READY_HEADER_BYTES))
+    await bytes.write(fillDevice(tree, source.decoded))
+    /** Descriptors of the files, and mappings. */
+    const left = async () => {
+      const numbers = await readdir('/proc/self/fd')
+      const targets = await Promise.all(numbers.map((number) => readlink(`/proc/self/fd/${number}`).catch(() => '')))
+      const maps = (await readFile('/proc/self/maps', 'utf8')).split('\n').filter((line) => line.includes(home))
+      return [targets.filter((target) => target.startsWith(home)).length, maps.length]
+    }
+    expect(await left()).toEqual([3, 0])
+    const places = tree.chunks.packedPlaces()
+    for (let i = 0; i < 1000; i++) {
+      const spec = { deviceFd: bytes.fd, readyFd: ready.fd, chunks: tree.chunks.length, size: tree.chunks.deviceSize }
+      const device = session.addDevice({ ...spec, places })
+      session.addTree(SLOT, { imageFd: image.fd, devices: [device], inodeBase: 0 })
+      session.addDirectory(controlNode(1), 1n, 'dir', ATTRIBUTES, false)
+      session.addDeviceFile(controlNode(2), controlNode(1), 'device', ATTRIBUTES, device)
+      session.graft(controlNode(1), 'tree', SLOT)
+      // what the kernel knows of holds nothing back either
+      if (i % 100 === 0) {
+        expect(await left()).toEqual([4, 2])
+        expect(await readAll(join(at, 'dir/device'))).toBe(await readAll(join(home, 'bytes')))
+        expect(await readAll(join(at, 'dir/tree/file'))).toMatch(/^[0-9a-f]{64}$/)
+      }
+      session.remove(1n, 'dir')
+      session.removeTree(SLOT)
+      session.removeDevice(device)
+    }
+    expect(await left()).toEqual([3, 0])
+    for (const each of [image, ready, bytes]) await each.close()
+  })
+
   test('bytes that no chunk covers read as zeros', async () => {
     const made = await mount()
     const device = await made.addDevice(new Uint8Array(10_000).fill(7), [
@@ -306,7 +397,7 @@ suite('the native side serves a mount', reason, () => {
       session,
       dir: at,
       calls,
-      pids,
+      uids,
     } = await mount({
       lookup(ticket, parent, name) {
         if (name === 'slow') {
@@ -327,9 +418,12 @@ suite('the native side serves a mount', reason, () => {
     expect(await look('nothing')).toBe('ENOENT')
     const asked = calls.filter(([name]) => name === 'lookup').map(([, parent, name]) => [parent, name])
     expect(asked).toEqual(['new', 'none', 'denied'].map((name) => [controlNode(1), name]))
-    // by which thread, too
-    const own = await python('print(os.getpid()); os.path.exists(at + str(os.getpid()))', join(at, 'asks/pid-'))
-    expect([calls.at(-1), pids.at(-1)]).toEqual([['lookup', controlNode(1), `pid-${own}`], Number(own)])
+    // by whom, too: a set-user-ID program is its user's
+    expect(await python('os.chdir(at); os.setresuid(1000, 0, 0); open("whose")', join(at, 'asks'))).toBe('ENOENT')
+    expect([calls.at(-1), uids]).toEqual([
+      ['lookup', controlNode(1), 'whose'],
+      [0, 0, 0, 1000],
+    ])
     const two = [look('asks/slow'), look('asks/slow')]
     await expect.poll(() => tickets.length).toBe(1)
     await sleep(200)
@@ -344,6 +438,44 @@ suite('the native side serves a mount', reason, () => {
     session.addFile(controlNode(8), controlNode(1), 'new', ATTRIBUTES, Buffer.from('third'))
     expect([await look('knows/new'), await look('asks/new')]).toEqual(['second', 'third'])
     expect(await python('print(sorted(os.listdir(at)))', join(at, 'asks'))).toBe("['new']")
+  })
+
+  test("a user's lookups that wait for a silent host stop no read, and nobody else's lookup", async () => {
+    const waiting: number[] = []
+    const {
+      session,
+      dir: at,
+      uids,
+      path,
+      bytes,
+    } = await mountFile(4096, {
+      lookup(ticket, _, name) {
+        if (name.startsWith('silent')) waiting.push(ticket)
+        else session.answerLookup(ticket, EACCES)
+      },
+    })
+    session.addDirectory(controlNode(2), 1n, 'asks', ATTRIBUTES, true)
+    const asking = python(
+      `
+import threading
+os.chdir(at)
+os.setuid(1000)
+threads = [threading.Thread(target=os.path.exists, args=["silent%d" % i]) for i in range(300)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()`,
+      join(at, 'asks'),
+    )
+    await expect.poll(() => session.counters().refused).toBe(44n)
+    await expect.poll(() => waiting.length).toBe(256)
+    expect(uids).toEqual(Array(256).fill(1000))
+    expect(await readAll(path)).toBe(await sha256(bytes))
+    const look = (uid: number, name: string) =>
+      python(`os.chdir(at); os.setuid(${uid}); open(${JSON.stringify(name)})`, join(at, 'asks'))
+    expect(await look(1000, 'other')).toBe('ENOENT')
+    expect([await look(1001, 'other'), await look(0, 'other')]).toEqual(['EACCES', 'EACCES'])
+    for (const ticket of waiting) session.answerLookup(ticket, 0)
+    await asking
+    expect(await look(1000, 'other')).toBe('EACCES')
   })
 
   test('a lookup that nobody answers is ENOENT at its deadline', async () => {

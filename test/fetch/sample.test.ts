@@ -7,7 +7,7 @@ import { Budget } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
 import { VERIFIED } from '../../src/fetch/states.ts'
-import { chooseFormat } from '../../src/format/formats.ts'
+import { formatNamed, planUnits } from '../../src/format/formats.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import { type Manifest, parseManifest } from '../../src/image/manifest.ts'
@@ -27,9 +27,9 @@ if (samples === undefined) {
       manifest = parseManifest(readFileSync(blobPath(manifest.manifests[0]?.digest ?? '')), 'the manifest')
     }
     const stored: number[] = []
-    for (const descriptor of (manifest satisfies Manifest).layers) {
-      const chosen = chooseFormat({ descriptor })
-      if (!('format' in chosen)) continue
+    for (const [descriptor, unit] of planUnits(manifest satisfies Manifest)) {
+      if ('why' in unit) continue
+      const format = formatNamed(unit.format)
       const file = await open(blobPath(`sha256:${hex(descriptor.digest)}`))
       const reads: Range[] = []
       const blob: Blob = {
@@ -42,8 +42,8 @@ if (samples === undefined) {
           return bytes
         },
       }
-      const index = await chosen.format.readIndex({ descriptor }, sourceOf(blob))
-      const { chunks } = buildTree(chosen.format.parseIndex(index, { descriptor }))
+      const index = await format.readIndex(unit, sourceOf(blob))
+      const { chunks } = buildTree(format.parseIndex(index, unit))
       const states = new Uint8Array(chunks.length)
       const filler = new Filler({
         chunks,

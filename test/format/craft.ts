@@ -4,23 +4,22 @@ import { encodeHeader, endOfArchive, padding } from '../../src/build/tar.ts'
 import { estargz, TOC_DIGEST } from '../../src/format/estargz.ts'
 import { makeFooter } from '../../src/format/estargz-footer.ts'
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
-import type { Contents, Layer } from '../../src/format/format.ts'
+import type { Contents, Unit } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { unitOf } from './unit.ts'
 
 export const LAYER_DIGEST = digestOf(new TextEncoder().encode('a layer'))
 export const SOME_DIGEST = digestOf(new TextEncoder().encode('some bytes'))
 /** The crafted blobs' files end here, the table 100 bytes later. */
 export const FILES_END = 1000
 
-export function layerOf(json: Uint8Array, size = FILES_END + 200): Layer {
-  return {
-    descriptor: {
-      mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
-      digest: LAYER_DIGEST,
-      size,
-      annotations: { [TOC_DIGEST]: digestOf(json) },
-    },
-  }
+export function layerOf(json: Uint8Array, size = FILES_END + 200): Unit {
+  return unitOf({
+    mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+    digest: LAYER_DIGEST,
+    size,
+    annotations: { [TOC_DIGEST]: digestOf(json) },
+  })
 }
 
 export function indexOf(json: Uint8Array, start = FILES_END, end = start + 100): Uint8Array {

@@ -8,6 +8,7 @@ import { difference, scanned } from '../tree/compare-sides.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
 import { type Item, item, type Stargz, type StargzOptions, stargz } from './stargz-craft.ts'
 import { archive, header, pax } from './tar-craft.ts'
+import { unitOf } from './unit.ts'
 
 const directory = (name: string) => item({ name, type: 'dir' })
 /** With headers of three blocks, of which the table says nothing. */
@@ -44,8 +45,8 @@ const shapes: [string, Omit<StargzOptions, 'ended'>][] = [
 /** What is shown, how many requests that took, and how it differs from what engines unpack. */
 async function open({ blob, descriptor }: Stargz) {
   const memory = new MemoryBlob(blob)
-  const index = await estargz.readIndex({ descriptor }, sourceOf(memory))
-  const contents = estargz.parseIndex(index, { descriptor })
+  const index = await estargz.readIndex(unitOf(descriptor), sourceOf(memory))
+  const contents = estargz.parseIndex(index, unitOf(descriptor))
   const names = [...contents.entries].map(({ path }) => path)
   const tar = await scanned(new Uint8Array(gunzipSync(blob)))
   return { names, requests: memory.ranges.length, differs: await difference(buildTree(contents), tar) }

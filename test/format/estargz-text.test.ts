@@ -5,6 +5,7 @@ import { estargz } from '../../src/format/estargz.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
 import { type Item, item, type StargzOptions, stargz } from './stargz-craft.ts'
 import { GNU, header, member, pax } from './tar-craft.ts'
+import { unitOf } from './unit.ts'
 
 const bytes = (text: string) => Buffer.from(text, 'latin1')
 const REAL = bytes('d/\xef\xbf\xbd')
@@ -16,8 +17,8 @@ const called = (name: Uint8Array, toc: Record<string, unknown>, contents = '') =
 async function entriesOf(items: readonly Item[], options: Partial<StargzOptions> = {}) {
   const { blob, descriptor } = stargz(items, { ended: true, ...options })
   const memory = new MemoryBlob(blob)
-  const index = await estargz.readIndex({ descriptor }, sourceOf(memory))
-  const { entries } = estargz.parseIndex(index, { descriptor })
+  const index = await estargz.readIndex(unitOf(descriptor), sourceOf(memory))
+  const { entries } = estargz.parseIndex(index, unitOf(descriptor))
   return { entries: [...entries], requests: memory.ranges.length }
 }
 

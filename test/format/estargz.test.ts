@@ -5,10 +5,11 @@ import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { estargz, TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
 import { FOOTER_BYTES, makeFooter, parseFooter } from '../../src/format/estargz-footer.ts'
-import { chooseFormat, formatNamed } from '../../src/format/formats.ts'
+import { formatNamed } from '../../src/format/formats.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { blobOf, FILES_END, layerOf, SOME_DIGEST, tailOf, tocTar } from './craft.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
+import { formatsOf, unitOf } from './unit.ts'
 
 const EMPTY = new TextEncoder().encode('{"version":1,"entries":[]}')
 
@@ -33,7 +34,7 @@ describe('an index', () => {
     expect(index.subarray(16)).toEqual(EMPTY)
     expect(estargz.parseIndex(index, layer).chunks[0]?.stored).toEqual({
       start: 1_000_000,
-      end: layer.descriptor.size - FOOTER_BYTES,
+      end: layer.shown.size - FOOTER_BYTES,
     })
   })
 
@@ -191,16 +192,13 @@ test('a footer is what the specification draws', () => {
 })
 
 describe('a layer', () => {
-  const { descriptor } = layerOf(EMPTY)
-  const reason = (change: object) => {
-    const choice = chooseFormat({ descriptor: { ...descriptor, ...change } })
-    return 'reasons' in choice ? choice.reasons.join() : choice.format.name
-  }
+  const { shown: descriptor } = layerOf(EMPTY)
+  const reason = (change: object) => formatsOf([{ ...descriptor, ...change }])[0]
   test('is eStargz by its media type and annotation', () => {
     expect(reason({})).toBe('estargz')
     expect(reason({ mediaType: 'application/vnd.docker.image.rootfs.diff.tar.gzip' })).toBe('estargz')
     expect(formatNamed('estargz')).toBe(estargz)
-    expect(estargz.indexDigest({ descriptor })).toBe(digestOf(EMPTY))
+    expect(unitOf(descriptor)).toMatchObject({ index: digestOf(EMPTY), identity: digestOf(EMPTY) })
   })
   test('is not, for a reason', () => {
     expect(reason({ annotations: {} })).toBe('the manifest has no eStargz TOC digest: a plain gzip layer')
@@ -209,9 +207,8 @@ describe('a layer', () => {
     expect(() => formatNamed('rar')).toThrow(Failure)
   })
   test('claims the size of its tar', () => {
-    const size = (text: string) => {
-      return estargz.tarSize({ descriptor: { ...descriptor, annotations: { [TAR_SIZE]: text } } })
-    }
+    const size = (text: string) =>
+      unitOf({ ...descriptor, annotations: { ...descriptor.annotations, [TAR_SIZE]: text } }).tarSize
     expect(['1024', '0', '-5', 'many', '', '1e300'].map(size)).toEqual([1024, ...Array(5).fill(undefined)])
   })
   test('is refused when what was kept of its index is cut off or lies', () => {

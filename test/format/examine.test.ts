@@ -26,7 +26,7 @@ test('an examination that fails writes nothing any more', async () => {
     ]
     onTestFinished(async () => void (await Promise.all(opened.map((each) => each.close()))))
     const [blobFd, tarFd, splitFd] = opened.map(({ fd }) => fd) as [number, number, number]
-    const task = { layer: LAYER, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 30, served: undefined }
+    const task = { layer: LAYER.shown, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 30, served: undefined }
     await expect(examine(task)).rejects.toMatchObject({ code: 'corrupt' })
     const { size } = fstatSync(splitFd)
     // what a compressor was given before comes before what it is given now

@@ -35,5 +35,5 @@ export function sourceOf(
   blob: Blob,
   companions: Record<string, Awaited<ReturnType<Source['companion']>>> = {},
 ): Source {
-  return { blob, companion: async (suffix) => companions[suffix] }
+  return { blob: () => blob, companion: async (suffix) => companions[suffix] }
 }

@@ -5,7 +5,6 @@ import type { Worker } from 'node:worker_threads'
 import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { estargz } from '../../src/format/estargz.ts'
-import type { Format } from '../../src/format/format.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { buildTree } from '../../src/tree/build.ts'
@@ -21,7 +20,7 @@ describe('an index builder', () => {
 
   test('builds in a worker what would be built here', async () => {
     const json = encode([{ name: 'd', type: 'dir' }, file('d/a', 5, 100), file('b', 7, 200)])
-    const tree = await builder.build(estargz, indexOf(json), layerOf(json))
+    const tree = await builder.build(indexOf(json), layerOf(json))
     const here = buildTree(estargz.parseIndex(indexOf(json), layerOf(json)))
     expect(tree.digest).toBe(here.digest)
     expect(digestOf(tree.image)).toBe(tree.digest)
@@ -32,16 +31,16 @@ describe('an index builder', () => {
   test('leaves the index to its caller', async () => {
     const json = encode([])
     const index = indexOf(json)
-    await builder.build(estargz, index, layerOf(json))
+    await builder.build(index, layerOf(json))
     expect(index.length).toBe(16 + json.length)
     expect(index.subarray(16)).toEqual(json)
   })
 
   test('fails as the parser does', async () => {
     const json = encode([{ name: '../x', type: 'dir' }])
-    await fails(builder.build(estargz, indexOf(json), layerOf(json)), 'corrupt', `layer ${LAYER_DIGEST}: entry "../x"`)
+    await fails(builder.build(indexOf(json), layerOf(json)), 'corrupt', `layer ${LAYER_DIGEST}: entry "../x"`)
     const gap = Uint8Array.from([...indexOf(encode([]))].slice(0, 15))
-    await fails(builder.build(estargz, gap, layerOf(json)), 'corrupt', `layer ${LAYER_DIGEST}`)
+    await fails(builder.build(gap, layerOf(json)), 'corrupt', `layer ${LAYER_DIGEST}`)
   })
 
   test('names the layer where the tree cannot be built', async () => {
@@ -49,25 +48,24 @@ describe('an index builder', () => {
       { name: 'a', type: 'hardlink', linkName: 'b' },
       { name: 'b', type: 'hardlink', linkName: 'a' },
     ])
-    await fails(builder.build(estargz, indexOf(json), layerOf(json)), 'corrupt', `layer ${LAYER_DIGEST}: `)
+    await fails(builder.build(indexOf(json), layerOf(json)), 'corrupt', `layer ${LAYER_DIGEST}: `)
   })
 
   test('keeps why and what to do of a failure', async () => {
-    const unknown: Format = { ...estargz, name: 'rar' }
     const json = encode([])
-    await fails(builder.build(unknown, indexOf(json), layerOf(json)), 'unsupported', 'rar')
+    await fails(builder.build(indexOf(json), { ...layerOf(json), format: 'rar' }), 'unsupported', 'rar')
     const chunk = file('a', 5, 10)
     const wide = encode([chunk])
     const far = 200 << 20
     const layer = layerOf(wide, far + 200)
-    const failure = await fails(builder.build(estargz, indexOf(wide, far), layer), 'limit', 'entry "a"')
+    const failure = await fails(builder.build(indexOf(wide, far), layer), 'limit', 'entry "a"')
     expect(failure.why).toMatch(/^at most \d+ are accepted$/)
   })
 
   test('gives up when the caller does', async () => {
     const json = encode([])
     const signal = AbortSignal.abort(new Error('enough'))
-    await fails(builder.build(estargz, indexOf(json), layerOf(json), { signal }), 'aborted', LAYER_DIGEST)
+    await fails(builder.build(indexOf(json), layerOf(json), { signal }), 'aborted', LAYER_DIGEST)
   })
 })
 
@@ -81,11 +79,11 @@ test('a table that needs too much memory or time fails alone', async () => {
   const small = new IndexBuilder({ heapMaxMb: 48 })
   const hasty = new IndexBuilder({ deadlineMs: 100 })
   try {
-    await fails(small.build(estargz, indexOf(MANY), layerOf(MANY)), 'limit', LAYER_DIGEST)
-    await fails(hasty.build(estargz, indexOf(MANY), layerOf(MANY)), 'timeout', LAYER_DIGEST)
+    await fails(small.build(indexOf(MANY), layerOf(MANY)), 'limit', LAYER_DIGEST)
+    await fails(hasty.build(indexOf(MANY), layerOf(MANY)), 'timeout', LAYER_DIGEST)
     // the next one is served
     const json = encode([{ name: 'd', type: 'dir' }])
-    expect((await small.build(estargz, indexOf(json), layerOf(json))).image.length).toBeGreaterThan(0)
+    expect((await small.build(indexOf(json), layerOf(json))).image.length).toBeGreaterThan(0)
   } finally {
     await Promise.all([small.close(), hasty.close()])
   }
@@ -103,7 +101,7 @@ async function examinationOf(size: number) {
   await files[0].write(header({ name: 'a', size }))
   await files[0].truncate(512 + size + 1024)
   const [blobFd, tarFd, splitFd] = files.map(({ fd }) => fd) as [number, number, number]
-  const examination = { layer: LAYER, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 40, served: undefined }
+  const examination = { layer: LAYER.shown, blobFd, tarFd, splitFd, tarMaxBytes: 2 ** 40, served: undefined }
   return { examination, writing: () => vi.waitFor(() => expect(fstatSync(tarFd).size).toBeGreaterThan(0), 120_000) }
 }
 

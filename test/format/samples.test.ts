@@ -1,18 +1,18 @@
 import { describe, expect, test } from 'vitest'
 import { estargz, LANDMARK, NO_LANDMARK } from '../../src/format/estargz.ts'
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
-import { chooseFormat } from '../../src/format/formats.ts'
 import { tarListing } from '../fixtures/tar-listing.ts'
 import { listing } from './listing.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
 import { expected, SAMPLES, type SampleLayer, sampleLayers } from './samples.ts'
+import { formatsOf, unitOf } from './unit.ts'
 
 const OWN: readonly string[] = [LANDMARK, NO_LANDMARK, TOC_NAME]
 
 async function open({ descriptor, bytes }: SampleLayer) {
   const blob = new MemoryBlob(bytes)
-  const index = await estargz.readIndex({ descriptor }, sourceOf(blob))
-  return { reads: blob.ranges.length, contents: estargz.parseIndex(index, { descriptor }) }
+  const index = await estargz.readIndex(unitOf(descriptor), sourceOf(blob))
+  return { reads: blob.ranges.length, contents: estargz.parseIndex(index, unitOf(descriptor)) }
 }
 
 if (SAMPLES) describe('sample images', sampleTests)
@@ -66,9 +66,9 @@ function sampleTests(): void {
   async function openExternal(sample: SampleLayer, change = (tables: SampleLayer[]) => tables) {
     const tables = change(sampleLayers('samples/oci', 'esgz-ext-esgztoc'))
     const companions = tables.map(({ descriptor, bytes }) => ({ descriptor, blob: new MemoryBlob(bytes) }))
-    const { descriptor } = sample
+    const unit = unitOf(sample.descriptor)
     const source = sourceOf(new MemoryBlob(sample.bytes), { '-esgztoc': companions })
-    return estargz.parseIndex(await estargz.readIndex({ descriptor }, source), { descriptor })
+    return estargz.parseIndex(await estargz.readIndex(unit, source), unit)
   }
 
   for (const layer of [0, 1]) {
@@ -95,11 +95,7 @@ function sampleTests(): void {
   })
 
   test('layers of other formats are not taken for eStargz, for a reason', () => {
-    const reasons = (tag: string) =>
-      sampleLayers('samples/oci', tag).map(({ descriptor }) => {
-        const choice = chooseFormat({ descriptor })
-        return 'reasons' in choice ? choice.reasons.join() : choice.format.name
-      })
+    const reasons = (tag: string) => formatsOf(sampleLayers('samples/oci', tag).map(({ descriptor }) => descriptor))
     expect(reasons('esgz')).toEqual(['estargz', 'estargz'])
     expect(new Set(reasons('plain'))).toEqual(new Set(['the manifest has no eStargz TOC digest: a plain gzip layer']))
     for (const tag of ['zstd', 'zstd-podman', 'nydus']) {

@@ -1,14 +1,14 @@
 // Tars made block by block, right and wrong, and what scanning them gives.
 import { gzipSync } from 'node:zlib'
 import { endOfArchive, padding } from '../../src/build/tar.ts'
-import type { Contents, Layer } from '../../src/format/format.ts'
-import { tar } from '../../src/format/tar.ts'
+import { type Contents, type Unit, unitText } from '../../src/format/format.ts'
 import { BLOCK_BYTES } from '../../src/format/tar-header.ts'
+import { parseTarIndex } from '../../src/format/tar-index.ts'
 import { type Scan, type ScanOptions, scanTar } from '../../src/format/tar-scan.ts'
 import type { Entry } from '../../src/tree/entry.ts'
 import { layerOf } from './craft.ts'
 
-export const LAYER: Layer = layerOf(new Uint8Array())
+export const LAYER: Unit = layerOf(new Uint8Array())
 
 /** Fields of a header block, as they stand in it. */
 export interface Block {
@@ -96,7 +96,7 @@ export async function scan(bytes: Uint8Array, pieceBytes = 700, options?: ScanOp
   const split: Buffer[] = []
   const sink = { split: (lines: Uint8Array) => void split.push(Buffer.from(lines)) }
   const scanned = await scanTar(inPieces(bytes, pieceBytes), sink, options)
-  const contents = tar.parseIndex(scanned.index, LAYER)
+  const contents = parseTarIndex(scanned.index, unitText(LAYER))
   const lines = Buffer.concat(split).toString().split('\n').slice(0, -1)
   return { ...scanned, lines, contents, entries: [...contents.entries] }
 }

@@ -19,6 +19,7 @@ import { Store } from '../../src/store/store.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 import { describeBytes, json, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 import { sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 import { lazyLayer, type MadeLayer, openCache } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
 
@@ -284,7 +285,7 @@ test('layers are merged once, also over restarts; a damaged merge is made again'
     const cache = await openCache(dir)
     const opened: OpenLayer[] = []
     for (const each of [below, above])
-      opened.push(await cache.layers.open(each.descriptor, sourceOf(each.blob), 'registry.example.com'))
+      opened.push(await cache.layers.open(unitOf(each.descriptor), sourceOf(each.blob), 'registry.example.com'))
     const { image, slot } = await openMerged(opened, cache.store, {
       merge(images) {
         merges++

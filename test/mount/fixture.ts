@@ -7,6 +7,7 @@ import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { Budget } from '../../src/fetch/budget.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import type { Format } from '../../src/format/format.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
@@ -42,16 +43,25 @@ export function posing(as: Descriptor, { blob }: MadeLayer): Blob {
   return { digest: as.digest, size: as.size, read: (range) => blob.read(range) }
 }
 
-/** A process on the cache in `dir`; several one after the other are restarts. */
-export async function openCache(dir: string, locks: Locks = { tryLock: () => true }) {
+/**
+ * A process on the cache in `dir`; several one after the other are restarts.
+ * @param more formats that layers may be in, and the worker that knows them
+ */
+export async function openCache(
+  dir: string,
+  locks: Locks = { tryLock: () => true },
+  more: { formats?: readonly Format[]; worker?: string } = {},
+) {
   const warnings: string[] = []
   const log = (message: string) => warnings.push(message)
   const store = await Store.open(dir, locks, log)
   const codecs = new CodecPool({ threads: 1 })
-  const builder = new IndexBuilder()
+  const { worker, ...known } = more
+  const builder = new IndexBuilder(worker === undefined ? {} : { worker })
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
+  const examiner = examinations
+  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner, closing, log, ...known })
   let closed = false
   const close = async () => {
     if (closed) return

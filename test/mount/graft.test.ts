@@ -9,6 +9,7 @@ import { Grafts } from '../../src/mount/graft.ts'
 import type { DeviceSpec, TreeSpec } from '../../src/mount/native.ts'
 import type { DeviceFiller, MountSession } from '../../src/mount/session.ts'
 import { sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 import { folder } from '../store/folder.ts'
 import { lazyLayer, openCache } from './fixture.ts'
 
@@ -32,7 +33,7 @@ test('a layer is one device, and one tree a name, however often it is put in', a
   const dir = await folder()
   const { layers } = await openCache(dir)
   const made = await lazyLayer({ a: 'one' })
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   const { session, devices, trees } = fakeSession()
   const grafts = new Grafts(session, noLog)
   const slot = await grafts.layer(layer, 'here')
@@ -60,7 +61,7 @@ test('a merged image has the devices of its layers, in their order', async () =>
   const { layers } = await openCache(await folder())
   const open = async (files: Record<string, string>) => {
     const made = await lazyLayer(files)
-    return await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
+    return await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   }
   const [below, above] = [await open({ a: 'one' }), await open({ b: 'two' })]
   const { session, devices, trees } = fakeSession()
@@ -76,7 +77,7 @@ test("a device's misses are filled on demand, each told by itself", async () => 
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
   expect(made.descriptor.annotations[TOC_DIGEST]).toBeDefined()
-  const layer = await layers.open(made.descriptor, sourceOf(made.blob), 'registry.example.com')
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   const { session, devices } = fakeSession()
   await new Grafts(session, noLog).layer(layer, 'here')
   const settled = await new Promise((resolve) =>
@@ -95,7 +96,7 @@ test('why reads of a layer fail is said, once for many', async () => {
     ...made.blob,
     read: (range) => (refused ? Promise.reject(refusal) : made.blob.read(range)),
   }
-  const layer = await layers.open(made.descriptor, sourceOf(blob), 'registry.example.com')
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(blob), 'registry.example.com')
   refused = true
   const { session, devices } = fakeSession()
   const lines: string[] = []

@@ -3,6 +3,8 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import type { OpenLayer } from '../../src/layer/layer.ts'
 import { type PortableLayer, PortableTree } from '../../src/mount/portable-tree.ts'
+import { sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 import { folder } from '../store/folder.ts'
 import { lazyLayer, openCache } from './fixture.ts'
 
@@ -14,11 +16,7 @@ const TIMEOUT_MS = 300_000
 async function openTree(files: Record<string, string>, missTimeoutMs = TIMEOUT_MS) {
   const cache = await openCache(await folder())
   const { descriptor, blob } = await lazyLayer(files)
-  const layer: OpenLayer = await cache.layers.open(
-    descriptor,
-    { blob, companion: async () => undefined },
-    'registry.example.com',
-  )
+  const layer: OpenLayer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), 'registry.example.com')
   const image = await cache.store.openImage(layer.tree)
   if (image === undefined) throw new Error('the image is not kept')
   const bytes = await image.readFile()

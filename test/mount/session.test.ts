@@ -225,9 +225,9 @@ test('a lookup is answered after the control tree has added what there is', asyn
   const log: string[] = []
   const { fake } = mountSession(
     control({
-      async lookup(parent, name, pid) {
+      async lookup(parent, name, uid) {
         await turn()
-        log.push(`${parent} ${name} ${pid}`)
+        log.push(`${parent} ${name} ${uid}`)
       },
     }),
   )

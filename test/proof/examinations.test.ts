@@ -15,6 +15,7 @@ import type { StoredBlob } from '../../src/registry/source.ts'
 import type { Claim } from '../../src/store/proofs.ts'
 import { READY_VERIFIED } from '../../src/tree/ready.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 import { contents, lazyLayer, openCache, openFiles } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
 import { type Toc, withToc } from './liar.ts'
@@ -89,7 +90,7 @@ test('a layer is proven once, over restarts, and is complete then', async () => 
   const dir = await folder()
   const { descriptor, blob, whole, tar } = await made()
   const cache = await openCache(dir)
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   expect(await layer.verdict()).toBeUndefined()
   const proofs = await Promise.all([1, 2, 3].map(() => cache.layers.prove(layer, whole.blob)))
   for (const each of proofs) {
@@ -102,7 +103,7 @@ test('a layer is proven once, over restarts, and is complete then', async () => 
   expect(blob.ranges).toEqual([])
   await cache.close()
   const next = await openCache(dir)
-  const again = await next.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const again = await next.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   expect(await again.verdict()).toEqual(proofs[0])
   expect(await next.layers.everProven(descriptor.digest)).toBe(true)
   await next.layers.prove(again, whole.blob)
@@ -114,8 +115,8 @@ test('what is proven is filled from its blob, which is here, and from no registr
   const { descriptor, blob, whole } = await made()
   const other = await made()
   const cache = await openCache(await folder())
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
-  await cache.layers.open(other.descriptor, sourceOf(other.blob), 'other.example.com')
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
+  await cache.layers.open(unitOf(other.descriptor), sourceOf(other.blob), 'other.example.com')
   blob.ranges.length = 0
   other.blob.ranges.length = 0
   await cache.layers.prove(layer, whole.blob)
@@ -126,7 +127,7 @@ test('what is proven is filled from its blob, which is here, and from no registr
 test('what is proven is filled from its blob, also when others made room for themselves meanwhile', async () => {
   const { descriptor, blob, whole } = await made()
   const cache = await openCache(await folder())
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const keep = cache.store.proofs.keep.bind(cache.store.proofs)
   vi.spyOn(cache.store.proofs, 'keep').mockImplementation(async (claim, verdict) => {
     await keep(claim, verdict)
@@ -143,7 +144,7 @@ test('what was proven, and is complete, needs no blob; what is incomplete is fil
   const dir = await folder()
   const { descriptor, blob, whole } = await made()
   const cache = await openCache(dir)
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   await cache.examinations.verdict(layer, whole.blob)
   expect(await isComplete(layer)).toBe(false)
   await cache.layers.prove(layer, whole.blob)
@@ -178,7 +179,7 @@ test.each<[string, (toc: Toc) => void, RegExp]>([
     const dir = await folder()
     const { descriptor, blob, whole } = await made(change)
     const cache = await openCache(dir)
-    const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+    const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
     const told: Claim[] = []
     cache.examinations.quarantine.watch((claim) => {
       expect(cache.examinations.quarantine.of(layer)?.why).toMatch(path)
@@ -194,20 +195,20 @@ test.each<[string, (toc: Toc) => void, RegExp]>([
     await cache.layers.prove(layer, whole.blob)
     expect(told).toHaveLength(1)
     const quarantined = { code: 'corrupt', message: expect.stringContaining('is quarantined') }
-    await expect(cache.layers.open(descriptor, sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
-    await expect(cache.layers.open(descriptor, sourceOf(blob), 'elsewhere')).rejects.toMatchObject(quarantined)
+    await expect(cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
+    await expect(cache.layers.open(unitOf(descriptor), sourceOf(blob), 'elsewhere')).rejects.toMatchObject(quarantined)
     await expect(cache.examinations.split(layer, whole.blob)).rejects.toMatchObject(quarantined)
     expect(await cache.layers.everProven(descriptor.digest)).toBe(false)
     await cache.close()
     const next = await openCache(dir)
-    await expect(next.layers.open(descriptor, sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
+    await expect(next.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)).rejects.toMatchObject(quarantined)
   },
 )
 
 test('a liar is quarantined though the verdict cannot be kept', async () => {
   const cache = await openCache(await folder())
   const { descriptor, blob, whole } = await made((toc) => void Object.assign(entry(toc, 'bin/good'), { mode: 0o4755 }))
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const file = await open(cache.store.dir)
   const full = vi.spyOn(Object.getPrototypeOf(file), 'writeFile')
   await file.close()
@@ -223,7 +224,7 @@ test('a liar is quarantined though the verdict cannot be kept', async () => {
 test('bytes that are not the blob’s prove nothing', async () => {
   const cache = await openCache(await folder())
   const { descriptor, blob, bytes } = await made()
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const flipped = Uint8Array.from(bytes)
   flipped[100] = (flipped[100] as number) ^ 1
   const other = { ...wholeOf(flipped).blob, digest: descriptor.digest }
@@ -306,7 +307,7 @@ test('the exact blob and the tar-split of a layer are made once, and again when 
   const dir = await folder()
   const { descriptor, blob, bytes, whole } = await made()
   const cache = await openCache(dir)
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const read = async (file: { fd: number; close(): Promise<void> }) => {
     const found = await readFile(`/proc/self/fd/${file.fd}`)
     await file.close()
@@ -328,7 +329,7 @@ test('what was fetched whole is not fetched again in ranges, nor after a restart
   const dir = await folder()
   const { descriptor, blob, whole } = await made()
   const cache = await openCache(dir)
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   await (await cache.examinations.blob(whole.blob)).close() // as an engine's `save` has it
   blob.ranges.length = 0
   expect(await contents(layer, 'large')).toBe('x'.repeat(100_000))
@@ -336,7 +337,7 @@ test('what was fetched whole is not fetched again in ranges, nor after a restart
   await cache.close()
   await rm(join(dir, 'trees'), { recursive: true }) // the device, too
   const next = await openCache(dir)
-  const again = await next.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const again = await next.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   blob.ranges.length = 0
   expect(await contents(again, 'bin/good')).toBe('good')
   expect(blob.ranges).toEqual([])
@@ -373,7 +374,7 @@ test('of two who prove a layer from two registries the second finds the verdict,
   const { descriptor, blob, bytes, whole } = await made()
   const cache = await openCache(await folder())
   const examine = vi.spyOn(cache.builder, 'examine')
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const released = Promise.withResolvers<void>()
   const other = wholeOf(bytes)
   const slow: StoredBlob = {
@@ -395,7 +396,7 @@ test('a layer’s tar is read once for its tree and the proof of an index', asyn
   const { descriptor, blob, whole } = await made()
   const cache = await openCache(await folder())
   const examine = vi.spyOn(cache.builder, 'examine')
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const file = await cache.examinations.blob(whole.blob)
   await file.close()
   const verdict = cache.examinations.verdict(layer, whole.blob)
@@ -430,7 +431,7 @@ test('a layer without an index whose proof is lost is read once for its tree and
 test('a tree does not fail with the proof of an index that it waited for', async () => {
   const { descriptor, blob, whole } = await made()
   const cache = await openCache(await folder())
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const failed = Promise.withResolvers<never>()
   const examine = vi.spyOn(cache.builder, 'examine').mockImplementationOnce(() => failed.promise)
   const { examinations: wholes } = cache
@@ -464,7 +465,7 @@ test('two layers that are examined at once are not promised the same room', asyn
     return await examine(work, options)
   })
   const proofs = layers.map(async ({ descriptor, blob }) => {
-    const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+    const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
     const bytes = await blob.read({ start: 0, end: blob.size })
     return await cache.layers.prove(layer, wholeOf(bytes).blob)
   })
@@ -502,16 +503,16 @@ test('a proof waits for no other layer, nor fails with it', async () => {
   const { descriptor, blob, whole } = await made()
   const other = await lazyLayer({ other: 'other' })
   const cache = await openCache(await folder())
-  const layer = await cache.layers.open(descriptor, sourceOf(blob), ORIGIN)
+  const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const never: Blob = {
     ...other.blob,
     digest: other.blob.digest,
     size: other.blob.size,
     read: (_, options) => untilAborted(options?.signal),
   }
-  void cache.layers.open(other.descriptor, sourceOf(never), 'stalling').catch(() => {})
+  void cache.layers.open(unitOf(other.descriptor), sourceOf(never), 'stalling').catch(() => {})
   const broken: Blob = { ...never, read: () => Promise.reject(Failure.unavailable('away')) }
-  cache.layers.open(other.descriptor, sourceOf(broken), 'broken').catch(() => {}) // that one’s own trouble
+  cache.layers.open(unitOf(other.descriptor), sourceOf(broken), 'broken').catch(() => {}) // that one’s own trouble
   expect(await cache.layers.prove(layer, whole.blob)).toMatchObject({ verdict: 'proven' })
   expect((await openFiles(join(cache.store.dir, 'tmp'))).length).toBe(0)
 })

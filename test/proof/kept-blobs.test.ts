@@ -177,7 +177,7 @@ test('what was brought while a fetch waited for its turn is not fetched again', 
     return { blob: { ...blob, origin: 'busy.example.com' }, begun: begun.promise, end: end.resolve }
   })
   const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
-  await Promise.all(slow.map(({ begun }) => begun))
+  await Promise.all(slow.map(({ begun }) => begun)) // every turn is taken
   let streams = 0
   const late = blobOf((take) => {
     streams++

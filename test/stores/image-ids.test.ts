@@ -292,11 +292,12 @@ test('whatever is pulled in whatever order, each name runs its own configuration
       async (images, steps) => {
         const honest = (world: World) => {
           const { open } = world.parts.layers
-          world.parts.layers.open = async (descriptor, ...more) => {
+          world.parts.layers.open = async (unit, ...more) => {
+            const descriptor = unit.shown
             const blob = BLOBS.find((each) => digest(each) === descriptor.digest) as string
             if (descriptor.annotations[TOC_DIGEST] !== indexOfBlob(blob))
               throw Failure.corrupt('no such index is in it')
-            return await open(descriptor, ...more)
+            return await open(unit, ...more)
           }
           for (const blob of BLOBS) world.tars.set(digest(blob), proven(tar(blob)))
           return world

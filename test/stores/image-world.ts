@@ -2,7 +2,8 @@
 // between directories and entries at each version of the list.
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { parseReference, referenceText } from '../../src/image/reference.ts'
@@ -62,7 +63,11 @@ export class World {
         },
       },
       layers: {
-        open: async (descriptor) => {
+        plan: planUnits,
+        openEmpty: async () => {
+          throw new Error('a test needs it')
+        },
+        open: async ({ shown: descriptor }) => {
           if (this.broken.has(descriptor.digest)) throw Failure.corrupt('the index is damaged')
           return this.#layer(descriptor)
         },
@@ -159,6 +164,7 @@ export class World {
     return {
       descriptor,
       tree: treeOf(builtOf(descriptor)),
+      claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest | undefined,
       chunks: { deviceSize: 8192 },
       verdict: async () => this.verdicts.get(builtOf(descriptor)),

@@ -431,25 +431,25 @@ test.each([
 test('who asks too often finds what is known, and nothing is asked for; others are not hindered', async () => {
   const it = world({ believe: believeAll })
   await it.look(A.digest)
-  it.pid = 1000
+  it.uid = 1000
   await it.look(A.digest)
   await expect(it.look(B.digest)).rejects.toMatchObject(missing)
   await expect(it.look(A.digest, 'example.com/app:2')).rejects.toMatchObject(missing)
   expect(it.resolved).toEqual([REFERENCE])
   expect(it.attached).toHaveLength(1)
-  it.pid = 1001
+  it.uid = 1001
   await it.look(B.digest)
-  it.pid = 1
+  it.uid = 1
   await it.look(A.digest, 'example.com/app:2')
 })
 
 test('what users ask for leaves room for root', async () => {
   const it = world()
-  it.pid = 1001
+  it.uid = 1001
   for (let i = 0; i < 5_000; i++) await it.stat(`layers/${encoded(`example.com/app:${i}`)}`)
   const next = `layers/${encoded('example.com/app:next')}`
   await expect(it.stat(next)).rejects.toMatchObject(missing)
-  it.pid = 1
+  it.uid = 1
   await it.stat(next)
 })
 

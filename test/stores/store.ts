@@ -2,6 +2,7 @@
 // told and answers lookups as the native side would: names that are there are not asked for.
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { planUnits } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { type Reference, referenceText } from '../../src/image/reference.ts'
@@ -69,8 +70,8 @@ export class FakeWorld {
   readonly hints: string[] = []
   readonly uncovered: string[] = []
   readonly quarantine = new Quarantine()
-  /** Which thread looks. */
-  pid = 1
+  /** Who looks. */
+  uid = 1
   /** Those that are not root's. */
   readonly askers = new Map<number, 'user' | 'refused'>([
     [1000, 'refused'],
@@ -83,7 +84,11 @@ export class FakeWorld {
 
   constructor(more: Partial<StoreParts> = {}) {
     const layers: StoreParts['layers'] = {
-      open: async (descriptor) => {
+      plan: planUnits,
+      openEmpty: async () => {
+        throw new Error('a test needs it')
+      },
+      open: async ({ shown: descriptor }) => {
         this.opened.push(descriptor.digest)
         return (await this.opening.get(descriptor.digest)?.()) ?? this.layer(descriptor)
       },
@@ -121,7 +126,7 @@ export class FakeWorld {
       hint: (op, path) => void this.hints.push(`${op} ${path.join('/')}`),
       standIn: async (path) => void this.standIns.push(path.join('/')),
       hasStandIn: async (path) => this.standIns.includes(path.join('/')),
-      asker: async (pid) => this.askers.get(pid) ?? 'root',
+      asker: (uid) => this.askers.get(uid) ?? 'root',
       progress: () => this.progress,
       believe: believeNone,
       byIndex: true,
@@ -142,6 +147,7 @@ export class FakeWorld {
     return {
       descriptor,
       format: 'estargz',
+      claimedTarSize: Number(descriptor.annotations[TAR_SIZE]) || undefined,
       indexDigest: descriptor.annotations[TOC_DIGEST] as Digest,
       tree: digest('tree'),
       chunks: { deviceSize: 8192 },
@@ -188,7 +194,7 @@ export class FakeWorld {
       const parent = at === '' ? ROOT_NODE : (this.files.get(at)?.node as bigint)
       at = `${at}/${name}`
       if (this.files.has(at)) continue
-      await this.store.lookup(parent, name, this.pid)
+      await this.store.lookup(parent, name, this.uid)
       if (!this.files.has(at)) throw Failure.missing(`no ${at}`)
     }
   }

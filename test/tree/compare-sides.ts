@@ -6,7 +6,7 @@ import { gunzipSync } from 'node:zlib'
 import { writeEstargz } from '../../src/build/estargz.ts'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { estargz, TOC_DIGEST } from '../../src/format/estargz.ts'
-import { tar as tarFormat } from '../../src/format/tar.ts'
+import { parseTarIndex } from '../../src/format/tar-index.ts'
 import { scanTar } from '../../src/format/tar-scan.ts'
 import type { Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
@@ -15,6 +15,7 @@ import { buildTree, type Source } from '../../src/tree/build.ts'
 import { NONE } from '../../src/tree/chunk.ts'
 import { type CompareOptions, firstDifference, type Side } from '../../src/tree/compare.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
+import { unitOf } from '../format/unit.ts'
 import { layer, type Spec } from './layer.ts'
 
 /** A side whose bytes can be read, and that counts what is. */
@@ -51,7 +52,7 @@ export async function scanned(bytes: Uint8Array): Promise<TarSide> {
     })(),
     { split: () => {} },
   )
-  return tarSide(tarFormat.parseIndex(index, { descriptor: descriptorOf(bytes) }), bytes)
+  return tarSide(parseTarIndex(index, `layer ${descriptorOf(bytes).digest}`), bytes)
 }
 
 function tarSide(source: Source, bytes: Uint8Array): TarSide {
@@ -68,8 +69,8 @@ export async function difference(lazy: Side, tar: TarSide, options?: CompareOpti
 
 /** A layer with a table of contents, as the registry has it; and both sides of it. */
 export async function bothSides(blob: Uint8Array, descriptor: Descriptor): Promise<{ lazy: Side; tar: TarSide }> {
-  const index = await estargz.readIndex({ descriptor }, sourceOf(new MemoryBlob(blob)))
-  const lazy = buildTree(estargz.parseIndex(index, { descriptor }))
+  const index = await estargz.readIndex(unitOf(descriptor), sourceOf(new MemoryBlob(blob)))
+  const lazy = buildTree(estargz.parseIndex(index, unitOf(descriptor)))
   return { lazy, tar: await scanned(new Uint8Array(gunzipSync(blob))) }
 }
 

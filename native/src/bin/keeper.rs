@@ -15,13 +15,19 @@
 mod helper;
 
 use std::env;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::mount::UnmountFlags;
+use rustix::process::{Pid, Signal, kill_process};
 
 const VARIABLE: &str = "LAZYLAYER_KEEPER";
 const PASSED_ON: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
@@ -60,16 +66,17 @@ fn keep(command: &OsStr, arguments: &[impl AsRef<OsStr>]) -> io::Result<ExitStat
     let mut list = List::default();
     let mut open = true;
     let status = loop {
-        let mut wait = [poll_for(signals.as_raw_fd()), poll_for(if open { records.as_raw_fd() } else { -1 })];
-        poll(&mut wait)?;
-        if wait[1].revents != 0 {
+        let mut wait = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&records, PollFlags::IN)];
+        poll(&mut wait[..if open { 2 } else { 1 }], None)?;
+        let [signalled, recorded] = wait.map(|each| !each.revents().is_empty());
+        if recorded {
             open = list.read(&records);
         }
-        if wait[0].revents != 0 {
+        if signalled {
             let signal = receive(&signals)?;
             // not those that the kernel made: the agent got its own
             if signal.ssi_signo != libc::SIGCHLD as u32 && signal.ssi_code != libc::SI_KERNEL {
-                send(agent.id(), signal.ssi_signo)?;
+                send(&agent, signal.ssi_signo)?;
             }
             if let Some(status) = agent.try_wait()? {
                 break status;
@@ -212,43 +219,22 @@ fn receive(mut signals: &File) -> io::Result<libc::signalfd_siginfo> {
 
 /// Our end does not block and is not inherited; the agent's is as it should find it.
 fn pipe() -> io::Result<(File, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: an array of two to fill; the descriptors are new and ours alone.
-    let (ours, agents) = unsafe {
-        check(libc::pipe2(ends.as_mut_ptr(), 0))?;
-        (File::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
-    };
-    // SAFETY: fcntl on a descriptor that is open.
-    unsafe {
-        check(libc::fcntl(ours.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC))?;
-        check(libc::fcntl(ours.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK))?;
-    }
-    Ok((ours, agents))
-}
-
-fn poll_for(fd: libc::c_int) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
-}
-
-fn poll(wait: &mut [libc::pollfd]) -> io::Result<()> {
-    // SAFETY: pointer and length are those of one slice.
-    check(unsafe { libc::poll(wait.as_mut_ptr(), wait.len() as libc::nfds_t, -1) })?;
-    Ok(())
+    let (ours, agents) = rustix::pipe::pipe()?;
+    fcntl_setfd(&ours, FdFlags::CLOEXEC)?;
+    fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+    Ok((File::from(ours), agents))
 }
 
 /// The agent is not reaped yet, so the number is still its own.
-fn send(agent: u32, signal: u32) -> io::Result<()> {
-    // SAFETY: kill takes any numbers.
-    check(unsafe { libc::kill(agent as libc::pid_t, signal as libc::c_int) })?;
-    Ok(())
+fn send(agent: &Child, signal: u32) -> io::Result<()> {
+    let signal = i32::try_from(signal).ok().and_then(Signal::from_named_raw).ok_or(Errno::INVAL)?;
+    Ok(kill_process(Pid::from_child(agent), signal)?)
 }
 
 /// By fusermount3 where this user may not.
 fn detach(path: &[u8]) -> io::Result<()> {
-    let text = CString::new(path)?;
-    // SAFETY: a NUL-terminated string that outlives the call.
-    match check(unsafe { libc::umount2(text.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => helper::unmount(OsStr::from_bytes(path), true),
-        done => done.map(drop),
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Err(Errno::PERM | Errno::ACCESS) => helper::unmount(OsStr::from_bytes(path), true),
+        done => Ok(done?),
     }
 }

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use super::room::{LOOKUPS_MAX, LOOKUPS_MAX_OF_USER, READS_MAX};
 use super::*;
+use crate::asker::ROOT;
 use crate::reply::Connection;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -28,7 +30,7 @@ impl Kernel {
     }
 
     fn read(&self, unique: u64) -> Request {
-        Request { reply: self.reply(unique), what: What::Read { node: 1, offset: 0, size: 1 } }
+        Request { reply: self.reply(unique), what: What::Read { window: Window { node: 1, offset: 0, size: 1 }, waits: 1 } }
     }
 
     /// Number and errno of the next answer without a body.
@@ -83,8 +85,8 @@ fn an_errno_that_the_kernel_does_not_know_is_eio() {
 #[test]
 fn two_readers_of_a_chunk_ask_once_and_wake_together() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
-    assert_eq!(parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, |_| true), [chunk(1), chunk(2)]);
-    assert_eq!(parked.park(kernel.read(2), vec![chunk(2)], LONG, |_| true), []);
+    assert_eq!(parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, |_| Known::Missing), [chunk(1), chunk(2)]);
+    assert_eq!(parked.park(kernel.read(2), vec![chunk(2)], LONG, |_| Known::Missing), []);
     parked.settle(chunk(2), 0);
     assert_eq!(work(&parked), [(2, 0)]);
     parked.settle(chunk(1), 0);
@@ -95,10 +97,10 @@ fn two_readers_of_a_chunk_ask_once_and_wake_together() {
 #[test]
 fn one_failed_chunk_fails_the_read_and_forgets_its_other_chunks() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
-    parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, |_| true);
+    parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, |_| Known::Missing);
     parked.settle(chunk(2), libc::EACCES);
     assert_eq!(work(&parked), [(1, libc::EACCES)]);
-    assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], LONG, |_| true), [chunk(1)]);
+    assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], LONG, |_| Known::Missing), [chunk(1)]);
     parked.close();
     work(&parked);
 }
@@ -106,7 +108,7 @@ fn one_failed_chunk_fails_the_read_and_forgets_its_other_chunks() {
 #[test]
 fn what_became_ready_meanwhile_is_not_waited_for() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
-    assert_eq!(parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| false), []);
+    assert_eq!(parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| Known::There), []);
     assert_eq!(work(&parked), [(1, 0)]);
 }
 
@@ -116,14 +118,14 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
     let soon = Duration::from_millis(30);
     std::thread::scope(|scope| {
         scope.spawn(|| parked.keep_deadlines());
-        parked.park(kernel.read(1), vec![chunk(1)], soon, |_| true);
+        parked.park(kernel.read(1), vec![chunk(1)], soon, |_| Known::Missing);
         assert_eq!(kernel.answer(), (1, libc::EIO));
-        assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], soon, |_| true), [chunk(1)]);
+        assert_eq!(parked.park(kernel.read(2), vec![chunk(1)], soon, |_| Known::Missing), [chunk(1)]);
         assert_eq!(kernel.answer(), (2, libc::EIO));
         let first = parked.park_lookup(kernel.reply(3), 1, "name", 0, soon);
         assert_eq!(parked.park_lookup(kernel.reply(4), 1, "name", 0, soon), None);
         assert_eq!((kernel.answer(), kernel.answer()), ((3, libc::ENOENT), (4, libc::ENOENT)));
-        // what one process is refused is not refused to another
+        // what one user is refused is not refused to another
         let (own, other) =
             (parked.park_lookup(kernel.reply(6), 1, "name", 1, soon), parked.park_lookup(kernel.reply(7), 1, "name", 2, soon));
         assert!(own.is_some() && other.is_some() && own != other);
@@ -140,7 +142,7 @@ fn a_deadline_ends_reads_with_eio_and_lookups_with_enoent_and_the_next_one_asks_
 #[test]
 fn who_is_told_to_wait_on_does_and_lookups_are_not() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
-    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
+    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| Known::Missing);
     parked.park_lookup(kernel.reply(2), 1, "name", 0, LONG);
     let deadlines = |parked: &Parked| {
         let state = parked.lock();
@@ -161,8 +163,8 @@ fn who_is_told_to_wait_on_does_and_lookups_are_not() {
 #[test]
 fn an_interrupt_ends_only_its_own_request() {
     let (mut kernel, parked) = (Kernel::new(), Parked::default());
-    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
-    parked.park(kernel.read(2), vec![chunk(1)], LONG, |_| true);
+    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| Known::Missing);
+    parked.park(kernel.read(2), vec![chunk(1)], LONG, |_| Known::Missing);
     assert!(parked.interrupt(1));
     assert!(!parked.interrupt(1));
     assert_eq!(kernel.answer(), (1, libc::EINTR));
@@ -173,8 +175,8 @@ fn an_interrupt_ends_only_its_own_request() {
 #[test]
 fn a_device_that_goes_fails_its_own_waiters() {
     let (kernel, parked) = (Kernel::new(), Parked::default());
-    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| true);
-    parked.park(kernel.read(2), vec![Key::Chunk { device: 2, chunk: 1 }], LONG, |_| true);
+    parked.park(kernel.read(1), vec![chunk(1)], LONG, |_| Known::Missing);
+    parked.park(kernel.read(2), vec![Key::Chunk { device: 2, chunk: 1 }], LONG, |_| Known::Missing);
     parked.fail_device(1);
     assert_eq!(work(&parked), [(1, libc::EIO)]);
     parked.close();
@@ -182,17 +184,52 @@ fn a_device_that_goes_fails_its_own_waiters() {
 }
 
 #[test]
+fn what_will_never_be_there_is_not_waited_for() {
+    let (mut kernel, parked) = (Kernel::new(), Parked::default());
+    let known = |key: &Key| if *key == chunk(2) { Known::Gone } else { Known::Missing };
+    assert_eq!(parked.park(kernel.read(1), vec![chunk(1), chunk(2)], LONG, known), []);
+    assert_eq!(kernel.answer(), (1, libc::EIO));
+    assert!(parked.lock().waiting.is_empty() && parked.lock().keys.is_empty());
+}
+
+#[test]
 fn nothing_waits_in_a_session_that_is_closed_or_full() {
     let (mut kernel, parked) = (Kernel::new(), Parked::default());
-    for unique in 0..PARKED_MAX as u64 {
-        parked.park(kernel.read(unique), vec![chunk(unique as u32)], LONG, |_| true);
+    for unique in 0..READS_MAX as u64 {
+        parked.park(kernel.read(unique), vec![chunk(unique as u32)], LONG, |_| Known::Missing);
     }
-    assert_eq!(parked.park(kernel.read(9_999), vec![chunk(0)], LONG, |_| true), []);
+    assert_eq!(parked.park(kernel.read(9_999), vec![chunk(0)], LONG, |_| Known::Missing), []);
     assert_eq!(kernel.answer(), (9_999, libc::EIO));
     parked.close();
-    assert_eq!(work(&parked).len(), PARKED_MAX);
+    assert_eq!(work(&parked).len(), READS_MAX);
     assert_eq!(parked.park_lookup(kernel.reply(10_000), 1, "name", 0, LONG), None);
     assert_eq!(kernel.answer(), (10_000, libc::EIO));
+}
+
+#[test]
+fn lookups_of_a_silent_host_stop_neither_reads_nor_root_nor_another_user() {
+    let (mut kernel, parked) = (Kernel::new(), Parked::default());
+    let look = |kernel: &Kernel, unique: u64, user: u32| {
+        parked.park_lookup(kernel.reply(unique), 1, &format!("name {unique}"), user, LONG)
+    };
+    for unique in 0..LOOKUPS_MAX_OF_USER as u64 {
+        assert!(look(&kernel, unique, 1000).is_some());
+    }
+    assert_eq!(look(&kernel, 9_000, 1000), None);
+    assert_eq!(kernel.answer(), (9_000, libc::ENOENT));
+    assert_eq!(kernel.connection.counters.refused.load(Relaxed), 1);
+    let (other, root) = (look(&kernel, 9_001, 1001), look(&kernel, 9_002, ROOT));
+    assert!(other.is_some() && root.is_some());
+    for unique in 10_000..10_000 + LOOKUPS_MAX as u64 {
+        look(&kernel, unique, ROOT);
+    }
+    assert_eq!(parked.park(kernel.read(9_003), vec![chunk(0)], LONG, |_| Known::Missing), [chunk(0)]);
+    // who is answered makes room
+    parked.settle(Key::Lookup(0), libc::ENOENT);
+    parked.settle(Key::Lookup(1), libc::ENOENT);
+    assert!(look(&kernel, 9_004, 1000).is_some());
+    parked.close();
+    work(&parked);
 }
 
 #[test]
@@ -202,11 +239,11 @@ fn what_is_interrupted_before_it_waits_does_not_wait() {
     assert!(!parked.interrupt(1));
     assert!(!parked.interrupt(2));
     // no one is asked for what nobody waits for
-    assert!(parked.park(kernel.read(1), vec![chunk(0)], LONG, |_| true).is_empty());
+    assert!(parked.park(kernel.read(1), vec![chunk(0)], LONG, |_| Known::Missing).is_empty());
     assert_eq!(kernel.answer(), (1, libc::EINTR));
     assert_eq!(parked.park_lookup(kernel.reply(2), 1, "name", 0, LONG), None);
     assert_eq!(kernel.answer(), (2, libc::EINTR));
-    assert_eq!(parked.park(kernel.read(3), vec![chunk(0)], LONG, |_| true), [chunk(0)]);
+    assert_eq!(parked.park(kernel.read(3), vec![chunk(0)], LONG, |_| Known::Missing), [chunk(0)]);
     parked.settle(chunk(0), 0);
     assert_eq!(work(&parked), [(3, 0)]);
     // those that were answered without waiting are forgotten in time

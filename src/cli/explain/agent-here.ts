@@ -1,7 +1,7 @@
 // What `explain` asks the agent that serves the store: where its cache is, and what came of its last attempt at the image.
 
-import { places } from '../../agent/agent.ts'
 import { log } from '../../agent/log.ts'
+import { places } from '../../agent/places.ts'
 import { askAt, type Request, type Status } from '../../agent/socket.ts'
 import { text, type Values } from '../../agent/values.ts'
 import { describe } from '../../errors.ts'

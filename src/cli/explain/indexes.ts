@@ -1,14 +1,13 @@
 // Whether the indexes of an image's lazy layers can be used: each is read and parsed as the agent does it, and nothing is kept.
 import { describe, Failure } from '../../errors.ts'
 import type { Source } from '../../format/format.ts'
+import { formatNamed, type Units } from '../../format/formats.ts'
 import { IndexBuilder } from '../../format/parser.ts'
 import type { Descriptor } from '../../image/manifest.ts'
-import { formatOf } from '../../layer/layer.ts'
 
 /** What of an image its indexes are read from. */
-export interface Indexed {
-  blob(descriptor: Descriptor): Source['blob']
-  companion: Source['companion']
+export interface Indexed extends Source {
+  plan: Units
 }
 
 /** Each takes as much memory as its index says, up to a limit. */
@@ -32,19 +31,19 @@ export async function unusableIndexes(
 async function unusableBy(
   builder: IndexBuilder,
   layers: readonly Descriptor[],
-  { blob, companion }: Indexed,
+  image: Indexed,
 ): Promise<ReadonlyMap<Descriptor, string>> {
   const signal = AbortSignal.timeout(TIMEOUT_MS)
   const unusable = new Map<Descriptor, string>()
   const read = async (descriptor: Descriptor): Promise<void> => {
-    const format = formatOf(descriptor)
-    if ('why' in format) return
+    const unit = image.plan.get(descriptor)
+    if (unit === undefined || 'why' in unit || descriptor !== unit.shown) return
     try {
-      const index = await format.readIndex({ descriptor }, { blob: blob(descriptor), companion }, { signal })
-      await builder.build(format, index, { descriptor }, { signal })
+      const index = await formatNamed(unit.format).readIndex(unit, image, { signal })
+      await builder.build(index, unit, { signal })
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      unusable.set(descriptor, describe(error))
+      for (const each of unit.layers) unusable.set(each, describe(error))
     }
   }
   for (let at = 0; at < layers.length; at += READ_AT_ONCE) {

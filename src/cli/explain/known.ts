@@ -2,7 +2,7 @@
 
 import { within } from '../../engines/machine.ts'
 import { describe, Failure } from '../../errors.ts'
-import { chooseFormat } from '../../format/formats.ts'
+import { planUnits } from '../../format/formats.ts'
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 import { CacheReader } from '../../store/reader.ts'
@@ -33,13 +33,14 @@ export async function knownOf(
 ): Promise<Known[]> {
   const nothing = layers.map(() => NOTHING)
   if (cache === undefined) return nothing
+  const plan = planUnits({ layers })
   const knownOfLayer = async (descriptor: Descriptor): Promise<Known> => {
     const judged = await cache.judged(descriptor.digest)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
     const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
-    const chosen = chooseFormat({ descriptor })
-    if (refuted.length === 0 || !('format' in chosen)) return { diffIds, refuted: undefined }
-    const own = await cache.treesOf(chosen.format.indexDigest({ descriptor }))
+    const unit = plan.get(descriptor)
+    if (refuted.length === 0 || unit === undefined || 'why' in unit) return { diffIds, refuted: undefined }
+    const own = await cache.treesOf(unit.index)
     return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
   }
   try {

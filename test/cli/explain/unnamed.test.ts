@@ -2,8 +2,8 @@ import { expect, test } from 'vitest'
 import { waysOf } from '../../../src/cli/explain/layer.ts'
 import { unnamedOf } from '../../../src/cli/explain/unnamed.ts'
 import { TOC_DIGEST } from '../../../src/format/estargz.ts'
+import { planUnits } from '../../../src/format/formats.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
-import { formatOf } from '../../../src/layer/layer.ts'
 import { waitedFor } from '../../../src/stores/image-chain.ts'
 
 const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
@@ -26,13 +26,15 @@ function unnamed(
   here: readonly Descriptor[] = [],
   mediaType = OCI_MANIFEST,
 ) {
+  const plan = planUnits({ layers })
   const waited = waitedFor(
     { mediaType, layers },
+    plan,
     () => only,
     (each) => here.includes(each),
   )
   return layers.map((each) => {
-    if ('why' in formatOf(each)) return 'plain'
+    if (!('format' in (plan.get(each) ?? {}))) return 'plain'
     const found = unnamedOf({ mediaType }, each, only ? waited : undefined)
     if (found === undefined) return 'named'
     return found.whole ? 'whole' : 'left'
