@@ -2,14 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use rustix::fs::{Advice, fadvise};
+
 use crate::bytes::{u32_at, u64_at};
 use crate::map::Ready;
-use crate::sys;
 
 const PLACE: usize = 24;
 /// What is read is told of in pieces of this size (`src/store/clock.ts` has the same).
@@ -118,7 +119,8 @@ impl Device {
 
     /// Gives the pages of `from` … `to` in the file's own page cache back to the kernel.
     pub fn forget(&self, from: u64, to: u64) {
-        sys::drop_cached(self.file.as_raw_fd(), from as i64, (to - from) as i64);
+        // those that are dirty, locked or mapped stay: it is only advice
+        let _ = fadvise(&self.file, from, NonZeroU64::new(to - from), Advice::DontNeed);
     }
 
     /// Reads, unless chunks are not verified: those it adds, and the bytes count for nothing. What no chunk covers is zeros, whatever the

@@ -51,12 +51,6 @@ pub fn is_only_opener(fd: RawFd) -> bool {
     granted
 }
 
-/// Lets the kernel drop its cached pages of a part of a file; those that are dirty, locked or mapped stay.
-pub fn drop_cached(fd: RawFd, offset: i64, length: i64) {
-    // SAFETY: posix_fadvise takes any numbers; wrong ones are errors, and the advice is only that.
-    unsafe { libc::posix_fadvise(fd, offset, length, libc::POSIX_FADV_DONTNEED) };
-}
-
 /// Makes a mount read-only, nosuid, nodev and private.
 pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
     let attributes = libc::mount_attr {

@@ -138,7 +138,9 @@ export class Requests {
       if (!signal.aborted) this.#regroup(request)
       if (request.flights.size === 0 || signal.aborted) return
       const stored = await this.#read(request)
-      if (stored !== undefined) await this.#decodeAll(request, stored)
+      if (stored === undefined) return
+      await this.#decodeAll(request, stored)
+      giveBack(stored)
     } finally {
       release()
     }
@@ -268,6 +270,11 @@ export class Requests {
       flights.fail(flight, error)
     }
   }
+}
+
+/** The memory of what was read, at once: garbage of that size is not collected before there is much of it. */
+function giveBack({ buffer }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
 }
 
 function length({ range }: Request): number {

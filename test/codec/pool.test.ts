@@ -52,13 +52,17 @@ describe.each([
     expect(device.ready(8)).toBe(0)
   })
 
-  test('bytes on shared memory are taken as they are', async () => {
+  test('the stored bytes stay the caller’s, whatever memory they lie on', async () => {
     using device = new Device()
     const stored = store('gzip', bytes)
-    const shared = new Uint8Array(new SharedArrayBuffer(stored.length + 100), 50, stored.length)
-    shared.set(stored)
-    await pool.decode(chunkOf('gzip', bytes, stored), shared, device.slot(), NOW)
-    expect(device.read(8192, bytes.length)).toEqual(bytes)
+    for (const memory of [SharedArrayBuffer, ArrayBuffer]) {
+      const part = new Uint8Array(new memory(stored.length + 100), 50, stored.length)
+      part.set(stored)
+      await pool.decode(chunkOf('gzip', bytes, stored), part, device.slot(), NOW)
+      expect(device.read(8192, bytes.length)).toEqual(bytes)
+      expect(Buffer.compare(part, stored)).toBe(0)
+      device.write(8192, noise(bytes.length))
+    }
   })
 
   test('a corrupt chunk fails alone among those that travel with it', async () => {

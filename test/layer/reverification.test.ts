@@ -7,7 +7,7 @@ import { Budget } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { type Device, Reverification } from '../../src/layer/reverification.ts'
+import { type Reverifiable, Reverification } from '../../src/layer/reverification.ts'
 import { TreeFiller } from '../../src/layer/tree-filler.ts'
 import { areComplete } from '../../src/mount/complete.ts'
 import type { Device as StoredDevice } from '../../src/store/device.ts'
@@ -24,7 +24,7 @@ const never = () => new AbortController().signal
 /** A device in these states that is told what to fill, and fills it a turn later. */
 function device(states: number[]) {
   const asked: number[][] = []
-  const it: Device = {
+  const it: Reverifiable = {
     slots: { states: async () => Uint8Array.from(states) },
     filler: {
       async fill(wanted, priority) {

@@ -77,7 +77,7 @@ test('nested indexes and images that share a tag are chosen by platform', async 
   await expect(resolve(':v1', parsePlatform('linux/s390x'))).rejects.toMatchObject({ code: 'missing' })
 })
 
-test('blobs are read in ranges into shared memory, and whole', async () => {
+test('blobs are read in ranges into memory of their own, and whole', async () => {
   await index(await image())
   const from = source()
   const { manifest } = await from.resolve(AMD64)
@@ -87,7 +87,7 @@ test('blobs are read in ranges into shared memory, and whole', async () => {
   expect(blob.origin).toBe(`oci:${dir}`)
   const bytes = await blob.read({ start: 1000, end: 2000 })
   expect(bytes).toEqual(LAYER.subarray(1000, 2000))
-  expect(bytes.buffer).toBeInstanceOf(SharedArrayBuffer)
+  expect(bytes.buffer).toBeInstanceOf(ArrayBuffer)
   await expect(blob.read({ start: 0, end: LAYER.length + 1 })).rejects.toMatchObject({ code: 'corrupt' })
   await expect(blob.read({ start: 0, end: 9 }, { signal: AbortSignal.abort() })).rejects.toMatchObject({
     code: 'aborted',
