@@ -1,34 +1,43 @@
-// Units run side by side first. Then end-to-end tests, two files at a time: each has work directories, registries, agents and engines of
-// its own, and waits for them most of the time. At last, one after the other, those that look at the whole machine.
+// Units run side by side first. Then, one after the other, end-to-end tests that look at the whole machine. At last the others, three files
+// at a time: each has work directories, registries, agents and engines of its own, and waits for them most of the time. test/run.sh has
+// the units in a process of their own beside the rest.
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
 import { SkipReporter } from './test/reporter.ts'
 
 // They end what hangs, and say nothing of how fast a machine is: one that is busy takes ten times as long as an idle one.
 const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: { timeout: 120_000 } } }
 /** The kernel's log, its caches, what it reads ahead, and thousands of mounts. */
 const ALONE = ['erofs', 'native', 'readahead', 'many-layers'].map((name) => `test/e2e/${name}.test.ts`)
+/** The longest first: one of them that began last would go on when all others have ended. */
+const LONGEST = [
+  ...['agreement', 'trees', 'installed', 'outages', 'damage', 'proven', 'pods', 'image-store', 'kernel', 'lifecycle'],
+  ...['integrity', 'store-access', 'writers', 'podman', 'policy'],
+]
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification) => {
+      const at = LONGEST.findIndex((name) => moduleId.endsWith(`/test/e2e/${name}.test.ts`))
+      return at < 0 ? LONGEST.length : at
+    }
+    return (await super.sort(files)).sort((a, b) => place(a) - place(b))
+  }
+}
 
 // vitest wants a default export here.
 export default defineConfig({
   test: {
     reporters: ['default', new SkipReporter()],
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts', 'bench/**/*.test.ts'],
           exclude: ['test/e2e/**'],
+          maxWorkers: '100%', // vitest leaves a core to itself
           sequence: { groupOrder: 1 },
-          ...DEADLINES,
-        },
-      },
-      {
-        test: {
-          name: 'e2e',
-          include: ['test/e2e/**/*.test.ts'],
-          exclude: ALONE,
-          maxWorkers: 2,
-          sequence: { groupOrder: 2 },
           ...DEADLINES,
         },
       },
@@ -37,6 +46,16 @@ export default defineConfig({
           name: 'e2e-alone',
           include: ALONE,
           fileParallelism: false,
+          sequence: { groupOrder: 2 },
+          ...DEADLINES,
+        },
+      },
+      {
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
+          exclude: ALONE,
+          maxWorkers: 3,
           sequence: { groupOrder: 3 },
           ...DEADLINES,
         },

@@ -1,27 +1,31 @@
 #!/bin/sh
-# npm run check: format, lint, types, clippy, then npm test. Every step runs, so that one run tells all that is wrong.
+# npm run check: format, lint, types, clippy, side by side, then npm test. Every step runs, so that one run tells all that is wrong.
 set -eu
 cd "$(dirname "$0")/.."
 sh test/build.sh
 PATH=$PWD/node_modules/.bin:$PATH
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export PATH
-CHECKS_FAILED=0
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
 
-# NAME COMMAND…
+# NAME COMMAND…: leaves a file NAME.passed where it does
 check() {
   name=$1
   shift
-  echo "check: $name"
-  "$@" || {
-    echo "check: $name FAILED: $*" >&2
-    CHECKS_FAILED=$((CHECKS_FAILED + 1))
-  }
+  {
+    echo "check: $name"
+    if "$@"; then touch "$made/$name.passed"; else echo "check: $name FAILED: $*"; fi
+  } >"$made/$name" 2>&1
+  cat "$made/$name"
 }
 
-check 'format and lint' biome ci --error-on-warnings .
-check 'types' tsc -p .
-check 'format of Rust' cargo fmt --check --manifest-path native/Cargo.toml
-check 'clippy' cargo clippy --quiet --all-targets --manifest-path native/Cargo.toml -- -D warnings
+check 'format and lint' biome ci --error-on-warnings . &
+check 'types' tsc -p . &
+check 'format of Rust' cargo fmt --check --manifest-path native/Cargo.toml &
+check 'clippy' cargo clippy --quiet --all-targets --manifest-path native/Cargo.toml -- -D warnings &
+wait
+CHECKS_FAILED=4
+for passed in "$made"/*.passed; do [ ! -e "$passed" ] || CHECKS_FAILED=$((CHECKS_FAILED - 1)); done
 export CHECKS_FAILED
 sh test/run.sh

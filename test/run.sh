@@ -1,6 +1,8 @@
 #!/bin/sh
 # npm test: builds what is stale, then runs every test there is: units, properties and end-to-end by vitest, Rust by cargo. What cannot
 # run here is named with the reason. The last line counts all of them. With arguments, only vitest with these.
+#
+# End-to-end tests wait, much of their time. Units, and then Rust, compute meanwhile; what they say is printed when they have ended.
 set -eu
 cd "$(dirname "$0")/.."
 sh test/build.sh
@@ -8,7 +10,9 @@ PATH=$PWD/node_modules/.bin:$PATH
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export PATH
 made=$(mktemp -d)
-trap 'rm -rf "$made"' EXIT
+side=
+trap '[ -z "$side" ] || kill "$side" 2>/dev/null || :; rm -rf "$made"' EXIT
+trap 'exit 130' INT TERM
 failed=${CHECKS_FAILED:-0} # by test/check.sh
 passed=0
 skipped=0
@@ -18,13 +22,19 @@ count() {
   passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
 }
 
-status=0
-LAZYLAYER_COUNTS=$made/vitest vitest run "$@" || status=$?
-if [ -s "$made/vitest" ]; then count $(cat "$made/vitest"); fi
-# A run that failed without a failed test: it did not start, or ended early.
-if [ "$status" -ne 0 ] && [ "$failed" -eq "${CHECKS_FAILED:-0}" ]; then count 0 1 0; fi
+# NAME ARGUMENT…: vitest, its counts in $made/NAME
+run_vitest() {
+  name=$1
+  shift
+  status=0
+  LAZYLAYER_COUNTS=$made/$name vitest run "$@" || status=$?
+  [ -s "$made/$name" ] || echo 0 0 0 >"$made/$name"
+  # A run that failed without a failed test: it did not start, or ended early.
+  read -r ok bad left <"$made/$name"
+  if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then echo "$ok 1 $left" >"$made/$name"; fi
+}
 
-if [ $# -eq 0 ]; then
+run_rust() {
   status=0
   cargo test --manifest-path native/Cargo.toml >"$made/cargo" 2>&1 || status=$?
   if [ "$status" -ne 0 ]; then cat "$made/cargo"; fi
@@ -35,7 +45,24 @@ if [ $# -eq 0 ]; then
   set -- $rust
   if [ "$status" -ne 0 ] && [ "$2" -eq 0 ]; then set -- "$1" 1 "$3"; fi # it did not compile
   echo "native: $1 tests passed, $2 failed, $3 ignored"
-  count "$@"
+  echo "$@" >"$made/rust"
+}
+
+if [ $# -gt 0 ]; then
+  run_vitest some "$@"
+  count $(cat "$made/some")
+else
+  {
+    { run_vitest units --project unit && run_rust; } >"$made/log" 2>&1
+    cat "$made/log"
+  } &
+  side=$!
+  run_vitest end-to-end --project 'e2e*'
+  wait "$side" || :
+  side=
+  for part in units rust; do count $(cat "$made/$part" || echo 0 1 0); done
+  if [ "$failed" -ne "${CHECKS_FAILED:-0}" ]; then tail -n 60 "$made/log"; fi # where one looks
+  count $(cat "$made/end-to-end")
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

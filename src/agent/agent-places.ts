@@ -2,12 +2,18 @@
 import { createHash } from 'node:crypto'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { thisUser } from '../registry/places.ts'
 
 export interface AgentPlaces {
   root: string
   cache: string
   /** Directory of the sockets, one a mounted directory. */
   sockets: string
+}
+
+/** This process's own. */
+export function places(): AgentPlaces {
+  return defaultPlaces(process.env, thisUser())
 }
 
 /** What systemd gives a service with RuntimeDirectory=, CacheDirectory= or StateDirectory=; else system directories for root, XDG ones for everybody else. */

@@ -1,6 +1,5 @@
 // The wiring: everything a command needs to open images, made once from its flags.
 
-import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
@@ -12,20 +11,19 @@ import { Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import { Keeper } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
-import { loadNative, type NativeModule } from '../mount/native.ts'
-import { withoutAddon } from '../mount/no-addon.ts'
+import type { NativeModule } from '../mount/native.ts'
+import { openNative } from '../mount/no-addon.ts'
 import { Examinations } from '../proof/examinations.ts'
-import { type Login, parseLogin } from '../registry/credentials.ts'
 import { thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
 import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.ts'
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
-import { defaultPlaces, stateDirectory } from './agent-places.ts'
+import { places, stateDirectory } from './agent-places.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
-import { text, type Values } from './values.ts'
+import { givenLogin, text, type Values } from './values.ts'
 
 export interface Agent {
   native: NativeModule
@@ -41,12 +39,6 @@ export interface Agent {
   progress(): number
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
-}
-
-/** --creds. @throws Failure usage */
-export function givenLogin(values: Values): Login | undefined {
-  const creds = text(values, 'creds')
-  return creds === undefined ? undefined : parseLogin(creds)
 }
 
 /** @param image the one that the command names; `undefined` where it names none. @throws Failure usage */
@@ -100,19 +92,6 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
-export function places() {
-  return defaultPlaces(process.env, thisUser())
-}
-
-/** The addon, or what there is without it; what mounts says what is lost. */
-export function openNative(): NativeModule {
-  try {
-    return loadNative()
-  } catch (cause) {
-    return withoutAddon(cause)
-  }
-}
-
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
   const platform = platformOf(values)
@@ -154,10 +133,4 @@ export async function openAgent(values: Values, image: Reference | undefined): P
       await store.close()
     },
   }
-}
-
-export function version(): string {
-  const file = new URL('../../package.json', import.meta.url)
-  const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string } // our own file
-  return version
 }

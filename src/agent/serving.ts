@@ -14,10 +14,11 @@ import { visibility } from '../mount/propagation.ts'
 import type { Session } from '../mount/session.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { Store } from '../store/store.ts'
-import { type Agent, places, version } from './agent.ts'
-import { logFor, socketFor } from './agent-places.ts'
+import type { Agent } from './agent.ts'
+import { logFor, places, socketFor } from './agent-places.ts'
 import { log } from './log.ts'
 import { type AgentAnswer, type AgentRequest, ask, type ListRequest, listen, type Status } from './socket.ts'
+import { version } from './version.ts'
 
 /** Of a cache with some ten thousand files, on a busy disk. */
 const SIZE_WAIT_MS = 500
@@ -201,6 +202,8 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
       images_corrupt: agent.store.counters.corruptImages,
       records_corrupt: agent.store.counters.corruptRecords,
       quarantined: agent.examinations.quarantine.size,
+      cache_freed: agent.store.room.freed,
+      cache_in_memory: agent.store.room.spill?.bytes ?? 0,
       mounts_evicted: covers?.evicted ?? 0,
     },
   }

@@ -1,6 +1,6 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
-import { openNative, openRegistries, platformOf } from '../agent/agent.ts'
+import { openRegistries, platformOf } from '../agent/agent.ts'
 import { diffIdTrust } from '../agent/diff-id-trust.ts'
 import { log } from '../agent/log.ts'
 import { text, type Values } from '../agent/values.ts'
@@ -12,6 +12,7 @@ import type { Digest } from '../image/digest.ts'
 import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../image/reference.ts'
 import { companion, type ResolvedImage, sourceOf } from '../layer/image.ts'
+import { openNative } from '../mount/no-addon.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'

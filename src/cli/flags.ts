@@ -180,6 +180,17 @@ export const COMMANDS: readonly Command[] = [
   },
   { name: 'status', arguments: ['[DIR]'], help: 'show running mounts and stores, or the one at DIR', flags: [FORMAT] },
   {
+    name: 'cache',
+    arguments: ['ls|du|prune|verify|pin|unpin', '[IMAGE]'],
+    help: 'show what the cache holds, drop what nobody uses, hash all of it, or have an image keep what there is of it',
+    flags: [
+      CACHE,
+      { name: 'to', value: 'SIZE', help: 'prune: what may stay, 5G or 50% (default: only what is in use or pinned)' },
+      FORMAT,
+      PLATFORM,
+    ],
+  },
+  {
     name: 'setup',
     arguments: ['podman|crio'],
     help: 'have an engine look into the stores: edits its configuration, keeping everything else of it',

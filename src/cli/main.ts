@@ -1,34 +1,26 @@
 // The command line: finds the command, prints its errors, and turns them into an exit code.
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { version } from '../agent/agent.ts'
-import { runDetached } from './detached.ts'
-import { doctor } from './doctor.ts'
-import { explain } from './explain.ts'
-import { cat, ls } from './files.ts'
 import { type Invocation, parseCommandLine } from './flags.ts'
-import { inspect } from './inspect.ts'
 import { leave } from './leave.ts'
-import { mount } from './mount.ts'
 import { errorText, exitCode } from './output.ts'
-import { pull } from './pull.ts'
-import { serve } from './serve.ts'
-import { setup } from './setup.ts'
-import { status } from './status.ts'
-import { umount } from './umount.ts'
 
-const RUN: Readonly<Record<string, (invocation: Invocation) => Promise<number>>> = {
-  mount,
-  umount,
-  serve,
-  pull,
-  inspect,
-  explain,
-  ls,
-  cat,
-  status,
-  setup,
-  doctor,
+type Command = (invocation: Invocation) => Promise<number>
+
+/** Each loaded when it is run: all that the others need takes longer than many a command does. */
+const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
+  mount: async () => (await import('./mount.ts')).mount,
+  umount: async () => (await import('./umount.ts')).umount,
+  serve: async () => (await import('./serve.ts')).serve,
+  pull: async () => (await import('./pull.ts')).pull,
+  inspect: async () => (await import('./inspect.ts')).inspect,
+  explain: async () => (await import('./explain.ts')).explain,
+  ls: async () => (await import('./files.ts')).ls,
+  cat: async () => (await import('./files.ts')).cat,
+  status: async () => (await import('./status.ts')).status,
+  cache: async () => (await import('./cache.ts')).cache,
+  setup: async () => (await import('./setup.ts')).setup,
+  doctor: async () => (await import('./doctor.ts')).doctor,
 }
 
 /** Also from where it has this file compiled. */
@@ -48,6 +40,7 @@ async function run(argv: readonly string[]): Promise<number> {
   const said = outliveReaders()
   try {
     if (argv[0] === '--version' || argv[0] === 'version') {
+      const { version } = await import('../agent/version.ts')
       process.stdout.write(`${version()}\n`)
       return 0
     }
@@ -58,11 +51,12 @@ async function run(argv: readonly string[]): Promise<number> {
     }
     if (invocation.values.detach === true) {
       const target = invocation.positionals[1] as string // mount, the one command with this flag, has it
+      const { runDetached } = await import('./detached.ts')
       return await runDetached(argv, target, join(PACKAGE, 'src/cli/lazylayer.js'))
     }
-    const command = RUN[invocation.command.name]
-    if (command === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)
-    return await command(invocation)
+    const load = LOAD[invocation.command.name]
+    if (load === undefined) throw new TypeError(`command ${invocation.command.name} is listed but not there`)
+    return await (await load())(invocation)
   } catch (error) {
     if (isClosedPipe(error)) return 0
     if (!said.has(error)) process.stderr.write(errorText(error))

@@ -5,8 +5,8 @@
 //   portable   the same by JavaScript, through fuse-native
 
 import { rmdir } from 'node:fs/promises'
-import { type Agent, openAgent, places, wantedRung } from '../agent/agent.ts'
-import { devicesFor, socketFor } from '../agent/agent-places.ts'
+import { type Agent, openAgent, wantedRung } from '../agent/agent.ts'
+import { devicesFor, places, socketFor } from '../agent/agent-places.ts'
 import { log } from '../agent/log.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'

@@ -1,9 +1,9 @@
 // lazylayer pull IMAGE [--root ROOT] [--prove] [--creds USER:PASSWORD]
 
-import { givenLogin, places } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { log } from '../agent/log.ts'
 import { type AgentAnswer, type AgentRequest, askAt } from '../agent/socket.ts'
-import { text } from '../agent/values.ts'
+import { givenLogin, text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { ListOutcome } from '../stores/outcome.ts'

@@ -1,6 +1,7 @@
 // lazylayer serve [ROOT]
 
-import { openAgent, places, wantedRung } from '../agent/agent.ts'
+import { openAgent, wantedRung } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { serveStore } from '../agent/serve-store.ts'
 import { storeMode } from '../agent/store-access.ts'
 import { text } from '../agent/values.ts'

@@ -10,7 +10,7 @@
 // store while it would repair. Files of CRI-O's own may say otherwise, or name a store themselves: then setup says so.
 
 import { resolve } from 'node:path'
-import { places } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { graphRoots } from '../agent/graph-roots.ts'
 import { log } from '../agent/log.ts'
 import { text } from '../agent/values.ts'

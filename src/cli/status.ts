@@ -1,6 +1,6 @@
 // lazylayer status [ROOT|DIR]
 
-import { places } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { type Hung, hungAgent } from '../agent/hung.ts'
 import { log } from '../agent/log.ts'
 import { type AgentAnswer, ask, askAt, listSockets, type Status } from '../agent/socket.ts'

@@ -1,10 +1,11 @@
 // lazylayer umount DIR
 import { resolve } from 'node:path'
-import { openNative, places } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { endsElsewhere, FUSE_TYPE } from '../agent/serving.ts'
 import { askAt } from '../agent/socket.ts'
 import { Failure } from '../errors.ts'
 import { mountTable } from '../mount/mount-table.ts'
+import { openNative } from '../mount/no-addon.ts'
 import type { Invocation } from './flags.ts'
 
 export async function umount({ positionals }: Invocation): Promise<number> {

@@ -1,5 +1,6 @@
 // What decodes a chunk's stored bytes, and its bounds. `wasm.ts` is the decoder; `fallback.ts` serves where that cannot be
 // instantiated.
+import { Failure } from '../errors.ts'
 import type { Codec } from '../tree/chunk.ts'
 
 /** No chunk decodes to more: what a format's parser may let pass, and what keeps a worker's memory small. */
@@ -21,9 +22,21 @@ export interface Decoder {
    * frames one after the other; with codec none the bytes themselves. What follows those `size` bytes is dropped, whatever it
    * is: an eStargz member holds the next entries' headers after a file's bytes.
    * Checksums within gzip and zstd may go unchecked; digests are what counts.
-   * @throws Failure corrupt (no such stream, or less than `size` bytes), limit (needs more memory than a decoder may take)
+   * @throws Failure corrupt (no such stream, or less than `size` bytes), limit (needs more memory than a decoder may take),
+   * unsupported (`plainStream`)
    */
   decode(codec: Codec, stored: Uint8Array, size: number): Promise<Decoded>
   /** Gives memory back that large chunks took. Ends the life of what `decode` returned. */
   release(): void
+}
+
+/**
+ * What kind of stream a chunk is stored as, where its own bytes are all that decoding needs.
+ * @throws Failure unsupported: no decoder is built for it
+ */
+export function plainStream(codec: Codec): 'none' | 'gzip' | 'zstd' {
+  if (codec.name === 'lz4') throw Failure.unsupported('lz4 chunks cannot be decoded')
+  if (codec.name === 'gzip' && codec.seed) throw Failure.unsupported('gzip cannot be decoded from within a stream')
+  if (codec.name === 'zstd' && codec.dictionary) throw Failure.unsupported('zstd cannot be decoded with a dictionary')
+  return codec.name
 }

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module'
 import { Failure } from '../errors.ts'
 import type { Codec } from '../tree/chunk.ts'
-import type { Decoded, Decoder } from './decoder.ts'
+import { type Decoded, type Decoder, plainStream } from './decoder.ts'
 import { gunzipStart } from './gunzip.ts'
 
 interface ZstdStream {
@@ -28,9 +28,10 @@ class FallbackDecoder implements Decoder {
   }
 
   async decode(codec: Codec, stored: Uint8Array, size: number): Promise<Decoded> {
+    const stream = plainStream(codec)
     const copy = stored.slice()
-    if (codec === 'gzip') return { stored: copy, decoded: await gunzipStart(copy, size) }
-    if (codec === 'zstd') return { stored: copy, decoded: await this.#unzstdStart(copy, size) }
+    if (stream === 'gzip') return { stored: copy, decoded: await gunzipStart(copy, size) }
+    if (stream === 'zstd') return { stored: copy, decoded: await this.#unzstdStart(copy, size) }
     if (copy.length < size) {
       throw Failure.corrupt('the none stream ends early', { why: `it holds ${copy.length} of ${size} bytes` })
     }

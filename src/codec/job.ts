@@ -11,7 +11,7 @@ export interface Slot {
   chunk: number
 }
 
-/** `stored` is on shared memory; without it, the chunk is one that an earlier process left on the device. */
+/** Without `stored`, the chunk is one that an earlier process left on the device. */
 export interface Job {
   chunk: Chunk
   slot: Slot

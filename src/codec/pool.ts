@@ -1,4 +1,4 @@
-// Threads that turn stored bytes into verified chunks on a device. The main thread only hands over shared memory.
+// Threads that turn stored bytes into verified chunks on a device. The main thread hands over memory, which they give back.
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
@@ -62,13 +62,13 @@ export class CodecPool {
   }
 
   /**
-   * Decodes and checks a chunk, writes its places and marks it READY_VERIFIED. `stored` (all of the chunk's stored bytes) is
-   * best on shared memory, else it is copied once.
+   * Decodes and checks a chunk, writes its places and marks it READY_VERIFIED. `stored` (all of the chunk's stored bytes) stays
+   * as it is until this settles.
    * @throws Failure corrupt (the bytes, or the chunk itself), limit, system (its cause has a `code`: ENOSPC …), aborted; the
    * ready byte is then as before
    */
   async decode(chunk: Chunk, stored: Uint8Array, into: Slot, turn: Turn): Promise<void> {
-    const bytes = await this.#run({ chunk, slot: into, stored: onSharedMemory(stored) }, turn)
+    const bytes = await this.#run({ chunk, slot: into, stored }, turn)
     this.#counters.decoded++
     this.#counters.verified += bytes
   }
@@ -152,7 +152,8 @@ export class CodecPool {
     let outcomes: Outcome[]
     try {
       const workers = await this.#workers
-      outcomes = await workers.run(all.map(({ job }) => job))
+      const { jobs, buffer } = parcel(all.map(({ job }) => job))
+      outcomes = await workers.run(jobs, { transferList: [buffer] })
     } catch (cause) {
       for (const { reject } of all) reject(Failure.system('the codec workers failed', { cause }))
       return
@@ -196,9 +197,20 @@ export class CodecPool {
   }
 }
 
-function onSharedMemory(bytes: Uint8Array): Uint8Array {
-  if (bytes.buffer instanceof SharedArrayBuffer) return bytes
-  const shared = new Uint8Array(new SharedArrayBuffer(bytes.length))
-  shared.set(bytes)
-  return shared
+/**
+ * What a worker takes along, on memory that goes with it and back to the system when it is done: what both threads held would stay until
+ * both of them collect garbage, which one that is idle never does.
+ */
+function parcel(jobs: readonly Job[]): { jobs: Job[]; buffer: ArrayBuffer } {
+  const length = jobs.reduce((sum, { stored }) => sum + (stored?.length ?? 0), 0)
+  const all = Buffer.allocUnsafeSlow(length)
+  let at = 0
+  const packed = jobs.map((job) => {
+    if (job.stored === null) return job
+    const stored = new Uint8Array(all.buffer, at, job.stored.length)
+    stored.set(job.stored)
+    at += stored.length
+    return { ...job, stored }
+  })
+  return { jobs: packed, buffer: all.buffer }
 }

@@ -1,7 +1,7 @@
 // The only maker of verified bytes. Whatever is written to a device has been through `verify`, and the compiler sees to it.
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
-import { digestOf } from '../image/digest.ts'
+import { algorithmOf, digestOf } from '../image/digest.ts'
 import type { Chunk, Place } from '../tree/chunk.ts'
 
 declare const verified: unique symbol
@@ -16,7 +16,7 @@ const HASHED_MAX_TIMES = 4
  * Ranges of checks count from the chunk's own first byte.
  * @param stored the chunk's stored bytes, or 'gone' when `decoded` was put together from its places
  * @throws Failure corrupt: a digest differs, or checks, sizes and places contradict each other; limit: too much to hash;
- * unsupported: a check is about bytes that are gone
+ * unsupported: a check is about bytes that are gone, or by an algorithm that is not built in
  */
 export function verify(chunk: Chunk, decoded: Uint8Array, stored: Uint8Array | 'gone'): Verified {
   const name = chunkName(chunk)
@@ -37,6 +37,9 @@ export function verify(chunk: Chunk, decoded: Uint8Array, stored: Uint8Array | '
     }
     allowance -= length(check.range)
     if (allowance < 0) throw Failure.limit(`${name}: its checks overlap more than ${HASHED_MAX_TIMES} times`)
+    if (algorithmOf(check.digest) !== 'sha256') {
+      throw Failure.unsupported(`${name}: ${algorithmOf(check.digest)} digests cannot be checked`)
+    }
     const got = digestOf(bytes.subarray(check.range.start, check.range.end))
     if (got !== check.digest) {
       throw Failure.corrupt(`${name}: ${check.of} bytes ${show(check.range)}: want ${check.digest}, got ${got}`)
@@ -54,14 +57,14 @@ export function chunkName(chunk: Chunk): string {
 
 /** Whether all bytes that its checks are about can be read back from its places. */
 function canRepeat(chunk: Chunk): boolean {
-  if (chunk.codec !== 'none' && chunk.checks.some((check) => check.of === 'stored')) return false
+  if (chunk.codec.name !== 'none' && chunk.checks.some((check) => check.of === 'stored')) return false
   const wanted = chunk.checks.map((check) => check.range).sort(byStart)
   return firstOutside(wanted, union(chunk.places.map(placeRange))) === undefined
 }
 
 /** What of the decoded bytes the passed checks vouch for: disjoint, sorted. */
 function covered(chunk: Chunk, checked: Record<'decoded' | 'stored', Range[]>): Range[] {
-  if (chunk.codec === 'none') return union([...checked.decoded, ...checked.stored])
+  if (chunk.codec.name === 'none') return union([...checked.decoded, ...checked.stored])
   // decoding is a function: all stored bytes right, then all decoded bytes right
   const whole = union(checked.stored)
   if (whole.length === 1 && whole[0]?.start === 0 && whole[0].end === length(chunk.stored)) {

@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Codec } from '../tree/chunk.ts'
-import type { Decoded, Decoder } from './decoder.ts'
+import { type Decoded, type Decoder, plainStream } from './decoder.ts'
 import { gunzipStart } from './gunzip.ts'
 
 /** The module as committed; the same relative to `src/codec/` and to `dist/codec/`. */
@@ -20,6 +20,7 @@ const PAGE_BYTES = 64 * 1024
 const MEMORY = -2
 const SPACE = -3
 
+type Stream = ReturnType<typeof plainStream>
 type DecodeFunction = (from: number, length: number, to: number, capacity: number, want: number) => number
 
 interface Exports {
@@ -85,15 +86,16 @@ export class WasmDecoder implements Decoder {
   }
 
   async decode(codec: Codec, stored: Uint8Array, size: number): Promise<Decoded> {
+    const stream = plainStream(codec)
     this.#instance ??= new Instance(this.#module)
     let made: Decoded | typeof SPACE
     try {
-      made = decodeIn(this.#instance, codec, stored, size)
+      made = decodeIn(this.#instance, stream, stored, size)
     } catch (error) {
       // after a trap, or a bad pointer, nothing in its memory can be relied on
       if (!(error instanceof Failure)) this.#instance = undefined
       if (!(error instanceof WebAssembly.RuntimeError || error instanceof RangeError)) throw error
-      throw Failure.corrupt(`the ${codec} decoder trapped`, { cause: error })
+      throw Failure.corrupt(`the ${stream} decoder trapped`, { cause: error })
     }
     if (made !== SPACE) return made
     const copy = stored.slice()
@@ -106,10 +108,10 @@ export class WasmDecoder implements Decoder {
   }
 }
 
-function decodeIn(instance: Instance, codec: Codec, stored: Uint8Array, size: number): Decoded | typeof SPACE {
+function decodeIn(instance: Instance, stream: Stream, stored: Uint8Array, size: number): Decoded | typeof SPACE {
   const input = instance.reserve('input', stored.length)
-  if (codec === 'none') {
-    if (stored.length < size) throw tooShort(codec, stored.length, size)
+  if (stream === 'none') {
+    if (stored.length < size) throw tooShort(stream, stored.length, size)
     instance.view(input.pointer, stored.length).set(stored)
     const copy = instance.view(input.pointer, stored.length)
     return { stored: copy, decoded: copy.subarray(0, size) }
@@ -117,15 +119,15 @@ function decodeIn(instance: Instance, codec: Codec, stored: Uint8Array, size: nu
   const capacity = size + SURPLUS_MAX_BYTES
   const output = instance.reserve('output', capacity)
   instance.view(input.pointer, stored.length).set(stored)
-  const decode = codec === 'gzip' ? instance.exports.gunzip : instance.exports.unzstd
+  const decode = stream === 'gzip' ? instance.exports.gunzip : instance.exports.unzstd
   const length = decode(input.pointer, stored.length, output.pointer, capacity, size)
   if (length === SPACE) return SPACE
   if (length === MEMORY) throw Failure.limit('decoding takes more than 256 MiB of memory')
-  if (length < 0) throw Failure.corrupt(`no ${codec} stream`, { why: 'the stored bytes cannot be decoded' })
-  if (length < size) throw tooShort(codec, length, size)
+  if (length < 0) throw Failure.corrupt(`no ${stream} stream`, { why: 'the stored bytes cannot be decoded' })
+  if (length < size) throw tooShort(stream, length, size)
   return { stored: instance.view(input.pointer, stored.length), decoded: instance.view(output.pointer, size) }
 }
 
-function tooShort(codec: Codec, length: number, size: number): Failure {
-  return Failure.corrupt(`the ${codec} stream ends early`, { why: `it holds ${length} of ${size} bytes` })
+function tooShort(stream: Stream, length: number, size: number): Failure {
+  return Failure.corrupt(`the ${stream} stream ends early`, { why: `it holds ${length} of ${size} bytes` })
 }

@@ -35,6 +35,24 @@ export interface Flight {
   damaged: boolean
 }
 
+/** Whom work on a chunk is for. */
+export interface Turn {
+  priority: Priority
+  /** Whoever has not begun it need not do so any more. */
+  signal: AbortSignal
+  /** Takes what is to be called when somebody begins to wait for it. */
+  onUrgent(call: () => void): void
+}
+
+/** @param signal when nobody wants it any more */
+export function turnOf(flight: Flight, signal: AbortSignal): Turn {
+  flight.urgent = undefined
+  const onUrgent = (call: () => void) => {
+    flight.urgent = call
+  }
+  return { priority: flight.priority, signal, onUrgent }
+}
+
 /** A chunk that nobody waits for yet. */
 export function newFlight(chunk: number, priority: Priority): Flight {
   return {

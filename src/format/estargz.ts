@@ -12,7 +12,7 @@ import { Failure } from '../errors.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
-import type { StoredChunk } from '../tree/chunk.ts'
+import { GZIP, type StoredChunk } from '../tree/chunk.ts'
 import { type Entry, S_IFREG } from '../tree/entry.ts'
 import { endsBeforeToc, type Stored } from './estargz-end.ts'
 import { FOOTER_BYTES, parseFooter } from './estargz-footer.ts'
@@ -195,7 +195,7 @@ function parseIndex(index: Uint8Array, unit: Unit): Contents {
     throw Failure.corrupt(`${what}: its table of contents lies outside the blob`)
   }
   const json = index.subarray(PREFIX_BYTES)
-  const { entries, chunks } = parseToc(json, { end: member.start, codec: 'gzip' }, what)
+  const { entries, chunks } = parseToc(json, { end: member.start, codec: GZIP }, what)
   const first = wantedFirst(entries)
   // a table in another image, or behind the tar's end, is no file of this layer
   if (member.start < member.end) addToc(entries, chunks, member, json.length, unit.index)
@@ -226,5 +226,5 @@ function addToc(entries: Entry[], chunks: StoredChunk[], stored: Range, length: 
     size: length,
     extents: [{ at: 0, chunk: chunks.length, offset: JSON_AT, length }],
   })
-  chunks.push({ blob: 0, stored, size: range.end, codec: 'gzip', checks: [{ of: 'decoded', range, digest }] })
+  chunks.push({ blob: 0, stored, size: range.end, codec: GZIP, checks: [{ of: 'decoded', range, digest }] })
 }

@@ -7,7 +7,7 @@
 // `mtime` is nanoseconds; a hard link has `link`, a symlink `target`, a device `devMajor` and `devMinor`; values of `xattrs` are base64.
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
-import type { StoredChunk } from '../tree/chunk.ts'
+import { NONE, type StoredChunk } from '../tree/chunk.ts'
 import { ENTRIES_MAX } from '../tree/entries.ts'
 import type { Entry, Extent } from '../tree/entry.ts'
 import { PIECES_MAX } from '../tree/layout.ts'
@@ -133,7 +133,7 @@ function cut(field: Fields, size: number, tarSize: number, chunks: StoredChunk[]
       blob: 0,
       stored: { start: offset + at, end: offset + at + length },
       size: length,
-      codec: 'none',
+      codec: NONE,
       checks: [{ of: 'decoded', range: { start: 0, end: length }, digest }],
     })
     return { at, chunk: chunks.length - 1, offset: 0, length }

@@ -21,7 +21,7 @@ export interface Blob {
   /** Bytes, as the descriptor in the manifest says. */
   readonly size: number
   /**
-   * Exactly the bytes of `range`, on shared memory (a SharedArrayBuffer) so that workers decode them without a copy.
+   * Exactly the bytes of `range`, on memory of their own (an ArrayBuffer), which the caller may give away or back.
    * They are not verified: only their digests, checked after decoding, make them trustworthy.
    * @throws Failure missing, denied, unavailable, timeout, aborted, corrupt (answer contradicts itself)
    */

@@ -4,6 +4,9 @@ import { Failure } from '../errors.ts'
 
 export type Digest = `sha256:${string}`
 
+/** What a chunk's bytes are checked by: indexes of other formats than OCI's choose an algorithm of their own. */
+export type ChunkDigest = Digest | `blake3:${string}`
+
 const PATTERN = /^sha256:[0-9a-f]{64}$/
 
 export function isDigest(text: unknown): text is Digest {
@@ -17,8 +20,12 @@ export function parseDigest(text: unknown, of: string): Digest {
 }
 
 /** The 64 hex digits of a digest. */
-export function hex(digest: Digest): string {
-  return digest.slice('sha256:'.length)
+export function hex(digest: ChunkDigest): string {
+  return digest.slice(digest.indexOf(':') + 1)
+}
+
+export function algorithmOf(digest: ChunkDigest): 'sha256' | 'blake3' {
+  return digest.startsWith('blake3:') ? 'blake3' : 'sha256'
 }
 
 export function digestOf(bytes: Uint8Array): Digest {

@@ -17,7 +17,7 @@ export class FileBlob implements Blob {
   }
 
   async read({ start, end }: Range): Promise<Uint8Array> {
-    const bytes = new Uint8Array(new SharedArrayBuffer(end - start))
+    const bytes = new Uint8Array(end - start)
     for (let done = 0; done < bytes.length; ) {
       const { bytesRead } = await this.#file.read(bytes, done, bytes.length - done, start + done)
       if (bytesRead === 0) throw Failure.corrupt(`${this.digest} ends before ${end}`)

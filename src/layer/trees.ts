@@ -8,8 +8,8 @@ import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
-import { READY_STORED } from '../tree/ready.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
+import { Reverification } from './reverification.ts'
 import { TreeFiller } from './tree-filler.ts'
 
 export interface TreeParts {
@@ -41,8 +41,6 @@ interface SharedTree extends Shared {
 
 /** Layers are kept open for a while when nobody uses them, and trees with them. */
 const IDLE_MAX = 0
-/** Chunks that are verified again at once in the background: what is kept of them in memory while they wait. */
-const REVERIFIED_AT_ONCE = 1024
 
 const NOT_INTACT = Failure.corrupt('the image is not on disk, or damaged there')
 
@@ -51,6 +49,7 @@ export class Trees {
   readonly #open: Leases<Digest, SharedTree>
   /** For what is read from files: it waits for no registry. */
   readonly #fileBudget = new Budget()
+  readonly #reverification = new Reverification()
 
   constructor(parts: TreeParts) {
     this.#parts = parts
@@ -106,7 +105,7 @@ export class Trees {
     const slots = await this.#parts.store.openSlots(digest, chunks, refetchable)
     let verifying: Promise<void> | undefined
     const reverify = () => {
-      verifying ??= reverifyStored(slots, filler, signal)
+      verifying ??= this.#reverification.of({ slots, filler }, signal)
       return verifying
     }
     return { slots, filler, reverify }
@@ -123,14 +122,5 @@ export class Trees {
       decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
       reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })
-  }
-}
-
-async function reverifyStored(slots: Device, filler: TreeFiller, signal: AbortSignal): Promise<void> {
-  const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
-  const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)
-  for (let at = 0; at < stored.length && !signal.aborted; at += REVERIFIED_AT_ONCE) {
-    const some = stored.slice(at, at + REVERIFIED_AT_ONCE)
-    await filler.fill(some, 'prefetch', signal).catch(() => {}) // a chunk that stays damaged fails whoever reads it
   }
 }

@@ -12,35 +12,47 @@ const CHECKED_MAX_BYTES = 64 << 20
 const CHECKED_MAX_MS = 2_000
 
 /** What is asked of a layer. */
-export type Checkable = Pick<OpenLayer, 'chunks' | 'filler' | 'reverify'> & {
-  slots: Pick<OpenLayer['slots'], 'states' | 'hold'>
-}
-
-/** Keeps a device complete until it is called. */
-export type Release = () => void
+export type Checkable = Pick<OpenLayer, 'chunks' | 'reverify'> & { slots: Pick<OpenLayer['slots'], 'states'> }
 
 /**
- * Holds each layer's device that is complete; undefined: it is not. What was not checked for want of time is checked in the background, so
- * that the answer is better the next time. Never rejects for what a layer is like.
+ * Whether each layer's device is complete. What an earlier life left is checked in the background, as whatever nobody waits for: many
+ * layers are asked for at once when an agent starts, and reads go first. What was not checked in time is so later, and the answer is
+ * better the next time. Never rejects for what a layer is like.
  */
-export async function holdComplete(
-  layers: readonly Checkable[],
-  signal: AbortSignal,
-): Promise<(Release | undefined)[]> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(CHECKED_MAX_MS)])
+export async function areComplete(layers: readonly Checkable[], signal: AbortSignal): Promise<boolean[]> {
+  const over = ended(AbortSignal.any([signal, AbortSignal.timeout(CHECKED_MAX_MS)]))
   let allowance = CHECKED_MAX_BYTES
-  const found: (Release | undefined)[] = []
+  const checks: Promise<boolean>[] = []
   for (const layer of layers) {
     const stored = await storedIfAll(layer)
-    const bytes = stored?.reduce((sum, chunk) => sum + layer.chunks.sizeOf(chunk), 0) ?? 0
-    const now = stored !== undefined && bytes <= allowance
-    if (now) allowance -= bytes
-    const complete = now && (await checked(layer, stored, limit))
-    if (stored !== undefined && !complete) void layer.reverify() // never rejects
-    // some of it may have gone since
-    found.push(complete ? await layer.slots.hold().catch(() => undefined) : undefined) // a disk that fails: FUSE answers
+    if (stored === undefined || stored.length === 0) {
+      checks.push(Promise.resolve(stored !== undefined))
+      continue
+    }
+    const checked = layer.reverify() // never rejects
+    const bytes = stored.reduce((sum, chunk) => sum + layer.chunks.sizeOf(chunk), 0)
+    if (bytes > allowance) {
+      checks.push(Promise.resolve(false))
+      continue
+    }
+    allowance -= bytes
+    checks.push(Promise.race([checked, over]).then(() => !signal.aborted && isComplete(layer)))
   }
-  return found
+  return await Promise.all(checks)
+}
+
+/** What is asked of one whose device the kernel is to mount. */
+export type Holdable = Checkable & { slots: Pick<OpenLayer['slots'], 'hold'> }
+
+/** Lets a device that was held lose chunks again. */
+export type Release = () => void
+
+/** The same, and holds those that are complete, so that they stay so; undefined: it is not. */
+export async function holdComplete(layers: readonly Holdable[], signal: AbortSignal): Promise<(Release | undefined)[]> {
+  const complete = await areComplete(layers, signal)
+  // some of it may have gone since; a disk that fails leaves it to the session
+  const hold = ({ slots }: Holdable) => slots.hold().catch(() => undefined)
+  return await Promise.all(layers.map((each, i) => (complete[i] ? hold(each) : undefined)))
 }
 
 /** The chunks that an earlier life stored; undefined when others are missing. */
@@ -53,12 +65,13 @@ async function storedIfAll({ slots }: Checkable): Promise<number[] | undefined> 
   return stored
 }
 
-async function checked({ filler }: Checkable, stored: readonly number[], limit: AbortSignal): Promise<boolean> {
-  if (stored.length === 0) return true
-  try {
-    await filler.fill(stored, 'demand', limit)
-    return true // the filler says so only when all of them are verified
-  } catch {
-    return false // whoever reads what failed is told why
-  }
+async function isComplete({ slots }: Checkable): Promise<boolean> {
+  return (await slots.states()).every((state) => state === READY_VERIFIED)
+}
+
+function ended(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }

@@ -5,7 +5,7 @@ import { stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Failure } from '../errors.ts'
-import type { NativeModule } from './native.ts'
+import { loadNative, type NativeModule } from './native.ts'
 
 /** As long as the addon waits. */
 const STAT_TIMEOUT_MS = 1_000
@@ -15,8 +15,17 @@ const UNMOUNTERS = ['umount', 'fusermount3', 'fusermount'] as const
 
 const run = promisify(execFile)
 
+/** The addon, or what there is without it; what mounts says what is lost. */
+export function openNative(): NativeModule {
+  try {
+    return loadNative()
+  } catch (cause) {
+    return withoutAddon(cause)
+  }
+}
+
 /** @param cause why the addon is not there, which is the reason of every mount that needs it */
-export function withoutAddon(cause: unknown): NativeModule {
+function withoutAddon(cause: unknown): NativeModule {
   const absent = (): never => {
     throw Failure.system('the native part cannot be loaded', {
       cause,

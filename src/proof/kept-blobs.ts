@@ -13,7 +13,7 @@ const FETCHES_AT_ONCE = 4
 /** 10 GB at 100 Mbit/s take 800 s. */
 const FETCH_TIMEOUT_MS = 900_000
 
-type Files = Pick<WholeFiles, 'find' | 'begin' | 'keep'>
+type Files = Pick<WholeFiles, 'find' | 'begin' | 'keep' | 'hash'>
 
 interface Fetch {
   ended: Promise<void>
@@ -91,11 +91,12 @@ export class KeptBlobs {
     const kept = await this.#files.find(blob.digest)
     if (kept !== undefined) return await kept.close()
     const { file, path } = await this.#files.begin()
+    const hashing = this.#files.hash(file)
     const deadline = AbortSignal.timeout(FETCH_TIMEOUT_MS)
     try {
       const signal = AbortSignal.any([stopped, deadline])
       const written = async () => (await file.stat()).size
-      const fetch = () => fetchWhole(blob, file, { signal, priority: 'prefetch' })
+      const fetch = () => fetchWhole(blob, file, hashing, { signal, priority: 'prefetch' })
       await this.#room.exactly(blob.size, `blob ${blob.digest}`, written, fetch, signal)
       await this.#files.keep(blob.digest, path)
     } catch (error) {
@@ -104,6 +105,7 @@ export class KeptBlobs {
         why: `it took longer than ${FETCH_TIMEOUT_MS / 1000} s`,
       })
     } finally {
+      await hashing.close()
       await file.close()
       await fs.rm(path, { force: true })
     }

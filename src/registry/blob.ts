@@ -36,7 +36,7 @@ export class RegistryBlob implements StoredBlob {
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
     checkRange(range, this)
-    const bytes = new Uint8Array(new SharedArrayBuffer(range.end - range.start))
+    const bytes = new Uint8Array(range.end - range.start)
     let filled = 0
     if (bytes.length === 0) return bytes
     await this.#transfer(

@@ -32,7 +32,7 @@ export class LayoutBlob implements StoredBlob {
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
     checkRange(range, this)
-    const bytes = new Uint8Array(new SharedArrayBuffer(range.end - range.start))
+    const bytes = new Uint8Array(range.end - range.start)
     const file = await this.#open()
     for (let filled = 0; filled < bytes.length; ) {
       if (options.signal?.aborted) throw abortion(options.signal)

@@ -1,10 +1,9 @@
 // What the rest of the agent knows of registries and layouts: where an image comes from.
 
-import { createHash } from 'node:crypto'
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Blob, ReadOptions } from '../image/blob.ts'
-import { finish } from '../image/digest.ts'
+import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest, Platform } from '../image/manifest.ts'
 import type { Image } from './manifests.ts'
 
@@ -29,16 +28,28 @@ export interface StoredBlob extends Blob {
   stream(take: (bytes: Uint8Array) => Promise<void>, options?: ReadOptions): Promise<void>
 }
 
+/** Hashes a file while it is written, in another thread. */
+export interface Hashing {
+  /** All of it up to `end` may be read. Waits where hashing falls far behind. */
+  written(end: number): Promise<void>
+  /** Of all that was written. */
+  digest(): Promise<Digest>
+}
+
 /** Parts are gathered up to that size, so that a write is worth its system call. */
 const WRITE_BYTES = 1 << 20
 
 /**
  * Writes a whole blob to `file` from its beginning, in bounded memory, and checks its digest. What a failed call has
  * written is unverified: the caller throws it away.
- * @throws Failure corrupt (another digest), system, or what reading throws
+ * @throws Failure corrupt (another digest), system, or what reading and hashing throw
  */
-export async function fetchWhole(blob: StoredBlob, file: FileHandle, options?: ReadOptions): Promise<void> {
-  const hash = createHash('sha256')
+export async function fetchWhole(
+  blob: StoredBlob,
+  file: FileHandle,
+  hashing: Hashing,
+  options?: ReadOptions,
+): Promise<void> {
   const gathered = new Uint8Array(WRITE_BYTES)
   let filled = 0
   let at = 0
@@ -51,9 +62,9 @@ export async function fetchWhole(blob: StoredBlob, file: FileHandle, options?: R
       at += bytesWritten
     }
     filled = 0
+    await hashing.written(at)
   }
   await blob.stream(async (bytes) => {
-    hash.update(bytes)
     for (let from = 0; from < bytes.length; ) {
       const part = bytes.subarray(from, from + gathered.length - filled)
       gathered.set(part, filled)
@@ -63,6 +74,6 @@ export async function fetchWhole(blob: StoredBlob, file: FileHandle, options?: R
     }
   }, options)
   await flush()
-  const digest = finish(hash)
+  const digest = await hashing.digest()
   if (digest !== blob.digest) throw Failure.corrupt(`blob: want ${blob.digest}, got ${digest}`)
 }

@@ -24,14 +24,20 @@ const HIGH = 1.05
 const ROUND_WAIT_MS = 2_000
 /** A disk that takes nothing is tried again then. */
 const TRY_AGAIN_MS = 5_000
-/** How often it is looked what was used, and whether others want room. */
+/** How often it is looked whether others want room, or fill the disk. */
 const LOOK_MS = 5_000
+/** How often it is written down what was used when, and measured what has not changed by our doing. */
+const KEEP_MS = 60_000
+/** The first time that long, for it is begun when the first device is opened, which is before it is filled. */
+const FIRST_WAIT_MS = 250
 /** A cache that is too small takes chunks and does not, many times a minute. */
 const SAY_AGAIN_MS = 600_000
-/** Everything beside devices grows slowly. */
-const REST_AGAIN_MS = 60_000
-/** Measured again after that many bytes at the least. */
-const MEASURED_AGAIN_BYTES = 1 << 20
+/** What lies beside devices grows slowly, and all of its files are looked at: again after this many times as long as that took. */
+const REST_AGAIN_TIMES = 50
+const REST_AGAIN_MIN_MS = 1_000
+/** Others write meanwhile: measured again when a share of what is left was written, but not for less than that share of all. */
+const MEASURED_AGAIN = 1 / 4
+const MEASURED_AGAIN_MIN = 1 / 64
 /** Others that use the cache are to make room, since the time that it has. */
 const CROWDED = 'crowded'
 
@@ -51,6 +57,7 @@ export interface RoomParts {
 
 interface Measured {
   used: number
+  free: number
   limit: number
 }
 
@@ -59,13 +66,13 @@ export class Room {
   readonly #parts: RoomParts
   readonly #limits: RoomLimits
   readonly #devices = new Set<Device>()
-  /** Nothing is known before the first round. */
-  #measured: Measured = { used: 0, limit: 0 }
+  #measured: Measured | undefined
+  #keptAt = performance.now()
   /** Bytes that were admitted since it was measured. */
   #written = 0
   /** Bytes that wait for a round. */
   #waiting = 0
-  #rest: { at: number; bytes: number } | undefined
+  #rest: { until: number; bytes: number } | undefined
   #round: Promise<void> | undefined
   /** Until then the disk is not tried. */
   #refusedUntil = 0
@@ -96,6 +103,7 @@ export class Room {
 
   enter(device: Device): void {
     this.#devices.add(device)
+    if (this.#measured === undefined && this.spill !== undefined) this.#begin()
   }
 
   leave(device: Device): void {
@@ -106,22 +114,34 @@ export class Room {
   admits(bytes: number): boolean | Promise<boolean> {
     if (this.spill === undefined) return true
     if (performance.now() < this.#refusedUntil) return false
+    if (this.#measured === undefined) return this.#whenMeasured(bytes)
     const { used, limit } = this.#measured
-    if (used + this.#written + bytes > limit || this.#written > Math.max((limit - used) / 4, MEASURED_AGAIN_BYTES)) {
+    if (
+      used + this.#written + bytes > limit ||
+      this.#written > Math.max((limit - used) * MEASURED_AGAIN, limit * MEASURED_AGAIN_MIN)
+    ) {
       this.#begin()
     }
     return this.#fits(bytes) || this.#whenMade(bytes)
   }
 
+  async #whenMeasured(bytes: number): Promise<boolean> {
+    this.#begin()
+    await Promise.race([this.#round, sleep(FIRST_WAIT_MS, undefined, { ref: false })])
+    if (this.#measured !== undefined) return this.admits(bytes)
+    this.#written += bytes
+    return true
+  }
+
   #fits(bytes: number): boolean {
-    const { used, limit } = this.#measured
+    const { used, limit } = this.#measured ?? { used: 0, limit: 0 }
     if (used + this.#written + bytes > limit * HIGH) return false
     this.#written += bytes
     return true
   }
 
   async #whenMade(bytes: number): Promise<boolean> {
-    if (bytes > this.#measured.limit && this.#measured.limit > 0) return false // nothing would be left for it to fit in
+    if (bytes > (this.#measured?.limit ?? 0)) return false // nothing would be left for it to fit in
     this.#waiting += bytes
     await Promise.race([this.#round, sleep(ROUND_WAIT_MS, undefined, { ref: false })])
     this.#waiting -= bytes
@@ -148,6 +168,13 @@ export class Room {
     this.#parts.warn(`the cache takes no more, and chunks go through memory until it does: ${why}`)
   }
 
+  /** Has the cache give some of what it has back, when the disk is full. Resolves when it did what it could. */
+  async relieve(): Promise<void> {
+    await this.#round
+    this.#begin(true)
+    await this.#round
+  }
+
   /** @param needs the disk is full, whatever the limit says */
   #begin(needs = false): void {
     this.#round ??= this.#make(needs)
@@ -163,16 +190,17 @@ export class Room {
     await lockedFolder(this.#parts.locks, join(this.#parts.dir, 'trees'), async () => {
       const excess = await this.#excess()
       if (excess <= 0 && !needs) return
-      const { used, limit } = this.#measured
+      const { used, limit } = this.#measured ?? { used: 0, limit: 0 }
       // a disk may be full though the cache is within its limit
       const goal = Math.max(excess, 0) + Math.min(used, limit) * (1 - LOW)
       const freed = await this.makeFree(goal)
       if (freed > 0) this.#refusedUntil = 0
-      const after = await this.#measure()
-      if (after.used <= after.limit * HIGH) return
+      const over = (await this.#excess()) - limit * (HIGH - 1)
+      if (over <= 0) return
       await this.#ask()
+      if (freed > 0) return // what came just now goes soon
       this.#refusedUntil = performance.now() + TRY_AGAIN_MS
-      this.#say(`it has ${after.used} bytes, may have ${after.limit}, and what it has is in use`)
+      this.#say(`it has ${used} bytes, may have ${limit}, and nothing of it may go`)
     })
   }
 
@@ -192,9 +220,15 @@ export class Room {
 
   async #look(): Promise<void> {
     try {
-      for (const each of this.#devices) {
-        each.collect()
-        await each.keepClock()
+      if (this.#devices.size === 0) return
+      const now = performance.now()
+      const isTime = now - this.#keptAt > KEEP_MS
+      if (isTime) {
+        this.#keptAt = now
+        for (const each of this.#devices) {
+          each.collect()
+          await each.keepClock()
+        }
       }
       const asked = await stat(join(this.#parts.dir, CROWDED)).catch(() => undefined) // nobody did
       if (asked !== undefined && asked.mtimeMs > this.#crowdedAt) {
@@ -202,7 +236,9 @@ export class Room {
         const { limit } = await this.#measure()
         await this.makeFree(limit * (1 - LOW))
       }
-      this.#begin()
+      const { limit = 0, free = 0 } = this.#measured ?? {}
+      const { bavail, bsize } = await statfs(this.#parts.dir)
+      if (isTime || free - bavail * bsize > limit * MEASURED_AGAIN_MIN) this.#begin()
     } catch (error) {
       this.#parts.warn(`the cache cannot be measured: ${describe(error)}`)
     }
@@ -212,16 +248,20 @@ export class Room {
   async #measure(): Promise<Measured> {
     const { dir, locks } = this.#parts
     const before = this.#written
-    if (this.#rest === undefined || performance.now() - this.#rest.at > REST_AGAIN_MS) {
-      this.#rest = { at: performance.now(), bytes: await restOf(dir, locks) }
+    const now = performance.now()
+    if (this.#rest === undefined || now > this.#rest.until) {
+      const bytes = await restOf(dir, locks)
+      const until = now + Math.max(REST_AGAIN_MIN_MS, (performance.now() - now) * REST_AGAIN_TIMES)
+      this.#rest = { until, bytes }
     }
     const devices = (await devicesIn(dir, new Set(), locks)).reduce((sum, { bytes }) => sum + bytes, 0)
     const { bavail, blocks, bsize } = await statfs(dir)
     const used = this.#rest.bytes + devices
-    const limit = allowed(this.#limits, { used, free: bavail * bsize, total: blocks * bsize })
-    this.#measured = { used, limit }
+    const free = bavail * bsize
+    const measured = { used, free, limit: allowed(this.#limits, { used, free, total: blocks * bsize }) }
+    this.#measured = measured
     this.#written -= before // what was admitted meanwhile may not have been written when it was looked at
-    return this.#measured
+    return measured
   }
 
   /**
@@ -267,7 +307,8 @@ export class Room {
     return freed
   }
 
-  close(): void {
+  async close(): Promise<void> {
     clearInterval(this.#timer)
+    await this.#round
   }
 }

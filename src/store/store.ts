@@ -25,7 +25,16 @@ import type { Tree } from '../tree/tree.ts'
 import { type CacheSize, removeAside, sizeOf } from './aside.ts'
 import { Device } from './device.ts'
 import type { Disk } from './disk.ts'
-import { diskFailure, dropDamaged, makeFolder, openTemporary, readWhole, replaceFile, setAside } from './durable.ts'
+import {
+  diskFailure,
+  dropDamaged,
+  makeFolder,
+  openTemporary,
+  readWhole,
+  replaceFile,
+  setAside,
+  systemCode,
+} from './durable.ts'
 import { openHashed } from './hash.ts'
 import type { Locks } from './locks.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
@@ -78,7 +87,7 @@ export interface StoreCounters {
 }
 
 const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots', 'pins', TWINS]
-/** 4 million chunks with a check and a place each (94 bytes): more than any index may have. */
+/** 3.5 million chunks with a check and a place each (119 bytes): more than any index may have. */
 const CHUNK_TABLE_MAX_BYTES = 400 << 20
 /** Every file is looked at. */
 const SIZE_AGAIN_MS = 60_000
@@ -173,8 +182,9 @@ export class Store {
 
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
-    this.room.close()
+    await this.room.close()
     await this.#removing
+    await this.wholes.close()
     await this.#lock.close()
   }
 
@@ -199,6 +209,10 @@ export class Store {
 
   /** Keeps what was built from a layer. An image that is there already stays. @throws Failure system */
   async keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
+    await this.#withRoom(() => this.#keepLayer(layer, record, tree))
+  }
+
+  async #keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
     await this.#keepImage(tree.digest, tree.image)
     const folder = this.#path('layers', hex(layer))
     await makeFolder(folder)
@@ -222,6 +236,10 @@ export class Store {
         return { record, tree, chunks: new ChunkTable(bytes) }
       } catch (error) {
         if (!(error instanceof Failure)) throw error
+        if (error.code === 'unsupported') {
+          await this.#drop(path, 'its chunk table is of another version: it is built again')
+          return undefined
+        }
       }
     }
     this.#counters.corruptRecords++
@@ -293,13 +311,14 @@ export class Store {
   async openSlots(tree: Digest, chunks: ChunkTable, refetchable = () => false): Promise<Device> {
     const name = hex(tree)
     const folder = this.#path('trees', name)
-    await makeFolder(folder)
+    await this.#withRoom(() => makeFolder(folder))
     const aside = (why: string) => {
       this.#counters.corruptDevices++
       this.#warn(`${why}: it is set aside, and its contents are fetched again`)
     }
     const parts = { locks: this.#locks, disk: this.#disk, temporary: this.#path(TEMPORARY), aside }
-    return new Device(name, await Slots.open(folder, chunks, parts), chunks, this.room, refetchable)
+    const slots = await this.#withRoom(() => Slots.open(folder, chunks, parts))
+    return new Device(name, slots, chunks, this.room, refetchable)
   }
 
   /**
@@ -335,7 +354,19 @@ export class Store {
   }
 
   #replace(path: string, bytes: Uint8Array): Promise<void> {
-    return replaceFile(this.#path(TEMPORARY), path, bytes)
+    return this.#withRoom(() => replaceFile(this.#path(TEMPORARY), path, bytes))
+  }
+
+  /** Does it again on a full disk, when contents that can be fetched again have made room for what says what they are. */
+  async #withRoom<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      const code = error instanceof Failure ? systemCode(error.cause) : undefined
+      if (this.#disk === undefined || (code !== 'ENOSPC' && code !== 'EDQUOT')) throw error
+      await this.room.relieve()
+      return await work()
+    }
   }
 
   async #keepImage(tree: Digest, image: Uint8Array): Promise<void> {

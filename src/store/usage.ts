@@ -1,5 +1,5 @@
 // What of the cache takes how much of the disk, and what of it can go as a whole.
-import fs from 'node:fs/promises'
+import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sizeOf } from './aside.ts'
 import { CLOCK_FILE } from './clock.ts'
@@ -47,9 +47,10 @@ export async function restOf(dir: string, locks: Locks): Promise<number> {
 /** Whoever opens it later makes it anew. What somebody has mounted who died since lives on until that ends. */
 async function drop(folder: string, bytes: number, locks: Locks): Promise<number> {
   const entered = await fs.open(folder, 'r').catch(() => undefined) // gone
-  const ready = await fs.open(join(folder, 'ready'), 'r').catch(() => undefined) // there is none: nobody uses the device
+  let ready: FileHandle | undefined
   try {
     if (entered === undefined || !locks.tryLock(entered.fd, true)) return 0 // it is being opened
+    ready = await fs.open(join(folder, 'ready'), 'r').catch(() => undefined) // there is none: nobody uses the device
     if (ready !== undefined && !locks.tryLock(ready.fd, true)) return 0
     // a device without a ready file counts for nothing
     for (const name of ['ready', 'device', CLOCK_FILE]) await fs.rm(join(folder, name), { force: true })

@@ -4,8 +4,17 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
 import { type Digest, hex } from '../image/digest.ts'
-import { diskFailure, dropDamaged, makeFolder, openTemporary, syncFolder, systemCode } from './durable.ts'
-import { openHashed } from './hash.ts'
+import {
+  ABSENT,
+  diskFailure,
+  dropDamaged,
+  makeFolder,
+  openTemporary,
+  syncFolder,
+  systemCode,
+  UNREADABLE,
+} from './durable.ts'
+import { Hasher, type Hashing } from './hasher.ts'
 import type { Goes } from './usage.ts'
 import { TEMPORARY } from './version.ts'
 
@@ -14,18 +23,26 @@ const NAME = /^[0-9a-f]{64}$/
 /** Saving or pushing an image reads its layers one after the other, some twice; beyond that they can be fetched again. */
 const WHOLES_MAX_BYTES = 4 * 2 ** 30
 
+/** What tells a file that was written to from one that was not. */
+interface Look {
+  ino: number
+  size: number
+  mtimeMs: number
+}
+
 export class WholeFiles {
   readonly #cache: string
   readonly #warn: (message: string) => void
   readonly #maxBytes: number
-  /** Files that were there when this process looked last. */
-  readonly #names: Set<string>
+  /** Files that were there when this process looked last, and what those looked like that were hashed. */
+  readonly #names: Map<string, Look | undefined>
+  readonly #hasher = new Hasher()
 
   private constructor(cache: string, warn: (message: string) => void, maxBytes: number, names: readonly string[]) {
     this.#cache = cache
     this.#warn = warn
     this.#maxBytes = maxBytes
-    this.#names = new Set(names)
+    this.#names = new Map(names.map((name) => [name, undefined]))
   }
 
   /** @param cache directory of an open Store. @throws Failure system */
@@ -40,22 +57,63 @@ export class WholeFiles {
   }
 
   /**
-   * The file of that digest, all of it hashed just now; undefined when there is none, or none that is intact. The caller closes it.
+   * The file of that digest; undefined when there is none, or none that is intact. All of it was hashed, now or since this process
+   * began, and nobody has written to it since. The caller closes it.
    * @throws Failure system
    */
   async find(digest: Digest): Promise<FileHandle | undefined> {
     const path = this.#path(digest)
-    const file = await openHashed(path, digest)
-    if (file === undefined) return undefined
-    if ('found' in file) {
-      this.#names.delete(hex(digest))
-      this.#warn(`${path} is dropped: it differs from its digest`)
-      await dropDamaged(path)
-      return undefined
+    let file: FileHandle
+    try {
+      file = await fs.open(path, 'r')
+    } catch (cause) {
+      if (ABSENT.has(systemCode(cause))) return undefined
+      throw diskFailure(path, cause)
     }
-    const now = new Date()
-    await fs.utimes(path, now, now).catch(() => {}) // it was thrown out meanwhile, and lives on in `file`
-    return file
+    try {
+      if (await this.#isIntact(file, digest)) {
+        await this.#use(file, digest)
+        return file
+      }
+    } catch (cause) {
+      await file.close()
+      throw diskFailure(path, cause)
+    }
+    await file.close()
+    this.#names.delete(hex(digest))
+    this.#warn(`${path} is dropped: it differs from its digest`)
+    await dropDamaged(path)
+    return undefined
+  }
+
+  async #isIntact(file: FileHandle, digest: Digest): Promise<boolean> {
+    const { ino, size, mtimeMs } = await file.stat()
+    const known = this.#names.get(hex(digest))
+    if (known?.ino === ino && known.size === size && known.mtimeMs === mtimeMs) return true
+    try {
+      return (await this.#hasher.digestOf(file.fd, size)) === digest
+    } catch (error) {
+      if (error instanceof Failure && UNREADABLE.has(systemCode(error.cause))) return false
+      throw error
+    }
+  }
+
+  /** Marks a file that is intact as used now. What a write leaves is no whole second, so that it shows. */
+  async #use(file: FileHandle, digest: Digest): Promise<void> {
+    const seconds = Math.floor(Date.now() / 1000)
+    await file.utimes(seconds, seconds).catch(() => {}) // on a disk that is read-only it is hashed again
+    const { ino, size, mtimeMs } = await file.stat()
+    this.#names.set(hex(digest), mtimeMs === seconds * 1000 ? { ino, size, mtimeMs } : undefined)
+  }
+
+  /** The digest of a file that is being written. */
+  hash(file: FileHandle): Hashing {
+    return this.#hasher.begin(file.fd)
+  }
+
+  /** Ends what hashes. */
+  close(): Promise<void> {
+    return this.#hasher.close()
   }
 
   /** Whether there is a file of that digest, as far as this process knows; another one may have thrown it out. */
@@ -78,12 +136,13 @@ export class WholeFiles {
    */
   async keep(digest: Digest, path: string): Promise<void> {
     try {
+      const file = await fs.open(path, 'r')
+      await this.#use(file, digest).finally(() => file.close())
       await fs.rename(path, this.#path(digest)).catch(async (error) => {
         if (systemCode(error) !== 'EISDIR') throw error
         await dropDamaged(this.#path(digest))
         await fs.rename(path, this.#path(digest))
       })
-      this.#names.add(hex(digest))
       await syncFolder(join(this.#cache, FOLDER))
       await this.#makeRoom(hex(digest))
     } catch (cause) {

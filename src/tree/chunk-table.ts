@@ -1,14 +1,17 @@
 // A layer's chunks in layout order, in typed columns: 100,000 chunks are a few megabytes and parse by making views.
 //
-//   magic "lazychk1" | u32 header length | header JSON {blobs, first, chunks, checks, places, deviceSize} padded with spaces to 8
+//   magic "lazychk2" | u32 header length | header JSON {blobs, first, chunks, checks, places, states, stateBytes, deviceSize}
+//   padded with spaces to 8
 //   columns, each padded to 8 bytes, in this order:
-//     chunks:  stored start f64, stored end f64, size f64, blob u32, codec u8, checks end u32, places end u32 (exclusive, into below)
-//     checks:  start f64, end f64, of u8 (0 decoded, 1 stored), digest 32 bytes
+//     chunks:  stored start f64, stored end f64, size f64, blob u32, codec u8, state u32 (0 none, else its number from 1),
+//              checks end u32, places end u32 (exclusive, into below)
+//     checks:  start f64, end f64, of u8 (0 decoded, 1 stored), algorithm u8 (0 SHA-256, 1 BLAKE3), digest 32 bytes
 //     places:  from f64, length f64, at f64, chunk u32   (sorted by chunk, then from)
+//     states:  end f64 (exclusive, into the bytes behind it), bytes   (a gzip chunk's seed, a zstd chunk's dictionary)
 //   SHA-256 of all of it before
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
-import { type Digest, digestOf, hex } from '../image/digest.ts'
+import { algorithmOf, type ChunkDigest, type Digest, digestOf, hex } from '../image/digest.ts'
 import type { Check, Chunk, Codec, Place } from './chunk.ts'
 
 export interface ChunkBlob {
@@ -23,83 +26,89 @@ interface Header {
   chunks: number
   checks: number
   places: number
+  states: number
+  stateBytes: number
   deviceSize: number
 }
 
-const MAGIC = new TextEncoder().encode('lazychk1')
-const CODECS: readonly Codec[] = ['none', 'gzip', 'zstd']
+const MAGIC = new TextEncoder().encode('lazychk2')
+/** In the column of codecs, by these numbers. */
+const CODECS = ['none', 'gzip', 'zstd', 'lz4'] as const
 const HASH_BYTES = 32
 /** In the column that says what a check is of; 0 is decoded bytes. */
 const STORED = 1
+/** In the column of algorithms; 0 is SHA-256. */
+const BLAKE3 = 1
 
-const columnSizes = (of: Header) => [
-  of.chunks * 8,
-  of.chunks * 8,
-  of.chunks * 8,
-  of.chunks * 4,
-  of.chunks,
-  of.chunks * 4,
-  of.chunks * 4,
-  of.checks * 8,
-  of.checks * 8,
-  of.checks,
-  of.checks * HASH_BYTES,
-  of.places * 8,
-  of.places * 8,
-  of.places * 8,
-  of.places * 4,
-]
 const pad = (bytes: number) => Math.ceil(bytes / 8) * 8
 
-function columns(bytes: Uint8Array, start: number, header: Header) {
-  let at = start
-  const [s0, s1, size, blob, codec, checksEnd, placesEnd, c0, c1, of, digest, from, length, device, chunk] =
-    columnSizes(header).map((length) => {
-      const column = { offset: bytes.byteOffset + at, length }
-      at += pad(length)
-      return column
-    }) as Column[] as [
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-      Column,
-    ] // as many as columnSizes lists
-  const f64 = (of: Column) => new Float64Array(bytes.buffer, of.offset, of.length / 8)
-  const u32 = (of: Column) => new Uint32Array(bytes.buffer, of.offset, of.length / 4)
-  const u8 = (of: Column) => new Uint8Array(bytes.buffer, of.offset, of.length)
+/** What makes a column of so many numbers, in the order of the file. */
+interface Make<F64, U32, U8> {
+  f64(count: number): F64
+  u32(count: number): U32
+  u8(count: number): U8
+}
+
+function columns<F64, U32, U8>(
+  { chunks, checks, places, states, stateBytes }: Header,
+  { f64, u32, u8 }: Make<F64, U32, U8>,
+) {
   return {
-    storedStart: f64(s0),
-    storedEnd: f64(s1),
-    size: f64(size),
-    blob: u32(blob),
-    codec: u8(codec),
-    checksEnd: u32(checksEnd),
-    placesEnd: u32(placesEnd),
-    checkStart: f64(c0),
-    checkEnd: f64(c1),
-    checkOf: u8(of),
-    checkDigest: u8(digest),
-    placeFrom: f64(from),
-    placeLength: f64(length),
-    placeAt: f64(device),
-    placeChunk: u32(chunk),
+    storedStart: f64(chunks),
+    storedEnd: f64(chunks),
+    size: f64(chunks),
+    blob: u32(chunks),
+    codec: u8(chunks),
+    state: u32(chunks),
+    checksEnd: u32(chunks),
+    placesEnd: u32(chunks),
+    checkStart: f64(checks),
+    checkEnd: f64(checks),
+    checkOf: u8(checks),
+    checkAlgorithm: u8(checks),
+    checkDigest: u8(checks * HASH_BYTES),
+    placeFrom: f64(places),
+    placeLength: f64(places),
+    placeAt: f64(places),
+    placeChunk: u32(places),
+    stateEnd: f64(states),
+    stateBytes: u8(stateBytes),
   }
 }
 
-interface Column {
-  offset: number
-  length: number
+function columnsLength(header: Header): number {
+  let total = 0
+  const add = (width: number) => (count: number) => {
+    total += pad(count * width)
+  }
+  columns(header, { f64: add(8), u32: add(4), u8: add(1) })
+  return total
+}
+
+function columnsAt(bytes: Uint8Array, start: number, header: Header) {
+  let at = bytes.byteOffset + start
+  const next = (length: number) => {
+    const offset = at
+    at += pad(length)
+    return offset
+  }
+  return columns(header, {
+    f64: (count) => new Float64Array(bytes.buffer, next(count * 8), count),
+    u32: (count) => new Uint32Array(bytes.buffer, next(count * 4), count),
+    u8: (count) => new Uint8Array(bytes.buffer, next(count), count),
+  })
+}
+
+/** What decoding needs beside the chunk's own bytes. */
+function stateOf(codec: Codec): Uint8Array | undefined {
+  if (codec.name === 'gzip') return codec.seed
+  return codec.name === 'zstd' ? codec.dictionary : undefined
+}
+
+function codecOf(number: number, state: Uint8Array | undefined): Codec {
+  const name = CODECS[number] as (typeof CODECS)[number] // as encodeChunks wrote it
+  if (state === undefined) return { name }
+  return name === 'gzip' ? { name, seed: state } : { name: 'zstd', dictionary: state }
 }
 
 /** Serializes chunks that are in layout order; `deviceSize` in bytes. */
@@ -109,23 +118,27 @@ export function encodeChunks(
   first: number,
   deviceSize: number,
 ): Uint8Array {
+  const states = [...new Set(chunks.map(({ codec }) => stateOf(codec)).filter((state) => state !== undefined))]
+  const stateNumbers = new Map(states.map((state, i) => [state, i + 1]))
   const header: Header = {
     blobs: blobs.map(({ digest, size }) => ({ digest, size })),
     first,
     chunks: chunks.length,
     checks: chunks.reduce((sum, each) => sum + each.checks.length, 0),
     places: chunks.reduce((sum, each) => sum + each.places.length, 0),
+    states: states.length,
+    stateBytes: states.reduce((sum, each) => sum + each.length, 0),
     deviceSize,
   }
   const json = new TextEncoder().encode(JSON.stringify(header))
   const start = pad(MAGIC.length + 4 + json.length)
-  const total = start + columnSizes(header).reduce((sum, each) => sum + pad(each), 0) + HASH_BYTES
+  const total = start + columnsLength(header) + HASH_BYTES
   const bytes = new Uint8Array(total)
   bytes.set(MAGIC)
   bytes.fill(0x20, MAGIC.length + 4, start)
   new DataView(bytes.buffer).setUint32(MAGIC.length, start - MAGIC.length - 4, true)
   bytes.set(json, MAGIC.length + 4)
-  const to = columns(bytes, start, header)
+  const to = columnsAt(bytes, start, header)
   let check = 0
   let place = 0
   for (const [i, chunk] of chunks.entries()) {
@@ -133,11 +146,14 @@ export function encodeChunks(
     to.storedEnd[i] = chunk.stored.end
     to.size[i] = chunk.size
     to.blob[i] = chunk.blob
-    to.codec[i] = CODECS.indexOf(chunk.codec)
+    to.codec[i] = CODECS.indexOf(chunk.codec.name)
+    const state = stateOf(chunk.codec)
+    to.state[i] = (state && stateNumbers.get(state)) ?? 0
     for (const each of chunk.checks) {
       to.checkStart[check] = each.range.start
       to.checkEnd[check] = each.range.end
       to.checkOf[check] = each.of === 'stored' ? STORED : 0
+      to.checkAlgorithm[check] = algorithmOf(each.digest) === 'blake3' ? BLAKE3 : 0
       to.checkDigest.set(Buffer.from(hex(each.digest), 'hex'), check * HASH_BYTES)
       check++
     }
@@ -151,6 +167,12 @@ export function encodeChunks(
     to.checksEnd[i] = check
     to.placesEnd[i] = place
   }
+  let stateEnd = 0
+  for (const [i, state] of states.entries()) {
+    to.stateBytes.set(state, stateEnd)
+    stateEnd += state.length
+    to.stateEnd[i] = stateEnd
+  }
   bytes.set(createHash('sha256').update(bytes.subarray(0, -HASH_BYTES)).digest(), total - HASH_BYTES)
   return bytes
 }
@@ -163,9 +185,9 @@ export class ChunkTable {
   /** Bytes, a multiple of 4096. */
   readonly deviceSize: number
   readonly bytes: Uint8Array
-  readonly #at: ReturnType<typeof columns>
+  readonly #at: ReturnType<typeof columnsAt>
 
-  /** @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them */
+  /** @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them; unsupported: they are as another version wrote them */
   constructor(bytes: Uint8Array) {
     // typed columns need their own alignment; a Buffer's own slice would not copy
     this.bytes = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes)
@@ -184,7 +206,7 @@ export class ChunkTable {
     this.length = header.chunks
     this.first = header.first
     this.deviceSize = header.deviceSize
-    this.#at = columns(this.bytes, start, header)
+    this.#at = columnsAt(this.bytes, start, header)
   }
 
   /** Chunk number `i`, made afresh. */
@@ -193,11 +215,10 @@ export class ChunkTable {
     const n = (of: { readonly [i: number]: number }, i: number): number => of[i] as number // i is below a length
     const checks: Check[] = []
     for (let j = i === 0 ? 0 : n(at.checksEnd, i - 1); j < n(at.checksEnd, i); j++) {
-      const digest = Buffer.from(at.checkDigest.subarray(j * HASH_BYTES, (j + 1) * HASH_BYTES)).toString('hex')
       checks.push({
         of: n(at.checkOf, j) === STORED ? 'stored' : 'decoded',
         range: { start: n(at.checkStart, j), end: n(at.checkEnd, j) },
-        digest: `sha256:${digest}`,
+        digest: this.#digest(j),
       })
     }
     const places: Place[] = []
@@ -208,10 +229,23 @@ export class ChunkTable {
       blob: n(at.blob, i),
       stored: { start: n(at.storedStart, i), end: n(at.storedEnd, i) },
       size: n(at.size, i),
-      codec: CODECS[n(at.codec, i)] as Codec,
+      codec: codecOf(n(at.codec, i), this.#state(n(at.state, i))),
       checks,
       places,
     }
+  }
+
+  #digest(check: number): ChunkDigest {
+    const { checkAlgorithm, checkDigest } = this.#at
+    const digits = Buffer.from(checkDigest.subarray(check * HASH_BYTES, (check + 1) * HASH_BYTES)).toString('hex')
+    return checkAlgorithm[check] === BLAKE3 ? `blake3:${digits}` : `sha256:${digits}`
+  }
+
+  /** @param number from 1 */
+  #state(number: number): Uint8Array | undefined {
+    if (number === 0) return undefined
+    const { stateEnd, stateBytes } = this.#at
+    return stateBytes.subarray(number === 1 ? 0 : stateEnd[number - 2], stateEnd[number - 1])
   }
 
   storedRange(i: number): { start: number; end: number } {
@@ -264,9 +298,10 @@ export class ChunkTable {
    * share a device.
    */
   contentDigest(): Digest {
-    const { size, checksEnd, placesEnd, checkOf, checkStart, checkEnd, checkDigest } = this.#at
+    const { size, checksEnd, placesEnd, checkOf, checkStart, checkEnd, checkAlgorithm, checkDigest } = this.#at
     const { placeFrom, placeLength, placeAt } = this.#at
-    // a chunk: size, numbers of checks and places; a check: range, digest; a place: three numbers
+    // a chunk: size, numbers of checks and places; a check: range, digest; a place: three numbers. The start of a check by BLAKE3
+    // is below 0: -1 stands for 0.
     const bytes = new Uint8Array(this.length * 16 + checkOf.length * (16 + HASH_BYTES) + placeAt.length * 24)
     const view = new DataView(bytes.buffer)
     let at = 0
@@ -278,7 +313,8 @@ export class ChunkTable {
       let checks = 0
       for (; check < (checksEnd[i] as number); check++) {
         if (checkOf[check] === STORED) continue
-        view.setFloat64(at, checkStart[check] as number, true)
+        const start = checkStart[check] as number
+        view.setFloat64(at, checkAlgorithm[check] === BLAKE3 ? -1 - start : start, true)
         view.setFloat64(at + 8, checkEnd[check] as number, true)
         bytes.set(checkDigest.subarray(check * HASH_BYTES, (check + 1) * HASH_BYTES), at + 16)
         at += 16 + HASH_BYTES

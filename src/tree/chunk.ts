@@ -1,14 +1,26 @@
 // A chunk: the unit that is fetched, decoded and verified.
 import type { Range } from '../image/blob.ts'
-import type { Digest } from '../image/digest.ts'
+import type { ChunkDigest } from '../image/digest.ts'
 
-export type Codec = 'none' | 'gzip' | 'zstd'
+/**
+ * How a chunk is stored, and what decoding it needs beside its own bytes. A gzip chunk with a seed begins within a stream: the seed is
+ * the decoder's state there. Chunks share a seed or a dictionary by sharing the array.
+ */
+export type Codec =
+  | { readonly name: 'none' }
+  | { readonly name: 'gzip'; readonly seed?: Uint8Array }
+  | { readonly name: 'zstd'; readonly dictionary?: Uint8Array }
+  | { readonly name: 'lz4' }
+
+export const NONE: Codec = { name: 'none' }
+export const GZIP: Codec = { name: 'gzip' }
+export const ZSTD: Codec = { name: 'zstd' }
 
 /** `range` of the stored or the decoded bytes has this digest. */
 export interface Check {
   of: 'stored' | 'decoded'
   range: Range
-  digest: Digest
+  digest: ChunkDigest
 }
 
 /** `length` bytes from `from` in the decoded chunk lie at `at` on the layer's device. */

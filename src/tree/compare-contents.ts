@@ -6,6 +6,7 @@
 //
 // Bytes that passed a check are those that were hashed here, so one equal digest proves every file below it.
 import type { Range } from '../image/blob.ts'
+import { algorithmOf, type ChunkDigest } from '../image/digest.ts'
 import type { Check, Chunk } from './chunk.ts'
 import type { ChunkTable } from './chunk-table.ts'
 import { type FilePair, quote } from './compare-metadata.ts'
@@ -113,6 +114,7 @@ async function differentChunk(
     below = below.filter(({ end }) => end > range.start)
     for (; (parts[next]?.start ?? range.end) < range.end; next++) below.push(parts[next] as Part) // it is there
     if (below.length === 0) continue // nobody reads these bytes
+    if (algorithmOf(digest) !== 'sha256') return incomparable(names(below, name), 'its digest is of another kind')
     const difference = await differentCheck(range, digest, below, tar, name)
     if (difference !== undefined) return difference
   }
@@ -131,18 +133,19 @@ function firstNaked(parts: readonly Part[], checks: readonly Check[]): Part | un
   return parts.find(({ start, end }) => (covered[lastAtOrBefore(begins, start)]?.end ?? -1) < end)
 }
 
+function names(below: readonly Part[], name: (file: FilePair) => string): string {
+  const files = [...new Set(below.map(({ file }) => file))]
+  return `${files.slice(0, NAMES_MAX).map(name).join(', ')}${files.length > NAMES_MAX ? ', …' : ''}`
+}
+
 /** @param below the parts that have bytes of `range`, by start */
 async function differentCheck(
   range: Range,
-  want: string,
+  want: ChunkDigest,
   below: readonly Part[],
   tar: TarBytes,
   name: (file: FilePair) => string,
 ): Promise<Difference | undefined> {
-  const names = () => {
-    const files = [...new Set(below.map(({ file }) => file))]
-    return `${files.slice(0, NAMES_MAX).map(name).join(', ')}${files.length > NAMES_MAX ? ', …' : ''}`
-  }
   /** The tar's bytes for the range, one behind the other; each with the decoded byte that it begins at. */
   const chosen: { start: number; end: number; tarAt: number; file: FilePair }[] = []
   let at = range.start
@@ -153,11 +156,11 @@ async function differentCheck(
     chosen.push({ start: at, end, tarAt: part.tarAt + at - part.start, file: part.file })
     at = end
   }
-  if (at < range.end) return incomparable(names(), `its digest covers bytes that are no file's`)
+  if (at < range.end) return incomparable(names(below, name), `its digest covers bytes that are no file's`)
   const got = await tar.digest(chosen.map(({ start, end, tarAt }) => ({ start: tarAt, end: tarAt + end - start })))
   if (got !== want) {
     const shared = new Set(below.map(({ file }) => file)).size > 1 ? ' (they share a chunk)' : ''
-    return different(`${names()}: contents differ${shared}: ${want} as served, ${got} in the tar`)
+    return different(`${names(below, name)}: contents differ${shared}: ${want} as served, ${got} in the tar`)
   }
   return await differentOther(range, below, chosen, tar, name)
 }

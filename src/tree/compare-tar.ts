@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
-import { type Digest, finish } from '../image/digest.ts'
+import { type Digest, finish, isDigest } from '../image/digest.ts'
 import type { ChunkTable } from './chunk-table.ts'
 
 /** Held at once; more gains nothing over the hashing. */
@@ -36,7 +36,7 @@ export class TarBytes {
     for (let i = 0; i < chunks.length; i++) {
       const { blob, codec, stored, places } = chunks.get(i)
       for (const { from, length, at } of places) {
-        if (blob !== 0 || codec !== 'none' || stored.start + from + length > stored.end) {
+        if (blob !== 0 || codec.name !== 'none' || stored.start + from + length > stored.end) {
           throw Failure.corrupt(`chunk ${i} of the tar's tree is no piece of the tar`)
         }
         pieces.push([at, at + length, stored.start + from, i])
@@ -103,7 +103,8 @@ export class TarBytes {
 
   #knownDigest({ start, end, chunk }: Piece): Digest | undefined {
     const { stored, checks } = this.#chunks.get(chunk)
-    return checks.find(({ range }) => stored.start + range.start === start && stored.start + range.end === end)?.digest
+    const whole = checks.find(({ range }) => stored.start + range.start === start && stored.start + range.end === end)
+    return isDigest(whole?.digest) ? whole.digest : undefined
   }
 
   async #bytesOf(range: Range): Promise<Uint8Array> {

@@ -6,18 +6,17 @@ import { DECODED_MAX_BYTES, type Decoder } from '../../src/codec/decoder.ts'
 import { fallbackDecoder } from '../../src/codec/fallback.ts'
 import { loadCodecs, WasmDecoder } from '../../src/codec/wasm.ts'
 import { Failure } from '../../src/errors.ts'
-import type { Codec } from '../../src/tree/chunk.ts'
 import { runs } from '../fixtures/runs.ts'
-import { noise, store, text } from './fixture.ts'
+import { noise, type Plain, store, text } from './fixture.ts'
 
 const ours: Decoder = new WasmDecoder(await loadCodecs())
 const fallback: Decoder = fallbackDecoder()
 
 const MIB = 2 ** 20
 
-async function decoded(decoder: Decoder, codec: Codec, stored: Uint8Array, size: number): Promise<Buffer | string> {
+async function decoded(decoder: Decoder, codec: Plain, stored: Uint8Array, size: number): Promise<Buffer | string> {
   try {
-    const made = await decoder.decode(codec, stored, size)
+    const made = await decoder.decode({ name: codec }, stored, size)
     expect(Buffer.compare(made.stored, stored)).toBe(0)
     return Buffer.from(made.decoded) // copied: the next call reuses it
   } catch (error) {
@@ -27,7 +26,7 @@ async function decoded(decoder: Decoder, codec: Codec, stored: Uint8Array, size:
 }
 
 /** Both decoders make `want` of it: bytes, or a Failure's code. */
-async function check(codec: Codec, stored: Uint8Array, size: number, want: Uint8Array | string) {
+async function check(codec: Plain, stored: Uint8Array, size: number, want: Uint8Array | string) {
   for (const decoder of [ours, fallback]) {
     const got = await decoded(decoder, codec, stored, size)
     if (typeof want === 'string') expect(got).toBe(want)
@@ -130,7 +129,7 @@ describe('zstd', () => {
 test('codec none gives the bytes themselves, copied', async () => {
   const stored = text(5000)
   for (const decoder of [ours, fallback]) {
-    const made = await decoder.decode('none', stored, 4000)
+    const made = await decoder.decode({ name: 'none' }, stored, 4000)
     stored[0] = 0
     expect(Buffer.compare(made.decoded, text(5000).subarray(0, 4000))).toBe(0)
     stored[0] = text(1)[0] as number
@@ -150,14 +149,14 @@ test.each([
     decoder === 'wasm'
       ? `const { loadCodecs, WasmDecoder } = await import(${source('wasm')}); const decoder = new WasmDecoder(await loadCodecs())`
       : `const { fallbackDecoder } = await import(${source('fallback')}); const decoder = fallbackDecoder()`
-  const small = store(codec as Codec, text(1000))
+  const small = store(codec as Plain, text(1000))
   const program = `
     ${make}
     const { readFileSync } = await import('node:fs')
-    await decoder.decode('${codec}', Buffer.from('${Buffer.from(small).toString('hex')}', 'hex'), 1000)
+    await decoder.decode({ name: '${codec}' }, Buffer.from('${Buffer.from(small).toString('hex')}', 'hex'), 1000)
     const bomb = readFileSync(0)
     const before = process.resourceUsage().maxRSS
-    const { decoded } = await decoder.decode('${codec}', bomb, ${MIB})
+    const { decoded } = await decoder.decode({ name: '${codec}' }, bomb, ${MIB})
     console.log(JSON.stringify([decoded.length, process.resourceUsage().maxRSS - before]))`
   const out = execFileSync(process.execPath, ['--input-type=module', '--no-warnings', '-e', program], {
     input: codec === 'gzip' ? gzipBomb() : zstdBomb(8192),
@@ -195,18 +194,31 @@ function rleBlocks(count: number): Uint8Array {
 
 test('the largest chunk is decoded, and its memory is given back', async () => {
   const stored = gzipSync(new Uint8Array(DECODED_MAX_BYTES), { level: 1 })
-  const made = await ours.decode('gzip', stored, DECODED_MAX_BYTES)
+  const made = await ours.decode({ name: 'gzip' }, stored, DECODED_MAX_BYTES)
   expect(made.decoded.length).toBe(DECODED_MAX_BYTES)
   ours.release()
-  const small = await ours.decode('gzip', gzipSync(text(100)), 100)
+  const small = await ours.decode({ name: 'gzip' }, gzipSync(text(100)), 100)
   expect(small.decoded.buffer.byteLength).toBeLessThan(8 * MIB)
+})
+
+test('what needs more than the chunk’s own bytes is refused, whatever it holds', async () => {
+  const bytes = text(1000)
+  for (const decoder of [ours, fallback]) {
+    for (const [codec, stored] of [
+      [{ name: 'lz4' }, bytes],
+      [{ name: 'gzip', seed: new Uint8Array() }, gzipSync(bytes)],
+      [{ name: 'zstd', dictionary: new Uint8Array() }, zstdCompressSync(bytes)],
+    ] as const) {
+      await expect(decoder.decode(codec, stored, 1000)).rejects.toMatchObject({ code: 'unsupported' })
+    }
+  }
 })
 
 test('mutated streams give exactly the wanted number of bytes, or a Failure', async () => {
   const bytes = text(20_000)
   await fc.assert(
     fc.asyncProperty(
-      fc.constantFrom<Codec>('gzip', 'zstd'),
+      fc.constantFrom<Plain>('gzip', 'zstd'),
       fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { minLength: 1, maxLength: 4 }),
       fc.option(fc.nat()),
       fc.integer({ min: 1, max: 40_000 }),
@@ -230,7 +242,9 @@ test('a decoder that traps says corrupt, and the next chunk gets a fresh instanc
   expect(await decoded(trapping, 'gzip', text(100), 50)).toBe('corrupt')
   // a used instance would have counted on and answered -1
   expect(await decoded(trapping, 'gzip', text(100), 50)).toBe('corrupt')
-  await expect(trapping.decode('gzip', text(100), 50)).rejects.toMatchObject({ message: 'the gzip decoder trapped' })
+  await expect(trapping.decode({ name: 'gzip' }, text(100), 50)).rejects.toMatchObject({
+    message: 'the gzip decoder trapped',
+  })
 })
 
 // (module (memory (export "memory") 64) (global $calls (mut i32) (i32.const 0)) (func (export "_initialize")) (func (export "free") (param i32))

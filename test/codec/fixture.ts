@@ -6,8 +6,11 @@ import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import type { Slot } from '../../src/codec/job.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import type { Chunk } from '../../src/tree/chunk.ts'
 import { READY_HEADER_BYTES } from '../../src/tree/ready.ts'
+
+/** Codecs that need nothing beside the chunk's own bytes. */
+export type Plain = 'none' | 'gzip' | 'zstd'
 
 /** `size` bytes that compress, but not to nothing. */
 export function text(size: number, seed = 1): Uint8Array {
@@ -20,19 +23,19 @@ export function text(size: number, seed = 1): Uint8Array {
   return bytes
 }
 
-export function store(codec: Codec, bytes: Uint8Array): Uint8Array {
+export function store(codec: Plain, bytes: Uint8Array): Uint8Array {
   if (codec === 'gzip') return gzipSync(bytes, { level: 9 })
   if (codec === 'zstd') return zstdCompressSync(bytes)
   return Uint8Array.from(bytes)
 }
 
 /** A chunk of one file: one check over all, one place at `at`. */
-export function chunkOf(codec: Codec, bytes: Uint8Array, stored: Uint8Array, changes: Partial<Chunk> = {}): Chunk {
+export function chunkOf(codec: Plain, bytes: Uint8Array, stored: Uint8Array, changes: Partial<Chunk> = {}): Chunk {
   return {
     blob: 0,
     stored: { start: 4096, end: 4096 + stored.length },
     size: bytes.length,
-    codec,
+    codec: { name: codec },
     checks: [{ of: 'decoded', range: { start: 0, end: bytes.length }, digest: digestOf(bytes) }],
     places: [{ from: 0, length: bytes.length, at: 8192 }],
     ...changes,

@@ -6,10 +6,10 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk, Codec } from '../../src/tree/chunk.ts'
+import type { Chunk } from '../../src/tree/chunk.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { runs } from '../fixtures/runs.ts'
-import { chunkOf, Device, noise, store, text } from './fixture.ts'
+import { chunkOf, Device, noise, type Plain, store, text } from './fixture.ts'
 
 const warnings: string[] = []
 const nowhere = new URL('file:///nowhere/codecs.wasm')
@@ -22,7 +22,7 @@ afterAll(async () => {
 })
 
 const NOW = { priority: 'demand' } as const
-const CODECS: Codec[] = ['none', 'gzip', 'zstd']
+const CODECS: Plain[] = ['none', 'gzip', 'zstd']
 const bytes = text(50_000)
 
 function flip(stored: Uint8Array, bit: number): Uint8Array {
@@ -52,13 +52,17 @@ describe.each([
     expect(device.ready(8)).toBe(0)
   })
 
-  test('bytes on shared memory are taken as they are', async () => {
+  test('the stored bytes stay the caller’s, whatever memory they lie on', async () => {
     using device = new Device()
     const stored = store('gzip', bytes)
-    const shared = new Uint8Array(new SharedArrayBuffer(stored.length + 100), 50, stored.length)
-    shared.set(stored)
-    await pool.decode(chunkOf('gzip', bytes, stored), shared, device.slot(), NOW)
-    expect(device.read(8192, bytes.length)).toEqual(bytes)
+    for (const memory of [SharedArrayBuffer, ArrayBuffer]) {
+      const part = new Uint8Array(new memory(stored.length + 100), 50, stored.length)
+      part.set(stored)
+      await pool.decode(chunkOf('gzip', bytes, stored), part, device.slot(), NOW)
+      expect(device.read(8192, bytes.length)).toEqual(bytes)
+      expect(Buffer.compare(part, stored)).toBe(0)
+      device.write(8192, noise(bytes.length))
+    }
   })
 
   test('a corrupt chunk fails alone among those that travel with it', async () => {

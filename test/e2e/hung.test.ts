@@ -54,20 +54,20 @@ suite('an agent that hangs', lacking(['fusermount3']), () => {
       `then start it again on ${at('store')}.\n`,
     ].join('')
 
-  test('status shows it, and the others', { timeout: TIMEOUT_MS }, async () => {
-    const { code, stdout, stderr } = await run('status')
+  // each waits for an answer, and none of them for another
+  test.concurrent('status shows it, and the others', { timeout: TIMEOUT_MS }, async () => {
+    const [{ code, stdout, stderr }, json] = await Promise.all([run('status'), run('status', '--format', 'json')])
     const lines = stdout.trimEnd().split('\n')
     expect({ code, stderr, lines: lines.length }).toEqual({ code: 1, stderr: message(), lines: 3 })
     expect(lines.find((line) => line.startsWith(`${at('store')} `))).toMatch(
       new RegExp(`^\\S+ +hung +(- +){6}${store.pid}$`),
     )
     expect(lines.find((line) => line.startsWith(`${at('mounted')} `))).toMatch(new RegExp(` ${other.pid}$`))
-    const json = await run('status', '--format', 'json')
     expect({ code: json.code, stderr: json.stderr }).toEqual({ code: 1, stderr: message() })
     expect(JSON.parse(json.stdout)).toMatchObject([{ root: at('mounted') }])
   })
 
-  test('whoever asks for it by its directory hears of it', { timeout: TIMEOUT_MS }, async () => {
+  test.concurrent('whoever asks for it by its directory hears of it', { timeout: TIMEOUT_MS }, async () => {
     const commands = [
       ['status', at('store')],
       ['umount', at('store')],
@@ -76,34 +76,37 @@ suite('an agent that hangs', lacking(['fusermount3']), () => {
       ['mount', image, at('store'), '--cache', at('cache')],
       ['mount', '--detach', image, at('store'), '--cache', at('cache')],
     ]
-    for (const args of commands) {
-      expect(await run(...args), args.join(' ')).toEqual({ code: 1, stdout: '', stderr: message() })
-    }
+    const outcomes = await Promise.all(commands.map(async (args) => [args, await run(...args)]))
+    expect(outcomes).toEqual(commands.map((args) => [args, { code: 1, stdout: '', stderr: message() }]))
   })
 
-  test('also by a symlink, or from elsewhere', { timeout: TIMEOUT_MS }, async () => {
-    for (const args of [
+  test.concurrent('also by a symlink, or from elsewhere', { timeout: TIMEOUT_MS }, async () => {
+    const commands = [
       ['status', at('link')],
       ['umount', at('link')],
       ['serve', at('link'), '--cache', at('cache')],
-    ]) {
-      const { code, stderr } = await run(...args)
+    ]
+    for (const { code, stderr } of await Promise.all(commands.map((args) => run(...args)))) {
       expect(code, stderr).toBe(1)
       expect(stderr).toMatch(/is hung|does not answer|no agent serves|nothing of lazylayer/)
     }
   })
 
-  test('doctor tells of it, and explain ends', { timeout: TIMEOUT_MS }, async () => {
-    const { code, stdout } = await run('doctor', '--root', at('store'), '--cache', at('cache'), '--format', 'json')
+  test.concurrent('doctor tells of it, and explain ends', { timeout: TIMEOUT_MS }, async () => {
+    const doctor = ['doctor', '--root', at('store'), '--cache', at('cache'), '--format', 'json']
+    const [{ code, stdout }, explained] = await Promise.all([
+      run(...doctor),
+      run('explain', image, '--cache', at('cache')),
+    ])
     const found = JSON.parse(stdout) as { name: string; state: string; found: string; fix?: string }[]
     const agent = found.find(({ name }) => name === 'agent')
     expect({ code, agent }).toMatchObject({ code: 1, agent: { state: 'problem' } })
     expect(agent?.found).toContain(`the agent of ${at('store')} (process ${store.pid}) is hung`)
     expect(agent?.fix).toContain(`kill -CONT ${store.pid}`)
-    expect(await run('explain', image, '--cache', at('cache'))).toMatchObject({ code: 0 })
+    expect(explained).toMatchObject({ code: 0 })
   })
 
-  test('an engine that asks its helper goes on', { timeout: TIMEOUT_MS }, async () => {
+  test.concurrent('an engine that asks its helper goes on', { timeout: TIMEOUT_MS }, async () => {
     const line = `echo '{"registry.example.com/a:1": {}}' | exec ${process.execPath} ${HELPER}`
     const env = { PATH: process.env.PATH, LAZYLAYER_ROOT: at('store') }
     expect(await command('sh', ['-c', line], { env, timeoutMs: BOUND_MS })).toEqual({ code: 0, stdout: '', stderr: '' })

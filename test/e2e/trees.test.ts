@@ -209,11 +209,14 @@ suite(
   'lacking' in found ? found.lacking : lacking(['fusermount3', 'python3']),
   () => {
     const { expectWhole } = scene(async () => join(folder, 'images/py-esgz'))
-    test.each(RUNGS)('which are its layers unpacked by tar (%s)', { timeout: TIMEOUT_MS }, async (rung) => {
-      const layers = sampleLayers('images/py-esgz', 'py').map(({ path }) => ({
+    let layers: Case['layers']
+    beforeAll(() => {
+      layers = sampleLayers('images/py-esgz', 'py').map(({ path }) => ({
         name: path,
         lines: tarListing(path) as Line[],
       }))
+    }, TIMEOUT_MS)
+    test.each(RUNGS)('which are its layers unpacked by tar (%s)', { timeout: TIMEOUT_MS }, async (rung) => {
       expect(layers.map(({ lines }) => lines.length > 1000)).toEqual([true, true])
       await expectWhole({ tag: 'py', layers }, rung)
     })

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { STORED, VERIFIED } from '../../src/fetch/filler.ts'
+import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 

@@ -3,10 +3,13 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { Budget, type BudgetLimits } from '../../src/fetch/budget.ts'
-import { Filler, STORED, type Turn, VERIFIED } from '../../src/fetch/filler.ts'
-import type { Limits } from '../../src/fetch/limits.ts'
+import { Filler } from '../../src/fetch/filler.ts'
+import type { Turn } from '../../src/fetch/flight.ts'
+import type { Limits } from '../../src/fetch/requests.ts'
+import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import type { Blob, Priority, Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 
 export interface ChunkAt {
@@ -29,7 +32,7 @@ export function tableOf(chunks: readonly ChunkAt[], first = 0): ChunkTable {
     blob,
     stored,
     size: stored.end - stored.start,
-    codec: 'none' as const,
+    codec: NONE,
     checks: [],
     places: [{ from: 0, length: stored.end - stored.start, at: i * 4096 }],
   }))

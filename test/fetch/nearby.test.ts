@@ -1,7 +1,7 @@
 // What comes along with misses, and what becomes of it.
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { VERIFIED } from '../../src/fetch/filler.ts'
+import { VERIFIED } from '../../src/fetch/states.ts'
 import { Layer, type LayerOptions, row, settle } from './layer.ts'
 
 const KIB = 1 << 10

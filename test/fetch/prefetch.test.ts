@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { STORED } from '../../src/fetch/filler.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
+import { STORED } from '../../src/fetch/states.ts'
 import { Layer, row, settle } from './layer.ts'
 
 // the real limits, a thousandth of each

@@ -1,4 +1,4 @@
-// A blob in memory that counts what is read of it; as many zeros as wanted precede it. Its bytes come on shared memory, as those of real blobs do.
+// A blob in memory that counts what is read of it; as many zeros as wanted precede it. Its bytes come on memory of their own, as those of real blobs do.
 import type { Source } from '../../src/format/format.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
@@ -22,7 +22,7 @@ export class MemoryBlob implements Blob {
   async read(range: Range): Promise<Uint8Array> {
     this.ranges.push(range)
     if (range.start < 0 || range.end > this.size || range.start >= range.end) throw new Error('read outside the blob')
-    const answer = new Uint8Array(new SharedArrayBuffer(range.end - range.start))
+    const answer = new Uint8Array(range.end - range.start)
     const from = Math.max(this.#zeros - range.start, 0)
     const at = Math.max(range.start - this.#zeros, 0)
     answer.set(this.#bytes.subarray(at, at + answer.length - from), from)

@@ -2,11 +2,13 @@
 // them has an index over the blobs of all, and contents of its own. No image has it, and nothing in src/ knows it.
 //
 //   part:  contents …            whole:  index (JSON) | contents …
+
 import { Failure } from '../../src/errors.ts'
 import type { Contents, Format, Planned, Source, Unit } from '../../src/format/format.ts'
 import { unitText } from '../../src/format/format.ts'
 import { type Digest, digestOf, isDigest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { type Entry, S_IFREG } from '../../src/tree/entry.ts'
 import { MemoryBlob } from './memory-blob.ts'
 
@@ -56,7 +58,7 @@ function parseIndex(bytes: Uint8Array, { shown }: Unit): Contents {
   const chunks = files.map(({ blob, start, end, digest }) => {
     const size = end - start
     const check = { of: 'decoded' as const, range: { start: 0, end: size }, digest }
-    return { blob, stored: { start, end }, size, codec: 'none' as const, checks: [check] }
+    return { blob, stored: { start, end }, size, codec: NONE, checks: [check] }
   })
   return { blobs: [...parts, { digest: shown.digest, size: shown.size }], chunks, entries, first: [] }
 }

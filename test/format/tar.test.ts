@@ -5,6 +5,7 @@ import { PIECE_BYTES, parseTarIndex } from '../../src/format/tar-index.ts'
 import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { buildTree } from '../../src/tree/build.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 import { LAYER_DIGEST } from './craft.ts'
 import { archive, header, LAYER, member, pax, scan } from './tar-craft.ts'
@@ -39,7 +40,7 @@ describe('the index of a tar', () => {
     expect(PIECE_BYTES).toBeLessThan(CHUNK_MAX_BYTES)
     expect(contents.chunks.map(({ size }) => size)).toEqual([5, PIECE_BYTES, PIECE_BYTES, 100])
     for (const { blob, stored, size, codec, checks } of contents.chunks) {
-      expect({ blob, codec, length: stored.end - stored.start }).toEqual({ blob: 0, codec: 'none', length: size })
+      expect({ blob, codec, length: stored.end - stored.start }).toEqual({ blob: 0, codec: NONE, length: size })
       const digest = digestOf(bytes.subarray(stored.start, stored.end))
       expect(checks).toEqual([{ of: 'decoded', range: { start: 0, end: size }, digest }])
     }

@@ -4,6 +4,7 @@ import { LANDMARK, NO_LANDMARK } from '../../src/format/estargz.ts'
 import { TOC_NAME } from '../../src/format/estargz-toc.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { GZIP } from '../../src/tree/chunk.ts'
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/tree/entry.ts'
 import { FILES_END, file, LAYER_DIGEST, parseEntries, parseJson, SOME_DIGEST } from './craft.ts'
 
@@ -91,7 +92,7 @@ describe('chunks', () => {
         blob: 0,
         stored: { start, end },
         size,
-        codec: 'gzip',
+        codec: GZIP,
         checks: [{ of: 'decoded', range: { start: 0, end: size }, digest: SOME_DIGEST }],
       })),
     )
@@ -149,7 +150,7 @@ describe('chunks', () => {
         blob: 0,
         stored: { start: FILES_END, end: FILES_END + 100 },
         size: 512 + json.length,
-        codec: 'gzip',
+        codec: GZIP,
         checks: [{ of: 'decoded', range: { start: 512, end: 512 + json.length }, digest }],
       },
     ])

@@ -40,11 +40,7 @@ function wholeOf(bytes: Uint8Array, origin = ORIGIN): Whole {
       digest: digestOf(bytes),
       size: bytes.length,
       origin,
-      read: async ({ start, end }) => {
-        const shared = new Uint8Array(new SharedArrayBuffer(end - start))
-        shared.set(bytes.subarray(start, end))
-        return shared
-      },
+      read: async ({ start, end }) => new Uint8Array(bytes.subarray(start, end)),
       stream: async (take) => {
         whole.streams++
         for (let at = 0; at < bytes.length; at += 10_000) await take(bytes.subarray(at, at + 10_000))

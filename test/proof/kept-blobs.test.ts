@@ -163,18 +163,21 @@ test('what was brought while a fetch waited for its turn is not fetched again', 
     },
     begin: () => store.wholes.begin(),
     keep: (digest, path) => store.wholes.keep(digest, path),
+    hash: (file) => store.wholes.hash(file),
   }
   const blobs = new KeptBlobs(files, new DiskShare(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
   const slow = Array.from({ length: 4 }, (_, i) => {
-    const end = Promise.withResolvers<void>()
+    const [begun, end] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const bytes = Uint8Array.of(i)
     const blob = blobOf(async (take) => {
+      begun.resolve()
       await end.promise
       await take(bytes)
     }, bytes)
-    return { blob: { ...blob, origin: 'busy.example.com' }, end: end.resolve }
+    return { blob: { ...blob, origin: 'busy.example.com' }, begun: begun.promise, end: end.resolve }
   })
   const waiting = slow.map(({ blob }) => contents(blobs.of(blob)))
+  await Promise.all(slow.map(({ begun }) => begun)) // every turn is taken
   let streams = 0
   const late = blobOf((take) => {
     streams++
@@ -226,7 +229,13 @@ test('of copies the one that has it brings it, whichever fails or lies; all that
 test('a blob that is brought and cannot be read back is the disk’s failure', async () => {
   const { store } = await wholeBlobs()
   const files = await WholeFiles.open(store.dir, () => {})
-  const lost = { find: async () => undefined, begin: () => files.begin(), keep: async () => {} }
+  onTestFinished(() => files.close())
+  const lost = {
+    find: async () => undefined,
+    begin: () => files.begin(),
+    keep: async () => {},
+    hash: files.hash.bind(files),
+  }
   const blobs = new KeptBlobs(lost, new DiskShare(async () => 2 ** 30, 2 ** 40), new AbortController().signal)
   await expect(blobs.of(brings())).rejects.toMatchObject({ code: 'system', fix: expect.stringContaining('space') })
 })

@@ -1,6 +1,6 @@
 // A small layer for the store's tests.
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk } from '../../src/tree/chunk.ts'
+import { type Chunk, GZIP } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 import type { Tree } from '../../src/tree/tree.ts'
 
@@ -13,7 +13,7 @@ export function table(chunks: number, content = 'x'): ChunkTable {
       blob: 0,
       stored: { start: i * 100, end: i * 100 + 90 },
       size: 4096,
-      codec: 'gzip',
+      codec: GZIP,
       checks: [{ of: 'decoded', range: { start: 0, end: 4096 }, digest: digestOf(text(`${content} ${i}`)) }],
       places: [{ from: 0, length: 4096, at: i * 4096 }],
     }),

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { sizeOf } from '../../src/store/aside.ts'
-import { Slots } from '../../src/store/slots.ts'
+import { Device } from '../../src/store/device.ts'
 import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION, versionOf } from '../../src/store/version.ts'
 import { flock } from './flock.ts'
@@ -153,6 +153,22 @@ test('a chunk table left by another version of the layer is not taken for the re
   await store.keepLayer(LAYER, RECORD, tree(5, 'old'))
   await writeFile(join(dir, 'layers', hex(LAYER), 'chunks'), tree(5, 'new').chunks.bytes)
   expect(await store.layer(LAYER)).toBeUndefined()
+  await store.close()
+})
+
+test('a chunk table of an earlier version is no damage: its layer is built again, on the same device', async () => {
+  const dir = await folder()
+  const store = await open(dir)
+  const kept = tree(5)
+  const older = kept.chunks.bytes.slice()
+  older.set(bytes('lazychk1'))
+  older.set(createHash('sha256').update(older.subarray(0, -32)).digest(), older.length - 32)
+  await store.keepLayer(LAYER, RECORD, { ...kept, chunks: { bytes: older } as typeof kept.chunks })
+  expect(await store.layer(LAYER)).toBeUndefined()
+  expect(warnings.at(-1)).toContain('another version')
+  expect(store.counters.corruptRecords).toBe(0)
+  await store.keepLayer(LAYER, RECORD, kept)
+  expect(await store.layer(LAYER)).toMatchObject({ tree: kept.digest })
   await store.close()
 })
 
@@ -466,7 +482,7 @@ test.each(['ENOSPC', 'EDQUOT'])(
     full.mockRestore()
     for (const work of works) {
       const made = await work()
-      if (made instanceof Slots) await made.close()
+      if (made instanceof Device) await made.close()
     }
     expect(await store.layer(LAYER)).toBeDefined()
     expect(store.counters.corruptDevices).toBe(0)

@@ -1,6 +1,6 @@
-import { mkdir, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { WholeFiles } from '../../src/store/wholes.ts'
 import { folder } from './folder.ts'
@@ -10,6 +10,7 @@ async function cache(maxBytes = 1000) {
   await mkdir(join(dir, 'tmp'))
   const warnings: string[] = []
   const wholes = await WholeFiles.open(dir, (each) => void warnings.push(each), { maxBytes })
+  onTestFinished(() => wholes.close())
   const keep = async (text: string): Promise<Digest> => {
     const { file, path } = await wholes.begin()
     await file.writeFile(text)
@@ -51,6 +52,23 @@ test('a file that was damaged at rest is dropped, not found', async () => {
   expect(warnings).toEqual([expect.stringContaining('differs from its digest')])
   await keep('contents')
   expect(await read(digest)).toBe('contents')
+})
+
+test('a file is hashed once, and again when somebody wrote to it or an earlier life kept it', async () => {
+  const { dir, keep, read, path, warnings } = await cache()
+  const digest = await keep('contents')
+  const { mtime } = await stat(path(digest))
+  // as no program writes: nothing shows it
+  await writeFile(path(digest), 'c0ntents')
+  await utimes(path(digest), mtime, mtime)
+  expect(await read(digest)).toBe('c0ntents')
+  const next = await WholeFiles.open(dir, (each) => void warnings.push(each))
+  onTestFinished(() => next.close())
+  expect(await next.find(digest)).toBeUndefined()
+  await keep('contents')
+  await writeFile(path(digest), 'c0ntents')
+  expect(await read(digest)).toBeUndefined()
+  expect(warnings).toHaveLength(2)
 })
 
 test('when there are too many, those not used for longest go; the newest stays however large it is', async () => {

@@ -1,22 +1,30 @@
+import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Digest, digestOf } from '../../src/image/digest.ts'
-import type { Chunk } from '../../src/tree/chunk.ts'
+import { type ChunkDigest, digestOf, hex } from '../../src/image/digest.ts'
+import { type Chunk, type Codec, GZIP, NONE, ZSTD } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 
 const blobs = [{ digest: digestOf(Uint8Array.of(1)), size: 5_000_000_000 }]
 
 const bytes = fc.integer({ min: 0, max: 2 ** 44 })
-const digest = fc
-  .uint8Array({ minLength: 32, maxLength: 32 })
-  .map((of): Digest => `sha256:${Buffer.from(of).toString('hex')}`)
+const checked = fc.tuple(fc.constantFrom('sha256', 'blake3'), fc.uint8Array({ minLength: 32, maxLength: 32 }))
+const chunkDigest = checked.map(([algorithm, of]) => `${algorithm}:${Buffer.from(of).toString('hex')}` as ChunkDigest)
+const state = fc.uint8Array({ maxLength: 40 })
+const codec: fc.Arbitrary<Codec> = fc.oneof(
+  fc.constantFrom<Codec>(NONE, GZIP, ZSTD, { name: 'lz4' }),
+  state.map((seed): Codec => ({ name: 'gzip', seed })),
+  state.map((dictionary): Codec => ({ name: 'zstd', dictionary })),
+)
 const range = fc.tuple(bytes, bytes).map(([a, b]) => ({ start: Math.min(a, b), end: Math.max(a, b) }))
 const arbitraryChunk: fc.Arbitrary<Chunk> = fc.record({
   blob: fc.nat(10),
   stored: range,
   size: bytes,
-  codec: fc.constantFrom('none', 'gzip', 'zstd'),
-  checks: fc.array(fc.record({ of: fc.constantFrom('stored', 'decoded'), range, digest }), { maxLength: 3 }),
+  codec,
+  checks: fc.array(fc.record({ of: fc.constantFrom('stored', 'decoded'), range, digest: chunkDigest }), {
+    maxLength: 3,
+  }),
   places: fc.array(fc.record({ from: bytes, length: bytes, at: bytes }), { minLength: 1, maxLength: 3 }),
 })
 
@@ -24,7 +32,7 @@ const chunk: Chunk = {
   blob: 0,
   stored: { start: 0, end: 100 },
   size: 10,
-  codec: 'gzip',
+  codec: GZIP,
   checks: [
     { of: 'stored', range: { start: 0, end: 100 }, digest: digestOf(Uint8Array.of(2)) },
     { of: 'decoded', range: { start: 0, end: 10 }, digest: digestOf(Uint8Array.of(3)) },
@@ -50,6 +58,23 @@ describe('a chunk table', () => {
         }
       }),
     )
+  })
+
+  test('a dictionary that many chunks share is kept once', () => {
+    const dictionary = new Uint8Array(10_000).fill(7)
+    const of = (count: number) =>
+      encodeChunks(blobs, Array(count).fill({ ...chunk, codec: { name: 'zstd', dictionary } }), 0, 8192)
+    expect(of(9).length - of(1).length).toBeLessThan(8 * 200)
+    expect(new ChunkTable(of(9)).get(8).codec).toEqual({ name: 'zstd', dictionary })
+  })
+
+  test('a table of another version is told from a damaged one, and not guessed at', () => {
+    for (const version of ['lazychk1', 'lazychk3']) {
+      const other = encodeChunks(blobs, [chunk], 0, 8192)
+      other.set(new TextEncoder().encode(version))
+      other.set(createHash('sha256').update(other.subarray(0, -32)).digest(), other.length - 32)
+      expect(() => new ChunkTable(other)).toThrow(expect.objectContaining({ code: 'unsupported' }))
+    }
   })
 
   test('any changed or missing byte is noticed', () => {
@@ -93,7 +118,7 @@ describe('the content digest', () => {
   const decoded = chunk.checks.slice(1)
 
   test('does not depend on how the chunks are stored', () => {
-    const stored = { ...chunk, blob: 1, stored: { start: 5, end: 6 }, codec: 'zstd' as const, checks: decoded }
+    const stored = { ...chunk, blob: 1, stored: { start: 5, end: 6 }, codec: ZSTD, checks: decoded }
     expect(of(stored)).toBe(of(chunk))
   })
 
@@ -102,6 +127,7 @@ describe('the content digest', () => {
       { ...chunk, size: 11 },
       { ...chunk, checks: decoded.map((each) => ({ ...each, digest: digestOf(Uint8Array.of(4)) })) },
       { ...chunk, checks: decoded.map((each) => ({ ...each, range: { start: 0, end: 9 } })) },
+      { ...chunk, checks: decoded.map((each) => ({ ...each, digest: `blake3:${hex(each.digest)}` })) },
       { ...chunk, places: [{ from: 0, length: 10, at: 0 }] },
       { ...chunk, places: [{ from: 1, length: 9, at: 4096 }] },
     ]

@@ -12,6 +12,7 @@ import type { Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { buildTree, type Source } from '../../src/tree/build.ts'
+import { NONE } from '../../src/tree/chunk.ts'
 import { type CompareOptions, firstDifference, type Side } from '../../src/tree/compare.ts'
 import { MemoryBlob, sourceOf } from '../format/memory-blob.ts'
 import { unitOf } from '../format/unit.ts'
@@ -37,7 +38,7 @@ export function plain(of: readonly Spec[], chunkBytes?: number): TarSide {
     const stored = { start: at + 7, end: at + 7 + bytes.length }
     parts.push(new Uint8Array(7).fill(0xff), bytes)
     at = stored.end
-    return { ...chunk, codec: 'none' as const, stored }
+    return { ...chunk, codec: NONE, stored }
   })
   const bytes = new Uint8Array(Buffer.concat(parts))
   return tarSide({ ...source, chunks, blobs: [{ digest: digestOf(bytes), size: bytes.length }] }, bytes)

@@ -2,9 +2,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { digestOf } from '../../src/image/digest.ts'
+import { digestOf, hex } from '../../src/image/digest.ts'
 import { buildTree } from '../../src/tree/build.ts'
-import type { Check, StoredChunk } from '../../src/tree/chunk.ts'
+import { type Check, GZIP, type StoredChunk } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 import { firstDifference, type Side } from '../../src/tree/compare.ts'
 import { INODE, NID_BYTES } from '../../src/tree/erofs-format.ts'
@@ -206,7 +206,7 @@ function shared(
     blob: 0,
     stored: { start: 0, end: 100 },
     size: bytes.length,
-    codec: 'gzip',
+    codec: GZIP,
     checks: checks.map(([start, end, of = 'decoded']) => ({
       of,
       range: { start, end },
@@ -293,6 +293,13 @@ describe('what the builder would not make', () => {
     image.write(table.contentDigest().slice('sha256:'.length), tag, 'latin1')
     return { image, chunks: table }
   }
+
+  test('a table of digests by another algorithm cannot be compared', async () => {
+    const lazy = withTable(served(only), (chunk) => {
+      chunk.checks = chunk.checks.map((each) => ({ ...each, digest: `blake3:${hex(each.digest)}` }))
+    })
+    expect(await difference(lazy, plain(only))).toMatch(/^"a": cannot be compared: its digest is of another kind/)
+  })
 
   test('a table of digests of stored bytes cannot be compared', async () => {
     const lazy = withTable(served(only), (chunk) => {

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { digestOf } from '../../src/image/digest.ts'
 import type { Source } from '../../src/tree/build.ts'
-import type { StoredChunk } from '../../src/tree/chunk.ts'
+import { GZIP, type StoredChunk } from '../../src/tree/chunk.ts'
 import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
 import type { Tree } from '../../src/tree/tree.ts'
 import type { Line } from '../fixtures/listing.ts'
@@ -67,7 +67,7 @@ export function layer(specs: readonly Spec[], first: readonly number[] = [], chu
         blob: 0,
         stored: { start: chunks.length * 100, end: chunks.length * 100 + 100 },
         size: piece.length,
-        codec: 'gzip',
+        codec: GZIP,
         checks: [{ of: 'decoded', range: { start: 0, end: piece.length }, digest }],
       })
     }

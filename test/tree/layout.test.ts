@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { digestOf } from '../../src/image/digest.ts'
-import type { StoredChunk } from '../../src/tree/chunk.ts'
+import { type StoredChunk, ZSTD } from '../../src/tree/chunk.ts'
 import { growTree } from '../../src/tree/entries.ts'
 import type { Extent } from '../../src/tree/entry.ts'
 import { layOut } from '../../src/tree/layout.ts'
@@ -16,7 +16,7 @@ function chunk(name: string, size: number, checks: [number, number, string][] = 
     blob: 0,
     stored: { start: 0, end: 10 },
     size,
-    codec: 'zstd',
+    codec: ZSTD,
     checks: checks.map(([start, end, of]) => ({ of: 'decoded', range: { start, end }, digest: digest(of) })),
   }
 }

@@ -1,6 +1,6 @@
 // What `explain` asks the agent that serves the store: where its cache is, and what came of its last attempt at the image.
 
-import { places } from '../../agent/agent.ts'
+import { places } from '../../agent/agent-places.ts'
 import { log } from '../../agent/log.ts'
 import { type AgentRequest, askAt, type Status } from '../../agent/socket.ts'
 import { text, type Values } from '../../agent/values.ts'

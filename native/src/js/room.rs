@@ -1,4 +1,4 @@
-//! What making room in the cache asks of the system, as JavaScript has it: `Disk` in `src/store/disk.ts`.
+//! What making room in the cache asks of the system: the contract is `Disk` in `src/store/disk.ts`.
 
 use std::fs::File;
 use std::io;
@@ -27,24 +27,28 @@ pub fn is_only_opener(fd: i32) -> bool {
 
 #[napi]
 pub fn punch_holes(env: &Env, fd: i32, ranges: Float64Array) -> Result<Object<'_>> {
-    let bound = |value: f64| whole("ranges", value);
-    let ranges = ranges.chunks_exact(2).map(|range| Ok((bound(range[0])?, bound(range[1])?))).collect::<Result<Vec<_>>>()?;
+    let mut holes = Vec::with_capacity(ranges.len() / 2);
+    for range in ranges.chunks_exact(2) {
+        holes.push((whole("ranges", range[0])?, whole("ranges", range[1])?));
+    }
     // a copy of its own: the caller may close its descriptor
     let file = mount::file(fd).map_err(|error| failed("fd", &error))?;
-    promise(env, "punching holes".into(), move || punch_all(&file, &ranges))
+    promise(env, "punching holes".into(), move || punch(&file, &holes))
 }
 
-fn punch_all(file: &File, ranges: &[(u64, u64)]) -> io::Result<()> {
-    for &(start, end) in ranges {
-        fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end.saturating_sub(start))?;
+/// Gives the blocks below parts of a file back to the filesystem: they read as zeros.
+fn punch(file: &File, holes: &[(u64, u64)]) -> io::Result<()> {
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    for &(start, end) in holes {
+        fallocate(file, mode, start, end.saturating_sub(start))?;
     }
     Ok(())
 }
 
 #[napi]
 pub fn memory_file(name: String) -> Result<i32, String> {
-    let made = memfd_create(name, MemfdFlags::CLOEXEC);
-    made.map(IntoRawFd::into_raw_fd).map_err(|error| coded("memfd_create", &error.into()))
+    let made = memfd_create(name.as_str(), MemfdFlags::CLOEXEC);
+    made.map(IntoRawFd::into_raw_fd).map_err(|errno| coded("memfd_create", &errno.into()))
 }
 
 #[napi]

@@ -1,0 +1,136 @@
+// What is queued in one turn of the event loop becomes few requests; what lies near a miss may come along, in the same request (plan.ts) or
+// beside it (nearby.ts).
+import type { Priority } from '../image/blob.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { FillerCounters } from './counters.ts'
+import type { Flight } from './flight.ts'
+import type { Flights } from './flights.ts'
+import type { Nearby } from './nearby.ts'
+import type { Plan } from './plan.ts'
+import type { Requests } from './requests.ts'
+import type { Run } from './runs.ts'
+import { isMissing, type Slots } from './states.ts'
+
+export interface BatchesParts {
+  chunks: ChunkTable
+  slots: Slots
+  flights: Flights
+  requests: Pick<Requests, 'runs' | 'launch' | 'decodeHere' | 'readAlong'>
+  plan: Plan
+  nearby: Nearby
+  counters: FillerCounters
+  /** Is given what runs on; it never rejects. */
+  track: (work: Promise<void>) => void
+}
+
+export class Batches {
+  readonly #parts: BatchesParts
+  readonly #queued: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
+  #flushing = false
+  #closed = false
+
+  constructor(parts: BatchesParts) {
+    this.#parts = parts
+  }
+
+  add(flight: Flight): void {
+    flight.stage = 'queued'
+    flight.request = undefined
+    this.#queued[flight.priority].add(flight)
+    if (this.#flushing) return
+    this.#flushing = true
+    // all that this turn of the event loop asks for is joined
+    setImmediate(() => {
+      this.#flushing = false
+      if (!this.#closed) this.#flush()
+    })
+  }
+
+  delete(flight: Flight): void {
+    this.#queued.demand.delete(flight)
+    this.#queued.prefetch.delete(flight)
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#queued.demand.clear()
+    this.#queued.prefetch.clear()
+  }
+
+  #flush(): void {
+    const { requests, nearby } = this.#parts
+    for (const priority of ['demand', 'prefetch'] as const) {
+      const flights = [...this.#queued[priority]].filter((each) => !this.#isNearby(each))
+      this.#queued[priority].clear()
+      const joined = requests.runs(
+        flights.filter((each) => !each.alone),
+        priority,
+      )
+      // prefetch in the order in which the image wants its files
+      if (priority === 'prefetch') joined.sort((a, b) => lowest(a) - lowest(b))
+      const single = flights.filter((each) => each.alone).flatMap((each) => requests.runs([each], priority))
+      for (const run of single) requests.launch(run, priority)
+      for (const run of joined) {
+        const alone = priority === 'demand' && !this.#widen(run)
+        requests.launch(run, priority)
+        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, (chunk) => this.#isAbsent(chunk)))
+      }
+    }
+  }
+
+  /** Whether a chunk came along with another's, or is about to: then it needs no request. */
+  #isNearby(flight: Flight): boolean {
+    if (flight.alone) return false // what was here is wrong
+    const { chunks, nearby, requests, counters, track } = this.#parts
+    const { chunk } = flight
+    const blob = chunks.blobOf(chunk)
+    const range = chunks.storedRange(chunk)
+    const coming = nearby.coming(chunk)
+    if (coming === undefined) {
+      const stored = nearby.take(chunk, range)
+      if (stored === undefined) return false
+      counters.nearbyHits++
+      requests.decodeHere(flight, { blob, range, chunks: [chunk] }, stored)
+    } else {
+      track(coming.then(() => this.#again(flight)))
+    }
+    if (flight.priority === 'demand') this.#bring(nearby.besideHit(blob, range, (each) => this.#isAbsent(each)))
+    return true
+  }
+
+  /** It waited for what came along with another: now it is here, or failed to come. */
+  #again(flight: Flight): void {
+    // somebody else may have begun it, or nobody wants it any more
+    if (this.#parts.flights.has(flight) && flight.stage === 'queued' && flight.request === undefined) this.add(flight)
+  }
+
+  /** Fetches what nobody waits for. */
+  #bring(beside: readonly Run[]): void {
+    const { nearby, requests, counters, track } = this.#parts
+    for (const run of beside) {
+      counters.nearbyBytes += run.range.end - run.range.start
+      track(nearby.keep(run, requests.readAlong(run)))
+    }
+  }
+
+  /** @returns whether anything comes along */
+  #widen(run: Run): boolean {
+    const { chunks, flights, plan } = this.#parts
+    const missed = run.chunks.length
+    for (const chunk of plan.ahead(run.blob, run.range, (chunk) => this.#isAbsent(chunk))) {
+      flights.begin(chunk, 'prefetch') // nobody waits for it: it comes along, and if it fails nobody is told
+      run.chunks.push(chunk)
+      run.range.end = Math.max(run.range.end, chunks.storedRange(chunk).end)
+    }
+    return run.chunks.length > missed
+  }
+
+  /** Neither here nor under way to somebody who waits. */
+  #isAbsent(chunk: number): boolean {
+    return this.#parts.flights.get(chunk) === undefined && isMissing(this.#parts.slots, chunk)
+  }
+}
+
+function lowest(run: Run): number {
+  return run.chunks.reduce((least, each) => Math.min(least, each))
+}
