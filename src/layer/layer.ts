@@ -20,6 +20,7 @@ import type { Store } from '../store/store.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import type { Tree } from '../tree/tree.ts'
+import { Progress } from './candidates.ts'
 import { Copies } from './copies.ts'
 import { FileBlob, KeptBlob } from './file-blob.ts'
 import { IndexRoom } from './index-room.ts'
@@ -205,7 +206,7 @@ export class Layers {
     const indexDigest = format.indexDigest({ descriptor })
     const name = nameOf(descriptor, indexDigest, origin)
     const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
-    return await this.#openOnce(name, source.blob, (blob) => ({
+    return await this.#openOnce(name, source.blob, origin, (blob) => ({
       descriptor,
       format: format.name,
       indexDigest,
@@ -244,7 +245,7 @@ export class Layers {
       // from its own source, before anything of it is shared: nobody waits for another's registry
       await (await examiner.blob(blob)).close()
     }
-    return await this.#openOnce(name, blob, (copies) => ({
+    return await this.#openOnce(name, blob, blob.origin, (copies) => ({
       descriptor,
       format: WHOLE,
       indexDigest: undefined,
@@ -290,10 +291,15 @@ export class Layers {
     await layer.filler.withFile(file, () => this.#fill(layer))
   }
 
-  async #openOnce<B extends Blob>(name: string, blob: B, how: (copies: Copies<B>) => Opening): Promise<OpenLayer> {
+  async #openOnce<B extends Blob>(
+    name: string,
+    blob: B,
+    origin: string,
+    how: (copies: Copies<B>) => Opening,
+  ): Promise<OpenLayer> {
     const found = this.#opened.get(name)
     if (found !== undefined) {
-      found.blobs.add(blob)
+      found.blobs.add(blob, origin)
       const { layer, fill } = await found.opened
       const verdict = await layer.verdict()
       if (verdict?.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
@@ -301,7 +307,7 @@ export class Layers {
       fill()
       return layer
     }
-    const blobs = new Copies(blob)
+    const blobs = new Copies(blob, origin)
     const opened = this.#open(how(blobs))
     this.#opened.set(name, { opened, blobs })
     opened.catch(() => this.#opened.delete(name))
@@ -369,8 +375,9 @@ export class Layers {
         })
       }
       if (own !== undefined && filler.has(own)) return
-      own = this.#filler(chunks, blob, slots, this.#parts.budget, origin)
-      filler.add(own, origin)
+      const progress = new Progress()
+      own = this.#filler(chunks, progress.of(blob), slots, this.#parts.budget, origin)
+      filler.add(own, origin, progress)
     }
     fill()
     let prefetching: Promise<Prefetched> | undefined

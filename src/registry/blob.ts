@@ -7,7 +7,7 @@ import { contentEncoding } from './body.ts'
 import type { Answer } from './client.ts'
 import type { Repository } from './repository.ts'
 import { passing } from './retry.ts'
-import type { StoredBlob } from './source.ts'
+import type { StoredBlob, StreamOptions } from './source.ts'
 
 /** One read's memory. No chunk and no index comes near it. */
 const READ_MAX_BYTES = 256 << 20
@@ -43,14 +43,16 @@ export class RegistryBlob implements StoredBlob {
       () => ({ start: range.start + filled, end: range.end }),
       (part) => {
         bytes.set(part, filled)
+        const at = filled
         filled += part.length
+        options.onPart?.(bytes.subarray(at, filled), at)
       },
       options,
     )
     return bytes
   }
 
-  async stream(take: (bytes: Uint8Array) => Promise<void>, options: ReadOptions = {}): Promise<void> {
+  async stream(take: (bytes: Uint8Array) => Promise<void>, options: StreamOptions = {}): Promise<void> {
     let taken = 0
     await this.#transfer(
       () => ({ start: taken, end: this.size }),
