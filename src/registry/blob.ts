@@ -48,6 +48,7 @@ export class RegistryBlob implements StoredBlob {
         options.onPart?.(bytes.subarray(at, filled), at)
       },
       options,
+      true,
     )
     return bytes
   }
@@ -65,7 +66,13 @@ export class RegistryBlob implements StoredBlob {
   }
 
   /** Brings `rest()` to `take`; after a broken transfer what is then the rest. */
-  async #transfer(rest: () => Range, take: (part: Uint8Array) => Promise<void> | void, options: ReadOptions) {
+  async #transfer(
+    rest: () => Range,
+    take: (part: Uint8Array) => Promise<void> | void,
+    { priority = 'demand', signal }: ReadOptions,
+    somebodyWaits = false,
+  ): Promise<void> {
+    const { start } = rest()
     await this.#ask(async (repository, left, all) => {
       const first = rest()
       if (first.start === first.end) return
@@ -83,18 +90,28 @@ export class RegistryBlob implements StoredBlob {
           // all of it is no range: any server can answer that
           return start === 0 && end === this.size ? {} : { range: `bytes=${start}-${end - 1}` }
         },
-        endures: { hosts: all, last: left === 1, probe: (bytes: number) => this.#probe(bytes) },
-        priority: options.priority ?? 'demand',
-        signal: options.signal,
+        endures: {
+          hosts: all,
+          last: left === 1,
+          came: () => rest().start - start,
+          hedged: somebodyWaits && priority === 'demand',
+          probe: (bytes: number) => this.#probe(bytes),
+        },
+        priority,
+        signal,
       }
-      await repository.fetch(wanted, (answer) => {
+      await repository.fetch(wanted, (answer, claim) => {
         const { ranges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
         if (answer.status === 206) ranges.came(name)
         else if (range.start > 0 || range.end < this.size) ranges.cameWhole(name, began)
         if (range.start > SKIP_MAX_BYTES && ranges.ignoredFor(name)) throw rangeless(repository)
-        return this.#take(answer, range, take)
+        const taken = (part: Uint8Array) => {
+          claim()
+          return take(part)
+        }
+        return this.#take(answer, range, taken)
       })
     })
   }

@@ -24,6 +24,8 @@ export interface Query {
   trust: (host: string) => Promise<Trust>
   /** What is heard of whoever answers counts for it. Default: one of this request's own. */
   pulse?: Pulse
+  /** Over a connection of its own, past the host's queue: a second request for what another is asked for and does not bring. */
+  aside?: boolean
   /** It may last as long as its host gives something; otherwise `totalMs`. */
   lasts?: boolean
   priority: Priority
@@ -54,6 +56,8 @@ export interface Counters {
   redirects: number
   tokens: number
   connections: number
+  /** Reads that were asked for on a second connection, too. */
+  hedges: number
   /** Hosts or blobs that gave nothing for too long, and reads that failed at once for that. */
   outages: number
   failedAtOnce: number
@@ -74,6 +78,7 @@ export class Client {
     redirects: 0,
     tokens: 0,
     connections: 0,
+    hedges: 0,
     outages: 0,
     failedAtOnce: 0,
   }
@@ -149,12 +154,15 @@ export class Client {
   ): Promise<T> {
     const { proxy, ...way } = this.#connections.way(url)
     const trust = await query.trust(url.host)
-    const leave = await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
-    const agent = this.#connections.agent(trust, url.origin, proxy)
+    const { aside = false } = query
+    const leave = aside ? () => {} : await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
+    const agent = this.#connections.agent(trust, url.origin, proxy, aside)
     const renewals = this.#connections.renewals(url.origin)
     const pulse = query.pulse ?? new Pulse(this.limits)
+    const wasSilent = pulse.silentMs() >= this.limits.hedgeMs
     const ended = pulse.begin()
-    const watch = new Watch(url.host, this.limits, pulse, (failure, silent) => {
+    const stream = pulse.stream()
+    const watch = new Watch(url.host, this.limits, pulse, stream, (failure, silent) => {
       stop.abort(failure)
       // a connection that a router has forgotten is as silent as a registry that hangs
       if (silent) this.#connections.renew(url.origin, renewals)
@@ -178,12 +186,14 @@ export class Client {
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
+      // it answers on a new connection, and gave nothing on the old one
+      if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
       if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
       const header = (name: string): string | undefined => {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
       }
-      return await use({
+      const value = await use({
         status,
         header,
         url,
@@ -193,6 +203,8 @@ export class Client {
           this.counters.fetched += bytes
         }),
       })
+      stream.overtake()
+      return value
     } catch (error) {
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
@@ -200,7 +212,9 @@ export class Client {
       watch.close()
       if (response) await dispose(response, stop.signal, this.limits.stallMs)
       ended()
+      stream.end()
       leave()
+      if (aside) this.#connections.endAside(trust, url.origin, proxy)
     }
   }
 

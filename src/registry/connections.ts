@@ -92,19 +92,24 @@ export class Connections {
    * The agent for `origin`: one a way of securing connections, another where they were renewed. Agents keep one connection an origin,
    * more only for HTTP/1.1.
    * @param proxy forwards the requests itself
+   * @param aside the one that all will have when connections are renewed the next time
    */
-  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined): Agent {
+  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined, aside = false): Agent {
     if (this.#closed) throw Failure.aborted('the registry client is closed')
     const renewals = this.renewals(origin)
-    const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
-    const key = renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
+    const key = keyOf(trust, origin, proxy, renewals + Number(aside))
+    if (renewals > 1 && !aside) this.#drop(keyOf(trust, origin, proxy, renewals - 1))
     let agent = this.#agents.get(key)
     if (!agent) {
       agent = proxy === undefined ? this.#hostsAgent(this.#routes.toHosts(trust)) : this.#proxyAgent()
       this.#agents.set(key, agent)
-      if (renewals > 1) this.#drop(`${secured} ${origin} ${renewals - 1}`)
     }
     return agent
+  }
+
+  /** A request aside has ended: its connection goes, unless all have it by now. */
+  endAside(trust: Trust, origin: string, proxy: ForwardProxy | undefined): void {
+    this.#drop(keyOf(trust, origin, proxy, this.renewals(origin) + 1))
   }
 
   #hostsAgent(connect: Connect): Agent {
@@ -163,4 +168,10 @@ export class Connections {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()))
     await this.#routes.close()
   }
+}
+
+/** Of an agent; `renewals`: of the connections to `origin`. */
+function keyOf(trust: Trust, origin: string, proxy: ForwardProxy | undefined, renewals: number): string {
+  const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
+  return renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
 }

@@ -28,13 +28,16 @@ export interface Endurance {
   /** What refuses or fails is tried for at least so long. */
   bearMs: number
   signal: AbortSignal | undefined
+  /** How much of it has come so far, over all attempts. */
+  came(): number
   /** Brings a little of it. Resolves with what that says: of the path, of the host. */
   probe(signal: AbortSignal): Promise<{ path: boolean; host: boolean }>
 }
 
 interface Waiting {
   readonly endurance: Endurance
-  readonly began: number
+  /** When it was asked for, or an attempt that brought enough to call it a flow broke. */
+  began: number
   /** The newest failure of an attempt, and the pause that it asks for. */
   last: Failure | undefined
   afterMs: number
@@ -88,17 +91,30 @@ export class Outages {
       counters.failedAtOnce++
       throw known.failure
     }
-    const began = performance.now()
-    const waiting: Waiting = { endurance, began, last: undefined, afterMs: 0, stop: new AbortController() }
+    const waiting: Waiting = {
+      endurance,
+      began: performance.now(),
+      last: undefined,
+      afterMs: 0,
+      stop: new AbortController(),
+    }
     const ended = this.pulse.begin()
     this.#waiting.add(waiting)
     this.#look()
     const { signal: wish } = endurance
     const signal = wish === undefined ? waiting.stop.signal : AbortSignal.any([waiting.stop.signal, wish])
+    let came = endurance.came()
+    let triesBefore = 0
     const enough = (tries: number, failure: Failure, afterMs: number) => {
       waiting.last = failure
       waiting.afterMs = afterMs
-      return tries >= limits.attempts && performance.now() - began >= endurance.bearMs
+      // a large blob may break now and then
+      if (endurance.came() - came >= limits.windowBytes) {
+        came = endurance.came()
+        waiting.began = performance.now()
+        triesBefore = tries
+      }
+      return tries - triesBefore >= limits.attempts && performance.now() - waiting.began >= endurance.bearMs
     }
     try {
       const value = await retry(

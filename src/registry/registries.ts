@@ -13,6 +13,7 @@ import {
   type Keyring,
   namedFileKeyring,
 } from './credentials.ts'
+import { Hedge } from './hedge.ts'
 import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
@@ -153,7 +154,8 @@ export class Registries {
       const authority = new Authority({ client: this.#client, keyring: this.#keyring, host, insecure, trust, forget })
       const { counters, limits } = this.#client
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
-      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, ranges: new Ranges() }
+      const hedge = new Hedge(limits.hedgeMs)
+      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known

@@ -3,6 +3,7 @@ import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
 import { type Authority, type Challenge, parseChallenge } from './auth.ts'
 import type { Answer, Client } from './client.ts'
+import type { Hedge } from './hedge.ts'
 import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
 import type { Ranges } from './ranges.ts'
@@ -19,6 +20,7 @@ export interface Host {
   /** When HTTPS is tried again all the same (performance.now). */
   schemeUntil: number
   readonly outages: Outages
+  readonly hedge: Hedge
   readonly ranges: Ranges
 }
 
@@ -36,6 +38,8 @@ export interface Wanted {
   endures?: Endures
   priority: Priority
   signal: AbortSignal | undefined
+  /** Over a connection of its own. */
+  aside?: boolean
 }
 
 /** How a read of bytes bears a host that gives nothing. */
@@ -44,6 +48,10 @@ export interface Endures {
   hosts: number
   /** No other is left to ask. */
   last: boolean
+  /** How much of it has come so far. */
+  came: () => number
+  /** Where nothing comes it may be asked for on a second connection as well. Whoever takes what comes calls `claim` before. */
+  hedged: boolean
   /** A range of the same bytes that a host must bring before it is believed again: as much as a flow takes, if there is so much. */
   probe: (windowBytes: number) => { headers: Record<string, string>; bytes: number }
 }
@@ -96,18 +104,18 @@ export class Repository {
    * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a passing failure.
    * @throws Failure missing, denied, corrupt (416), unavailable, timeout, aborted; or what `use` throws
    */
-  async fetch<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
+  async fetch<T>(wanted: Wanted, use: (answer: Answer, claim: () => void) => Promise<T>): Promise<T> {
     const { counters, limits } = this.#client
     const { endures, path, signal } = wanted
     if (endures === undefined) {
       return await retry(
-        () => this.#attempt(wanted, use),
+        () => this.#attempt(wanted, (answer) => use(answer, () => {})),
         limits,
         signal,
         () => counters.retries++,
       )
     }
-    const { hosts, last } = endures
+    const { hosts, last, came, hedged } = endures
     return await this.host.outages.bear(
       {
         path: `${this.endpoint.repository}/${path}`,
@@ -115,9 +123,17 @@ export class Repository {
         // whoever is asked next does better than another try
         bearMs: last ? limits.bearMs : 0,
         signal,
+        came,
         probe: (stop) => this.#probe(wanted, endures, stop),
       },
-      (stop) => this.#attempt({ ...wanted, signal: stop }, use),
+      (stop) =>
+        hedged
+          ? this.host.hedge.run(
+              ({ claim, ...way }) => this.#attempt({ ...wanted, ...way }, (answer) => use(answer, claim)),
+              stop,
+              () => counters.hedges++,
+            )
+          : this.#attempt({ ...wanted, signal: stop }, (answer) => use(answer, () => {})),
     )
   }
 
@@ -227,6 +243,7 @@ export class Repository {
           trust: host.trust,
           pulse: host.outages.pulse,
           lasts: wanted.endures !== undefined,
+          aside: wanted.aside ?? false,
           priority: wanted.priority,
           signal: wanted.signal,
           follow: true,

@@ -1,7 +1,7 @@
-// Ends a request whose host gives nothing, or gives to others only.
+// Ends a request whose host gives nothing, or which others overtake for long.
 import { Failure } from '../errors.ts'
 import type { Limits } from './limits.ts'
-import type { Pulse } from './pulse.ts'
+import type { Pulse, Stream } from './pulse.ts'
 
 /** How often it is looked, as a share of the shorter deadline. */
 const LOOKS = 8
@@ -19,9 +19,15 @@ export class Watch {
   #taking = false
 
   /** @param stop is called once at most, with what to tell whoever waits */
-  constructor(host: string, limits: Limits, pulse: Pulse, stop: (failure: Failure, silent: boolean) => void) {
+  constructor(
+    host: string,
+    limits: Limits,
+    pulse: Pulse,
+    stream: Stream,
+    stop: (failure: Failure, silent: boolean) => void,
+  ) {
     this.#pulse = pulse
-    const { stallMs, streamMs, streamBytes } = limits
+    const { stallMs, streamMs, streamBytes, overtakes } = limits
     this.#takesLongMs = stallMs / LOOKS
     const end = (failure: Failure, silent: boolean) => {
       this.close()
@@ -39,11 +45,15 @@ export class Watch {
       const now = performance.now()
       if (now - this.#streamFrom < streamMs) return
       if (this.#streamBytes < streamBytes) {
-        const why = `it sent ${this.#streamBytes} bytes of it in ${streamMs} ms, and more to others`
+        // whoever is last in a long row is not forgotten
+        if (stream.overtaken < overtakes) return
+        const ms = Math.round(now - this.#streamFrom)
+        const why = `it sent ${this.#streamBytes} bytes of it in ${ms} ms, and answered ${stream.overtaken} later ones`
         end(Failure.timeout(`${host} leaves a request behind`, { why }), false)
         return
       }
       ;[this.#streamFrom, this.#streamBytes] = [now, 0]
+      stream.moved()
     }
     this.#timer = setInterval(look, Math.max(5, Math.min(stallMs, streamMs) / LOOKS))
   }
