@@ -151,7 +151,9 @@ export class Registries {
       const trust = (of: string) => this.#trust(of, host, insecure)
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects
-      const authority = new Authority({ client: this.#client, keyring: this.#keyring, host, insecure, trust, forget })
+      const scopes = (repository: string) => [`repository:${repository}:pull`]
+      const asking = { client: this.#client, host, insecure, trust }
+      const authority = new Authority({ ...asking, keyring: this.#keyring, scopes, forget })
       const { counters, limits } = this.#client
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)

@@ -1,13 +1,15 @@
 // One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
-import { type Authority, type Challenge, parseChallenge } from './auth.ts'
+import type { Authority } from './auth.ts'
+import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
 import type { Hedge } from './hedge.ts'
 import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
 import type { Ranges } from './ranges.ts'
-import { isPassing, isUnanswered, passing, retry, retryAfterMs } from './retry.ts'
+import { isRefusal, notLetIn, refusalOf } from './refusal.ts'
+import { isPassing, isUnanswered, retry } from './retry.ts'
 import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
@@ -73,9 +75,6 @@ const TARGET_MARGIN_MS = 5_000
 const TARGET_LIFETIME_MS = 5 * 60_000
 /** What a storage answers to a signed URL whose time has passed. */
 const EXPIRED = new Set([400, 401, 403, 404, 410])
-/** Errors of servers and of what stands before them that go away. */
-const PASSING = new Set([408, 425, 429, 500, 502, 503, 504])
-const MESSAGE_MAX_BYTES = 16 << 10
 /** Nothing or an old token, then a new one, then one from other credentials; one more that another request may have got. */
 const REFUSALS_MAX = 4
 
@@ -186,7 +185,7 @@ export class Repository {
           throw missing !== undefined && error instanceof Failure && error.code === 'denied' ? missing : error
         })
       if (authorization === undefined || ++refusals > REFUSALS_MAX)
-        throw missing ?? this.#denied(wanted, status, used !== undefined)
+        throw missing ?? notLetIn(wanted.what, this.endpoint.host, status, used !== undefined)
     }
   }
 
@@ -206,8 +205,8 @@ export class Repository {
     // only the registry itself may ask who we are
     if (isRefusal(status) && own) return { refused: answer }
     // some call what they do not show to everybody missing
-    if (status === 404 && own && unknown) return { refused: answer, missing: await this.#refusal(wanted, answer, own) }
-    if (status !== 200 && status !== 206) throw await this.#refusal(wanted, answer, own)
+    if (status === 404 && own && unknown) return { refused: answer, missing: await refusalOf(wanted.what, answer, own) }
+    if (status !== 200 && status !== 206) throw await refusalOf(wanted.what, answer, own)
     if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
     return { value: await use(answer) }
   }
@@ -308,54 +307,9 @@ export class Repository {
       until: performance.now() + lifetime - TARGET_MARGIN_MS,
     })
   }
-
-  #denied(wanted: Wanted, status: number, authorized: boolean): Failure {
-    return Failure.denied(`${wanted.what}: ${this.endpoint.host} refuses access with status ${status}`, {
-      // the agent's log has no more than this: engines hand credentials over with each pull, and an agent that is new has none
-      why: authorized
-        ? 'the credentials do not suffice'
-        : 'it wants credentials, and there are none; what an engine has pulled, it pulls again to hand them over',
-      fix: `Log in with: podman login ${this.endpoint.host}`,
-    })
-  }
-
-  async #refusal(wanted: Wanted, answer: Answer, own: boolean): Promise<Error> {
-    const { status } = answer
-    const what = `${wanted.what}: ${answer.url.host} answers with status ${status}`
-    const why = own ? await message(answer) : undefined
-    const reason = why === undefined ? {} : { why }
-    if (status === 404 || status === 410) return Failure.missing(what, reason)
-    if (isRefusal(status)) return Failure.denied(what, reason)
-    if (status === 416) return Failure.corrupt(what, { why: 'the manifest names a size that the blob does not have' })
-    const failure = Failure.unavailable(what, reason)
-    if (!PASSING.has(status)) return failure
-    return passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
-  }
-}
-
-function isRefusal(status: number): boolean {
-  return status === 401 || status === 403
 }
 
 /** Whether the registry let us in: what it leads elsewhere was accepted; its own troubles say nothing. */
 function isAccepted({ status }: Answer, own: boolean): boolean {
   return !own || (status < 500 && !isRefusal(status))
-}
-
-/** What a registry says of its refusal (distribution specification, error codes), one printable line of it. */
-async function message(answer: Answer): Promise<string | undefined> {
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const bytes of answer.body) {
-    size += bytes.length
-    if (size > MESSAGE_MAX_BYTES) return undefined
-    parts.push(bytes)
-  }
-  try {
-    const text: unknown = JSON.parse(Buffer.concat(parts).toString('utf8'))?.errors?.[0]?.message
-    if (typeof text !== 'string' || text === '') return undefined
-    return `it says ${JSON.stringify(text.replace(/[^\x20-\x7e]/g, '?').slice(0, 200))}`
-  } catch {
-    return undefined // its own words are a courtesy
-  }
 }
