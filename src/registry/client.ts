@@ -1,4 +1,5 @@
 // Speaks HTTP: one request with its deadlines, its place in the host's queue, and redirects by hand.
+import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
@@ -17,9 +18,10 @@ import { Watch } from './watch.ts'
 /** One request, as its sender knows it. */
 export interface Query {
   url: URL
-  method: 'GET' | 'POST'
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   headers: Readonly<Record<string, string>>
-  body?: string
+  /** What streams is sent once, with a `content-length` among the headers. */
+  body?: string | AsyncIterable<Uint8Array>
   /** How connections to a host are secured; asked again for each redirect's host. */
   trust: (host: string) => Promise<Trust>
   /** What is heard of whoever answers counts for it. Default: one of this request's own. */
@@ -30,6 +32,8 @@ export interface Query {
   lasts?: boolean
   priority: Priority
   signal?: AbortSignal | undefined
+  /** How long the host may give and take nothing; default: as `limits` have it. */
+  stallMs?: number
   follow: boolean
 }
 
@@ -150,19 +154,21 @@ export class Client {
     url: URL,
     headers: Readonly<Record<string, string>>,
     stop: AbortController,
-    use: (answer: Answer) => Promise<T>,
+    take: (answer: Answer) => Promise<T>,
   ): Promise<T> {
     const { proxy, ...way } = this.#connections.way(url)
     const trust = await query.trust(url.host)
     const { aside = false } = query
     const leave = aside ? () => {} : await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
-    const agent = this.#connections.agent(trust, url.origin, proxy, aside)
+    const use = aside ? 'aside' : typeof query.body === 'object' ? 'upload' : 'shared'
+    const agent = this.#connections.agent(trust, url.origin, proxy, use)
     const renewals = this.#connections.renewals(url.origin)
     const pulse = query.pulse ?? new Pulse(this.limits)
     const wasSilent = pulse.silentMs() >= this.limits.hedgeMs
     const ended = pulse.begin()
     const stream = pulse.stream()
-    const watch = new Watch(url.host, this.limits, pulse, stream, (failure, silent) => {
+    const limits = query.stallMs === undefined ? this.limits : { ...this.limits, stallMs: query.stallMs }
+    const watch = new Watch(url.host, limits, pulse, stream, (failure, silent) => {
       stop.abort(failure)
       // a connection that a router has forgotten is as silent as a registry that hangs
       if (silent) this.#connections.renew(url.origin, renewals)
@@ -179,7 +185,7 @@ export class Client {
         path: way.path,
         method: query.method,
         headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers, ...way.headers },
-        body: query.body ?? null,
+        body: bodyOf(query.body, watch, stop),
         signal: stop.signal,
         headersTimeout: 0,
         bodyTimeout: 0,
@@ -193,7 +199,7 @@ export class Client {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
       }
-      const value = await use({
+      const value = await take({
         status,
         header,
         url,
@@ -253,4 +259,17 @@ async function dispose(response: Dispatcher.ResponseData, stop: AbortSignal, ms:
     await body.dump({ limit: REFUSAL_MAX_BYTES, signal }).catch(() => {}) // it is thrown away either way
   }
   body.destroy()
+}
+
+/** What is sent; a body that fails ends its request. */
+function bodyOf(body: Query['body'], watch: Watch, stop: AbortController): string | Readable | null {
+  if (body === undefined || typeof body === 'string') return body ?? null
+  const sending = async function* () {
+    try {
+      yield* watch.sending(body)
+    } catch (error) {
+      stop.abort(error)
+    }
+  }
+  return Readable.from(sending(), { objectMode: false })
 }

@@ -20,6 +20,14 @@ const CONNECTION_WINDOW_BYTES = 16 << 20
 /** Origins whose queues are kept; redirects may name any number of them. */
 const GATES_MAX = 1024
 
+/**
+ * shared  all requests to an origin go over one connection, or a few
+ * aside   over the one that all will have when connections are renewed the next time
+ * upload  over HTTP/1.1, a connection each: where an upload is given up over HTTP/2, Node.js 20 sends what is left for ever, in a loop
+ *         that nothing ends
+ */
+export type Use = 'shared' | 'aside' | 'upload'
+
 /** What a connection speaks. */
 export type Protocol = 'HTTP/2' | 'HTTP/1.1'
 
@@ -92,16 +100,21 @@ export class Connections {
    * The agent for `origin`: one a way of securing connections, another where they were renewed. Agents keep one connection an origin,
    * more only for HTTP/1.1.
    * @param proxy forwards the requests itself
-   * @param aside the one that all will have when connections are renewed the next time
    */
-  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined, aside = false): Agent {
+  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined, use: Use): Agent {
     if (this.#closed) throw Failure.aborted('the registry client is closed')
     const renewals = this.renewals(origin)
-    const key = keyOf(trust, origin, proxy, renewals + Number(aside))
-    if (renewals > 1 && !aside) this.#drop(keyOf(trust, origin, proxy, renewals - 1))
+    const key =
+      use === 'upload'
+        ? `upload ${keyOf(trust, origin, proxy, 0)}`
+        : keyOf(trust, origin, proxy, renewals + Number(use === 'aside'))
+    if (renewals > 1 && use === 'shared') this.#drop(keyOf(trust, origin, proxy, renewals - 1))
     let agent = this.#agents.get(key)
     if (!agent) {
-      agent = proxy === undefined ? this.#hostsAgent(this.#routes.toHosts(trust)) : this.#proxyAgent()
+      agent =
+        proxy === undefined
+          ? this.#hostsAgent(this.#routes.toHosts(trust, use !== 'upload'), use !== 'upload')
+          : this.#proxyAgent()
       this.#agents.set(key, agent)
     }
     return agent
@@ -112,9 +125,9 @@ export class Connections {
     this.#drop(keyOf(trust, origin, proxy, this.renewals(origin) + 1))
   }
 
-  #hostsAgent(connect: Connect): Agent {
+  #hostsAgent(connect: Connect, http2: boolean): Agent {
     return new Agent({
-      allowH2: true,
+      allowH2: http2,
       connections: this.#limits.connections,
       maxHeaderSize: HEADERS_MAX_BYTES,
       keepAliveTimeout: KEEP_ALIVE_MS,
@@ -130,6 +143,7 @@ export class Connections {
           const [error, socket] = result
           if (error !== null) return callback(error, null)
           this.#onConnect()
+          if (!http2) return callback(null, socket)
           const { streams, connections } = this.#limits
           const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
           const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)

@@ -33,6 +33,8 @@ export interface Limits {
   /** What was given up is probed after that time, then after twice as long each time, at most `probeMaxMs`. */
   probeMs: number
   probeMaxMs: number
+  /** A registry has so long to put away what was sent to it. */
+  commitMs: number
   /** Tries of one idempotent request, the first included. */
   attempts: number
   /** The first pause between tries; doubled each time, jittered, at most `pauseMaxMs`. */
@@ -68,6 +70,8 @@ export const LIMITS: Readonly<Limits> = {
   bearMs: 10_000,
   probeMs: 1_000,
   probeMaxMs: 5_000,
+  // it hashes a large blob, and may copy it within its storage
+  commitMs: 300_000,
   attempts: 4,
   pauseMs: 200,
   pauseMaxMs: 5_000,

@@ -13,12 +13,20 @@ export function isRefusal(status: number): boolean {
 }
 
 /** The registry has refused what we could show it. */
-export function notLetIn(what: string, host: string, status: number, authorized: boolean): Failure {
+export function notLetIn(
+  what: string,
+  host: string,
+  status: number,
+  authorized: boolean,
+  to: 'pull' | 'push' = 'pull',
+): Failure {
+  const none =
+    to === 'push'
+      ? 'it wants credentials, and there are none'
+      : 'it wants credentials, and there are none; what an engine has pulled, it pulls again to hand them over'
   return Failure.denied(`${what}: ${host} refuses access with status ${status}`, {
     // the agent's log has no more than this: engines hand credentials over with each pull, and an agent that is new has none
-    why: authorized
-      ? 'the credentials do not suffice'
-      : 'it wants credentials, and there are none; what an engine has pulled, it pulls again to hand them over',
+    why: authorized ? `the credentials do not suffice${to === 'push' ? ' to push' : ''}` : none,
     fix: `Log in with: podman login ${host}`,
   })
 }

@@ -1,7 +1,7 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
 import { join } from 'node:path'
 import type { Platform } from '../image/manifest.ts'
-import type { Reference, RegistryReference } from '../image/reference.ts'
+import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
 import {
@@ -21,6 +21,7 @@ import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
+import { PushRequests } from './push-requests.ts'
 import { Ranges } from './ranges.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
@@ -28,6 +29,7 @@ import { type Host, Repository } from './repository.ts'
 import type { SealedCredentials } from './sealed.ts'
 import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
+import { RegistryTarget } from './target.ts'
 import { certificateFolders, readTrust, type Trust } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
@@ -91,6 +93,31 @@ export class Registries {
   /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
   signatures(reference: RegistryReference): SignatureSource {
     return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
+  }
+
+  /**
+   * Where images are pushed to; no I/O happens before something is.
+   * @param from a repository of the same registry that may have blobs of them
+   */
+  target(reference: RegistryReference, from?: string): RegistryTarget {
+    const name = referenceText({ transport: 'docker', host: reference.host, repository: reference.repository })
+    return new RegistryTarget(name, () => this.#pushRequests(reference, from), from)
+  }
+
+  async #pushRequests(reference: RegistryReference, from: string | undefined): Promise<PushRequests> {
+    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    for (const host of namedHosts(rules)) this.#client.named(host)
+    const endpoint = endpoints(rules, reference, this.#options.tlsVerify === false).at(-1) as Endpoint // the origin is always there
+    const { host, insecure } = endpoint
+    const known = this.#host(endpoint)
+    const scopes = (repository: string) => [
+      `repository:${repository}:pull,push`,
+      ...(from === undefined ? [] : [`repository:${from}:pull`]),
+    ]
+    const asking = { client: this.#client, host, insecure, trust: known.trust }
+    // that they do not suffice to push says nothing of what they are kept for
+    const authority = new Authority({ ...asking, keyring: this.#keyring, scopes, forget: () => {} })
+    return new PushRequests(endpoint, { ...known, authority }, this.#client)
   }
 
   #registrySource(reference: RegistryReference): RegistrySource {

@@ -96,7 +96,7 @@ export class Repository {
 
   /** Who is really asked. */
   get server(): string {
-    return this.endpoint.host === 'docker.io' ? 'registry-1.docker.io' : this.endpoint.host
+    return serverOf(this.endpoint)
   }
 
   /**
@@ -307,6 +307,11 @@ export class Repository {
       until: performance.now() + lifetime - TARGET_MARGIN_MS,
     })
   }
+}
+
+/** Who is really asked. */
+export function serverOf({ host }: Endpoint): string {
+  return host === 'docker.io' ? 'registry-1.docker.io' : host
 }
 
 /** Whether the registry let us in: what it leads elsewhere was accepted; its own troubles say nothing. */

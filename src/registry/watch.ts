@@ -73,6 +73,15 @@ export class Watch {
     }
   }
 
+  /** Hands on a body that is sent; what the host takes is as good as what it gives. */
+  async *sending(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const bytes of body) {
+      yield bytes
+      this.#pulse.gave()
+      this.#streamBytes += bytes.length
+    }
+  }
+
   close(): void {
     clearInterval(this.#timer)
   }

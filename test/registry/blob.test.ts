@@ -255,16 +255,16 @@ test('one stream of many that flow may wait as long as the host gives, but not f
   expect(await waiting).toEqual(BYTES.subarray(0, 1000))
   expect(Buffer.compare(await flowing, BYTES.subarray(0, 1 << 20))).toBe(0)
   expect(registries.counters().retries).toBe(0)
-  const other = source({ stallMs: 300, windowMs: 300, windowBytes: 10_000, streamMs: 500 })
+  // the others have ended by then: now it is the host that gives nothing
+  const other = source({ stallMs: 1_000, windowMs: 300, windowBytes: 10_000, hedgeMs: 60_000 })
   registry.faults = [
     { match: /blobs/, nth: 1, stallAfter: 10 },
     { match: /blobs/, nth: 2, bytesPerSecond: 500_000 },
   ]
-  registry.seen.length = 0
   const left = other.read(0, 1000)
   await expectMiB(other.read, 0)
   expect(await left).toEqual(BYTES.subarray(0, 1000))
-  expect(registry.seen).toHaveLength(3)
+  expect(other.counters().retries).toBeGreaterThan(0)
 })
 
 test('one stream of many is asked for again when as many others have overtaken it, and not before', async () => {
