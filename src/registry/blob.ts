@@ -48,7 +48,7 @@ export class RegistryBlob implements StoredBlob {
         options.onPart?.(bytes.subarray(at, filled), at)
       },
       options,
-      true,
+      false,
     )
     return bytes
   }
@@ -62,15 +62,16 @@ export class RegistryBlob implements StoredBlob {
         taken += part.length
       },
       options,
+      true,
     )
   }
 
-  /** Brings `rest()` to `take`; after a broken transfer what is then the rest. */
+  /** Brings `rest()` to `take`; after a broken transfer what is then the rest. `whole`: once at a time of a host. */
   async #transfer(
     rest: () => Range,
     take: (part: Uint8Array) => Promise<void> | void,
     { priority = 'demand', signal }: ReadOptions,
-    somebodyWaits = false,
+    whole: boolean,
   ): Promise<void> {
     const { start } = rest()
     await this.#ask(async (repository, left, all) => {
@@ -94,13 +95,13 @@ export class RegistryBlob implements StoredBlob {
           hosts: all,
           last: left === 1,
           came: () => rest().start - start,
-          hedged: somebodyWaits && priority === 'demand',
+          hedged: !whole && priority === 'demand',
           probe: (bytes: number) => this.#probe(bytes),
         },
         priority,
         signal,
       }
-      await repository.fetch(wanted, (answer, claim) => {
+      const use = (answer: Answer, claim: () => void) => {
         const { ranges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
@@ -112,7 +113,10 @@ export class RegistryBlob implements StoredBlob {
           return take(part)
         }
         return this.#take(answer, range, taken)
-      })
+      }
+      const fetch = () => repository.fetch(wanted, use)
+      if (whole) await repository.host.streams.take(this.digest, fetch, signal ?? new AbortController().signal)
+      else await fetch()
     })
   }
 

@@ -1,7 +1,9 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
 import { join } from 'node:path'
+import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
+import { LimitEach } from '../limit.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
 import {
@@ -184,7 +186,8 @@ export class Registries {
       const { counters, limits } = this.#client
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)
-      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, ranges: new Ranges() }
+      const streams = new LimitEach<Digest>(1)
+      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known

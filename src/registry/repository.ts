@@ -1,6 +1,8 @@
 // One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
+import type { Digest } from '../image/digest.ts'
+import type { LimitEach } from '../limit.ts'
 import type { Authority } from './auth.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
@@ -23,6 +25,8 @@ export interface Host {
   schemeUntil: number
   readonly outages: Outages
   readonly hedge: Hedge
+  /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
+  readonly streams: LimitEach<Digest>
   readonly ranges: Ranges
 }
 

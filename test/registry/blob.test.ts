@@ -347,6 +347,37 @@ test('a read hands over its parts as they arrive, in order', async () => {
   expect(parts.length).toBeGreaterThan(2)
 })
 
+test('a registry that is slow is asked for a whole blob once at a time, under whichever names it is reached', async () => {
+  const mirror = (prefix: string) =>
+    `[[registry]]\nprefix = "${prefix}"\nlocation = "${prefix}"\n[[registry.mirror]]\nlocation = "${registry.host}/mirrored"\n`
+  const conf = ['one.example.com', 'two.example.com'].map(mirror).join('')
+  await settings.write('etc/containers/registries.conf', conf)
+  const registries = settings.registries()
+  const names = [`${registry.host}/a/b:v1`, `${registry.host}/c/d:v2`, 'one.example.com/a', 'two.example.com/b']
+  const go = Promise.withResolvers<void>()
+  registry.faults = [{ match: /blobs/, nth: 1, held: go.promise }]
+  let taken = 0
+  const streams = names.map((name) =>
+    registries
+      .source(parseReference(name))
+      .blob(layer)
+      .stream(async (bytes) => {
+        taken += bytes.length
+      }),
+  )
+  await expect.poll(() => registry.seen.length).toBe(1)
+  // another blob, and a range of this one that somebody waits for, wait for nobody
+  expect(await source().read(0, 10)).toEqual(BYTES.subarray(0, 10))
+  await registries
+    .source(parseReference(names[0] as string))
+    .blob(layer)
+    .read({ start: 0, end: 10 })
+  expect(registry.seen.filter(({ range }) => range === undefined)).toHaveLength(1)
+  go.resolve()
+  await Promise.all(streams)
+  expect(taken).toBe(4 * SIZE)
+})
+
 test('a whole blob goes to a file in bounded memory, one request, and is verified', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'lazylayer-blob-'))
   const file = await open(join(dir, 'blob'), 'w')
