@@ -9,7 +9,10 @@ import type { Credentials, Keyring } from './credentials.ts'
 import { abortion } from './gate.ts'
 import { type AccessToken, type Asking, askForToken, basic, type NoToken } from './token-service.ts'
 
-/** A host that wants to see nothing is asked again after that: things that are missing are asked for in dozens. */
+/**
+ * A host that asked for no credentials is asked only after this time again what it wants. Otherwise each of dozens of things that are
+ * missing would cost a second request.
+ */
 const OPEN_MS = 60_000
 /** Repositories of one host whose tokens are kept. */
 const TOKENS_MAX = 1024
@@ -17,7 +20,7 @@ const TOKENS_MAX = 1024
 interface Token extends AccessToken {
   /** What it was made from; undefined: nothing, as anybody may. */
   credentials: Credentials | undefined
-  /** The registry has not accepted it yet. When it refuses a fresh one, it would refuse another one made from the same, too. */
+  /** The registry has not accepted it yet. If it refuses a fresh token, it would also refuse another one from the same credentials. */
   fresh: boolean
 }
 
@@ -43,7 +46,7 @@ export class Authority {
   readonly #options: AuthorityOptions
   readonly #tokens = new Map<string, Token>()
   readonly #flights = new Map<string, Promise<string | undefined>>()
-  /** Refused, and passed over until others are accepted in their place, or refused as well. */
+  /** Credentials that were refused. They are passed over until others were accepted in their place, or were refused as well. */
   readonly #doubted = new Map<string, Credentials>()
   #challenge: Challenge | undefined
   #discovery: Promise<Challenge | undefined> | undefined
@@ -68,8 +71,8 @@ export class Authority {
   }
 
   /**
-   * What `ask` finds that the host wants to see, of a host that has not said so. Who asks together asks once, and nobody again soon
-   * after there was nothing. @throws Failure: what `ask` throws; aborted
+   * The challenge that `ask` finds, of a host that has sent none so far. Calls at the same time share one `ask`; after one that found
+   * nothing, none is made for `OPEN_MS`. @throws Failure: what `ask` throws; aborted
    */
   async discover(
     ask: () => Promise<Challenge | undefined>,
@@ -83,12 +86,12 @@ export class Authority {
           return found
         })
         .finally(() => (this.#discovery = undefined))
-      this.#discovery.catch(() => {}) // who waits for it hears of it; perhaps nobody does any more
+      this.#discovery.catch(() => {}) // whoever still waits for it is told
     }
     return await unlessAborted(this.#discovery, signal)
   }
 
-  /** How we stand with the host, as to `repository`. */
+  /** Whether the host lets us read `repository`, and as whom. */
   standing(repository: string): Standing {
     if (this.#challenge === undefined) return 'open'
     const token = this.#tokens.get(repository)
@@ -141,7 +144,7 @@ export class Authority {
     let flight = this.#flights.get(repository)
     if (flight === undefined) {
       flight = this.#obtain(repository, refused).finally(() => this.#flights.delete(repository))
-      flight.catch(() => {}) // who waits for it hears of it; perhaps nobody does any more
+      flight.catch(() => {}) // whoever still waits for it is told
       this.#flights.set(repository, flight)
     }
     return await unlessAborted(flight, signal)
@@ -168,7 +171,7 @@ export class Authority {
       last = { credentials, status: token.status }
     }
     this.#doubted.delete(repository)
-    // what the registry itself refused says more than what else was tried
+    // where the registry itself refused something, the caller tells of that
     if (failure !== undefined && refused === undefined) throw failure
     return undefined
   }
@@ -202,7 +205,7 @@ function keep<T>(map: Map<string, T>, repository: string, value: T): void {
   map.set(repository, value)
 }
 
-/** A flight that others share goes on when one of them gives up. */
+/** Waits for `flight`, which others may share: it goes on when one of them gives up. */
 async function unlessAborted<T>(flight: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await flight
   if (signal.aborted) throw abortion(signal)

@@ -88,7 +88,7 @@ export class RegistryBlob implements StoredBlob {
         headers: (): Record<string, string> => {
           const { start, end } = rest()
           began = performance.now()
-          // all of it is no range: any server can answer that
+          // all of it is asked for without a range, because any server can answer that
           return start === 0 && end === this.size ? {} : { range: `bytes=${start}-${end - 1}` }
         },
         endures: {

@@ -67,7 +67,7 @@ export interface Counters {
   failedAtOnce: number
 }
 
-/** What is read of an answer that is no content. */
+/** So much of an answer that carries no content is read. */
 const REFUSAL_MAX_BYTES = 16 << 10
 
 const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308])
@@ -140,7 +140,7 @@ export class Client {
       if ('value' in outcome) return outcome.value
       if (outcome.referer === undefined) delete headers.referer
       else headers.referer = outcome.referer
-      // dropped for good: a chain that comes back to the first origin was led there by somebody else
+      // Never added again, not even when the chain comes back to the first origin: another host chose that URL.
       if (outcome.to.origin !== url.origin) {
         delete headers.authorization
         own = false

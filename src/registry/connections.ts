@@ -11,7 +11,7 @@ import type { Trust } from './trust.ts'
 const DEMAND_RESERVE = 2
 /** As Node's own default; an answer with more headers is an error. */
 const HEADERS_MAX_BYTES = 16 << 10
-/** An idle connection is kept a little longer than registries' token lifetimes make sense of. */
+/** An idle connection is kept so long for the next read. */
 const KEEP_ALIVE_MS = 30_000
 /** What may be under way for one read: 2 MiB keep 20 MB/s flowing over a round trip of 100 ms. */
 const STREAM_WINDOW_BYTES = 2 << 20

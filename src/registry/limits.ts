@@ -2,7 +2,7 @@
 
 /** Each has its reason at its default, `LIMITS`, or here. */
 export interface Limits {
-  /** TCP and TLS. */
+  /** A connection must stand after so long, TCP and TLS. */
   connectMs: number
   /**
    * An attempt is given up when its host has given nothing for so long, to it or to others: no answer, or less than a flow. Whoever

@@ -48,7 +48,7 @@ export interface Wanted {
   aside?: boolean
 }
 
-/** How a read of bytes bears a host that gives nothing. */
+/** How long a read of bytes waits for a host that gives nothing, and what else it may do then. */
 export interface Endures {
   /** How many hosts may have them: they share the patience. */
   hosts: number
@@ -73,16 +73,17 @@ interface Target {
 const UNANSWERED_MS = 5 * 60_000
 /** Blobs whose storage URLs are remembered. */
 const TARGETS_MAX = 1024
-/** A signed URL is given up that long before its end, so that a transfer can still begin. */
+/** A signed URL is used no more so long before it ends, so that a transfer can still begin. */
 const TARGET_MARGIN_MS = 5_000
 /** One that does not say how long it lasts is used that long. */
 const TARGET_LIFETIME_MS = 5 * 60_000
 /** What a storage answers to a signed URL whose time has passed. */
 const EXPIRED = new Set([400, 401, 403, 404, 410])
-/** Nothing or an old token, then a new one, then one from other credentials; one more that another request may have got. */
+/** A request may be refused without a token or with an old one, with a new one, with one from other credentials, and with one that
+ * another request got meanwhile. */
 const REFUSALS_MAX = 4
 
-/** `missing`: it may be there for somebody whom the registry knows. */
+/** `missing`: the registry said 404 to somebody whom it does not know; it may show the thing to others. */
 type Outcome<T> = { value: T } | { expired: true } | { refused: Answer; missing?: Error }
 
 /** Knows the way to its documents and blobs, and goes it again when it has changed. */
@@ -123,7 +124,7 @@ export class Repository {
       {
         path: `${this.endpoint.repository}/${path}`,
         patienceMs: limits.patienceMs / hosts,
-        // whoever is asked next does better than another try
+        // asking the next host is better than another try
         bearMs: last ? limits.bearMs : 0,
         signal,
         came,
@@ -153,7 +154,7 @@ export class Repository {
       })
       return { path: true, host: true }
     } catch (error) {
-      // an answer, if not that one: what it means is for whoever reads
+      // the host answered, if not with these bytes: the next read is told what that means
       const answered = error instanceof Failure && !isUnanswered(error)
       return { path: answered && !isPassing(error), host: answered }
     }
@@ -185,7 +186,7 @@ export class Repository {
       authorization = await authority
         .refused(repository, used, { status, challenge }, wanted.signal)
         .catch((error: unknown) => {
-          // who cannot say who he is has heard all that there is to hear
+          // there are no better credentials, so the 404 stands
           throw missing !== undefined && error instanceof Failure && error.code === 'denied' ? missing : error
         })
       if (authorization === undefined || ++refusals > REFUSALS_MAX)
@@ -208,7 +209,7 @@ export class Repository {
     }
     // only the registry itself may ask who we are
     if (isRefusal(status) && own) return { refused: answer }
-    // some call what they do not show to everybody missing
+    // some registries answer 404 for what they show only to those whom they know
     if (status === 404 && own && unknown) return { refused: answer, missing: await refusalOf(wanted.what, answer, own) }
     if (status !== 200 && status !== 206) throw await refusalOf(wanted.what, answer, own)
     if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
@@ -288,7 +289,7 @@ export class Repository {
       if (!endpoint.insecure || answered || !(isPassing(error) || speaksHttp(error))) throw error
       return await send(at('http:'), () => {
         host.scheme = 'http:'
-        // that nobody answered over TLS says something of the moment; that HTTP was spoken, of the host
+        // a host that did not answer over TLS may do so later; one that spoke HTTP there will not
         host.schemeUntil = speaksHttp(error) ? Number.POSITIVE_INFINITY : performance.now() + UNANSWERED_MS
       })
     }

@@ -34,7 +34,7 @@ export class Watch {
       stop(failure, silent)
     }
     const look = () => {
-      // a reader who takes his time is no stall
+      // the host is not to blame for a reader who takes his time
       if (this.#taking) return
       const silentMs = this.#pulse.silentMs(this.#from)
       if (silentMs >= stallMs) {
