@@ -116,20 +116,21 @@ export class Inquiry<C extends Candidate> {
   // few each, and there is an inquiry for each chunk of a layer: no sets
   readonly #asked: C[] = []
   /** Those who have not answered, and since when they are asked (performance.now). */
-  #open: { candidate: C; since: number }[] = []
+  readonly #open: { candidate: C; since: number }[] = []
 
   /** Whether somebody has not answered. */
   get isOpen(): boolean {
     return this.#open.length > 0
   }
 
-  ask(candidate: C): void {
+  ask(candidate: C, now = performance.now()): void {
     this.#asked.push(candidate)
-    this.#open.push({ candidate, since: performance.now() })
+    this.#open.push({ candidate, since: now })
   }
 
   answered(candidate: C): void {
-    this.#open = this.#open.filter((each) => each.candidate !== candidate)
+    const at = this.#open.findIndex((each) => each.candidate === candidate)
+    if (at >= 0) this.#open.splice(at, 1)
   }
 
   hasAsked(origin: string): boolean {
@@ -137,6 +138,7 @@ export class Inquiry<C extends Candidate> {
   }
 
   mayAsk(wanted: C): boolean {
+    if (this.#asked.length === 0) return true
     if (this.#asked.includes(wanted)) return false
     return wanted.origin === undefined || !this.#open.some(({ candidate }) => candidate.origin === wanted.origin)
   }

@@ -158,12 +158,13 @@ export class TreeFiller {
       return each.member
     })
     const order = this.#members.order([...this.#files, ...kept])
+    const now = performance.now()
     const next = new Map<Member, number[]>()
     for (const chunk of chunks) {
       const wish = wishes.get(chunk)
       const member = wish && this.#members.next(wish, order)
       if (wish === undefined || member === undefined) continue
-      wish.ask(member)
+      wish.ask(member, now)
       const some = next.get(member)
       if (some) some.push(chunk)
       else next.set(member, [chunk])

@@ -285,8 +285,8 @@ test('one stream of many is asked for again when as many others have overtaken i
 })
 
 test('a read that somebody waits for comes over another connection where the first brings nothing', async () => {
-  const { read, blob, counters } = source({ hedgeMs: 100 })
-  await read(0, 10)
+  const { read, blob, counters } = source({ hedgeMs: 500, stallMs: 20_000 })
+  await blob.read({ start: 0, end: 10 }, { priority: 'prefetch' }) // however long it takes to connect
   registry.faults = [
     { match: /blobs/, nth: 1, stallAfter: 0 },
     { match: /blobs/, nth: 3, stallAfter: 100_000 },
@@ -297,10 +297,12 @@ test('a read that somebody waits for comes over another connection where the fir
   expect(registry.seen[1]?.connection).not.toBe(registry.seen[0]?.connection)
   // what has come is not asked for again
   expect(Buffer.compare(await read(0, 1 << 20), BYTES.subarray(0, 1 << 20))).toBe(0)
+  // the host was silent on the old connection: all that follows goes over the new one
+  expect(registry.seen[2]?.connection).toBe(registry.seen[1]?.connection)
   expect(registry.seen[3]?.range).toMatch(/^bytes=[1-9]\d+-1048575$/)
   expect(counters()).toMatchObject({ hedges: 2, retries: 0 })
   // nobody waits for what is fetched ahead
-  registry.faults = [{ match: /blobs/, nth: 1, delayMs: 500 }]
+  registry.faults = [{ match: /blobs/, nth: 1, delayMs: 1_500 }]
   await blob.read({ start: 0, end: 1000 }, { priority: 'prefetch' })
   expect(counters()).toMatchObject({ hedges: 2 })
 })
