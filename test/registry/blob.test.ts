@@ -317,8 +317,8 @@ test('sixteen streams of a slow link all end, each at its first try', async () =
     const host = `127.0.0.1:${link.port}`
     await settings.trust(host, registry.cert)
     // a stream has 6 kB/s of it, and would have to bring 40
-    const limits = { streamMs: 200, streamBytes: 8_000, windowMs: 1_000, windowBytes: 10_000, hedgeMs: 60_000 }
-    const registries = settings.registries({ limits })
+    const slow = { streamMs: 200, streamBytes: 8_000, windowMs: 1_000, windowBytes: 10_000 }
+    const registries = settings.registries({ limits: { ...slow, stallMs: 20_000, hedgeMs: 60_000 } })
     const blob = registries.source(parseReference(`${host}/a/b:v1`)).blob(layer)
     const ranges = Array.from({ length: 16 }, (_, i) => ({ start: i * 16_384, end: (i + 1) * 16_384 }))
     const read = await Promise.all(ranges.map((range) => blob.read(range)))
