@@ -14,6 +14,13 @@ export interface ReadOptions {
   signal?: AbortSignal
   /** Default: demand. */
   priority?: Priority
+  /**
+   * Is handed each part of the range as it arrives, with its offset in the range, so that work on it can begin before the range is
+   * complete. They are pieces of what `read` resolves with, in order and without gaps; where another source has to begin anew, they
+   * are pieces of a new array, from offset 0 again. Unverified, as all that is read. A source that has no parts hands over none: what
+   * was not handed over is in what `read` resolves with.
+   */
+  onPart?: (part: Uint8Array, at: number) => void
 }
 
 export interface Blob {

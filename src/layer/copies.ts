@@ -1,85 +1,97 @@
-// The same blob in several repositories: one that fails is passed over for the next.
+// The same blob in several repositories, asked one after the other in the order of candidates.ts.
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
+import { type Candidate, Candidates, Inquiry, LOOK_MS, Progress } from './candidates.ts'
 
 /** More than a few tags of one layer are all the same registry. */
 const COPIES_MAX = 4
-/** How long all of a blob may take, at 10 Mbit/s, before the next copy is asked as well. */
-const PATIENCE_MS = 10_000
-const PATIENCE_BYTES_PER_MS = 1250
-/** However large it is: a read waits 120 s for what is missing, and another copy needs most of that. */
-const PATIENCE_MAX_MS = 30_000
+
+interface Copy<B> extends Candidate {
+  readonly blob: B
+}
 
 /** `B`: what a copy can do. */
 export class Copies<B extends Blob = Blob> implements Blob {
   readonly digest: Digest
   readonly size: number
-  #blobs: readonly B[]
+  readonly #copies = new Candidates<Copy<B>>(COPIES_MAX)
 
-  constructor(first: B) {
+  constructor(first: B, origin: string) {
     this.digest = first.digest
     this.size = first.size
-    this.#blobs = [first]
+    this.add(first, origin)
   }
 
-  /** The newest is asked first: its credentials are the freshest. */
-  add(blob: B): void {
-    if (!this.#blobs.includes(blob)) this.#blobs = [blob, ...this.#blobs].slice(0, COPIES_MAX)
+  add(blob: B, origin: string): void {
+    if (this.#copies.all.some((each) => each.blob === blob)) return
+    this.#copies.add({ blob, origin, progress: new Progress() })
   }
 
+  /** From the first copy that brings it; after a failure the parts come again from the beginning of the range. */
   async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
-    const asked = new Set<B>()
-    const failures: unknown[] = []
-    for (let blob = this.#next(asked); blob !== undefined; blob = this.#next(asked)) {
-      asked.add(blob)
+    const inquiry = new Inquiry<Copy<B>>()
+    const failures = new Map<Copy<B>, unknown>()
+    for (let copy = this.#copies.next(inquiry); copy !== undefined; copy = this.#copies.next(inquiry)) {
+      inquiry.ask(copy)
       try {
-        return await blob.read(range, options)
+        const bytes = await copy.blob.read(range, options)
+        this.#copies.brought(copy)
+        return bytes
       } catch (error) {
         if (options?.signal?.aborted) throw error
-        failures.push(error)
+        this.#copies.failed(copy)
+        failures.set(copy, error)
       }
+      inquiry.answered(copy)
     }
-    throw failures[0] // at least one was asked: there is always one
+    throw this.#reason(failures)
   }
 
   /**
-   * Resolves when `bring` brought all of a copy. The next one, also one that was added meanwhile, is asked when one fails, and when it
-   * takes so long that nobody should wait for that registry alone.
-   * @throws what the first failed with, when all have
+   * Resolves when `bring` brought all of a copy. The next one, also one that was added meanwhile, is asked when one fails; one of another
+   * origin also when nothing moves.
+   * @param bring calls `moved` when bytes came
+   * @throws what the newest failed with, when all have
    */
-  async whole(bring: (blob: B) => Promise<void>): Promise<void> {
+  async whole(bring: (blob: B, moved: () => void) => Promise<void>): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const asked = new Set<B>()
-    const failures: unknown[] = []
-    const patienceMs = Math.min(PATIENCE_MS + this.size / PATIENCE_BYTES_PER_MS, PATIENCE_MAX_MS)
-    let patience: NodeJS.Timeout | undefined
+    const inquiry = new Inquiry<Copy<B>>()
+    const failures = new Map<Copy<B>, unknown>()
     let over = false
     const next = () => {
       if (over) return
-      clearTimeout(patience)
-      const blob = this.#next(asked)
-      if (blob !== undefined) {
-        asked.add(blob)
-        bring(blob).then(resolve, (error) => {
-          failures.push(error)
-          next()
-        })
-      } else if (failures.length === asked.size) {
-        reject(failures[0])
+      const copy = this.#copies.next(inquiry)
+      if (copy === undefined) {
+        if (!inquiry.isOpen) reject(this.#reason(failures))
+        return
       }
-      patience = setTimeout(next, patienceMs)
+      inquiry.ask(copy)
+      bring(copy.blob, () => copy.progress.moved()).then(
+        () => {
+          this.#copies.brought(copy)
+          resolve()
+        },
+        (error) => {
+          this.#copies.failed(copy)
+          failures.set(copy, error)
+          inquiry.answered(copy)
+          next()
+        },
+      )
     }
     next()
+    const looking = setInterval(() => inquiry.standsStill && next(), LOOK_MS)
     try {
       await promise
     } finally {
       over = true
-      clearTimeout(patience)
+      clearInterval(looking)
     }
   }
 
-  /** One that was not asked yet, perhaps because it was added meanwhile. */
-  #next(asked: ReadonlySet<B>): B | undefined {
-    return this.#blobs.find((each) => !asked.has(each))
+  /** What the newest says counts: its credentials are the freshest. */
+  #reason(failures: ReadonlyMap<Copy<B>, unknown>): unknown {
+    const newest = this.#copies.all.find((each) => failures.has(each))
+    return newest === undefined ? failures.values().next().value : failures.get(newest)
   }
 }

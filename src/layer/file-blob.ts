@@ -1,7 +1,7 @@
 // A whole blob in a file, read in place of its registry: while somebody has it open, or as long as it is kept.
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
-import type { Blob, Range } from '../image/blob.ts'
+import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 
 export class FileBlob implements Blob {
@@ -16,11 +16,12 @@ export class FileBlob implements Blob {
     this.#file = file
   }
 
-  async read({ start, end }: Range): Promise<Uint8Array> {
+  async read({ start, end }: Range, options?: ReadOptions): Promise<Uint8Array> {
     const bytes = new Uint8Array(end - start)
     for (let done = 0; done < bytes.length; ) {
       const { bytesRead } = await this.#file.read(bytes, done, bytes.length - done, start + done)
       if (bytesRead === 0) throw Failure.corrupt(`${this.digest} ends before ${end}`)
+      options?.onPart?.(bytes.subarray(done, done + bytesRead), done)
       done += bytesRead
     }
     return bytes
@@ -45,10 +46,10 @@ export class KeptBlob implements Blob {
   }
 
   /** @throws Failure missing: it was thrown out; system; corrupt: it is shorter */
-  async read(range: Range): Promise<Uint8Array> {
+  async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
     const file = await this.#kept.openUnchecked(this.digest)
     try {
-      return await new FileBlob(this, file).read(range)
+      return await new FileBlob(this, file).read(range, options)
     } finally {
       await file.close()
     }

@@ -122,7 +122,7 @@ export class Layers {
     const format = formatNamed(unit.format, this.#formats)
     const name = nameOf(unit, origin)
     const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
-    return await this.#take(name, source, (blobs) => ({
+    return await this.#take(name, source, origin, (blobs) => ({
       descriptor: unit.shown,
       format: unit.format,
       unit,
@@ -157,7 +157,7 @@ export class Layers {
         throw new TypeError('an empty tree is read from no blob')
       },
     }
-    return await this.#take(name, none, (blobs) => ({
+    return await this.#take(name, none, name, (blobs) => ({
       descriptor,
       format: unit.format,
       unit,
@@ -188,7 +188,7 @@ export class Layers {
       // from its own source, before anything of it is shared: nobody waits for another's registry
       await (await examiner.blob(blob)).close()
     }
-    return await this.#take(name, { blob: () => blob }, (blobs) => ({
+    return await this.#take(name, { blob: () => blob }, blob.origin, (blobs) => ({
       descriptor,
       format: WHOLE,
       unit: undefined,
@@ -229,15 +229,16 @@ export class Layers {
   async #take<B extends Blob>(
     name: string,
     source: BlobSource<B>,
+    origin: string,
     how: (blobs: UnitBlobs<B>) => Opening,
   ): Promise<LayerLease> {
     this.#throwIfClosed()
     const begin = (): SharedLayer => {
-      const blobs = new UnitBlobs(source)
+      const blobs = new UnitBlobs(source, origin)
       const ready = openFromDiskOrBuild(how(blobs), this.#opening)
       return { ready, blobs, end: async () => await (await ready).end() }
     }
-    const lease = await this.#open.take(name, begin, ({ blobs }) => blobs.add(source))
+    const lease = await this.#open.take(name, begin, ({ blobs }) => blobs.add(source, origin))
     try {
       const { layer, fill } = await lease.of.ready
       const verdict = await layer.verdict()

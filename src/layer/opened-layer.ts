@@ -7,6 +7,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
+import { Progress } from './candidates.ts'
 import { KeptBlob } from './file-blob.ts'
 import { type OpenLayer, refusal } from './layer.ts'
 import type { LayerFiller } from './tree-filler.ts'
@@ -98,8 +99,9 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { d
       })
     }
     if (own !== undefined && filler.has(own)) return
-    own = trees.filler(chunks, blobOf, slots, origin)
-    filler.add(own, origin)
+    const progress = new Progress()
+    own = trees.filler(chunks, (of) => progress.of(blobOf(of)), slots, origin)
+    filler.add(own, origin, progress)
   }
   fill()
   let prefetching: Promise<Prefetched> | undefined

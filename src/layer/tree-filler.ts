@@ -4,23 +4,20 @@
 //
 //   asked first   a file that holds a layer's blob, while there is one
 //                 a blob that is kept on disk, for another reason
-//                 the layer that brought something last, until it fails
-//                 the newest layer: its credentials are the freshest
-//   asked last    the oldest
+//   asked last    the layers, in the order of candidates.ts
 import { Failure } from '../errors.ts'
 import { fillAll } from '../fetch/fill-all.ts'
 import type { Filler } from '../fetch/filler.ts'
 import type { Settled } from '../fetch/flight.ts'
 import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
+import { type Candidate, Candidates, Inquiry, LOOK_MS, Progress } from './candidates.ts'
 
 /** What does the filling for one layer. */
 export type LayerFiller = Pick<Filler, 'fillEach' | 'close'>
 
 /** Layers of one tree that are asked; more are registries with the same image. One that had to leave comes back when it is opened again. */
 const FILLERS_MAX = 4
-/** Demand asks the next after that time as well: a request of 4 MiB takes 3 s at 10 Mbit/s, and a read waits 120 s. */
-const PATIENCE_MS = 15_000
 /** What another registry does no better. */
 const OURS = new Set(['aborted', 'system'])
 
@@ -28,9 +25,13 @@ const NOBODY = Failure.aborted('no layer of this tree is open')
 const OVER = Failure.aborted('another registry was faster')
 
 /** Who is asked, and whose credentials and silence it depends on. */
-interface Member {
+interface Member extends Candidate {
   readonly filler: LayerFiller
-  readonly origin: string
+}
+
+/** What needs no registry. */
+function onDisk(filler: LayerFiller): Member {
+  return { filler, origin: undefined, progress: new Progress() }
 }
 
 /** A blob that may be on disk. */
@@ -40,58 +41,38 @@ export interface Kept {
   filler(): LayerFiller
 }
 
-/** A chunk that somebody waits for. */
-interface Wish {
-  readonly asked: Set<LayerFiller>
-  /** Of those who were asked, how many have not answered. */
-  open: number
-}
-
 export class TreeFiller {
-  /** The newest first. */
-  #members: readonly Member[] = []
-  /** Those whose last word was a failure. */
-  readonly #failed = new WeakSet<LayerFiller>()
-  /** The one that brought something last, until it fails. */
-  #preferred: LayerFiller | undefined
-  readonly #files = new Set<LayerFiller>()
+  readonly #members = new Candidates<Member>(FILLERS_MAX)
+  readonly #files = new Set<Member>()
   /** By blob; the one that was added first is the first to make room. */
-  readonly #kept = new Map<Digest, { kept: Kept; filler?: LayerFiller }>()
+  readonly #kept = new Map<Digest, { kept: Kept; member?: Member }>()
   /** Those that made room for others, until they have ended. */
   readonly #leaving = new Set<Promise<void>>()
 
   /** Whether it is asked: it was added, and made no room for others since. */
   has(filler: LayerFiller): boolean {
-    return this.#members.some((each) => each.filler === filler)
+    return this.#members.all.some((each) => each.filler === filler)
   }
 
   /** Of those that are asked. */
   get origins(): readonly string[] {
-    return this.#members.map(({ origin }) => origin)
+    return this.#members.all.map(({ origin }) => origin as string) // those on disk are no members
   }
 
   /**
-   * When there are too many, another one leaves, and is closed; never the preferred. It is one of the origin that has most, and of those
-   * one that failed, else the newest: many layers that one registry makes up push out each other, and not whoever was there first.
+   * When there are too many, another one leaves, and is closed.
+   * @param progress of what `filler` reads
    */
-  add(filler: LayerFiller, origin: string): void {
-    this.#members = [{ filler, origin }, ...this.#members]
-    if (this.#members.length <= FILLERS_MAX) return
-    const ofOrigin = (wanted: string) => this.#members.filter((each) => each.origin === wanted).length
-    const failed = (member: Member) => Number(this.#failed.has(member.filler))
-    const [leaving] = this.#members
-      .filter((each) => each.filler !== filler && each.filler !== this.#preferred)
-      .sort((a, b) => ofOrigin(b.origin) - ofOrigin(a.origin) || failed(b) - failed(a))
-    if (leaving === undefined) return
-    this.#members = this.#members.filter((each) => each !== leaving)
-    this.#leave(leaving.filler)
+  add(filler: LayerFiller, origin: string, progress = new Progress()): void {
+    const leaving = this.#members.add({ filler, origin, progress })
+    if (leaving !== undefined) this.#leave(leaving.filler)
   }
 
   /** For a layer that is closed: it is asked no more, and what it was asked for is asked of the others. Resolves when it has ended. */
   async remove(filler: LayerFiller): Promise<void> {
-    if (!this.has(filler)) return
-    this.#members = this.#members.filter((each) => each.filler !== filler)
-    if (this.#preferred === filler) this.#preferred = undefined
+    const member = this.#members.all.find((each) => each.filler === filler)
+    if (member === undefined) return
+    this.#members.remove(member)
     await filler.close()
   }
 
@@ -103,11 +84,12 @@ export class TreeFiller {
 
   /** Asks `filler`, which needs no registry, before all others while `work` runs, and closes it then. */
   async withFile(filler: LayerFiller, work: () => Promise<void>): Promise<void> {
-    this.#files.add(filler)
+    const member = onDisk(filler)
+    this.#files.add(member)
     try {
       await work()
     } finally {
-      this.#files.delete(filler)
+      this.#files.delete(member)
       await filler.close()
     }
   }
@@ -117,9 +99,9 @@ export class TreeFiller {
     this.#kept.set(blob, { kept })
     if (this.#kept.size <= FILLERS_MAX) return
     const [oldest = blob] = this.#kept.keys()
-    const filler = this.#kept.get(oldest)?.filler
+    const member = this.#kept.get(oldest)?.member
     this.#kept.delete(oldest)
-    if (filler !== undefined) this.#leave(filler)
+    if (member !== undefined) this.#leave(member.filler)
   }
 
   hasKept(blob: Digest): boolean {
@@ -133,17 +115,17 @@ export class TreeFiller {
 
   /** As Filler.fillEach; a chunk that fails is told of with the error of the layer that failed last. */
   fillEach(wanted: Iterable<number>, priority: Priority, settled: Settled, signal?: AbortSignal): void {
-    const wishes = new Map<number, Wish>()
-    for (const chunk of wanted) wishes.set(chunk, { asked: new Set(), open: 0 })
+    const wishes = new Map<number, Inquiry<Member>>()
+    for (const chunk of wanted) wishes.set(chunk, new Inquiry())
     if (wishes.size === 0) return
     const over = new AbortController()
     const stop = () => over.abort(signal?.reason)
-    let patience: NodeJS.Timeout | undefined
+    let looking: NodeJS.Timeout | undefined
 
     const end = (chunk: number, error?: unknown) => {
       wishes.delete(chunk)
       if (wishes.size === 0) {
-        clearTimeout(patience)
+        clearInterval(looking)
         signal?.removeEventListener('abort', stop)
         over.abort(OVER) // whoever was too slow need not go on
       }
@@ -152,73 +134,60 @@ export class TreeFiller {
     /** Whether there was anybody left to ask. */
     const ask = (chunks: Iterable<number>): boolean => {
       const next = this.#next(chunks, wishes)
-      for (const [filler, some] of next) {
+      for (const [member, some] of next) {
         let asking = true
         const told: Settled = (chunk, error, brought) => {
-          if (!asking) this.#heard(filler, error, brought) // else the disk told
+          if (!asking) this.#heard(member, error, brought) // else the disk told
           const wish = wishes.get(chunk)
           if (wish === undefined) return
-          wish.open--
-          if (error === undefined || (isOurs(error) && this.has(filler))) end(chunk, error)
-          else if (!ask([chunk]) && wish.open === 0) end(chunk, error)
+          wish.answered(member)
+          if (error === undefined || (isOurs(error) && this.has(member.filler))) end(chunk, error)
+          else if (!ask([chunk]) && !wish.isOpen) end(chunk, error)
         }
-        filler.fillEach(some, priority, told, over.signal)
+        member.filler.fillEach(some, priority, told, over.signal)
         asking = false
       }
       return next.size > 0
     }
-    const wait = () => {
-      if (wishes.size === 0) return
-      patience = setTimeout(() => {
-        ask([...wishes.keys()])
-        wait()
-      }, PATIENCE_MS)
-    }
+    const look = () => void ask([...wishes].flatMap(([chunk, wish]) => (wish.standsStill ? chunk : [])))
 
     if (signal?.aborted) stop()
     else signal?.addEventListener('abort', stop, { once: true })
     if (!ask([...wishes.keys()])) for (const chunk of wishes.keys()) end(chunk, NOBODY)
-    else if (priority === 'demand') wait()
+    else if (priority === 'demand' && wishes.size > 0) looking = setInterval(look, LOOK_MS)
   }
 
   async close(): Promise<void> {
-    const open = [...this.#members, ...this.#kept.values()].flatMap(({ filler }) => filler ?? [])
-    const closed = [...open, ...this.#files].map((each) => each.close())
+    const kept = [...this.#kept.values()].flatMap(({ member }) => member ?? [])
+    const closed = [...this.#members.all, ...kept, ...this.#files].map(({ filler }) => filler.close())
     await Promise.all([...closed, ...this.#leaving])
   }
 
   /** Who is asked next for which of these chunks; those that nobody is left for are not among them. */
-  #next(chunks: Iterable<number>, wishes: ReadonlyMap<number, Wish>): Map<LayerFiller, number[]> {
-    const preferred = this.#preferred ? [this.#preferred] : []
+  #next(chunks: Iterable<number>, wishes: ReadonlyMap<number, Inquiry<Member>>): Map<Member, number[]> {
     const kept = [...this.#kept.values()].flatMap((each) => {
       if (!each.kept.isThere()) return []
-      each.filler ??= each.kept.filler()
-      return each.filler
+      each.member ??= onDisk(each.kept.filler())
+      return each.member
     })
-    const order = new Set([...this.#files, ...kept, ...preferred, ...this.#members.map(({ filler }) => filler)])
-    const next = new Map<LayerFiller, number[]>()
+    const order = this.#members.order([...this.#files, ...kept])
+    const now = performance.now()
+    const next = new Map<Member, number[]>()
     for (const chunk of chunks) {
       const wish = wishes.get(chunk)
-      const filler = wish && order.values().find((each) => !wish.asked.has(each))
-      if (wish === undefined || filler === undefined) continue
-      wish.asked.add(filler)
-      wish.open++
-      const some = next.get(filler)
+      const member = wish && this.#members.next(wish, order)
+      if (wish === undefined || member === undefined) continue
+      wish.ask(member, now)
+      const some = next.get(member)
       if (some) some.push(chunk)
-      else next.set(filler, [chunk])
+      else next.set(member, [chunk])
     }
     return next
   }
 
-  #heard(filler: LayerFiller, error: unknown, brought = false): void {
-    if (!this.has(filler)) return
-    if (brought) {
-      this.#preferred = filler
-      this.#failed.delete(filler)
-    } else if (error !== undefined && !isOurs(error)) {
-      if (this.#preferred === filler) this.#preferred = undefined
-      this.#failed.add(filler)
-    }
+  #heard(member: Member, error: unknown, brought = false): void {
+    if (brought) this.#members.brought(member)
+    else if (error !== undefined && !isOurs(error)) this.#members.failed(member)
   }
 }
 

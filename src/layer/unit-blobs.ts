@@ -17,29 +17,36 @@ export interface BlobSource<B extends Blob> {
   blob(of: BlobName): B
 }
 
+/** An image, and the registry or layout that it is in. */
+interface Placed<B extends Blob> {
+  readonly source: BlobSource<B>
+  readonly origin: string
+}
+
 export class UnitBlobs<B extends Blob = Blob> {
   readonly #copies = new Map<Digest, Copies<B>>()
   /** The newest first. */
-  #images: readonly BlobSource<B>[]
+  #images: readonly Placed<B>[]
 
-  constructor(first: BlobSource<B>) {
-    this.#images = [first]
+  constructor(source: BlobSource<B>, origin: string) {
+    this.#images = [{ source, origin }]
   }
 
   /** Another image with the same unit, or the same one opened again. */
-  add(image: BlobSource<B>): void {
-    if (this.#images.includes(image)) return
-    this.#images = [image, ...this.#images].slice(0, IMAGES_MAX)
-    for (const copies of this.#copies.values()) copies.add(image.blob(copies))
+  add(source: BlobSource<B>, origin: string): void {
+    if (this.#images.some((each) => each.source === source)) return
+    this.#images = [{ source, origin }, ...this.#images].slice(0, IMAGES_MAX)
+    for (const copies of this.#copies.values()) copies.add(source.blob(copies), origin)
   }
 
   /** No I/O happens before it is read. */
   of(name: BlobName): Copies<B> {
     const found = this.#copies.get(name.digest)
     if (found !== undefined) return found
-    const [oldest, ...newer] = this.#images.toReversed().map((each) => each.blob(name))
-    const copies = new Copies(oldest as B) // there is always one image
-    for (const each of newer) copies.add(each)
+    const [oldest, ...newer] = this.#images.toReversed()
+    const { source, origin } = oldest as Placed<B> // there is always one image
+    const copies = new Copies(source.blob(name), origin)
+    for (const each of newer) copies.add(each.source.blob(name), each.origin)
     this.#copies.set(name.digest, copies)
     return copies
   }

@@ -8,16 +8,23 @@ import { fetchWhole, type StoredBlob } from '../registry/source.ts'
 import type { WholeFiles } from '../store/wholes.ts'
 import type { DiskShare } from './disk-share.ts'
 
-/** Of one origin, which may take FETCH_TIMEOUT_MS for nearly nothing: then its own wait. As many as engines pull at once. */
+/** Of one origin, which may be slow: then its own wait. As many as engines pull at once. */
 const FETCHES_AT_ONCE = 4
-/** 10 GB at 100 Mbit/s take 800 s. */
-const FETCH_TIMEOUT_MS = 900_000
+/**
+ * In each span so much of a blob must come, or the rest: 0.3 Mbit/s, and all of it within 16 hours, however large it is. Whoever sends
+ * less keeps a turn, and room on disk that others may need.
+ */
+const SPAN_MS = 900_000
+const SPAN_MIN_BYTES = 32 << 20
+const SPANS_MAX = 64
 
 type Files = Pick<WholeFiles, 'find' | 'begin' | 'keep' | 'hash'>
 
 interface Fetch {
   ended: Promise<void>
   stop: AbortController
+  /** Told when bytes came. */
+  moved: Set<() => void>
 }
 
 export class KeptBlobs {
@@ -26,9 +33,11 @@ export class KeptBlobs {
   readonly #signal: AbortSignal
   /** By origin. */
   readonly #turns = new LimitEach<string>(FETCHES_AT_ONCE)
+  /** By origin and digest: an origin is asked for a blob once at a time. */
+  readonly #once = new LimitEach<string>(1)
   /**
-   * By source: what one registry, or one repository's credentials, do not bring or bring wrong, is nobody else's. Several may be of
-   * one repository: within one origin's turns each begins, and the first to end stops the others.
+   * By source: what one registry, or one repository's credentials, do not bring or bring wrong, is nobody else's. Of one origin the
+   * next begins when the one before has failed; the first to end, of whatever origin, stops the others.
    */
   readonly #fetches = new Map<StoredBlob, Fetch>()
 
@@ -52,7 +61,7 @@ export class KeptBlobs {
 
   /** The same, from whichever copy brings it. @throws Failure as `of` */
   async ofAny(copies: Copies<StoredBlob>): Promise<FileHandle> {
-    return await this.#file(copies.digest, () => copies.whole((blob) => this.#bring(blob)))
+    return await this.#file(copies.digest, () => copies.whole((blob, moved) => this.#bring(blob, moved)))
   }
 
   async close(): Promise<void> {
@@ -71,40 +80,52 @@ export class KeptBlobs {
     return brought
   }
 
-  #bring(blob: StoredBlob): Promise<void> {
+  #bring(blob: StoredBlob, moved?: () => void): Promise<void> {
     const found = this.#fetches.get(blob)
-    if (found !== undefined) return found.ended
+    if (found !== undefined) {
+      if (moved !== undefined) found.moved.add(moved)
+      return found.ended
+    }
     const stop = new AbortController()
+    const told = new Set(moved === undefined ? [] : [moved])
     const signal = AbortSignal.any([this.#signal, stop.signal])
-    const ended = this.#turns
-      .take(blob.origin, () => this.#fetch(blob, signal), signal)
+    const came = () => {
+      for (const each of told) each()
+    }
+    const fetch = () => this.#fetch(blob, came, signal)
+    const inTurn = () => this.#turns.take(blob.origin, fetch, signal)
+    const ended = this.#once
+      .take(`${blob.digest} ${blob.origin}`, inTurn, signal)
       .catch((error) => {
         if (!stop.signal.aborted) throw error // else it is here
       })
       .finally(() => this.#fetches.delete(blob))
-    this.#fetches.set(blob, { ended, stop })
+    this.#fetches.set(blob, { ended, stop, moved: told })
     return ended
   }
 
-  async #fetch(blob: StoredBlob, stopped: AbortSignal): Promise<void> {
+  async #fetch(blob: StoredBlob, moved: () => void, stopped: AbortSignal): Promise<void> {
     // while it waited for its turn another may have brought it
     const kept = await this.#files.find(blob.digest)
     if (kept !== undefined) return await kept.close()
     const { file, path } = await this.#files.begin()
     const hashing = this.#files.hash(file)
-    const deadline = AbortSignal.timeout(FETCH_TIMEOUT_MS)
+    const slow = new AbortController()
+    const flow = flowOf(blob, slow)
     try {
-      const signal = AbortSignal.any([stopped, deadline])
+      const signal = AbortSignal.any([stopped, slow.signal])
       const written = async () => (await file.stat()).size
-      const fetch = () => fetchWhole(blob, file, hashing, { signal, priority: 'prefetch' })
+      const came = (bytes: number) => {
+        flow.came(bytes)
+        moved()
+      }
+      const fetch = () => fetchWhole(blob, file, hashing, { signal, priority: 'prefetch' }, came)
       await this.#room.exactly(blob.size, `blob ${blob.digest}`, written, fetch, signal)
       await this.#files.keep(blob.digest, path)
     } catch (error) {
-      if (stopped.aborted || !deadline.aborted) throw error
-      throw Failure.timeout(`blob ${blob.digest} cannot be fetched`, {
-        why: `it took longer than ${FETCH_TIMEOUT_MS / 1000} s`,
-      })
+      throw slow.signal.aborted && !stopped.aborted ? slow.signal.reason : error
     } finally {
+      flow.end()
       await hashing.close()
       await file.close()
       await fs.rm(path, { force: true })
@@ -113,5 +134,24 @@ export class KeptBlobs {
     for (const [other, { stop }] of this.#fetches) {
       if (other !== blob && other.digest === blob.digest) stop.abort()
     }
+  }
+}
+
+/** Aborts `slow` when too little of a blob comes, until `end`. */
+function flowOf({ digest, size }: StoredBlob, slow: AbortController): { came(bytes: number): void; end(): void } {
+  const wanted = Math.max(SPAN_MIN_BYTES, size / SPANS_MAX)
+  let came = 0
+  const looking = setInterval(() => {
+    if (came < wanted) {
+      const why = `${came} bytes of it came within ${SPAN_MS / 1000} s`
+      slow.abort(Failure.timeout(`blob ${digest} cannot be fetched`, { why }))
+    }
+    came = 0
+  }, SPAN_MS)
+  return {
+    came: (bytes) => {
+      came += bytes
+    },
+    end: () => clearInterval(looking),
   }
 }

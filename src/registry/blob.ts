@@ -7,7 +7,7 @@ import { contentEncoding } from './body.ts'
 import type { Answer } from './client.ts'
 import type { Repository } from './repository.ts'
 import { passing } from './retry.ts'
-import type { StoredBlob } from './source.ts'
+import type { StoredBlob, StreamOptions } from './source.ts'
 
 /** One read's memory. No chunk and no index comes near it. */
 const READ_MAX_BYTES = 256 << 20
@@ -43,14 +43,17 @@ export class RegistryBlob implements StoredBlob {
       () => ({ start: range.start + filled, end: range.end }),
       (part) => {
         bytes.set(part, filled)
+        const at = filled
         filled += part.length
+        options.onPart?.(bytes.subarray(at, filled), at)
       },
       options,
+      false,
     )
     return bytes
   }
 
-  async stream(take: (bytes: Uint8Array) => Promise<void>, options: ReadOptions = {}): Promise<void> {
+  async stream(take: (bytes: Uint8Array) => Promise<void>, options: StreamOptions = {}): Promise<void> {
     let taken = 0
     await this.#transfer(
       () => ({ start: taken, end: this.size }),
@@ -59,11 +62,18 @@ export class RegistryBlob implements StoredBlob {
         taken += part.length
       },
       options,
+      true,
     )
   }
 
-  /** Brings `rest()` to `take`; after a broken transfer what is then the rest. */
-  async #transfer(rest: () => Range, take: (part: Uint8Array) => Promise<void> | void, options: ReadOptions) {
+  /** Brings `rest()` to `take`; after a broken transfer what is then the rest. `whole`: once at a time of a host. */
+  async #transfer(
+    rest: () => Range,
+    take: (part: Uint8Array) => Promise<void> | void,
+    { priority = 'demand', signal }: ReadOptions,
+    whole: boolean,
+  ): Promise<void> {
+    const { start } = rest()
     await this.#ask(async (repository, left, all) => {
       const first = rest()
       if (first.start === first.end) return
@@ -78,22 +88,35 @@ export class RegistryBlob implements StoredBlob {
         headers: (): Record<string, string> => {
           const { start, end } = rest()
           began = performance.now()
-          // all of it is no range: any server can answer that
+          // all of it is asked for without a range, because any server can answer that
           return start === 0 && end === this.size ? {} : { range: `bytes=${start}-${end - 1}` }
         },
-        endures: { hosts: all, last: left === 1, probe: (bytes: number) => this.#probe(bytes) },
-        priority: options.priority ?? 'demand',
-        signal: options.signal,
+        endures: {
+          hosts: all,
+          last: left === 1,
+          came: () => rest().start - start,
+          hedged: !whole && priority === 'demand',
+          probe: (bytes: number) => this.#probe(bytes),
+        },
+        priority,
+        signal,
       }
-      await repository.fetch(wanted, (answer) => {
+      const use = (answer: Answer, claim: () => void) => {
         const { ranges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
         if (answer.status === 206) ranges.came(name)
         else if (range.start > 0 || range.end < this.size) ranges.cameWhole(name, began)
         if (range.start > SKIP_MAX_BYTES && ranges.ignoredFor(name)) throw rangeless(repository)
-        return this.#take(answer, range, take)
-      })
+        const taken = (part: Uint8Array) => {
+          claim()
+          return take(part)
+        }
+        return this.#take(answer, range, taken)
+      }
+      const fetch = () => repository.fetch(wanted, use)
+      if (whole) await repository.host.streams.take(this.digest, fetch, signal ?? new AbortController().signal)
+      else await fetch()
     })
   }
 

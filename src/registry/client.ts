@@ -1,4 +1,5 @@
 // Speaks HTTP: one request with its deadlines, its place in the host's queue, and redirects by hand.
+import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
@@ -17,17 +18,22 @@ import { Watch } from './watch.ts'
 /** One request, as its sender knows it. */
 export interface Query {
   url: URL
-  method: 'GET' | 'POST'
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   headers: Readonly<Record<string, string>>
-  body?: string
+  /** What streams is sent once, with a `content-length` among the headers. */
+  body?: string | AsyncIterable<Uint8Array>
   /** How connections to a host are secured; asked again for each redirect's host. */
   trust: (host: string) => Promise<Trust>
   /** What is heard of whoever answers counts for it. Default: one of this request's own. */
   pulse?: Pulse
+  /** Over a connection of its own, past the host's queue: a second request for what another is asked for and does not bring. */
+  aside?: boolean
   /** It may last as long as its host gives something; otherwise `totalMs`. */
   lasts?: boolean
   priority: Priority
   signal?: AbortSignal | undefined
+  /** How long the host may give and take nothing; default: as `limits` have it. */
+  stallMs?: number
   follow: boolean
 }
 
@@ -54,12 +60,14 @@ export interface Counters {
   redirects: number
   tokens: number
   connections: number
+  /** Reads that were asked for on a second connection, too. */
+  hedges: number
   /** Hosts or blobs that gave nothing for too long, and reads that failed at once for that. */
   outages: number
   failedAtOnce: number
 }
 
-/** What is read of an answer that is no content. */
+/** So much of an answer that carries no content is read. */
 const REFUSAL_MAX_BYTES = 16 << 10
 
 const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308])
@@ -74,6 +82,7 @@ export class Client {
     redirects: 0,
     tokens: 0,
     connections: 0,
+    hedges: 0,
     outages: 0,
     failedAtOnce: 0,
   }
@@ -131,7 +140,7 @@ export class Client {
       if ('value' in outcome) return outcome.value
       if (outcome.referer === undefined) delete headers.referer
       else headers.referer = outcome.referer
-      // dropped for good: a chain that comes back to the first origin was led there by somebody else
+      // Never added again, not even when the chain comes back to the first origin: another host chose that URL.
       if (outcome.to.origin !== url.origin) {
         delete headers.authorization
         own = false
@@ -145,16 +154,21 @@ export class Client {
     url: URL,
     headers: Readonly<Record<string, string>>,
     stop: AbortController,
-    use: (answer: Answer) => Promise<T>,
+    take: (answer: Answer) => Promise<T>,
   ): Promise<T> {
     const { proxy, ...way } = this.#connections.way(url)
     const trust = await query.trust(url.host)
-    const leave = await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
-    const agent = this.#connections.agent(trust, url.origin, proxy)
+    const { aside = false } = query
+    const leave = aside ? () => {} : await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
+    const use = aside ? 'aside' : typeof query.body === 'object' ? 'upload' : 'shared'
+    const agent = this.#connections.agent(trust, url.origin, proxy, use)
     const renewals = this.#connections.renewals(url.origin)
     const pulse = query.pulse ?? new Pulse(this.limits)
+    const wasSilent = pulse.silentMs() >= this.limits.hedgeMs
     const ended = pulse.begin()
-    const watch = new Watch(url.host, this.limits, pulse, (failure, silent) => {
+    const stream = pulse.stream()
+    const limits = query.stallMs === undefined ? this.limits : { ...this.limits, stallMs: query.stallMs }
+    const watch = new Watch(url.host, limits, pulse, stream, (failure, silent) => {
       stop.abort(failure)
       // a connection that a router has forgotten is as silent as a registry that hangs
       if (silent) this.#connections.renew(url.origin, renewals)
@@ -171,19 +185,21 @@ export class Client {
         path: way.path,
         method: query.method,
         headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers, ...way.headers },
-        body: query.body ?? null,
+        body: bodyOf(query.body, watch, stop),
         signal: stop.signal,
         headersTimeout: 0,
         bodyTimeout: 0,
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
+      // it answers on a new connection, and gave nothing on the old one
+      if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
       if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
       const header = (name: string): string | undefined => {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
       }
-      return await use({
+      const value = await take({
         status,
         header,
         url,
@@ -193,6 +209,8 @@ export class Client {
           this.counters.fetched += bytes
         }),
       })
+      stream.overtake()
+      return value
     } catch (error) {
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
@@ -200,7 +218,9 @@ export class Client {
       watch.close()
       if (response) await dispose(response, stop.signal, this.limits.stallMs)
       ended()
+      stream.end()
       leave()
+      if (aside) this.#connections.endAside(trust, url.origin, proxy)
     }
   }
 
@@ -239,4 +259,17 @@ async function dispose(response: Dispatcher.ResponseData, stop: AbortSignal, ms:
     await body.dump({ limit: REFUSAL_MAX_BYTES, signal }).catch(() => {}) // it is thrown away either way
   }
   body.destroy()
+}
+
+/** What is sent; a body that fails ends its request. */
+function bodyOf(body: Query['body'], watch: Watch, stop: AbortController): string | Readable | null {
+  if (body === undefined || typeof body === 'string') return body ?? null
+  const sending = async function* () {
+    try {
+      yield* watch.sending(body)
+    } catch (error) {
+      stop.abort(error)
+    }
+  }
+  return Readable.from(sending(), { objectMode: false })
 }

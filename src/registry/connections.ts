@@ -11,7 +11,7 @@ import type { Trust } from './trust.ts'
 const DEMAND_RESERVE = 2
 /** As Node's own default; an answer with more headers is an error. */
 const HEADERS_MAX_BYTES = 16 << 10
-/** An idle connection is kept a little longer than registries' token lifetimes make sense of. */
+/** An idle connection is kept so long for the next read. */
 const KEEP_ALIVE_MS = 30_000
 /** What may be under way for one read: 2 MiB keep 20 MB/s flowing over a round trip of 100 ms. */
 const STREAM_WINDOW_BYTES = 2 << 20
@@ -19,6 +19,14 @@ const CONNECTION_WINDOW_BYTES = 16 << 20
 
 /** Origins whose queues are kept; redirects may name any number of them. */
 const GATES_MAX = 1024
+
+/**
+ * shared  all requests to an origin go over one connection, or a few
+ * aside   over the one that all will have when connections are renewed the next time
+ * upload  over HTTP/1.1, a connection each: where an upload is given up over HTTP/2, Node.js 20 sends what is left for ever, in a loop
+ *         that nothing ends
+ */
+export type Use = 'shared' | 'aside' | 'upload'
 
 /** What a connection speaks. */
 export type Protocol = 'HTTP/2' | 'HTTP/1.1'
@@ -93,23 +101,33 @@ export class Connections {
    * more only for HTTP/1.1.
    * @param proxy forwards the requests itself
    */
-  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined): Agent {
+  agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined, use: Use): Agent {
     if (this.#closed) throw Failure.aborted('the registry client is closed')
     const renewals = this.renewals(origin)
-    const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
-    const key = renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
+    const key =
+      use === 'upload'
+        ? `upload ${keyOf(trust, origin, proxy, 0)}`
+        : keyOf(trust, origin, proxy, renewals + Number(use === 'aside'))
+    if (renewals > 1 && use === 'shared') this.#drop(keyOf(trust, origin, proxy, renewals - 1))
     let agent = this.#agents.get(key)
     if (!agent) {
-      agent = proxy === undefined ? this.#hostsAgent(this.#routes.toHosts(trust)) : this.#proxyAgent()
+      agent =
+        proxy === undefined
+          ? this.#hostsAgent(this.#routes.toHosts(trust, use !== 'upload'), use !== 'upload')
+          : this.#proxyAgent()
       this.#agents.set(key, agent)
-      if (renewals > 1) this.#drop(`${secured} ${origin} ${renewals - 1}`)
     }
     return agent
   }
 
-  #hostsAgent(connect: Connect): Agent {
+  /** A request aside has ended: its connection goes, unless all have it by now. */
+  endAside(trust: Trust, origin: string, proxy: ForwardProxy | undefined): void {
+    this.#drop(keyOf(trust, origin, proxy, this.renewals(origin) + 1))
+  }
+
+  #hostsAgent(connect: Connect, http2: boolean): Agent {
     return new Agent({
-      allowH2: true,
+      allowH2: http2,
       connections: this.#limits.connections,
       maxHeaderSize: HEADERS_MAX_BYTES,
       keepAliveTimeout: KEEP_ALIVE_MS,
@@ -125,6 +143,7 @@ export class Connections {
           const [error, socket] = result
           if (error !== null) return callback(error, null)
           this.#onConnect()
+          if (!http2) return callback(null, socket)
           const { streams, connections } = this.#limits
           const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
           const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
@@ -163,4 +182,10 @@ export class Connections {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()))
     await this.#routes.close()
   }
+}
+
+/** Of an agent; `renewals`: of the connections to `origin`. */
+function keyOf(trust: Trust, origin: string, proxy: ForwardProxy | undefined, renewals: number): string {
+  const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
+  return renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
 }

@@ -9,7 +9,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import { checkRange } from './blob.ts'
 import { isAbsent } from './file.ts'
 import { abortion } from './gate.ts'
-import type { StoredBlob } from './source.ts'
+import type { StoredBlob, StreamOptions } from './source.ts'
 
 const STREAM_BYTES = 1 << 20
 
@@ -40,12 +40,13 @@ export class LayoutBlob implements StoredBlob {
         .read(bytes, filled, bytes.length - filled, range.start + filled)
         .catch((cause: unknown) => Promise.reject(Failure.unavailable(`cannot read ${this.#path}`, { cause })))
       if (bytesRead === 0) throw Failure.corrupt(`${this.#path} ends before its ${this.size} bytes`)
+      options.onPart?.(bytes.subarray(filled, filled + bytesRead), filled)
       filled += bytesRead
     }
     return bytes
   }
 
-  async stream(take: (bytes: Uint8Array) => Promise<void>, options: ReadOptions = {}): Promise<void> {
+  async stream(take: (bytes: Uint8Array) => Promise<void>, options: StreamOptions = {}): Promise<void> {
     for (let start = 0; start < this.size; start += STREAM_BYTES) {
       await take(await this.read({ start, end: Math.min(this.size, start + STREAM_BYTES) }, options))
     }

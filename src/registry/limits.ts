@@ -2,7 +2,7 @@
 
 /** Each has its reason at its default, `LIMITS`, or here. */
 export interface Limits {
-  /** TCP and TLS. */
+  /** A connection must stand after so long, TCP and TLS. */
   connectMs: number
   /**
    * An attempt is given up when its host has given nothing for so long, to it or to others: no answer, or less than a flow. Whoever
@@ -13,10 +13,17 @@ export interface Limits {
   windowMs: number
   /** … a host's bodies together bring at least so many bytes, or one of them its end: else it gives nothing. */
   windowBytes: number
-  /** A stream of a host that gives to others has so long … */
+  /** A stream that others overtake has so long … */
   streamMs: number
   /** … for so many bytes, or its end: else it is tried again. */
   streamBytes: number
+  /**
+   * Overtaken is one of which so many requests that were made later have come to their end. On a slow link all wait, and some servers send
+   * one stream after the other.
+   */
+  overtakes: number
+  /** A read that somebody waits for, and of which nothing comes for so long, is asked for on a second connection as well. */
+  hedgeMs: number
   /** A document or token, from its turn in the queue. Bytes of blobs may take as long as their host gives. */
   totalMs: number
   /** A read is given up when its host has given nothing for so long … */
@@ -26,6 +33,8 @@ export interface Limits {
   /** What was given up is probed after that time, then after twice as long each time, at most `probeMaxMs`. */
   probeMs: number
   probeMaxMs: number
+  /** A registry has so long to put away what was sent to it. */
+  commitMs: number
   /** Tries of one idempotent request, the first included. */
   attempts: number
   /** The first pause between tries; doubled each time, jittered, at most `pauseMaxMs`. */
@@ -50,6 +59,10 @@ export const LIMITS: Readonly<Limits> = {
   // a sixteenth of the host's floor: its share of `streams`
   streamMs: 60_000,
   streamBytes: 24 << 10,
+  // all other streams of a connection, once
+  overtakes: 16,
+  // most answers begin within a second; one request more, to a host that is merely slow, does little harm
+  hedgeMs: 5_000,
   totalMs: 60_000,
   // programs are to hear of it within 60 s: three attempts, and some time for what is slow on our side
   patienceMs: 45_000,
@@ -57,6 +70,8 @@ export const LIMITS: Readonly<Limits> = {
   bearMs: 10_000,
   probeMs: 1_000,
   probeMaxMs: 5_000,
+  // it hashes a large blob, and may copy it within its storage
+  commitMs: 300_000,
   attempts: 4,
   pauseMs: 200,
   pauseMaxMs: 5_000,

@@ -1,5 +1,6 @@
-// What of a host gives nothing: reads of it bear that for a while, then fail; from then on they fail at once, until a probe finds that it
-// gives again. Without that, each read would wait anew, and the kernel asks for a page several times before it gives up.
+// A host, or one path of it, is out when it gives nothing. A read waits for it for a while, then fails; from then on all reads fail at
+// once, until a probe finds that it gives bytes again. Without that each read would wait anew, and the kernel asks for a page several
+// times before it gives up.
 //
 //   reads that wait ── nothing for so long ──▶ they fail, once ──▶ the next fail at once ── a probe succeeds ──▶ as before
 //
@@ -10,31 +11,34 @@ import type { Limits } from './limits.ts'
 import { Pulse } from './pulse.ts'
 import { isUnanswered, retry } from './retry.ts'
 
-/** Nobody asked for that long: who comes next tries for himself, and no probe goes on for ever. */
+/** When nobody has asked for so long, its probes end and it is no longer out: the next read tries the host itself. */
 const FORGOTTEN_MS = 60_000
-/** Who asks for a longer pause before the next request is asked again after that all the same. */
+/** A host may ask for a pause before the next request. It is probed after this time even if it asked for a longer one. */
 const AFTER_MAX_MS = 30_000
-/** Paths of a host that are out; the oldest is forgotten. */
+/** So many paths of a host are remembered as out; beyond that the oldest is forgotten. */
 const PATHS_MAX = 256
 /** How often it is looked whether a host is silent, as a share of the patience. */
 const LOOKS = 16
 
-/** How long one read bears it. */
+/** How long one read waits for a host that gives nothing, and how the host is probed after that. */
 export interface Endurance {
-  /** Whose bytes they are, among those of the host. */
+  /** The repository and blob: they may be out while the rest of the host is not. */
   path: string
   /** A host that has given nothing for so long is given up. */
   patienceMs: number
   /** What refuses or fails is tried for at least so long. */
   bearMs: number
   signal: AbortSignal | undefined
-  /** Brings a little of it. Resolves with what that says: of the path, of the host. */
+  /** How much of it has come so far, over all attempts. */
+  came(): number
+  /** Reads a little of it. Resolves with whether the path, and whether the host, can be read again. */
   probe(signal: AbortSignal): Promise<{ path: boolean; host: boolean }>
 }
 
 interface Waiting {
   readonly endurance: Endurance
-  readonly began: number
+  /** When it was asked for, or an attempt that brought enough to call it a flow broke. */
+  began: number
   /** The newest failure of an attempt, and the pause that it asks for. */
   last: Failure | undefined
   afterMs: number
@@ -88,17 +92,30 @@ export class Outages {
       counters.failedAtOnce++
       throw known.failure
     }
-    const began = performance.now()
-    const waiting: Waiting = { endurance, began, last: undefined, afterMs: 0, stop: new AbortController() }
+    const waiting: Waiting = {
+      endurance,
+      began: performance.now(),
+      last: undefined,
+      afterMs: 0,
+      stop: new AbortController(),
+    }
     const ended = this.pulse.begin()
     this.#waiting.add(waiting)
     this.#look()
     const { signal: wish } = endurance
     const signal = wish === undefined ? waiting.stop.signal : AbortSignal.any([waiting.stop.signal, wish])
+    let came = endurance.came()
+    let triesBefore = 0
     const enough = (tries: number, failure: Failure, afterMs: number) => {
       waiting.last = failure
       waiting.afterMs = afterMs
-      return tries >= limits.attempts && performance.now() - began >= endurance.bearMs
+      // a large blob may break now and then
+      if (endurance.came() - came >= limits.windowBytes) {
+        came = endurance.came()
+        waiting.began = performance.now()
+        triesBefore = tries
+      }
+      return tries - triesBefore >= limits.attempts && performance.now() - waiting.began >= endurance.bearMs
     }
     try {
       const value = await retry(
@@ -112,7 +129,7 @@ export class Outages {
       this.#end(endurance.path)
       return value
     } catch (error) {
-      // given up by its own measure: its last failure is what it ends with
+      // `enough` ended it, so the failure is the one that it was told of last
       if (error === waiting.last && !signal.aborted) this.#giveUp(waiting, waiting.last as Failure)
       throw error
     } finally {
@@ -121,7 +138,7 @@ export class Outages {
     }
   }
 
-  /** Has the silent host looked at while somebody waits for it. */
+  /** While somebody waits, looks again and again whether the host has been silent for longer than he waits. */
   #look(): void {
     if (this.#looking !== undefined) return
     const least = Math.min(...[...this.#waiting].map(({ endurance }) => endurance.patienceMs))
@@ -163,7 +180,7 @@ export class Outages {
     this.#out.set(key, outage)
     counters.outages++
     log(`${nameOf(host, key)}: reads fail at once until it gives again: ${describe(failure)}`)
-    // the others of a host bear it as long as they may
+    // other reads of the host still wait until their own `bearMs` have passed
     if (key === ALL) for (const each of this.#waiting) this.#endLater(each, failure, outage.over.signal)
     void this.#probe(key, outage, endurance, afterMs) // never rejects
   }
@@ -177,7 +194,7 @@ export class Outages {
   async #probe(key: string, outage: Outage, { probe }: Endurance, afterMs: number): Promise<void> {
     const { probeMs, probeMaxMs } = this.#parts.limits
     const { signal } = outage.over
-    // the first after a pause: what the kernel asks again at once is to fail at once
+    // there is a pause before the first probe too: what the kernel asks again at once must fail at once
     let pause = probeMs
     let wait = Math.max(pause, Math.min(afterMs, AFTER_MAX_MS))
     for (; !signal.aborted; wait = pause = Math.min(pause * 2, probeMaxMs)) {
@@ -191,7 +208,7 @@ export class Outages {
     this.#end(key)
   }
 
-  /** What is read well is not out, and neither is its host. */
+  /** A read or a probe of this path succeeded: neither the path nor the host is out. */
   #end(path: string): void {
     for (const key of [ALL, path]) {
       this.#out.get(key)?.over.abort()

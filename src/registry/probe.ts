@@ -59,7 +59,7 @@ export async function probe(
   }
 }
 
-/** A cache before a registry sends a blob whole while it fetches it. */
+/** A cache in front of a registry sends a blob whole once, while it fetches it. */
 const TRIES_MAX = 3
 
 async function rangesOf(repository: Repository, { digest, size }: Descriptor, signal: AbortSignal): Promise<Ranges> {
@@ -67,7 +67,7 @@ async function rangesOf(repository: Repository, { digest, size }: Descriptor, si
     path: `blobs/${digest}`,
     lasting: true,
     what: `blob ${digest}`,
-    // the last byte: whoever sends the first one instead is found out
+    // the last byte, because a host that ignores ranges sends the first one
     headers: () => ({ range: `bytes=${size - 1}-${size - 1}` }),
     priority: 'demand' as const,
     signal,
@@ -81,7 +81,7 @@ async function rangesOf(repository: Repository, { digest, size }: Descriptor, si
       return { whole: answer.status === 200, ranges: { honoured, storage } }
     })
   let found = await ask()
-  const { storage } = found.ranges // later on the way there is known
+  const { storage } = found.ranges // later requests go to the storage without being led there
   for (let tries = 1; found.whole && tries < TRIES_MAX; tries++) found = await ask()
   return { ...found.ranges, storage }
 }

@@ -2,6 +2,17 @@
 // long on a slow one.
 import type { Limits } from './limits.ts'
 
+/** One request that is under way. */
+export interface Stream {
+  /** How many that were made later have come to their end, since it moved last. */
+  readonly overtaken: number
+  moved(): void
+  /** It has come to its end. */
+  overtake(): void
+  /** It is no longer under way. */
+  end(): void
+}
+
 export class Pulse {
   readonly #limits: Pick<Limits, 'windowMs' | 'windowBytes'>
   #asked = 0
@@ -9,6 +20,8 @@ export class Pulse {
   #at = 0
   #windowAt = 0
   #windowBytes = 0
+  #made = 0
+  readonly #streams = new Set<{ number: number; overtaken: number }>()
 
   constructor(limits: Pick<Limits, 'windowMs' | 'windowBytes'>) {
     this.#limits = limits
@@ -22,6 +35,24 @@ export class Pulse {
       if (open) this.#asked--
       open = false
     }
+  }
+
+  /** A request is under way until its `end`. */
+  stream(): Stream {
+    const streams = this.#streams
+    const state = {
+      number: this.#made++,
+      overtaken: 0,
+      moved: () => {
+        state.overtaken = 0
+      },
+      overtake: () => {
+        for (const each of streams) if (each.number < state.number) each.overtaken++
+      },
+      end: () => void streams.delete(state),
+    }
+    streams.add(state)
+    return state
   }
 
   /** Something that was asked for came, however small. */

@@ -1,5 +1,5 @@
-// Which blobs come whole although a range was asked for. It says little of a host: a cache in front of a registry does so once a blob,
-// while it fetches it.
+// Remembers blobs that a host sends whole although a range was asked for. That says little of the host: a cache in front of a registry
+// sends each blob whole once, while it fetches it.
 
 /** So many answers of that kind in a row mean that it is no accident … */
 const IN_ROW_MAX = 3
@@ -10,7 +10,7 @@ const BLOBS_MAX = 1024
 
 interface Seen {
   inRow: number
-  /** When the last one came: what was asked for before that tells nothing new. */
+  /** When the last one came. Requests that were made before that tell nothing new. */
   at: number
 }
 

@@ -1,7 +1,9 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
 import { join } from 'node:path'
+import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
-import type { Reference, RegistryReference } from '../image/reference.ts'
+import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
+import { LimitEach } from '../limit.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
 import {
@@ -13,6 +15,7 @@ import {
   type Keyring,
   namedFileKeyring,
 } from './credentials.ts'
+import { Hedge } from './hedge.ts'
 import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
@@ -20,6 +23,7 @@ import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
+import { PushRequests } from './push-requests.ts'
 import { Ranges } from './ranges.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
@@ -27,6 +31,7 @@ import { type Host, Repository } from './repository.ts'
 import type { SealedCredentials } from './sealed.ts'
 import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
+import { RegistryTarget } from './target.ts'
 import { certificateFolders, readTrust, type Trust } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
@@ -90,6 +95,31 @@ export class Registries {
   /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
   signatures(reference: RegistryReference): SignatureSource {
     return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
+  }
+
+  /**
+   * Where images are pushed to; no I/O happens before something is.
+   * @param from a repository of the same registry that may have blobs of them
+   */
+  target(reference: RegistryReference, from?: string): RegistryTarget {
+    const name = referenceText({ transport: 'docker', host: reference.host, repository: reference.repository })
+    return new RegistryTarget(name, () => this.#pushRequests(reference, from), from)
+  }
+
+  async #pushRequests(reference: RegistryReference, from: string | undefined): Promise<PushRequests> {
+    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    for (const host of namedHosts(rules)) this.#client.named(host)
+    const endpoint = endpoints(rules, reference, this.#options.tlsVerify === false).at(-1) as Endpoint // the origin is always there
+    const { host, insecure } = endpoint
+    const known = this.#host(endpoint)
+    const scopes = (repository: string) => [
+      `repository:${repository}:pull,push`,
+      ...(from === undefined ? [] : [`repository:${from}:pull`]),
+    ]
+    const asking = { client: this.#client, host, insecure, trust: known.trust }
+    // that they do not suffice to push says nothing of what they are kept for
+    const authority = new Authority({ ...asking, keyring: this.#keyring, scopes, forget: () => {} })
+    return new PushRequests(endpoint, { ...known, authority }, this.#client)
   }
 
   #registrySource(reference: RegistryReference): RegistrySource {
@@ -157,10 +187,14 @@ export class Registries {
       const trust = (of: string) => this.#trust(of, host, insecure)
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects
-      const authority = new Authority({ client: this.#client, keyring: this.#keyring, host, insecure, trust, forget })
+      const scopes = (repository: string) => [`repository:${repository}:pull`]
+      const asking = { client: this.#client, host, insecure, trust }
+      const authority = new Authority({ ...asking, keyring: this.#keyring, scopes, forget })
       const { counters, limits } = this.#client
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
-      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, ranges: new Ranges() }
+      const hedge = new Hedge(limits.hedgeMs)
+      const streams = new LimitEach<Digest>(1)
+      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ranges: new Ranges() }
       this.#hosts.set(key, known)
     }
     return known

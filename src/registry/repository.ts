@@ -1,12 +1,17 @@
 // One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
-import { type Authority, type Challenge, parseChallenge } from './auth.ts'
+import type { Digest } from '../image/digest.ts'
+import type { LimitEach } from '../limit.ts'
+import type { Authority } from './auth.ts'
+import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
+import type { Hedge } from './hedge.ts'
 import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
 import type { Ranges } from './ranges.ts'
-import { isPassing, isUnanswered, passing, retry, retryAfterMs } from './retry.ts'
+import { isRefusal, notLetIn, refusalOf } from './refusal.ts'
+import { isPassing, isUnanswered, retry } from './retry.ts'
 import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
@@ -19,6 +24,9 @@ export interface Host {
   /** When HTTPS is tried again all the same (performance.now). */
   schemeUntil: number
   readonly outages: Outages
+  readonly hedge: Hedge
+  /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
+  readonly streams: LimitEach<Digest>
   readonly ranges: Ranges
 }
 
@@ -36,14 +44,20 @@ export interface Wanted {
   endures?: Endures
   priority: Priority
   signal: AbortSignal | undefined
+  /** Over a connection of its own. */
+  aside?: boolean
 }
 
-/** How a read of bytes bears a host that gives nothing. */
+/** How long a read of bytes waits for a host that gives nothing, and what else it may do then. */
 export interface Endures {
   /** How many hosts may have them: they share the patience. */
   hosts: number
   /** No other is left to ask. */
   last: boolean
+  /** How much of it has come so far. */
+  came: () => number
+  /** Where nothing comes it may be asked for on a second connection as well. Whoever takes what comes calls `claim` before. */
+  hedged: boolean
   /** A range of the same bytes that a host must bring before it is believed again: as much as a flow takes, if there is so much. */
   probe: (windowBytes: number) => { headers: Record<string, string>; bytes: number }
 }
@@ -59,19 +73,17 @@ interface Target {
 const UNANSWERED_MS = 5 * 60_000
 /** Blobs whose storage URLs are remembered. */
 const TARGETS_MAX = 1024
-/** A signed URL is given up that long before its end, so that a transfer can still begin. */
+/** A signed URL is used no more so long before it ends, so that a transfer can still begin. */
 const TARGET_MARGIN_MS = 5_000
 /** One that does not say how long it lasts is used that long. */
 const TARGET_LIFETIME_MS = 5 * 60_000
 /** What a storage answers to a signed URL whose time has passed. */
 const EXPIRED = new Set([400, 401, 403, 404, 410])
-/** Errors of servers and of what stands before them that go away. */
-const PASSING = new Set([408, 425, 429, 500, 502, 503, 504])
-const MESSAGE_MAX_BYTES = 16 << 10
-/** Nothing or an old token, then a new one, then one from other credentials; one more that another request may have got. */
+/** A request may be refused without a token or with an old one, with a new one, with one from other credentials, and with one that
+ * another request got meanwhile. */
 const REFUSALS_MAX = 4
 
-/** `missing`: it may be there for somebody whom the registry knows. */
+/** `missing`: the registry said 404 to somebody whom it does not know; it may show the thing to others. */
 type Outcome<T> = { value: T } | { expired: true } | { refused: Answer; missing?: Error }
 
 /** Knows the way to its documents and blobs, and goes it again when it has changed. */
@@ -89,35 +101,43 @@ export class Repository {
 
   /** Who is really asked. */
   get server(): string {
-    return this.endpoint.host === 'docker.io' ? 'registry-1.docker.io' : this.endpoint.host
+    return serverOf(this.endpoint)
   }
 
   /**
    * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a passing failure.
    * @throws Failure missing, denied, corrupt (416), unavailable, timeout, aborted; or what `use` throws
    */
-  async fetch<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
+  async fetch<T>(wanted: Wanted, use: (answer: Answer, claim: () => void) => Promise<T>): Promise<T> {
     const { counters, limits } = this.#client
     const { endures, path, signal } = wanted
     if (endures === undefined) {
       return await retry(
-        () => this.#attempt(wanted, use),
+        () => this.#attempt(wanted, (answer) => use(answer, () => {})),
         limits,
         signal,
         () => counters.retries++,
       )
     }
-    const { hosts, last } = endures
+    const { hosts, last, came, hedged } = endures
     return await this.host.outages.bear(
       {
         path: `${this.endpoint.repository}/${path}`,
         patienceMs: limits.patienceMs / hosts,
-        // whoever is asked next does better than another try
+        // asking the next host is better than another try
         bearMs: last ? limits.bearMs : 0,
         signal,
+        came,
         probe: (stop) => this.#probe(wanted, endures, stop),
       },
-      (stop) => this.#attempt({ ...wanted, signal: stop }, use),
+      (stop) =>
+        hedged
+          ? this.host.hedge.run(
+              ({ claim, ...way }) => this.#attempt({ ...wanted, ...way }, (answer) => use(answer, claim)),
+              stop,
+              () => counters.hedges++,
+            )
+          : this.#attempt({ ...wanted, signal: stop }, (answer) => use(answer, () => {})),
     )
   }
 
@@ -134,7 +154,7 @@ export class Repository {
       })
       return { path: true, host: true }
     } catch (error) {
-      // an answer, if not that one: what it means is for whoever reads
+      // the host answered, if not with these bytes: the next read is told what that means
       const answered = error instanceof Failure && !isUnanswered(error)
       return { path: answered && !isPassing(error), host: answered }
     }
@@ -166,11 +186,11 @@ export class Repository {
       authorization = await authority
         .refused(repository, used, { status, challenge }, wanted.signal)
         .catch((error: unknown) => {
-          // who cannot say who he is has heard all that there is to hear
+          // there are no better credentials, so the 404 stands
           throw missing !== undefined && error instanceof Failure && error.code === 'denied' ? missing : error
         })
       if (authorization === undefined || ++refusals > REFUSALS_MAX)
-        throw missing ?? this.#denied(wanted, status, used !== undefined)
+        throw missing ?? notLetIn(wanted.what, this.endpoint.host, status, used !== undefined)
     }
   }
 
@@ -189,9 +209,9 @@ export class Repository {
     }
     // only the registry itself may ask who we are
     if (isRefusal(status) && own) return { refused: answer }
-    // some call what they do not show to everybody missing
-    if (status === 404 && own && unknown) return { refused: answer, missing: await this.#refusal(wanted, answer, own) }
-    if (status !== 200 && status !== 206) throw await this.#refusal(wanted, answer, own)
+    // some registries answer 404 for what they show only to those whom they know
+    if (status === 404 && own && unknown) return { refused: answer, missing: await refusalOf(wanted.what, answer, own) }
+    if (status !== 200 && status !== 206) throw await refusalOf(wanted.what, answer, own)
     if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
     return { value: await use(answer) }
   }
@@ -227,6 +247,7 @@ export class Repository {
           trust: host.trust,
           pulse: host.outages.pulse,
           lasts: wanted.endures !== undefined,
+          aside: wanted.aside ?? false,
           priority: wanted.priority,
           signal: wanted.signal,
           follow: true,
@@ -268,7 +289,7 @@ export class Repository {
       if (!endpoint.insecure || answered || !(isPassing(error) || speaksHttp(error))) throw error
       return await send(at('http:'), () => {
         host.scheme = 'http:'
-        // that nobody answered over TLS says something of the moment; that HTTP was spoken, of the host
+        // a host that did not answer over TLS may do so later; one that spoke HTTP there will not
         host.schemeUntil = speaksHttp(error) ? Number.POSITIVE_INFINITY : performance.now() + UNANSWERED_MS
       })
     }
@@ -291,54 +312,14 @@ export class Repository {
       until: performance.now() + lifetime - TARGET_MARGIN_MS,
     })
   }
-
-  #denied(wanted: Wanted, status: number, authorized: boolean): Failure {
-    return Failure.denied(`${wanted.what}: ${this.endpoint.host} refuses access with status ${status}`, {
-      // the agent's log has no more than this: engines hand credentials over with each pull, and an agent that is new has none
-      why: authorized
-        ? 'the credentials do not suffice'
-        : 'it wants credentials, and there are none; what an engine has pulled, it pulls again to hand them over',
-      fix: `Log in with: podman login ${this.endpoint.host}`,
-    })
-  }
-
-  async #refusal(wanted: Wanted, answer: Answer, own: boolean): Promise<Error> {
-    const { status } = answer
-    const what = `${wanted.what}: ${answer.url.host} answers with status ${status}`
-    const why = own ? await message(answer) : undefined
-    const reason = why === undefined ? {} : { why }
-    if (status === 404 || status === 410) return Failure.missing(what, reason)
-    if (isRefusal(status)) return Failure.denied(what, reason)
-    if (status === 416) return Failure.corrupt(what, { why: 'the manifest names a size that the blob does not have' })
-    const failure = Failure.unavailable(what, reason)
-    if (!PASSING.has(status)) return failure
-    return passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
-  }
 }
 
-function isRefusal(status: number): boolean {
-  return status === 401 || status === 403
+/** Who is really asked. */
+export function serverOf({ host }: Endpoint): string {
+  return host === 'docker.io' ? 'registry-1.docker.io' : host
 }
 
 /** Whether the registry let us in: what it leads elsewhere was accepted; its own troubles say nothing. */
 function isAccepted({ status }: Answer, own: boolean): boolean {
   return !own || (status < 500 && !isRefusal(status))
-}
-
-/** What a registry says of its refusal (distribution specification, error codes), one printable line of it. */
-async function message(answer: Answer): Promise<string | undefined> {
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const bytes of answer.body) {
-    size += bytes.length
-    if (size > MESSAGE_MAX_BYTES) return undefined
-    parts.push(bytes)
-  }
-  try {
-    const text: unknown = JSON.parse(Buffer.concat(parts).toString('utf8'))?.errors?.[0]?.message
-    if (typeof text !== 'string' || text === '') return undefined
-    return `it says ${JSON.stringify(text.replace(/[^\x20-\x7e]/g, '?').slice(0, 200))}`
-  } catch {
-    return undefined // its own words are a courtesy
-  }
 }

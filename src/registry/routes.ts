@@ -61,11 +61,11 @@ export class Routes {
     }
   }
 
-  /** Connects to hosts, secured as `trust` says; through tunnels where a proxy is named. */
-  toHosts(trust: Trust): Connect {
+  /** Connects to hosts, secured as `trust` says; through tunnels where a proxy is named. `http2`: where they speak it. */
+  toHosts(trust: Trust, http2: boolean): Connect {
     const secured = {
-      allowH2: true,
-      preferH2: true,
+      allowH2: http2,
+      preferH2: http2,
       rejectUnauthorized: trust.verify,
       secureContext: secureContext(trust),
       timeout: this.#connectMs,

@@ -25,7 +25,7 @@ export interface StoredBlob extends Blob {
    * Hands all bytes in order to `take`, waiting for it; unverified, exactly `size` of them.
    * @throws Failure as `read`, or what `take` throws
    */
-  stream(take: (bytes: Uint8Array) => Promise<void>, options?: ReadOptions): Promise<void>
+  stream(take: (bytes: Uint8Array) => Promise<void>, options?: StreamOptions): Promise<void>
 }
 
 /** Hashes a file while it is written, in another thread. */
@@ -35,20 +35,23 @@ export interface Hashing {
   /** Of all that was written. */
   digest(): Promise<Digest>
 }
+/** How a stream is wanted; its parts go to `take`. */
+export type StreamOptions = Omit<ReadOptions, 'onPart'>
 
 /** Parts are gathered up to that size, so that a write is worth its system call. */
 const WRITE_BYTES = 1 << 20
 
 /**
  * Writes a whole blob to `file` from its beginning, in bounded memory, and checks its digest. What a failed call has
- * written is unverified: the caller throws it away.
+ * written is unverified: the caller throws it away. `came` is told of each part's bytes.
  * @throws Failure corrupt (another digest), system, or what reading and hashing throw
  */
 export async function fetchWhole(
   blob: StoredBlob,
   file: FileHandle,
   hashing: Hashing,
-  options?: ReadOptions,
+  options?: StreamOptions,
+  came: (bytes: number) => void = () => {},
 ): Promise<void> {
   const gathered = new Uint8Array(WRITE_BYTES)
   let filled = 0
@@ -65,6 +68,7 @@ export async function fetchWhole(
     await hashing.written(at)
   }
   await blob.stream(async (bytes) => {
+    came(bytes.length)
     for (let from = 0; from < bytes.length; ) {
       const part = bytes.subarray(from, from + gathered.length - filled)
       gathered.set(part, filled)

@@ -1,7 +1,7 @@
-// Ends a request whose host gives nothing, or gives to others only.
+// Ends a request whose host gives nothing, or which others overtake for long.
 import { Failure } from '../errors.ts'
 import type { Limits } from './limits.ts'
-import type { Pulse } from './pulse.ts'
+import type { Pulse, Stream } from './pulse.ts'
 
 /** How often it is looked, as a share of the shorter deadline. */
 const LOOKS = 8
@@ -19,16 +19,22 @@ export class Watch {
   #taking = false
 
   /** @param stop is called once at most, with what to tell whoever waits */
-  constructor(host: string, limits: Limits, pulse: Pulse, stop: (failure: Failure, silent: boolean) => void) {
+  constructor(
+    host: string,
+    limits: Limits,
+    pulse: Pulse,
+    stream: Stream,
+    stop: (failure: Failure, silent: boolean) => void,
+  ) {
     this.#pulse = pulse
-    const { stallMs, streamMs, streamBytes } = limits
+    const { stallMs, streamMs, streamBytes, overtakes } = limits
     this.#takesLongMs = stallMs / LOOKS
     const end = (failure: Failure, silent: boolean) => {
       this.close()
       stop(failure, silent)
     }
     const look = () => {
-      // a reader who takes his time is no stall
+      // the host is not to blame for a reader who takes his time
       if (this.#taking) return
       const silentMs = this.#pulse.silentMs(this.#from)
       if (silentMs >= stallMs) {
@@ -39,11 +45,15 @@ export class Watch {
       const now = performance.now()
       if (now - this.#streamFrom < streamMs) return
       if (this.#streamBytes < streamBytes) {
-        const why = `it sent ${this.#streamBytes} bytes of it in ${streamMs} ms, and more to others`
+        // whoever is last in a long row is not forgotten
+        if (stream.overtaken < overtakes) return
+        const ms = Math.round(now - this.#streamFrom)
+        const why = `it sent ${this.#streamBytes} bytes of it in ${ms} ms, and answered ${stream.overtaken} later ones`
         end(Failure.timeout(`${host} leaves a request behind`, { why }), false)
         return
       }
       ;[this.#streamFrom, this.#streamBytes] = [now, 0]
+      stream.moved()
     }
     this.#timer = setInterval(look, Math.max(5, Math.min(stallMs, streamMs) / LOOKS))
   }
@@ -60,6 +70,15 @@ export class Watch {
       yield bytes
       this.#taking = false
       if (performance.now() - handed > this.#takesLongMs) this.#from = performance.now()
+    }
+  }
+
+  /** Hands on a body that is sent; what the host takes is as good as what it gives. */
+  async *sending(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const bytes of body) {
+      yield bytes
+      this.#pulse.gave()
+      this.#streamBytes += bytes.length
     }
   }
 

@@ -18,6 +18,7 @@ import {
   send,
 } from '../../src/build/registry.ts'
 import { type Fault, goAway, paced, reset, tampered } from './faults.ts'
+import type { Uploads } from './uploads.ts'
 
 /** Who is let in. */
 export type Auth =
@@ -69,6 +70,8 @@ export interface FakeOptions {
   http2?: boolean
   auth?: Auth
   faults?: Fault[]
+  /** Takes what is pushed. Default: nothing is. */
+  uploads?: Uploads
   certificate?: Certificate
 }
 
@@ -100,7 +103,7 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
   const seen: Seen[] = []
   const connections = new Map<object, number>()
   const hits = new Map<Fault, number>()
-  const tokens = new Map<string, string>()
+  const tokens = new Map<string, readonly string[]>()
   let issued = 0
 
   const handle = async (request: RegistryRequest, response: RegistryResponse): Promise<void> => {
@@ -124,7 +127,10 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
       sent: 0,
     }
     seen.push(entry)
-    for await (const part of request) entry.body += String(part)
+    const parts: Uint8Array[] = []
+    for await (const part of request) parts.push(part as Uint8Array)
+    const body = Buffer.concat(parts)
+    if (!path.includes('/uploads/')) entry.body = body.toString('utf8')
     const faults = registry.faults.filter((fault) => {
       if (!fault.match.test(path)) return false
       const hit = (hits.get(fault) ?? 0) + 1
@@ -138,17 +144,16 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
       goAway(request, fault, true)
       return
     }
-    const reply = await tampered(await respond(entry), fault, entry, options.shelf)
+    const reply = await tampered(await respond(entry, body), fault, entry, options.shelf)
     entry.status = reply.status
-    const { body } = reply
     try {
-      await send({ ...reply, body: paced(body, fault, entry, () => goAway(request, fault, false)) }, response)
+      await send({ ...reply, body: paced(reply.body, fault, entry, () => goAway(request, fault, false)) }, response)
     } catch {
       reset(response)
     }
   }
 
-  const respond = async (entry: Seen): Promise<RegistryAnswer> => {
+  const respond = async (entry: Seen, body: Uint8Array): Promise<RegistryAnswer> => {
     const { auth } = registry
     if (auth?.scheme === 'bearer' && entry.kind === 'token') return await token(auth, entry)
     if (auth !== undefined && !allowed(auth, entry)) {
@@ -157,20 +162,31 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
       const { headers, ...rest } = refusal(401, 'UNAUTHORIZED', 'authentication required')
       return { ...rest, headers: { ...headers, 'www-authenticate': challenge(auth, entry) } }
     }
-    return await answer(options.shelf, entry.method, entry.path, entry.header)
+    const pushed = options.uploads?.answer(entry, body)
+    return pushed ?? (await answer(options.shelf, entry.method, entry.path, entry.header))
   }
 
   const allowed = (auth: Auth, entry: Seen): boolean => {
     const { authorization = '' } = entry
     if (auth.scheme === 'basic') return authorization === basic(auth.username, auth.password)
-    const scope = tokens.get(authorization.replace(/^Bearer /, ''))
-    return scope !== undefined && scope === scopeOf(entry.path)
+    const scopes = tokens.get(authorization.replace(/^Bearer /, ''))
+    const [wanted = '', right = ''] = scopeOf(entry).split(/:(?=[^:]*$)/)
+    return (
+      scopes?.some(
+        (each) =>
+          each.startsWith(`${wanted}:`) &&
+          each
+            .slice(wanted.length + 1)
+            .split(',')
+            .includes(right.split(',').at(-1) ?? ''),
+      ) ?? false
+    )
   }
 
   const challenge = (auth: Auth, entry: Seen): string => {
     if (auth.scheme === 'basic') return 'Basic realm="registry"'
     const realm = auth.realm ?? `${registry.url}/token`
-    return `Bearer realm="${realm}",service="fake",scope="${scopeOf(entry.path)}"`
+    return `Bearer realm="${realm}",service="fake",scope="${scopeOf(entry)}"`
   }
 
   const token = async (auth: Auth & { scheme: 'bearer' }, entry: Seen): Promise<RegistryAnswer> => {
@@ -184,7 +200,10 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
           [...auth.users].some(([username, password]) => entry.authorization === basic(username, password))
     if (!known) return refusal(401, 'UNAUTHORIZED', 'wrong credentials')
     const value = `token-${++issued}`
-    tokens.set(value, query.get('scope') ?? '')
+    tokens.set(
+      value,
+      query.getAll('scope').flatMap((each) => each.split(' ')),
+    )
     const bytes = Buffer.from(JSON.stringify({ token: value, expires_in: auth.expiresS ?? 300 }))
     return {
       status: 200,
@@ -220,8 +239,9 @@ function kind(path: string): Seen['kind'] {
   return path.includes('/blobs/') ? 'blob' : 'other'
 }
 
-function scopeOf(path: string): string {
-  return `repository:${/^\/v2\/(.+)\/(?:manifests|blobs)\//.exec(path)?.[1] ?? ''}:pull`
+function scopeOf({ method, path }: Seen): string {
+  const right = method === 'GET' || method === 'HEAD' ? 'pull' : 'pull,push'
+  return `repository:${/^\/v2\/(.+?)\/(?:manifests|blobs)\//.exec(path)?.[1] ?? ''}:${right}`
 }
 
 function basic(username: string, password: string): string {

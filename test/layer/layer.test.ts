@@ -229,18 +229,26 @@ test('a layer without a lazy format is refused without reading a byte, with the 
   expect(made.blob.ranges).toEqual([])
 })
 
-test('a copy of a blob that fails is passed over for the next', async () => {
+test('the copy of a blob that brought something last is asked first; one that fails is passed over for the next', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one', b: 'two' })
-  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   const asked: string[] = []
+  const failsLater = answering(made.blob, async (range) => {
+    asked.push('index')
+    if (asked.length === 1) return await made.blob.read(range)
+    throw Failure.denied('the token has expired')
+  })
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(failsLater), 'registry.example.com')
+  await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   const away = answering(made.blob, async () => {
     asked.push('away')
     throw Failure.denied('the token has expired')
   })
-  await layers.open(unitOf(made.descriptor), sourceOf(away), 'registry.example.com')
   expect(await contents(layer, 'a')).toBe('one')
-  expect(asked).toEqual(['away']) // the newest first
+  expect(asked).toEqual(['index', 'index'])
+  await layers.open(unitOf(made.descriptor), sourceOf(away), 'registry.example.com')
+  expect(await contents(layer, 'b')).toBe('two')
+  expect(asked).toEqual(['index', 'index'])
   // and when all fail, the newest says why
   const { layers: others } = await openCache(await folder())
   const late = answering(made.blob, async (range) => {
@@ -255,8 +263,13 @@ test('a copy of a blob that fails is passed over for the next', async () => {
 test('copies are few, however often a layer is opened', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })
-  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
   let asked = 0
+  const goesAway = answering(made.blob, async (range) => {
+    if (range.end === made.blob.size) return await made.blob.read(range) // the index
+    asked++
+    throw Failure.unavailable('away')
+  })
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(goesAway), 'registry.example.com')
   for (let i = 0; i < 20; i++) {
     const away = answering(made.blob, async () => {
       asked++

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { digestOf } from '../../src/image/digest.ts'
+import { LOOK_MS, PATIENCE_MS, Progress } from '../../src/layer/candidates.ts'
 import { type LayerFiller, TreeFiller } from '../../src/layer/tree-filler.ts'
 
 /** What is asked of a layer: answered when `answer` says so, as a real one does after `close` and an abort. */
@@ -63,6 +64,7 @@ function treeOf(...layers: Pick<ReturnType<typeof layer>, 'filler'>[]): TreeFill
 }
 
 const HERE = 'registry.example.com'
+const THERE = 'other.example.com'
 const BLOB = digestOf(Uint8Array.of(1, 2, 3))
 
 const corrupt = Failure.corrupt('wrong bytes')
@@ -312,14 +314,42 @@ describe('when there are too many', () => {
 
 describe('one that does not answer', () => {
   afterEach(() => void vi.useRealTimers())
-  const PATIENCE_MS = 15_000
 
-  function slowTree() {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  /** Two layers, of a registry each unless said otherwise; the second one is asked first. */
+  function slowTree(origin = THERE) {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
     const other = layer({ holds: true })
     const slow = layer({ holds: true })
-    return { other, slow, tree: treeOf(other, slow) }
+    const tree = treeOf(other)
+    const progress = new Progress()
+    tree.add(slow.filler, origin, progress)
+    return { other, slow, tree, progress }
   }
+
+  test('keeps nobody waiting who is served by it, however slowly', async () => {
+    const { tree, other, progress } = slowTree()
+    const read = tree.fill([1], 'demand')
+    for (let i = 0; i < 10; i++) {
+      await vi.advanceTimersByTimeAsync(PATIENCE_MS - 1)
+      progress.moved() // of the same range, or of what is asked of it before
+    }
+    expect(other.asked).toEqual([])
+    await vi.advanceTimersByTimeAsync(PATIENCE_MS + LOOK_MS)
+    expect(other.asked).toEqual([1])
+    other.open[0]?.answer()
+    await read
+  })
+
+  test('is not asked for the same through another layer of the same registry, until it fails', async () => {
+    const { tree, slow, other } = slowTree(HERE)
+    const read = tree.fill([1], 'demand')
+    await vi.advanceTimersByTimeAsync(10 * PATIENCE_MS)
+    expect([slow.asked, other.asked]).toEqual([[1], []])
+    slow.open[0]?.answer(corrupt)
+    expect(other.asked).toEqual([1])
+    other.open[0]?.answer()
+    await read
+  })
 
   test('keeps nobody who waits from the next: whichever is first counts, and the other is given up', async () => {
     const { tree, slow, other } = slowTree()
@@ -357,7 +387,7 @@ describe('one that does not answer', () => {
     const read = tree.fill([1], 'demand')
     await vi.advanceTimersByTimeAsync(2 * PATIENCE_MS)
     expect(other.asked).toEqual([1])
-    tree.add(layer().filler, HERE)
+    tree.add(layer().filler, 'added.example.com')
     await vi.advanceTimersByTimeAsync(PATIENCE_MS)
     await read
   })

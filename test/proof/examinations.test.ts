@@ -359,7 +359,11 @@ test('a tar that can be read in two ways is left to the engine', async () => {
 test('a registry that stands still, or lies, keeps nobody from another’s copy of the same layer', async () => {
   const { tar } = await made()
   const { descriptor, whole } = plain(tar)
-  const stalls: StoredBlob = { ...whole.blob, stream: (_, options) => untilAborted(options?.signal) }
+  const stalls: StoredBlob = {
+    ...whole.blob,
+    origin: 'stalls.example.com',
+    stream: (_, options) => untilAborted(options?.signal),
+  }
   const cache = await openCache(await folder())
   const waiting = cache.layers.openWhole(descriptor, stalls, true)
   const lies: StoredBlob = { ...whole.blob, stream: (take) => take(new Uint8Array(descriptor.size)) }
@@ -376,7 +380,7 @@ test('of two who prove a layer from two registries the second finds the verdict,
   const examine = vi.spyOn(cache.builder, 'examine')
   const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const released = Promise.withResolvers<void>()
-  const other = wholeOf(bytes)
+  const other = wholeOf(bytes, 'other.example.com')
   const slow: StoredBlob = {
     ...other.blob,
     stream: async (take) => {
@@ -419,7 +423,7 @@ test('a layer without an index whose proof is lost is read once for its tree and
   expect(await again.verdict()).toBeUndefined()
   const { examinations: wholes } = next
   const asked = [
-    wholes.tree(descriptor, new Copies(whole.blob)),
+    wholes.tree(descriptor, new Copies(whole.blob, ORIGIN)),
     wholes.verdict(again, whole.blob),
     wholes.verdict(again, wholeOf(await readFile(join(dir, 'wholes', hex(descriptor.digest)))).blob),
   ] as const
@@ -438,7 +442,7 @@ test('a tree does not fail with the proof of an index that it waited for', async
   const verdict = expect(wholes.verdict(layer, whole.blob)).rejects.toMatchObject({ code: 'limit' })
   await vi.waitFor(() => expect(examine).toHaveBeenCalled(), WAIT_MS)
   const find = vi.spyOn(cache.store.wholes, 'find')
-  const tree = wholes.tree(descriptor, new Copies(whole.blob))
+  const tree = wholes.tree(descriptor, new Copies(whole.blob, ORIGIN))
   await Promise.all(find.mock.results.map(({ value }) => value))
   await turn() // it has the blob, and waits
   failed.reject(Failure.limit('the tree that is served needs too much memory'))
@@ -484,7 +488,7 @@ test('files stay open until the thread that has them has ended, and the agent as
   }
   const agent = new AbortController()
   const wholes = new Examinations(store, { examine }, () => {}, agent.signal)
-  const tree = expect(wholes.tree(descriptor, new Copies(whole.blob))).rejects.toThrow('at last')
+  const tree = expect(wholes.tree(descriptor, new Copies(whole.blob, ORIGIN))).rejects.toThrow('at last')
   await begun.promise
   agent.abort()
   let closed = false

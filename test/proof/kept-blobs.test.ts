@@ -45,6 +45,13 @@ function stalls(stopped: unknown[] = []) {
   return { blob, begun: begun.promise }
 }
 
+/** Added in this order. */
+function copiesOf(first: StoredBlob, ...others: StoredBlob[]): Copies<StoredBlob> {
+  const copies = new Copies(first, first.origin)
+  for (const each of others) copies.add(each, each.origin)
+  return copies
+}
+
 /** @param free bytes that the disk has left */
 async function wholeBlobs(free = 2 ** 30) {
   const { store } = await openCache(await folder())
@@ -129,10 +136,9 @@ test('a registry brings few blobs at once, and those of others do not wait for i
   await Promise.all(waiting)
 })
 
-test('a blob that takes too long ends as a timeout; one that is stopped does not', async () => {
-  const deadline = new AbortController()
-  const timeout = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(deadline.signal)
-  onTestFinished(() => timeout.mockRestore())
+test('a blob of which too little comes ends as a timeout; one that is stopped does not', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  onTestFinished(() => void vi.useRealTimers())
   const { blobs, agent, clean } = await wholeBlobs()
   const slow = stalls()
   const late = expect(blobs.of(slow.blob)).rejects.toMatchObject({
@@ -141,14 +147,82 @@ test('a blob that takes too long ends as a timeout; one that is stopped does not
     why: expect.stringContaining('900 s'),
   })
   await slow.begun
-  deadline.abort(new Error('too late'))
+  await vi.advanceTimersByTimeAsync(900_000)
   await late
-  timeout.mockReturnValue(new AbortController().signal)
   const stopped = stalls()
   const ended = expect(blobs.of(stopped.blob)).rejects.toThrow('the end')
   await stopped.begun
   agent.abort(new Error('the end'))
   await ended
+  expect(vi.getTimerCount()).toBe(0)
+  await clean()
+})
+
+test('a blob that comes slowly may take as long as it needs', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const { blobs, clean } = await wholeBlobs()
+  const part = new Uint8Array(32 << 20)
+  const all = new Uint8Array(3 * part.length)
+  const slow = blobOf(async (take) => {
+    for (let i = 0; i < 3; i++) {
+      await take(part)
+      await vi.advanceTimersByTimeAsync(900_000)
+    }
+  }, all)
+  const file = await blobs.of(slow)
+  expect((await file.stat()).size).toBe(all.length)
+  await file.close()
+  await clean()
+})
+
+/** A blob of one registry under several names, each with credentials of its own; `asked` of them, and most of them at once. */
+function slowRegistry(count: number) {
+  const running: { end(): void; fail(error: Error): void }[] = []
+  const seen = { asked: 0, atOnce: 0, most: 0 }
+  const names = Array.from({ length: count }, () => ({
+    ...blobOf(async (take) => {
+      seen.asked++
+      seen.most = Math.max(seen.most, ++seen.atOnce)
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      running.push({ end: resolve, fail: reject })
+      await promise.finally(() => seen.atOnce--)
+      await take(BYTES)
+    }),
+    origin: 'slow.example.com',
+  }))
+  /** The one that is running, as soon as there is one. */
+  const next = async () => {
+    await expect.poll(() => running.length).toBeGreaterThan(0)
+    return running.shift() as (typeof running)[0]
+  }
+  return { names, seen, next }
+}
+
+test('a blob that one slow registry has under four names is asked of it once', async () => {
+  const { blobs, clean } = await wholeBlobs()
+  const { names, seen, next } = slowRegistry(4)
+  const waiting = names.map((blob) => contents(blobs.of(blob)))
+  const one = await next()
+  const [first, ...others] = names as [StoredBlob, ...StoredBlob[]]
+  const copies = copiesOf(first, ...others)
+  const any = contents(blobs.ofAny(copies))
+  await expect.poll(() => seen.asked).toBe(1)
+  one.end()
+  for (const each of [...waiting, any]) expect(await each).toEqual(BYTES)
+  expect(seen).toEqual({ asked: 1, atOnce: 0, most: 1 })
+  await clean()
+})
+
+test('where one name of it fails the next is asked, one at a time', async () => {
+  const { blobs, clean } = await wholeBlobs()
+  const { names, seen, next } = slowRegistry(3)
+  const [first, ...others] = names as [StoredBlob, ...StoredBlob[]]
+  const waiting = contents(blobs.ofAny(copiesOf(first, ...others)))
+  for (const _ of [1, 2]) (await next()).fail(Failure.denied('credentials expired'))
+  ;(await next()).end()
+  expect(await waiting).toEqual(BYTES)
+  expect(seen).toMatchObject({ asked: 3, most: 1 })
   await clean()
 })
 
@@ -216,12 +290,9 @@ test('a blob that would take more than half of what the disk has left is not fet
 
 test('of copies the one that has it brings it, whichever fails or lies; all that fail tell what the newest said', async () => {
   const { blobs, clean } = await wholeBlobs()
-  const failing = new Copies(lies())
-  failing.add(denies())
+  const failing = copiesOf(lies(), denies())
   await expect(blobs.ofAny(failing)).rejects.toMatchObject({ code: 'denied' })
-  const copies = new Copies(brings())
-  copies.add(lies())
-  copies.add(denies())
+  const copies = copiesOf(brings(), lies(), denies())
   expect(await contents(blobs.ofAny(copies))).toEqual(BYTES)
   await clean()
 })

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Descriptor, Platform } from '../../src/image/manifest.ts'
 import { parseReference } from '../../src/image/reference.ts'
-import { parseChallenge } from '../../src/registry/auth.ts'
+import { parseChallenge } from '../../src/registry/challenge.ts'
 import type { RegistriesOptions } from '../../src/registry/registries.ts'
 import { MemoryShelf, pattern } from '../fake/image.ts'
 import { type Auth, type FakeRegistry, startRegistry } from '../fake/registry.ts'

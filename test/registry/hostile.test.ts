@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { parseChallenge } from '../../src/registry/auth.ts'
+import { parseChallenge } from '../../src/registry/challenge.ts'
 import { parseAuthFile } from '../../src/registry/credentials.ts'
 import { parseRegistriesConf } from '../../src/registry/hosts.ts'
 import { lifetimeMs, redirectTarget } from '../../src/registry/redirect.ts'

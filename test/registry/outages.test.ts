@@ -17,11 +17,13 @@ function open(limits: Partial<typeof LIMITS> = {}) {
   const outages = new Outages({ host: 'r.example', limits: all, counters, log: (line) => lines.push(line) })
   let gives = { path: false, host: false }
   let probes = 0
+  let came = 0
   const endurance = (path: string): Endurance => ({
     path,
     patienceMs: all.patienceMs,
     bearMs: all.bearMs,
     signal: undefined,
+    came: () => came,
     probe: async () => {
       probes++
       return gives
@@ -34,6 +36,9 @@ function open(limits: Partial<typeof LIMITS> = {}) {
     read: <T>(path: string, attempt: (signal: AbortSignal) => Promise<T>) => outages.bear(endurance(path), attempt),
     give: (what: typeof gives) => {
       gives = what
+    },
+    bring: (bytes: number) => {
+      came += bytes
     },
     probes: () => probes,
   }
@@ -141,6 +146,24 @@ test('silence towards one read is none while bytes flow to another', async () =>
   clearInterval(flow)
 })
 
+test('a transfer that brings much each time may break as often as it likes; one that brings little may not', async () => {
+  const { read, bring, counters } = open({ attempts: 2, windowBytes: 1000 })
+  let tries = 0
+  const breaks = async () => {
+    bring(1000)
+    if (++tries < 10) throw away()
+    return 'all of it'
+  }
+  expect(await read('a', breaks)).toBe('all of it')
+  expect(counters).toMatchObject({ retries: 9, outages: 0 })
+  const trickles = async () => {
+    bring(1)
+    throw away()
+  }
+  await expect(read('a', trickles)).rejects.toMatchObject({ message: 'nobody there' })
+  expect(counters).toMatchObject({ retries: 10, outages: 1 })
+})
+
 test('a failure for good is no outage', async () => {
   const { read, counters } = open()
   const missing = () => Failure.missing('no such blob')
@@ -157,6 +180,7 @@ test('whoever gives up himself declares nothing', async () => {
     patienceMs: 10_000,
     bearMs: 10_000,
     signal: stop.signal,
+    came: () => 0,
     probe: async () => ({ path: true, host: true }),
   }
   const reading = outages.bear(endurance, fails(away))
