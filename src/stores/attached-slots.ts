@@ -39,13 +39,14 @@ export class AttachedSlots {
     for (const slot of slots) if (slot !== undefined) this.#held.set(slot, (this.#held.get(slot) ?? 0) + 1)
   }
 
-  /** Releases those that are not needed any more. */
+  /** Releases those that are not needed any more; of the others one attachment is enough. */
   letGo(): void {
     const needed = new Set(this.#needed())
     for (const [slot, times] of this.#held) {
-      if (needed.has(slot)) continue
-      this.#held.delete(slot)
-      for (let i = 0; i < times; i++) this.#mount.release(slot)
+      const wanted = needed.has(slot) ? 1 : 0
+      if (wanted > 0) this.#held.set(slot, wanted)
+      else this.#held.delete(slot)
+      for (let i = wanted; i < times; i++) this.#mount.release(slot)
     }
   }
 }

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE } from '../../src/format/estargz.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
@@ -830,3 +830,17 @@ test('when there are many, what no engine uses is forgotten at the end', async (
 function byId(a: Entry, b: Entry): number {
   return a.id < b.id ? -1 : 1
 }
+
+test('of what is opened to be listed, what is shown stays attached, once, and nothing else', async () => {
+  const world = new World()
+  const store = await world.show()
+  const one = world.push('1', [lazy('base'), lazy('top')])
+  const two = world.push('2', [lazy('base'), lazy('other'), plain('not lazy'), lazy('above')])
+  const denies = world.push('3', [lazy('first'), lazy('base'), lazy('top')])
+  await Promise.all([one, two, denies, one].map((each) => list(store, each)))
+  await list(store, one)
+  const shown = new Set([...world.files].flatMap(([path, what]) => (path.endsWith('/diff') ? [what] : [])))
+  expect(new Set(world.attached.keys())).toEqual(shown)
+  expect([...world.attached.values()].every((times) => times === 1)).toBe(true)
+  await vi.waitFor(() => expect([...world.leases.held]).toEqual([]))
+})
