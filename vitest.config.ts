@@ -10,7 +10,10 @@ const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: 
 /** The kernel's log, its caches, what it reads ahead, and thousands of mounts. */
 const ALONE = ['erofs', 'native', 'readahead', 'many-layers'].map((name) => `test/e2e/${name}.test.ts`)
 /** The longest first: one of them that began last would go on when all others have ended. */
-const LONGEST = ['agreement', 'installed', 'damage', 'proven', 'kernel', 'lifecycle', 'image-store', 'integrity', 'pods']
+const LONGEST = [
+  ...['agreement', 'trees', 'installed', 'outages', 'damage', 'proven', 'pods', 'image-store', 'kernel', 'lifecycle'],
+  ...['integrity', 'store-access', 'writers', 'podman', 'policy'],
+]
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

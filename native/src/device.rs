@@ -2,14 +2,19 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use rustix::fs::{Advice, fadvise};
 
 use crate::bytes::{u32_at, u64_at};
 use crate::map::Ready;
-use crate::sys;
 
 const PLACE: usize = 24;
+/// What is read is told of in pieces of this size (`src/store/clock.ts` has the same).
+const TOUCHED_BYTES: u64 = 1 << 20;
 
 /// Bytes `at` … `end` of the device are part of a chunk.
 struct Place {
@@ -18,11 +23,21 @@ struct Place {
     chunk: u32,
 }
 
+/// Where chunks are that the disk did not take: the same layout, in memory.
+struct Spill {
+    file: File,
+    ready: Ready,
+}
+
 pub struct Device {
     pub number: u32,
     pub size: u64,
     file: File,
     ready: Ready,
+    /// Looked into for what `ready` has not.
+    spill: OnceLock<Spill>,
+    /// A bit for each TOUCHED_BYTES that were read since it was last asked.
+    touched: Box<[AtomicU8]>,
     /// Sorted and disjoint.
     places: Vec<Place>,
 }
@@ -53,7 +68,30 @@ impl Device {
             }
             places.push(Place { at, end, chunk });
         }
-        Ok(Self { number, size, file, ready, places })
+        let touched = (0..size.div_ceil(TOUCHED_BYTES).div_ceil(8)).map(|_| AtomicU8::new(0)).collect();
+        Ok(Self { number, size, file, ready, spill: OnceLock::new(), touched, places })
+    }
+
+    /// From now on chunks may also be in memory. The first pair of files stays.
+    pub fn spill(&self, file: File, ready: Ready) {
+        let _ = self.spill.set(Spill { file, ready });
+    }
+
+    /// What was read since this was asked last, and forgets it: a bit for each TOUCHED_BYTES, the lowest first.
+    pub fn take_touched(&self) -> Vec<u8> {
+        self.touched.iter().map(|byte| byte.swap(0, Relaxed)).collect()
+    }
+
+    fn touch(&self, from: u64, to: u64) {
+        for piece in from / TOUCHED_BYTES..to.div_ceil(TOUCHED_BYTES) {
+            let bit = 1 << (piece % 8);
+            // most are set already, and a load takes the line from no other thread
+            if let Some(byte) = self.touched.get((piece / 8) as usize)
+                && byte.load(Relaxed) & bit == 0
+            {
+                byte.fetch_or(bit, Relaxed);
+            }
+        }
     }
 
     /// The places that overlap `from` … `to`.
@@ -63,13 +101,17 @@ impl Device {
     }
 
     pub fn verified(&self, chunk: u32) -> bool {
-        self.ready.verified(chunk)
+        self.ready.verified(chunk) || self.spill.get().is_some_and(|spill| spill.ready.verified(chunk))
+    }
+
+    fn taken_back(&self) -> (u32, u32) {
+        (self.ready.taken_back(), self.spill.get().map_or(0, |spill| spill.ready.taken_back()))
     }
 
     /// Adds the chunks that `from` … `to` needs and that are not verified.
     fn missing(&self, from: u64, to: u64, mut add: impl FnMut(u32)) {
         for place in self.overlapping(from, to) {
-            if !self.ready.verified(place.chunk) {
+            if !self.verified(place.chunk) {
                 add(place.chunk);
             }
         }
@@ -77,7 +119,8 @@ impl Device {
 
     /// Gives the pages of `from` … `to` in the file's own page cache back to the kernel.
     pub fn forget(&self, from: u64, to: u64) {
-        sys::drop_cached(self.file.as_raw_fd(), from as i64, (to - from) as i64);
+        // those that are dirty, locked or mapped stay: it is only advice
+        let _ = fadvise(&self.file, from, NonZeroU64::new(to - from), Advice::DontNeed);
     }
 
     /// Reads, unless chunks are not verified: those it adds, and the bytes count for nothing. What no chunk covers is zeros, whatever the
@@ -97,7 +140,7 @@ impl Device {
     ) -> Result<(), i32> {
         let end = at + into.len() as u64;
         loop {
-            let taken_back = self.ready.taken_back();
+            let taken_back = self.taken_back();
             let mut all_there = true;
             self.missing(at, end, |chunk| {
                 all_there = false;
@@ -107,12 +150,28 @@ impl Device {
                 return Ok(());
             }
             let got = by(into)?;
-            all_there &= self.ready.taken_back() == taken_back;
+            self.read_spilled(at, into)?;
+            all_there &= self.taken_back() == taken_back;
             self.missing(at, end, |_| all_there = false);
             if all_there {
+                self.touch(at, end);
                 return self.zero_gaps(at, into, got);
             }
         }
+    }
+
+    /// What the file has not, as far as it is in memory.
+    fn read_spilled(&self, at: u64, into: &mut [u8]) -> Result<(), i32> {
+        let Some(spill) = self.spill.get() else { return Ok(()) };
+        let end = at + into.len() as u64;
+        for place in self.overlapping(at, end) {
+            if !self.ready.verified(place.chunk) {
+                let (from, to) = (place.at.max(at), place.end.min(end));
+                let part = &mut into[(from - at) as usize..(to - at) as usize];
+                spill.file.read_exact_at(part, from).map_err(|_| libc::EIO)?;
+            }
+        }
+        Ok(())
     }
 
     fn zero_gaps(&self, at: u64, into: &mut [u8], got: usize) -> Result<(), i32> {
@@ -287,5 +346,45 @@ mod tests {
         };
         device.read_by(0, &mut got, |_| panic!("a chunk is missing"), by).unwrap();
         assert_eq!((turns, &got[..10], &got[10..]), (2, &[1; 10][..], &[2; 10][..]));
+    }
+    #[test]
+    fn chunks_that_are_in_memory_are_read_from_there_until_they_are_taken_back() {
+        let (device, _file, ready) = two_chunks("spilled");
+        ready.write_all_at(&[0], 65).unwrap();
+        let (memory, spilled) = (scratch("memory", &[3; 20]), ready_file("memory-ready", &[0, 1]));
+        device.spill(memory.try_clone().unwrap(), Ready::of(&spilled, 2).unwrap());
+        let read = || {
+            let (mut got, mut missing) = ([9; 20], Vec::new());
+            device.read(0, &mut got, |chunk| missing.push(chunk)).unwrap();
+            (got, missing)
+        };
+        let (got, missing) = read();
+        assert_eq!((&got[..10], &got[10..], missing.len()), (&[1; 10][..], &[3; 10][..], 0));
+        spilled.write_all_at(&[0], 65).unwrap();
+        assert_eq!(read().1, [1]);
+        ready.write_all_at(&[1], 65).unwrap();
+        assert_eq!(read().0, [1; 20]);
+        // one that goes while it is read
+        ready.write_all_at(&[0], 65).unwrap();
+        spilled.write_all_at(&[1], 65).unwrap();
+        let (mut got, mut missing) = ([9; 20], Vec::new());
+        let by = |into: &mut [u8]| {
+            spilled.write_all_at(&[0], 65).unwrap();
+            device.read_file(0, into)
+        };
+        device.read_by(0, &mut got, |chunk| missing.push(chunk), by).unwrap();
+        assert_eq!(missing, [1]);
+    }
+
+    #[test]
+    fn what_was_read_is_told_once() {
+        let size = 20 << 20;
+        let file = scratch("touched", b"");
+        file.set_len(size).unwrap();
+        let device = Device::new(1, file, ready("touched", &[1]), 1, size, &pack(&[(0, size, 0)])).unwrap();
+        device.read((3 << 20) - 1, &mut [0; 2], |_| {}).unwrap();
+        device.read(9 << 20, &mut [0; 1 << 20], |_| {}).unwrap();
+        assert_eq!(device.take_touched(), [0b1100, 0b10, 0]);
+        assert_eq!(device.take_touched(), [0, 0, 0]);
     }
 }

@@ -169,6 +169,11 @@ pub fn try_lock(fd: i32, exclusive: bool) -> io::Result<bool> {
     }
 }
 
+/// Ends a lock of flock(2).
+pub fn unlock(fd: i32) -> io::Result<()> {
+    Ok(flock(file(fd)?, FlockOperation::Unlock)?)
+}
+
 /// A copy of the caller's descriptor as a file.
 pub fn file(fd: i32) -> io::Result<File> {
     sys::duplicate(fd).map(File::from)

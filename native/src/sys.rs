@@ -39,10 +39,16 @@ pub fn block_signals() {
     }
 }
 
-/// Lets the kernel drop its cached pages of a part of a file; those that are dirty, locked or mapped stay.
-pub fn drop_cached(fd: RawFd, offset: i64, length: i64) {
-    // SAFETY: posix_fadvise takes any numbers; wrong ones are errors, and the advice is only that.
-    unsafe { libc::posix_fadvise(fd, offset, length, libc::POSIX_FADV_DONTNEED) };
+/// Whether nobody but the open file behind `fd`, which is open for writing, has that file open, the kernel's mounts included: then alone a
+/// write lease is granted. It is given back at once.
+pub fn is_only_opener(fd: RawFd) -> bool {
+    // SAFETY: fcntl takes any number; a wrong one is EBADF.
+    let granted = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) } == 0;
+    if granted {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+    granted
 }
 
 /// Makes a mount read-only, nosuid, nodev and private.

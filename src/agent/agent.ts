@@ -17,6 +17,7 @@ import { Examinations } from '../proof/examinations.ts'
 import { thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
+import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.ts'
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import { log } from './log.ts'
@@ -82,18 +83,38 @@ export function platformOf(values: Values) {
   return platform === undefined ? hostPlatform() : parsePlatform(platform)
 }
 
+/** --cache-max and --cache-min-free. @throws Failure usage */
+export function roomLimits(values: Values): RoomLimits {
+  const [max, minFree] = [text(values, 'cache-max'), text(values, 'cache-min-free')]
+  return {
+    max: max === undefined ? ROOM_LIMITS.max : parseAmount(max, '--cache-max'),
+    minFree: minFree === undefined ? ROOM_LIMITS.minFree : parseAmount(minFree, '--cache-min-free'),
+  }
+}
+
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
   const registries = openRegistries(values, image, await openSealed(values, cache))
-  const store = await Store.open(cache, native, log)
+  const limits = roomLimits(values)
+  const { disk } = native
+  const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
   const builder = new IndexBuilder()
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log })
+  const layers = new Layers({
+    store,
+    codecs,
+    builder,
+    budget: new Budget(),
+    examiner: examinations,
+    answers: (origin) => registries.answers(origin),
+    closing,
+    log,
+  })
   const images = new Images(registries, store, platform, log)
   return {
     native,

@@ -202,6 +202,8 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
       images_corrupt: agent.store.counters.corruptImages,
       records_corrupt: agent.store.counters.corruptRecords,
       quarantined: agent.examinations.quarantine.size,
+      cache_freed: agent.store.room.freed,
+      cache_in_memory: agent.store.room.spill?.bytes ?? 0,
       mounts_evicted: covers?.evicted ?? 0,
     },
   }

@@ -1,8 +1,6 @@
 // lazylayer ls IMAGE [PATH], lazylayer cat IMAGE PATH: files of an image without a mount, through the same cache.
 
 import { once } from 'node:events'
-import { read } from 'node:fs'
-import { promisify } from 'node:util'
 import { type Agent, openAgent } from '../agent/agent.ts'
 import { printable } from '../agent/log.ts'
 import type { Values } from '../agent/values.ts'
@@ -56,22 +54,10 @@ async function readPiece(
   const layer = layers[content.device - 1]
   if (layer === undefined)
     throw Failure.corrupt(`the merged image refers to layer ${content.device} of ${layers.length}`)
-  await layer.filler.fill(layer.chunks.chunksAt(content.offset + start, content.offset + end), 'demand')
-  for (let got = 0; got < bytes.length; ) {
-    const { bytesRead } = await readAt(
-      layer.slots.deviceFd,
-      bytes,
-      got,
-      bytes.length - got,
-      content.offset + start + got,
-    )
-    if (bytesRead === 0) throw Failure.corrupt('the device file is shorter than its layout')
-    got += bytesRead
-  }
+  const chunks = layer.chunks.chunksAt(content.offset + start, content.offset + end)
+  await layer.slots.read(bytes, content.offset + start, chunks, (missing) => layer.filler.fill(missing, 'demand'))
   return bytes
 }
-
-const readAt = promisify(read)
 
 interface OpenImage {
   reader: ErofsReader

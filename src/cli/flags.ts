@@ -24,6 +24,20 @@ const CACHE: Flag = {
   value: 'DIR',
   help: 'directory of the chunk cache (default: /var/lib/lazylayer/cache; ~/.cache/lazylayer if not root)',
 }
+/** The cache of a command that fills it. */
+const FILLED: readonly Flag[] = [
+  CACHE,
+  {
+    name: 'cache-max',
+    value: 'SIZE',
+    help: 'what the cache may have: 20G, or a share of what it has and what is free (default: 80%)',
+  },
+  {
+    name: 'cache-min-free',
+    value: 'SIZE',
+    help: 'what it leaves free of its disk (default: 20%; of a fuller disk it has half of what is left, up to 1 GiB)',
+  },
+]
 const PLATFORM: Flag = {
   name: 'platform',
   value: 'OS/ARCH',
@@ -74,7 +88,7 @@ export const COMMANDS: readonly Command[] = [
       { name: 'detach', short: 'd', help: 'return when mounted; `lazylayer umount DIR` ends it' },
       MOUNT,
       CONTEXT,
-      CACHE,
+      ...FILLED,
       PLATFORM,
       ...REGISTRY,
     ],
@@ -101,7 +115,7 @@ export const COMMANDS: readonly Command[] = [
       },
       SERVE,
       CONTEXT,
-      CACHE,
+      ...FILLED,
       PLATFORM,
       {
         name: 'seal-credentials',
@@ -156,15 +170,26 @@ export const COMMANDS: readonly Command[] = [
     name: 'ls',
     arguments: ['IMAGE', '[PATH]'],
     help: 'list files of an image without mounting it',
-    flags: [{ name: 'recursive', short: 'R', help: 'list directories below, too' }, CACHE, PLATFORM, ...REGISTRY],
+    flags: [{ name: 'recursive', short: 'R', help: 'list directories below, too' }, ...FILLED, PLATFORM, ...REGISTRY],
   },
   {
     name: 'cat',
     arguments: ['IMAGE', 'PATH'],
     help: 'print a file of an image, fetching only its chunks',
-    flags: [CACHE, PLATFORM, ...REGISTRY],
+    flags: [...FILLED, PLATFORM, ...REGISTRY],
   },
   { name: 'status', arguments: ['[DIR]'], help: 'show running mounts and stores, or the one at DIR', flags: [FORMAT] },
+  {
+    name: 'cache',
+    arguments: ['ls|du|prune|verify|pin|unpin', '[IMAGE]'],
+    help: 'show what the cache holds, drop what nobody uses, hash all of it, or have an image keep what there is of it',
+    flags: [
+      CACHE,
+      { name: 'to', value: 'SIZE', help: 'prune: what may stay, 5G or 50% (default: only what is in use or pinned)' },
+      FORMAT,
+      PLATFORM,
+    ],
+  },
   {
     name: 'setup',
     arguments: ['podman|crio'],

@@ -18,6 +18,7 @@ const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
   ls: async () => (await import('./files.ts')).ls,
   cat: async () => (await import('./files.ts')).cat,
   status: async () => (await import('./status.ts')).status,
+  cache: async () => (await import('./cache.ts')).cache,
   setup: async () => (await import('./setup.ts')).setup,
   doctor: async () => (await import('./doctor.ts')).doctor,
 }

@@ -13,9 +13,9 @@ import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { Limit, LimitEach } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Device } from '../store/device.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
 import type { Proof, Refutation } from '../store/proofs.ts'
-import type { Slots } from '../store/slots.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
@@ -42,7 +42,7 @@ export interface OpenLayer {
   /** Digest of the EROFS image. */
   readonly tree: Digest
   readonly chunks: ChunkTable
-  readonly slots: Slots
+  readonly slots: Device
   readonly filler: TreeFiller
   /**
    * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
@@ -107,6 +107,8 @@ export interface LayerParts {
   formats?: readonly Format[]
   budget: Budget
   examiner: Examiner
+  /** Whether an origin gives what it is asked for, as far as is known. */
+  answers(origin: string): boolean
   /** Aborted when the layers are closed. */
   closing: AbortController
   log(message: string): void
@@ -164,7 +166,7 @@ interface Opened {
 }
 
 interface OpenTree {
-  slots: Slots
+  slots: Device
   filler: TreeFiller
   reverify(): Promise<void>
 }
@@ -323,7 +325,12 @@ export class Layers {
 
   /** Fills a layer's device, within the budget of prefetch. */
   async #fill(layer: OpenLayer): Promise<void> {
-    await layer.filler.fill(await missingOf(layer), 'prefetch', this.#closing.signal)
+    const { full } = this.#parts.store.room
+    try {
+      await layer.filler.fill(await missingOf(layer), 'prefetch', AbortSignal.any([this.#closing.signal, full]))
+    } catch (error) {
+      if (!full.aborted) throw error // else it is filled when somebody reads it
+    }
   }
 
   /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
@@ -437,7 +444,7 @@ export class Layers {
         return image
       },
       prefetch() {
-        prefetching ??= prefetch(filler, chunks, signal).then((result) => {
+        prefetching ??= prefetch(filler, chunks, AbortSignal.any([signal, store.room.full])).then((result) => {
           const { ready, failed, error } = result
           if (error !== undefined) {
             const what = `${failed} of ${ready + failed} chunks wanted first could not be fetched`
@@ -468,8 +475,9 @@ export class Layers {
   }
 
   async #openTree(digest: Digest, chunks: ChunkTable): Promise<OpenTree> {
-    const slots = await this.#parts.store.openSlots(digest, chunks)
     const filler = new TreeFiller()
+    const refetchable = () => filler.origins.some((origin) => this.#parts.answers(origin))
+    const slots = await this.#parts.store.openSlots(digest, chunks, refetchable)
     let verifying: Promise<void> | undefined
     const reverify = () => {
       verifying ??= this.#reverification.of({ slots, filler })
@@ -478,17 +486,22 @@ export class Layers {
     return { slots, filler, reverify }
   }
 
-  #filler(chunks: ChunkTable, blobOf: (blob: ChunkBlob) => Blob, slots: Slots, budget: Budget, origin: string): Filler {
+  #filler(
+    chunks: ChunkTable,
+    blobOf: (blob: ChunkBlob) => Blob,
+    slots: Device,
+    budget: Budget,
+    origin: string,
+  ): Filler {
     const { codecs } = this.#parts
-    const into = (chunk: number) => ({ deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk })
     return new Filler({
       chunks,
       blobs: (number) => blobOf(chunks.blobs[number] as ChunkBlob), // the table lists those that its chunks name
       slots,
       budget,
       origin,
-      decode: (chunk, stored, index, turn) => codecs.decode(chunk, stored, into(index), turn),
-      reverify: (chunk, index, turn) => codecs.verify(chunk, into(index), turn),
+      decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
+      reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })
   }
 }

@@ -7,7 +7,7 @@ import { READY_STORED } from '../tree/ready.ts'
 /** Chunks of a turn. Most layers have fewer: they are done one after the other, so that some are complete soon and not all of them late. */
 const CHUNKS_AT_ONCE = 4096
 
-export interface Device {
+export interface Reverifiable {
   /** Of all its chunks. */
   slots: { states(): Promise<Uint8Array> }
   filler: { fill(wanted: Iterable<number>, priority: Priority, signal: AbortSignal): Promise<void> }
@@ -23,7 +23,7 @@ export class Reverification {
   }
 
   /** Verifies all that is there and is not verified. Never rejects: whoever reads what failed is told. */
-  async of({ slots, filler }: Device): Promise<void> {
+  async of({ slots, filler }: Reverifiable): Promise<void> {
     const signal = this.#signal
     const states = await slots.states().catch(() => new Uint8Array()) // a disk that does not give it back fails whoever reads
     const stored = [...states.keys()].filter((chunk) => states[chunk] === READY_STORED)

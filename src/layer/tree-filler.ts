@@ -65,6 +65,11 @@ export class TreeFiller {
     return this.#members.some((each) => each.filler === filler)
   }
 
+  /** Of those that are asked. */
+  get origins(): readonly string[] {
+    return this.#members.map(({ origin }) => origin)
+  }
+
   /**
    * When there are too many, another one leaves, and is closed; never the preferred. It is one of the origin that has most, and of those
    * one that failed, else the newest: many layers that one registry makes up push out each other, and not whoever was there first.

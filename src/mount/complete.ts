@@ -12,7 +12,7 @@ const CHECKED_MAX_BYTES = 64 << 20
 const CHECKED_MAX_MS = 2_000
 
 /** What is asked of a layer. */
-export type Checkable = Pick<OpenLayer, 'slots' | 'chunks' | 'reverify'>
+export type Checkable = Pick<OpenLayer, 'chunks' | 'reverify'> & { slots: Pick<OpenLayer['slots'], 'states'> }
 
 /**
  * Whether each layer's device is complete. What an earlier life left is checked in the background, as whatever nobody waits for: many
@@ -39,6 +39,20 @@ export async function areComplete(layers: readonly Checkable[], signal: AbortSig
     checks.push(Promise.race([checked, over]).then(() => !signal.aborted && isComplete(layer)))
   }
   return await Promise.all(checks)
+}
+
+/** What is asked of one whose device the kernel is to mount. */
+export type Holdable = Checkable & { slots: Pick<OpenLayer['slots'], 'hold'> }
+
+/** Lets a device that was held lose chunks again. */
+export type Release = () => void
+
+/** The same, and holds those that are complete, so that they stay so; undefined: it is not. */
+export async function holdComplete(layers: readonly Holdable[], signal: AbortSignal): Promise<(Release | undefined)[]> {
+  const complete = await areComplete(layers, signal)
+  // some of it may have gone since; a disk that fails leaves it to the session
+  const hold = ({ slots }: Holdable) => slots.hold().catch(() => undefined)
+  return await Promise.all(layers.map((each, i) => (complete[i] ? hold(each) : undefined)))
 }
 
 /** The chunks that an earlier life stored; undefined when others are missing. */

@@ -55,6 +55,11 @@ export class Grafts {
             }),
         },
       )
+      const added = device
+      slots.attach({
+        takeTouched: () => this.#session.takeTouched(added),
+        spill: (deviceFd, readyFd) => this.#session.spillDevice(added, deviceFd, readyFd, chunks.length),
+      })
       this.#devices.set(layer.tree, device)
     }
     return device

@@ -12,7 +12,7 @@ import { hex } from '../image/digest.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { writeImage } from '../tree/erofs.ts'
 import { makeDirectory } from '../tree/inode.ts'
-import { areComplete } from './complete.ts'
+import { holdComplete, type Release } from './complete.ts'
 import type { Grafts } from './graft.ts'
 import { type MountEntry, mountPoints } from './mount-table.ts'
 import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
@@ -59,7 +59,8 @@ export interface KernelMount {
 
 interface Covered {
   readonly devices: number
-  complete: number
+  /** Of the devices that are cache files: one each. */
+  held: readonly Release[]
   /** While it is being mounted or unmounted. */
   changing: boolean
 }
@@ -108,7 +109,7 @@ export class KernelMounts {
   /** What is mounted, the one that was asked for the longest ago first. */
   get mounts(): readonly KernelMount[] {
     const ready = [...this.#covered].filter(([, { changing }]) => !changing)
-    return ready.map(([dir, { devices, complete }]) => ({ dir, devices, complete }))
+    return ready.map(([dir, { devices, held }]) => ({ dir, devices, complete: held.length }))
   }
 
   /** Mounts that were ended to make room for others. */
@@ -194,7 +195,7 @@ export class KernelMounts {
       } catch (error) {
         // the directory may be in between: the next try finds it again
         if (op === 'drop' && ++failures < RESTORE_FAILURES_MAX) continue
-        this.#covered.delete(target)
+        this.#forget(target)
         throw error
       }
     }
@@ -206,7 +207,9 @@ export class KernelMounts {
     const covered = this.#covered.get(target)
     if (covered === undefined || covered.changing || this.#closed) return false // another hint came first, or it makes room
     await this.#work(covered, async () => {
-      covered.complete = await this.#mountLayer(layer, target)
+      const held = await this.#mountLayer(layer, target)
+      release(covered)
+      covered.held = held
     })
     return true
   }
@@ -224,7 +227,11 @@ export class KernelMounts {
     return true
   }
 
-  async #add(target: string, layers: readonly OpenLayer[], mount: () => Promise<number>): Promise<string | undefined> {
+  async #add(
+    target: string,
+    layers: readonly OpenLayer[],
+    mount: () => Promise<Release[]>,
+  ): Promise<string | undefined> {
     if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
     while (!this.#closed && !this.#covered.has(target) && this.#covered.size >= this.#max) {
       const before = this.#evicted
@@ -237,11 +244,11 @@ export class KernelMounts {
     }
     if (this.#closed) return 'the agent is stopping'
     if (this.#touch(target)) return undefined
-    const covered: Covered = { devices: layers.length, complete: 0, changing: true }
+    const covered: Covered = { devices: layers.length, held: [], changing: true }
     this.#covered.set(target, covered)
     try {
       await this.#work(covered, async () => {
-        covered.complete = await mount()
+        covered.held = await mount()
       })
       return undefined
     } catch (error) {
@@ -261,7 +268,7 @@ export class KernelMounts {
     await working
   }
 
-  async #mountLayer(layer: OpenLayer, target: string): Promise<number> {
+  async #mountLayer(layer: OpenLayer, target: string): Promise<Release[]> {
     const image = await layer.openImage()
     try {
       return await this.#mount(image, [layer], target)
@@ -270,14 +277,22 @@ export class KernelMounts {
     }
   }
 
-  /** @returns how many devices are cache files */
-  async #mount(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<number> {
-    const complete = await areComplete(layers, this.#closing.signal)
-    // by descriptor: the very file that was verified. It stays open until all mounts are gone.
-    const devices = layers.map((each, i) => (complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each)))
-    await this.#native.mountErofs(image.fd, devices, target, this.#context)
-    if (this.#closed) await this.#native.unmount(target, true)
-    return complete.filter(Boolean).length
+  /** @returns of the devices that are cache files, what lets go of each */
+  async #mount(image: FileHandle, layers: readonly OpenLayer[], target: string): Promise<Release[]> {
+    const complete = await holdComplete(layers, this.#closing.signal)
+    const held = complete.filter((each) => each !== undefined)
+    try {
+      // by descriptor: the very file that was verified. It stays open until all mounts are gone.
+      const devices = layers.map((each, i) =>
+        complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each),
+      )
+      await this.#native.mountErofs(image.fd, devices, target, this.#context)
+      if (this.#closed) await this.#native.unmount(target, true)
+      return held
+    } catch (error) {
+      for (const each of held) each()
+      throw error
+    }
   }
 
   /** One at a time, whoever waits for it. */
@@ -315,7 +330,7 @@ export class KernelMounts {
       if (isBusy(error)) return false
       if (!isGone(error)) throw error
     }
-    this.#covered.delete(dir)
+    this.#forget(dir)
     return true
   }
 
@@ -342,6 +357,13 @@ export class KernelMounts {
     await this.#native.unmount(dir, true).catch((error) => {
       if (!isGone(error)) throw error
     })
+    this.#forget(dir)
+  }
+
+  /** Whoever uses it on has a mount of his own, which the device is marked for. */
+  #forget(dir: string): void {
+    const covered = this.#covered.get(dir)
+    if (covered !== undefined) release(covered)
     this.#covered.delete(dir)
   }
 
@@ -355,6 +377,11 @@ export class KernelMounts {
     }
     return join(this.#session.dir, DEVICES_DIRECTORY, name)
   }
+}
+
+function release(covered: Covered): void {
+  for (const each of covered.held) each()
+  covered.held = []
 }
 
 /** Whether a mount is one of ours, of this life or another. */

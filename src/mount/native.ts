@@ -7,6 +7,7 @@
 // st_ino of tree nodes is the tree's inodeBase + nid, of control nodes the node ID; d_ino is the same. Bases are persisted with the
 // slots, and far apart enough that no two files of a mount share a number (engines make one filesystem of several layers).
 import { createRequire } from 'node:module'
+import type { Disk } from '../store/disk.ts'
 
 /** A device: one sparse file that chunks are written to, and one byte a chunk that says which are there. */
 export interface DeviceSpec {
@@ -102,6 +103,10 @@ export interface NativeSession {
    * with the last tree that has it. Its files stay in the control tree, as EIO, until they are removed.
    */
   removeDevice(device: number): void
+  /** From now on chunks of the device may also be in a second pair of files of the same layout: what the first has not is read there. */
+  spillDevice(device: number, deviceFd: number, readyFd: number, chunks: number): void
+  /** What was read of a device since the last time: a bit a mebibyte, the lowest first. */
+  takeTouched(device: number): Uint8Array
   /** Makes slot number `slot` answer from an image. Throws when the image breaks a bound. */
   addTree(slot: number, spec: TreeSpec): void
   /** What the kernel still knows of it is ESTALE. Where it is grafted there is nothing any more, and the name may be removed. */
@@ -182,6 +187,8 @@ export interface NativeModule {
   isDead(dir: string): Promise<boolean>
   /** flock(2) without waiting: whether the lock was got. Ends with the descriptor. */
   tryLock(fd: number, exclusive: boolean): boolean
+  /** What makes room in the cache (store/disk.ts); null: nothing does. */
+  readonly disk: Disk | null
   /** Sets read_ahead_kb of the bdi behind mounted `dir`, if the system lets us; returns whether it did. */
   setReadAhead(dir: string, kib: number): boolean
 }
@@ -195,5 +202,6 @@ export const UNKNOWN_UID = 2 ** 32 - 1
 /** Loads the addon. Throws the loader's own error where it was not built. */
 export function loadNative(): NativeModule {
   const require = createRequire(import.meta.url)
-  return require('../../native/lazylayer.node') as NativeModule // the addon's own type is this interface
+  const addon = require('../../native/lazylayer.node') as Omit<NativeModule, 'disk'> & Disk // the addon's own types are these interfaces
+  return { ...addon, disk: addon }
 }

@@ -46,6 +46,7 @@ function withoutAddon(cause: unknown): NativeModule {
     unmount,
     isDead,
     tryLock,
+    disk: null,
     setReadAhead: () => false,
   }
 }

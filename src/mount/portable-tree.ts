@@ -1,9 +1,6 @@
 // An image as the operations that libfuse 2 asks for by path. Its reads fetch what is missing, as every reader's do.
-import { read } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import { errno, Failure } from '../errors.ts'
-import { VERIFIED } from '../fetch/states.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { S_IFDIR, S_IFMT, S_IFREG } from '../tree/entry.ts'
 import { encodeDevice, isAcl } from '../tree/erofs-format.ts'
@@ -29,8 +26,6 @@ const O_ACCMODE = 3
 const WALKED_AT_ONCE = 1000
 /** Directories whose numbers are kept at hand; at about 100 bytes each. */
 const DIRECTORIES_MAX = 10_000
-
-const readAt = promisify(read)
 
 export class PortableTree implements FuseOperations {
   readonly #reader: ErofsReader
@@ -199,19 +194,19 @@ export class PortableTree implements FuseOperations {
     const device = this.#devices[content.device - 1]
     if (device === undefined) throw Failure.corrupt(`file ${nid} lies on device ${content.device}, which there is not`)
     const start = content.offset + at
-    await this.#fill(device, start, start + length)
-    for (let got = 0; got < length; ) {
-      const { bytesRead } = await readAt(device.slots.deviceFd, into, got, length - got, start + got)
-      if (bytesRead === 0) throw Failure.corrupt('the device file is shorter than its layout')
-      got += bytesRead
+    const { filler, slots, places } = device
+    const chunks = [...places.chunksAt(start, start + length)]
+    let missed = false
+    const fill = async (missing: number[]) => {
+      if (!missed) this.#counters.missed++
+      missed = true
+      await this.#fill(filler, missing)
     }
+    await slots.read(into.subarray(0, length), start, chunks, fill)
     return length
   }
 
-  async #fill({ filler, slots, places }: Device, start: number, end: number): Promise<void> {
-    const missing = [...places.chunksAt(start, end)].filter((each) => slots.state(each) !== VERIFIED)
-    if (missing.length === 0) return
-    this.#counters.missed++
+  async #fill(filler: PortableLayer['filler'], missing: readonly number[]): Promise<void> {
     if (this.#closed) throw Failure.aborted('the mount has ended')
     const wait = new AbortController()
     let last = this.#progress()

@@ -159,6 +159,14 @@ export class MountSession implements Session {
     return device
   }
 
+  spillDevice(device: number, deviceFd: number, readyFd: number, chunks: number): void {
+    this.#session.spillDevice(device, deviceFd, readyFd, chunks)
+  }
+
+  takeTouched(device: number): Uint8Array {
+    return this.#session.takeTouched(device)
+  }
+
   addTree(slot: number, spec: TreeSpec): void {
     this.#session.addTree(slot, spec)
   }

@@ -122,6 +122,13 @@ export class Registries {
   }
 
   /** Hosts, or blobs of them, that give nothing now, and why, a line each. */
+  /** Whether an origin (a host, a layout) gives what it is asked for, as far as is known; of what is neither, whether all hosts do. */
+  answers(origin: string): boolean {
+    const host = this.#hosts.get(origin)
+    const asked = host === undefined ? [...this.#hosts.values()] : [host]
+    return origin.startsWith('oci:') || asked.every(({ outages }) => outages.now().length === 0)
+  }
+
   outages(): string[] {
     return [...this.#hosts.values()].flatMap(({ outages }) => outages.now())
   }

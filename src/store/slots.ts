@@ -11,75 +11,97 @@
 // - A verdict that bytes are damaged is one process's, and is not written down: another may have put them right meanwhile, and told its
 //   readers so. The byte stays READY_STORED until right bytes are there, and whoever looks before that finds the same.
 // - Opening is done under the folder's lock, so that nobody sees the files half made, set aside or half demoted.
-import { readSync } from 'node:fs'
-import fs, { type FileHandle } from 'node:fs/promises'
+//
+// And why none that is taken back is served as a hole: who takes back is alone with the device (device-lock.ts), unsets bytes, counts up,
+// punches (tree/ready.ts); nobody remembers that a byte was set; what the kernel has mounted itself is never punched, whoever mounted it.
+import { read as readCallback, readSync } from 'node:fs'
+import { type FileHandle, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { hex } from '../image/digest.ts'
+import { promisify } from 'node:util'
+import { Failure } from '../errors.ts'
+import { digestOf, hex } from '../image/digest.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
-import { READY_HEADER_BYTES, READY_MISSING, READY_STORED, READY_VERIFIED, READY_VERSION } from '../tree/ready.ts'
-import { diskFailure, FILE_MODE, lockedFolder, replaceFile, setAside, systemCode } from './durable.ts'
+import {
+  READY_HEADER_BYTES,
+  READY_MISSING,
+  READY_MOUNTED_AT,
+  READY_STORED,
+  READY_TAKEN_BACK_AT,
+  READY_VERIFIED,
+} from '../tree/ready.ts'
+import { UseClock } from './clock.ts'
+import { devicePair, readFully } from './device-files.ts'
+import { DeviceLock } from './device-lock.ts'
+import type { Disk } from './disk.ts'
+import { diskFailure, lockedFolder } from './durable.ts'
+import { Holes } from './holes.ts'
 import { type Locks, lock } from './locks.ts'
 
-const MAGIC = new TextEncoder().encode('lazyrdy\n')
+const readAt = promisify(readCallback)
 
-function readyHeader(chunks: ChunkTable): Uint8Array {
-  const header = new Uint8Array(READY_HEADER_BYTES)
-  const view = new DataView(header.buffer)
-  header.set(MAGIC)
-  view.setUint32(8, READY_VERSION, true)
-  view.setUint32(12, chunks.length, true)
-  header.set(Buffer.from(hex(chunks.contentDigest()), 'hex'), 16)
-  return header
+export interface SlotsParts {
+  locks: Locks
+  disk: Disk | undefined
+  /** A folder on the same filesystem. */
+  temporary: string
+  /** Is told why files are renamed to `*.corrupt`. */
+  aside(why: string): void
 }
 
 export class Slots {
   readonly chunks: number
+  readonly lock: DeviceLock
+  readonly clock: UseClock
+  readonly #table: ChunkTable
   readonly #device: FileHandle
   readonly #ready: FileHandle
-  /** What was read last; a READY_VERIFIED in it stays true while this is open. */
-  readonly #states: Uint8Array
+  readonly #disk: Disk | undefined
+  #holes: Holes | undefined
 
-  private constructor(device: FileHandle, ready: FileHandle, states: Uint8Array) {
-    this.chunks = states.length
+  private constructor(
+    folder: string,
+    { locks, disk }: SlotsParts,
+    table: ChunkTable,
+    device: FileHandle,
+    ready: FileHandle,
+  ) {
+    this.chunks = table.length
+    this.#table = table
     this.#device = device
     this.#ready = ready
-    this.#states = states
+    this.#disk = disk
+    this.lock = new DeviceLock(locks, disk, device.fd, join(folder, 'device'))
+    this.clock = new UseClock(folder, table.deviceSize)
   }
 
   /**
    * Opens `folder/device` and `folder/ready`, or makes them. Files that are not what `chunks` describes are renamed to
-   * `*.corrupt` (in place of earlier ones) and `aside` is told why.
+   * `*.corrupt` (in place of earlier ones).
    * @throws Failure system (no space, no rights), timeout (a lock)
    */
-  static async open(
-    folder: string,
-    temporary: string,
-    chunks: ChunkTable,
-    locks: Locks,
-    aside: (why: string) => void,
-  ): Promise<Slots> {
+  static async open(folder: string, chunks: ChunkTable, parts: SlotsParts): Promise<Slots> {
+    const { locks, temporary, aside } = parts
     try {
-      const header = readyHeader(chunks)
-      return await lockedFolder(locks, folder, async () => {
-        const { device, ready } =
-          (await openPair(folder, header, chunks, aside)) ?? (await makePair(folder, temporary, header, chunks))
+      const slots = await lockedFolder(locks, folder, async () => {
+        const { device, ready } = await devicePair(folder, temporary, chunks, aside)
         try {
-          const states = new Uint8Array(chunks.length)
-          const alone = locks.tryLock(ready.fd, true)
-          await readFully(ready, states, READY_HEADER_BYTES)
-          if (alone) {
+          if (locks.tryLock(ready.fd, true)) {
+            const states = new Uint8Array(chunks.length)
+            await readFully(ready, states, READY_HEADER_BYTES)
             demote(states)
             await ready.write(states, 0, states.length, READY_HEADER_BYTES)
           }
           // the folder's lock keeps all others out until the shared lock stands in for the exclusive one
           await lock(locks, ready.fd, false, join(folder, 'ready'))
-          return new Slots(device, ready, states)
+          return new Slots(folder, parts, chunks, device, ready)
         } catch (error) {
           await device.close()
           await ready.close()
           throw error
         }
       })
+      await slots.clock.read()
+      return slots
     } catch (cause) {
       throw diskFailure(folder, cause)
     }
@@ -94,24 +116,21 @@ export class Slots {
     return this.#ready.fd
   }
 
-  /** READY_MISSING, READY_VERIFIED or READY_STORED, as of now: workers and other processes set the byte. */
+  /** READY_MISSING, READY_VERIFIED or READY_STORED, as of now: workers and other processes set the byte, and take it back. */
   state(chunk: number): number {
-    const known = this.#states[chunk]
-    if (known === undefined) throw new RangeError(`chunk ${chunk} of ${this.chunks}`)
-    if (known === READY_VERIFIED) return READY_VERIFIED
-    // a byte of the page cache (a microsecond), so it is worth no thread's time
-    readSync(this.#ready.fd, this.#states, chunk, 1, READY_HEADER_BYTES + chunk)
-    return meaning(this.#states[chunk])
+    return this.statesOf([chunk])[0] as number // one each
   }
 
   /** The states of some chunks, as `state` gives each, in one read: a system call a chunk would hold up the thread. */
   statesOf(chunks: readonly number[]): number[] {
-    const unknown = chunks.filter((chunk) => this.#states[chunk] !== READY_VERIFIED)
-    const first = unknown.reduce((least, each) => Math.min(least, each), this.chunks)
-    const last = unknown.reduce((most, each) => Math.max(most, each), -1)
-    if (first < 0 || last >= this.chunks) throw new RangeError(`chunks ${first} to ${last} of ${this.chunks}`)
-    if (last >= first) readSync(this.#ready.fd, this.#states, first, last + 1 - first, READY_HEADER_BYTES + first)
-    return chunks.map((chunk) => meaning(this.#states[chunk]))
+    const first = chunks.reduce((least, each) => Math.min(least, each), this.chunks)
+    const last = chunks.reduce((most, each) => Math.max(most, each), -1)
+    if (chunks.length === 0) return []
+    if (!(first >= 0 && last < this.chunks)) throw new RangeError(`chunks ${first} to ${last} of ${this.chunks}`)
+    const states = new Uint8Array(last + 1 - first)
+    // bytes of the page cache (a microsecond), so they are worth no thread's time
+    readSync(this.#ready.fd, states, 0, states.length, READY_HEADER_BYTES + first)
+    return chunks.map((chunk) => meaning(states[chunk - first]))
   }
 
   /** The states of all chunks as of now, in one read: for large layers, where `state` chunk by chunk would hold up the thread. */
@@ -121,11 +140,103 @@ export class Slots {
     return states
   }
 
+  /** How often chunks were taken back of it, in all processes. */
+  takenBack(): number {
+    const count = new Uint32Array(1)
+    readSync(this.#ready.fd, count, 0, 4, READY_TAKEN_BACK_AT)
+    return count[0] as number
+  }
+
+  /** Reads device bytes as the file has them. @throws Failure corrupt: it is shorter than its layout; what the system throws */
+  async read(into: Uint8Array, at: number): Promise<void> {
+    for (let got = 0; got < into.length; ) {
+      const { bytesRead } = await readAt(this.#device.fd, into, got, into.length - got, at + got)
+      if (bytesRead === 0) throw Failure.corrupt('the device file is shorter than its layout')
+      got += bytesRead
+    }
+  }
+
+  /**
+   * Before the kernel mounts the device itself: nothing of it is taken back until the function is called that this resolves with. Then
+   * overlays may still have it mounted, so that it is marked; the mark counts until nobody has it open.
+   * @returns undefined: some of it is not there
+   */
+  async hold(): Promise<(() => void) | undefined> {
+    const release = await this.lock.hold()
+    try {
+      if ((await this.states()).every((state) => state === READY_VERIFIED)) {
+        const mark = await thisBoot()
+        await this.#ready.write(mark, 0, mark.length, READY_MOUNTED_AT)
+        return release
+      }
+    } catch (error) {
+      release()
+      throw error
+    }
+    release()
+    return undefined
+  }
+
+  /**
+   * Takes back those chunks that `choose` names, given the states of all: they are missing, and their space is the disk's again.
+   * @returns how many bytes they had; 0 as well where somebody writes to the device or has it mounted
+   * @throws what the system throws
+   */
+  async takeBack(choose: (states: Uint8Array) => Iterable<number>): Promise<number> {
+    const disk = this.#disk
+    if (disk === undefined) return 0
+    const taken = await this.lock.take(async () => {
+      if (await this.#isMounted(disk)) return 0
+      const states = await this.states()
+      const gone = [...choose(states)].filter((chunk) => states[chunk] !== READY_MISSING)
+      if (gone.length === 0) return 0
+      let bytes = 0
+      for (const chunk of gone) {
+        states[chunk] = READY_MISSING
+        this.#table.places(chunk, (_, length) => {
+          bytes += length
+        })
+      }
+      // nobody writes meanwhile, so the bytes between are what they were
+      const [first, last] = gone.reduce(([a, b], each) => [Math.min(a, each), Math.max(b, each)], [this.chunks, 0])
+      await this.#ready.write(states, first, last + 1 - first, READY_HEADER_BYTES + first)
+      await this.#ready.write(Uint32Array.of(this.takenBack() + 1), 0, 4, READY_TAKEN_BACK_AT)
+      this.#holes ??= new Holes(this.#table)
+      await disk.punchHoles(
+        this.#device.fd,
+        this.#holes.of(gone, (chunk) => states[chunk] !== READY_MISSING),
+      )
+      return bytes
+    })
+    return taken ?? 0
+  }
+
+  /** Whether the kernel may have the device itself mounted, by whomever: also by who died since. */
+  async #isMounted(disk: Disk): Promise<boolean> {
+    const mark = new Uint8Array(MARK_BYTES)
+    await readFully(this.#ready, mark, READY_MOUNTED_AT)
+    if (!Buffer.from(mark).equals(await thisBoot())) return false
+    if (!disk.isOnlyOpener(this.#device.fd)) return true
+    await this.#ready.write(new Uint8Array(MARK_BYTES), 0, MARK_BYTES, READY_MOUNTED_AT)
+    return false
+  }
+
   /** Lets go of the device. Nobody may write through its descriptors any more. */
   async close(): Promise<void> {
+    await this.clock.keep()
     await this.#device.close()
     await this.#ready.close()
   }
+}
+
+const MARK_BYTES = 8
+const BOOT_ID = '/proc/sys/kernel/random/boot_id'
+let boot: Promise<Uint8Array> | undefined
+
+/** What marks a device that was mounted since the machine started. */
+function thisBoot(): Promise<Uint8Array> {
+  boot ??= readFile(BOOT_ID).then((id) => Buffer.from(hex(digestOf(id)), 'hex').subarray(0, MARK_BYTES))
+  return boot
 }
 
 /** A byte that means nothing means that nothing is there. */
@@ -135,90 +246,6 @@ function meaning(byte: number | undefined): number {
 
 function demote(states: Uint8Array): void {
   states.forEach((state, i) => {
-    states[i] = state === READY_VERIFIED || state === READY_STORED ? READY_STORED : READY_MISSING
+    states[i] = meaning(state) === READY_MISSING ? READY_MISSING : READY_STORED
   })
-}
-
-interface Pair {
-  device: FileHandle
-  ready: FileHandle
-}
-
-/** The two files, if they are what they must be; else they are out of the way. */
-async function openPair(
-  folder: string,
-  header: Uint8Array,
-  chunks: ChunkTable,
-  aside: (why: string) => void,
-): Promise<Pair | undefined> {
-  const device = await openExisting(join(folder, 'device'))
-  const ready = await openExisting(join(folder, 'ready'))
-  const why = ready === undefined ? undefined : await mismatch(device, ready, header, chunks)
-  if (device !== undefined && ready !== undefined && why === undefined) return { device, ready }
-  await device?.close()
-  await ready?.close()
-  if (why !== undefined) {
-    aside(`${folder}: ${why}`)
-    // the ready file last: without it the other counts for nothing
-    await setAside(join(folder, 'device'))
-    await setAside(join(folder, 'ready'))
-  } else {
-    // a device whose ready file was never made
-    await fs.rm(join(folder, 'device'), { force: true })
-  }
-  return undefined
-}
-
-async function openExisting(path: string): Promise<FileHandle | undefined> {
-  try {
-    return await fs.open(path, 'r+')
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined
-    if (systemCode(error) !== 'EISDIR') throw error
-    await setAside(path) // damage
-    return undefined
-  }
-}
-
-async function mismatch(
-  device: FileHandle | undefined,
-  ready: FileHandle,
-  header: Uint8Array,
-  chunks: ChunkTable,
-): Promise<string | undefined> {
-  if (device === undefined) return 'the device is gone'
-  const deviceSize = (await device.stat()).size
-  if (deviceSize !== chunks.deviceSize) return `the device has ${deviceSize} bytes instead of ${chunks.deviceSize}`
-  const readySize = (await ready.stat()).size
-  const wanted = header.length + chunks.length
-  if (readySize !== wanted) return `the ready file has ${readySize} bytes instead of ${wanted}`
-  const found = new Uint8Array(header.length)
-  await readFully(ready, found, 0)
-  return Buffer.from(found).equals(header) ? undefined : 'the ready file is of another device or version'
-}
-
-async function makePair(folder: string, temporary: string, header: Uint8Array, chunks: ChunkTable): Promise<Pair> {
-  const device = await fs.open(join(folder, 'device'), 'wx+', FILE_MODE)
-  try {
-    await device.chmod(FILE_MODE)
-    await device.truncate(chunks.deviceSize)
-    // written out, not sparse: setting a byte later then needs no new block, and cannot fail for want of one
-    const bytes = new Uint8Array(header.length + chunks.length)
-    bytes.set(header)
-    await replaceFile(temporary, join(folder, 'ready'), bytes)
-    return { device, ready: await fs.open(join(folder, 'ready'), 'r+') }
-  } catch (error) {
-    await device.close()
-    await fs.rm(join(folder, 'device'), { force: true })
-    throw error
-  }
-}
-
-async function readFully(file: FileHandle, into: Uint8Array, position: number): Promise<void> {
-  let at = 0
-  while (at < into.length) {
-    const { bytesRead } = await file.read(into, at, into.length - at, position + at)
-    if (bytesRead === 0) throw new Error(`the ready file ends at ${position + at}`)
-    at += bytesRead
-  }
 }

@@ -8,6 +8,7 @@
 //   merged/<key>.json           layers put together -> the image of the whole
 //   references/<hex>.json       reference and platform -> manifest, so that a restart needs no network
 //   accepted/<hex>.json         images whose signatures a policy accepted
+//   pins/<hex>.json             images whose trees keep all they have (pins.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
 //   twins/                      second copies of listed, proofs, references and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
@@ -22,12 +23,26 @@ import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import { type CacheSize, removeAside, sizeOf } from './aside.ts'
-import { diskFailure, dropDamaged, makeFolder, openTemporary, readWhole, replaceFile, setAside } from './durable.ts'
+import { Device } from './device.ts'
+import type { Disk } from './disk.ts'
+import {
+  diskFailure,
+  dropDamaged,
+  makeFolder,
+  openTemporary,
+  readWhole,
+  replaceFile,
+  setAside,
+  systemCode,
+} from './durable.ts'
 import { openHashed } from './hash.ts'
 import type { Locks } from './locks.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
+import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
 import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
+import { Room } from './room.ts'
+import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
 import { type Is, keepTwins, readTwins, TWINS } from './twins.ts'
 import { enterCache, TEMPORARY } from './version.ts'
@@ -71,15 +86,24 @@ export interface StoreCounters {
   readonly corruptDevices: number
 }
 
-const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots', TWINS]
+const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots', 'pins', TWINS]
 /** 3.5 million chunks with a check and a place each (119 bytes): more than any index may have. */
 const CHUNK_TABLE_MAX_BYTES = 400 << 20
 /** Every file is looked at. */
 const SIZE_AGAIN_MS = 60_000
 const TABLE_DIGEST_BYTES = 32
 
+/** How much room the cache has, and what makes it; without `disk` it has no limit. */
+export interface StoreRoom {
+  disk?: Disk
+  limits?: RoomLimits
+}
+
 export class Store {
   readonly dir: string
+  readonly pins: Pins
+  readonly room: Room
+  readonly #disk: Disk | undefined
   readonly #locks: Locks
   readonly #warn: (message: string) => void
   readonly #lock: FileHandle
@@ -97,9 +121,14 @@ export class Store {
     warn: (message: string) => void,
     lock: FileHandle,
     { proofs, wholes, removing }: Pick<Store, 'proofs' | 'wholes'> & { removing: Promise<void> },
+    { disk, limits }: StoreRoom,
   ) {
     this.#removing = removing
     this.dir = dir
+    this.pins = new Pins(dir)
+    this.#disk = disk
+    const [others, pinned] = [() => wholes.all(), () => this.pins.trees()]
+    this.room = new Room({ dir, locks, disk, ...(limits === undefined ? {} : { limits }), others, pinned, warn })
     this.proofs = proofs
     this.wholes = wholes
     this.#locks = locks
@@ -112,7 +141,7 @@ export class Store {
    * Opens the cache in `dir`, or makes it. `warn` gets a sentence for everything that is set aside.
    * @throws Failure usage (`dir` holds something else), unsupported (another version is running on it), timeout, system
    */
-  static async open(dir: string, locks: Locks, warn: (message: string) => void): Promise<Store> {
+  static async open(dir: string, locks: Locks, warn: (message: string) => void, room: StoreRoom = {}): Promise<Store> {
     const at = resolve(dir)
     const startedAt = Date.now()
     const { lock, alone, aside } = await enterCache(at, locks, warn)
@@ -125,7 +154,7 @@ export class Store {
             warn(`what was set aside in ${at} cannot be removed: ${describe(error)}`),
           )
         : Promise.resolve()
-      return new Store(at, locks, warn, lock, { ...parts, removing })
+      return new Store(at, locks, warn, lock, { ...parts, removing }, room)
     } catch (error) {
       await lock.close()
       throw error
@@ -153,6 +182,7 @@ export class Store {
 
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
+    await this.room.close()
     await this.#removing
     await this.wholes.close()
     await this.#lock.close()
@@ -179,6 +209,10 @@ export class Store {
 
   /** Keeps what was built from a layer. An image that is there already stays. @throws Failure system */
   async keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
+    await this.#withRoom(() => this.#keepLayer(layer, record, tree))
+  }
+
+  async #keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
     await this.#keepImage(tree.digest, tree.image)
     const folder = this.#path('layers', hex(layer))
     await makeFolder(folder)
@@ -269,14 +303,22 @@ export class Store {
     return undefined
   }
 
-  /** A tree's device, made if need be. The caller closes it. @throws Failure system, timeout */
-  async openSlots(tree: Digest, chunks: ChunkTable): Promise<Slots> {
-    const folder = this.#path('trees', hex(tree))
-    await makeFolder(folder)
-    return Slots.open(folder, this.#path(TEMPORARY), chunks, this.#locks, (why) => {
+  /**
+   * A tree's device, made if need be. The caller closes it.
+   * @param refetchable whether what is taken back of it could be fetched again now
+   * @throws Failure system, timeout
+   */
+  async openSlots(tree: Digest, chunks: ChunkTable, refetchable = () => false): Promise<Device> {
+    const name = hex(tree)
+    const folder = this.#path('trees', name)
+    await this.#withRoom(() => makeFolder(folder))
+    const aside = (why: string) => {
       this.#counters.corruptDevices++
       this.#warn(`${why}: it is set aside, and its contents are fetched again`)
-    })
+    }
+    const parts = { locks: this.#locks, disk: this.#disk, temporary: this.#path(TEMPORARY), aside }
+    const slots = await this.#withRoom(() => Slots.open(folder, chunks, parts))
+    return new Device(name, slots, chunks, this.room, refetchable)
   }
 
   /**
@@ -312,7 +354,19 @@ export class Store {
   }
 
   #replace(path: string, bytes: Uint8Array): Promise<void> {
-    return replaceFile(this.#path(TEMPORARY), path, bytes)
+    return this.#withRoom(() => replaceFile(this.#path(TEMPORARY), path, bytes))
+  }
+
+  /** Does it again on a full disk, when contents that can be fetched again have made room for what says what they are. */
+  async #withRoom<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      const code = error instanceof Failure ? systemCode(error.cause) : undefined
+      if (this.#disk === undefined || (code !== 'ENOSPC' && code !== 'EDQUOT')) throw error
+      await this.room.relieve()
+      return await work()
+    }
   }
 
   async #keepImage(tree: Digest, image: Uint8Array): Promise<void> {

@@ -15,6 +15,7 @@ import {
   UNREADABLE,
 } from './durable.ts'
 import { Hasher, type Hashing } from './hasher.ts'
+import type { Goes } from './usage.ts'
 import { TEMPORARY } from './version.ts'
 
 const FOLDER = 'wholes'
@@ -154,24 +155,32 @@ export class WholeFiles {
     return openTemporary(join(this.#cache, TEMPORARY))
   }
 
-  async #makeRoom(kept: string): Promise<void> {
+  /** All of them, for whoever makes room. @throws what the system throws */
+  async all(): Promise<(Goes & { readonly name: string })[]> {
     const folder = join(this.#cache, FOLDER)
-    const files: { name: string; path: string; size: number; usedAt: number }[] = []
-    let total = 0
+    const files: (Goes & { readonly name: string })[] = []
     for (const name of await fs.readdir(folder)) {
       if (!NAME.test(name)) continue
       const path = join(folder, name)
       const found = await fs.stat(path).catch(() => undefined) // another process threw it out
       if (found === undefined) continue
-      total += found.size
-      if (name !== kept) files.push({ name, path, size: found.size, usedAt: found.mtimeMs })
+      const { size: bytes, mtimeMs: at } = found
+      const go = async () => {
+        this.#names.delete(name)
+        await dropDamaged(path)
+        return bytes
+      }
+      files.push({ name, bytes, at, go })
     }
-    files.sort((a, b) => a.usedAt - b.usedAt)
-    for (const { name, path, size } of files) {
+    return files
+  }
+
+  async #makeRoom(kept: string): Promise<void> {
+    const files = await this.all()
+    let total = files.reduce((sum, { bytes }) => sum + bytes, 0)
+    for (const { name, go } of files.sort((a, b) => a.at - b.at)) {
       if (total <= this.#maxBytes) return
-      this.#names.delete(name)
-      await dropDamaged(path)
-      total -= size
+      if (name !== kept) total -= await go()
     }
   }
 

@@ -261,6 +261,14 @@ export class ChunkTable {
     return this.#at.blob[i] as number
   }
 
+  /** Calls `each` with the places of a chunk, in the order of its bytes. Makes nothing: for walks over all chunks. */
+  places(i: number, each: (at: number, length: number) => void): void {
+    const { placesEnd, placeAt, placeLength } = this.#at
+    for (let j = i === 0 ? 0 : (placesEnd[i - 1] as number); j < (placesEnd[i] as number); j++) {
+      each(placeAt[j] as number, placeLength[j] as number)
+    }
+  }
+
   /** Numbers of the chunks that hold device bytes of [start, end), ascending, each once. Linear in the places. */
   chunksAt(start: number, end: number): number[] {
     const { placeAt, placeLength, placeChunk } = this.#at

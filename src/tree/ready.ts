@@ -2,7 +2,8 @@
 // that touches nobody else's, and the native reader sees it through a shared mapping.
 //
 //   0  8  "lazyrdy\n"     8  4  version, little-endian     12  4  chunks     16  32  SHA-256 of the chunk table's decoded side
-//  48  4  how often chunks were taken back     52  12  zero     64  …  one byte a chunk
+//  48  4  how often chunks were taken back     52  4  zero     56  8  the boot in which the kernel mounted it complete, or zero
+//  64  …  one byte a chunk
 //
 // Who takes chunks back unsets their bytes, then adds one to the count, then punches their places, each after the other can be seen: a
 // reader whose chunks were verified, then read, and are verified still under the same count has read no hole, nor half of what came next.
@@ -11,6 +12,10 @@ export const READY_HEADER_BYTES = 64
 export const READY_VERSION = 1
 /** Where the count of chunks taken back is: u32. */
 export const READY_TAKEN_BACK_AT = 48
+/** From here on the header changes; what lies before says what the device is. */
+export const READY_CHANGING_AT = READY_TAKEN_BACK_AT
+/** Where it stands in which boot the kernel mounted the device itself: 8 bytes. */
+export const READY_MOUNTED_AT = 56
 /** Nothing is there. */
 export const READY_MISSING = 0
 /** Written and verified by this process, or by its predecessor on the same FUSE connection. Only this is ever served. */

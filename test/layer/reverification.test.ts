@@ -7,10 +7,10 @@ import { Budget } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
 import type { Blob } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { type Device, Reverification } from '../../src/layer/reverification.ts'
+import { type Reverifiable, Reverification } from '../../src/layer/reverification.ts'
 import { TreeFiller } from '../../src/layer/tree-filler.ts'
 import { areComplete } from '../../src/mount/complete.ts'
-import type { Slots } from '../../src/store/slots.ts'
+import type { Device as StoredDevice } from '../../src/store/device.ts'
 import { Store } from '../../src/store/store.ts'
 import { NONE } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
@@ -24,7 +24,7 @@ const never = () => new AbortController().signal
 /** A device in these states that is told what to fill, and fills it a turn later. */
 function device(states: number[]) {
   const asked: number[][] = []
-  const it: Device = {
+  const it: Reverifiable = {
     slots: { states: async () => Uint8Array.from(states) },
     filler: {
       async fill(wanted, priority) {
@@ -130,19 +130,20 @@ async function life(dir: string, tables: readonly ChunkTable[]) {
 }
 
 /** Fills a device, and says that all of it is ready. */
-function write(slots: Slots, content: Uint8Array): void {
+function write(slots: StoredDevice, content: Uint8Array): void {
   writeSync(slots.deviceFd, content, 0, content.length, 0)
   writeSync(slots.readyFd, new Uint8Array(slots.chunks).fill(READY_VERIFIED), 0, slots.chunks, READY_HEADER_BYTES)
 }
 
 /** The first ready bytes, as the native side sees them. */
-function readyBytes(slots: Slots, count: number): Uint8Array {
+function readyBytes(slots: StoredDevice, count: number): Uint8Array {
   const bytes = new Uint8Array(count)
   readSync(slots.readyFd, bytes, 0, count, READY_HEADER_BYTES)
   return bytes
 }
 
-const countOf = async (slots: Slots, state: number) => (await slots.states()).filter((each) => each === state).length
+const countOf = async (slots: StoredDevice, state: number) =>
+  (await slots.states()).filter((each) => each === state).length
 
 test('20 complete layers of 4,000 chunks that are all covered at once after a restart are intact, without a request', async () => {
   const dir = await folder()
@@ -153,7 +154,7 @@ test('20 complete layers of 4,000 chunks that are all covered at once after a re
   await before.close()
 
   const { layers, pool } = await life(dir, tables)
-  expect(await countOf(layers[0]?.slots as Slots, READY_STORED)).toBe(CHUNKS)
+  expect(await countOf(layers[0]?.slots as StoredDevice, READY_STORED)).toBe(CHUNKS)
   // as when an agent starts: each image's layers are asked for on their own; whoever reads at the same time reads all of it
   const covered = layers.map((layer) => areComplete([layer], never()))
   const read = layers.map(({ tree }) => tree.fill(Array(CHUNKS).keys(), 'demand'))
@@ -171,13 +172,13 @@ test('two processes that find the same chunks damaged put them right, and what e
   const content = noise(CHUNKS * BYTES)
   const table = tableOf(content)
   const before = await life(dir, [table])
-  write(before.layers[0]?.slots as Slots, noise(content.length))
+  write(before.layers[0]?.slots as StoredDevice, noise(content.length))
   await before.close()
 
   const processes = [await life(dir, [table]), await life(dir, [table])]
   const lost: number[] = []
   const healed = processes.map(async ({ layers: [layer], pool }) => {
-    const { slots } = layer as { slots: Slots }
+    const { slots } = layer as { slots: StoredDevice }
     for (let chunk = 0; chunk < 200; chunk++) {
       const into = { deviceFd: slots.deviceFd, readyFd: slots.readyFd, chunk }
       if ((await pool.verify(table.get(chunk), into, { priority: 'demand' })) === 'damaged') {

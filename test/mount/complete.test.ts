@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { areComplete, type Checkable } from '../../src/mount/complete.ts'
+import { areComplete, type Checkable, holdComplete } from '../../src/mount/complete.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 
 const MIB = 1 << 20
@@ -12,7 +12,7 @@ function layer(
 ) {
   const asked = { times: 0 }
   const it: Checkable = {
-    slots: { states: async () => Uint8Array.from(states) } as Checkable['slots'],
+    slots: { states: async () => Uint8Array.from(states) },
     chunks: { sizeOf: () => size } as unknown as Checkable['chunks'],
     async reverify() {
       asked.times++
@@ -70,4 +70,16 @@ test('a chunk that cannot be had, a slow disk and the end leave it to the sessio
   const ended = areComplete([layer([READY_STORED], 1, () => new Promise(() => {})).it], ending.signal)
   ending.abort()
   expect(await ended).toEqual([false])
+})
+
+test('a complete layer is held, unless it lost a chunk meanwhile, or the disk fails', async () => {
+  const release = () => {}
+  const held = async (states: number[], hold: () => Promise<(() => void) | undefined>) => {
+    const { it } = layer(states)
+    return (await holdComplete([{ ...it, slots: { ...it.slots, hold } }], never()))[0]
+  }
+  expect(await held([READY_VERIFIED], async () => release)).toBe(release)
+  expect(await held([READY_VERIFIED], async () => undefined)).toBeUndefined()
+  expect(await held([READY_VERIFIED], () => Promise.reject(new Error('disk')))).toBeUndefined()
+  expect(await held([READY_MISSING], async () => release)).toBeUndefined()
 })

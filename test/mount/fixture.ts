@@ -61,7 +61,17 @@ export async function openCache(
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
   const examiner = examinations
-  const layers = new Layers({ store, codecs, builder, budget: new Budget(), examiner, closing, log, ...known })
+  const layers = new Layers({
+    store,
+    codecs,
+    builder,
+    budget: new Budget(),
+    examiner,
+    answers: () => true,
+    closing,
+    log,
+    ...known,
+  })
   let closed = false
   const close = async () => {
     if (closed) return

@@ -21,6 +21,7 @@ function fakeSession() {
   const trees = new Map<number, TreeSpec>()
   const session = {
     addDevice: (spec: DeviceSpec, filler: DeviceFiller) => devices.push({ spec, filler }),
+    takeTouched: () => new Uint8Array(),
     addTree(slot: number, spec: TreeSpec) {
       if (trees.has(slot)) throw new Error(`slot ${slot} is taken`)
       trees.set(slot, spec)

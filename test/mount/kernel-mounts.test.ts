@@ -54,7 +54,7 @@ function fake(max: number, context?: string) {
 function layer(name: string, states = [READY_MISSING], deviceFd = 40): OpenLayer {
   return {
     tree: digest(name),
-    slots: { states: async () => Uint8Array.from(states), deviceFd },
+    slots: { states: async () => Uint8Array.from(states), deviceFd, hold: async () => () => {} },
     chunks: { sizeOf: () => 1 },
     openImage: async () => ({ fd: 30, close: async () => {} }) as unknown as FileHandle,
   } as unknown as OpenLayer // what covers use of it

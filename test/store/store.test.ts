@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { sizeOf } from '../../src/store/aside.ts'
-import { Slots } from '../../src/store/slots.ts'
+import { Device } from '../../src/store/device.ts'
 import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION, versionOf } from '../../src/store/version.ts'
 import { flock } from './flock.ts'
@@ -482,7 +482,7 @@ test.each(['ENOSPC', 'EDQUOT'])(
     full.mockRestore()
     for (const work of works) {
       const made = await work()
-      if (made instanceof Slots) await made.close()
+      if (made instanceof Device) await made.close()
     }
     expect(await store.layer(LAYER)).toBeDefined()
     expect(store.counters.corruptDevices).toBe(0)

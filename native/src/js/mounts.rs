@@ -82,7 +82,7 @@ pub fn try_lock(fd: i32, exclusive: bool) -> Result<bool, String> {
 }
 
 /// Runs `work` on a thread of its own: the event loop's pool may be full of calls that wait for the very mount in question.
-fn promise<T>(env: &Env, what: String, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<Object<'_>>
+pub fn promise<T>(env: &Env, what: String, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<Object<'_>>
 where
     T: ToNapiValue + Send + 'static,
 {

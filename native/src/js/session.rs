@@ -78,7 +78,7 @@ pub struct SessionCounters {
 
 #[napi]
 pub struct Session {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 #[napi]

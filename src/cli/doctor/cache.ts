@@ -79,7 +79,8 @@ function filesystem(cache: string, type: number): Finding {
 }
 
 function space(room: string, free: number): Finding {
-  if (free < FREE_PROBLEM_BYTES) return problem(room, 'Make room: reads fail that cannot be kept.')
+  if (free < FREE_PROBLEM_BYTES)
+    return problem(room, 'Make room: new layers cannot be opened, and what is read goes through memory.')
   return free < FREE_WARNING_BYTES ? warning(room, 'Make room: what is read of images is kept there.') : ok(room)
 }
 
