@@ -1,11 +1,11 @@
-// What an earlier life stored is verified again in the background, of all layers in turn and a few chunks at a time: what waits costs
+// What an earlier life stored is verified again in the background, of all layers in turn and a part at a time: what waits costs
 // nothing, and a layer that was opened last does not wait for all of the largest.
 import type { Priority } from '../image/blob.ts'
 import { Limit } from '../limit.ts'
 import { READY_STORED } from '../tree/ready.ts'
 
-/** Chunks of a turn: 16 MiB where they have 64 KiB. */
-const CHUNKS_AT_ONCE = 256
+/** Chunks of a turn. Most layers have fewer: they are done one after the other, so that some are complete soon and not all of them late. */
+const CHUNKS_AT_ONCE = 4096
 
 export interface Reverifiable {
   /** Of all its chunks. */

@@ -43,20 +43,20 @@ test('what is stored is verified, a part at a time, and what fails keeps nobody 
   const one = device(Array(200).fill([READY_STORED, READY_VERIFIED, READY_MISSING]).flat())
   await new Reverification().of(one.it, never())
   expect(one.asked).toEqual([Array.from({ length: 200 }, (_, i) => i * 3)])
-  const broken = device(Array(600).fill(READY_STORED))
+  const broken = device(Array(10_000).fill(READY_STORED))
   broken.it.filler.fill = async (wanted) => {
     broken.asked.push([...wanted])
     throw Failure.unavailable('no registry')
   }
   await new Reverification().of(broken.it, never())
-  expect(broken.asked.map(({ length }) => length)).toEqual([256, 256, 88])
+  expect(broken.asked.map(({ length }) => length)).toEqual([4096, 4096, 1808])
 })
 
 test('layers take turns, and nothing is begun after the end', async () => {
   const order: string[] = []
   const end = new AbortController()
   const named = (name: string) => {
-    const made = device(Array(1000).fill(READY_STORED))
+    const made = device(Array(16_000).fill(READY_STORED))
     const { fill } = made.it.filler
     made.it.filler.fill = async (...args) => {
       order.push(name)
