@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { digestOf } from '../../src/image/digest.ts'
 import { Holes } from '../../src/store/holes.ts'
-import type { Chunk } from '../../src/tree/chunk.ts'
+import { type Chunk, GZIP } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 import { runs } from '../fixtures/runs.ts'
 
