@@ -83,8 +83,13 @@ export class DeviceLock {
     }
   }
 
-  async #enter(): Promise<void> {
+  /** Resolves when nothing is being taken back: the device may be closed. */
+  async settled(): Promise<void> {
     while (this.#taking !== undefined) await this.#taking
+  }
+
+  async #enter(): Promise<void> {
+    while (this.#taking !== undefined) await this.#taking // and at once, before anybody begins to take again
     this.#users++
     try {
       this.#shared ??= this.#share()

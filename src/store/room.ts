@@ -200,7 +200,7 @@ export class Room {
       await this.#ask()
       if (freed > 0) return // what came just now goes soon
       this.#refusedUntil = performance.now() + TRY_AGAIN_MS
-      this.#say(`it has ${used} bytes, may have ${limit}, and nothing of it may go`)
+      this.#say(`it has ${used} of ${Math.floor(limit)} bytes, and nothing of it may go now`)
     })
   }
 

@@ -223,6 +223,7 @@ export class Slots {
 
   /** Lets go of the device. Nobody may write through its descriptors any more. */
   async close(): Promise<void> {
+    await this.lock.settled()
     await this.clock.keep()
     await this.#device.close()
     await this.#ready.close()

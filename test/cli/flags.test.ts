@@ -56,6 +56,8 @@ test.each([
   [['serve', '/root', '--creds=ada:secret'], 'serve takes no --creds'],
   [['serve', '--creds-file='], '--creds-file is empty'],
   [['mount', 'image', '/mnt', '--creds-file', 'f'], 'lazylayer mount: bad arguments'],
+  [['cache'], 'lazylayer cache takes ls|du|prune|verify|pin|unpin [IMAGE]'],
+  [['status', '--cache-max', '1G'], 'lazylayer status: bad arguments'],
   [['nope'], 'there is no command "nope"'],
   [['constructor'], 'there is no command "constructor"'],
   [['--cache', '/c'], 'there is no command "--cache"'],

@@ -104,6 +104,28 @@ test('whoever writes waits until nothing is taken back any more', async () => {
   expect(await bytes(device, 4)).toEqual(new Set([5]))
 })
 
+test('a device that is closed while chunks are taken back is closed after that', async () => {
+  const dir = await folder()
+  const go = Promise.withResolvers<void>()
+  const punching = Promise.withResolvers<void>()
+  const real = disk()
+  const punchHoles: Disk['punchHoles'] = async (fd, ranges) => {
+    punching.resolve()
+    await go.promise
+    await real.punchHoles(fd, ranges)
+  }
+  const store = await Store.open(dir, flock, () => {}, { disk: { ...real, punchHoles }, limits: LIMITS })
+  onTestFinished(() => store.close())
+  const device = await store.openSlots(kept.digest, kept.chunks)
+  await device.fill(0, write)
+  const taking = device.takeBackChunks([0])
+  await punching.promise
+  const closing = device.close()
+  go.resolve()
+  expect(await taking).toBe(CHUNK_BYTES)
+  await closing
+})
+
 test('what the kernel has mounted is not taken back, whoever mounted it, until nobody has it open', async () => {
   const dir = await folder()
   await full(dir)

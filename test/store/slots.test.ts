@@ -195,3 +195,19 @@ test('what another process verified is trusted while it lives, and no more once 
   expect(after.state(0)).toBe(READY_STORED)
   await after.close()
 })
+
+test('a device that chunks were taken back of is opened again as it is', async () => {
+  const dir = await folder()
+  const ready = join(dir, 'trees', name, 'ready')
+  const cache = await store(dir)
+  await (await cache.openSlots(kept.digest, kept.chunks)).close()
+  const bytes = await readFile(ready)
+  bytes.fill(7, 48, 64) // the count, and the mark of a mount
+  await writeFile(ready, bytes)
+  await (await cache.openSlots(kept.digest, kept.chunks)).close()
+  expect(cache.counters.corruptDevices).toBe(0)
+  bytes[47] = (bytes[47] as number) ^ 1
+  await writeFile(ready, bytes)
+  await (await cache.openSlots(kept.digest, kept.chunks)).close()
+  expect(cache.counters.corruptDevices).toBe(1)
+})
