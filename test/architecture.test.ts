@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
-import { violations } from './architecture.ts'
+import { circles, importsOf, violations } from './architecture.ts'
 
 const SOURCE = fileURLToPath(new URL('../src/', import.meta.url))
 const files = (await readdir(SOURCE, { recursive: true }))
@@ -24,6 +24,24 @@ describe('the source', () => {
     )
     expect(broken.flat()).toEqual([])
   })
+
+  test('has no circle of files', async () => {
+    const read = files.map(async (path): Promise<[string, string[]]> => {
+      return [path, importsOf(path, await readFile(`${SOURCE}${path}`, 'utf8'))]
+    })
+    expect(circles(new Map(await Promise.all(read)))).toEqual([])
+  })
+})
+
+test('a circle of files is found, through types and workers, too', () => {
+  const sources = {
+    'tree/a.ts': `import type { B } from './b.ts'`,
+    'tree/b.ts': `new Worker(new URL('./c.ts', import.meta.url))`,
+    'tree/c.ts': `export { a } from './a.ts'`,
+    'tree/d.ts': `import './a.ts'`,
+  }
+  const imports = Object.entries(sources).map(([path, source]): [string, string[]] => [path, importsOf(path, source)])
+  expect(circles(new Map(imports))).toEqual(['tree/a.ts -> tree/b.ts -> tree/c.ts -> tree/a.ts'])
 })
 
 test('the page about the house names files and folders that there are', async () => {

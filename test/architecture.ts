@@ -41,6 +41,30 @@ export function violations(path: string, source: string): string[] {
   return [...new Set(found)]
 }
 
+/** The files of src/ that `source`, the file `path`, imports, types included, or starts as a worker. */
+export function importsOf(path: string, source: string): string[] {
+  const program: unknown = parseAst(source, { lang: path.endsWith('.js') ? 'js' : 'ts' })
+  const targets = [...nodes(program)].map(imported).filter((each) => each?.startsWith('.'))
+  return targets.map((each) => posix.normalize(posix.join(posix.dirname(path), each as string)))
+}
+
+/** Circles in who imports whom: each file that comes back to itself, with the way. */
+export function circles(imports: ReadonlyMap<string, readonly string[]>): string[] {
+  const found: string[] = []
+  const done = new Set<string>()
+  const walk = (path: string, way: readonly string[]): void => {
+    if (way.includes(path)) {
+      found.push([...way.slice(way.indexOf(path)), path].join(' -> '))
+      return
+    }
+    if (done.has(path)) return
+    for (const each of imports.get(path) ?? []) walk(each, [...way, path])
+    done.add(path)
+  }
+  for (const path of imports.keys()) walk(path, [])
+  return found
+}
+
 function syntax(path: string, node: Node): string[] {
   switch (node.type) {
     case 'ExportDefaultDeclaration':

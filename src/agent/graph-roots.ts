@@ -5,7 +5,7 @@ import { readCrioConf } from '../engines/crio-conf.ts'
 import type { Files } from '../engines/machine.ts'
 import { readStorageConf, storageConfsOf } from '../engines/storage-conf.ts'
 import { configHome, type Places } from '../registry/places.ts'
-import type { EngineRoot } from '../stores/engine-roots.ts'
+import type { EngineRoot } from '../stores/read-roots.ts'
 
 /** A user of the machine, as passwd(5) has it. */
 export interface User {

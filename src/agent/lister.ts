@@ -1,7 +1,8 @@
 // Answers requests to list an image: when its layers are listed, or failed to be, or when whoever asks has waited long enough.
+
 import { describe, Failure } from '../errors.ts'
 import { parseReference, type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
-import type { Credentials } from '../registry/credentials.ts'
+import type { Credentials } from '../registry/login.ts'
 import type { AdditionalImageStore } from '../stores/image-store.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { type Patience, patiently } from '../stores/patience.ts'

@@ -1,10 +1,11 @@
 // The agent's socket: one JSON line asks, one JSON line answers. Only the user who runs the agent can open it (mode 0600).
+
 import { mkdir, readdir, realpath, unlink } from 'node:fs/promises'
 import { createConnection, createServer, type Server } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { within } from '../engines/machine.ts'
 import { type Code, describe, Failure } from '../errors.ts'
-import type { Credentials } from '../registry/credentials.ts'
+import type { Credentials } from '../registry/login.ts'
 import type { DiffIdPolicy } from '../stores/identity.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'

@@ -1,5 +1,5 @@
 // What flags say, as whoever starts an agent gives it.
-import { type Login, parseLogin } from '../registry/credentials.ts'
+import { type Login, parseLogin } from '../registry/login.ts'
 
 /** By name, without dashes; switches are true. */
 export type Values = Readonly<Record<string, string | boolean | undefined>>

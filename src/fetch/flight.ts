@@ -11,6 +11,11 @@ import type { Priority, Range } from '../image/blob.ts'
 /** Tells of a chunk: without error when it is verified; `brought` when its bytes came from the blob, for this wish or another. */
 export type Settled = (chunk: number, error?: unknown, brought?: boolean) => void
 
+/** Whatever fills chunks; `settled` is called once for each. */
+export interface Fills {
+  fillEach(wanted: Iterable<number>, priority: Priority, settled: Settled, signal?: AbortSignal): void
+}
+
 /** One call of fill: whom to tell, and of which chunks it has not been told yet. */
 export interface Waiter {
   readonly pending: Set<number>

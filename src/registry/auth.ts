@@ -2,11 +2,13 @@
 //
 // Credentials that are refused are passed over once, for what the keyring finds instead. A 401 says that they are wrong: they are
 // forgotten. A 403 may pass, and programs may be reading with them: they are forgotten when others were accepted in their place.
+
 import { isDeepStrictEqual } from 'node:util'
 import type { Failure } from '../errors.ts'
 import type { Challenge } from './challenge.ts'
-import type { Credentials, Keyring } from './credentials.ts'
+import type { Keyring } from './credentials.ts'
 import { abortion } from './gate.ts'
+import type { Credentials } from './login.ts'
 import { type AccessToken, type Asking, askForToken, basic, type NoToken } from './token-service.ts'
 
 /**

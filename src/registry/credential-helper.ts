@@ -1,8 +1,9 @@
 // Credential helpers, as Docker defined them: programs `docker-credential-NAME` that keep credentials.
+
 import { execFile } from 'node:child_process'
 import { isAbsolute } from 'node:path'
 import { Failure } from '../errors.ts'
-import type { Credentials } from './credentials.ts'
+import type { Credentials } from './login.ts'
 import type { Places } from './places.ts'
 
 /** A helper may ask a hardware token or a cloud; nobody waits longer for it. */

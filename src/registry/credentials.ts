@@ -5,22 +5,14 @@ import { describe, Failure } from '../errors.ts'
 import { withoutAlias } from '../image/reference.ts'
 import { askHelper } from './credential-helper.ts'
 import { readText } from './file.ts'
+import type { Credentials, Login } from './login.ts'
 import { configHome, type Places } from './places.ts'
-
-/** A user name and a password. */
-export interface Login {
-  username: string
-  password: string
-}
 
 /** A login that goes to no other host. */
 export interface HostLogin extends Login {
   /** `host[:port]` */
   host: string
 }
-
-/** A login, or an identity token that a token service turns into access tokens. */
-export type Credentials = Login | { identityToken: string }
 
 /** Where a registry's credentials are looked for; asked again whenever the registry refuses. */
 export interface Keyring {
@@ -54,15 +46,6 @@ export function authFiles(places: Places, authfile?: string): string[] {
     join(env.DOCKER_CONFIG || join(places.home, '.docker'), 'config.json'),
     join(places.home, LEGACY_FILE),
   ]
-}
-
-/** `user:password`. @throws Failure usage */
-export function parseLogin(text: string): Login {
-  const colon = text.indexOf(':')
-  if (colon <= 0) {
-    throw Failure.usage('--creds is not USER:PASSWORD', { fix: 'Put a colon between user name and password.' })
-  }
-  return { username: text.slice(0, colon), password: text.slice(colon + 1) }
 }
 
 /** One login for one host, instead of whatever `others` have for that. */

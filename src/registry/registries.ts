@@ -1,4 +1,5 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
+
 import { join } from 'node:path'
 import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
@@ -7,7 +8,6 @@ import { LimitEach } from '../limit.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
 import {
-  type Credentials,
   fileKeyring,
   type HostLogin,
   helpersKeyring,
@@ -19,6 +19,7 @@ import { Hedge } from './hedge.ts'
 import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
+import type { Credentials } from './login.ts'
 import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'

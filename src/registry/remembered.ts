@@ -1,7 +1,9 @@
 // Credentials that somebody handed to this process for one repository: engines do, of an image they are about to pull. They live in
 // memory, and on disk where that was asked for (sealed.ts).
+
 import { isDeepStrictEqual } from 'node:util'
-import type { Credentials, Keyring } from './credentials.ts'
+import type { Keyring } from './credentials.ts'
+import type { Credentials } from './login.ts'
 import type { SealedCredentials } from './sealed.ts'
 
 /** Each image that is pulled with credentials of its own is one; the least recently told is forgotten. */

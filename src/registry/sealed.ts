@@ -3,9 +3,10 @@
 //   "lazylayer credentials 1\n"  nonce (12)  AES-256-GCM of the credentials' JSON, padded  tag (16)
 //
 // A file's name is an HMAC, so that a folder of them does not tell which repositories this machine knows.
+
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto'
 import { describe, Failure } from '../errors.ts'
-import type { Credentials } from './credentials.ts'
+import type { Credentials } from './login.ts'
 
 /** Where sealed files lie: whole or absent, and bounded in number. */
 export interface SealedFiles {

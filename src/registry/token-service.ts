@@ -1,9 +1,10 @@
 // Asking a token service for access to repositories (distribution's token specification; RFC 6749 for refresh tokens).
+
 import { Failure } from '../errors.ts'
 import { readAll } from './body.ts'
 import type { Challenge } from './challenge.ts'
 import type { Client, Query } from './client.ts'
-import type { Credentials, Login } from './credentials.ts'
+import type { Credentials, Login } from './login.ts'
 import { isOffLimits } from './off-limits.ts'
 import { passing, retry, retryAfterMs } from './retry.ts'
 import type { Trust } from './trust.ts'

@@ -5,9 +5,8 @@ import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
 import { USED_PIECE_BYTES } from './clock.ts'
 import { systemCode } from './durable.ts'
-import type { Room } from './room.ts'
 import type { Slots } from './slots.ts'
-import type { DeviceSpill, Slot } from './spill.ts'
+import type { DeviceSpill, Slot, Spill } from './spill.ts'
 
 /** What reads a device beside this thread. */
 export interface DeviceReader {
@@ -31,12 +30,26 @@ const KEPT_AT_LEAST_MS = 100
 /** A chunk that goes while it is read is asked for again; each time another must have taken its place. */
 const READS_MAX = 8
 
+/** What a device asks of the cache's room. */
+export interface DeviceRoom {
+  /** What stands in for the disk, if anything does. */
+  readonly spill: Spill | undefined
+  /** Whether so many bytes may go to the disk now. */
+  admits(bytes: number): boolean | Promise<boolean>
+  /** The disk took something. */
+  took(): void
+  /** The disk took nothing, for this reason. */
+  refused(error: unknown): void
+  enter(device: Device): void
+  leave(device: Device): void
+}
+
 export class Device {
   /** Of the tree's folder. */
   readonly name: string
   readonly #slots: Slots
   readonly #table: ChunkTable
-  readonly #room: Room
+  readonly #room: DeviceRoom
   readonly #refetchable: () => boolean
   readonly #readers = new Set<DeviceReader>()
   /** By piece: when it was filled last, where that is not long ago. */
@@ -45,7 +58,7 @@ export class Device {
   #spillTold = false
 
   /** @param refetchable whether what is taken back could be fetched again now */
-  constructor(name: string, slots: Slots, table: ChunkTable, room: Room, refetchable: () => boolean) {
+  constructor(name: string, slots: Slots, table: ChunkTable, room: DeviceRoom, refetchable: () => boolean) {
     this.name = name
     this.#slots = slots
     this.#table = table

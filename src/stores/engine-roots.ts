@@ -3,23 +3,7 @@
 import { Worker } from 'node:worker_threads'
 import { describe, Failure } from '../errors.ts'
 import { linkName } from './chain.ts'
-import type { Read } from './engine-roots-worker.ts'
-
-/** An engine's storage root. */
-export interface EngineRoot {
-  /** `graphroot` of storage.conf. */
-  dir: string
-  /** `runroot`: with `transient_store` the volatile files are there. */
-  run?: string
-}
-
-/** What roots refer to. Most of these layers are the engines' own, not ours. */
-export interface References {
-  /** Layers, as layers.json names them. */
-  ids: Set<string>
-  /** Links of layers below others, as `overlay/l` names them. */
-  links: Set<string>
-}
+import type { EngineRoot, Read, References } from './read-roots.ts'
 
 /** 10,000 layers take 2 s on a busy machine. A home on a network that is gone never answers. */
 const DEADLINE_MS = 60_000

@@ -11,7 +11,25 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Failure } from '../errors.ts'
 import { isAbsent } from '../registry/file.ts'
-import type { EngineRoot, References } from './engine-roots.ts'
+
+/** An engine's storage root. */
+export interface EngineRoot {
+  /** `graphroot` of storage.conf. */
+  dir: string
+  /** `runroot`: with `transient_store` the volatile files are there. */
+  run?: string
+}
+
+/** What roots refer to. Most of these layers are the engines' own, not ours. */
+export interface References {
+  /** Layers, as layers.json names them. */
+  ids: Set<string>
+  /** Links of layers below others, as `overlay/l` names them. */
+  links: Set<string>
+}
+
+/** What the worker tells, once: what it found, or why that is not known. */
+export type Read = References | { why: string }
 
 /** What a node with 10,000 layers writes, three times. */
 const JSON_MAX_BYTES = 16 << 20

@@ -1,9 +1,11 @@
 // What the storage roots of real engines refer to: Podman 4.3.1, where it found layers in our image store, and where it did not.
+
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { inUse, type ListedLayer, type References, referenced } from '../../src/stores/engine-roots.ts'
+import { inUse, type ListedLayer, referenced } from '../../src/stores/engine-roots.ts'
+import type { References } from '../../src/stores/read-roots.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
 import { Podman, podmanLacks } from './engines/podman.ts'
 import type { DockerRegistry } from './engines/registry.ts'

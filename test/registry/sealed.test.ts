@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import type { Credentials } from '../../src/registry/credentials.ts'
+import type { Credentials } from '../../src/registry/login.ts'
 import { SealedCredentials, type SealedFiles } from '../../src/registry/sealed.ts'
 
 const ADA = { username: 'ada', password: 'hunter2' }

@@ -5,7 +5,8 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, onTestFinished, test } from 'vitest'
 import { linkName } from '../../src/stores/chain.ts'
-import { type EngineRoot, inUse, referenced } from '../../src/stores/engine-roots.ts'
+import { inUse, referenced } from '../../src/stores/engine-roots.ts'
+import type { EngineRoot } from '../../src/stores/read-roots.ts'
 import { records } from '../../src/stores/read-roots.ts'
 
 const id = (letter: string) => letter.repeat(64)

@@ -4,7 +4,8 @@ import { readdir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Files } from '../../engines/machine.ts'
 import { within } from '../../engines/machine.ts'
-import { type EngineRoot, inUse, type ListedLayer, referenced } from '../../stores/engine-roots.ts'
+import { inUse, type ListedLayer, referenced } from '../../stores/engine-roots.ts'
+import type { EngineRoot } from '../../stores/read-roots.ts'
 
 /** Of the stores of `root`, in these storage roots; also where that cannot be found out. */
 export async function hasLazyImages(
