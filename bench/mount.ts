@@ -20,16 +20,19 @@ const COMPLAINT_MAX_CHARS = 4096
 
 /**
  * Runs `words` with this Node; the process mounts `dir`, then prints a line on stdout and stays.
+ * @param through a program that runs it, with its first arguments
  * @throws Failure unavailable (ended before it was ready), timeout
  */
 export async function startMount(
   words: readonly string[],
   dir: string,
   environment: Readonly<Record<string, string>> = {},
+  through: readonly string[] = [],
 ): Promise<Mounted> {
   const started = performance.now()
   const env = { ...process.env, ...environment }
-  const child = spawn(process.execPath, words, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const [program = '', ...rest] = [...through, process.execPath, ...words]
+  const child = spawn(program, rest, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const end = () => void child.kill('SIGTERM') // a benchmark that is interrupted leaves no server behind
   process.once('exit', end)
   child.once('exit', () => process.off('exit', end))

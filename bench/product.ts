@@ -53,19 +53,30 @@ export async function mountImage({ image, dir, cache, run, rung }: Mounting): Pr
 }
 
 export interface Store extends Mounted {
+  /** The agent's process. */
+  pid(): Promise<number>
   /** Has an image listed. @returns its layers' directories, the uppermost first */
   list(image: string): Promise<string[]>
 }
 
 /** The store that engines look into. */
-export async function serveStore({ dir, cache, run, rung }: Omit<Mounting, 'image'>): Promise<Store> {
+export async function serveStore(
+  { dir, cache, run, rung }: Omit<Mounting, 'image'>,
+  through: readonly string[] = [],
+): Promise<Store> {
   for (const each of [dir, cache, run]) await mkdir(each, { recursive: true })
   const words = [COMMAND, 'serve', '--mount', rung, '--cache', cache, '--tls-verify=false', dir]
-  const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run })
+  const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run }, through)
+  const socket = socketFor(run, dir)
   return {
     ...mounted,
+    async pid() {
+      const answer = await ask(socket, { op: 'status' })
+      if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}`)
+      return answer.status.pid
+    },
     async list(image) {
-      const answer = await ask(socketFor(run, dir), { op: 'list', reference: image, prove: 'none' })
+      const answer = await ask(socket, { op: 'list', reference: image, prove: 'none' })
       if (!answer?.ok || answer.outcome === undefined) throw new Error(`no agent lists ${image} for ${dir}`)
       const { listed, why } = answer.outcome
       if (why !== undefined) throw new Error(why)

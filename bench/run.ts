@@ -5,6 +5,7 @@ import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
 import { coldStart } from './cases/cold-start.ts'
 import { imageWalk } from './cases/image-walk.ts'
+import { memory } from './cases/memory.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
 import { pageCache } from './cases/page-cache.ts'
@@ -32,6 +33,7 @@ const CASES: readonly Case[] = [
   readAhead,
   shuffled,
   pageCache,
+  memory,
 ]
 const HERE = import.meta.dirname
 /** On the clone's own filesystem: that is the one compared with. */
