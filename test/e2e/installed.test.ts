@@ -232,7 +232,7 @@ suite('the installed package', reason, () => {
     for (const line of showing ?? []) expect(await done(as, line)).toMatch(/^\+/m)
     expect(await done(as, 'lazylayer setup podman --dry-run')).toMatch(/^\+.*lazylayer\/store\/images/m)
     for (const line of changing ?? []) expect(await done(as, line)).toMatch(/wrote|nothing to change/)
-    await each(as, 'status', async (line) => expect(await done(as, line)).toMatch(/ store /))
+    await each(as, 'status', async (line) => expect(await done(as, line)).toMatch(/ store |"serves": "store"/))
     await each(as, 'explain', async (line) => expect(await done(as, line)).toContain('estargz'))
     await each(as, 'doctor', async (line) => {
       const said = await done(as, line, [0, 1])
@@ -241,6 +241,10 @@ suite('the installed package', reason, () => {
       }
     })
     await each(as, 'pull', async (line) => expect(await done(as, line)).toContain('1 of 1 layer listed'))
+    await each(as, 'cache', async (line) => {
+      const said = await done(as, line)
+      if (!line.includes('pin ')) expect(said, line).toMatch(/\d/)
+    })
     registry.seen.length = 0
     await done(as, `podman pull ${IMAGE}`)
     // the engine found the layer in the store

@@ -159,7 +159,11 @@ for (const rung of ['erofs', 'fuse'] as const) {
 
     test('leaves nothing behind, however often it comes and goes', async () => {
       const { slot, attach } = await show()
-      const count = async () => (await readFile('/proc/self/maps', 'utf8')).split('\n').length
+      // of the cache's files alone: memory of this process's own has maps, too
+      const count = async () => {
+        const maps = (await readFile('/proc/self/maps', 'utf8')).split('\n')
+        return maps.filter((each) => each.includes(`${work.path}/cache/`)).length
+      }
       for (let i = 0; i < 5; i++) {
         expect(await mount.isFree(slot, node)).toBe(true)
         take()
@@ -175,7 +179,8 @@ for (const rung of ['erofs', 'fuse'] as const) {
         await expect.poll(() => mount.size).toBe(0)
         await attach()
       }
-      expect((await count()) - maps).toBeLessThan(20)
+      expect(maps).toBeGreaterThan(0)
+      expect(await count()).toBe(maps)
       expect(await devices()).toHaveLength(2 + 1) // device and ready file, and the session's device
     })
   })
