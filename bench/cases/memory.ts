@@ -121,7 +121,7 @@ async function readLimited(context: Context, { reference }: Served): Promise<num
       await readAll(await store.list(reference))
       await store.pid() // it answers
       return 1
-    })
+    }).catch(() => 0) // it was killed
   } finally {
     await rmdir(group)
   }
@@ -147,7 +147,7 @@ async function anonymousMb(pid: number): Promise<number> {
 /** Every file below, as a program would. */
 async function readAll(directories: readonly string[]): Promise<void> {
   for (const each of directories) {
-    await run('sh', ['-c', 'find "$1" -type f -print0 | xargs -0 -n 64 cat > /dev/null', 'sh', each])
+    await run('sh', ['-c', 'find "$1" -type f -print0 | xargs -0 -n 64 cat > /dev/null 2>&1', 'sh', each])
   }
 }
 

@@ -22,8 +22,8 @@ const UNKEPT_FLAGS = ['--detach', '-d', '--help', '-h']
 const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
 const FORWARDED_WITHOUT_TERMINAL = ['SIGINT', 'SIGQUIT']
 
-/** An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever. */
-const AGENT_FLAGS = ['--max-semi-space-size=2']
+/** An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever. 1: in MB. */
+const AGENT_FLAGS = ['--max-semi-space-size=1']
 
 const self = fileURLToPath(import.meta.url)
 const root = dirname(dirname(dirname(self)))
@@ -87,6 +87,8 @@ function becomeKeeper() {
     [KEPT]: '1',
     NODE_COMPILE_CACHE: COMPILED, // of the agent's worker threads too
     MALLOC_ARENA_MAX: process.env.MALLOC_ARENA_MAX ?? '2', // glibc keeps what a thread freed for that thread, and there are twenty
+    // what is fetched goes back to the system when it is freed, however large pieces were before; glibc would raise this with each
+    MALLOC_MMAP_THRESHOLD_: process.env.MALLOC_MMAP_THRESHOLD_ ?? '262144',
   })
 }
 

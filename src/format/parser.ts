@@ -24,7 +24,7 @@ const DEADLINE_MS = 120_000
 /** Stored bytes; decompressing, hashing and writing them takes a tenth of that on a busy machine. */
 const EXAMINED_MIN_BYTES_PER_MS = 1000
 /** Workers leave when a burst of lookups is over. */
-const IDLE_MS = 10_000
+const IDLE_MS = 2_000
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
