@@ -11,6 +11,8 @@ const IDLE_WAIT_MS = 1_000
 /** Another process that writes is not waited for: it makes room itself when it must. */
 const TRIES = 20
 const TRY_AGAIN_MS = 5
+/** Chunks come one shortly after the other: the lock is kept between them, for less than another process tries to get it. */
+const KEPT_MS = 20
 
 export class DeviceLock {
   readonly #locks: Locks
@@ -24,6 +26,8 @@ export class DeviceLock {
   /** Ends when nothing is taken back any more. */
   #taking: Promise<void> | undefined
   #idle: (() => void) | undefined
+  /** Ends the lock that nobody uses. */
+  #ending: NodeJS.Timeout | undefined
 
   /**
    * @param fd of the device, for as long as this is used
@@ -68,6 +72,7 @@ export class DeviceLock {
     this.#taking = promise
     try {
       if (!(await this.#whenIdle())) return undefined
+      this.#end() // an exclusive one cannot be had beside it
       for (let tries = 0; !this.#locks.tryLock(this.#fd, true); tries++) {
         if (tries === TRIES) return undefined
         await sleep(TRY_AGAIN_MS)
@@ -83,9 +88,10 @@ export class DeviceLock {
     }
   }
 
-  /** Resolves when nothing is being taken back: the device may be closed. */
+  /** Resolves when nothing is being taken back: the device may be closed. It is not locked any more. */
   async settled(): Promise<void> {
     while (this.#taking !== undefined) await this.#taking
+    this.#end()
   }
 
   async #enter(): Promise<void> {
@@ -107,11 +113,17 @@ export class DeviceLock {
 
   #leave(): void {
     if (--this.#users > 0) return
-    if (this.#disk !== undefined) {
-      this.#shared = undefined
-      this.#disk.unlock(this.#fd)
-    }
+    if (this.#disk !== undefined) this.#ending ??= setTimeout(() => this.#end(), KEPT_MS).unref()
     this.#idle?.()
+  }
+
+  /** Lets go of the lock, unless somebody uses it. */
+  #end(): void {
+    clearTimeout(this.#ending)
+    this.#ending = undefined
+    if (this.#users > 0 || this.#shared === undefined || this.#disk === undefined) return
+    this.#shared = undefined
+    this.#disk.unlock(this.#fd)
   }
 
   /** @returns false: they go on and on */
