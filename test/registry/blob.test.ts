@@ -245,10 +245,10 @@ test('a trickle is nothing, a slow flow is all that it takes', async () => {
 })
 
 test('one stream of many that flow may wait as long as the host gives, but not for ever', async () => {
-  const { read, registries } = source({ stallMs: 300, windowMs: 300, windowBytes: 10_000, attempts: 2 })
+  const { read, registries } = source({ stallMs: 1_200, windowMs: 1_200, windowBytes: 10_000, attempts: 2, hedgeMs: 60_000 })
   registry.faults = [
-    { match: /blobs/, nth: 1, delayMs: 900 },
-    { match: /blobs/, nth: 2, bytesPerSecond: 500_000 },
+    { match: /blobs/, nth: 1, delayMs: 3_600 },
+    { match: /blobs/, nth: 2, bytesPerSecond: 150_000 },
   ]
   const waiting = read(0, 1000)
   const flowing = read(0, 1 << 20)
@@ -256,7 +256,7 @@ test('one stream of many that flow may wait as long as the host gives, but not f
   expect(Buffer.compare(await flowing, BYTES.subarray(0, 1 << 20))).toBe(0)
   expect(registries.counters().retries).toBe(0)
   // the others have ended by then: now it is the host that gives nothing
-  const other = source({ stallMs: 1_000, windowMs: 300, windowBytes: 10_000, hedgeMs: 60_000 })
+  const other = source({ stallMs: 2_000, windowMs: 1_200, windowBytes: 10_000, hedgeMs: 60_000 })
   registry.faults = [
     { match: /blobs/, nth: 1, stallAfter: 10 },
     { match: /blobs/, nth: 2, bytesPerSecond: 500_000 },
