@@ -10,6 +10,8 @@ import { CODECS_WASM, loadCodecs } from './wasm.ts'
 
 // More threads than that outrun any link.
 const THREADS_MAX = 4
+// To hand memory over costs as much as to copy so many bytes.
+const TRANSFERRED_MIN_BYTES = 64 * 1024
 // An idle thread costs some 10 MB.
 const IDLE_MS = 30_000
 
@@ -153,7 +155,7 @@ export class CodecPool {
     try {
       const workers = await this.#workers
       const { jobs, buffer } = parcel(all.map(({ job }) => job))
-      outcomes = await workers.run(jobs, { transferList: [buffer] })
+      outcomes = await workers.run(jobs, buffer.byteLength < TRANSFERRED_MIN_BYTES ? {} : { transferList: [buffer] })
     } catch (cause) {
       for (const { reject } of all) reject(Failure.system('the codec workers failed', { cause }))
       return
