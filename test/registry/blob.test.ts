@@ -245,7 +245,13 @@ test('a trickle is nothing, a slow flow is all that it takes', async () => {
 })
 
 test('one stream of many that flow may wait as long as the host gives, but not for ever', async () => {
-  const { read, registries } = source({ stallMs: 1_200, windowMs: 1_200, windowBytes: 10_000, attempts: 2, hedgeMs: 60_000 })
+  const { read, registries } = source({
+    stallMs: 1_200,
+    windowMs: 1_200,
+    windowBytes: 10_000,
+    attempts: 2,
+    hedgeMs: 60_000,
+  })
   registry.faults = [
     { match: /blobs/, nth: 1, delayMs: 3_600 },
     { match: /blobs/, nth: 2, bytesPerSecond: 150_000 },
