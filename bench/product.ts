@@ -43,18 +43,13 @@ export async function mountImage({ image, dir, cache, run, rung }: Mounting): Pr
   const devices = join(devicesFor(socket), DEVICES_DIRECTORY)
   return {
     ...mounted,
-    async status() {
-      const answer = await ask(socket, { op: 'status' })
-      if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}`)
-      return answer.status
-    },
+    status: () => statusOf(socket, dir),
     devices: rung === 'fuse' ? [] : (await readdir(devices)).map((name) => join(devices, name)),
   }
 }
 
 export interface Store extends Mounted {
-  /** The agent's process. */
-  pid(): Promise<number>
+  status(): Promise<Status>
   /** Has an image listed. @returns its layers' directories, the uppermost first */
   list(image: string): Promise<string[]>
 }
@@ -70,11 +65,7 @@ export async function serveStore(
   const socket = socketFor(run, dir)
   return {
     ...mounted,
-    async pid() {
-      const answer = await ask(socket, { op: 'status' })
-      if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}`)
-      return answer.status.pid
-    },
+    status: () => statusOf(socket, dir),
     async list(image) {
       const answer = await ask(socket, { op: 'list', reference: image, prove: 'none' })
       if (!answer?.ok || answer.outcome === undefined) throw new Error(`no agent lists ${image} for ${dir}`)
@@ -83,4 +74,10 @@ export async function serveStore(
       return listed.map(({ id }) => join(dir, AdditionalImageStore.DIRECTORY, 'overlay', id, 'diff')).reverse()
     },
   }
+}
+
+async function statusOf(socket: string, dir: string): Promise<Status> {
+  const answer = await ask(socket, { op: 'status' })
+  if (!answer?.ok || answer.status === undefined) throw new Error(`no agent answers for ${dir}`)
+  return answer.status
 }

@@ -93,11 +93,11 @@ async function withStore<T>(
 
 async function emptyMb(store: Store, { reference }: Served): Promise<number> {
   await readAll(await store.list(reference))
-  return await anonymousMb(await store.pid())
+  return await anonymousMb((await store.status()).pid)
 }
 
 async function startMb(store: Store, { reference }: Served): Promise<number> {
-  const pid = await store.pid()
+  const { pid } = await store.status()
   const over = new AbortController()
   let most = 0
   const watching = (async () => {
@@ -119,7 +119,7 @@ async function readLimited(context: Context, { reference }: Served): Promise<num
     const inGroup = ['sh', '-c', `echo $$ > ${group}/cgroup.procs && exec "$@"`, 'sh']
     return await withStore(context, inGroup, async (store) => {
       await readAll(await store.list(reference))
-      await store.pid() // it answers
+      await store.status() // it answers
       return 1
     }).catch(() => 0) // it was killed
   } finally {
