@@ -51,6 +51,8 @@ class Walk {
   /** By number, of what is no directory: the first inode. */
   readonly #files = new Map<number, Pick<Inode5, 'mode' | 'size' | 'digest'>>()
   readonly #levels: Level[] = []
+  /** Bytes of the inodes so far, and of what follows them. */
+  #read = 0
 
   constructor(from: RafsBytes, { inodes, explicitIds }: Superblock5, chunks: Chunks5) {
     this.#from = from
@@ -145,7 +147,12 @@ class Walk {
     if (offset === undefined) throw Failure.corrupt(`${of.what}: the inode table has ${this.#offsets.length}`)
     if (this.#visited[place]) throw Failure.corrupt(`${of.what}: two directories have it, or one twice`)
     this.#visited[place] = 1
-    return parseInode5(of, offset * ALIGNMENT)
+    const at = offset * ALIGNMENT
+    const inode = parseInode5(of, at)
+    // so that all that is read is never more than the bootstrap has, which bounds what a hostile one costs
+    this.#read += inode.chunks.end - at
+    if (this.#read > of.bytes.length) throw Failure.corrupt(`${of.what}: inodes before it have bytes in common`)
+    return inode
   }
 
   #of(place: number): RafsBytes {

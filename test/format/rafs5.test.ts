@@ -222,6 +222,15 @@ test('a directory that is below itself, or has what another has, is refused', ()
   refuses(() => tree(dir5('a', [file5('f')]), dir5('b', [], { childIndex: 4, childCount: 1 })), 'corrupt', reached)
 })
 
+test('inodes that have bytes in common are refused, so that a small bootstrap makes no large tree', () => {
+  const xattrs = { 'user.a': 'a'.repeat(9000) }
+  const children = Array.from({ length: 40 }, (_, i) => dir5(`d${i}`, [file5('f', [], i === 0 ? { xattrs } : {})]))
+  const alike = changed({ root: { children } }, (view, { inodeTable, inodes }) => {
+    for (let i = 41; i <= 80; i++) view.setUint32(inodeTable + i * 4, (inodes[41] as number) / 8, true)
+  })
+  refuses(alike, 'corrupt', /inodes before it have bytes in common/)
+})
+
 test('children outside the inode table are refused', () => {
   refuses(
     () => tree(dir5('d', [], { childIndex: 3, childCount: 1 })),
