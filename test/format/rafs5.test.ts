@@ -1,8 +1,12 @@
-import { expect, test } from 'vitest'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
 import type { Rafs } from '../../src/format/rafs.ts'
 import { parseRafs5 } from '../../src/format/rafs5.ts'
 import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFREG, ZEROS } from '../../src/tree/entry.ts'
+import { metadataOf } from './listing.ts'
 import { BLOB, type Crafted5, craft5, dir5, FLAGS, file5, type Image5, type Node5 } from './rafs5-craft.ts'
+import { expected, SAMPLES } from './samples.ts'
 
 function parse(image: Image5): Rafs {
   return parseRafs5(craft5(image).bytes, 'image')
@@ -359,3 +363,34 @@ test('a bootstrap that is cut off anywhere is refused', () => {
   for (let end = 0; end < bytes.length; end += end > 8100 ? 1 : 100)
     refuses(() => parseRafs5(bytes.subarray(0, end), 'image'), 'corrupt', /the bootstrap ends at/)
 })
+
+if (SAMPLES) describe('sample bootstraps', sampleTests)
+else test.skip('sample bootstraps: LAZYLAYER_SAMPLES is not set', () => {})
+
+function sampleTests(): void {
+  const parseSample = (name: string) =>
+    parseRafs5(new Uint8Array(readFileSync(join(SAMPLES as string, 'samples/rafs', name, 'bootstrap'))), name)
+
+  for (const name of ['v5-lz4_block-blake3', 'v5-none-blake3', 'v5-zstd-prefetch', 'v5-zstd-sha256']) {
+    test(`${name} has the entries that are expected`, () => {
+      const shown = parseSample(name).entries.map((each) => metadataOf(each))
+      shown.sort((a, b) => Buffer.compare(Buffer.from(a.path), Buffer.from(b.path)))
+      // nydus-image gives a root above a parent bootstrap no time
+      const want = expected(0).map(({ sha256, ...line }) => (line.path === '.' ? { ...line, mtime: 0 } : line))
+      expect(shown).toEqual(want)
+    })
+  }
+
+  test('what was to be prefetched is named', () => {
+    expect(parseSample('v5-zstd-prefetch').prefetch).toEqual(['bin', 'etc/hello.txt'])
+    expect(parseSample('v5-zstd-sha256').prefetch).toEqual([])
+  })
+
+  test('chunks are of the algorithm that the superblock names', () => {
+    const algorithms = (name: string) => [
+      ...new Set(parseSample(name).chunks.map(({ record }) => record?.digest.slice(0, 7))),
+    ]
+    expect(algorithms('v5-zstd-sha256')).toEqual(['sha256:'])
+    expect(algorithms('v5-none-blake3')).toEqual(['blake3:'])
+  })
+}
