@@ -1,8 +1,9 @@
 // What became of layers that were read whole: records proofs/<blob>/<tree>.json in the cache, and their twins. A record is about a blob and a tree that
 // claims to be its tar's: whoever names both may rely on it, wherever they come from.
 import { join } from 'node:path'
+import { describe } from '../errors.ts'
 import { type Digest, hex, isDigest } from '../image/digest.ts'
-import { makeFolder } from './durable.ts'
+import { isRefusal, makeFolderIfTaken } from './durable.ts'
 import { type Is, keepTwins, namesOfTwins, peekTwins, readTwins } from './twins.ts'
 
 /** A layer: the digest of its stored bytes, and of the tree that is served for it. */
@@ -46,7 +47,7 @@ export class Proofs {
 
   /** @param cache directory of an open Store. @throws Failure system */
   static async open(cache: string, warn: (message: string) => void): Promise<Proofs> {
-    await makeFolder(join(cache, FOLDER))
+    await makeFolderIfTaken(join(cache, FOLDER))
     return new Proofs(cache, warn)
   }
 
@@ -62,11 +63,14 @@ export class Proofs {
     return verdict
   }
 
-  /** Resolves when it is durable. @throws Failure system */
+  /** Resolves when it is durable; where the disk takes nothing, it counts as long as this process lives. @throws Failure system */
   async keep(claim: Claim, verdict: Proof | Refutation): Promise<void> {
     const { blob, tree } = claim
     const name = nameOf(claim)
-    await keepTwins(this.#cache, name, { blob, tree, ...verdict })
+    await keepTwins(this.#cache, name, { blob, tree, ...verdict }).catch((error) => {
+      if (!isRefusal(error)) throw error
+      this.#warn(`what reading layer ${blob} whole said is lost with the next start: ${describe(error)}`)
+    })
     this.#found.set(name, verdict)
   }
 

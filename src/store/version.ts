@@ -8,7 +8,19 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Failure } from '../errors.ts'
 import { digestOf } from '../image/digest.ts'
-import { diskFailure, dropDamaged, lockedFolder, makeFolder, readWhole, replaceFile, syncFolder } from './durable.ts'
+import {
+  ABSENT,
+  diskFailure,
+  dropDamaged,
+  isRefusal,
+  lockedFolder,
+  makeFolder,
+  makeFolderIfTaken,
+  readWhole,
+  replaceFile,
+  syncFolder,
+  systemCode,
+} from './durable.ts'
 import { type Locks, lock } from './locks.ts'
 
 const VERSION_LINE = 'lazylayer cache 2\n'
@@ -57,29 +69,36 @@ export async function enterCache(dir: string, locks: Locks, warn: (message: stri
   }
 }
 
+/** Whether nothing is there yet, so that whoever can make no cache of it loses none. @throws Failure system */
+export async function isUnbegun(dir: string): Promise<boolean> {
+  const names = await fs.readdir(dir).catch((cause) => {
+    if (ABSENT.has(systemCode(cause))) return []
+    throw diskFailure(dir, cause)
+  })
+  return names.every((name) => name === TEMPORARY || name === 'lost+found')
+}
+
 async function enterLocked(dir: string, locks: Locks, warn: (message: string) => void): Promise<Entered> {
   const path = join(dir, 'version')
   const found = await readWhole(path, VERSION_MAX_BYTES)
   const whose = found === undefined ? await whoseUnnamed(dir) : versionOf(found)
   const aside = (await fs.readdir(dir)).filter((name) => ASIDE.test(name)).sort(byNumber)
   if (whose === 'other') await moveAside(dir, path, locks, warn)
-  await makeFolder(join(dir, TEMPORARY))
+  if (whose === undefined) await makeFolder(join(dir, TEMPORARY))
+  else await makeFolderIfTaken(join(dir, TEMPORARY))
   if (whose === 'damaged') {
     warn(`${path} is damaged or gone: the cache is used on, for each of its files is checked for itself`)
-    await mend(path)
+    await mendIfTaken(path)
   } else if (whose === 'ours') {
-    if (!isWhole(found)) await mend(path) // it has no second line yet
+    if (!isWhole(found)) await mendIfTaken(path) // it has no second line yet
   } else {
     await replaceFile(join(dir, TEMPORARY), path, new TextEncoder().encode(CACHE_VERSION))
   }
   const version = await fs.open(path, 'r')
   try {
     const alone = locks.tryLock(version.fd, true)
-    if (alone) {
-      // nobody else is here, so whatever is half written has no writer any more
-      await fs.rm(join(dir, TEMPORARY), { recursive: true })
-      await makeFolder(join(dir, TEMPORARY))
-    }
+    // nobody else is here, so whatever is half written has no writer any more
+    if (alone) await empty(join(dir, TEMPORARY))
     await lock(locks, version.fd, false, path)
     // what the last start set aside is kept until one finds its own cache; two versions that take turns keep only the last
     const over = whose === 'ours' ? aside : whose === 'other' ? aside.slice(0, -1) : []
@@ -112,6 +131,22 @@ async function mend(path: string): Promise<void> {
     await file.close()
   }
   await syncFolder(dirname(path))
+}
+
+/** A disk that takes nothing leaves it as it is, until the next start. @throws what the system throws */
+async function mendIfTaken(path: string): Promise<void> {
+  await mend(path).catch((error) => {
+    if (!isRefusal(error)) throw error
+  })
+}
+
+/** The folder itself stays: a disk that is full would not take another. @throws what the system throws */
+async function empty(folder: string): Promise<void> {
+  try {
+    for (const name of await fs.readdir(folder)) await fs.rm(join(folder, name), { recursive: true, force: true })
+  } catch (error) {
+    if (!isRefusal(error) && systemCode(error) !== 'ENOENT') throw error // it could not be made, either
+  }
 }
 
 /** @returns undefined: it is empty. @throws Failure usage: it is no cache */

@@ -8,7 +8,7 @@ import {
   ABSENT,
   diskFailure,
   dropDamaged,
-  makeFolder,
+  makeFolderIfTaken,
   openTemporary,
   syncFolder,
   systemCode,
@@ -51,8 +51,11 @@ export class WholeFiles {
     warn: (message: string) => void,
     { maxBytes = WHOLES_MAX_BYTES } = {},
   ): Promise<WholeFiles> {
-    await makeFolder(join(cache, FOLDER))
-    const names = await fs.readdir(join(cache, FOLDER)).catch((cause) => Promise.reject(diskFailure(cache, cause)))
+    await makeFolderIfTaken(join(cache, FOLDER))
+    const names = await fs.readdir(join(cache, FOLDER)).catch((cause) => {
+      if (systemCode(cause) === 'ENOENT') return [] // it could not be made
+      throw diskFailure(cache, cause)
+    })
     return new WholeFiles(cache, warn, maxBytes, names.filter((name) => NAME.test(name)).map(digestOfName))
   }
 
