@@ -1,9 +1,10 @@
 // The ladder of mounts: the highest rung that works here, found by trying.
-import { mkdir, mkdtemp, rmdir } from 'node:fs/promises'
+import { type FileHandle, mkdir, mkdtemp, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, Failure } from '../errors.ts'
 import type { Store } from '../store/store.ts'
-import { whyNoErofs } from './kernel-mounts.ts'
+import { writeImage } from '../tree/erofs.ts'
+import { makeDirectory } from '../tree/inode.ts'
 import type { NativeModule } from './native.ts'
 
 /**
@@ -59,5 +60,23 @@ async function tryErofs(native: NativeModule, store: Store, scratch: string): Pr
     throw error
   } finally {
     await rmdir(dir)
+  }
+}
+
+/**
+ * Tries a mount, which is the only way to know: the kernel's version does not tell, nor do the rights of this process, and the image
+ * must lie on a filesystem that can be a backing file (neither tmpfs nor overlayfs).
+ * @param file empty, where images lie
+ * @param dir an empty directory to mount on
+ * @returns why EROFS cannot be used here; undefined when it can
+ */
+export async function whyNoErofs(native: NativeModule, file: FileHandle, dir: string): Promise<string | undefined> {
+  try {
+    await file.writeFile(writeImage(makeDirectory(), []))
+    await native.mountErofs(file.fd, [], dir, undefined)
+    await native.unmount(dir, true)
+    return undefined
+  } catch (error) {
+    return describe(error)
   }
 }
