@@ -115,14 +115,9 @@ export class CacheFiles {
 
   /** @throws Failure system */
   async sizeOf(path: string): Promise<number> {
-    const inMemory = await this.#memory?.open(path)
-    try {
-      return (await (inMemory ?? fs).stat(path)).size
-    } catch (cause) {
-      throw diskFailure(path, cause)
-    } finally {
-      await inMemory?.close()
-    }
+    const inMemory = this.#memory?.sizeOf(path)
+    if (inMemory !== undefined) return inMemory
+    return (await fs.stat(path).catch((cause) => Promise.reject(diskFailure(path, cause)))).size
   }
 
   /** Removes a file that is damaged, or renames it to `*.corrupt`; where the disk takes nothing, it stays. @throws Failure system */

@@ -54,6 +54,11 @@ export class MemoryFiles {
     return bytes
   }
 
+  sizeOf(path: string): number | undefined {
+    const fd = this.#files.get(path)
+    return fd === undefined ? undefined : fstatSync(fd).size
+  }
+
   /** The caller closes it; it outlives what is kept here. */
   async open(path: string): Promise<FileHandle | undefined> {
     const fd = this.#files.get(path)
@@ -63,8 +68,8 @@ export class MemoryFiles {
   forget(path: string): void {
     const fd = this.#files.get(path)
     if (fd === undefined) return
-    this.#files.delete(path)
     this.#bytes -= fstatSync(fd).size
+    this.#files.delete(path)
     closeSync(fd)
   }
 
