@@ -4,11 +4,12 @@ import { Failure } from '../../src/errors.ts'
 import { estargz } from '../../src/format/estargz.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
-import { S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
+import { S_IFMT, S_IFREG, ZEROS } from '../../src/tree/entry.ts'
 import { runs } from '../fixtures/runs.ts'
 import { tocEntry } from './arbitrary.ts'
 import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
+import { parseZstdEntries, parseZstdJson } from './zstd-craft.ts'
 
 /** What every parser promises (tree/entry.ts, tree/chunk.ts, format/format.ts). */
 function holds(contents: Contents, blobSize: number): void {
@@ -38,6 +39,7 @@ function holds(contents: Contents, blobSize: number): void {
       expect(extent.at).toBe(at)
       expect(extent.length).toBeGreaterThan(0)
       at += extent.length
+      if (extent.chunk === ZEROS) continue
       const chunk = contents.chunks[extent.chunk]
       const piece = { start: extent.offset, end: extent.offset + extent.length }
       // every byte of an extent is under a check
@@ -60,11 +62,14 @@ function onlyFailures(parse: () => Contents, blobSize: number): boolean {
   return true
 }
 
-test('random tables give either a Failure or contents that keep every promise', () => {
+test.each([
+  ['eStargz', parseEntries],
+  ['zstd:chunked', parseZstdEntries],
+])('random tables of %s give either a Failure or contents that keep every promise', (_, parse) => {
   let accepted = 0
   fc.assert(
     fc.property(fc.array(tocEntry, { maxLength: 6 }), (entries) => {
-      if (onlyFailures(() => parseEntries(entries), FILES_END + 200)) accepted++
+      if (onlyFailures(() => parse(entries), FILES_END + 200)) accepted++
     }),
     { numRuns: runs(800) },
   )
@@ -111,6 +116,7 @@ const valid = fc
 
 test('valid tables are accepted', () => {
   fc.assert(fc.property(valid, (entries) => holds(parseEntries(entries), FILES_END + 200)))
+  fc.assert(fc.property(valid, (entries) => holds(parseZstdEntries(entries), FILES_END + 200)))
 })
 
 test('tables with flipped bytes give either a Failure or contents that keep every promise', () => {
@@ -122,6 +128,7 @@ test('tables with flipped bytes give either a Failure or contents that keep ever
         const json = new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
         for (const [at, byte] of flips) json[at % json.length] = byte
         onlyFailures(() => estargz.parseIndex(indexOf(json), layerOf(json)), FILES_END + 200)
+        onlyFailures(() => parseZstdJson(json), FILES_END + 200)
       },
     ),
     { numRuns: runs(600) },
