@@ -33,6 +33,11 @@ export interface Unit {
   readonly identity: Digest | undefined
   /** Where chunks may be read from: no other blob that an index names is. The size is left out where only the index says it. */
   readonly blobs: readonly { digest: Digest; size?: number }[]
+  /**
+   * Its index may name other blobs of the image's repository, too: it is a whole layer, which the manifest vouches for like any, and images
+   * of the format share chunks with others.
+   */
+  readonly borrows?: true
   /** Bytes of the shown layer's tar as the manifest claims them, if it does. */
   readonly tarSize: number | undefined
 }

@@ -3,9 +3,10 @@ import { Failure } from '../errors.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { estargz } from './estargz.ts'
 import type { Format, Planned, Unit } from './format.ts'
+import { nydus } from './nydus.ts'
 
 /** In order of preference. */
-export const FORMATS: readonly Format[] = [estargz]
+export const FORMATS: readonly Format[] = [estargz, nydus]
 
 /** Why a layer has no lazy format: a sentence. */
 export interface Unplanned {

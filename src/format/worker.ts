@@ -86,11 +86,11 @@ function treeOf(contents: Contents, unit: Unit): Tree {
   }
 }
 
-/** An index reads from no blob but those that belong to its image by the manifest. @throws Failure corrupt */
+/** An index reads from no blob but those that belong to its image by the manifest, unless it may borrow. @throws Failure corrupt */
 function checkBlobs({ blobs }: Contents, unit: Unit): void {
   for (const { digest, size } of blobs) {
     const known = unit.blobs.find((each) => each.digest === digest)
-    if (known !== undefined && (known.size ?? size) === size) continue
+    if (known === undefined ? unit.borrows : (known.size ?? size) === size) continue
     const what =
       known === undefined ? `blob ${digest}, which is none of the image's` : `blob ${digest} with ${size} bytes`
     throw Failure.corrupt(
