@@ -67,7 +67,10 @@ export type Planned = Pick<Manifest, 'layers'>
 
 export interface Format {
   readonly name: string
-  /** Of each layer, in the manifest's order: the unit that it is part of, or the reason why it is part of none. Reads no byte. */
+  /**
+   * Of each layer, in the manifest's order: the unit that it is part of, or the reason why it is part of none, '' where its media type
+   * says it already. Reads no byte.
+   */
   plan(manifest: Planned): readonly (Unit | string)[]
   /**
    * The index's bytes, fetched and checked against the manifest, on memory that is the caller's.

@@ -44,9 +44,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
   const marked = layers.findIndex(isBootstrap)
   const all = layers.filter(isBlob)
   const refused = (why: string) =>
-    layers.map((each) =>
-      isBlob(each) || isBootstrap(each) ? `its nydus image cannot be served: ${why}` : 'it is no part of a nydus image',
-    )
+    layers.map((each) => (isBlob(each) || isBootstrap(each) ? `its nydus image cannot be served: ${why}` : ''))
   if (all.length === 0) return refused('the manifest has no nydus blobs: they are kept outside the registry')
   const top = layers.findIndex((each) => !isBlob(each))
   const shown = layers[top]
@@ -72,7 +70,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
     borrows: true,
     tarSize: undefined,
   }
-  return layers.map((_, i) => (i <= top ? unit : 'it is above a nydus image, no part of it'))
+  return layers.map((_, i) => (i <= top ? unit : ''))
 }
 
 async function readIndex(unit: Unit, source: Source, options: IndexOptions = {}): Promise<Uint8Array> {

@@ -108,8 +108,8 @@ class Walk {
     if (xattrs !== undefined) entry.xattrs = xattrs
     if (type === S_IFREG) this.#addContents(entry, inode, from)
     if (type !== S_IFDIR && type !== S_IFLNK) return undefined
-    this.#take(inode.size, from)
     const content = contentOf(from, inode)
+    this.#take(content.length, from)
     if (type === S_IFDIR) return { path, children: childrenIn(content, from.what), next: 0 }
     entry.target = from.textOf(content, 'its target')
     return undefined
