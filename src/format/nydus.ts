@@ -22,7 +22,10 @@ import { giveBack } from './memory.ts'
 import { packIndex, unpackIndex } from './nydus-index.ts'
 import { readLayer } from './nydus-layer.ts'
 import { readTables } from './nydus-tables.ts'
+import type { Rafs } from './rafs.ts'
 import { contentsOf } from './rafs-contents.ts'
+import { parseRafs5 } from './rafs5.ts'
+import { isRafs5 } from './rafs5-superblock.ts'
 import { parseRafs6 } from './rafs6.ts'
 import { isRafs6 } from './rafs6-superblock.ts'
 
@@ -84,9 +87,12 @@ async function readIndex(unit: Unit, source: Source, options: IndexOptions = {})
 function parseIndex(index: Uint8Array, unit: Unit): Contents {
   const what = unitText(unit)
   const { bootstrap, tables } = unpackIndex(index, what)
-  const rafs = isRafs6(bootstrap) ? parseRafs6(bootstrap, `${what}: bootstrap`) : undefined
-  if (rafs === undefined) {
-    throw Failure.unsupported(`${what}: its bootstrap is of no known version`, { why: 'RAFS v5 and v6 are read' })
-  }
-  return contentsOf(rafs, tables, unit)
+  return contentsOf(parseRafs(bootstrap, `${what}: bootstrap`), tables, unit)
+}
+
+/** By the magic number. */
+function parseRafs(bootstrap: Uint8Array, what: string): Rafs {
+  if (isRafs6(bootstrap)) return parseRafs6(bootstrap, what)
+  if (isRafs5(bootstrap)) return parseRafs5(bootstrap, what)
+  throw Failure.unsupported(`${what}: it is of no known version`, { why: 'RAFS v5 and v6 are read' })
 }

@@ -61,7 +61,8 @@ export function checkFlags(flags: bigint, what: string): void {
   if (low & SUPER.encrypted) throw encrypted(what)
   if (low & SUPER.tarfs) throw unsupported(what, 'its files are those of tars (tarfs), of which no digest is known')
   const unknown = flags & ~KNOWN
-  if (unknown) throw unsupported(what, `it has flags that are not known: 0x${unknown.toString(16)}`)
+  if (unknown)
+    throw Failure.unsupported(`${what}: the superblock has flags that are not known: 0x${unknown.toString(16)}`)
 }
 
 /** @param what names the blob @throws Failure unsupported, with the reason */

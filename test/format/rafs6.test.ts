@@ -187,7 +187,7 @@ test.each([
   ['blocks of 512 bytes', (view: DataView) => view.setUint8(1036, 9), /2\^9/],
   ['files of tars', (view: DataView) => view.setBigUint64(1152, FLAGS | 0x200n, true), /not served/],
   ['encryption', (view: DataView) => view.setBigUint64(1152, FLAGS | 0x0200_0000n, true), /not served/],
-  ['flags that are not known', (view: DataView) => view.setBigUint64(1152, FLAGS | (1n << 40n), true), /not served/],
+  ['flags that are not known', (view: DataView) => view.setBigUint64(1152, FLAGS | (1n << 40n), true), /not known/],
 ])('%s is refused as unsupported', (_, change, text) => refuses(changed({}, change), 'unsupported', text))
 
 test.each([
