@@ -1,0 +1,5 @@
+// All that is soaked.
+import type { Target } from './target.ts'
+import { estargzToc } from './targets/estargz-toc.ts'
+
+export const TARGETS: readonly Target[] = [estargzToc]
