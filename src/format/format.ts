@@ -3,6 +3,7 @@
 import type { Blob, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import type { StoredChunk } from '../tree/chunk.ts'
 import type { Entry } from '../tree/entry.ts'
 
@@ -14,6 +15,12 @@ export interface Contents {
   entries: Iterable<Entry>
   /** Numbers of the chunks that the image itself wants ready first, in that order; [] when it says nothing. */
   first: readonly number[]
+  /**
+   * Of a unit of several layers, those that show nothing of it as the index names them. Absent: it names none, and no layer of the
+   * unit is shown to engines, which would take each for a tar. Present: the index is the whole layer that shows the tree, and nothing
+   * but that layer decides the tree.
+   */
+  parts?: readonly Part[]
 }
 
 /**
