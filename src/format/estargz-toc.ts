@@ -1,16 +1,14 @@
 // The gzip member that holds an eStargz blob's table of contents: a tar of one file, `stargz.index.json`.
 import { Failure } from '../errors.ts'
 import type { IndexOptions } from './format.ts'
-import { giveBack } from './memory.ts'
-import { checkInflated, inflateInto } from './toc-bytes.ts'
+import { inflate, isGzip } from './inflate.ts'
+import { TOC_MAX_BYTES } from './toc-bytes.ts'
 
 /** The table's name in the layer's tar. */
 export const TOC_NAME = 'stargz.index.json'
 /** Where the JSON begins in the tar: behind one header block. */
 export const JSON_AT = 512
 const SIZE_AT = 124
-/** gzip's header and trailer without any data (RFC 1952 2.3). */
-const MEMBER_MIN_BYTES = 18
 
 /**
  * The tar that `member` decodes to, on memory of its own.
@@ -18,21 +16,8 @@ const MEMBER_MIN_BYTES = 18
  * @throws Failure corrupt, limit; what `room` throws
  */
 export async function inflateToc(member: Uint8Array, what: string, room: IndexOptions['room']): Promise<Uint8Array> {
-  if (member.length < MEMBER_MIN_BYTES || member[0] !== 0x1f || member[1] !== 0x8b) {
-    throw Failure.corrupt(`${what}: the footer leads to no table of contents in gzip`)
-  }
-  // ISIZE: a promise which decides how much is allocated, and which the stream then has to keep
-  const size = new DataView(member.buffer, member.byteOffset).getUint32(member.length - 4, true)
-  checkInflated(size, what)
-  await room?.(size)
-  const tar = new Uint8Array(size)
-  try {
-    await inflateInto(tar, member, 'gzip', what)
-    return tar
-  } catch (error) {
-    giveBack(tar)
-    throw error
-  }
+  if (!isGzip(member)) throw Failure.corrupt(`${what}: the footer leads to no table of contents in gzip`)
+  return await inflate(member, `${what}: its table of contents`, TOC_MAX_BYTES, room)
 }
 
 /**

@@ -1,7 +1,6 @@
-// The bytes of a table of contents: inflated, hashed and searched in pieces, so that the largest one does not hold up the main thread.
+// The bytes of a table of contents: hashed and searched in pieces, so that the largest one does not hold up the main thread.
 import { createHash } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, finish } from '../image/digest.ts'
@@ -35,34 +34,6 @@ export function checkInflated(bytes: number, what: string): void {
   throw Failure.limit(`${what}: its table of contents is larger than ${TOC_MAX_BYTES} bytes`)
 }
 
-/**
- * Fills `into`, exactly, with what `stored` decodes to.
- * @throws Failure corrupt
- */
-export async function inflateInto(
-  into: Uint8Array,
-  stored: Uint8Array,
-  format: 'gzip' | 'zstd',
-  what: string,
-): Promise<void> {
-  let at = 0
-  // zstd's windows are 128 MiB at most, which is its own default
-  const inflated = (format === 'gzip' ? createGunzip : createZstdDecompress)({ chunkSize: PIECE_BYTES })
-  inflated.end(stored)
-  try {
-    for await (const piece of inflated as AsyncIterable<Uint8Array>) {
-      if (at + piece.length > into.length)
-        throw Failure.corrupt(`${what}: its table of contents is longer than it says`)
-      into.set(piece, at)
-      at += piece.length
-    }
-  } catch (cause) {
-    if (cause instanceof Failure) throw cause
-    throw Failure.corrupt(`${what}: its table of contents is no ${format}`, { cause })
-  }
-  if (at !== into.length) throw Failure.corrupt(`${what}: its table of contents is shorter than it says`)
-}
-
 /** @throws Failure corrupt: another digest than the manifest promises */
 export async function checkTocDigest(bytes: Uint8Array, want: Digest, what: string): Promise<void> {
   const got = await digestInTurns(bytes)
@@ -73,7 +44,7 @@ export async function checkTocDigest(bytes: Uint8Array, want: Digest, what: stri
 }
 
 /** The digest of `bytes`, the event loop being let in between pieces. */
-async function digestInTurns(bytes: Uint8Array): Promise<Digest> {
+export async function digestInTurns(bytes: Uint8Array): Promise<Digest> {
   const hash = createHash('sha256')
   for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
     if (at > 0) await nextTurn()

@@ -20,10 +20,11 @@ import {
   type Unit,
   unitText,
 } from './format.ts'
+import { inflateInto } from './inflate.ts'
 import { wantedFirst } from './landmarks.ts'
 import { giveBack } from './memory.ts'
 import { parseToc } from './toc.ts'
-import { checkInflated, checkStored, checkTocDigest, inflateInto, readExactly } from './toc-bytes.ts'
+import { checkInflated, checkStored, checkTocDigest, readExactly } from './toc-bytes.ts'
 import { checkText } from './toc-text.ts'
 import { FOOTER_BYTES, parseZstdFooter } from './zstd-chunked-footer.ts'
 import { promisedToc, type TocPosition } from './zstd-chunked-place.ts'
@@ -81,7 +82,7 @@ async function readIndex(unit: Unit, source: Source, options?: IndexOptions): Pr
   const index = new Uint8Array(PREFIX_BYTES + inflated)
   try {
     const json = index.subarray(PREFIX_BYTES)
-    await inflateInto(json, stored, 'zstd', what)
+    await inflateInto(json, stored, 'zstd', `${what}: its table of contents`)
     if (promised.json !== undefined) await checkTocDigest(json, promised.json, what)
     const end = offset - SKIPPABLE_HEADER_BYTES
     new DataView(index.buffer).setBigUint64(0, BigInt(end), true)
