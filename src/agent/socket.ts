@@ -10,6 +10,7 @@ import type { DiffIdPolicy } from '../stores/identity.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'
 import { socketFor } from './agent-places.ts'
+import type { Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
 export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest
@@ -37,7 +38,7 @@ export interface ListRequest {
   known?: true
 }
 
-export interface Status {
+export interface Status extends Totals {
   pid: number
   version: string
   /** The mounted directory. */
@@ -58,13 +59,12 @@ export interface Status {
   /** A store: whose DiffIDs it believes (`serve --diffid`), and whether it names layers by them only (--diffid-only). */
   diffid?: { policy: DiffIdPolicy; only: boolean }
   layers: number
-  bytes: { served: number; fetched: number; verified: number }
-  requests: number
   /** Registries, or blobs of them, that give nothing now, and why: reads of them fail at once. A line each. */
   outages?: readonly string[]
   /** What it takes on disk, measured within the last minute; and of that, what was set aside. */
   cache?: { dir: string; bytes: number; aside: number }
-  counters: Readonly<Record<string, number>>
+  /** What all counts and sizes here are made of. */
+  gauges: readonly Gauge[]
 }
 
 /** A request is one short line. */

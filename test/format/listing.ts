@@ -59,7 +59,8 @@ export function listing(contents: Contents, blob: Uint8Array): Line[] {
   return [...lines.values()].sort((a, b) => Buffer.compare(Buffer.from(a.path), Buffer.from(b.path)))
 }
 
-function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
+/** All but what it takes the contents for. */
+export function metadataOf(entry: Entry): Line {
   const type = entry.link === undefined ? (TYPES.get(entry.mode & S_IFMT) ?? 'unknown') : 'hardlink'
   const line: Line = {
     path: entry.path || '.',
@@ -69,19 +70,7 @@ function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
     gid: entry.gid,
     mtime: Number(entry.mtime / SECOND) - (entry.mtime % SECOND < 0n ? 1 : 0),
   }
-  if (type === 'file') {
-    const hash = createHash('sha256')
-    let at = 0
-    for (const extent of entry.extents ?? []) {
-      if (extent.at !== at) throw new Error(`${entry.path}: extents leave a gap at ${at}`)
-      const chunk = decoded[extent.chunk] as Uint8Array
-      if (extent.offset + extent.length > chunk.length) throw new Error(`${entry.path}: an extent leaves its chunk`)
-      hash.update(chunk.subarray(extent.offset, extent.offset + extent.length))
-      at += extent.length
-    }
-    if (at !== entry.size) throw new Error(`${entry.path}: extents have ${at} bytes of ${entry.size}`)
-    Object.assign(line, { size: entry.size, sha256: hash.digest('hex') })
-  }
+  if (type === 'file') line.size = entry.size
   const target = entry.link ?? entry.target
   if (target !== undefined) line.target = target
   if (entry.rdev) line.rdev = [...entry.rdev]
@@ -91,4 +80,23 @@ function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
     )
   }
   return line
+}
+
+function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
+  const line = metadataOf(entry)
+  return line.type === 'file' ? { ...line, sha256: sha256Of(entry, decoded) } : line
+}
+
+function sha256Of(entry: Entry, decoded: Uint8Array[]): string {
+  const hash = createHash('sha256')
+  let at = 0
+  for (const extent of entry.extents ?? []) {
+    if (extent.at !== at) throw new Error(`${entry.path}: extents leave a gap at ${at}`)
+    const chunk = decoded[extent.chunk] as Uint8Array
+    if (extent.offset + extent.length > chunk.length) throw new Error(`${entry.path}: an extent leaves its chunk`)
+    hash.update(chunk.subarray(extent.offset, extent.offset + extent.length))
+    at += extent.length
+  }
+  if (at !== entry.size) throw new Error(`${entry.path}: extents have ${at} bytes of ${entry.size}`)
+  return hash.digest('hex')
 }
