@@ -24,6 +24,7 @@ import { readLayer } from './nydus-layer.ts'
 import { readTables } from './nydus-tables.ts'
 import type { Rafs } from './rafs.ts'
 import { contentsOf } from './rafs-contents.ts'
+import { partsOf } from './rafs-parts.ts'
 import { parseRafs5 } from './rafs5.ts'
 import { isRafs5 } from './rafs5-superblock.ts'
 import { parseRafs6 } from './rafs6.ts'
@@ -87,7 +88,9 @@ async function readIndex(unit: Unit, source: Source, options: IndexOptions = {})
 function parseIndex(index: Uint8Array, unit: Unit): Contents {
   const what = unitText(unit)
   const { bootstrap, tables } = unpackIndex(index, what)
-  return contentsOf(parseRafs(bootstrap, `${what}: bootstrap`), tables, unit)
+  const rafs = parseRafs(bootstrap, `${what}: bootstrap`)
+  const parts = partsOf(rafs)
+  return { ...contentsOf(rafs, tables, unit), ...(parts === undefined ? {} : { parts }) }
 }
 
 /** By the magic number. */

@@ -17,6 +17,8 @@ const COMPRESSORS = new Map<number, Compressor>([
   [2, 'zstd'],
 ])
 
+/** In the header behind it. */
+export const TOC_NAME = 'rafs.blob.toc'
 /** The part that has the digests of all chunks. */
 export const DIGESTS_NAME = 'blob.digest'
 

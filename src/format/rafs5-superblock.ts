@@ -32,7 +32,8 @@ const AT = {
   extendedTable: 72,
 }
 
-const NUMBER_BYTES = 4
+/** Of an entry of the inode table or the prefetch table. */
+export const NUMBER_BYTES = 4
 const EXTENDED_BYTES = 64
 
 const COMPRESSORS: readonly (readonly [number, Compressor])[] = [
@@ -62,11 +63,6 @@ export interface Superblock5 {
 
 export function isRafs5(bytes: Uint8Array): boolean {
   return bytes.length >= ALIGNMENT && new DataView(bytes.buffer, bytes.byteOffset).getUint32(AT.magic, true) === MAGIC
-}
-
-/** What is in the inode table or the prefetch table. */
-export function numbersAt(from: RafsBytes, { start, end }: Range): number[] {
-  return Array.from({ length: (end - start) / NUMBER_BYTES }, (_, i) => from.u32(start + i * NUMBER_BYTES))
 }
 
 /** @throws Failure corrupt, limit, unsupported */
