@@ -20,6 +20,7 @@ import { join, resolve } from 'node:path'
 import { describe, Failure } from '../errors.ts'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import { type Accepted, acceptedName, isAccepted } from './accepted.ts'
@@ -29,6 +30,7 @@ import { Device } from './device.ts'
 import type { Disk } from './disk.ts'
 import { diskFailure, isRefusal, makeFolder, openTemporary } from './durable.ts'
 import type { Locks } from './locks.ts'
+import { memoryFile } from './memory-files.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
@@ -46,6 +48,8 @@ export interface LayerRecord {
   indexDigest?: Digest
   /** Bytes of the layer's tar, as claimed. */
   tarSize?: number
+  /** Where the layer shows one tree for several: what its index says of the others. */
+  parts?: readonly Part[]
 }
 
 export interface KeptLayer {
@@ -343,6 +347,16 @@ export class Store {
     }
   }
 
+  /** A file without a name that holds these bytes; in memory where the disk takes nothing. The caller closes it. @throws Failure system */
+  async unnamed(bytes: Uint8Array): Promise<FileHandle> {
+    try {
+      return await filled(await this.temporary(), bytes)
+    } catch (error) {
+      if (this.#disk === undefined || !isRefusal(error)) throw error
+      return await filled(await memoryFile(this.#disk, 'lazylayer-bytes'), bytes)
+    }
+  }
+
   #path(...names: string[]): string {
     return join(this.dir, ...names)
   }
@@ -367,6 +381,16 @@ export class Store {
   async #drop(path: string, why: string): Promise<void> {
     this.#warn(`${path} is dropped: ${why}`)
     await this.#files.drop(path, 'remove')
+  }
+}
+
+async function filled(file: FileHandle, bytes: Uint8Array): Promise<FileHandle> {
+  try {
+    await file.writeFile(bytes)
+    return file
+  } catch (error) {
+    await file.close()
+    throw error
   }
 }
 
