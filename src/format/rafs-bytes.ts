@@ -61,8 +61,12 @@ export class RafsBytes {
 
   /** @throws Failure unsupported when they are no UTF-8: no path of ours could be the same */
   text(range: Range, of: string): string {
-    const bytes = this.slice(range)
-    if (!isUtf8(bytes)) throw Failure.unsupported(`${this.what}: ${of} at ${range.start} is no UTF-8`)
+    return this.textOf(this.slice(range), `${of} at ${range.start}`)
+  }
+
+  /** The same of bytes that do not lie in one piece. */
+  textOf(bytes: Uint8Array, of: string): string {
+    if (!isUtf8(bytes)) throw Failure.unsupported(`${this.what}: ${of} is no UTF-8`)
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8')
   }
 }

@@ -20,6 +20,8 @@ export const SUPER = {
   plain: 0x0100_0000,
   encrypted: 0x0200_0000,
 } as const
+/** And those that are reserved for what readers need not know. */
+const KNOWN = BigInt(Object.values(SUPER).reduce((all, each) => all + each, 0)) | 0xfc00_0000n
 
 /** BlobFeatures. */
 export const FEATURE = {
@@ -53,10 +55,14 @@ export function digesterNumbered(number: number, what: string): Digester {
   return found
 }
 
-/** @throws Failure corrupt, unsupported: what no reader could serve, or none could verify */
-export function checkFlags(flags: number, what: string): void {
-  if (flags & SUPER.encrypted) throw encrypted(what)
-  if (flags & SUPER.tarfs) throw unsupported(what, 'its files are those of tars (tarfs), of which no digest is known')
+/** @param flags of a superblock, all 64 bits @throws Failure unsupported: what no reader could serve, or none could verify */
+export function checkFlags(flags: bigint, what: string): void {
+  const low = Number(flags & 0xffff_ffffn)
+  if (low & SUPER.encrypted) throw encrypted(what)
+  if (low & SUPER.tarfs) throw unsupported(what, 'its files are those of tars (tarfs), of which no digest is known')
+  const unknown = flags & ~KNOWN
+  if (unknown)
+    throw Failure.unsupported(`${what}: the superblock has flags that are not known: 0x${unknown.toString(16)}`)
 }
 
 /** @param what names the blob @throws Failure unsupported, with the reason */
@@ -86,4 +92,9 @@ function unsupported(what: string, why: string): Failure {
     why,
     fix: 'Convert the image again without that option, for example with nydusify convert.',
   })
+}
+
+/** As Linux packs a device's number (`new_encode_dev`); writers leave anything where an inode is none. */
+export function deviceOf(packed: number): readonly [number, number] {
+  return [(packed >>> 8) & 0xfff, (packed & 0xff) | ((packed >>> 12) & 0xfff00)]
 }

@@ -5,6 +5,7 @@ import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
 import { S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG } from '../tree/entry.ts'
 import type { RafsBytes } from './rafs-bytes.ts'
+import { deviceOf } from './rafs-codes.ts'
 import { DIGEST_BYTES, RECORD_BYTES } from './rafs-record.ts'
 import { ALIGNMENT } from './rafs5-superblock.ts'
 
@@ -75,18 +76,13 @@ export function parseInode5(from: RafsBytes, at: number): Inode5 {
     gid: from.u32(at + AT.gid),
     mtime: from.i64(at + AT.seconds) * SECOND + BigInt(nanoseconds),
     size: isFile ? from.u64(at + AT.size, 'its size') : 0,
-    rdev: isDevice ? decodeDevice(from.u32(at + AT.rdev)) : undefined,
+    rdev: isDevice ? deviceOf(from.u32(at + AT.rdev)) : undefined,
     target: type === S_IFLNK ? from.text(target, 'its target') : undefined,
     xattrs,
     digest: from.slice({ start: at + AT.digest, end: at + AT.digest + DIGEST_BYTES }),
     children: { start: first - 1, end: first - 1 + count },
     chunks: from.range(end, isFile ? count * RECORD_BYTES : 0, 'the list of its chunks'),
   }
-}
-
-/** As Linux packs a device's number (`new_encode_dev`); tools write all ones where there is none. */
-export function decodeDevice(packed: number): readonly [number, number] {
-  return [(packed & 0xfff00) >>> 8, (packed & 0xff) | ((packed >>> 12) & 0xfff00)]
 }
 
 function parseXattrs(from: RafsBytes, at: number): [ReadonlyMap<string, Uint8Array>, number] {

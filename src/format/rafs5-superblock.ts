@@ -32,11 +32,9 @@ const AT = {
   extendedTable: 72,
 }
 
-const NUMBER_BYTES = 4
+/** Of an entry of the inode table or the prefetch table. */
+export const NUMBER_BYTES = 4
 const EXTENDED_BYTES = 64
-
-/** The others, but for the uppermost six of 32, a reader has to know. */
-const KNOWN = 0xfc00_0000n | BigInt(Object.values(SUPER).reduce((all: number, each) => all + each, 0))
 
 const COMPRESSORS: readonly (readonly [number, Compressor])[] = [
   [SUPER.none, 'none'],
@@ -65,11 +63,6 @@ export interface Superblock5 {
 
 export function isRafs5(bytes: Uint8Array): boolean {
   return bytes.length >= ALIGNMENT && new DataView(bytes.buffer, bytes.byteOffset).getUint32(AT.magic, true) === MAGIC
-}
-
-/** What is in the inode table or the prefetch table. */
-export function numbersAt(from: RafsBytes, { start, end }: Range): number[] {
-  return Array.from({ length: (end - start) / NUMBER_BYTES }, (_, i) => from.u32(start + i * NUMBER_BYTES))
 }
 
 /** @throws Failure corrupt, limit, unsupported */
@@ -108,11 +101,8 @@ export function parseSuperblock5(from: RafsBytes): Superblock5 {
 
 /** Where neither of a kind is set, it is what the first images had. */
 function parseFlags(bits: bigint, what: string): Pick<Superblock5, 'compressor' | 'digester' | 'explicitIds'> {
-  if ((bits & ~KNOWN) !== 0n) {
-    throw Failure.unsupported(`${what}: the superblock has flags that are not known: 0x${(bits & ~KNOWN).toString(16)}`)
-  }
+  checkFlags(bits, what)
   const flags = Number(bits & 0xffff_ffffn)
-  checkFlags(flags, what)
   return {
     compressor: oneOf(flags, COMPRESSORS, 'lz4_block', `${what}: the superblock has several compressors`),
     digester: oneOf(flags, DIGESTERS, 'blake3', `${what}: the superblock has several digest algorithms`),

@@ -7,7 +7,7 @@ import { quote } from './path.ts'
 import type { RafsBytes } from './rafs-bytes.ts'
 import type { Chunks5 } from './rafs5-chunks.ts'
 import { type Inode5, parseInode5 } from './rafs5-inode.ts'
-import { ALIGNMENT, numbersAt, type Superblock5 } from './rafs5-superblock.ts'
+import { ALIGNMENT, NUMBER_BYTES, type Superblock5 } from './rafs5-superblock.ts'
 
 export interface Walked {
   /** Parents first; names in the order of the inode table. */
@@ -58,7 +58,9 @@ class Walk {
     this.#from = from
     this.#explicitIds = explicitIds
     this.#chunks = chunks
-    this.#offsets = numbersAt(from, inodes)
+    this.#offsets = Array.from({ length: (inodes.end - inodes.start) / NUMBER_BYTES }, (_, i) =>
+      from.u32(inodes.start + i * NUMBER_BYTES),
+    )
     this.#visited = new Uint8Array(this.#offsets.length)
   }
 

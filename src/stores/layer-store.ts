@@ -36,6 +36,7 @@ import {
   type ShownParts,
   type StoreMount,
 } from './shown-layers.ts'
+import { checkTogether, togetherIn } from './together.ts'
 
 export interface StoreParts extends ShownParts {
   images: Resolver
@@ -191,7 +192,9 @@ export class AdditionalLayerStore implements Door {
   /** Whether a layer that is not served for its quarantine was shown before it: engines may hold on to that. */
   async #wasWithdrawn(known: Known, name: Digest, blob: Digest, error: unknown): Promise<boolean> {
     if (!(error instanceof Failure) || error.code !== 'corrupt') return false
-    if (!(await this.#parts.layers.everRefuted(blob).catch(() => false))) return false
+    const { layers } = this.#parts
+    const refuted = [false, true].map((together) => layers.everRefuted(blob, together).catch(() => false))
+    if (!(await Promise.all(refuted)).includes(true)) return false
     return await this.#parts.hasStandIn(layerPath(known, name))
   }
 
@@ -199,23 +202,31 @@ export class AdditionalLayerStore implements Door {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
+    const isTogether = togetherIn(layers.plan(listing.image.manifest), descriptor) !== undefined
     const believed = byDiffId ? await this.#parts.trustsDiffIds(listing.image) : 'it is asked for by its index'
     const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
     if (!byDiffId && !this.#parts.byIndex && !wasShown) {
       throw nameless('no layer is named by its index here (serve --diffid-only)')
     }
-    if (byDiffId && believed !== true && !wasShown && !(await layers.everProven(descriptor.digest))) {
+    if (byDiffId && believed !== true && !wasShown && !isTogether && !(await layers.everProven(descriptor.digest))) {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)
     }
     const layer = await this.#open(found, listing, byDiffId && wasShown)
     try {
-      if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
+      if (layer.together !== undefined) {
+        const open = (i: number) =>
+          listing.open({ ...found, index: i, descriptor: listing.image.manifest.layers[i] ?? descriptor })
+        await checkTogether(listing.image, layer.together, open, layers, {
+          believed,
+          all: wasShown && believed !== true,
+        })
+      } else if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
         await layers.prove(layer, listing.image.blob(descriptor))
       }
       // it may have been opened with the rest of its image before it was read whole
       const verdict = await layer.verdict()
-      if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
+      if (verdict?.verdict === 'refuted') throw refusal(layer, verdict)
       if (byDiffId) {
         const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
         const name = diffIdOf({ verdict, together: layer.together }, diffId, believed)

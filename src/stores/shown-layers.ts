@@ -132,7 +132,7 @@ export class ShownLayers {
     const mount = this.#mount()
     const node = layerNodeOf(known, name)
     if (this.#shown.has(node)) return false // another lookup came first
-    this.#throwIfNot(layer, descriptor)
+    this.#throwIfNot(layer)
     const path = diffOf(known, name)
     const end = this.#references.use(known)
     // from here on nothing fails but by a fault of ours
@@ -236,9 +236,9 @@ export class ShownLayers {
   }
 
   /** The verdict may have fallen since the layer was opened; from here on it is withdrawn. */
-  #throwIfNot(layer: OpenLayer, descriptor: Descriptor): void {
+  #throwIfNot(layer: OpenLayer): void {
     const refutation = this.#parts.quarantine.of(layer)
-    if (refutation !== undefined) throw refusal(descriptor, refutation)
+    if (refutation !== undefined) throw refusal(layer, refutation)
     if (this.#shown.size < this.#max) return
     const what = `${this.#max} layers are shown already`
     if (!this.#isFull)

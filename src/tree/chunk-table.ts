@@ -12,7 +12,7 @@
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
 import { algorithmOf, type ChunkDigest, type Digest, digestOf, hex } from '../image/digest.ts'
-import type { Check, Chunk, Codec, Place } from './chunk.ts'
+import { type Check, type Chunk, type Codec, type Place, stateOf } from './chunk.ts'
 
 export interface ChunkBlob {
   digest: Digest
@@ -97,12 +97,6 @@ function columnsAt(bytes: Uint8Array, start: number, header: Header) {
     u32: (count) => new Uint32Array(bytes.buffer, next(count * 4), count),
     u8: (count) => new Uint8Array(bytes.buffer, next(count), count),
   })
-}
-
-/** What decoding needs beside the chunk's own bytes. */
-function stateOf(codec: Codec): Uint8Array | undefined {
-  if (codec.name === 'gzip') return codec.seed
-  return codec.name === 'zstd' ? codec.dictionary : undefined
 }
 
 function codecOf(number: number, state: Uint8Array | undefined): Codec {

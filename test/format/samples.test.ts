@@ -98,7 +98,7 @@ function sampleTests(): void {
     const reasons = (tag: string) => formatsOf(sampleLayers('samples/oci', tag).map(({ descriptor }) => descriptor))
     expect(reasons('esgz')).toEqual(['estargz', 'estargz'])
     expect(new Set(reasons('plain'))).toEqual(new Set(['the manifest has no eStargz TOC digest: a plain gzip layer']))
-    for (const tag of ['zstd', 'zstd-podman', 'nydus']) {
+    for (const tag of ['zstd', 'zstd-podman']) {
       expect(reasons(tag)[0]).toMatch(/^its media type is .*, eStargz layers are tar\+gzip$/)
     }
   })

@@ -10,11 +10,18 @@ import type { Outcome } from './target.ts'
 
 /** What comes of an index: contents as promised, over which there is a tree or a Failure; or a Failure at once. */
 export function outcomeOf(parse: () => Contents): Outcome {
-  try {
+  return attempt(() => {
     const parsed = parse()
     const contents = { ...parsed, entries: [...parsed.entries] }
     expectWellFormed(contents)
     buildTree(contents)
+  })
+}
+
+/** @throws what `work` throws, but for a Failure */
+export function attempt(work: () => unknown): Outcome {
+  try {
+    work()
     return 'read'
   } catch (error) {
     if (error instanceof Failure) return 'refused'
