@@ -124,6 +124,11 @@ export class WholeFiles {
     return this.#known.has(digest)
   }
 
+  /** Tells the same of several, for who asks often: whether all of them are there. */
+  areThere(digests: readonly Digest[]): () => boolean {
+    return () => digests.every((digest) => this.#known.has(digest))
+  }
+
   /** The file of that digest as it is, for who checks what he reads of it; he closes it. @throws Failure missing, system */
   async openUnchecked(digest: Digest): Promise<FileHandle> {
     const path = this.#path(digest)
