@@ -25,6 +25,7 @@ import { MemoryFiles } from './memory-files.ts'
 import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
 import type { Room } from './room.ts'
 import { TWINS } from './twins.ts'
+import { markUsed } from './unused-metadata.ts'
 import { enterCache, TEMPORARY } from './version.ts'
 
 const FOLDERS = [
@@ -88,9 +89,12 @@ export class CacheFiles {
   /** Keeps a file of this digest. One that is there and intact may be mounted, and is never replaced. @throws Failure system */
   async keepHashed(path: string, digest: Digest, bytes: Uint8Array): Promise<void> {
     const there = await openHashed(path, digest)
-    // of one that is damaged the kernel would read other bytes than ours
-    if (there !== undefined && !('found' in there)) await there.close()
-    else await this.keep(path, bytes)
+    if (there === undefined || 'found' in there) {
+      await this.keep(path, bytes) // of one that is damaged the kernel would read other bytes than ours
+      return
+    }
+    await markUsed(there)
+    await there.close()
   }
 
   /** As readWhole. @throws Failure system */

@@ -48,7 +48,7 @@ export interface RoomParts {
   /** Without it there is no limit, and nothing stands in for the disk. */
   disk: Disk | undefined
   limits?: RoomLimits
-  /** Kept blobs, and whatever else goes whole. */
+  /** Kept blobs, metadata of what nobody has used for long: whatever else goes whole. */
   others(): Promise<Goes[]>
   /** Of trees, as folders' names. */
   pinned(): Promise<ReadonlySet<string>>

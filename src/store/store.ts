@@ -38,6 +38,7 @@ import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
 import { keepTwins, readTwins, says, TWINS } from './twins.ts'
+import { markUsed, unusedMetadata } from './unused-metadata.ts'
 import { enterCache, isUnbegun, TEMPORARY } from './version.ts'
 import { WholeFiles } from './wholes.ts'
 
@@ -121,7 +122,8 @@ export class Store {
     this.dir = dir
     this.pins = new Pins(dir)
     this.#disk = disk
-    const [others, pinned] = [() => wholes.all(), () => this.pins.trees()]
+    const pinned = () => this.pins.trees()
+    const others = async () => [...(await wholes.all()), ...(await unusedMetadata(dir, await pinned(), locks))]
     this.room = new Room({ dir, locks, disk, ...(limits === undefined ? {} : { limits }), others, pinned, warn })
     this.proofs = proofs
     this.wholes = wholes
@@ -294,7 +296,11 @@ export class Store {
   async openImage(tree: Digest): Promise<FileHandle | undefined> {
     const path = this.#imagePath(tree)
     const image = await this.#files.openHashed(path, tree)
-    if (image === undefined || !('found' in image)) return image
+    if (image === undefined) return undefined
+    if (!('found' in image)) {
+      await markUsed(image)
+      return image
+    }
     this.#counters.corruptImages++
     this.#warn(`${path} is damaged (its digest is ${image.found ?? 'unknown: it cannot be read'}): it is built again`)
     await this.#files.drop(path, 'set aside')
