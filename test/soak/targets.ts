@@ -8,10 +8,12 @@ import { nydusLz4 } from './targets/nydus-lz4.ts'
 import { nydusToc } from './targets/nydus-toc.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
+import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
 export const TARGETS: readonly Target[] = [
   manifest,
   estargzToc,
+  zstdChunkedToc,
   rafs5,
   rafs6,
   nydusLayer,
