@@ -28,21 +28,24 @@ export function contentsOf(rafs: Rafs, tables: readonly BlobTables[], unit: Unit
     what,
   )
   const places = rafs.chunks.map((chunk) => stored.add(chunk))
-  const entries = rafs.entries.map((entry) => {
-    if (WHITEOUT.test(entry.path)) {
-      throw Failure.unsupported(`${what}: bootstrap: ${quote(entry.path)} is a whiteout`, {
-        why: 'the tree of a whole image has none left: this is the bootstrap of a single layer',
-      })
-    }
-    return entry.extents === undefined
-      ? entry
-      : { ...entry, extents: entry.extents.map((each) => placed(each, places)) }
-  })
+  const whiteout = rafs.entries.find(({ path }) => WHITEOUT.test(path))
+  if (whiteout !== undefined) {
+    throw Failure.unsupported(`${what}: bootstrap: ${quote(whiteout.path)} is a whiteout`, {
+      why: 'the tree of a whole image has none left: this is the bootstrap of a single layer',
+    })
+  }
+  // mostly each chunk is fetched by itself, and has its number
+  const isSame = places.every(({ chunk, offset }, i) => chunk === i && offset === 0)
+  const entries = isSame ? rafs.entries : rafs.entries.map((entry) => placedEntry(entry, places))
   return { blobs, chunks: stored.finish(), entries, first: firstOf(entries, rafs.prefetch) }
 }
 
 function sizeOf(digest: Digest, { blobs }: Unit): number | undefined {
   return blobs.find((each) => each.digest === digest)?.size
+}
+
+function placedEntry(entry: Entry, places: readonly { chunk: number; offset: number }[]): Entry {
+  return entry.extents === undefined ? entry : { ...entry, extents: entry.extents.map((each) => placed(each, places)) }
 }
 
 /** The same piece, of what is fetched. */
