@@ -71,11 +71,12 @@ export async function enterCache(dir: string, locks: Locks, warn: (message: stri
 
 /** Whether nothing is there yet, so that whoever can make no cache of it loses none. @throws Failure system */
 export async function isUnbegun(dir: string): Promise<boolean> {
-  const names = await fs.readdir(dir).catch((cause) => {
-    if (ABSENT.has(systemCode(cause))) return []
+  try {
+    return (await heldIn(dir)).length === 0
+  } catch (cause) {
+    if (ABSENT.has(systemCode(cause))) return true
     throw diskFailure(dir, cause)
-  })
-  return names.every((name) => name === TEMPORARY || name === 'lost+found')
+  }
 }
 
 async function enterLocked(dir: string, locks: Locks, warn: (message: string) => void): Promise<Entered> {
@@ -151,15 +152,34 @@ async function empty(folder: string): Promise<void> {
 
 /** @returns undefined: it is empty. @throws Failure usage: it is no cache */
 async function whoseUnnamed(dir: string): Promise<'damaged' | undefined> {
-  const names = (await fs.readdir(dir)).filter((name) => name !== TEMPORARY && !ASIDE.test(name))
+  const names = await heldIn(dir)
   if (names.length === 0) return undefined
   const foreign = names.find((name) => ![...FOLDERS, ...OTHER_NAMES].includes(name.replace(/\.corrupt$/, '')))
-  const known = FOLDERS.filter((name) => names.includes(name)).length
+  const all = await fs.readdir(dir) // also those that hold nothing yet
+  const known = FOLDERS.filter((name) => all.includes(name)).length
   if (foreign === undefined && known >= FOLDERS.length / 2) return 'damaged'
   throw Failure.usage(`${dir} is no cache`, {
     why: `it holds ${JSON.stringify(foreign ?? names[0])} and no file "version"`,
     fix: 'Name an empty or new folder with --cache DIR.',
   })
+}
+
+/** What is in a folder, but for what counts for nothing in a cache: caches set aside, and folders that a disk took before it was full. */
+async function heldIn(dir: string): Promise<string[]> {
+  const held: string[] = []
+  for (const name of await fs.readdir(dir)) {
+    if (name === TEMPORARY || ASIDE.test(name)) continue
+    const isOurs = [...FOLDERS, ...OTHER_NAMES].includes(name)
+    if (!isOurs || (await holdsFile(join(dir, name)))) held.push(name)
+  }
+  return held
+}
+
+/** Whether it is a file, or there is one below it. */
+async function holdsFile(path: string): Promise<boolean> {
+  if (!(await fs.lstat(path)).isDirectory()) return true
+  for (const name of await fs.readdir(path)) if (await holdsFile(join(path, name))) return true
+  return false
 }
 
 async function moveAside(dir: string, path: string, locks: Locks, warn: (message: string) => void): Promise<void> {

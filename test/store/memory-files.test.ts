@@ -1,5 +1,6 @@
 import { writeSync } from 'node:fs'
 import fs, { open as openFile, readdir, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, onTestFinished, test, vi } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
@@ -156,6 +157,22 @@ test('where nothing can be made of a new cache, all is in memory, and the cache 
   const again = await store.openSlots(kept.digest, kept.chunks)
   await again.close()
   expect(await readdir(join(dir, 'trees', hex(kept.digest)))).toEqual(['device', 'image', 'ready'])
+})
+
+test('folders that a full disk took, and no file, are an empty cache to the next start', async () => {
+  const dir = join(await folder(), 'cache')
+  const empty = await fill(tmpdir())
+  const { store, warnings } = await open(dir)
+  await store.keepLayer(LAYER, RECORD, tree())
+  await store.close()
+  expect(await readdir(dir)).toContain('trees')
+  const again = await open(dir) // it is still full
+  expect([warnings, again.warnings]).toEqual(Array(2).fill([expect.stringContaining('the cache takes no more')]))
+  await again.store.close()
+  empty()
+  const later = await open(dir)
+  expect(later.warnings).toEqual([])
+  expect(await readdir(dir)).toContain('version')
 })
 
 test('a cache of another version that cannot be moved aside is no empty one', async () => {
