@@ -3,7 +3,6 @@ import type { FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Source } from '../format/format.ts'
-import { HOW_TO_CONVERT } from '../format/formats.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
@@ -189,25 +188,6 @@ export function sourceOf({
       annotations: {},
     }
   return { blob: (of) => blob(descriptorOf(of)), companion }
-}
-
-/**
- * Every layer of an image, open, which the caller closes; or an error that names those that cannot be.
- * @throws Failure unsupported; as Layers.open
- */
-export async function openAllLayers(image: ResolvedImage, layers: LayerOpener): Promise<LayerLease[]> {
-  const opening = await Promise.allSettled(image.manifest.layers.map((each) => openLayer(image, each, layers)))
-  const all = opening.flatMap((each) => (each.status === 'fulfilled' ? each.value : []))
-  const open = all.filter((each): each is LayerLease => !('why' in each))
-  if (open.length === opening.length) return open
-  await Promise.all(open.map((each) => each.close()))
-  const failed = opening.find((each) => each.status === 'rejected')
-  if (failed !== undefined) throw failed.reason
-  const eager = all.filter((each): each is EagerLayer => 'why' in each)
-  throw Failure.unsupported(`${referenceText(image.reference)} has layers that cannot be served lazily`, {
-    why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
-    fix: HOW_TO_CONVERT,
-  })
 }
 
 /** Puts images of trees together, lowest first, off the main thread. */

@@ -5,7 +5,8 @@ import { expect, test } from 'vitest'
 import type { Unit } from '../../src/format/format.ts'
 import { FORMATS, planUnits } from '../../src/format/formats.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
-import { openAllLayers, openLayer, openMerged, type ResolvedImage } from '../../src/layer/image.ts'
+import { openAllLayers, refuseWhole } from '../../src/layer/all-layers.ts'
+import { openLayer, openMerged, type ResolvedImage } from '../../src/layer/image.ts'
 import type { LayerLease, OpenLayer } from '../../src/layer/layer.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import { ImageLayers } from '../../src/stores/asked-image.ts'
@@ -68,7 +69,11 @@ test('one layer of a unit shows the tree, with files from the blobs of all; the 
 test('merged with ordinary layers, its tree is there once', async () => {
   const { layers, store, builder } = await openHere(await folder())
   const above = await lazyLayer({ c: 'replaced!' })
-  const opened = await openAllLayers(imageOf([...both(makePair({ a: 'one' }, { c: 'two' })), above]), layers)
+  const opened = await openAllLayers(
+    imageOf([...both(makePair({ a: 'one' }, { c: 'two' })), above]),
+    layers,
+    refuseWhole,
+  )
   const { image } = await openMerged(opened, store, builder)
   const reader = new ErofsReader(new Uint8Array(await image.readFile()))
   await image.close()
