@@ -1,14 +1,14 @@
 // zstd:chunked through both doors: by the index that engines ask by, proven, saved as it was; as its writers make it, Podman among them.
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
-import { describeBytes, json, OCI_CONFIG, OCI_MANIFEST } from '../fake/image.ts'
 import { item } from '../format/stargz-craft.ts'
 import { archive, member } from '../format/tar-craft.ts'
-import { type Crafted, craft, type Family, ZSTD_LAYER } from '../format/zstd-craft.ts'
+import { type Crafted, craft, type Family } from '../format/zstd-craft.ts'
 import { lazylayer } from './agent.ts'
+import { writeCrafted } from './crafted-layout.ts'
 import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Podman, podmanLacks } from './engines/podman.ts'
@@ -38,37 +38,27 @@ function sumOf(name: string): string {
   return `${hex(digestOf(contents))}  ${name}\n`
 }
 
-async function makeLayout(work: string) {
-  const layout = join(work, 'layout')
-  await mkdir(join(layout, 'blobs/sha256'), { recursive: true })
-  const add = async (bytes: Uint8Array, mediaType: string) => {
-    await writeFile(join(layout, 'blobs/sha256', hex(digestOf(bytes))), bytes)
-    return describeBytes(bytes, mediaType)
-  }
-  const manifests: object[] = []
-  for (const [tag, { blob, tar, descriptor }] of LAYERS) {
-    const rootfs = { type: 'layers', diff_ids: [digestOf(tar)] }
-    const config = json({ os: 'linux', architecture: 'amd64', author: tag, rootfs })
-    const { annotations } = descriptor
-    const document = {
-      schemaVersion: 2,
-      mediaType: OCI_MANIFEST,
-      config: await add(config, OCI_CONFIG),
-      layers: [{ ...(await add(blob, ZSTD_LAYER)), annotations }],
-    }
-    const named = { annotations: { 'org.opencontainers.image.ref.name': tag } }
-    manifests.push({ ...(await add(json(document), OCI_MANIFEST)), ...named })
-  }
-  await writeFile(join(layout, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}')
-  await writeFile(join(layout, 'index.json'), json({ schemaVersion: 2, manifests }))
-  return { layout, tags: [...LAYERS.keys()] }
-}
+const IMAGES = Object.fromEntries(
+  [...LAYERS].map(
+    ([
+      tag,
+      {
+        blob,
+        tar,
+        descriptor: { mediaType, annotations },
+      },
+    ]) => [
+      tag,
+      { layers: [{ blob, tar, mediaType, annotations }], config: { os: 'linux', architecture: 'amd64', author: tag } },
+    ],
+  ),
+)
 
 suite('zstd:chunked', lacking([...REGISTRY_PROGRAMS, 'fusermount3']), () => {
   let store: EngineStore
 
   beforeAll(async () => {
-    store = await makeStore(makeLayout)
+    store = await makeStore((work) => writeCrafted(work, IMAGES))
     await store.installHelper()
   })
   afterEach(() => store.stop())
