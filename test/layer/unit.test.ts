@@ -178,7 +178,7 @@ test('a unit has all of its layers, or none of them', async () => {
   const plan = planUnits({ layers: [other.descriptor, part.descriptor, whole.descriptor] }, FORMATS_HERE)
   expect(plan.get(other.descriptor)).toEqual(unitOf(other.descriptor))
   for (const each of [part, whole]) {
-    expect(plan.get(each.descriptor)).toEqual({ why: expect.stringMatching(/media type.*; another format has some/) })
+    expect(plan.get(each.descriptor)).toEqual({ why: expect.stringMatching(/^another format has some/) })
   }
   const alone = planUnits({ layers: [part.descriptor, whole.descriptor, other.descriptor] }, FORMATS_HERE)
   expect([...alone.values()].map((each) => ('format' in each ? each.format : each.why))).toEqual([
