@@ -4,9 +4,10 @@ import type { Descriptor } from '../image/manifest.ts'
 import { estargz } from './estargz.ts'
 import type { Format, Planned, Unit } from './format.ts'
 import { nydus } from './nydus.ts'
+import { zstdChunked } from './zstd-chunked.ts'
 
 /** In order of preference. */
-export const FORMATS: readonly Format[] = [estargz, nydus]
+export const FORMATS: readonly Format[] = [estargz, zstdChunked, nydus]
 
 /** Why a layer has no lazy format: a sentence. */
 export interface Unplanned {

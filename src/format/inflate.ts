@@ -1,5 +1,5 @@
-// A gzip member -> what it decodes to: whole, in pieces, so that the largest one does not hold up the main thread.
-import { createGunzip } from 'node:zlib'
+// A gzip member or a zstd frame -> what it decodes to: whole, in pieces, so that the largest one does not hold up the main thread.
+import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import type { IndexOptions } from './format.ts'
 import { giveBack } from './memory.ts'
@@ -24,7 +24,7 @@ export async function inflate(
   await room?.(size)
   const decoded = new Uint8Array(size)
   try {
-    await inflateInto(decoded, member, what)
+    await inflateInto(decoded, member, 'gzip', what)
     return decoded
   } catch (error) {
     giveBack(decoded)
@@ -39,19 +39,30 @@ export function isGzip(bytes: Uint8Array): boolean {
   return bytes.length >= MEMBER_MIN_BYTES && bytes[0] === 0x1f && bytes[1] === 0x8b
 }
 
-async function inflateInto(decoded: Uint8Array, member: Uint8Array, what: string): Promise<void> {
+/**
+ * Fills `decoded`, exactly, with what `stored` decodes to.
+ * @param what names it in errors, as above
+ * @throws Failure corrupt
+ */
+export async function inflateInto(
+  decoded: Uint8Array,
+  stored: Uint8Array,
+  format: 'gzip' | 'zstd',
+  what: string,
+): Promise<void> {
   let at = 0
-  const gunzip = createGunzip({ chunkSize: PIECE_BYTES })
-  gunzip.end(member)
+  // zstd's windows are 128 MiB at most, which is its own default
+  const inflated = (format === 'gzip' ? createGunzip : createZstdDecompress)({ chunkSize: PIECE_BYTES })
+  inflated.end(stored)
   try {
-    for await (const piece of gunzip as AsyncIterable<Uint8Array>) {
+    for await (const piece of inflated as AsyncIterable<Uint8Array>) {
       if (at + piece.length > decoded.length) throw Failure.corrupt(`${what} is longer than it says`)
       decoded.set(piece, at)
       at += piece.length
     }
   } catch (cause) {
     if (cause instanceof Failure) throw cause
-    throw Failure.corrupt(`${what} is no gzip`, { cause })
+    throw Failure.corrupt(`${what} is no ${format}`, { cause })
   }
   if (at !== decoded.length) throw Failure.corrupt(`${what} is shorter than it says`)
 }

@@ -1,10 +1,20 @@
 // What parsed contents show, in the form of the samples' expected listings; every file is decoded and every check is made.
 import { createHash } from 'node:crypto'
-import { gunzipSync } from 'node:zlib'
+import { gunzipSync, zstdDecompressSync } from 'node:zlib'
 import type { Contents } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import type { StoredChunk } from '../../src/tree/chunk.ts'
-import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
+import {
+  type Entry,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  ZEROS,
+} from '../../src/tree/entry.ts'
 
 const TYPES = new Map([
   [S_IFREG, 'file'],
@@ -36,7 +46,9 @@ export interface Line {
 }
 
 export function decode(chunk: StoredChunk, blob: Uint8Array): Uint8Array {
-  const stream = gunzipSync(blob.subarray(chunk.stored.start, chunk.stored.end))
+  // of zstd's frames the first alone
+  const decompress = chunk.codec.name === 'zstd' ? zstdDecompressSync : gunzipSync
+  const stream = decompress(blob.subarray(chunk.stored.start, chunk.stored.end))
   const decoded = new Uint8Array(stream.subarray(0, chunk.size))
   if (decoded.length !== chunk.size)
     throw new Error(`chunk at ${chunk.stored.start} decodes to ${decoded.length} bytes`)
@@ -92,7 +104,7 @@ function sha256Of(entry: Entry, decoded: Uint8Array[]): string {
   let at = 0
   for (const extent of entry.extents ?? []) {
     if (extent.at !== at) throw new Error(`${entry.path}: extents leave a gap at ${at}`)
-    const chunk = decoded[extent.chunk] as Uint8Array
+    const chunk = extent.chunk === ZEROS ? new Uint8Array(extent.length) : (decoded[extent.chunk] as Uint8Array)
     if (extent.offset + extent.length > chunk.length) throw new Error(`${entry.path}: an extent leaves its chunk`)
     hash.update(chunk.subarray(extent.offset, extent.offset + extent.length))
     at += extent.length

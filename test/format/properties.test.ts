@@ -8,6 +8,7 @@ import { expectWellFormed } from '../soak/well-formed.ts'
 import { tocEntry } from './arbitrary.ts'
 import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
+import { parseZstdEntries, parseZstdJson } from './zstd-craft.ts'
 
 /** What every parser promises, and that this one's chunks lie one behind the other and are checked as a whole. */
 function holds(contents: Contents): void {
@@ -37,11 +38,14 @@ function onlyFailures(parse: () => Contents): boolean {
   return true
 }
 
-test('random tables give either a Failure or contents that keep every promise', () => {
+test.each([
+  ['eStargz', parseEntries],
+  ['zstd:chunked', parseZstdEntries],
+])('random tables of %s give either a Failure or contents that keep every promise', (_, parse) => {
   let accepted = 0
   fc.assert(
     fc.property(fc.array(tocEntry, { maxLength: 6 }), (entries) => {
-      if (onlyFailures(() => parseEntries(entries))) accepted++
+      if (onlyFailures(() => parse(entries))) accepted++
     }),
     { numRuns: runs(800) },
   )
@@ -88,6 +92,7 @@ const valid = fc
 
 test('valid tables are accepted', () => {
   fc.assert(fc.property(valid, (entries) => holds(parseEntries(entries))))
+  fc.assert(fc.property(valid, (entries) => holds(parseZstdEntries(entries))))
 })
 
 test('tables with flipped bytes give either a Failure or contents that keep every promise', () => {
@@ -99,6 +104,7 @@ test('tables with flipped bytes give either a Failure or contents that keep ever
         const json = new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
         for (const [at, byte] of flips) json[at % json.length] = byte
         onlyFailures(() => estargz.parseIndex(indexOf(json), layerOf(json)))
+        onlyFailures(() => parseZstdJson(json))
       },
     ),
     { numRuns: runs(600) },

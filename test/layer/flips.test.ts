@@ -193,12 +193,16 @@ async function bareImage(name: string): Promise<Image> {
   return { layers: layers.map(({ descriptor }) => descriptor), stored }
 }
 
-const BARE = ['v5-zstd-sha256', 'v6-zstd-sha256']
+const BARE = ['v5-lz4_block-blake3', 'v5-none-blake3', 'v5-zstd-sha256', 'v6-none-blake3', 'v6-zstd-sha256']
 
 const IMAGES: Record<string, () => Image | Promise<Image>> = {
   esgz: () => ociImage('esgz'),
   'esgz-min': () => ociImage('esgz-min'),
   'esgz-ext': () => ociImage('esgz-ext', 'esgz-ext-esgztoc'),
+  nydus: () => ociImage('nydus'),
+  'nydus-zran': () => ociImage('nydus-zran'),
+  zstd: () => ociImage('zstd'),
+  'zstd-podman': () => ociImage('zstd-podman'),
   ...Object.fromEntries(BARE.map((name) => [name, () => bareImage(name)])),
 }
 

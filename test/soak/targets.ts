@@ -10,11 +10,13 @@ import { nydusToc } from './targets/nydus-toc.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
 import { tar } from './targets/tar.ts'
+import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
 export const TARGETS: readonly Target[] = [
   manifest,
   tar,
   estargzToc,
+  zstdChunkedToc,
   rafs5,
   rafs6,
   nydusLayer,
