@@ -46,6 +46,7 @@ export class Examinations implements Examiner {
   /** By blob: tars that were let go of, and are wanted again. */
   readonly #restoring = new Map<Digest, Promise<void>>()
   readonly #tars: Tars
+  readonly #told: ((claim: Claim, verdict: Verdict) => void)[] = []
   readonly quarantine = new Quarantine()
 
   /** @param signal ends whatever is under way */
@@ -67,6 +68,11 @@ export class Examinations implements Examiner {
     this.#room = new DiskShare(left, TAR_MAX_BYTES)
     // of their own: most of what a tar is promised it never takes, and a blob's size is known
     this.#blobs = new KeptBlobs(store.wholes, new DiskShare(left, TAR_MAX_BYTES), signal)
+  }
+
+  /** Has `told` know of each verdict from now on, in the turn in which it falls; it must not throw. */
+  watch(told: (claim: Claim, verdict: Verdict) => void): void {
+    this.#told.push(told)
   }
 
   /** The exact blob in a file, which the caller closes. @throws Failure as KeptBlobs.of */
@@ -163,6 +169,7 @@ export class Examinations implements Examiner {
   /** Keeps that a tree is what its tar is made into. */
   async #proven(claim: Claim, { diffId, tarSize, split }: Examined): Promise<Verdict> {
     const verdict: Verdict = { verdict: 'proven', diffId, tarSize, split }
+    this.#tell(claim, verdict)
     await this.#store.proofs.keep(claim, verdict)
     return verdict
   }
@@ -183,8 +190,13 @@ export class Examinations implements Examiner {
       this.quarantine.add(claim, verdict)
       this.#log(refusal(layer.descriptor, verdict).message)
     }
+    this.#tell(claim, verdict)
     await this.#store.proofs.keep(claim, verdict)
     return verdict
+  }
+
+  #tell(claim: Claim, verdict: Verdict): void {
+    for (const told of this.#told) told(claim, verdict)
   }
 
   async #withBlob<T>(copies: Copies<StoredBlob>, use: (file: FileHandle) => Promise<T>): Promise<T> {
