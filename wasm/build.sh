@@ -36,7 +36,7 @@ cache=$(cd "$cache" && pwd)
 key=$(sha256sum <"$here/Cargo.lock" | cut -c1-16)
 sources=$cache/sources-$key
 if [ ! -d "$sources" ]; then
-  echo 'fetching libdeflate and zstd' >&2
+  echo 'fetching libdeflate, zstd, lz4 and BLAKE3' >&2
   rm -rf "$sources.part"
   cargo vendor --quiet --locked --manifest-path "$here/Cargo.toml" "$sources.part" >/dev/null
   mv "$sources.part" "$sources"
@@ -60,20 +60,25 @@ trap 'exit 130' INT TERM
 # Relative names only, so that the result does not depend on where this runs.
 cp -r "$sources/libdeflate-sys/libdeflate" "$work/libdeflate"
 cp -r "$sources/zstd-sys/zstd/lib" "$work/zstd"
-cp "$here/codecs.c" "$work/codecs.c"
+cp -r "$sources/lz4-sys/liblz4/lib" "$work/lz4"
+cp -r "$sources/blake3/c" "$work/blake3"
+cp "$here"/*.c "$here"/*.h "$work/"
 cd "$work"
 
 # 268435456 = 256 MiB: an instance cannot hold more, whatever an image says.
+# BLAKE3_USE_NEON: see blake3-lanes.c.
 # 262144: zstd's largest frames on the stack are its Huffman workspaces, below 16 KiB.
 ZIG_GLOBAL_CACHE_DIR=$cache/zig-cache ZIG_LOCAL_CACHE_DIR=$work/.zig SOURCE_DATE_EPOCH=0 \
   "$venv/bin/python" -m ziglang cc -target wasm32-wasi -mexec-model=reactor \
   -O3 -DNDEBUG -fno-sanitize=undefined -msimd128 -mbulk-memory -fvisibility=hidden -ffunction-sections -fdata-sections \
   -DZSTD_DISABLE_ASM -DZSTD_LEGACY_SUPPORT=0 -DZSTD_STRIP_ERROR_STRINGS -DXXH_NAMESPACE=ZSTD_ \
-  -Ilibdeflate -Izstd \
+  -DBLAKE3_USE_NEON=1 \
+  -Ilibdeflate -Izstd -Ilz4 -Iblake3 \
   -Wl,--gc-sections -Wl,--strip-all -Wl,-z,stack-size=262144 -Wl,--max-memory=268435456 \
   -Wl,--export=malloc -Wl,--export=free \
   -o codecs.wasm \
-  codecs.c libdeflate/lib/deflate_decompress.c libdeflate/lib/utils.c \
+  codecs.c blake3-lanes.c sha256-lanes.c lz4/lz4.c blake3/blake3.c blake3/blake3_dispatch.c blake3/blake3_portable.c \
+  libdeflate/lib/deflate_decompress.c libdeflate/lib/utils.c \
   zstd/common/entropy_common.c zstd/common/error_private.c zstd/common/fse_decompress.c zstd/common/xxhash.c \
   zstd/common/zstd_common.c zstd/decompress/huf_decompress.c zstd/decompress/zstd_ddict.c \
   zstd/decompress/zstd_decompress.c zstd/decompress/zstd_decompress_block.c

@@ -1,17 +1,24 @@
-// codecs.wasm: decoding only, over libdeflate and libzstd, for one thread. The caller owns all buffers (malloc and free are
-// exported) and reads results in place.
+// codecs.wasm: decoding over libdeflate, libzstd and lz4, and digests, for one thread. The caller owns all buffers (malloc and free
+// are exported) and reads results in place.
 //
 //   int32_t gunzip(in, in_length, out, capacity, want)     gzip members one after the other (RFC 1952)
 //   int32_t unzstd(in, in_length, out, capacity, want)     zstd frames one after the other (RFC 8878), skippable ones skipped
+//   int32_t unlz4(in, in_length, out, capacity)            one lz4 block (lz4_Block_format.md), without a frame
+//   void blake3(in, in_length, digest)                     32 bytes
+//   void sha256x4(in, in_length, 3 more of these, digests) 4 times 32 bytes
 //
-// Both decode until at least `want` bytes are there, or the input ends, and return how many bytes `out` holds: less than `want`
-// when the input ends early, more when the last member or frame holds more. What follows in the input is not looked at. Checksums inside the
-// streams (CRC-32, XXH64) are not compared: the caller compares SHA-256 digests of whatever it uses.
+// gunzip and unzstd decode until at least `want` bytes are there, or the input ends, and return how many bytes `out` holds: less
+// than `want` when the input ends early, more when the last member or frame holds more. What follows in the input is not looked at.
+// unlz4 takes all of its input, and returns how many bytes that made: at most `capacity`.
+// Checksums inside the streams (CRC-32, XXH64) are not compared: the caller compares digests of whatever it uses.
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "blake3.h"
 #include "libdeflate.h"
+#include "lz4.h"
+#include "sha256-lanes.h"
 #define ZSTD_STATIC_LINKING_ONLY
 #include "zstd.h"
 #include "zstd_errors.h"
@@ -116,4 +123,23 @@ int32_t EXPORT(unzstd)(const uint8_t *in, size_t length, uint8_t *out, size_t ca
     length -= frame;
   }
   return (int32_t)done;
+}
+
+int32_t EXPORT(unlz4)(const uint8_t *in, size_t length, uint8_t *out, size_t capacity) {
+  const int made = LZ4_decompress_safe((const char *)in, (char *)out, (int)length, (int)capacity);
+  return made < 0 ? CORRUPT : made;
+}
+
+void EXPORT(blake3)(const uint8_t *in, size_t length, uint8_t *digest) {
+  blake3_hasher hasher;
+  blake3_hasher_init(&hasher);
+  blake3_hasher_update(&hasher, in, length);
+  blake3_hasher_finalize(&hasher, digest, BLAKE3_OUT_LEN);
+}
+
+void EXPORT(sha256x4)(const uint8_t *in0, size_t length0, const uint8_t *in1, size_t length1, const uint8_t *in2,
+                      size_t length2, const uint8_t *in3, size_t length3, uint8_t *digests) {
+  const uint8_t *const messages[4] = {in0, in1, in2, in3};
+  const size_t lengths[4] = {length0, length1, length2, length3};
+  sha256_lanes(messages, lengths, digests);
 }

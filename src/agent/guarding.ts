@@ -1,5 +1,6 @@
 // What watches over believed layers in a store's agent: what images say of their layers, and the proofs that follow when the link is idle.
-import { IdleLink } from '../proof/idle-link.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Clock, IdleLink } from '../proof/idle-link.ts'
 import { ContestedNames } from '../store/contested.ts'
 import { BelievedProofs } from '../stores/believed-proofs.ts'
 import { Guard } from '../stores/guard.ts'
@@ -14,6 +15,11 @@ export interface Guarding {
   end(): Promise<void>
 }
 
+const CLOCK: Clock = {
+  now: () => performance.now(),
+  pause: (ms, signal) => sleep(ms, undefined, { ref: false, ...(signal === undefined ? {} : { signal }) }),
+}
+
 /** @param progress as StoreParts has it. @throws Failure system */
 export async function openGuard(
   { layers, examinations, budget, store }: Pick<Agent, 'layers' | 'examinations' | 'budget' | 'store'>,
@@ -24,13 +30,14 @@ export async function openGuard(
   const contested = await ContestedNames.open(store.dir, log)
   for (const each of await contested.all()) claims.withheldBefore({ index: undefined, ...each })
   examinations.watch((claim, verdict) => claims.judged(claim, verdict))
-  const link = new IdleLink(() => budget.traffic)
+  const link = new IdleLink(() => budget.traffic, CLOCK)
   const proofs = new BelievedProofs({
     layers,
     idle: (signal) => link.idle(signal),
     beside: (blob, hurries) => link.beside(blob, hurries),
     judged: (of, verdict) => claims.judged(of, verdict),
     corrupt: (claim) => void guard.withhold(claim), // never rejects
+    ...CLOCK,
     signal: layers.signal,
     log,
   })

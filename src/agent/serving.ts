@@ -16,6 +16,7 @@ import type { CacheSize } from '../store/aside.ts'
 import type { Store } from '../store/store.ts'
 import type { Agent } from './agent.ts'
 import { logFor, places, socketFor } from './agent-places.ts'
+import { gaugesOf, totalsOf } from './gauges.ts'
 import { log } from './log.ts'
 import { type AgentAnswer, type AgentRequest, ask, type ListRequest, listen, type Status } from './socket.ts'
 import { version } from './version.ts'
@@ -164,13 +165,26 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
 }
 
 async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: ServedMount): Promise<Status> {
-  const native = session.counters()
-  const { requests, fetched, retries, outages, failedAtOnce } = agent.registries.counters()
-  const codecs = agent.codecs.counters()
   const points = await mountPoints()
   const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
   const { seen, why } = await visibility(dir)
   const size = await cacheSize(agent.store)
+  const outages = agent.registries.outages()
+  const open = layers()
+  const gauges = gaugesOf({
+    native: session.counters(),
+    registries: agent.registries.counters(),
+    codecs: agent.codecs.counters(),
+    layers: open,
+    outagesNow: outages.length,
+    cache: size,
+    corruptImages: agent.store.counters.corruptImages,
+    corruptRecords: agent.store.counters.corruptRecords,
+    quarantined: agent.examinations.quarantine.size,
+    cacheFreed: agent.store.room.freed,
+    inMemory: agent.store.room.spill?.bytes ?? 0,
+    mountsEvicted: covers?.evicted ?? 0,
+  })
   return {
     pid: process.pid,
     version: version(),
@@ -182,30 +196,11 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
     ...(why === undefined ? {} : { unseen: why }),
     mounts: [{ dir: session.dir, kind: 'fuse' }, ...shown.map(rungOf)],
     ...(diffid === undefined ? {} : { diffid }),
-    layers: layers(),
-    bytes: { served: Number(native.served), fetched, verified: codecs.verified },
-    requests,
-    outages: agent.registries.outages(),
+    layers: open,
+    ...totalsOf(gauges),
+    outages,
     ...(size === undefined ? {} : { cache: { dir: agent.store.dir, ...size } }),
-    counters: {
-      reads: Number(native.reads),
-      reads_missed: Number(native.missed),
-      reads_failed: Number(native.failed),
-      expired: Number(native.expired),
-      retries,
-      outages,
-      reads_failed_at_once: failedAtOnce,
-      lookups: Number(native.lookups),
-      lookups_refused: Number(native.refused),
-      chunks_corrupt: codecs.corrupt,
-      chunks_reverified: codecs.reverified,
-      images_corrupt: agent.store.counters.corruptImages,
-      records_corrupt: agent.store.counters.corruptRecords,
-      quarantined: agent.examinations.quarantine.size,
-      cache_freed: agent.store.room.freed,
-      cache_in_memory: agent.store.room.spill?.bytes ?? 0,
-      mounts_evicted: covers?.evicted ?? 0,
-    },
+    gauges,
   }
 }
 

@@ -10,6 +10,7 @@ import type { DiffIdPolicy } from '../stores/identity.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'
 import { socketFor } from './agent-places.ts'
+import type { Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
 export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest
@@ -44,7 +45,7 @@ export interface DiffIds {
   only: boolean
 }
 
-export interface Status {
+export interface Status extends Totals {
   pid: number
   version: string
   /** The mounted directory. */
@@ -65,13 +66,12 @@ export interface Status {
   /** A store's. */
   diffid?: DiffIds
   layers: number
-  bytes: { served: number; fetched: number; verified: number }
-  requests: number
   /** Registries, or blobs of them, that give nothing now, and why: reads of them fail at once. A line each. */
   outages?: readonly string[]
   /** What it takes on disk, measured within the last minute; and of that, what was set aside. */
   cache?: { dir: string; bytes: number; aside: number }
-  counters: Readonly<Record<string, number>>
+  /** What all counts and sizes here are made of. */
+  gauges: readonly Gauge[]
 }
 
 /** A request is one short line. */

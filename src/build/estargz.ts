@@ -4,9 +4,9 @@
 //   each: member of headers │ member a chunk │ …        (min chunk size: members of several files, headers between them)
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
-import { LANDMARK, NO_LANDMARK } from '../format/estargz.ts'
 import { makeFooter } from '../format/estargz-footer.ts'
 import { TOC_NAME } from '../format/estargz-toc.ts'
+import { LANDMARK, NO_LANDMARK } from '../format/landmarks.ts'
 import { CHUNK_MAX_BYTES } from '../format/toc-chunks.ts'
 import { type Digest, digestOf, finish } from '../image/digest.ts'
 import { chunksOf, sizeOf } from './content.ts'

@@ -7,6 +7,7 @@ import { places } from '../agent/agent-places.ts'
 import { printable } from '../agent/log.ts'
 import { ask, listSockets, type Status } from '../agent/socket.ts'
 import { text, type Values } from '../agent/values.ts'
+import { tryCodecs } from '../codec/trial.ts'
 import { readCrioConf } from '../engines/crio-conf.ts'
 import { findHelper } from '../engines/helper-here.ts'
 import { findEngines } from '../engines/here.ts'
@@ -22,6 +23,7 @@ import { whyUnseen } from '../mount/propagation.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { cache } from './doctor/cache.ts'
 import type { DoctorCheck, Finding } from './doctor/check.ts'
+import { codecs } from './doctor/codecs.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { agent, deadMounts, propagation, type Silent } from './doctor/mounts.ts'
@@ -66,6 +68,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     files,
     trial: once(() => tryRungs(openNative(), directory)),
     cache: directory,
+    codecs: () => tryCodecs(),
     engines: here.found,
     silent: here.silent,
     names: (engine: Engine) => (engine === 'crio' ? crio : named),
@@ -82,7 +85,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     unseen: whyUnseen,
   }
   const checks: readonly DoctorCheck<typeof needs>[] = [
-    ...[node, addon, kernel, fuse, requestTimeout, cache],
+    ...[node, addon, codecs, kernel, fuse, requestTimeout, cache],
     ...engines,
     ...[storage, crioConf, registries, authHelper, agent, store, propagation, deadMounts],
   ]

@@ -1,9 +1,16 @@
-// The decoder where `wasm/codecs.wasm` cannot be instantiated: zstd-codec for zstd, node:zlib for gzip. Slower, same results.
+// The decoder where `wasm/codecs.wasm` cannot be instantiated: zstd-codec for zstd, node:zlib for gzip, own
+// TypeScript for lz4 and BLAKE3. Slower, same results.
 import { createRequire } from 'node:module'
 import { Failure } from '../errors.ts'
+import type { ChunkDigest } from '../image/digest.ts'
 import type { Codec } from '../tree/chunk.ts'
-import { type Decoded, type Decoder, plainStream } from './decoder.ts'
+import { blake3 } from './blake3.ts'
+import { type Decoded, type Decoder, streamOf } from './decoder.ts'
+import { digestsOf, type Piece } from './digests.ts'
 import { gunzipStart } from './gunzip.ts'
+import { inflateFrom } from './seed.ts'
+import { Sha256 } from './sha256.ts'
+import { unlz4 } from './unlz4.ts'
 
 interface ZstdStream {
   begin(): boolean
@@ -21,6 +28,7 @@ interface Binding {
 const PIECE_BYTES = 1024
 
 class FallbackDecoder implements Decoder {
+  readonly #sha256 = new Sha256(null)
   #binding: Promise<Loaded>
 
   constructor() {
@@ -28,14 +36,20 @@ class FallbackDecoder implements Decoder {
   }
 
   async decode(codec: Codec, stored: Uint8Array, size: number): Promise<Decoded> {
-    const stream = plainStream(codec)
+    const stream = streamOf(codec)
+    if (codec.name === 'gzip' && codec.seed) return inflateFrom(codec.seed, stored, size)
     const copy = stored.slice()
     if (stream === 'gzip') return { stored: copy, decoded: await gunzipStart(copy, size) }
     if (stream === 'zstd') return { stored: copy, decoded: await this.#unzstdStart(copy, size) }
+    if (stream === 'lz4') return { stored: copy, decoded: unlz4(copy, size) }
     if (copy.length < size) {
       throw Failure.corrupt('the none stream ends early', { why: `it holds ${copy.length} of ${size} bytes` })
     }
     return { stored: copy, decoded: copy.subarray(0, size) }
+  }
+
+  digests(pieces: readonly Piece[]): ChunkDigest[] {
+    return digestsOf(pieces, { sha256: (all) => this.#sha256.digests(all), blake3 })
   }
 
   release(): void {

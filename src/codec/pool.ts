@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
 import { describe, Failure } from '../errors.ts'
-import type { Chunk } from '../tree/chunk.ts'
+import { type Chunk, type Codec, stateOf } from '../tree/chunk.ts'
 import { type Job, type Outcome, type Slot, unpack, type WorkerSetup } from './job.ts'
 import { type Batch, Queue, type Turn } from './queue.ts'
 import { CODECS_WASM, loadCodecs } from './wasm.ts'
@@ -14,6 +14,8 @@ const THREADS_MAX = 4
 const TRANSFERRED_MIN_BYTES = 64 * 1024
 // An idle thread costs some 10 MB.
 const IDLE_MS = 30_000
+// Who reads back what is decoded needs none.
+const NO_STATE = new Uint8Array(0)
 
 export interface CodecCounters {
   /** Chunks decoded, verified and written. */
@@ -204,15 +206,28 @@ export class CodecPool {
  * both of them collect garbage, which one that is idle never does.
  */
 function parcel(jobs: readonly Job[]): { jobs: Job[]; buffer: ArrayBuffer } {
-  const length = jobs.reduce((sum, { stored }) => sum + (stored?.length ?? 0), 0)
+  const length = jobs.reduce((sum, { chunk, stored }) => {
+    return stored === null ? sum : sum + stored.length + (stateOf(chunk.codec)?.length ?? 0)
+  }, 0)
   const all = Buffer.allocUnsafeSlow(length)
   let at = 0
-  const packed = jobs.map((job) => {
-    if (job.stored === null) return job
-    const stored = new Uint8Array(all.buffer, at, job.stored.length)
-    stored.set(job.stored)
-    at += stored.length
-    return { ...job, stored }
-  })
+  const pack = (bytes: Uint8Array) => {
+    const packed = new Uint8Array(all.buffer, at, bytes.length)
+    packed.set(bytes)
+    at += bytes.length
+    return packed
+  }
+  const packed = jobs.map(({ chunk, slot, stored }) => ({
+    chunk: { ...chunk, codec: withState(chunk.codec, stored === null ? () => NO_STATE : pack) },
+    slot,
+    stored: stored && pack(stored),
+  }))
   return { jobs: packed, buffer: all.buffer }
+}
+
+/** A state that stayed where it is would take along all the memory that it is a part of: a whole chunk table. */
+function withState(codec: Codec, pack: (state: Uint8Array) => Uint8Array): Codec {
+  if (codec.name === 'gzip' && codec.seed) return { name: 'gzip', seed: pack(codec.seed) }
+  if (codec.name === 'zstd' && codec.dictionary) return { name: 'zstd', dictionary: pack(codec.dictionary) }
+  return codec
 }

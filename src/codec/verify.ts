@@ -1,8 +1,9 @@
 // The only maker of verified bytes. Whatever is written to a device has been through `verify`, and the compiler sees to it.
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
-import { algorithmOf, digestOf } from '../image/digest.ts'
-import type { Chunk, Place } from '../tree/chunk.ts'
+import { algorithmOf, type ChunkDigest } from '../image/digest.ts'
+import type { Check, Chunk, Place } from '../tree/chunk.ts'
+import type { Piece } from './digests.ts'
 
 declare const verified: unique symbol
 /** A chunk's decoded bytes, of which every byte that a place uses has passed a check. */
@@ -15,10 +16,16 @@ const HASHED_MAX_TIMES = 4
  * `decoded` once all checks of the chunk pass and every byte of every place is covered by one.
  * Ranges of checks count from the chunk's own first byte.
  * @param stored the chunk's stored bytes, or 'gone' when `decoded` was put together from its places
+ * @param digests of pieces of both, in their order
  * @throws Failure corrupt: a digest differs, or checks, sizes and places contradict each other; limit: too much to hash;
- * unsupported: a check is about bytes that are gone, or by an algorithm that is not built in
+ * unsupported: a check is about bytes that are gone
  */
-export function verify(chunk: Chunk, decoded: Uint8Array, stored: Uint8Array | 'gone'): Verified {
+export function verify(
+  chunk: Chunk,
+  decoded: Uint8Array,
+  stored: Uint8Array | 'gone',
+  digests: (pieces: readonly Piece[]) => ChunkDigest[],
+): Verified {
   const name = chunkName(chunk)
   // with codec none they are the same; otherwise a chunk that can be repeated has no checks of stored bytes
   const of = { decoded, stored: stored === 'gone' ? decoded : stored }
@@ -29,7 +36,7 @@ export function verify(chunk: Chunk, decoded: Uint8Array, stored: Uint8Array | '
     throw Failure.unsupported(`${name}: not everything was kept that its checks are about`)
   }
   let allowance = HASHED_MAX_TIMES * (decoded.length + length(chunk.stored))
-  const ranges: Record<'decoded' | 'stored', Range[]> = { decoded: [], stored: [] }
+  const pieces: Piece[] = []
   for (const check of chunk.checks) {
     const bytes = of[check.of]
     if (!within(check.range, bytes.length)) {
@@ -37,16 +44,16 @@ export function verify(chunk: Chunk, decoded: Uint8Array, stored: Uint8Array | '
     }
     allowance -= length(check.range)
     if (allowance < 0) throw Failure.limit(`${name}: its checks overlap more than ${HASHED_MAX_TIMES} times`)
-    if (algorithmOf(check.digest) !== 'sha256') {
-      throw Failure.unsupported(`${name}: ${algorithmOf(check.digest)} digests cannot be checked`)
-    }
-    const got = digestOf(bytes.subarray(check.range.start, check.range.end))
-    if (got !== check.digest) {
-      throw Failure.corrupt(`${name}: ${check.of} bytes ${show(check.range)}: want ${check.digest}, got ${got}`)
-    }
-    ranges[check.of].push(check.range)
+    pieces.push({
+      algorithm: algorithmOf(check.digest),
+      bytes: bytes.subarray(check.range.start, check.range.end),
+    })
   }
-  requirePlacesCovered(chunk, covered(chunk, ranges))
+  const got = digests(pieces)
+  for (const [i, { of, range, digest }] of chunk.checks.entries()) {
+    if (got[i] !== digest) throw Failure.corrupt(`${name}: ${of} bytes ${show(range)}: want ${digest}, got ${got[i]}`)
+  }
+  requirePlacesCovered(chunk, covered(chunk))
   return decoded as Verified
 }
 
@@ -62,15 +69,16 @@ function canRepeat(chunk: Chunk): boolean {
   return firstOutside(wanted, union(chunk.places.map(placeRange))) === undefined
 }
 
-/** What of the decoded bytes the passed checks vouch for: disjoint, sorted. */
-function covered(chunk: Chunk, checked: Record<'decoded' | 'stored', Range[]>): Range[] {
-  if (chunk.codec.name === 'none') return union([...checked.decoded, ...checked.stored])
+/** What of the decoded bytes the checks vouch for, all of which have passed: disjoint, sorted. */
+function covered(chunk: Chunk): Range[] {
+  const checked = (of: Check['of']) => chunk.checks.filter((check) => check.of === of).map(({ range }) => range)
+  if (chunk.codec.name === 'none') return union([...checked('decoded'), ...checked('stored')])
   // decoding is a function: all stored bytes right, then all decoded bytes right
-  const whole = union(checked.stored)
+  const whole = union(checked('stored'))
   if (whole.length === 1 && whole[0]?.start === 0 && whole[0].end === length(chunk.stored)) {
     return [{ start: 0, end: chunk.size }]
   }
-  return union(checked.decoded)
+  return union(checked('decoded'))
 }
 
 function union(ranges: Range[]): Range[] {

@@ -19,7 +19,7 @@ export async function run(jobs: readonly Job[]): Promise<Outcome[]> {
   for (const job of jobs) {
     try {
       outcomes.push({
-        bytes: job.stored ? await fill(codecs, job.chunk, job.stored, job.slot) : reverify(job.chunk, job.slot),
+        bytes: job.stored ? await fill(codecs, job.chunk, job.stored, job.slot) : reverify(codecs, job.chunk, job.slot),
       })
     } catch (error) {
       outcomes.push({ failed: pack(error) })
@@ -44,7 +44,11 @@ async function fill(codecs: Decoder, chunk: Chunk, stored: Uint8Array, slot: Slo
   if (stored.length !== want)
     throw Failure.corrupt(`${chunkName(chunk)}: want ${want} stored bytes, got ${stored.length}`)
   const made = await decode(codecs, chunk, stored)
-  const bytes = writePlaces(chunk, verify(chunk, made.decoded, made.stored), slot)
+  const bytes = writePlaces(
+    chunk,
+    verify(chunk, made.decoded, made.stored, (pieces) => codecs.digests(pieces)),
+    slot,
+  )
   setReady(slot, READY_VERIFIED)
   return bytes
 }
@@ -63,11 +67,11 @@ async function decode(codecs: Decoder, chunk: Chunk, stored: Uint8Array) {
 }
 
 /** What is found wrong is told and not written down: another process may have put it right since it was read. */
-function reverify(chunk: Chunk, slot: Slot): number {
+function reverify(codecs: Decoder, chunk: Chunk, slot: Slot): number {
   requireBounds(chunk)
   const bytes = readPlaces(chunk, slot)
   if (!bytes) throw Failure.corrupt(`${chunkName(chunk)}: the cache holds less than its places`)
-  verify(chunk, bytes, 'gone')
+  verify(chunk, bytes, 'gone', (pieces) => codecs.digests(pieces))
   setReady(slot, READY_VERIFIED)
   return chunk.places.reduce((sum, { length }) => sum + length, 0)
 }

@@ -3,17 +3,13 @@
 import type { Priority } from '../image/blob.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { FillerCounters } from './counters.ts'
-import type { Flight } from './flight.ts'
-import type { Flights } from './flights.ts'
+import type { Flight, Flights } from './flights.ts'
 import type { Nearby } from './nearby.ts'
-import type { Plan } from './plan.ts'
+import type { Plan, Run } from './plan.ts'
 import type { Requests } from './requests.ts'
-import type { Run } from './runs.ts'
-import { isMissing, type Slots } from './states.ts'
 
 export interface BatchesParts {
   chunks: ChunkTable
-  slots: Slots
   flights: Flights
   requests: Pick<Requests, 'runs' | 'launch' | 'decodeHere' | 'readAlong'>
   plan: Plan
@@ -73,7 +69,7 @@ export class Batches {
       for (const run of joined) {
         const alone = priority === 'demand' && !this.#widen(run)
         requests.launch(run, priority)
-        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, (chunk) => this.#isAbsent(chunk)))
+        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, (chunk) => this.#parts.flights.isAbsent(chunk)))
       }
     }
   }
@@ -94,7 +90,8 @@ export class Batches {
     } else {
       track(coming.then(() => this.#again(flight)))
     }
-    if (flight.priority === 'demand') this.#bring(nearby.besideHit(blob, range, (each) => this.#isAbsent(each)))
+    if (flight.priority === 'demand')
+      this.#bring(nearby.besideHit(blob, range, (each) => this.#parts.flights.isAbsent(each)))
     return true
   }
 
@@ -117,17 +114,12 @@ export class Batches {
   #widen(run: Run): boolean {
     const { chunks, flights, plan } = this.#parts
     const missed = run.chunks.length
-    for (const chunk of plan.ahead(run.blob, run.range, (chunk) => this.#isAbsent(chunk))) {
+    for (const chunk of plan.ahead(run.blob, run.range, (chunk) => this.#parts.flights.isAbsent(chunk))) {
       flights.begin(chunk, 'prefetch') // nobody waits for it: it comes along, and if it fails nobody is told
       run.chunks.push(chunk)
       run.range.end = Math.max(run.range.end, chunks.storedRange(chunk).end)
     }
     return run.chunks.length > missed
-  }
-
-  /** Neither here nor under way to somebody who waits. */
-  #isAbsent(chunk: number): boolean {
-    return this.#parts.flights.get(chunk) === undefined && isMissing(this.#parts.slots, chunk)
   }
 }
 

@@ -1,6 +1,6 @@
 // Bytes of an earlier life, verified in place: a few at a time, so that what waits for its turn costs no more than its flight.
 import type { Priority } from '../image/blob.ts'
-import type { Flight } from './flight.ts'
+import type { Flight } from './flights.ts'
 
 /**
  * What a check says of a chunk. Damaged: its bytes differ from their digests. Unknown: there is nothing to compare them with, so they are

@@ -1,6 +1,6 @@
 // One promise for many chunks.
 import type { Priority } from '../image/blob.ts'
-import type { Fills } from './flight.ts'
+import type { Fills } from './flights.ts'
 
 /** Resolves when all of them are verified; when some fail it waits for the others and throws the first error. */
 export function fillAll(

@@ -8,27 +8,36 @@
 import type { Blob, Priority } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
+import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import { Batches } from './batches.ts'
 import type { Budget } from './budget.ts'
 import { Checks, type Verdict } from './checks.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
 import { fillAll } from './fill-all.ts'
-import { type Flight, type Request, type Settled, type Turn, turnOf, type Waiter } from './flight.ts'
-import { Flights, unwanted } from './flights.ts'
+import {
+  type Flight,
+  Flights,
+  type Request,
+  type Settled,
+  type Slots,
+  type Turn,
+  turnOf,
+  unwanted,
+  type Waiter,
+} from './flights.ts'
 import { Nearby } from './nearby.ts'
 import { StoredOrder } from './order.ts'
 import { type LinkPace, Pace } from './pace.ts'
 import { Plan } from './plan.ts'
 import { LIMITS, type Limits, Requests } from './requests.ts'
-import { type Slots, STORED, statesOf, VERIFIED } from './states.ts'
 
 export interface FillerOptions {
   chunks: ChunkTable
   blobs: (blob: number) => Blob
   slots: Slots
-  /** Decodes, verifies, writes, and sets the chunk's state to VERIFIED. `stored` is the chunk's stored range. */
+  /** Decodes, verifies, writes, and sets the chunk's state to READY_VERIFIED. `stored` is the chunk's stored range. */
   decode: (chunk: Chunk, stored: Uint8Array, index: number, turn: Turn) => Promise<void>
-  /** Reads a STORED chunk back; right: its state is VERIFIED now. @throws what keeps it from being told */
+  /** Reads a READY_STORED chunk back; right: its state is READY_VERIFIED now. @throws what keeps it from being told */
   reverify: (chunk: Chunk, index: number, turn: Turn) => Promise<Verdict>
   /** Shared by all fillers of the process. */
   budget: Budget
@@ -40,8 +49,7 @@ export interface FillerOptions {
 }
 
 export class Filler {
-  readonly #slots: Slots
-  readonly #flights = new Flights()
+  readonly #flights: Flights
   readonly #checks: Checks
   readonly #batches: Batches
   readonly #requests: Requests
@@ -53,9 +61,9 @@ export class Filler {
   constructor(options: FillerOptions) {
     const { chunks, slots, reverify, limits = LIMITS, pace = new Pace(), budget } = options
     const order = new StoredOrder(chunks)
+    this.#flights = new Flights(slots)
     const track = (work: Promise<void>) => this.#track(work)
-    const shared = { chunks, slots, flights: this.#flights, counters: this.#counters, track }
-    this.#slots = slots
+    const shared = { chunks, flights: this.#flights, counters: this.#counters, track }
     this.#nearby = new Nearby(order, pace, budget.shelf)
     this.#requests = new Requests({ ...options, ...shared, limits, pace, again: (flight) => this.#batches.add(flight) })
     const plan = new Plan(order, limits.demand)
@@ -73,7 +81,7 @@ export class Filler {
   }
 
   /**
-   * Resolves when all of them are VERIFIED. When some fail it waits for the others and throws the first error.
+   * Resolves when all of them are READY_VERIFIED. When some fail it waits for the others and throws the first error.
    * @throws Failure what reading or decoding throws; aborted when `signal` or close ended it
    */
   fill(wanted: Iterable<number>, priority: Priority, signal?: AbortSignal): Promise<void> {
@@ -81,20 +89,20 @@ export class Filler {
   }
 
   /**
-   * Calls `settled` once for each distinct chunk: without error when it is VERIFIED, perhaps before this returns. A failure is
+   * Calls `settled` once for each distinct chunk: without error when it is READY_VERIFIED, perhaps before this returns. A failure is
    * not remembered: the next fill tries again. After `signal` nobody waits for what is left; what nobody waits for is not fetched.
    */
   fillEach(wanted: Iterable<number>, priority: Priority, settled: Settled, signal?: AbortSignal): void {
     const abort = () => this.#withdraw(waiter)
     const waiter: Waiter = { pending: new Set(), settled, done: () => signal?.removeEventListener('abort', abort) }
     const chunks = [...new Set(wanted)]
-    const states = this.#isClosed ? [] : statesOf(this.#slots, chunks)
+    const states = this.#isClosed ? [] : this.#flights.statesOf(chunks)
     for (const [i, chunk] of chunks.entries()) {
       const state = states[i]
       if (this.#isClosed || signal?.aborted) settled(chunk, unwanted(chunk))
       else if (state instanceof Error) settled(chunk, state)
-      else if (state === VERIFIED) settled(chunk)
-      else this.#want(chunk, state === STORED, priority, waiter)
+      else if (state === READY_VERIFIED) settled(chunk)
+      else this.#want(chunk, state === READY_STORED, priority, waiter)
     }
     if (waiter.pending.size > 0) signal?.addEventListener('abort', abort, { once: true })
   }

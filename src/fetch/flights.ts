@@ -1,10 +1,130 @@
-// Who waits for which chunk: one flight a chunk, from the first wish for it to its end. Whatever works on a flight ends it here.
+// Where each chunk is: on the device, or under way. One flight a chunk, from the first wish for it to its end, knows who waits for it;
+// whatever works on a flight ends it here.
+//
+//   unchecked -> checking -> ready                      bytes of an earlier life that still match
+//                   |
+//                   v
+//                queued -> fetching -> decoding -> ready
+//                   ^                     |
+//                   +------ corrupt, once +-> failed
 import { Failure } from '../errors.ts'
-import type { Priority } from '../image/blob.ts'
-import { type Flight, newFlight } from './flight.ts'
+import type { Priority, Range } from '../image/blob.ts'
+import { READY_MISSING } from '../tree/ready.ts'
+
+/** What a device says of its chunks: READY_MISSING, READY_VERIFIED or READY_STORED. */
+export interface Slots {
+  state(chunk: number): number
+  /** The same of each, in one read. */
+  statesOf(chunks: readonly number[]): readonly number[]
+}
+
+/** Tells of a chunk: without error when it is verified; `brought` when its bytes came from the blob, for this wish or another. */
+export type Settled = (chunk: number, error?: unknown, brought?: boolean) => void
+
+/** Whatever fills chunks; `settled` is called once for each. */
+export interface Fills {
+  fillEach(wanted: Iterable<number>, priority: Priority, settled: Settled, signal?: AbortSignal): void
+}
+
+/** One call of fill: whom to tell, and of which chunks it has not been told yet. */
+export interface Waiter {
+  readonly pending: Set<number>
+  readonly settled: Settled
+  /** Called when nothing is pending. */
+  readonly done: () => void
+}
+
+export interface Flight {
+  readonly chunk: number
+  priority: Priority
+  stage: 'unchecked' | 'checking' | 'queued' | 'fetching' | 'decoding'
+  /** None: nobody needs it (any more). */
+  readonly waiters: Set<Waiter>
+  /** The request it is part of, from `queued` on. */
+  request: Request | undefined
+  /** Tells whoever checks or decodes it that somebody waits now. */
+  urgent: (() => void) | undefined
+  /** It was corrupt once and is fetched on its own now. */
+  alone: boolean
+  /** Bytes were there and were wrong. */
+  damaged: boolean
+}
+
+/** Whom work on a chunk is for. */
+export interface Turn {
+  priority: Priority
+  /** Whoever has not begun it need not do so any more. */
+  signal: AbortSignal
+  /** Takes what is to be called when somebody begins to wait for it. */
+  onUrgent(call: () => void): void
+}
+
+/** @param signal when nobody wants it any more */
+export function turnOf(flight: Flight, signal: AbortSignal): Turn {
+  flight.urgent = undefined
+  const onUrgent = (call: () => void) => {
+    flight.urgent = call
+  }
+  return { priority: flight.priority, signal, onUrgent }
+}
+
+/** A chunk that nobody waits for yet. */
+export function newFlight(chunk: number, priority: Priority): Flight {
+  return {
+    chunk,
+    priority,
+    stage: 'queued',
+    waiters: new Set(),
+    request: undefined,
+    urgent: undefined,
+    alone: false,
+    damaged: false,
+  }
+}
+
+/** One ranged read, from waiting for its turn to the last decoded chunk. */
+export interface Request {
+  readonly blob: number
+  range: Range
+  readonly priority: Priority
+  /** Those that are not decoded yet, in stored order. */
+  readonly flights: Set<Flight>
+  /** Those that somebody began to wait for while they were fetched: decoded first. */
+  readonly urgent: Flight[]
+  readonly controller: AbortController
+  /** Chunks of it that were corrupt and are fetched again. */
+  retries: number
+}
 
 export class Flights {
+  readonly #slots: Slots
   readonly #flights = new Map<number, Flight>()
+
+  constructor(slots: Slots) {
+    this.#slots = slots
+  }
+
+  /** Of each of these its state, or why the disk does not tell: whoever reads that one fails, nobody else. */
+  statesOf(chunks: readonly number[]): readonly (number | Error)[] {
+    try {
+      return this.#slots.statesOf(chunks)
+    } catch {
+      return chunks.map((chunk) => this.#stateOf(chunk))
+    }
+  }
+
+  #stateOf(chunk: number): number | Error {
+    try {
+      return this.#slots.state(chunk)
+    } catch (error) {
+      return error instanceof Error ? error : new Error(String(error))
+    }
+  }
+
+  /** Nothing of it is here, which the disk says, and it is not under way. */
+  isAbsent(chunk: number): boolean {
+    return !this.#flights.has(chunk) && this.#stateOf(chunk) === READY_MISSING
+  }
 
   get(chunk: number): Flight | undefined {
     return this.#flights.get(chunk)

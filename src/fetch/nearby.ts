@@ -16,7 +16,7 @@
 import type { Range } from '../image/blob.ts'
 import type { StoredOrder } from './order.ts'
 import type { LinkPace } from './pace.ts'
-import { type Run, runs } from './runs.ts'
+import { type Run, runs } from './plan.ts'
 import type { Kept, Shelf } from './shelf.ts'
 
 /** Misses one after the other before anything comes along. */

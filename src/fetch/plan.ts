@@ -1,12 +1,56 @@
-// What to ask for beyond what is missed. A single miss gets nothing more. A reader that goes through the layer in stored order
-// (an import of a package, a walk that reads small files) shows as misses that each begin where an earlier one ended: from the
-// third on, chunks behind the miss come along, twice as many bytes each time.
+// What to ask for: few requests for neighbouring chunks, and what should come along with a miss.
+//
+// A single miss gets nothing more. A reader that goes through the layer in stored order (an import of a package, a walk that reads small
+// files) shows as misses that each begin where an earlier one ended: from the third on, chunks behind the miss come along, twice as many
+// bytes each time.
 //
 // The layer is in stored order nearly everywhere, so "behind" is where the next chunks in stored order lie. What comes along is in
 // the same request; a round trip of 20 ms at 100 Mbit/s is worth 250 KB, so 1 MiB saves several of them for 84 ms of transfer.
 import type { Range } from '../image/blob.ts'
 import type { StoredOrder } from './order.ts'
-import type { RunLimits } from './runs.ts'
+
+export interface RunLimits {
+  /** Bytes between two wanted ranges that are downloaded for nothing rather than asked around. */
+  gapMaxBytes: number
+  /** Bytes of one request; only a single chunk that is larger may exceed it. */
+  runMaxBytes: number
+}
+
+export interface Wanted {
+  index: number
+  blob: number
+  stored: Range
+}
+
+/** One request: it covers the stored ranges of `chunks`, which are in stored order. */
+export interface Run {
+  blob: number
+  range: Range
+  chunks: number[]
+}
+
+/**
+ * Every chunk in exactly one run; runs ordered by blob and start. Ranges may overlap or be the same.
+ */
+export function runs(chunks: readonly Wanted[], limits: RunLimits): Run[] {
+  const sorted = chunks.toSorted((a, b) => a.blob - b.blob || a.stored.start - b.stored.start || a.index - b.index)
+  const result: Run[] = []
+  let last: Run | undefined
+  for (const { index, blob, stored } of sorted) {
+    if (
+      last?.blob === blob &&
+      stored.start - last.range.end <= limits.gapMaxBytes &&
+      Math.max(stored.end, last.range.end) - last.range.start <= limits.runMaxBytes
+    ) {
+      last.range.end = Math.max(stored.end, last.range.end)
+      last.chunks.push(index)
+    } else {
+      last = { blob, range: { start: stored.start, end: stored.end }, chunks: [index] }
+      result.push(last)
+    }
+  }
+  return result
+}
 
 /** Widening begins with this and doubles … */
 const AHEAD_MIN_BYTES = 128 << 10

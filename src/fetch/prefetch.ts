@@ -1,7 +1,7 @@
 // Fetches what the image itself wants ready first: chunks 0 … first - 1, in few large ranges, while demand passes.
 import { Failure } from '../errors.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
-import type { Fills } from './flight.ts'
+import type { Fills } from './flights.ts'
 
 export interface Prefetched {
   /** Chunks that are ready now, those that were before included. */

@@ -3,13 +3,12 @@ import { Failure } from '../errors.ts'
 import type { Blob, Priority, Range } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
+import { READY_VERIFIED } from '../tree/ready.ts'
 import type { Budget } from './budget.ts'
 import type { FillerCounters } from './counters.ts'
-import { type Flight, type Request, type Turn, turnOf } from './flight.ts'
-import type { Flights } from './flights.ts'
+import { type Flight, type Flights, type Request, type Turn, turnOf } from './flights.ts'
 import type { LinkPace } from './pace.ts'
-import { type Run, type RunLimits, runs } from './runs.ts'
-import { type Slots, statesOf, VERIFIED } from './states.ts'
+import { type Run, type RunLimits, runs } from './plan.ts'
 
 /** How large requests may be. */
 export interface Limits extends Readonly<Record<Priority, RunLimits>> {}
@@ -29,7 +28,6 @@ const RETRIES_MAX = 8
 
 export interface RequestsParts {
   chunks: ChunkTable
-  slots: Slots
   blobs: (blob: number) => Blob
   decode: (chunk: Chunk, stored: Uint8Array, index: number, turn: Turn) => Promise<void>
   budget: Budget
@@ -148,16 +146,13 @@ export class Requests {
 
   /** While it waited, chunks were filled by another process or taken out by demand; what is left may be several runs now. */
   #regroup(request: Request): void {
-    const { flights, slots } = this.#parts
+    const { flights } = this.#parts
     const waited = [...request.flights]
-    const states = statesOf(
-      slots,
-      waited.map(({ chunk }) => chunk),
-    )
+    const states = flights.statesOf(waited.map(({ chunk }) => chunk))
     for (const [i, flight] of waited.entries()) {
       const state = states[i]
       if (state instanceof Error) flights.fail(flight, state)
-      else if (state === VERIFIED) flights.settle(flight)
+      else if (state === READY_VERIFIED) flights.settle(flight)
     }
     const left = [...request.flights]
     if (left.every((each) => each.waiters.size === 0)) {

@@ -3,8 +3,7 @@
 import { type Digest, isDigest } from '../image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST, type Manifest } from '../image/manifest.ts'
 import { TOC_DIGEST } from './estargz.ts'
-
-const ZSTD_CHUNKED_TOC = 'io.github.containers.zstd-chunked.manifest-checksum'
+import { CONTAINERS_CHECKSUM } from './zstd-chunked-place.ts'
 
 /** The index by which engines look for a layer of an image, whatever its media type is. Images with a layer that has two they refuse. */
 export function engineIndex(
@@ -12,6 +11,8 @@ export function engineIndex(
   { annotations }: Pick<Descriptor, 'annotations'>,
 ): Digest | undefined {
   if (mediaType === DOCKER_MANIFEST) return undefined
-  const [one, ...more] = [annotations[TOC_DIGEST], annotations[ZSTD_CHUNKED_TOC]].filter((each) => each !== undefined)
+  const [one, ...more] = [annotations[TOC_DIGEST], annotations[CONTAINERS_CHECKSUM]].filter(
+    (each) => each !== undefined,
+  )
   return more.length === 0 && isDigest(one) ? one : undefined
 }

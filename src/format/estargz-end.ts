@@ -10,11 +10,12 @@ import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
-import { searchInTurns } from './estargz-toc.ts'
 import { BLOCK_BYTES } from './tar-header.ts'
-import { behind, hasEnd } from './tar-members.ts'
+import { hasEnd } from './tar-members.ts'
+import { searchInTurns } from './toc-bytes.ts'
 import { CHUNK_MAX_BYTES } from './toc-chunks.ts'
 import { entriesFromEnd } from './toc-end.ts'
+import { numberIn, type Place, placeBehind } from './toc-place.ts'
 import type { Raw } from './toc-scan.ts'
 
 /** Stored bytes that are worth a request: a chunk of 4 MiB that does not compress, and headers. */
@@ -34,12 +35,6 @@ const TRAILER_BYTES = 8
 export interface Stored {
   isAtHand(range: Range): boolean
   read(range: Range): Promise<Uint8Array>
-}
-
-/** A place in the tar: `at` bytes into what the members from `offset` of the blob on decode to. */
-export interface Place {
-  offset: number
-  at: number
 }
 
 /**
@@ -103,8 +98,8 @@ function lastContents(json: Uint8Array): (Place & { following: number }) | undef
     for (const raw of entriesFromEnd(json)) {
       if (raw.type === 'chunk') {
         chunk ??= raw
-      } else if (raw.type === 'reg' && number(raw.size) > 0) {
-        return { ...placeBehind(chunk ?? raw, number(raw.size)), following }
+      } else if (raw.type === 'reg' && numberIn(raw.size) > 0) {
+        return { ...placeBehind(chunk ?? raw, numberIn(raw.size)), following }
       } else {
         following++
       }
@@ -114,18 +109,4 @@ function lastContents(json: Uint8Array): (Place & { following: number }) | undef
     throw error
   }
   return { offset: 0, at: 0, following }
-}
-
-/** Behind a chunk of a file of `size` bytes, and behind what fills its last block. */
-export function placeBehind(chunk: Raw, size: number): Place {
-  const at = number(chunk.innerOffset)
-  const begin = number(chunk.chunkOffset)
-  const length = number(chunk.chunkSize) || size - begin
-  const padding = begin + length === size ? behind(0, size) - size : 0
-  return { offset: number(chunk.offset), at: at + length + padding }
-}
-
-/** 0 where there is none; what is wrong is said when the table is parsed. */
-function number(value: unknown): number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : 0
 }

@@ -1,26 +1,14 @@
-// The gzip member that holds an eStargz blob's table of contents: a tar of one file, `stargz.index.json`. Inflated and hashed in
-// pieces, so that the largest one does not hold up the main thread.
-import { createHash } from 'node:crypto'
-import { setImmediate as nextTurn } from 'node:timers/promises'
-import { createGunzip } from 'node:zlib'
+// The gzip member that holds an eStargz blob's table of contents: a tar of one file, `stargz.index.json`.
 import { Failure } from '../errors.ts'
-import { type Digest, finish } from '../image/digest.ts'
 import type { IndexOptions } from './format.ts'
-import { giveBack } from './memory.ts'
+import { inflate, isGzip } from './inflate.ts'
+import { TOC_MAX_BYTES } from './toc-bytes.ts'
 
 /** The table's name in the layer's tar. */
 export const TOC_NAME = 'stargz.index.json'
-/** Compressed; the largest images' tables have some megabytes. */
-export const TOC_STORED_MAX_BYTES = 64 << 20
-/** Inflated, with the tar around it. */
-export const TOC_MAX_BYTES = 512 << 20
-
 /** Where the JSON begins in the tar: behind one header block. */
 export const JSON_AT = 512
 const SIZE_AT = 124
-/** gzip's header and trailer without any data (RFC 1952 2.3). */
-const MEMBER_MIN_BYTES = 18
-const PIECE_BYTES = 256 << 10
 
 /**
  * The tar that `member` decodes to, on memory of its own.
@@ -28,42 +16,8 @@ const PIECE_BYTES = 256 << 10
  * @throws Failure corrupt, limit; what `room` throws
  */
 export async function inflateToc(member: Uint8Array, what: string, room: IndexOptions['room']): Promise<Uint8Array> {
-  if (member.length < MEMBER_MIN_BYTES || member[0] !== 0x1f || member[1] !== 0x8b) {
-    throw Failure.corrupt(`${what}: the footer leads to no table of contents in gzip`)
-  }
-  // ISIZE: a promise which decides how much is allocated, and which the stream then has to keep
-  const size = new DataView(member.buffer, member.byteOffset).getUint32(member.length - 4, true)
-  if (size > TOC_MAX_BYTES) throw tooLarge(what)
-  await room?.(size)
-  const tar = new Uint8Array(size)
-  try {
-    await inflateInto(tar, member, what)
-    return tar
-  } catch (error) {
-    giveBack(tar)
-    throw error
-  }
-}
-
-async function inflateInto(tar: Uint8Array, member: Uint8Array, what: string): Promise<void> {
-  let at = 0
-  const gunzip = createGunzip({ chunkSize: PIECE_BYTES })
-  gunzip.end(member)
-  try {
-    for await (const piece of gunzip as AsyncIterable<Uint8Array>) {
-      if (at + piece.length > tar.length) throw Failure.corrupt(`${what}: its table of contents is longer than it says`)
-      tar.set(piece, at)
-      at += piece.length
-    }
-  } catch (cause) {
-    if (cause instanceof Failure) throw cause
-    throw Failure.corrupt(`${what}: its table of contents is no gzip`, { cause })
-  }
-  if (at !== tar.length) throw Failure.corrupt(`${what}: its table of contents is shorter than it says`)
-}
-
-function tooLarge(what: string): Failure {
-  return Failure.limit(`${what}: its table of contents is larger than ${TOC_MAX_BYTES} bytes`)
+  if (!isGzip(member)) throw Failure.corrupt(`${what}: the footer leads to no table of contents in gzip`)
+  return await inflate(member, `${what}: its table of contents`, TOC_MAX_BYTES, room)
 }
 
 /**
@@ -80,24 +34,4 @@ export function findJson(tar: Uint8Array, what: string): { start: number; end: n
   const end = JSON_AT + Number.parseInt(size, 8)
   if (end > tar.length) throw Failure.corrupt(`${what}: its table of contents is cut off`)
   return { start: JSON_AT, end }
-}
-
-/** The digest of `bytes`, the event loop being let in between pieces. */
-export async function digestInTurns(bytes: Uint8Array): Promise<Digest> {
-  const hash = createHash('sha256')
-  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-    if (at > 0) await nextTurn()
-    hash.update(bytes.subarray(at, at + PIECE_BYTES))
-  }
-  return finish(hash)
-}
-
-/** Whether `bytes`, taken for latin1, have what matches `pattern`, in `maxBytes` at most; in turns as well. */
-export async function searchInTurns(bytes: Uint8Array, pattern: RegExp, maxBytes: number): Promise<boolean> {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-  for (let at = 0; at < text.length; at += PIECE_BYTES) {
-    if (at > 0) await nextTurn()
-    if (pattern.test(text.toString('latin1', at, at + PIECE_BYTES + maxBytes))) return true
-  }
-  return false
 }

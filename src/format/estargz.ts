@@ -9,15 +9,14 @@
 // Both are tocOffset where the tar ends before the table (estargz-end.ts). The table may also be kept in an image of its own, tagged
 // `<tag>-esgztoc`, with a layer for each layer; then both are where the footer begins.
 import { Failure } from '../errors.ts'
-import type { Blob, Range, ReadOptions } from '../image/blob.ts'
+import type { Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { GZIP, type StoredChunk } from '../tree/chunk.ts'
 import { type Entry, S_IFREG } from '../tree/entry.ts'
-import { endsBeforeToc, type Stored } from './estargz-end.ts'
+import { decode, endsBeforeToc, type Stored } from './estargz-end.ts'
 import { FOOTER_BYTES, parseFooter } from './estargz-footer.ts'
-import { checkText } from './estargz-text.ts'
-import { digestInTurns, findJson, inflateToc, JSON_AT, TOC_NAME, TOC_STORED_MAX_BYTES } from './estargz-toc.ts'
+import { findJson, inflateToc, JSON_AT, TOC_NAME } from './estargz-toc.ts'
 import {
   type Contents,
   type Format,
@@ -27,16 +26,15 @@ import {
   type Unit,
   unitText,
 } from './format.ts'
+import { wantedFirst } from './landmarks.ts'
 import { giveBack } from './memory.ts'
 import { parseToc } from './toc.ts'
+import { checkStored, checkTocDigest, readExactly } from './toc-bytes.ts'
 import { CHUNK_MAX_BYTES } from './toc-chunks.ts'
+import { checkText } from './toc-text.ts'
 
 export const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
 export const TAR_SIZE = 'io.containers.estargz.uncompressed-size'
-/** The data of files before this one in the blob is what a start of the image needs. */
-export const LANDMARK = '.prefetch.landmark'
-/** Says that nothing is known to be needed first. */
-export const NO_LANDMARK = '.no.prefetch.landmark'
 
 /** What follows the tag of an image in the tag of its tables, and the annotation that says whose table a layer holds. */
 const EXTERNAL_SUFFIX = '-esgztoc'
@@ -64,9 +62,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
 function unitOf(layer: Descriptor): Unit | string {
   const { digest, size, mediaType, annotations } = layer
   const toc = annotations[TOC_DIGEST]
-  if (!MEDIA_TYPES.includes(mediaType)) {
-    return `its media type is ${JSON.stringify(mediaType)}, eStargz layers are tar+gzip`
-  }
+  if (!MEDIA_TYPES.includes(mediaType)) return ''
   if (toc === undefined) return 'the manifest has no eStargz TOC digest: a plain gzip layer'
   if (!isDigest(toc)) return `the manifest's eStargz TOC digest ${JSON.stringify(toc)} is no sha256 digest`
   const tarSize = tarSizeOf(layer)
@@ -74,7 +70,8 @@ function unitOf(layer: Descriptor): Unit | string {
   return { format: estargz.name, layers: [layer], shown: layer, index: toc, identity: toc, blobs, tarSize }
 }
 
-function tarSizeOf({ annotations }: Descriptor): number | undefined {
+/** Bytes of a layer's tar as its manifest claims them, if it does. */
+export function tarSizeOf({ annotations }: Descriptor): number | undefined {
   const size = Number(annotations[TAR_SIZE])
   return Number.isSafeInteger(size) && size > 0 ? size : undefined
 }
@@ -93,10 +90,11 @@ async function readIndex(unit: Unit, source: Source, options?: IndexOptions): Pr
     read: async ({ start, end }) =>
       start >= from ? tail.subarray(start - from, end - from) : await readExactly(blob, { start, end }, what, options),
   }
+  const decoded = async (range: Range) => decode(await stored.read(range))
   if (footer.tocOffset === undefined) {
     const external = await readExternal(unit, source, options)
     return await indexOf(external, { start: end, end }, unit, options?.room, async (_, json) => {
-      await checkText(json, end, stored, what)
+      await checkText(json, end, decoded, what)
     })
   }
   const toc = { start: footer.tocOffset, end }
@@ -105,16 +103,12 @@ async function readIndex(unit: Unit, source: Source, options?: IndexOptions): Pr
       `${what}: its footer puts the table of contents at ${toc.start}, outside the blob of ${size} bytes`,
     )
   }
-  if (toc.end - toc.start > TOC_STORED_MAX_BYTES) {
-    throw Failure.limit(`${what}: its table of contents has ${toc.end - toc.start} bytes compressed`, {
-      why: `at most ${TOC_STORED_MAX_BYTES} are accepted`,
-    })
-  }
+  checkStored(toc.end - toc.start, what)
   const head = toc.start < from ? await stored.read({ start: toc.start, end: from }) : undefined
   const rest = tail.subarray(Math.max(toc.start - from, 0), toc.end - from)
   const table = head ? Buffer.concat([head, rest]) : rest
   return await indexOf(table, toc, unit, options?.room, async (index, json) => {
-    await checkText(json, toc.start, stored, what)
+    await checkText(json, toc.start, decoded, what)
     if (await endsBeforeToc(json, toc.start, stored)) writePrefix(index, { ...toc, end: toc.start })
   })
 }
@@ -133,11 +127,7 @@ async function readExternal(unit: Unit, source: Source, options?: ReadOptions): 
     })
   }
   const { size } = table.descriptor
-  if (size > TOC_STORED_MAX_BYTES) {
-    throw Failure.limit(`${what}: its table of contents has ${size} bytes compressed`, {
-      why: `at most ${TOC_STORED_MAX_BYTES} are accepted`,
-    })
-  }
+  checkStored(size, what)
   return await readExactly(table.blob, { start: 0, end: size }, what, options)
 }
 
@@ -150,16 +140,10 @@ async function indexOf(
   check: (index: Uint8Array, json: Uint8Array) => Promise<void>,
 ): Promise<Uint8Array> {
   const what = unitText(unit)
-  const want = unit.index
   const tar = await inflateToc(stored, what, room)
   try {
     const json = findJson(tar, what)
-    const got = await digestInTurns(tar.subarray(json.start, json.end))
-    if (got !== want) {
-      throw Failure.corrupt(`${what}: its table of contents differs from the manifest: want ${want}, got ${got}`, {
-        fix: 'Pull from another registry, or push the image again: what this one sent was altered or mixed up.',
-      })
-    }
+    await checkTocDigest(tar.subarray(json.start, json.end), unit.index, what)
     // the prefix takes the end of the tar header, so the JSON need not be copied
     const index = tar.subarray(json.start - PREFIX_BYTES, json.end)
     writePrefix(index, toc)
@@ -177,14 +161,6 @@ function writePrefix(index: Uint8Array, toc: Range): void {
   prefix.setBigUint64(8, BigInt(toc.end), true)
 }
 
-async function readExactly(blob: Blob, range: Range, what: string, options?: ReadOptions): Promise<Uint8Array> {
-  const bytes = await blob.read(range, options)
-  if (bytes.length === range.end - range.start) return bytes
-  throw Failure.corrupt(
-    `${what}: ${range.end - range.start} bytes at ${range.start} were asked for, ${bytes.length} came`,
-  )
-}
-
 function parseIndex(index: Uint8Array, unit: Unit): Contents {
   const what = unitText(unit)
   const { digest, size } = unit.shown
@@ -195,18 +171,11 @@ function parseIndex(index: Uint8Array, unit: Unit): Contents {
     throw Failure.corrupt(`${what}: its table of contents lies outside the blob`)
   }
   const json = index.subarray(PREFIX_BYTES)
-  const { entries, chunks } = parseToc(json, { end: member.start, codec: GZIP }, what)
+  const { entries, chunks } = parseToc(json, { end: member.start, codec: GZIP, isZstdChunked: false }, what)
   const first = wantedFirst(entries)
   // a table in another image, or behind the tar's end, is no file of this layer
   if (member.start < member.end) addToc(entries, chunks, member, json.length, unit.index)
   return { blobs: [{ digest, size }], chunks, entries, first }
-}
-
-/** Numbers of the chunks before the landmark. */
-function wantedFirst(entries: readonly Entry[]): number[] {
-  if (entries.some((each) => each.path === NO_LANDMARK)) return []
-  const landmark = entries.findLast((each) => each.path === LANDMARK)?.extents?.[0]?.chunk
-  return landmark === undefined ? [] : Array.from({ length: landmark }, (_, i) => i)
 }
 
 /**

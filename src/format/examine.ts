@@ -3,12 +3,10 @@
 //
 //   blob file -> decompress -> tar file      (so that pieces of it can be compared, or copied to a device)
 //                           -> scan: digest, index, records for engines -> gzip -> split file
-import { createHash } from 'node:crypto'
-import { readSync, writeSync } from 'node:fs'
-import { createGzip } from 'node:zlib'
+import { readSync } from 'node:fs'
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
-import { type Digest, finish } from '../image/digest.ts'
+import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { buildTree } from '../tree/build.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
@@ -16,6 +14,7 @@ import { firstDifference } from '../tree/compare.ts'
 import type { Difference } from '../tree/difference.ts'
 import type { Tree } from '../tree/tree.ts'
 import { TOC_NAME } from './estargz-toc.ts'
+import { SplitFile, writeAll } from './split-file.ts'
 import { storedTar } from './stored-tar.ts'
 import { parseTarIndex } from './tar-index.ts'
 import { scanTar } from './tar-scan.ts'
@@ -84,53 +83,6 @@ async function* keptIn(
     writeAll(fd, piece, at)
     at += piece.length
     yield piece
-  }
-}
-
-/** Gzips what it is given into a file, and hashes what it writes. */
-class SplitFile {
-  readonly #gzip = createGzip()
-  readonly #hash = createHash('sha256')
-  readonly #written: Promise<void>
-
-  constructor(fd: number) {
-    this.#written = this.#write(fd)
-    this.#written.catch(() => {}) // `split` or `end` throws it
-  }
-
-  async #write(fd: number): Promise<void> {
-    let at = 0
-    for await (const piece of this.#gzip as AsyncIterable<Uint8Array>) {
-      this.#hash.update(piece)
-      writeAll(fd, piece, at)
-      at += piece.length
-    }
-  }
-
-  async split(lines: Uint8Array): Promise<void> {
-    if (this.#gzip.write(lines)) return
-    const drained = new Promise<void>((done) => this.#gzip.once('drain', done))
-    await Promise.race([drained, this.#written])
-  }
-
-  async end(): Promise<Digest> {
-    this.#gzip.end()
-    await this.#written
-    return finish(this.#hash)
-  }
-
-  /** Writes nothing any more, whatever the compressor still holds: the descriptor may be another file's soon. */
-  async close(): Promise<void> {
-    this.#gzip.destroy()
-    await this.#written.catch(() => {}) // whoever waited for it was told
-  }
-}
-
-function writeAll(fd: number, bytes: Uint8Array, at: number): void {
-  try {
-    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, at + done)
-  } catch (cause) {
-    throw Failure.system('a layer cannot be written to the cache', { cause })
   }
 }
 

@@ -3,6 +3,7 @@
 import type { Blob, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import type { StoredChunk } from '../tree/chunk.ts'
 import type { Entry } from '../tree/entry.ts'
 
@@ -14,6 +15,12 @@ export interface Contents {
   entries: Iterable<Entry>
   /** Numbers of the chunks that the image itself wants ready first, in that order; [] when it says nothing. */
   first: readonly number[]
+  /**
+   * Of a unit of several layers, those that show nothing of it as the index names them. Absent: it names none, and no layer of the
+   * unit is shown to engines, which would take each for a tar. Present: the index is the whole layer that shows the tree, and nothing
+   * but that layer decides the tree.
+   */
+  parts?: readonly Part[]
 }
 
 /**
@@ -33,6 +40,11 @@ export interface Unit {
   readonly identity: Digest | undefined
   /** Where chunks may be read from: no other blob that an index names is. The size is left out where only the index says it. */
   readonly blobs: readonly { digest: Digest; size?: number }[]
+  /**
+   * Its index may name other blobs of the image's repository, too: it is a whole layer, which the manifest vouches for like any, and images
+   * of the format share chunks with others.
+   */
+  readonly borrows?: true
   /** Bytes of the shown layer's tar as the manifest claims them, if it does. */
   readonly tarSize: number | undefined
 }
@@ -62,7 +74,10 @@ export type Planned = Pick<Manifest, 'layers'>
 
 export interface Format {
   readonly name: string
-  /** Of each layer, in the manifest's order: the unit that it is part of, or the reason why it is part of none. Reads no byte. */
+  /**
+   * Of each layer, in the manifest's order: the unit that it is part of, or the reason why it is part of none, '' where its media type
+   * says it already. Reads no byte.
+   */
   plan(manifest: Planned): readonly (Unit | string)[]
   /**
    * The index's bytes, fetched and checked against the manifest, on memory that is the caller's.

@@ -3,9 +3,11 @@ import { Failure } from '../errors.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { estargz } from './estargz.ts'
 import type { Format, Planned, Unit } from './format.ts'
+import { nydus } from './nydus.ts'
+import { zstdChunked } from './zstd-chunked.ts'
 
 /** In order of preference. */
-export const FORMATS: readonly Format[] = [estargz]
+export const FORMATS: readonly Format[] = [estargz, zstdChunked, nydus]
 
 /** Why a layer has no lazy format: a sentence. */
 export interface Unplanned {
@@ -30,7 +32,12 @@ export function planUnits(manifest: Planned, formats: readonly Format[] = FORMAT
       else reasons.get(layer)?.push(`another format has some of the layers that are one ${format.name} tree with it`)
     }
   }
-  return new Map([...reasons].map(([layer, why]) => [layer, units.get(layer) ?? { why: [...new Set(why)].join('; ') }]))
+  return new Map([...reasons].map(([layer, why]) => [layer, units.get(layer) ?? { why: whyNone(layer, why) }]))
+}
+
+function whyNone({ mediaType }: Descriptor, reasons: readonly string[]): string {
+  const said = [...new Set(reasons)].filter((each) => each !== '')
+  return said.join('; ') || `its media type is ${JSON.stringify(mediaType)}, which no lazy format has`
 }
 
 /** @throws Failure unsupported */

@@ -2,14 +2,21 @@
 import type { Worker } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import { Failure } from '../errors.ts'
+import type { Part } from '../image/part.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
 import { type Unit, unitText } from './format.ts'
 import { giveBack, taken } from './memory.ts'
+import type { RawExamination, RawExamined } from './raw-split.ts'
 import type { Built, Failed, Merged, Seen, Task } from './worker.ts'
 
-type Work = { build: [Task, Built]; merge: [Uint8Array[], Merged]; examine: [Examination, Seen] }
+type Work = {
+  build: [Task, Built]
+  merge: [Uint8Array[], Merged]
+  examine: [Examination, Seen]
+  examineRaw: [RawExamination, RawExamined]
+}
 type Tasks = Work[keyof Work][0]
 type Results = Work[keyof Work][1]
 
@@ -33,6 +40,11 @@ export interface BuildOptions {
   signal?: AbortSignal
   /** The index's memory goes with it, and back to the system when it was parsed: nobody uses it any more. */
   gives?: boolean
+}
+
+/** A unit's tree, and what its index says of its unit's other layers. */
+export interface BuiltTree extends Tree {
+  readonly parts?: readonly Part[]
 }
 
 export class IndexBuilder {
@@ -68,13 +80,14 @@ export class IndexBuilder {
    * The tree of a unit whose index its format's `readIndex` returned.
    * @throws Failure what parseIndex and buildTree throw; corrupt (a blob that is not the unit's), limit (out of memory), timeout, aborted
    */
-  async build(index: Uint8Array, unit: Unit, { signal, gives }: BuildOptions = {}): Promise<Tree> {
+  async build(index: Uint8Array, unit: Unit, { signal, gives }: BuildOptions = {}): Promise<BuiltTree> {
     const what = `${unitText(unit)}: its index cannot be parsed`
     const task = { index, unit }
     const transferList = gives === true ? taken(index) : []
     try {
       const built = await this.#run('build', task, what, this.#deadlineMs, signal, transferList)
-      return { image: built.image, digest: built.digest, chunks: new ChunkTable(built.chunks) }
+      const { image, digest, chunks, parts } = built
+      return { image, digest, chunks: new ChunkTable(chunks), ...(parts === undefined ? {} : { parts }) }
     } finally {
       if (gives === true) giveBack(index) // it never went
     }
@@ -94,19 +107,30 @@ export class IndexBuilder {
    * Reads a whole layer (examine.ts). When this settles, however it does, no thread uses the descriptors any more.
    * @throws Failure as examine; limit (out of memory), timeout, aborted
    */
-  async examine(examination: Examination, { signal }: BuildOptions = {}): Promise<Examined> {
+  async examine(examination: Examination, options: BuildOptions = {}): Promise<Examined> {
+    const { image, digest: tree, chunks, ...seen } = await this.#examined('examine', examination, options)
+    return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks) } }
+  }
+
+  /** Reads a whole layer for its tar alone (raw-split.ts); as `examine`. */
+  async examineRaw(examination: RawExamination, options: BuildOptions = {}): Promise<RawExamined> {
+    return await this.#examined('examineRaw', examination, options)
+  }
+
+  async #examined<Name extends 'examine' | 'examineRaw'>(
+    name: Name,
+    examination: Work[Name][0],
+    { signal }: BuildOptions,
+  ): Promise<Work[Name][1]> {
     const { digest, size } = examination.layer
     const what = `layer ${digest}: it cannot be examined`
     const deadlineMs = this.#deadlineMs + Math.ceil(size / EXAMINED_MIN_BYTES_PER_MS)
-    let examined: Seen
     try {
-      examined = await this.#run('examine', examination, what, deadlineMs, signal)
+      return await this.#run(name, examination, what, deadlineMs, signal)
     } catch (error) {
       await this.#stoppedExaminers()
       throw error
     }
-    const { image, digest: tree, chunks, ...seen } = examined
-    return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks) } }
   }
 
   /** Before the pool stops any: it forgets them then, and it gives tasks also to threads that are not ready, of which it tells nobody. */
@@ -138,7 +162,7 @@ export class IndexBuilder {
     let outcome: Results | Failed
     this.#running++
     try {
-      const pool = name === 'examine' ? this.#examiners : this.#pool
+      const pool = name === 'build' || name === 'merge' ? this.#pool : this.#examiners
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
       outcome = await pool.run(task, { name, signal: stop, transferList })
     } catch (cause) {

@@ -75,8 +75,18 @@ export function parseHeader(block: Uint8Array, of: { readonly what: string }): T
   }
 }
 
-/** The sum of the bytes, its own field counting as spaces; the oldest tars took bytes for signed. */
 function checkSum(block: Uint8Array, of: { readonly what: string }): void {
+  const want = octal(checksumField(block))
+  if (want === undefined || !sumsOf(block).includes(want))
+    throw Failure.corrupt(`${of.what}: its checksum does not fit: no tar header`)
+}
+
+export function checksumField(block: Uint8Array): Uint8Array {
+  return block.subarray(CHECKSUM_AT, CHECKSUM_END)
+}
+
+/** The sums of a block's bytes that its checksum may be, its own field counting as spaces; the oldest tars took bytes for signed. */
+export function sumsOf(block: Uint8Array): [unsigned: number, signed: number] {
   let unsigned = 0
   let signed = 0
   for (let at = 0; at < BLOCK_BYTES; at++) {
@@ -84,9 +94,7 @@ function checkSum(block: Uint8Array, of: { readonly what: string }): void {
     unsigned += byte
     signed += byte < 0x80 ? byte : byte - 0x100
   }
-  const want = octal(block.subarray(CHECKSUM_AT, CHECKSUM_END))
-  if (want !== unsigned && want !== signed)
-    throw Failure.corrupt(`${of.what}: its checksum does not fit: no tar header`)
+  return [unsigned, signed]
 }
 
 function dialectOf(block: Uint8Array, of: { readonly what: string }): 'v7' | 'ustar' | 'gnu' {
@@ -146,7 +154,7 @@ function octal(field: Uint8Array): number | undefined {
 }
 
 /** GNU: two's complement, big-endian, behind a bit that says so. Undefined beyond what a number holds. */
-function base256(field: Uint8Array): number | undefined {
+export function base256(field: Uint8Array): number | undefined {
   const negative = ((field[0] as number) & 0x40) !== 0
   let value = 0n
   for (const [i, byte] of field.entries()) {

@@ -21,6 +21,8 @@ export interface Piece {
   inner: number
   length: number
   digest: Digest
+  /** Where the stored bytes that it needs end, if the table says that. */
+  end?: number
   /** Its chunk's number is filled in by `chunksOf`. */
   extent: Extent
 }
@@ -37,7 +39,11 @@ export function chunksOf(pieces: Piece[], end: number, codec: Codec, what: strin
     const first = pieces[from] as Piece // from is below the length
     let to = from
     while (pieces[to]?.offset === first.offset) to++
-    chunks.push(chunkOf(pieces.slice(from, to), pieces[to]?.offset ?? end, chunks.length, codec, what))
+    const group = pieces.slice(from, to)
+    const next = pieces[to]?.offset ?? end
+    // chunks stay apart, whatever the table says of their ends
+    const needed = group.map((each) => each.end ?? next).reduce((a, b) => Math.max(a, b))
+    chunks.push(chunkOf(group, Math.min(needed, next), chunks.length, codec, what))
     from = to
   }
   return chunks

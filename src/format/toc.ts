@@ -6,7 +6,7 @@
 import { Failure } from '../errors.ts'
 import type { Codec, StoredChunk } from '../tree/chunk.ts'
 import { ENTRIES_MAX } from '../tree/entries.ts'
-import { type Entry, type Extent, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../tree/entry.ts'
+import { type Entry, type Extent, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, ZEROS } from '../tree/entry.ts'
 import { quote } from './path.ts'
 import { chunksOf, type Piece } from './toc-chunks.ts'
 import { Fields } from './toc-fields.ts'
@@ -31,6 +31,11 @@ export interface TocLayout {
   /** Where the last chunk ends in the blob (bytes). */
   end: number
   codec: Codec
+  /**
+   * Whether the table is as containers/storage writes it: the digest of a whole file stands for that of its only chunk, chunks may be runs
+   * of zeros (`chunkType`), and a file says where its stored bytes end (`endOffset`).
+   */
+  isZstdChunked: boolean
 }
 
 export interface Toc {
@@ -58,7 +63,7 @@ export function parseToc(json: Uint8Array, layout: TocLayout, what: string): Toc
       if (!file || (raw.name !== undefined && field.path('name') !== file.path)) {
         throw Failure.corrupt(`${field.what}: a chunk of it does not follow it`)
       }
-      pieces.push(nextPiece(file, field))
+      addPiece(pieces, file, field, layout)
       continue
     }
     if (file) finish(file)
@@ -66,9 +71,10 @@ export function parseToc(json: Uint8Array, layout: TocLayout, what: string): Toc
     const entry = entryOf(field)
     entries.push(entry)
     if (raw.type !== 'reg') continue
-    file = { path: entry.path, size: entry.size, extents: [], at: 0, field }
+    const end = layout.isZstdChunked ? field.integer('endOffset') : 0
+    file = { path: entry.path, size: entry.size, extents: [], at: 0, field, last: undefined, end }
     entry.extents = file.extents
-    if (entry.size > 0) pieces.push(nextPiece(file, field))
+    if (entry.size > 0) addPiece(pieces, file, field, layout)
   }
   if (file) finish(file)
   return { entries, chunks: chunksOf(pieces, layout.end, layout.codec, what) }
@@ -82,15 +88,24 @@ interface File {
   /** The end of the last chunk. */
   at: number
   field: Fields
+  /** The piece that what is stored next follows; undefined behind zeros. */
+  last: Piece | undefined
+  /** Where its stored bytes end in the blob; 0: that is not said. */
+  end: number
 }
 
 function finish(file: File): void {
   if (file.at !== file.size) {
     throw Failure.corrupt(`${file.field.what}: its chunks have ${file.at} bytes, the file has ${file.size}`)
   }
+  const { last, end, field } = file
+  if (last === undefined || end === 0) return
+  if (end <= last.offset) throw Failure.corrupt(`${field.what}: it ends at ${end}, before its chunk at ${last.offset}`)
+  last.end = end
 }
 
-function nextPiece(file: File, field: Fields): Piece {
+/** The next chunk of a file: a piece, or zeros. */
+function addPiece(pieces: Piece[], file: File, field: Fields, { isZstdChunked }: TocLayout): void {
   const at = field.integer('chunkOffset')
   if (at !== file.at) {
     throw Failure.corrupt(`${file.field.what}: a chunk begins at ${at} where the one before it ends at ${file.at}`)
@@ -103,13 +118,30 @@ function nextPiece(file: File, field: Fields): Piece {
     )
   }
   const offset = field.integer('offset')
+  // also before zeros, which are stored like all else, and not fetched
+  if (isZstdChunked && file.last && offset > file.last.offset) file.last.end = offset
+  if (isZstdChunked && isZeros(field)) {
+    file.extents.push({ at, chunk: ZEROS, offset: 0, length })
+    file.at = at + length
+    file.last = undefined
+    return
+  }
   const inner = field.integer('innerOffset')
   // a tar header comes first, so no file can be at 0
   if (offset === 0 && inner === 0) throw Failure.corrupt(`${file.field.what}: its chunk at ${at} has no offset`)
   const extent = { at, chunk: 0, offset: inner, length }
   file.extents.push(extent)
   file.at = at + length
-  return { path: file.path, offset, inner, length, digest: field.digest('chunkDigest', at), extent }
+  const isWhole = isZstdChunked && length === file.size && (field.raw.chunkDigest ?? '') === ''
+  const digest = field.digest(isWhole ? 'digest' : 'chunkDigest', at)
+  file.last = { path: file.path, offset, inner, length, digest, extent }
+  pieces.push(file.last)
+}
+
+function isZeros(field: Fields): boolean {
+  const type = field.raw.chunkType ?? ''
+  if (type === '' || type === 'zeros') return type !== ''
+  throw Failure.unsupported(`${field.what}: its chunk is of type ${quote(type)}`)
 }
 
 /** An entry, without its contents. @throws Failure corrupt, limit */

@@ -2,6 +2,7 @@
 import { move, transferableSymbol, valueSymbol } from 'piscina'
 import { type Code, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { Part } from '../image/part.ts'
 import { buildTree } from '../tree/build.ts'
 import { mergeImages } from '../tree/merge.ts'
 import type { Tree } from '../tree/tree.ts'
@@ -9,6 +10,7 @@ import type { Examination, Examined } from './examine.ts'
 import { type Contents, type Format, type Unit, unitText } from './format.ts'
 import { FORMATS, formatNamed } from './formats.ts'
 import { giveBack } from './memory.ts'
+import type { RawExamination, RawExamined } from './raw-split.ts'
 
 export interface Task {
   index: Uint8Array
@@ -21,10 +23,15 @@ export interface Failed {
 }
 
 /** The parts of a Tree. */
-export interface Built {
+export interface Grown {
   image: Uint8Array
   digest: Digest
   chunks: Uint8Array
+}
+
+/** And what its index says of its unit's other layers. */
+export interface Built extends Grown {
+  parts: readonly Part[] | undefined
 }
 
 export interface Merged {
@@ -32,7 +39,7 @@ export interface Merged {
 }
 
 /** The parts of an `Examined`. */
-export type Seen = Omit<Examined, 'tree'> & Built
+export type Seen = Omit<Examined, 'tree'> & Grown
 
 /** Anything thrown from here is a bug of ours, not of the layer. */
 export function build({ index, unit }: Task): Built | Failed {
@@ -43,8 +50,10 @@ export function build({ index, unit }: Task): Built | Failed {
 export function buildOf(formats: readonly Format[], { index, unit }: Task): Built | Failed {
   return attempt(() => {
     try {
-      const tree = treeOf(formatNamed(unit.format, formats).parseIndex(index, unit), unit)
-      return moved({ image: tree.image, digest: tree.digest, chunks: tree.chunks.bytes }, tree.image, tree.chunks.bytes)
+      const contents = formatNamed(unit.format, formats).parseIndex(index, unit)
+      const { image, digest, chunks } = treeOf(contents, unit)
+      const built = { image, digest, chunks: chunks.bytes, parts: contents.parts }
+      return moved(built, image, chunks.bytes)
     } finally {
       giveBack(index) // a message's is nobody else's
     }
@@ -71,6 +80,16 @@ export async function examine(examination: Examination): Promise<Seen | Failed> 
   }
 }
 
+/** A whole layer, read for its tar alone. */
+export async function examineRaw(examination: RawExamination): Promise<RawExamined | Failed> {
+  try {
+    const { examineRaw: examineLayer } = await import('./raw-split.ts')
+    return await examineLayer(examination)
+  } catch (error) {
+    return failed(error)
+  }
+}
+
 /** Parsers name the layer in their errors; the builder knows none. */
 function treeOf(contents: Contents, unit: Unit): Tree {
   checkBlobs(contents, unit)
@@ -86,11 +105,11 @@ function treeOf(contents: Contents, unit: Unit): Tree {
   }
 }
 
-/** An index reads from no blob but those that belong to its image by the manifest. @throws Failure corrupt */
+/** An index reads from no blob but those that belong to its image by the manifest, unless it may borrow. @throws Failure corrupt */
 function checkBlobs({ blobs }: Contents, unit: Unit): void {
   for (const { digest, size } of blobs) {
     const known = unit.blobs.find((each) => each.digest === digest)
-    if (known !== undefined && (known.size ?? size) === size) continue
+    if (known === undefined ? unit.borrows : (known.size ?? size) === size) continue
     const what =
       known === undefined ? `blob ${digest}, which is none of the image's` : `blob ${digest} with ${size} bytes`
     throw Failure.corrupt(

@@ -168,7 +168,7 @@ export async function openLayer(
   if (descriptor === unit.shown) return layer
   try {
     // only when the unit could be opened: engines get all of its layers or none, since parts of it are another image
-    return await layers.openEmpty(unit, descriptor)
+    return await layers.openEmpty(unit, descriptor, layer)
   } finally {
     await layer.close()
   }

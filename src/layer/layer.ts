@@ -2,9 +2,11 @@
 import type { FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Prefetched } from '../fetch/prefetch.ts'
+import type { Unit } from '../format/format.ts'
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Device } from '../store/device.ts'
 import type { TreeNumbers } from '../store/numbers.ts'
@@ -21,8 +23,8 @@ export interface OpenLayer {
   readonly format: string
   /** The identity engines know the index by; proven. Undefined: they know none. */
   readonly indexDigest: Digest | undefined
-  /** Whether its tree is shown for several layers together: then it is none that unpacking one of them gives. */
-  readonly together: boolean
+  /** Where one tree is shown for several layers: none of them unpacks to what it shows. Undefined: it has a tree of its own. */
+  readonly together: Together | undefined
   /** Bytes of its tar as its manifest claims them, if it does. */
   readonly claimedTarSize: number | undefined
   /** Digest of the EROFS image. */
@@ -51,6 +53,17 @@ export interface OpenLayer {
   reverify(): Promise<void>
 }
 
+/** What a layer is in a unit of several. */
+export interface Together {
+  readonly unit: Unit
+  /** Whether it shows the unit's tree. The others show nothing. */
+  readonly shows: boolean
+  /** Whether chunks of the tree are read from it. What shows nothing and has no chunks was read for the index. */
+  readonly hasChunks: boolean
+  /** Those that show nothing, as the index names them. Undefined: it does not, and no layer of the unit can be proven to bear a name. */
+  readonly parts: readonly Part[] | undefined
+}
+
 /** The same, held by who opened it: it is open until they close it. */
 export interface LayerLease extends OpenLayer, AsyncDisposable {
   /** One more, closed by itself; from one that is not closed. */
@@ -69,8 +82,12 @@ export const WHOLE = 'whole tar'
 export const TOGETHER = 'its image shows one tree for several layers together, which none of them unpacks to'
 
 /** Why a layer that was found to lie is not served, by anybody, under any name. */
-export function refusal({ digest }: Descriptor, { why }: Refutation): Failure {
-  return Failure.corrupt(`layer ${digest} is quarantined: its index shows another tree than its tar has: ${why}`, {
+export function refusal(layer: Pick<OpenLayer, 'descriptor' | 'together'>, { why }: Refutation): Failure {
+  const what =
+    layer.together === undefined
+      ? 'its index shows another tree than its tar has'
+      : 'its image shows it together with others as what it is not'
+  return Failure.corrupt(`layer ${layer.descriptor.digest} is quarantined: ${what}: ${why}`, {
     fix: 'Do not use the image it is part of, and tell its publisher; if the index was made by a faulty tool, make it again.',
   })
 }

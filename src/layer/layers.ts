@@ -8,12 +8,14 @@ import type { IndexBuilder } from '../format/parser.ts'
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import { Limit, LimitEach } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
 import { IndexRoom } from './index-room.ts'
-import { type Examiner, type LayerLease, type OpenLayer, refusal, type Verdict, WHOLE } from './layer.ts'
+import { type Examiner, type LayerLease, type OpenLayer, refusal, type Together, type Verdict, WHOLE } from './layer.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
 import { keyOf, type Opened, type Opening, type OpeningParts, openFromDiskOrBuild } from './opened-layer.ts'
 import { prove } from './prove.ts'
@@ -129,6 +131,7 @@ export class Layers {
       name,
       origin,
       blobOf: (of) => blobs.of(of),
+      together: unit.layers.length === 1 ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(unit.shown))
         const read = async (room: (bytes: number) => Promise<void>) => {
@@ -144,14 +147,15 @@ export class Layers {
 
   /**
    * Opens a layer of a unit whose tree another layer shows: an empty tree.
+   * @param shown the layer that shows the tree, open
    * @returns what the caller closes
    * @throws Failure aborted (after close), unsupported: it shows its unit's tree
    */
-  async openEmpty(unit: Unit, descriptor: Descriptor): Promise<LayerLease> {
+  async openEmpty(unit: Unit, descriptor: Descriptor, shown: OpenLayer): Promise<LayerLease> {
     this.#throwIfClosed()
     const what = `layer ${descriptor.digest}`
     if (descriptor === unit.shown) throw Failure.unsupported(`${what} shows a tree that is not empty`)
-    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.format} ${unit.index}`
+    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.format} ${shown.tree} ${unit.index}`
     const none: BlobSource<Blob> = {
       blob() {
         throw new TypeError('an empty tree is read from no blob')
@@ -164,6 +168,7 @@ export class Layers {
       name,
       origin: name, // its own: it needs nobody
       blobOf: (of) => blobs.of(of),
+      together: () => togetherOf(unit, descriptor, shown.together?.parts, shown.chunks),
       build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
     }))
   }
@@ -195,6 +200,7 @@ export class Layers {
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
       blobOf: (tar) => examiner.tarBlob(tar, descriptor, blobs.of(descriptor)),
+      together: undefined,
       build: () =>
         from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, blobs.of(descriptor)),
     }))
@@ -203,17 +209,22 @@ export class Layers {
   /** As prove.ts has it. @param layer stays open until this ends */
   prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
     const { examiner, store } = this.#parts
-    return prove(layer, blob, { examiner, trees: this.#trees, signal: this.signal, full: store.room.full })
+    const isKept = (of: Digest) => store.wholes.has(of)
+    return prove(layer, blob, { examiner, trees: this.#trees, isKept, signal: this.signal, full: store.room.full })
   }
 
-  /** Whether a tree of this blob was ever proven to be its tar's. @throws Failure system */
-  async everProven(blob: Digest): Promise<boolean> {
-    return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'proven')
+  /**
+   * Whether a tree of this blob was ever proven to be its tar's.
+   * @param together the same of a layer of a unit of several: whether it was proven to be what the unit shows of it
+   * @throws Failure system
+   */
+  async everProven(blob: Digest, together = false): Promise<boolean> {
+    return (await this.#parts.store.proofs.about(blob, together)).some(({ verdict }) => verdict === 'proven')
   }
 
-  /** Whether a tree of this blob was found to be another than its tar's. @throws Failure system */
-  async everRefuted(blob: Digest): Promise<boolean> {
-    return (await this.#parts.store.proofs.about(blob)).some(({ verdict }) => verdict === 'refuted')
+  /** As `everProven`, of what was found to be false. @throws Failure system */
+  async everRefuted(blob: Digest, together = false): Promise<boolean> {
+    return (await this.#parts.store.proofs.about(blob, together)).some(({ verdict }) => verdict === 'refuted')
   }
 
   /** Fails what is being opened, and closes what is open, whoever has it. */
@@ -242,7 +253,7 @@ export class Layers {
     try {
       const { layer, fill } = await lease.of.ready
       const verdict = await layer.verdict()
-      if (verdict?.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
+      if (verdict?.verdict === 'refuted') throw refusal(layer, verdict)
       this.#throwIfClosed() // the device may be closed
       fill()
       return held(layer, lease)
@@ -260,6 +271,17 @@ export class Layers {
 function held(layer: OpenLayer, lease: Lease<unknown>): LayerLease {
   const { close } = lease
   return { ...layer, again: () => held(layer, lease.again()), close, [Symbol.asyncDispose]: close }
+}
+
+/** @param parts as the unit's index says @param chunks of the unit's tree */
+function togetherOf(
+  unit: Unit,
+  descriptor: Descriptor,
+  parts: readonly Part[] | undefined,
+  chunks: ChunkTable,
+): Together {
+  const hasChunks = chunks.blobs.some(({ digest }) => digest === descriptor.digest)
+  return { unit, shows: descriptor === unit.shown, hasChunks, parts }
 }
 
 /**

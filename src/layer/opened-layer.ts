@@ -2,14 +2,16 @@
 import { describe, Failure } from '../errors.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
 import type { Unit } from '../format/format.ts'
+import type { BuiltTree } from '../format/parser.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
-import type { Tree } from '../tree/tree.ts'
 import { Progress } from './candidates.ts'
+import { claimOf } from './claim.ts'
 import { KeptBlob } from './file-blob.ts'
-import { type OpenLayer, refusal } from './layer.ts'
+import { type OpenLayer, refusal, type Together } from './layer.ts'
 import type { LayerFiller } from './tree-filler.ts'
 import type { BlobOf, Trees } from './trees.ts'
 
@@ -28,7 +30,9 @@ export interface Opening {
   origin: string
   /** Where its chunks are read from. */
   blobOf: BlobOf
-  build(signal: AbortSignal): Promise<Tree>
+  build(signal: AbortSignal): Promise<BuiltTree>
+  /** What it is in its unit, with what is known of the unit's index. Undefined: its tree is its own. */
+  together: ((parts: readonly Part[] | undefined, chunks: ChunkTable) => Together) | undefined
 }
 
 export interface OpeningParts {
@@ -60,7 +64,8 @@ export async function openFromDiskOrBuild(opening: Opening, parts: OpeningParts)
   if (known !== undefined) return open(opening, parts, known)
   const built = await build(signal)
   const index = unit?.shown === descriptor ? { indexDigest: unit.index } : {}
-  await store.keepLayer(keyOf(name), { format, ...index }, built)
+  const others = built.parts === undefined ? {} : { parts: built.parts }
+  await store.keepLayer(keyOf(name), { format, ...index, ...others }, built)
   const again = await find(opening, parts)
   if (again !== undefined) return open(opening, parts, again)
   throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
@@ -71,22 +76,26 @@ export async function openFromDiskOrBuild(opening: Opening, parts: OpeningParts)
 interface Found {
   digest: Digest
   chunks: ChunkTable
+  together: Together | undefined
   /** Taken. */
   tree: NonNullable<Awaited<ReturnType<Trees['take']>>>
 }
 
 /** Undefined when it is not on disk, or damaged there. */
-async function find({ descriptor, name }: Opening, { store, trees }: OpeningParts): Promise<Found | undefined> {
+async function find(opening: Opening, { store, trees }: OpeningParts): Promise<Found | undefined> {
+  const { descriptor, name } = opening
   const known = await store.layer(keyOf(name))
   if (known === undefined) return undefined
-  const { tree: digest, chunks } = known
-  const verdict = await store.proofs.of({ blob: descriptor.digest, tree: digest })
-  if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
+  const { tree: digest, chunks, record } = known
+  const together = opening.together?.(record.parts, chunks)
+  const verdict = await store.proofs.of(claimOf({ descriptor, tree: digest, together }))
+  if (verdict?.verdict === 'refuted') throw refusal({ descriptor, together }, verdict)
   const tree = await trees.take(digest, chunks)
-  return tree && { digest, chunks, tree }
+  return tree && { digest, chunks, together, tree }
 }
 
-function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { digest, chunks, tree }: Found): Opened {
+function open(opening: Opening, { store, trees, signal, log }: OpeningParts, found: Found): Opened {
+  const { digest, chunks, together, tree } = found
   const { descriptor, format, unit, origin, blobOf } = opening
   const { slots, filler, reverify, close } = tree
   let own: LayerFiller | undefined
@@ -109,14 +118,14 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, { d
     descriptor,
     format,
     indexDigest: unit?.shown === descriptor ? unit.identity : undefined,
-    together: unit !== undefined && unit.layers.length > 1,
+    together,
     claimedTarSize: unit?.shown === descriptor ? unit.tarSize : undefined,
     tree: digest,
     chunks,
     slots,
     filler,
     reverify,
-    verdict: () => store.proofs.of({ blob: descriptor.digest, tree: digest }),
+    verdict: () => store.proofs.of(claimOf({ descriptor, tree: digest, together })),
     numbersAs: (name) => store.numbersOf(digest, name),
     async openImage() {
       const image = await store.openImage(digest)

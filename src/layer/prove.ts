@@ -1,5 +1,6 @@
 // Reads layers whole, so that they may bear their names; what was read fills their devices.
 import { Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
 import { FileBlob } from './file-blob.ts'
@@ -9,6 +10,8 @@ import type { Trees } from './trees.ts'
 export interface ProveParts {
   examiner: Examiner
   trees: Trees
+  /** Whether a blob is on disk, all of it. */
+  isKept(blob: Digest): boolean
   /** Aborts when the agent stops. */
   signal: AbortSignal
   /** Aborts when the cache's disk is full. */
@@ -18,12 +21,12 @@ export interface ProveParts {
 /**
  * Has a layer read whole, if it never was. When its tree is not its tar's, it is never opened again.
  * @param layer stays open until this ends
- * @throws Failure as Examiner.verdict; unsupported: its tree is not one that its tar alone could have
+ * @throws Failure as Examiner.verdict; unsupported: it is one of several layers whose index does not name them
  */
 export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProveParts): Promise<Verdict> {
-  if (layer.together) throw Failure.unsupported(`layer ${layer.descriptor.digest} cannot be proven`, { why: TOGETHER })
   const { examiner } = parts
   const known = await examiner.known(layer)
+  if (layer.together !== undefined) return await proveTogether(layer, blob, known, parts)
   if (known?.verdict === 'refuted' || (known && (await missingOf(layer)).length === 0)) return known
   if (layer.format === WHOLE) {
     const verdict = known ?? (await examiner.verdict(layer, blob))
@@ -39,6 +42,22 @@ export async function prove(layer: OpenLayer, blob: StoredBlob, parts: ProvePart
   } finally {
     await file.close()
   }
+}
+
+/** One of several layers that show one tree; the tree is filled where all of its blobs were read. */
+async function proveTogether(
+  layer: OpenLayer,
+  blob: StoredBlob,
+  known: Verdict | undefined,
+  parts: ProveParts,
+): Promise<Verdict> {
+  // what its index says nothing of nothing is proven of: not a byte is read
+  if (layer.together?.parts === undefined)
+    throw Failure.unsupported(`layer ${blob.digest} cannot be proven`, { why: TOGETHER })
+  const verdict = known ?? (await parts.examiner.verdict(layer, blob))
+  const isHere = layer.chunks.blobs.every(({ digest }) => parts.isKept(digest))
+  if (verdict.verdict === 'proven' && layer.chunks.length > 0 && isHere) await fill(layer, parts)
+  return verdict
 }
 
 /** Fills a layer's device, within the budget of prefetch. */

@@ -8,7 +8,7 @@
 import { Failure } from '../errors.ts'
 import { fillAll } from '../fetch/fill-all.ts'
 import type { Filler } from '../fetch/filler.ts'
-import type { Settled } from '../fetch/flight.ts'
+import type { Settled } from '../fetch/flights.ts'
 import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Candidate, Candidates, Inquiry, LOOK_MS, Progress } from './candidates.ts'

@@ -113,9 +113,13 @@ export class Trees {
 
   #filler(chunks: ChunkTable, blobOf: BlobOf, slots: Device, budget: Budget, origin: string): Filler {
     const { codecs } = this.#parts
+    const blobs: Blob[] = [] // each made when it is read for the first time: an image may have many
     return new Filler({
       chunks,
-      blobs: (number) => blobOf(chunks.blobs[number] as ChunkBlob), // the table lists those that its chunks name
+      blobs: (number) => {
+        blobs[number] ??= blobOf(chunks.blobs[number] as ChunkBlob) // the table lists those that its chunks name
+        return blobs[number]
+      },
       slots,
       budget,
       origin,

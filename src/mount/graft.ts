@@ -50,14 +50,8 @@ export class Grafts {
         size: chunks.deviceSize,
         places: chunks.packedPlaces(),
       },
-      {
-        // reports each chunk to what it is given
-        fillEach: (wanted, settled) =>
-          void filler.fillEach(wanted, 'demand', (chunk, error) => {
-            settled(chunk, error)
-            if (error !== undefined) this.#say(layer, error)
-          }),
-      },
+      filler,
+      (error) => this.#say(layer, error),
     )
     const detach = slots.attach({
       takeTouched: () => this.#session.takeTouched(number),

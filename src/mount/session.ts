@@ -19,7 +19,12 @@ import { inUserNamespace } from './user-namespace.ts'
 
 /** Who answers for a device: calls `settled` once for each chunk that is asked for. */
 export interface DeviceFiller {
-  fillEach(wanted: Iterable<number>, settled: (chunk: number, error?: unknown) => void): void
+  fillEach(wanted: Iterable<number>, priority: 'demand', settled: (chunk: number, error?: unknown) => void): void
+}
+
+interface Answering {
+  filler: DeviceFiller
+  failed: (error: unknown) => void
 }
 
 /** A descriptor that its receiver closes after use. */
@@ -90,7 +95,7 @@ export class MountSession implements Session {
   readonly ended: Promise<string>
   readonly #native: NativeModule
   readonly #session: NativeSession
-  readonly #fillers = new Map<number, DeviceFiller>()
+  readonly #fillers = new Map<number, Answering>()
   /** Directories that are mounted on themselves. */
   readonly #readOnly: string[] = []
   /** Slots of trees that nobody but root may look at. */
@@ -153,9 +158,10 @@ export class MountSession implements Session {
     return new MountSession(native, settings, fuseFd)
   }
 
-  addDevice(spec: DeviceSpec, filler: DeviceFiller): number {
+  /** @param failed is told of each chunk that cannot be read: programs see an I/O error and no more */
+  addDevice(spec: DeviceSpec, filler: DeviceFiller, failed: (error: unknown) => void): number {
     const device = this.#session.addDevice(spec)
-    this.#fillers.set(device, filler)
+    this.#fillers.set(device, { filler, failed })
     return device
   }
 
@@ -276,16 +282,18 @@ export class MountSession implements Session {
   }
 
   #miss(device: number, chunks: Uint32Array): void {
-    const filler = this.#fillers.get(device)
-    if (filler === undefined) {
+    const answering = this.#fillers.get(device)
+    if (answering === undefined) {
       for (const chunk of chunks) this.#session.settle(device, chunk, errno(undefined))
       return
     }
     this.#missing += chunks.length
     this.#look()
-    filler.fillEach(chunks, (chunk, error) => {
+    const { filler, failed } = answering
+    filler.fillEach(chunks, 'demand', (chunk, error) => {
       this.#missing--
       this.#session.settle(device, chunk, error === undefined ? 0 : errno(error))
+      if (error !== undefined) failed(error)
     })
   }
 

@@ -8,11 +8,13 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Examination, Examined } from '../format/examine.ts'
 import type { IndexBuilder } from '../format/parser.ts'
+import type { RawExamined } from '../format/raw-split.ts'
 import type { Blob, Range } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import { claimOf } from '../layer/claim.ts'
 import type { Copies } from '../layer/copies.ts'
-import { type Examiner, type OpenLayer, refusal, type Verdict } from '../layer/layer.ts'
+import { type Examiner, type OpenLayer, refusal, type Together, type Verdict } from '../layer/layer.ts'
 import { readImage } from '../layer/layer-image.ts'
 import { Limit } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
@@ -23,6 +25,7 @@ import { DiskShare } from './disk-share.ts'
 import { KeptBlobs } from './kept-blobs.ts'
 import { Quarantine } from './quarantine.ts'
 import { Tars } from './tars.ts'
+import { judgePart, judgeShown, NO_SPLIT } from './together.ts'
 
 type Served = NonNullable<Examination['served']>
 
@@ -33,7 +36,7 @@ const TAR_MAX_BYTES = 64 * 2 ** 30
 
 export class Examinations implements Examiner {
   readonly #store: Store
-  readonly #builder: Pick<IndexBuilder, 'examine'>
+  readonly #builder: Pick<IndexBuilder, 'examine' | 'examineRaw'>
   readonly #log: (message: string) => void
   readonly #signal: AbortSignal
   readonly #turns = new Limit(AT_ONCE)
@@ -41,7 +44,7 @@ export class Examinations implements Examiner {
   readonly #room: DiskShare
   /** By blob: whoever wants to know what one finds out anyway waits for it. */
   readonly #examining = new Map<Digest, Examining>()
-  /** By claim. */
+  /** By claim, as its key. */
   readonly #judging = new Map<string, Promise<Verdict>>()
   /** By blob: tars that were let go of, and are wanted again. */
   readonly #restoring = new Map<Digest, Promise<void>>()
@@ -52,7 +55,7 @@ export class Examinations implements Examiner {
   /** @param signal ends whatever is under way */
   constructor(
     store: Store,
-    builder: Pick<IndexBuilder, 'examine'>,
+    builder: Pick<IndexBuilder, 'examine' | 'examineRaw'>,
     log: (message: string) => void,
     signal: AbortSignal,
   ) {
@@ -100,7 +103,7 @@ export class Examinations implements Examiner {
   /** As `verdict`, with the blob in `file`, which stays the caller's. @throws Failure unsupported, limit */
   judge(layer: OpenLayer, file: FileHandle): Promise<Verdict> {
     const claim = claimOf(layer)
-    return joined(this.#judging, `${claim.blob} ${claim.tree}`, () => this.#judge(layer, claim, file))
+    return joined(this.#judging, `${claim.blob} ${claim.tree} ${claim.together}`, () => this.#judge(layer, claim, file))
   }
 
   /** The tree of a layer's tar, whose chunks are pieces of that tar; proven by what it is made of. @throws Failure as `verdict` */
@@ -115,12 +118,15 @@ export class Examinations implements Examiner {
    * @throws Failure as `verdict`; corrupt: the layer's tree is not its tar's, so nothing could be put together from it
    */
   async split(layer: OpenLayer, blob: StoredBlob): Promise<FileHandle> {
+    if (layer.together?.shows === false) return await this.#noSplit()
     const verdict = await this.verdict(layer, blob)
-    if (verdict.verdict === 'refuted') throw refusal(layer.descriptor, verdict)
+    if (verdict.verdict === 'refuted') throw refusal(layer, verdict)
     const kept = await this.#store.wholes.find(verdict.split)
     if (kept !== undefined) return kept
     const file = await this.blob(blob)
-    const again = await this.#examine(layer.descriptor, file, { tar: false }).finally(() => file.close())
+    const examine = () =>
+      layer.together ? this.#readRaw(layer, file) : this.#examine(layer.descriptor, file, { tar: false })
+    const again = await examine().finally(() => file.close())
     // the compressor may be another version's by now: its file is as good
     const made = await this.#store.wholes.find(again.split)
     if (made !== undefined && again.diffId === verdict.diffId) return made
@@ -143,6 +149,17 @@ export class Examinations implements Examiner {
     await this.#tars.close()
   }
 
+  async #noSplit(): Promise<FileHandle> {
+    const file = await this.#store.temporary()
+    try {
+      await file.writeFile(NO_SPLIT)
+      return file
+    } catch (cause) {
+      await file.close()
+      throw Failure.system('a tar-split cannot be written', { cause })
+    }
+  }
+
   async #known(layer: OpenLayer, claim: Claim): Promise<Verdict | undefined> {
     const kept = await this.#store.proofs.of(claim)
     // another process may have found it
@@ -159,6 +176,7 @@ export class Examinations implements Examiner {
       // while the blob was fetched another may have judged
       const known = await this.#known(layer, claim)
       if (known !== undefined) return known
+      if (layer.together !== undefined) return await this.#judgeTogether(layer, layer.together, claim, file)
       const examining = this.#examining.get(claim.blob)
       if (examining === undefined) return await this.#compare(layer, claim, file)
       const seen = await examining.examined.catch(() => undefined) // whoever asked for it is told
@@ -185,10 +203,21 @@ export class Examinations implements Examiner {
       difference === undefined
         ? { verdict: 'proven', ...seen }
         : { verdict: 'refuted', why: difference.what.slice(0, WHY_MAX_LENGTH), ...seen }
+    return await this.#judged(layer, claim, verdict)
+  }
+
+  async #judgeTogether(layer: OpenLayer, together: Together, claim: Claim, file: FileHandle): Promise<Verdict> {
+    const verdict = together.shows
+      ? await judgeShown(layer, together, () => this.#readRaw(layer, file))
+      : await judgePart(layer, together, file)
+    return await this.#judged(layer, claim, verdict)
+  }
+
+  async #judged(layer: OpenLayer, claim: Claim, verdict: Verdict): Promise<Verdict> {
     if (verdict.verdict === 'refuted') {
       // before it is kept: a disk that is full shows nobody a liar
       this.quarantine.add(claim, verdict)
-      this.#log(refusal(layer.descriptor, verdict).message)
+      this.#log(refusal(layer, verdict).message)
     }
     this.#tell(claim, verdict)
     await this.#store.proofs.keep(claim, verdict)
@@ -197,6 +226,20 @@ export class Examinations implements Examiner {
 
   #tell(claim: Claim, verdict: Verdict): void {
     for (const told of this.#told) told(claim, verdict)
+  }
+
+  /** What a layer's tar is called whose files are not shown; its split file, which has all of it, is kept. */
+  #readRaw({ descriptor }: OpenLayer, file: FileHandle): Promise<RawExamined> {
+    const read = () =>
+      this.#withSplit((split) => {
+        const written = async () => (await split.stat()).size
+        const examine = (tarMaxBytes: number) => {
+          const fds = { blobFd: file.fd, splitFd: split.fd }
+          return this.#builder.examineRaw({ layer: descriptor, ...fds, tarMaxBytes }, { signal: this.#signal })
+        }
+        return this.#room.half(written, examine, this.#signal)
+      })
+    return this.#turns.take(read, this.#signal)
   }
 
   async #withBlob<T>(copies: Copies<StoredBlob>, use: (file: FileHandle) => Promise<T>): Promise<T> {
@@ -270,11 +313,18 @@ export class Examinations implements Examiner {
   }
 
   /** The same, with a split file, which is kept. */
-  async #examineInto(examination: Omit<Examination, 'splitFd'>): Promise<Examined> {
+  #examineInto(examination: Omit<Examination, 'splitFd'>): Promise<Examined> {
+    return this.#withSplit((split) =>
+      this.#builder.examine({ ...examination, splitFd: split.fd }, { signal: this.#signal }),
+    )
+  }
+
+  /** @param examine writes the file, whose digest it says */
+  async #withSplit<T extends { split: Digest }>(examine: (file: FileHandle) => Promise<T>): Promise<T> {
     const { wholes } = this.#store
     const split = await wholes.begin()
     try {
-      const examined = await this.#builder.examine({ ...examination, splitFd: split.file.fd }, { signal: this.#signal })
+      const examined = await examine(split.file)
       await wholes.keep(examined.split, split.path)
       return examined
     } finally {
@@ -298,10 +348,6 @@ export class Examinations implements Examiner {
     if (restored === undefined) throw Failure.corrupt(`layer ${descriptor.digest}: its tar is no longer ${diffId}`)
     return await restored
   }
-}
-
-function claimOf({ descriptor, tree }: OpenLayer): Claim {
-  return { blob: descriptor.digest, tree }
 }
 
 /** What of an examination is kept; who joins it may want more of it. */

@@ -1,6 +1,5 @@
 // When a layer may be read whole that nobody waits for: when nobody has waited for the link for a while. What is being read then goes on
 // beside whoever comes, in a small share.
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { StoredBlob } from '../registry/source.ts'
 
 /** What programs and prefetch have under way. */
@@ -11,6 +10,13 @@ export interface Traffic {
   readonly underWay: number
 }
 
+export interface Clock {
+  /** Milliseconds; it only goes forward. */
+  now(): number
+  /** Waits. @throws when `signal` aborts */
+  pause(ms: number, signal: AbortSignal | undefined): Promise<unknown>
+}
+
 /** A program that starts reads again within that time. */
 const IDLE_MS = 3_000
 const LOOK_EVERY_MS = 500
@@ -19,27 +25,26 @@ const SHARE_BYTES_PER_S = 1 << 20
 
 export class IdleLink {
   readonly #traffic: () => Traffic
-  readonly #now: () => number
+  readonly #clock: Clock
   #requests = -1
   #movedAt = Number.NEGATIVE_INFINITY
 
-  /** @param now milliseconds of a clock that only goes forward */
-  constructor(traffic: () => Traffic, now: () => number = () => performance.now()) {
+  constructor(traffic: () => Traffic, clock: Clock) {
     this.#traffic = traffic
-    this.#now = now
+    this.#clock = clock
   }
 
   /** Whether somebody uses the link, or has until a moment ago. */
   isBusy(): boolean {
     const { requests, underWay } = this.#traffic()
-    if (requests !== this.#requests || underWay > 0) this.#movedAt = this.#now()
+    if (requests !== this.#requests || underWay > 0) this.#movedAt = this.#clock.now()
     this.#requests = requests
-    return this.#now() - this.#movedAt < IDLE_MS
+    return this.#clock.now() - this.#movedAt < IDLE_MS
   }
 
   /** Resolves when it is idle. @throws the signal's reason */
   async idle(signal: AbortSignal): Promise<void> {
-    while (this.isBusy()) await sleep(LOOK_EVERY_MS, undefined, { signal, ref: false })
+    while (this.isBusy()) await this.#clock.pause(LOOK_EVERY_MS, signal)
     signal.throwIfAborted()
   }
 
@@ -54,7 +59,7 @@ export class IdleLink {
         const paced = async (bytes: Uint8Array) => {
           await take(bytes)
           if (hurries() || !this.isBusy()) return
-          await sleep((bytes.length / SHARE_BYTES_PER_S) * 1000, undefined, { ref: false })
+          await this.#clock.pause((bytes.length / SHARE_BYTES_PER_S) * 1000, options?.signal)
         }
         return blob.stream(paced, options)
       },

@@ -1,12 +1,6 @@
 // The layers that this process found to lie, and whoever shows layers: told of one at once, and asked before each is shown.
-import type { Digest } from '../image/digest.ts'
+import { type Claimant, claimOf } from '../layer/claim.ts'
 import type { Claim, Refutation } from '../store/proofs.ts'
-
-/** What of a layer says whether it is quarantined. */
-export interface Suspect {
-  readonly descriptor: { readonly digest: Digest }
-  readonly tree: Digest
-}
 
 /** Called within the turn in which the verdict falls; must not throw. */
 export type Door = (claim: Claim) => void
@@ -23,8 +17,8 @@ export class Quarantine {
    * Why a layer must not be shown; undefined: this process knows nothing against it. To be asked in the turn that shows it: then none
    * is shown behind a door's back.
    */
-  of({ descriptor, tree }: Suspect): Refutation | undefined {
-    return this.#layers.get(keyOf({ blob: descriptor.digest, tree }))
+  of(claimant: Claimant): Refutation | undefined {
+    return this.#layers.get(keyOf(claimOf(claimant)))
   }
 
   /** Has `door` told of each layer from now on. */
@@ -39,10 +33,10 @@ export class Quarantine {
 }
 
 /** Whether a layer is the one that is claimed to be what it shows: another's blob with the same tree is not. */
-export function isOf({ blob, tree }: Claim, suspect: Suspect): boolean {
-  return suspect.descriptor.digest === blob && suspect.tree === tree
+export function isOf(claim: Claim, claimant: Claimant): boolean {
+  return keyOf(claim) === keyOf(claimOf(claimant))
 }
 
-function keyOf({ blob, tree }: Claim): string {
-  return `${blob} ${tree}`
+function keyOf({ blob, tree, together }: Claim): string {
+  return `${blob} ${tree} ${together === true}`
 }

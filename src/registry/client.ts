@@ -7,13 +7,12 @@ import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
 import type { Proxies } from './proxies.ts'
-import { Pulse } from './pulse.ts'
+import { Pulse, Watch } from './pulse.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget, refererOf } from './redirect.ts'
 import { passing, unanswered } from './retry.ts'
 import { tlsFailure } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 import { refusedBy } from './tunnel.ts'
-import { Watch } from './watch.ts'
 
 /** One request, as its sender knows it. */
 export interface Query {
@@ -182,7 +181,7 @@ export class Client {
       this.counters.requests++
       response = await agent.request({
         origin: way.origin,
-        path: way.path,
+        path: way.prefix + url.pathname + url.search,
         method: query.method,
         headers: { 'accept-encoding': 'identity', 'user-agent': 'lazylayer', ...headers, ...way.headers },
         body: bodyOf(query.body, watch, stop),

@@ -17,8 +17,8 @@ const KEEP_ALIVE_MS = 30_000
 const STREAM_WINDOW_BYTES = 2 << 20
 const CONNECTION_WINDOW_BYTES = 16 << 20
 
-/** Origins whose queues are kept; redirects may name any number of them. */
-const GATES_MAX = 1024
+/** Origins of which something is kept; redirects may name any number of them. */
+const ORIGINS_MAX = 1024
 
 /**
  * shared  all requests to an origin go over one connection, or a few
@@ -35,6 +35,8 @@ export type Protocol = 'HTTP/2' | 'HTTP/1.1'
 export class Connections {
   readonly #limits: Limits
   readonly #routes: Routes
+  /** By origin. */
+  readonly #ways = new Map<string, Way>()
   readonly #onConnect: () => void
   readonly #agents = new Map<string, Agent>()
   /** How often connections to an origin were given up. */
@@ -60,14 +62,20 @@ export class Connections {
 
   /** @throws Failure denied (an address that is off limits), usage (no proxy's URL) */
   way(url: URL): Way {
-    return this.#routes.way(url)
+    let way = this.#ways.get(url.origin)
+    if (way === undefined) {
+      way = this.#routes.way(url)
+      if (this.#ways.size >= ORIGINS_MAX) this.#ways.clear()
+      this.#ways.set(url.origin, way)
+    }
+    return way
   }
 
   /** The queue of an origin. */
   gate(origin: string): Gate {
     let gate = this.#gates.get(origin)
     if (!gate) {
-      if (this.#gates.size >= GATES_MAX) for (const [of, each] of this.#gates) if (each.idle) this.#gates.delete(of)
+      if (this.#gates.size >= ORIGINS_MAX) for (const [of, each] of this.#gates) if (each.idle) this.#gates.delete(of)
       // until a connection says h2, it may be HTTP/1.1
       gate = new Gate(this.#limits.connections, DEMAND_RESERVE)
       this.#gates.set(origin, gate)
@@ -87,7 +95,7 @@ export class Connections {
    */
   renew(origin: string, seen: number): void {
     if (this.renewals(origin) !== seen) return // others saw it, too
-    if (this.#renewals.size >= GATES_MAX) this.#renewals.clear()
+    if (this.#renewals.size >= ORIGINS_MAX) this.#renewals.clear()
     this.#renewals.set(origin, seen + 1)
   }
 
@@ -148,7 +156,7 @@ export class Connections {
           const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
           const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
           this.gate(origin).limit = h2 ? streams : connections
-          if (this.#protocols.size >= GATES_MAX) this.#protocols.clear()
+          if (this.#protocols.size >= ORIGINS_MAX) this.#protocols.clear()
           this.#protocols.set(origin, h2 ? 'HTTP/2' : 'HTTP/1.1')
           return callback(null, socket)
         }),

@@ -1,5 +1,6 @@
-// Whether a host gives anything at all, judged over all that is under way with it: streams share a link, and one of many may well wait
-// long on a slow one.
+// Whether a host gives anything at all, judged over all that is under way with it (streams share a link, and one of many may well wait long
+// on a slow one), and the end of a request whose host gives nothing, or which others overtake for long.
+import { Failure } from '../errors.ts'
 import type { Limits } from './limits.ts'
 
 /** One request that is under way. */
@@ -73,5 +74,89 @@ export class Pulse {
   /** Milliseconds that it gave nothing although it was asked, or since `from` (performance.now) if that is later. */
   silentMs(from = 0): number {
     return this.#asked === 0 ? 0 : performance.now() - Math.max(this.#at, from)
+  }
+}
+
+/** How often it is looked, as a share of the shorter deadline. */
+const LOOKS = 8
+
+export class Watch {
+  readonly #pulse: Pulse
+  readonly #timer: NodeJS.Timeout
+  readonly #takesLongMs: number
+  /** Since when the host may have been silent towards this request. */
+  #from = performance.now()
+  /** The same, for this stream alone. */
+  #streamFrom = performance.now()
+  #streamBytes = 0
+  #received = 0
+  #taking = false
+
+  /** @param stop is called once at most, with what to tell whoever waits */
+  constructor(
+    host: string,
+    limits: Limits,
+    pulse: Pulse,
+    stream: Stream,
+    stop: (failure: Failure, silent: boolean) => void,
+  ) {
+    this.#pulse = pulse
+    const { stallMs, streamMs, streamBytes, overtakes } = limits
+    this.#takesLongMs = stallMs / LOOKS
+    const end = (failure: Failure, silent: boolean) => {
+      this.close()
+      stop(failure, silent)
+    }
+    const look = () => {
+      // the host is not to blame for a reader who takes his time
+      if (this.#taking) return
+      const silentMs = this.#pulse.silentMs(this.#from)
+      if (silentMs >= stallMs) {
+        const what = this.#received === 0 ? 'does not answer' : `stopped after ${this.#received} bytes`
+        end(Failure.timeout(`${host} ${what}`, { why: `it gave nothing for ${Math.round(silentMs)} ms` }), true)
+        return
+      }
+      const now = performance.now()
+      if (now - this.#streamFrom < streamMs) return
+      if (this.#streamBytes < streamBytes) {
+        // whoever is last in a long row is not forgotten
+        if (stream.overtaken < overtakes) return
+        const ms = Math.round(now - this.#streamFrom)
+        const why = `it sent ${this.#streamBytes} bytes of it in ${ms} ms, and answered ${stream.overtaken} later ones`
+        end(Failure.timeout(`${host} leaves a request behind`, { why }), false)
+        return
+      }
+      ;[this.#streamFrom, this.#streamBytes] = [now, 0]
+      stream.moved()
+    }
+    this.#timer = setInterval(look, Math.max(5, Math.min(stallMs, streamMs) / LOOKS))
+  }
+
+  /** Hands a body on to a reader who may take his time, and tells how much of it came. */
+  async *through(body: AsyncIterable<Uint8Array>, came: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+    for await (const bytes of body) {
+      came(bytes.length)
+      this.#pulse.came(bytes.length)
+      this.#received += bytes.length
+      this.#streamBytes += bytes.length
+      const handed = performance.now()
+      this.#taking = true
+      yield bytes
+      this.#taking = false
+      if (performance.now() - handed > this.#takesLongMs) this.#from = performance.now()
+    }
+  }
+
+  /** Hands on a body that is sent; what the host takes is as good as what it gives. */
+  async *sending(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const bytes of body) {
+      yield bytes
+      this.#pulse.gave()
+      this.#streamBytes += bytes.length
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
   }
 }

@@ -67,6 +67,7 @@ export class Registries {
   readonly #client: Client
   readonly #remembered: RememberedCredentials
   readonly #keyring: Keyring
+  /** By keyOf. */
   readonly #hosts = new Map<string, Host>()
   readonly #trusts = new Map<string, Promise<Trust>>()
   readonly #layouts = new Set<LayoutSource>()
@@ -162,14 +163,18 @@ export class Registries {
     return await Promise.all(repositories.map((each) => probe(each, reference, platform, protocol, signal)))
   }
 
-  /** Hosts, or blobs of them, that give nothing now, and why, a line each. */
-  /** Whether an origin (a host, a layout) gives what it is asked for, as far as is known; of what is neither, whether all hosts do. */
+  /**
+   * Whether an origin (a host, a layout) gives what it is asked for, as far as is known; of what is neither (a tree that any of its
+   * copies may bring), whether all hosts do.
+   */
   answers(origin: string): boolean {
-    const host = this.#hosts.get(origin)
-    const asked = host === undefined ? [...this.#hosts.values()] : [host]
-    return origin.startsWith('oci:') || asked.every(({ outages }) => outages.now().length === 0)
+    if (origin.startsWith('oci:')) return true
+    const known = [false, true].flatMap((insecure) => this.#hosts.get(keyOf(origin, insecure)) ?? [])
+    const asked = known.length === 0 ? [...this.#hosts.values()] : known
+    return asked.every(({ outages }) => outages.now().length === 0)
   }
 
+  /** Hosts, or blobs of them, that give nothing now, and why, a line each. */
   outages(): string[] {
     return [...this.#hosts.values()].flatMap(({ outages }) => outages.now())
   }
@@ -192,7 +197,7 @@ export class Registries {
   }
 
   #host({ host, insecure }: Endpoint): Host {
-    const key = `${host} ${insecure}`
+    const key = keyOf(host, insecure)
     let known = this.#hosts.get(key)
     if (known === undefined) {
       const trust = (of: string) => this.#trust(of, host, insecure)
@@ -235,4 +240,8 @@ export class Registries {
     // a client certificate named for the registry is shown to nobody else
     return certDir !== undefined && host !== server ? { ...trust, identities: [] } : trust
   }
+}
+
+function keyOf(host: string, insecure: boolean): string {
+  return `${host} ${insecure}`
 }

@@ -203,6 +203,10 @@ export class Repository {
     use: (answer: Answer) => Promise<T>,
   ): Promise<Outcome<T>> {
     const { status } = answer
+    if (isContent(status)) {
+      if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
+      return { value: await use(answer) }
+    }
     if (target !== undefined && EXPIRED.has(status)) {
       this.#targets.delete(wanted.path)
       return { expired: true }
@@ -211,9 +215,7 @@ export class Repository {
     if (isRefusal(status) && own) return { refused: answer }
     // some registries answer 404 for what they show only to those whom they know
     if (status === 404 && own && unknown) return { refused: answer, missing: await refusalOf(wanted.what, answer, own) }
-    if (status !== 200 && status !== 206) throw await refusalOf(wanted.what, answer, own)
-    if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
-    return { value: await use(answer) }
+    throw await refusalOf(wanted.what, answer, own)
   }
 
   /** The challenge of the registry as a whole (distribution specification, "determining support"), where a repository's answer has none. */
@@ -319,7 +321,11 @@ export function serverOf({ host }: Endpoint): string {
   return host === 'docker.io' ? 'registry-1.docker.io' : host
 }
 
+function isContent(status: number): boolean {
+  return status === 200 || status === 206
+}
+
 /** Whether the registry let us in: what it leads elsewhere was accepted; its own troubles say nothing. */
 function isAccepted({ status }: Answer, own: boolean): boolean {
-  return !own || (status < 500 && !isRefusal(status))
+  return !own || isContent(status) || (status < 500 && !isRefusal(status))
 }

@@ -10,11 +10,13 @@ import { notingCertificates } from './tls-failure.ts'
 import { systemAuthorities, type Trust } from './trust.ts'
 import { Tunnels } from './tunnel.ts'
 
-/** How one request goes out. */
+/** How requests to an origin go out. */
 export interface Way {
+  /** Who is connected to. */
   origin: string
-  path: string
-  /** For a proxy that forwards the request itself. */
+  /** Before their paths. */
+  prefix: string
+  /** For a proxy that forwards the requests itself. */
   headers: Readonly<Record<string, string>>
   /** That one. */
   proxy: ForwardProxy | undefined
@@ -43,19 +45,18 @@ export class Routes {
     }
   }
 
-  /** @throws Failure denied (an address that is off limits), usage (no proxy's URL) */
+  /** The same for all URLs of an origin. @throws Failure denied (an address that is off limits), usage (no proxy's URL) */
   way(url: URL): Way {
     // as literals also before a proxy, which looks names up itself
     if (isOffLimits(url.hostname) && !this.#named.has(url.host)) throw offLimits(url.hostname, url.hostname)
     const proxy = this.#proxies(url)
-    const path = url.pathname + url.search
     if (proxy === undefined || url.protocol === 'https:') {
-      return { origin: url.origin, path, headers: {}, proxy: undefined }
+      return { origin: url.origin, prefix: '', headers: {}, proxy: undefined }
     }
     const { authorization } = proxy
     return {
       origin: proxy.url.origin,
-      path: url.origin + path, // RFC 9112 3.2.2
+      prefix: url.origin, // RFC 9112 3.2.2
       headers: { host: url.host, ...(authorization === undefined ? {} : { 'proxy-authorization': authorization }) },
       proxy,
     }

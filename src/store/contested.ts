@@ -12,6 +12,8 @@ export interface ContestedName {
   /** Digest of the index by which it is read; absent: its format knows none. */
   index?: Digest
   tree: Digest
+  /** Whether it is one of several layers that show one tree together. */
+  together: boolean
 }
 
 const FOLDER = 'contested'
@@ -33,13 +35,8 @@ export class ContestedNames {
   }
 
   /** Resolves when it is durable. @throws Failure system */
-  keep({ diffId, blob, index, tree }: ContestedName): Promise<void> {
-    return keepTwins(this.#cache, nameOf({ diffId, blob, tree }), {
-      diffId,
-      blob,
-      ...(index === undefined ? {} : { index }),
-      tree,
-    })
+  keep(name: ContestedName): Promise<void> {
+    return keepTwins(this.#cache, nameOf(name), name)
   }
 
   /** @throws Failure system */
@@ -61,13 +58,14 @@ export class ContestedNames {
   }
 }
 
-function nameOf({ diffId, blob, tree }: ContestedName): string {
-  return join(FOLDER, `${hex(digestOf(new TextEncoder().encode(`${diffId} ${blob} ${tree}`)))}.json`)
+function nameOf({ diffId, blob, tree, together }: ContestedName): string {
+  const key = JSON.stringify([diffId, blob, tree, together])
+  return join(FOLDER, `${hex(digestOf(new TextEncoder().encode(key)))}.json`)
 }
 
 function isContested(record: unknown): record is ContestedName {
   if (typeof record !== 'object' || record === null) return false
-  if (!('diffId' in record && 'blob' in record && 'tree' in record)) return false
+  if (!('diffId' in record && 'blob' in record && 'tree' in record && 'together' in record)) return false
   if ('index' in record && !isDigest(record.index)) return false
-  return [record.diffId, record.blob, record.tree].every(isDigest)
+  return typeof record.together === 'boolean' && [record.diffId, record.blob, record.tree].every(isDigest)
 }

@@ -114,15 +114,18 @@ export class Device {
   async fill(chunk: number, write: (slot: Slot) => Promise<void>): Promise<void> {
     const { deviceFd, readyFd } = this
     let bytes = 0
+    const pieces: number[] = []
     this.#table.places(chunk, (at, length) => {
       bytes += length
+      pieces.push(Math.floor(at / USED_PIECE_BYTES))
       this.#slots.clock.touch(at, at + length)
     })
     if (await this.#room.admits(bytes)) {
       try {
         await this.#slots.lock.write(() => write({ deviceFd, readyFd, chunk }))
         this.#room.took()
-        this.#table.places(chunk, (at) => this.#filled.set(Math.floor(at / USED_PIECE_BYTES), performance.now()))
+        const now = performance.now()
+        for (const piece of pieces) this.#filled.set(piece, now)
         return
       } catch (error) {
         if (this.#room.spill === undefined || !isRefusal(error)) throw error

@@ -1,5 +1,6 @@
-// What became of layers that were read whole: records proofs/<blob>/<tree>.json in the cache, and their twins. A record is about a blob and a tree that
-// claims to be its tar's: whoever names both may rely on it, wherever they come from.
+// What became of layers that were read whole: records proofs/<blob>/<tree>.json in the cache, and their twins. A record is about a blob
+// and a tree that claims to be its tar's: whoever names both may rely on it, wherever they come from. <tree>-together.json are about
+// layers that show one tree together, where none is its tar's.
 import { join } from 'node:path'
 import { type Digest, hex, isDigest } from '../image/digest.ts'
 import { makeFolder } from './durable.ts'
@@ -9,6 +10,8 @@ import { type Is, keepTwins, namesOfTwins, peekTwins, readTwins } from './twins.
 export interface Claim {
   blob: Digest
   tree: Digest
+  /** Whether the layer is one of several that show one tree together; what is said of it so is nothing of the layer alone. */
+  together?: boolean
 }
 
 /** The whole blob was hashed, and the tar in it; `split` names what engines keep to put the tar together again. */
@@ -19,19 +22,19 @@ interface Examined {
   split: Digest
 }
 
-/** And the tree is that tar's. */
+/** And the tree is that tar's; or, of layers together, it is what the layer shows, and engines may know it by that DiffID. */
 export interface Proof extends Examined {
   verdict: 'proven'
 }
 
-/** The tree shows something else than the tar: a sentence says what. */
+/** It is not: a sentence says why. */
 export interface Refutation extends Examined {
   verdict: 'refuted'
   why: string
 }
 
 const FOLDER = 'proofs'
-const NAME = /^[0-9a-f]{64}\.json$/
+const NAME = /^([0-9a-f]{64})(-together)?\.json$/
 
 export class Proofs {
   readonly #cache: string
@@ -64,22 +67,29 @@ export class Proofs {
 
   /** Resolves when it is durable. @throws Failure system */
   async keep(claim: Claim, verdict: Proof | Refutation): Promise<void> {
-    const { blob, tree } = claim
     const name = nameOf(claim)
-    await keepTwins(this.#cache, name, { blob, tree, ...verdict })
+    await keepTwins(this.#cache, name, { ...claim, ...verdict })
     this.#found.set(name, verdict)
   }
 
-  /** What is known of a blob, whichever tree is served for it. @throws Failure system */
-  async about(blob: Digest): Promise<(Proof | Refutation)[]> {
-    const trees = await treesJudged(this.#cache, blob)
-    const found = await Promise.all(trees.map((tree) => this.of({ blob, tree })))
+  /**
+   * What is known of a blob, whichever tree is served for it.
+   * @param together as one of several layers, or alone
+   * @throws Failure system
+   */
+  async about(blob: Digest, together = false): Promise<(Proof | Refutation)[]> {
+    const claims = await claimsJudged(this.#cache, blob)
+    const found = await Promise.all(claims.filter((each) => isTogether(each) === together).map((each) => this.of(each)))
     return found.filter((each) => each !== undefined)
   }
 }
 
-function nameOf({ blob, tree }: Claim): string {
-  return join(FOLDER, hex(blob), `${hex(tree)}.json`)
+function nameOf(claim: Claim): string {
+  return join(FOLDER, hex(claim.blob), `${hex(claim.tree)}${isTogether(claim) ? '-together' : ''}.json`)
+}
+
+function isTogether({ together }: Claim): boolean {
+  return together === true
 }
 
 /** What the cache has of a claim; undefined: nothing that can be read. Changes nothing. @throws Failure system */
@@ -88,13 +98,17 @@ export async function readVerdict(cache: string, claim: Claim): Promise<Proof | 
   return record && withoutClaim(record)
 }
 
-/** The trees of a blob of which the cache has records. Changes nothing. @throws Failure system */
-export async function treesJudged(cache: string, blob: Digest): Promise<Digest[]> {
+/** The claims about a blob of which the cache has records. Changes nothing. @throws Failure system */
+export async function claimsJudged(cache: string, blob: Digest): Promise<Claim[]> {
   const names = await namesOfTwins(cache, join(FOLDER, hex(blob)))
-  return names.flatMap((name) => (NAME.test(name) ? [`sha256:${name.slice(0, -'.json'.length)}` as const] : []))
+  return names.flatMap((name) => {
+    const [, tree, together] = NAME.exec(name) ?? []
+    return tree === undefined ? [] : [{ blob, tree: `sha256:${tree}` as const, together: together !== undefined }]
+  })
 }
 
-function withoutClaim({ blob: _, tree: __, ...verdict }: Claim & (Proof | Refutation)): Proof | Refutation {
+function withoutClaim(record: Claim & (Proof | Refutation)): Proof | Refutation {
+  const { blob: _, tree: __, together: ___, ...verdict } = record
   return verdict
 }
 
@@ -106,6 +120,7 @@ function isVerdict(record: unknown, claim: Claim): record is Claim & (Proof | Re
   if (typeof record !== 'object' || record === null) return false
   if (!('blob' in record && 'tree' in record && 'verdict' in record)) return false
   if (record.blob !== claim.blob || record.tree !== claim.tree) return false
+  if (('together' in record && record.together === true) !== isTogether(claim)) return false
   if (!('diffId' in record && 'tarSize' in record && 'split' in record)) return false
   if (!isDigest(record.diffId) || !Number.isSafeInteger(record.tarSize) || !isDigest(record.split)) return false
   if (record.verdict === 'proven') return true

@@ -6,7 +6,7 @@ import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { mapLimited } from '../limit.ts'
 import { diskFailure, readWhole, systemCode } from './durable.ts'
-import { type Proof, type Refutation, readVerdict, treesJudged } from './proofs.ts'
+import { claimsJudged, type Proof, type Refutation, readVerdict } from './proofs.ts'
 import { decodeRecord, RECORD_MAX_BYTES } from './record.ts'
 import { type Accepted, acceptedName, isAccepted } from './store.ts'
 import { peekTwins } from './twins.ts'
@@ -53,11 +53,12 @@ export class CacheReader {
   }
 
   /** As Proofs.about, with the trees. @throws Failure system */
-  async judged(blob: Digest): Promise<Judged[]> {
-    const trees = await treesJudged(this.#dir, blob)
-    const found = trees.map(async (tree): Promise<Judged[]> => {
-      const verdict = await readVerdict(this.#dir, { blob, tree })
-      return verdict === undefined ? [] : [{ tree, verdict }]
+  async judged(blob: Digest, together = false): Promise<Judged[]> {
+    const claims = await claimsJudged(this.#dir, blob)
+    const wanted = claims.filter((each) => (each.together === true) === together)
+    const found = wanted.map(async (claim): Promise<Judged[]> => {
+      const verdict = await readVerdict(this.#dir, claim)
+      return verdict === undefined ? [] : [{ tree: claim.tree, verdict }]
     })
     return (await Promise.all(found)).flat()
   }

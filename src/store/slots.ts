@@ -36,6 +36,7 @@ import type { Disk } from './disk.ts'
 import { diskFailure, lockedFolder } from './durable.ts'
 import { Holes } from './holes.ts'
 import { type Locks, lock } from './locks.ts'
+import { ZeroRuns } from './zero-runs.ts'
 
 const readAt = promisify(readCallback)
 
@@ -56,6 +57,7 @@ export class Slots {
   readonly #device: FileHandle
   readonly #ready: FileHandle
   readonly #disk: Disk | undefined
+  readonly #zeros: ZeroRuns
   #holes: Holes | undefined
 
   private constructor(
@@ -67,6 +69,7 @@ export class Slots {
   ) {
     this.chunks = table.length
     this.#table = table
+    this.#zeros = new ZeroRuns(table)
     this.#device = device
     this.#ready = ready
     this.#disk = disk
@@ -147,24 +150,26 @@ export class Slots {
     return count[0] as number
   }
 
-  /** Reads device bytes as the file has them. @throws Failure corrupt: it is shorter than its layout; what the system throws */
+  /** Reads device bytes as the file has them, but for zeros that no chunk holds. @throws Failure corrupt: it is shorter than its layout; what the system throws */
   async read(into: Uint8Array, at: number): Promise<void> {
     for (let got = 0; got < into.length; ) {
       const { bytesRead } = await readAt(this.#device.fd, into, got, into.length - got, at + got)
       if (bytesRead === 0) throw Failure.corrupt('the device file is shorter than its layout')
       got += bytesRead
     }
+    this.#zeros.clear(into, at)
   }
 
   /**
    * Before the kernel mounts the device itself: nothing of it is taken back until the function is called that this resolves with. Then
    * overlays may still have it mounted, so that it is marked; the mark counts until nobody has it open.
-   * @returns undefined: some of it is not there
+   * @returns undefined: some of it is not there, or could not be made sure of
    */
   async hold(): Promise<(() => void) | undefined> {
     const release = await this.lock.hold()
     try {
-      if ((await this.states()).every((state) => state === READY_VERIFIED)) {
+      const isThere = (await this.states()).every((state) => state === READY_VERIFIED)
+      if (isThere && (await this.#zeros.restore(this.#device.fd, this.#disk))) {
         const mark = await thisBoot()
         await this.#ready.write(mark, 0, mark.length, READY_MOUNTED_AT)
         return release

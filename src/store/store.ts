@@ -20,6 +20,7 @@ import { join, relative, resolve } from 'node:path'
 import { describe, Failure } from '../errors.ts'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
+import type { Part } from '../image/part.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import { type CacheSize, removeAside, sizeOf } from './aside.ts'
@@ -55,6 +56,8 @@ export interface LayerRecord {
   indexDigest?: Digest
   /** Bytes of the layer's tar, as claimed. */
   tarSize?: number
+  /** Where the layer shows one tree for several: what its index says of the others. */
+  parts?: readonly Part[]
 }
 
 export interface KeptLayer {

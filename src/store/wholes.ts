@@ -35,14 +35,14 @@ export class WholeFiles {
   readonly #warn: (message: string) => void
   readonly #maxBytes: number
   /** Files that were there when this process looked last, and what those looked like that were hashed. */
-  readonly #names: Map<string, Look | undefined>
+  readonly #known: Map<Digest, Look | undefined>
   readonly #hasher = new Hasher()
 
-  private constructor(cache: string, warn: (message: string) => void, maxBytes: number, names: readonly string[]) {
+  private constructor(cache: string, warn: (message: string) => void, maxBytes: number, known: readonly Digest[]) {
     this.#cache = cache
     this.#warn = warn
     this.#maxBytes = maxBytes
-    this.#names = new Map(names.map((name) => [name, undefined]))
+    this.#known = new Map(known.map((digest) => [digest, undefined]))
   }
 
   /** @param cache directory of an open Store. @throws Failure system */
@@ -53,7 +53,7 @@ export class WholeFiles {
   ): Promise<WholeFiles> {
     await makeFolder(join(cache, FOLDER))
     const names = await fs.readdir(join(cache, FOLDER)).catch((cause) => Promise.reject(diskFailure(cache, cause)))
-    return new WholeFiles(cache, warn, maxBytes, names)
+    return new WholeFiles(cache, warn, maxBytes, names.filter((name) => NAME.test(name)).map(digestOfName))
   }
 
   /**
@@ -80,7 +80,7 @@ export class WholeFiles {
       throw diskFailure(path, cause)
     }
     await file.close()
-    this.#names.delete(hex(digest))
+    this.#known.delete(digest)
     this.#warn(`${path} is dropped: it differs from its digest`)
     await dropDamaged(path)
     return undefined
@@ -88,7 +88,7 @@ export class WholeFiles {
 
   async #isIntact(file: FileHandle, digest: Digest): Promise<boolean> {
     const { ino, size, mtimeMs } = await file.stat()
-    const known = this.#names.get(hex(digest))
+    const known = this.#known.get(digest)
     if (known?.ino === ino && known.size === size && known.mtimeMs === mtimeMs) return true
     try {
       return (await this.#hasher.digestOf(file.fd, size)) === digest
@@ -103,7 +103,7 @@ export class WholeFiles {
     const seconds = Math.floor(Date.now() / 1000)
     await file.utimes(seconds, seconds).catch(() => {}) // on a disk that is read-only it is hashed again
     const { ino, size, mtimeMs } = await file.stat()
-    this.#names.set(hex(digest), mtimeMs === seconds * 1000 ? { ino, size, mtimeMs } : undefined)
+    this.#known.set(digest, mtimeMs === seconds * 1000 ? { ino, size, mtimeMs } : undefined)
   }
 
   /** The digest of a file that is being written. */
@@ -118,7 +118,7 @@ export class WholeFiles {
 
   /** Whether there is a file of that digest, as far as this process knows; another one may have thrown it out. */
   has(digest: Digest): boolean {
-    return this.#names.has(hex(digest))
+    return this.#known.has(digest)
   }
 
   /** The file of that digest as it is, for who checks what he reads of it; he closes it. @throws Failure missing, system */
@@ -166,7 +166,7 @@ export class WholeFiles {
       if (found === undefined) continue
       const { size: bytes, mtimeMs: at } = found
       const go = async () => {
-        this.#names.delete(name)
+        this.#known.delete(digestOfName(name))
         await dropDamaged(path)
         return bytes
       }
@@ -187,4 +187,8 @@ export class WholeFiles {
   #path(digest: Digest): string {
     return join(this.#cache, FOLDER, hex(digest))
   }
+}
+
+function digestOfName(name: string): Digest {
+  return `sha256:${name}`
 }

@@ -1,14 +1,14 @@
 // Layers that are shown because they are believed, and that nobody has read whole: each is, one after the other, when the link is idle. No
 // setting turns that off. Where it fails it is tried again later; what lies is cut off by whoever is told of the verdict.
-import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
-import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
+import { claimOf } from '../layer/claim.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
 import type { Verdict } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Claim } from '../store/proofs.ts'
 import type { NameClaim } from './name-claims.ts'
 
 /** A layer of an image, and what it claims. */
@@ -25,9 +25,13 @@ export interface BelievedProofsParts {
   /** A blob to be read whole beside whoever uses the link, until `hurries`. */
   beside(blob: StoredBlob, hurries: () => boolean): StoredBlob
   /** Is told what a whole blob said. */
-  judged(of: { blob: Digest; tree: Digest }, verdict: Verdict): void
+  judged(of: Claim, verdict: Verdict): void
   /** Is told that a layer's registry has another blob than its image says. */
   corrupt(claim: NameClaim): void
+  /** Waits. @throws when `signal` aborts */
+  pause(ms: number, signal: AbortSignal): Promise<unknown>
+  /** Milliseconds of a clock that only goes forward. */
+  now(): number
   /** Ends what is under way. */
   signal: AbortSignal
   log(message: string): void
@@ -39,7 +43,6 @@ const AGAIN_MAX_MS = 6 * 3_600_000
 
 interface Waiting {
   of: Believed
-  /** By performance.now(). */
   dueAt: number
   againMs: number
 }
@@ -65,7 +68,7 @@ export class BelievedProofs {
   later(of: Believed): void {
     const key = keyOf(of.claim)
     if (this.#waiting.has(key)) return
-    this.#waiting.set(key, { of, dueAt: performance.now(), againMs: AGAIN_MIN_MS })
+    this.#waiting.set(key, { of, dueAt: this.#parts.now(), againMs: AGAIN_MIN_MS })
     this.#wake()
     this.#loop ??= this.#work().finally(() => {
       this.#loop = undefined
@@ -93,10 +96,10 @@ export class BelievedProofs {
     while (this.#waiting.size > 0 && !signal.aborted) {
       const next = [...this.#waiting].reduce((first, each) => (each[1].dueAt < first[1].dueAt ? each : first))
       try {
-        if (next[1].dueAt > performance.now()) await this.#until(next[1].dueAt)
+        if (next[1].dueAt > this.#parts.now()) await this.#until(next[1].dueAt)
         else {
           await idle(signal)
-          await this.#prove(next[1].of, false)
+          if (!signal.aborted) await this.#prove(next[1].of, false)
         }
       } catch (error) {
         if (!signal.aborted) throw error
@@ -109,7 +112,7 @@ export class BelievedProofs {
     const woken = new AbortController()
     this.#wake = () => woken.abort()
     const signal = AbortSignal.any([this.#parts.signal, woken.signal])
-    await sleep(dueAt - performance.now(), undefined, { signal, ref: false }).catch(() => {}) // then it is looked at again
+    await this.#parts.pause(dueAt - this.#parts.now(), signal).catch(() => {}) // then it is looked at again
     this.#wake = () => {}
   }
 
@@ -127,7 +130,7 @@ export class BelievedProofs {
   }
 
   async #read(of: Believed, hurries: () => boolean): Promise<boolean> {
-    const { layers, beside, judged, corrupt, signal, log } = this.#parts
+    const { layers, beside, judged, corrupt, now, signal, log } = this.#parts
     const { image, descriptor, claim } = of
     const key = keyOf(claim)
     try {
@@ -136,7 +139,7 @@ export class BelievedProofs {
       try {
         const verdict = await layers.prove(layer, beside(image.blob(descriptor), hurries))
         this.#waiting.delete(key)
-        judged({ blob: descriptor.digest, tree: layer.tree }, verdict)
+        judged(claimOf(layer), verdict)
       } finally {
         await layer.close()
       }
@@ -149,7 +152,7 @@ export class BelievedProofs {
       if (code === 'unsupported') this.#waiting.delete(key) // every further try would meet that again
       const waiting = this.#waiting.get(key)
       if (waiting !== undefined) {
-        waiting.dueAt = performance.now() + waiting.againMs
+        waiting.dueAt = now() + waiting.againMs
         waiting.againMs = Math.min(waiting.againMs * 2, AGAIN_MAX_MS)
       }
       return false
@@ -157,6 +160,6 @@ export class BelievedProofs {
   }
 }
 
-function keyOf({ diffId, blob, tree }: NameClaim): string {
-  return `${diffId} ${blob} ${tree}`
+function keyOf({ diffId, blob, tree, together }: NameClaim): string {
+  return `${diffId} ${blob} ${tree} ${together}`
 }

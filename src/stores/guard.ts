@@ -5,8 +5,8 @@
 import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { Claimant } from '../layer/claim.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import type { Suspect } from '../proof/quarantine.ts'
 import type { ContestedName } from '../store/contested.ts'
 import type { Believed, BelievedProofs } from './believed-proofs.ts'
 import type { NameClaim, NameClaims, NameDoor } from './name-claims.ts'
@@ -80,7 +80,7 @@ export class Guard {
   }
 
   /** Why a layer has no files under a DiffID any more; undefined: it has. */
-  whyHidden(layer: Suspect, diffId: Digest): string | undefined {
+  whyHidden(layer: Claimant, diffId: Digest): string | undefined {
     const status = this.#claims.statusOf(layer, diffId)
     if (status === undefined) return undefined
     return status === 'false' ? FALSE : CONTESTED
@@ -146,9 +146,9 @@ export class Guard {
 }
 
 /** As it is kept; a layer that is shown has a tree. */
-function contestedName({ diffId, blob, index, tree }: NameClaim): ContestedName[] {
+function contestedName({ diffId, blob, index, tree, together }: NameClaim): ContestedName[] {
   if (tree === undefined) return []
-  return [{ diffId, blob, tree, ...(index === undefined ? {} : { index }) }]
+  return [{ diffId, blob, tree, together, ...(index === undefined ? {} : { index }) }]
 }
 
 /** Those that are read at once, the smallest first. */

@@ -6,8 +6,9 @@ import { engineIndex } from '../format/engine-index.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
-import { TOGETHER, type Verdict } from '../layer/layer.ts'
+import type { Together, Verdict } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
+import { whyNotTogether } from './together-names.ts'
 
 /**
  * Which claims of images are trusted: none, those of images with a signature that policy.json asks for, all of which no other image says
@@ -61,8 +62,8 @@ export type LayerEvidence =
       indexDigest: Digest | undefined
       /** What reading all of it said, if that was ever done. */
       verdict: Verdict | undefined
-      /** Its tree is one of several layers together. */
-      together: boolean
+      /** Its tree is one of several layers together, which are named all or none. */
+      together: Together | undefined
       /** As TrustsDiffIds answered for the image. */
       trusted: true | string
     }
@@ -98,10 +99,16 @@ export function decide(image: Claims, facts: Evidence): Decision {
   const names: Identity[] = []
   for (const [i, opened] of facts.layers.entries()) {
     const name = nameOf(image, i, opened, facts)
-    if ('why' in name) return { names, why: name.why, passing: name.passing === true }
+    if ('why' in name) return { names: upTo(names, facts), why: name.why, passing: name.passing === true }
     names.push(name)
   }
   return { names, why: undefined, passing: false }
+}
+
+/** Names, but for some of layers that are named all or none: these are the lowest. */
+function upTo(names: readonly Identity[], { layers }: Evidence): readonly Identity[] {
+  const together = layers.map((each) => (each.is === 'open' ? (each.together?.unit.layers.length ?? 0) : 0))
+  return names.length < Math.max(0, ...together) ? [] : names
 }
 
 /** Names one layer of an image, or says why it has no name. */
@@ -116,6 +123,8 @@ export function nameOf(
   const by = facts.before?.by[i]
   if (opened.is === 'closed') return opened
   if (opened.is === 'quarantined') return oldNameOf(opened.index, diffId, by)
+  const never = opened.together && whyNotTogether(image, opened.together)
+  if (never !== undefined) return { why: never }
   const name =
     by === undefined ? newNameOf(image, descriptor, diffId, opened, facts.isAmbiguous) : sameNameOf(diffId, opened, by)
   return 'why' in name ? { ...name, passing: facts.before?.proven?.[i] === true } : name
@@ -132,7 +141,7 @@ export function diffIdOf(
     return { why: `the image claims DiffID ${claimed} for it, and its bytes have ${verdict.diffId}` }
   }
   if (verdict !== undefined) return { by: 'diffid', digest: claimed }
-  if (together) return { why: TOGETHER } // whatever is trusted: another image may have it as an ordinary layer
+  if (together?.shows) return { why: 'nobody has read all of the layer that shows the tree' } // it is small: that costs no belief
   return trusted === true ? { by: 'diffid', digest: claimed } : { why: trusted }
 }
 

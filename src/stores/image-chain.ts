@@ -14,6 +14,7 @@ import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, 
 import type { Listable } from './layers-json.ts'
 import type { NameClaim } from './name-claims.ts'
 import { claimedIndex, type Prove } from './read-whole.ts'
+import { proveTogether, togetherIn } from './together.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {
@@ -174,15 +175,18 @@ function beginAll(
 ): Promise<LayerLease | EagerLayer>[] {
   const { by, proven: wasProven } = before?.listed ?? {}
   const proving = (each: Descriptor) => (typeof prove === 'string' ? prove : prove.has(each) ? 'all' : 'none')
-  return image.manifest.layers.slice(0, by?.length).map((descriptor, i) => {
+  const begun: Promise<LayerLease | EagerLayer>[] = []
+  for (const [i, descriptor] of image.manifest.layers.slice(0, by?.length).entries()) {
     const mends = by?.[i] === 'diffid' && wasProven?.[i] === true
+    const below = Promise.allSettled(begun)
     const layer =
       before === undefined
-        ? open(image, descriptor, opening, proving(descriptor))
+        ? open(image, descriptor, opening, proving(descriptor), below)
         : openAgain(image, descriptor, opening.layers, before.from, mends)
     layer.catch(() => {}) // it may fail while one below it is still waited for
-    return layer
-  })
+    begun.push(layer)
+  }
+  return begun
 }
 
 /** What says of each layer what came of opening it, the base first; none rejects. */
@@ -199,7 +203,8 @@ function finders(
     const descriptor = image.manifest.layers[i] as Descriptor // one each
     try {
       const layer = await each.catch(async (error) => {
-        if (before === undefined || !(await layers.everRefuted(descriptor.digest))) throw error
+        const together = togetherIn(layers.plan(image.manifest), descriptor) !== undefined
+        if (before === undefined || !(await layers.everRefuted(descriptor.digest, together))) throw error
         return undefined // a layer that lies keeps the name it was listed by
       })
       if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
@@ -261,7 +266,8 @@ export function claimOf(
 ): NameClaim {
   const descriptor = manifest.layers[i] as Descriptor // of one of its layers
   const diffId = config.diffIds[i] as Digest // parseConfig: one a layer
-  return { diffId, blob: descriptor.digest, index: indexOf(plan, descriptor), tree }
+  const together = togetherIn(plan, descriptor) !== undefined
+  return { diffId, blob: descriptor.digest, index: indexOf(plan, descriptor), tree, together }
 }
 
 /** Digest of the index by which a layer is read. */
@@ -278,15 +284,23 @@ function closed(why: string, passing: boolean): TriedLayer {
   return { opened: { is: 'closed', why, passing }, layer: undefined, size: 0 }
 }
 
+/** @param below settles with the layers below */
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
   { layers, isAmbiguous }: Pick<ChainOpening, 'layers' | 'isAmbiguous'>,
   prove: Exclude<Prove, 'small'>,
+  below: Promise<unknown>,
 ) {
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
-  if ('why' in layer || prove === 'none') return layer
-  const { indexDigest } = layer
+  if ('why' in layer) return layer
+  const { indexDigest, together } = layer
+  if (together !== undefined) {
+    if (together.shows) await below // what was read of them fills the tree
+    await orClose(layer, proveTogether(layer, together, image, layers, prove !== 'none'))
+    return layer
+  }
+  if (prove === 'none') return layer
   const isNamed = indexDigest !== undefined && whyNotByIndex(image, descriptor, indexDigest, isAmbiguous) === undefined
   if (prove === 'all' || !isNamed) await proveOrClose(layer, image, layers)
   return layer
@@ -294,8 +308,13 @@ async function open(
 
 /** @throws as Layers.prove; the layer is closed then */
 async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: ChainOpening['layers']): Promise<void> {
+  await orClose(layer, layers.prove(layer, image.blob(layer.descriptor)))
+}
+
+/** @throws as `proving`; the layer is closed then */
+async function orClose(layer: LayerLease, proving: Promise<unknown>): Promise<void> {
   try {
-    await layers.prove(layer, image.blob(layer.descriptor))
+    await proving
   } catch (error) {
     await layer.close()
     throw error

@@ -16,7 +16,7 @@ export function infoOf(
   size: number,
 ): Uint8Array {
   const diffId = image.config.diffIds[index] as Digest // parseConfig: one a layer
-  const info = { id: hex(descriptor.digest), 'diff-size': size, compression: compressionOf(descriptor) }
+  const info = { id: hex(descriptor.digest), 'diff-size': size, compression: compressionOf(descriptor, diffId) }
   if (dialect === 'index') {
     // no digest of the blob: an engine that finds the layer by it in another image wants a DiffID with it, and fails without
     return encode({

@@ -98,13 +98,20 @@ export class LayerOwners {
   /** Claims IDs for a chain's layers from the base up, in one turn. @param isRestored engines were shown it in an earlier life */
   claim({ chain, slots }: Attached, isRestored: boolean): Claimed {
     const owners: Owner[] = []
+    // these are listed all or none: some of them are another image
+    const together = Math.max(0, ...chain.links.map(({ layer }) => layer?.together?.unit.layers.length ?? 0))
+    const end = (why: string): Claimed => {
+      if (owners.length >= together) return { owners, why }
+      this.giveBack(owners)
+      return { owners: [], why }
+    }
     for (const [i, link] of chain.links.entries()) {
       const before = this.#owners.get(link.id)
       const claim = { link, slot: slots[i], before, failed: false }
       // a layer that engines were shown is shown again, whatever is known against it by now
       const not = isRestored ? undefined : this.#whyNot(claim, before)
-      if (not !== undefined) return { owners, why: not }
-      if (before === undefined && this.#owners.size >= this.max) return { owners, why: this.#full }
+      if (not !== undefined) return end(not)
+      if (before === undefined && this.#owners.size >= this.max) return end(this.#full)
       owners.push(this.#put(claim))
     }
     return { owners, why: chain.why }
@@ -204,6 +211,6 @@ export function isBelieved({ identity, layer, proven }: ChainLink): boolean {
 }
 
 /** What its image claims of a layer. */
-export function claimOfLink({ diffId, descriptor, index, tree }: ChainLink): NameClaim {
-  return { diffId, blob: descriptor.digest, index, tree }
+export function claimOfLink({ diffId, descriptor, index, tree, layer }: ChainLink): NameClaim {
+  return { diffId, blob: descriptor.digest, index, tree, together: layer?.together !== undefined }
 }

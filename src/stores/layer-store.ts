@@ -38,6 +38,7 @@ import {
   type ShownParts,
   type StoreMount,
 } from './shown-layers.ts'
+import { checkTogether, togetherIn } from './together.ts'
 
 export interface StoreParts extends ShownParts {
   images: Resolver
@@ -195,7 +196,9 @@ export class AdditionalLayerStore implements Door {
   /** Whether a layer that is not served for its quarantine was shown before it: engines may hold on to that. */
   async #wasWithdrawn(known: Known, name: Digest, blob: Digest, error: unknown): Promise<boolean> {
     if (!(error instanceof Failure) || error.code !== 'corrupt') return false
-    if (!(await this.#parts.layers.everRefuted(blob).catch(() => false))) return false
+    const { layers } = this.#parts
+    const refuted = [false, true].map((together) => layers.everRefuted(blob, together).catch(() => false))
+    if (!(await Promise.all(refuted)).includes(true)) return false
     return await this.#parts.hasStandIn(layerPath(known, name))
   }
 
@@ -203,32 +206,43 @@ export class AdditionalLayerStore implements Door {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
+    const plan = layers.plan(listing.image.manifest)
     await this.#meet(listing)
+    const isTogether = togetherIn(plan, descriptor) !== undefined
     const believed = byDiffId ? await this.#parts.trustsDiffIds(listing.image) : 'it is asked for by its index'
     const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
     if (!byDiffId && !this.#parts.byIndex && !wasShown) {
       throw nameless('no layer is named by its index here (serve --diffid-only)')
     }
-    if (byDiffId && believed !== true && !wasShown && !(await layers.everProven(descriptor.digest))) {
+    if (byDiffId && believed !== true && !wasShown && !isTogether && !(await layers.everProven(descriptor.digest))) {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)
     }
+    const claimed = (i: number, { tree }: OpenLayer) => claimOf(listing.image, i, plan, tree)
+    const trusted = (i: number, opened: OpenLayer) =>
+      believed === true ? (this.#parts.guard.whyNot(claimed(i, opened)) ?? true) : believed
     const layer = await this.#open(found, listing, byDiffId && wasShown)
     try {
-      if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
+      if (layer.together !== undefined) {
+        const open = (i: number) =>
+          listing.open({ ...found, index: i, descriptor: listing.image.manifest.layers[i] ?? descriptor })
+        await checkTogether(listing.image, layer.together, open, layers, {
+          trusted,
+          all: wasShown && believed !== true,
+        })
+      } else if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
         await layers.prove(layer, listing.image.blob(descriptor))
       }
       // it may have been opened with the rest of its image before it was read whole
       const verdict = await layer.verdict()
-      const claim = claimOf(listing.image, index, layers.plan(listing.image.manifest), layer.tree)
-      if (verdict?.verdict === 'refuted') throw refusal(descriptor, verdict)
+      const claim = claimed(index, layer)
+      if (verdict?.verdict === 'refuted') throw refusal(layer, verdict)
       if (byDiffId) {
         const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
-        const name = diffIdOf({ verdict, together: layer.together }, diffId, believed)
-        const why = 'why' in name ? name.why : verdict === undefined ? this.#parts.guard.whyNot(claim) : undefined
+        const name = diffIdOf({ verdict, together: layer.together }, diffId, trusted(index, layer))
         // an engine may hold on to what it was shown when nothing was known against it
-        if (why !== undefined && wasShown && believed === true) return this.#shown.addEmpty(known, digest, claim)
-        if (why !== undefined) throw nameless(why)
+        if ('why' in name && wasShown && believed === true) return this.#shown.addEmpty(known, digest, claim)
+        if ('why' in name) throw nameless(name.why)
       }
       const size = await tarSizeOf(layer)
       await this.#parts.standIn(layerPath(known, digest))

@@ -41,7 +41,7 @@ export function layerEntry({ id, parent, identity, descriptor, diffId, size }: L
           'compressed-size': descriptor.size,
           'diff-digest': identity.digest,
           'diff-size': size,
-          compression: compressionOf(descriptor),
+          compression: compressionOf(descriptor, identity.digest),
         }
   return JSON.stringify({ id, ...(parent === undefined ? {} : { parent }), created: CREATED, ...own })
 }
@@ -56,9 +56,13 @@ export function shownOtherwise(listed: Listable, wanted: Listable): string | und
   return (
     differs('its blob is', listed.descriptor.digest, wanted.descriptor.digest) ??
     differs('the size of its blob is', listed.descriptor.size, wanted.descriptor.size) ??
-    differs('its compression is', compressionOf(listed.descriptor), compressionOf(wanted.descriptor)) ??
+    differs('its compression is', compressionIn(listed), compressionIn(wanted)) ??
     differs('its tree is', listed.tree ?? 'none', wanted.tree ?? 'none')
   )
+}
+
+function compressionIn({ descriptor, identity }: Listable): number {
+  return compressionOf(descriptor, identity.digest)
 }
 
 /**

@@ -24,6 +24,7 @@ export async function tarSplit(
     if (layer === undefined) throw Failure.corrupt('it is quarantined')
     try {
       const file = await split(layer, blob)
+      if (layer.together?.shows === false) return file // it gives nothing back
       const verdict = await layer.verdict()
       if (link.identity.by === 'index' || verdict?.diffId === link.identity.digest) return file
       await file.close()

@@ -2,8 +2,9 @@
 // must not be taken for another image's: two images are *rivals* about a layer when both name one DiffID, or one blob, and mean something
 // else by it: another blob or DiffID, another index, another tree. Pure state; guard.ts has what follows from it.
 import type { Digest } from '../image/digest.ts'
+import { type Claimant, claimOf } from '../layer/claim.ts'
 import type { Verdict } from '../layer/layer.ts'
-import type { Suspect } from '../proof/quarantine.ts'
+import type { Claim } from '../store/proofs.ts'
 
 /** What an image says of one of its layers. */
 export interface NameClaim {
@@ -13,6 +14,8 @@ export interface NameClaim {
   readonly index: Digest | undefined
   /** Digest of the tree that comes of that; undefined: it is not open. */
   readonly tree: Digest | undefined
+  /** Whether it is one of several layers that show one tree together. */
+  readonly together: boolean
 }
 
 /** `said`: nobody has read the whole blob; `false`: somebody has, and it is not as it was said. */
@@ -94,7 +97,7 @@ export class NameClaims {
   }
 
   /** Whether a layer is known to have no right to a DiffID, or lost it to a rival for now. */
-  statusOf(layer: Suspect, diffId: Digest): 'false' | 'withheld' | undefined {
+  statusOf(layer: Claimant, diffId: Digest): 'false' | 'withheld' | undefined {
     const found = this.#byName.get(diffId)?.find(({ claim }) => isOf(claim, layer, diffId))
     if (found?.standing === 'false') return 'false'
     return found?.withheld ? 'withheld' : undefined
@@ -110,10 +113,10 @@ export class NameClaims {
   }
 
   /** A whole blob was read. @returns the claims about it that were decided by that */
-  judged(of: { blob: Digest; tree: Digest }, verdict: Verdict): NameClaim[] {
-    const about = (this.#byName.get(of.blob) ?? []).filter(({ claim }) => claim.blob === of.blob)
+  judged(of: Claim, verdict: Verdict): NameClaim[] {
+    const isAbout = ({ blob, together }: NameClaim) => blob === of.blob && together === (of.together === true)
     const decided: NameClaim[] = []
-    for (const kept of about) {
+    for (const kept of (this.#byName.get(of.blob) ?? []).filter(({ claim }) => isAbout(claim))) {
       const { tree, diffId } = kept.claim
       const isTree = tree === of.tree
       // whatever a tree shows, the DiffID of the blob is known by now
@@ -167,10 +170,10 @@ export class NameClaims {
   }
 
   /** What was said before the tree was known is not said by anybody else. */
-  #openedAs({ diffId, blob, index }: NameClaim, found: Kept | undefined): void {
-    const before = this.#byName.get(diffId)?.find(({ claim }) => {
-      return claim.blob === blob && claim.index === index && claim.tree === undefined
-    })
+  #openedAs(opened: NameClaim, found: Kept | undefined): void {
+    const unopened = { ...opened, tree: undefined }
+    const isIt = ({ claim }: Kept) => claim.tree === undefined && isSame(claim, unopened)
+    const before = this.#byName.get(opened.diffId)?.find(isIt)
     if (before !== undefined && before !== found) this.#drop(before)
   }
 
@@ -195,8 +198,9 @@ export class NameClaims {
 }
 
 /** Whether a claim is about this layer under this DiffID. */
-export function isOf({ diffId, blob, tree }: NameClaim, layer: Suspect, of: Digest): boolean {
-  return diffId === of && blob === layer.descriptor.digest && tree === layer.tree
+export function isOf(name: NameClaim, layer: Claimant, diffId: Digest): boolean {
+  const { blob, tree, together = false } = claimOf(layer)
+  return name.diffId === diffId && name.blob === blob && name.tree === tree && name.together === together
 }
 
 /** Whether two images cannot both be right about a layer, or show it differently. */
@@ -206,7 +210,7 @@ export function areRivals(one: NameClaim, other: NameClaim): boolean {
 
 /** Two trees that are known decide whether there is a difference; without them the indexes do, of which a tree is made. */
 export function isSame(one: NameClaim, other: NameClaim): boolean {
-  if (one.diffId !== other.diffId || one.blob !== other.blob) return false
+  if (one.diffId !== other.diffId || one.blob !== other.blob || one.together !== other.together) return false
   if (one.tree !== undefined && other.tree !== undefined) return one.tree === other.tree
   return one.index === other.index
 }

@@ -7,6 +7,7 @@ import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { Layers } from '../layer/layers.ts'
 import type { Evidence } from './identity.ts'
+import { togetherIn } from './together.ts'
 
 /**
  * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
@@ -28,9 +29,11 @@ export async function missingWhole(
   isAmbiguous: Evidence['isAmbiguous'],
 ): Promise<ReadonlySet<Descriptor>> {
   // a proof that cannot be read counts as none
-  const proven = await Promise.all(manifest.layers.map(({ digest }) => layers.everProven(digest).catch(() => false)))
+  const plan = layers.plan(manifest)
+  const isProven = (each: Descriptor) => layers.everProven(each.digest, togetherIn(plan, each) !== undefined)
+  const proven = await Promise.all(manifest.layers.map((each) => isProven(each).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
-  return waitedFor(manifest, layers.plan(manifest), isAmbiguous, (each) => here.has(each))
+  return waitedFor(manifest, plan, isAmbiguous, (each) => here.has(each))
 }
 
 /** These layers, by what is known of each. */
@@ -44,7 +47,7 @@ export function waitedFor(
     const index = claimedIndex(plan, each)
     return index !== undefined && engineIndex(manifest, each) === index ? index : undefined
   }
-  const hasName = (each: Descriptor) => nameOf(each) !== undefined
+  const hasName = (each: Descriptor) => nameOf(each) !== undefined || togetherIn(plan, each) === 'shows'
   const small = smallBelowLazy(manifest.layers, hasName, isHere)
   const end = manifest.layers.findIndex((each) => !isHere(each) && !small.has(each) && !hasName(each))
   // nothing is listed above what the engine pulls

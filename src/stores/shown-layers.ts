@@ -250,9 +250,9 @@ export class ShownLayers {
   }
 
   /** The verdict may have fallen since the layer was opened; from here on it is withdrawn. */
-  #throwIfNot(layer: OpenLayer, { descriptor, claim, isProven }: ToShow): void {
+  #throwIfNot(layer: OpenLayer, { claim, isProven }: ToShow): void {
     const refutation = this.#parts.quarantine.of(layer)
-    if (refutation !== undefined) throw refusal(descriptor, refutation)
+    if (refutation !== undefined) throw refusal(layer, refutation)
     const doubt = claim === undefined || isProven ? undefined : this.#parts.guard.whyNot(claim)
     if (doubt !== undefined) throw Failure.unsupported('its identity is not proven', { why: doubt })
     if (this.#shown.size < this.#max) return

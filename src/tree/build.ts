@@ -24,9 +24,9 @@ export interface Source {
  */
 export function buildTree(source: Source): Tree {
   const { root, files } = growTree(source.entries)
-  const { chunks, first, offsets, deviceSize } = layOut(source.chunks, source.first, files)
+  const { chunks, first, offsets, zeros, deviceSize } = layOut(source.chunks, source.first, files)
   for (const [i, { inode }] of files.entries()) inode.content = { device: 1, offset: offsets[i] as number }
-  const table = new ChunkTable(encodeChunks(source.blobs, chunks, first, deviceSize))
+  const table = new ChunkTable(encodeChunks(source.blobs, chunks, first, deviceSize, zeros))
   const image = writeImage(root, [{ tag: hex(table.contentDigest()), blocks: deviceSize / BLOCK_BYTES }])
   return { image, digest: digestOf(image), chunks: table }
 }

@@ -1,6 +1,6 @@
 // A layer's chunks in layout order, in typed columns: 100,000 chunks are a few megabytes and parse by making views.
 //
-//   magic "lazychk2" | u32 header length | header JSON {blobs, first, chunks, checks, places, states, stateBytes, deviceSize}
+//   magic "lazychk3" | u32 header length | header JSON {blobs, first, chunks, checks, places, states, stateBytes, zeros, deviceSize}
 //   padded with spaces to 8
 //   columns, each padded to 8 bytes, in this order:
 //     chunks:  stored start f64, stored end f64, size f64, blob u32, codec u8, state u32 (0 none, else its number from 1),
@@ -8,11 +8,13 @@
 //     checks:  start f64, end f64, of u8 (0 decoded, 1 stored), algorithm u8 (0 SHA-256, 1 BLAKE3), digest 32 bytes
 //     places:  from f64, length f64, at f64, chunk u32   (sorted by chunk, then from)
 //     states:  end f64 (exclusive, into the bytes behind it), bytes   (a gzip chunk's seed, a zstd chunk's dictionary)
+//     zeros:   start f64, end f64   (runs on the device that are zeros of files, in no chunk; ascending, each of one file)
 //   SHA-256 of all of it before
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
+import type { Range } from '../image/blob.ts'
 import { algorithmOf, type ChunkDigest, type Digest, digestOf, hex } from '../image/digest.ts'
-import type { Check, Chunk, Codec, Place } from './chunk.ts'
+import { type Check, type Chunk, type Codec, type Place, stateOf } from './chunk.ts'
 
 export interface ChunkBlob {
   digest: Digest
@@ -28,10 +30,11 @@ interface Header {
   places: number
   states: number
   stateBytes: number
+  zeros: number
   deviceSize: number
 }
 
-const MAGIC = new TextEncoder().encode('lazychk2')
+const MAGIC = new TextEncoder().encode('lazychk3')
 /** In the column of codecs, by these numbers. */
 const CODECS = ['none', 'gzip', 'zstd', 'lz4'] as const
 const HASH_BYTES = 32
@@ -50,7 +53,7 @@ interface Make<F64, U32, U8> {
 }
 
 function columns<F64, U32, U8>(
-  { chunks, checks, places, states, stateBytes }: Header,
+  { chunks, checks, places, states, stateBytes, zeros }: Header,
   { f64, u32, u8 }: Make<F64, U32, U8>,
 ) {
   return {
@@ -73,6 +76,8 @@ function columns<F64, U32, U8>(
     placeChunk: u32(places),
     stateEnd: f64(states),
     stateBytes: u8(stateBytes),
+    zeroStart: f64(zeros),
+    zeroEnd: f64(zeros),
   }
 }
 
@@ -99,24 +104,19 @@ function columnsAt(bytes: Uint8Array, start: number, header: Header) {
   })
 }
 
-/** What decoding needs beside the chunk's own bytes. */
-function stateOf(codec: Codec): Uint8Array | undefined {
-  if (codec.name === 'gzip') return codec.seed
-  return codec.name === 'zstd' ? codec.dictionary : undefined
-}
-
 function codecOf(number: number, state: Uint8Array | undefined): Codec {
   const name = CODECS[number] as (typeof CODECS)[number] // as encodeChunks wrote it
   if (state === undefined) return { name }
   return name === 'gzip' ? { name, seed: state } : { name: 'zstd', dictionary: state }
 }
 
-/** Serializes chunks that are in layout order; `deviceSize` in bytes. */
+/** Serializes chunks that are in layout order; `deviceSize` in bytes; `zeros` as a Layout has them. */
 export function encodeChunks(
   blobs: readonly ChunkBlob[],
   chunks: readonly Chunk[],
   first: number,
   deviceSize: number,
+  zeros: readonly Range[] = [],
 ): Uint8Array {
   const states = [...new Set(chunks.map(({ codec }) => stateOf(codec)).filter((state) => state !== undefined))]
   const stateNumbers = new Map(states.map((state, i) => [state, i + 1]))
@@ -128,6 +128,7 @@ export function encodeChunks(
     places: chunks.reduce((sum, each) => sum + each.places.length, 0),
     states: states.length,
     stateBytes: states.reduce((sum, each) => sum + each.length, 0),
+    zeros: zeros.length,
     deviceSize,
   }
   const json = new TextEncoder().encode(JSON.stringify(header))
@@ -172,6 +173,10 @@ export function encodeChunks(
     to.stateBytes.set(state, stateEnd)
     stateEnd += state.length
     to.stateEnd[i] = stateEnd
+  }
+  for (const [i, { start, end }] of zeros.entries()) {
+    to.zeroStart[i] = start
+    to.zeroEnd[i] = end
   }
   bytes.set(createHash('sha256').update(bytes.subarray(0, -HASH_BYTES)).digest(), total - HASH_BYTES)
   return bytes
@@ -269,6 +274,12 @@ export class ChunkTable {
     }
   }
 
+  /** Where on the device files have zeros that no chunk holds: ascending, each of one file. */
+  zeros(): Range[] {
+    const { zeroStart, zeroEnd } = this.#at
+    return Array.from(zeroStart, (start, i) => ({ start, end: zeroEnd[i] as number })) // one each
+  }
+
   /** Numbers of the chunks that hold device bytes of [start, end), ascending, each once. Linear in the places. */
   chunksAt(start: number, end: number): number[] {
     const { placeAt, placeLength, placeChunk } = this.#at
@@ -293,16 +304,18 @@ export class ChunkTable {
   }
 
   /**
-   * The decoded side (sizes, checks of decoded bytes, places) as a digest: what a device of this layout holds, byte for byte,
+   * The decoded side (sizes, checks of decoded bytes, places, zeros) as a digest: what a device of this layout holds, byte for byte,
    * however it is stored. It stands in the image's device slot, so that images that look alike and differ in contents do not
    * share a device.
    */
   contentDigest(): Digest {
     const { size, checksEnd, placesEnd, checkOf, checkStart, checkEnd, checkAlgorithm, checkDigest } = this.#at
-    const { placeFrom, placeLength, placeAt } = this.#at
+    const { placeFrom, placeLength, placeAt, zeroStart, zeroEnd } = this.#at
     // a chunk: size, numbers of checks and places; a check: range, digest; a place: three numbers. The start of a check by BLAKE3
-    // is below 0: -1 stands for 0.
-    const bytes = new Uint8Array(this.length * 16 + checkOf.length * (16 + HASH_BYTES) + placeAt.length * 24)
+    // is below 0: -1 stands for 0. A run of zeros has a start as no chunk has a size.
+    const bytes = new Uint8Array(
+      this.length * 16 + checkOf.length * (16 + HASH_BYTES) + placeAt.length * 24 + zeroStart.length * 16,
+    )
     const view = new DataView(bytes.buffer)
     let at = 0
     let check = 0
@@ -328,6 +341,10 @@ export class ChunkTable {
         view.setFloat64(at + 8, placeLength[place] as number, true)
         view.setFloat64(at + 16, placeAt[place] as number, true)
       }
+    }
+    for (let i = 0; i < zeroStart.length; i++, at += 16) {
+      view.setFloat64(at, -1 - (zeroStart[i] as number), true)
+      view.setFloat64(at + 8, zeroEnd[i] as number, true)
     }
     return digestOf(bytes.subarray(0, at))
   }

@@ -15,6 +15,13 @@ export type Codec =
 export const NONE: Codec = { name: 'none' }
 export const GZIP: Codec = { name: 'gzip' }
 export const ZSTD: Codec = { name: 'zstd' }
+export const LZ4: Codec = { name: 'lz4' }
+
+/** What decoding needs beside the chunk's own bytes. */
+export function stateOf(codec: Codec): Uint8Array | undefined {
+  if (codec.name === 'gzip') return codec.seed
+  return codec.name === 'zstd' ? codec.dictionary : undefined
+}
 
 /** `range` of the stored or the decoded bytes has this digest. */
 export interface Check {

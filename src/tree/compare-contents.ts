@@ -4,7 +4,8 @@
 //                                 ├─ chunk ─ check: a digest of decoded bytes
 //   others that share the chunk ──┘          = the digest of the tar's bytes for all files below the check?
 //
-// Bytes that passed a check are those that were hashed here, so one equal digest proves every file below it.
+// Bytes that passed a check are those that were hashed here, so one equal digest proves every file below it. Where a file has zeros that
+// no chunk holds, the tar's bytes must be zeros.
 import type { Range } from '../image/blob.ts'
 import { algorithmOf, type ChunkDigest } from '../image/digest.ts'
 import type { Check, Chunk } from './chunk.ts'
@@ -46,10 +47,21 @@ export async function differentContents(
       return different(`${name(file)}: contents differ: it is served with those of ${name(last)}`)
     }
   }
-  const bare = firstBare(distinct, served)
+  const zeros = served.zeros()
+  const bare = firstBare(distinct, served, zeros)
   if (bare) return incomparable(name(bare), 'the places of chunks do not cover it exactly')
 
   const begins = Float64Array.from(distinct, ({ at }) => at)
+  for (const { start, end } of zeros) {
+    const file = distinct[lastAtOrBefore(begins, start)]
+    if (file === undefined || start >= file.at + file.size) continue // nobody's
+    if (end > file.at + file.size) return incomparable(name(file), 'its zeros end behind it')
+    const tarAt = file.tarAt + start - file.at
+    if (await tar.isZeros({ start: tarAt, end: tarAt + end - start })) continue
+    return different(
+      `${name(file)}: contents differ: bytes ${start - file.at} to ${end - file.at} are zeros as served, not in the tar`,
+    )
+  }
   for (let i = 0; i < served.length; i++) {
     const chunk = served.get(i)
     const parts: Part[] = []
@@ -70,28 +82,32 @@ function onTar({ tarAt, size }: FilePair): Range {
 }
 
 /**
- * The first file that places do not cover exactly; `files` ascend and do not overlap. Where one place lies above another, whose bytes
- * are there depends on which was filled last; one that begins before a file is not looked up as the file's.
+ * The first file that places and zeros do not cover exactly; `files` ascend and do not overlap. Where one place lies above another, whose
+ * bytes are there depends on which was filled last; one that begins before a file is not looked up as the file's.
  */
-function firstBare(files: readonly FilePair[], served: ChunkTable): FilePair | undefined {
-  const packed = served.packedPlaces()
-  const view = new DataView(packed.buffer, packed.byteOffset, packed.length)
-  const count = packed.length / PACKED_BYTES
-  const beginOf = (place: number) => Number(view.getBigUint64(place * PACKED_BYTES, true))
-  let place = 0
+function firstBare(files: readonly FilePair[], served: ChunkTable, zeros: readonly Range[]): FilePair | undefined {
+  const covered = [...placesOf(served), ...zeros].sort((a, b) => a.start - b.start)
+  let next = 0
   let end = 0
   for (const file of files) {
     const fileEnd = file.at + file.size
-    while (place < count && beginOf(place) < fileEnd) {
-      const begin = beginOf(place)
-      if (begin < end || begin > Math.max(file.at, end)) return file
-      end = begin + Number(view.getBigUint64(place * PACKED_BYTES + 8, true))
-      if (begin < file.at && end > file.at) return file
-      place++
+    for (let each = covered[next]; each !== undefined && each.start < fileEnd; each = covered[++next]) {
+      if (each.start < end || each.start > Math.max(file.at, end)) return file
+      end = each.end
+      if (each.start < file.at && end > file.at) return file
     }
     if (end < fileEnd) return file
   }
   return undefined
+}
+
+function* placesOf(served: ChunkTable): Iterable<Range> {
+  const packed = served.packedPlaces()
+  const view = new DataView(packed.buffer, packed.byteOffset, packed.length)
+  for (let at = 0; at < packed.length; at += PACKED_BYTES) {
+    const start = Number(view.getBigUint64(at, true))
+    yield { start, end: start + Number(view.getBigUint64(at + 8, true)) }
+  }
 }
 
 async function differentChunk(

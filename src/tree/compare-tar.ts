@@ -66,6 +66,17 @@ export class TarBytes {
     return (await this.#digestOf(these)) === (await this.#digestOf(those))
   }
 
+  /** Whether a device range holds nothing but zeros. @throws as `digest` */
+  async isZeros(range: Range): Promise<boolean> {
+    for (const { start, end } of this.#piecesOf(range)) {
+      for (let at = start; at < end; at += READ_BYTES) {
+        const bytes = await this.#bytesOf({ start: at, end: Math.min(at + READ_BYTES, end) })
+        if (bytes.some((byte) => byte !== 0)) return false
+      }
+    }
+    return true
+  }
+
   #piecesOf({ start, end }: Range): Piece[] {
     const pieces: Piece[] = []
     let at = start

@@ -1,6 +1,9 @@
 // One entry of a layer, as every format's parser yields it.
 
-/** A piece of a file: `length` bytes at `at` in the file are bytes `offset`… of decoded chunk number `chunk`. */
+/** As the chunk of an extent: its bytes are zeros, which no chunk holds and nobody fetches. Its `offset` is 0. */
+export const ZEROS = -1
+
+/** A piece of a file: `length` bytes at `at` in the file are bytes `offset`… of decoded chunk number `chunk`, or ZEROS. */
 export interface Extent {
   at: number
   chunk: number

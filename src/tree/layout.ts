@@ -1,14 +1,15 @@
 // Where the layer's files lie on its device: each distinct content once, in whole blocks; what the image wants first in front,
 // the rest in the order of the index. And with that, which chunks are needed and which of their bytes go where.
 import { Failure } from '../errors.ts'
+import type { Range } from '../image/blob.ts'
 import { digestOf } from '../image/digest.ts'
 import type { Check, Chunk, Place, StoredChunk } from './chunk.ts'
 import type { File } from './entries.ts'
-import type { Extent } from './entry.ts'
+import { type Extent, ZEROS } from './entry.ts'
 import { DEVICE_BLOCKS_MAX } from './erofs-format.ts'
 import { BLOCK_BYTES } from './inode.ts'
 
-/** Of all files together: how many checked ranges may be walked through. Real layers have one or two an extent. */
+/** Of all files together: how many checked ranges and runs of zeros may be walked through. Real layers have one or two an extent. */
 export const PIECES_MAX = 4_000_000
 
 /** A dozen digests. */
@@ -21,6 +22,8 @@ export interface Layout {
   first: number
   /** Of each file: bytes from the device's start. */
   offsets: number[]
+  /** Where on the device files have zeros that no chunk holds: ascending, each of one file. */
+  zeros: Range[]
   /** Bytes, a multiple of BLOCK_BYTES. */
   deviceSize: number
 }
@@ -36,7 +39,7 @@ const GAP_BYTES = 2 * READ_AHEAD_BYTES
 /** A distinct content: its first file stands for all. */
 interface Content {
   file: File
-  /** The file's extents in terms of the chunks kept. */
+  /** The file's extents in terms of the chunks kept, without those of zeros. */
   pieces: readonly Extent[]
   offset: number
 }
@@ -49,7 +52,8 @@ export function layOut(chunks: readonly StoredChunk[], wantedFirst: readonly num
     const key = identify(file, chunks, alike)
     let content = contents.get(key)
     if (content === undefined) {
-      const pieces = file.extents.map((each) => {
+      const stored = file.extents.filter(({ chunk }) => chunk !== ZEROS)
+      const pieces = stored.map((each) => {
         const chunk = alike.representative(each.chunk)
         return chunk === each.chunk ? each : { ...each, chunk }
       })
@@ -62,7 +66,8 @@ export function layOut(chunks: readonly StoredChunk[], wantedFirst: readonly num
   const distinct = [...contents.values()]
   const first = [...new Set(wantedFirst.map((chunk) => alike.representative(chunk)))]
   const deviceSize = assignOffsets(wantedBy(first, distinct), distinct)
-  const places = collectPlaces(distinct.sort((a, b) => a.offset - b.offset))
+  const ascending = distinct.sort((a, b) => a.offset - b.offset)
+  const places = collectPlaces(ascending)
   // what is wanted first leads, whatever lies before it on the device
   const leading = first.filter((chunk) => places.has(chunk))
   return {
@@ -72,6 +77,7 @@ export function layOut(chunks: readonly StoredChunk[], wantedFirst: readonly num
     })),
     first: leading.length,
     offsets: contentOf.map(({ offset }) => offset),
+    zeros: collectZeros(ascending),
     deviceSize,
   }
 }
@@ -88,6 +94,14 @@ function collectPlaces(contents: readonly Content[]): Map<number, Place[]> {
     }
   }
   return places
+}
+
+function collectZeros(contents: readonly Content[]): Range[] {
+  return contents.flatMap(({ file, offset }) =>
+    file.extents
+      .filter(({ chunk }) => chunk === ZEROS)
+      .map(({ at, length }) => ({ start: offset + at, end: offset + at + length })),
+  )
 }
 
 /** The contents that `first` chunks are part of, chunk by chunk. */
@@ -122,13 +136,17 @@ function identify(file: File, chunks: readonly StoredChunk[], alike: Alike): str
     if (extent.at !== at) throw Failure.corrupt(`${what}: contents at ${at} are missing or overlap`)
     if (!Number.isSafeInteger(length) || length <= 0)
       throw Failure.corrupt(`${what}: a piece of ${length} bytes at ${at}`)
+    at += length
+    if (number === ZEROS) {
+      key += alike.identifyZeros(length)
+      continue
+    }
     const chunk = chunks[number]
     if (chunk === undefined) throw Failure.corrupt(`${what}: chunk ${number} does not exist`)
     if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > chunk.size) {
       throw Failure.corrupt(`${what}: chunk ${number} has ${chunk.size} bytes, not ${length} at ${offset}`)
     }
     key += alike.identify(number, offset, offset + length, what)
-    at += length
   }
   if (at !== file.inode.size) throw Failure.corrupt(`${what}: has ${file.inode.size} bytes, its contents ${at}`)
   return shorten(key)
@@ -165,6 +183,12 @@ class Alike {
     return found
   }
 
+  /** @throws Failure limit */
+  identifyZeros(length: number): string {
+    this.#count()
+    return ` 0+${length}`
+  }
+
   /** Decoded bytes `start` … `end` - 1, which must be covered by checks. @throws Failure corrupt, limit */
   identify(chunk: number, start: number, end: number, what: string): string {
     const checks = this.#checksOf(chunk)
@@ -175,7 +199,7 @@ class Alike {
       if (check === undefined || check.range.start > at || check.range.end <= at) {
         throw Failure.corrupt(`${what}: no digest covers byte ${at} of chunk ${chunk}`)
       }
-      if (++this.#pieces > PIECES_MAX) throw Failure.limit(`the layer's files have more than ${PIECES_MAX} pieces`)
+      this.#count()
       const stop = Math.min(end, check.range.end)
       key += ` ${check.digest}`
       const whole = check.range.start === at && check.range.end === stop
@@ -183,6 +207,10 @@ class Alike {
       at = stop
     }
     return key
+  }
+
+  #count(): void {
+    if (++this.#pieces > PIECES_MAX) throw Failure.limit(`the layer's files have more than ${PIECES_MAX} pieces`)
   }
 
   #checksOf(number: number): readonly Check[] {

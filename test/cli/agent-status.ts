@@ -12,4 +12,5 @@ export const IDLE: Status = {
   bytes: { served: 0, fetched: 0, verified: 0 },
   requests: 0,
   counters: {},
+  gauges: [],
 }

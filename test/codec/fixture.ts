@@ -6,11 +6,12 @@ import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import type { Slot } from '../../src/codec/job.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk } from '../../src/tree/chunk.ts'
+import type { Chunk, Codec } from '../../src/tree/chunk.ts'
 import { READY_HEADER_BYTES } from '../../src/tree/ready.ts'
+import { lz4Block } from '../fixtures/lz4.ts'
 
 /** Codecs that need nothing beside the chunk's own bytes. */
-export type Plain = 'none' | 'gzip' | 'zstd'
+export type Plain = Codec['name']
 
 /** `size` bytes that compress, but not to nothing. */
 export function text(size: number, seed = 1): Uint8Array {
@@ -26,6 +27,7 @@ export function text(size: number, seed = 1): Uint8Array {
 export function store(codec: Plain, bytes: Uint8Array): Uint8Array {
   if (codec === 'gzip') return gzipSync(bytes, { level: 9 })
   if (codec === 'zstd') return zstdCompressSync(bytes)
+  if (codec === 'lz4') return lz4Block(bytes)
   return Uint8Array.from(bytes)
 }
 

@@ -1,12 +1,13 @@
 import { execFileSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { gzipSync } from 'node:zlib'
+import { deflateRawSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
+import { blake3 } from '../../src/codec/blake3.ts'
 import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Chunk } from '../../src/tree/chunk.ts'
+import type { Check, Chunk } from '../../src/tree/chunk.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { runs } from '../fixtures/runs.ts'
 import { chunkOf, Device, noise, type Plain, store, text } from './fixture.ts'
@@ -22,7 +23,7 @@ afterAll(async () => {
 })
 
 const NOW = { priority: 'demand' } as const
-const CODECS: Plain[] = ['none', 'gzip', 'zstd']
+const CODECS: Plain[] = ['none', 'gzip', 'zstd', 'lz4']
 const bytes = text(50_000)
 
 function flip(stored: Uint8Array, bit: number): Uint8Array {
@@ -63,6 +64,48 @@ describe.each([
       expect(Buffer.compare(part, stored)).toBe(0)
       device.write(8192, noise(bytes.length))
     }
+  })
+
+  test('a seed stays the caller’s, and may be a small part of much memory', async () => {
+    using device = new Device()
+    const dictionary = text(20_000, 7)
+    const memory = new Uint8Array(2 ** 20)
+    memory.set(dictionary, 5002)
+    const seed = memory.subarray(5000, 25_002)
+    const stored = Array.from({ length: 8 }, (_, i) => deflateRawSync(text(3000, i), { dictionary }))
+    await Promise.all(
+      stored.map((each, i) => {
+        const places = [{ from: 0, length: 3000, at: i * 4096 }]
+        const chunk = chunkOf('gzip', text(3000, i), each, { codec: { name: 'gzip', seed }, places })
+        return pool.decode(chunk, each, device.slot(i), NOW)
+      }),
+    )
+    for (let i = 0; i < 8; i++) expect(device.read(i * 4096, 3000)).toEqual(text(3000, i))
+    expect(Buffer.compare(seed.subarray(2), dictionary)).toBe(0)
+    device.setReady(READY_STORED)
+    const chunk = chunkOf('gzip', text(3000, 0), noise(10), { codec: { name: 'gzip', seed } })
+    device.write(8192, text(3000, 0))
+    expect(await pool.verify(chunk, device.slot(), NOW)).toBe('right')
+  })
+
+  test('what several digests of two algorithms cover is written when all are right', async () => {
+    using device = new Device()
+    const stored = store('lz4', bytes)
+    const parts = [0, 1, 2, 3, 4].map((i) => ({ start: i * 10_000, end: (i + 1) * 10_000 }))
+    const checks = parts.map((range, i): Check => {
+      const part = bytes.subarray(range.start, range.end)
+      const digest = i % 2 ? digestOf(part) : (`blake3:${Buffer.from(blake3(part)).toString('hex')}` as const)
+      return { of: 'decoded', range, digest }
+    })
+    await pool.decode(chunkOf('lz4', bytes, stored, { checks }), stored, device.slot(), NOW)
+    expect(device.ready()).toBe(READY_VERIFIED)
+    device.setReady(READY_STORED)
+    expect(await pool.verify(chunkOf('lz4', bytes, stored, { checks }), device.slot(), NOW)).toBe('right')
+    const exchanged = checks.map((check, i) => ({ ...check, digest: checks[(i + 2) % 5]?.digest as Check['digest'] }))
+    device.setReady(READY_MISSING)
+    const wrong = pool.decode(chunkOf('lz4', bytes, stored, { checks: exchanged }), stored, device.slot(), NOW)
+    await expect(wrong).rejects.toMatchObject({ code: 'corrupt' })
+    expect(device.ready()).toBe(READY_MISSING)
   })
 
   test('a corrupt chunk fails alone among those that travel with it', async () => {

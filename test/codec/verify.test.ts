@@ -1,5 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { blake3 } from '../../src/codec/blake3.ts'
+import { digestsOf, type Piece } from '../../src/codec/digests.ts'
 import { verify } from '../../src/codec/verify.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { type Check, type Chunk, NONE } from '../../src/tree/chunk.ts'
@@ -18,12 +20,14 @@ const storedCheck = (of: Uint8Array, start: number, end: number): Check => ({
   range: { start, end },
   digest: digestOf(of.subarray(start, end)),
 })
+const digests = (pieces: readonly Piece[]) =>
+  digestsOf(pieces, { sha256: (all) => all.map((each) => digestOf(each)), blake3 })
 const place = (from: number, length: number, at = 0) => ({ from, length, at })
 
 function check(changes: Partial<Chunk>, want: RegExp | 'passes', stored: Uint8Array | 'gone' = gzip) {
   const chunk = chunkOf('gzip', bytes, stored === 'gone' ? gzip : stored, changes)
-  if (want === 'passes') expect(verify(chunk, bytes, stored)).toBe(bytes)
-  else expect(() => verify(chunk, bytes, stored)).toThrow(want)
+  if (want === 'passes') expect(verify(chunk, bytes, stored, digests)).toBe(bytes)
+  else expect(() => verify(chunk, bytes, stored, digests)).toThrow(want)
 }
 
 describe('every byte of every place is covered by a check that passed', () => {
@@ -82,7 +86,7 @@ describe('every byte of every place is covered by a check that passed', () => {
           const chunk = chunkOf('gzip', some, gzip, { checks, places })
           let got = true
           try {
-            verify(chunk, some, gzip)
+            verify(chunk, some, gzip, digests)
           } catch {
             got = false
           }
@@ -134,7 +138,9 @@ describe('what contradicts itself is corrupt', () => {
   })
 
   test('a decoded length that differs', () => {
-    expect(() => verify(chunkOf('gzip', bytes, gzip), bytes.subarray(1), gzip)).toThrow(/want 10000 bytes, got 9999/)
+    expect(() => verify(chunkOf('gzip', bytes, gzip), bytes.subarray(1), gzip, digests)).toThrow(
+      /want 10000 bytes, got 9999/,
+    )
   })
 })
 
@@ -144,10 +150,14 @@ test('checks that cover the same bytes again and again are a limit', () => {
   check({ checks }, /overlap more than 4 times/)
 })
 
-test('a digest of an algorithm that is not built in is refused, whatever it says', () => {
+test('a digest counts by its own algorithm only', () => {
   const right = decodedCheck(0, 10_000)
-  check({ checks: [{ ...right, digest: `blake3:${hex(right.digest)}` }] }, /blake3 digests cannot be checked/)
-  check({ checks: [right, { ...right, digest: `blake3:${hex(right.digest)}` }] }, /blake3 digests cannot be checked/)
+  const digest = `blake3:${Buffer.from(blake3(bytes)).toString('hex')}` as const
+  check({ checks: [{ ...right, digest }] }, 'passes')
+  check({ checks: [decodedCheck(0, 5000), { ...right, digest }, decodedCheck(5000, 10_000)] }, 'passes')
+  check({ checks: [{ ...right, digest: `blake3:${hex(right.digest)}` }] }, new RegExp(`got ${digest}`))
+  check({ checks: [{ ...right, digest: `sha256:${hex(digest)}` }] }, new RegExp(`got ${right.digest}`))
+  check({ checks: [right, { ...right, digest: `blake3:${hex(right.digest)}` }] }, /want blake3/)
 })
 
 describe('of bytes read back from a device', () => {

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { Checks, type Verdict } from '../../src/fetch/checks.ts'
-import { type Flight, newFlight } from '../../src/fetch/flight.ts'
+import { type Flight, newFlight } from '../../src/fetch/flights.ts'
 import type { Priority } from '../../src/image/blob.ts'
 
 const flights = (count: number, priority: Priority = 'prefetch') =>

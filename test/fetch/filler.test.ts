@@ -1,15 +1,10 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 
 const KIB = 1 << 10
 const ranges = (layer: Layer) => layer.reads.map(({ range }) => [range.start, range.end])
-
-test('the states are those of the ready file', () => {
-  expect([VERIFIED, STORED]).toEqual([READY_VERIFIED, READY_STORED])
-})
 
 test('two readers of one chunk cost one request', async () => {
   const layer = new Layer({ chunks: row(4, 100) })
@@ -27,7 +22,7 @@ test('two readers of one chunk cost one request', async () => {
 
 test('what is verified is not asked for, and what is asked for in one turn is joined', async () => {
   const layer = new Layer({ chunks: row(6, 100) })
-  layer.states[2] = VERIFIED
+  layer.states[2] = READY_VERIFIED
   await Promise.all([0, 1, 2, 3].map((chunk) => layer.filler.fill([chunk], 'demand')))
   expect(ranges(layer)).toEqual([[0, 400]])
   expect(layer.decoded).toEqual([0, 1, 3])
@@ -38,7 +33,7 @@ test('what is verified is not asked for, and what is asked for in one turn is jo
 
 test('fillEach tells of each chunk once', async () => {
   const layer = new Layer({ chunks: row(3, 100) })
-  layer.states[0] = VERIFIED
+  layer.states[0] = READY_VERIFIED
   layer.corrupt.set(2, 2)
   const told: unknown[] = []
   layer.filler.fillEach([0, 1, 2, 1], 'demand', (chunk, error) => told.push([chunk, error instanceof Failure]))
@@ -52,15 +47,15 @@ test('fillEach tells of each chunk once', async () => {
 
 test('fillEach tells which chunks it brought, and not those that were here or that somebody else brought', async () => {
   const layer = new Layer({ chunks: row(6, 100), hold: true, budget: LANES, limits: LIMITS })
-  layer.states[0] = VERIFIED
-  layer.states[1] = STORED
+  layer.states[0] = READY_VERIFIED
+  layer.states[1] = READY_STORED
   const told = new Map<number, unknown>()
   layer.filler.fillEach([0, 1, 2, 3, 4, 5], 'prefetch', (chunk, error, brought) => {
     told.set(chunk, error ?? brought ?? false)
   })
   await settle()
   expect(ranges(layer)).toEqual([[200, 400]])
-  layer.states[4] = VERIFIED // while it waits for its turn
+  layer.states[4] = READY_VERIFIED // while it waits for its turn
   layer.open[0]?.answer()
   await settle()
   layer.open[0]?.answer()
@@ -92,7 +87,7 @@ test('a chunk whose state the disk does not give back fails alone', async () => 
 
 test('what an earlier life stored is verified in place; only what is damaged is fetched, and counted as healed', async () => {
   const layer = new Layer({ chunks: row(3, 100) })
-  layer.states.fill(STORED)
+  layer.states.fill(READY_STORED)
   layer.rotten.add(1)
   await layer.filler.fill([0, 1, 2], 'demand')
   expect(ranges(layer)).toEqual([[100, 200]])
@@ -103,7 +98,7 @@ test.each(['limit', 'system', 'timeout', 'aborted'] as const)(
   'a stored chunk that cannot be checked (%s) fails whoever reads it, and is neither damaged nor fetched',
   async (code) => {
     const layer = new Layer({ chunks: row(3, 100) })
-    layer.states.fill(STORED)
+    layer.states.fill(READY_STORED)
     layer.uncheckable.set(1, new Failure(code, 'not now'))
     await expect(layer.filler.fill([0, 1, 2], 'prefetch')).rejects.toMatchObject({ code })
     expect(layer.filler.counters).toMatchObject({ requests: 0, reverified: 2, damaged: 0 })
@@ -115,7 +110,7 @@ test.each(['limit', 'system', 'timeout', 'aborted'] as const)(
 
 test('a stored chunk whose checks cannot be repeated is fetched, and was not damaged', async () => {
   const layer = new Layer({ chunks: row(3, 100) })
-  layer.states.fill(STORED)
+  layer.states.fill(READY_STORED)
   layer.unrepeatable.add(1)
   await layer.filler.fill([0, 1, 2], 'demand')
   expect(ranges(layer)).toEqual([[100, 200]])
@@ -124,7 +119,7 @@ test('a stored chunk whose checks cannot be repeated is fetched, and was not dam
 
 test('the states of what is wanted are read at once', async () => {
   const layer = new Layer({ chunks: row(500, 10) })
-  layer.states.fill(VERIFIED, 0, 499)
+  layer.states.fill(READY_VERIFIED, 0, 499)
   await layer.filler.fill(Array(500).keys(), 'prefetch')
   expect(layer.stateReads).toBeLessThanOrEqual(2) // for the wish, and when the request begins
   expect(layer.decoded).toEqual([499])
@@ -132,8 +127,8 @@ test('the states of what is wanted are read at once', async () => {
 
 test('whoever decodes or checks is told for whom, and when somebody begins to wait', async () => {
   const layer = new Layer({ chunks: row(4, 100), delay: () => 5 })
-  layer.states[0] = STORED
-  layer.states[1] = STORED
+  layer.states[0] = READY_STORED
+  layer.states[1] = READY_STORED
   const ahead = layer.filler.fill([0, 2], 'prefetch')
   const wanted = layer.filler.fill([1, 3], 'demand')
   const late: Promise<void>[] = []
@@ -186,7 +181,7 @@ test('a chunk that is corrupt twice fails alone, and the next fill tries again',
   expect([...layer.states]).toEqual([1, 1, 0, 1, 1])
   expect(layer.reads).toHaveLength(2)
   await layer.filler.fill([2], 'demand')
-  expect(layer.states[2]).toBe(VERIFIED)
+  expect(layer.states[2]).toBe(READY_VERIFIED)
 })
 
 test('a blob that is wrong altogether is not asked for chunk by chunk', async () => {
@@ -297,10 +292,10 @@ test('of a prefetch request that has arrived, what is wanted now is decoded firs
 
 test('checks for prefetch are few at a time, and demand does not wait for them', async () => {
   const layer = new Layer({ chunks: row(100, 10), delay: () => 3 })
-  layer.states.fill(STORED)
+  layer.states.fill(READY_STORED)
   const ahead = layer.filler.fill(Array(100).keys(), 'prefetch')
   await layer.filler.fill([99], 'demand')
-  expect(layer.states.filter((each) => each === VERIFIED).length).toBeLessThanOrEqual(9)
+  expect(layer.states.filter((each) => each === READY_VERIFIED).length).toBeLessThanOrEqual(9)
   await ahead
   expect(layer.mostChecking).toBeLessThanOrEqual(9)
   expect(layer.reads).toEqual([])
@@ -348,7 +343,7 @@ test('a request in waiting leaves out what another process filled meanwhile', as
   })
   const ahead = layer.filler.fill(Array(6).keys(), 'prefetch')
   await settle()
-  layer.states[4] = VERIFIED
+  layer.states[4] = READY_VERIFIED
   for (let left = 4; left > 0; left--) {
     for (const read of layer.open) read.answer()
     await settle()
@@ -405,5 +400,5 @@ test('whoever is told may cancel and ask again at once', async () => {
   )
   await again.promise
   expect(told).toEqual(['0 unavailable', '1 aborted', '2 aborted'])
-  expect(layer.states.every((state) => state === VERIFIED)).toBe(true)
+  expect(layer.states.every((state) => state === READY_VERIFIED)).toBe(true)
 })

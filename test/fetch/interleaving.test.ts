@@ -3,8 +3,8 @@ import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import type { Priority } from '../../src/image/blob.ts'
+import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { runs } from '../fixtures/runs.ts'
 import { type ChunkAt, Layer } from './layer.ts'
 
@@ -44,7 +44,7 @@ test.each([
         sizes,
         wishes,
         fc.array(fc.nat(5), { minLength: 1, maxLength: 50 }),
-        fc.array(fc.constantFrom(0, STORED, VERIFIED), { minLength: CHUNKS, maxLength: CHUNKS }),
+        fc.array(fc.constantFrom(0, READY_STORED, READY_VERIFIED), { minLength: CHUNKS, maxLength: CHUNKS }),
         fc.uniqueArray(fc.nat(CHUNKS - 1), { maxLength: 8 }),
         fc.dictionary(fc.nat(CHUNKS - 1).map(String), fc.integer({ min: 1, max: 4 })),
         fc.array(fc.nat(20), { maxLength: 4 }),
@@ -81,7 +81,7 @@ test.each([
                 const settled = (chunk: number, error?: unknown) => {
                   const before = told[i]?.get(chunk) ?? []
                   told[i]?.set(chunk, [...before, error])
-                  if (error === undefined) expect(layer.states[chunk]).toBe(VERIFIED)
+                  if (error === undefined) expect(layer.states[chunk]).toBe(READY_VERIFIED)
                   if (--left === 0) resolve()
                 }
                 layer.filler.fillEach(wish.chunks, wish.priority, settled, controller.signal)
@@ -125,7 +125,7 @@ test.each([
           const { joined } = layer.filler.counters
           await layer.filler.fill(Array(CHUNKS).keys(), 'demand')
           expect(layer.filler.counters.joined).toBe(joined)
-          expect(layer.states.every((state) => state === VERIFIED)).toBe(true)
+          expect(layer.states.every((state) => state === READY_VERIFIED)).toBe(true)
           await layer.filler.close()
           expect(layer.budget.shelf.bytes).toBe(0)
           alongBytes += layer.filler.counters.nearbyBytes
@@ -143,7 +143,7 @@ test('closing at any moment tells everybody and leaves nothing', async () => {
       wishes,
       fc.array(fc.nat(5), { minLength: 1, maxLength: 50 }),
       fc.nat(25),
-      fc.array(fc.constantFrom(0, STORED), { minLength: CHUNKS, maxLength: CHUNKS }),
+      fc.array(fc.constantFrom(0, READY_STORED), { minLength: CHUNKS, maxLength: CHUNKS }),
       async (wanted, delays, closeAfter, states) => {
         let delay = 0
         const chunks = Array.from({ length: CHUNKS }, (_, i) => ({

@@ -4,13 +4,13 @@ import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { Budget, type BudgetLimits } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
-import type { Turn } from '../../src/fetch/flight.ts'
+import type { Turn } from '../../src/fetch/flights.ts'
 import type { Limits } from '../../src/fetch/requests.ts'
-import { STORED, VERIFIED } from '../../src/fetch/states.ts'
 import type { Blob, Priority, Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { NONE } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
+import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 
 export interface ChunkAt {
   blob: number
@@ -82,13 +82,13 @@ export class Layer {
   readonly unreadable = new Set<number>()
   /** How often states of several chunks were read. */
   stateReads = 0
-  /** STORED chunks of which nothing can be said, and why. */
+  /** READY_STORED chunks of which nothing can be said, and why. */
   readonly uncheckable = new Map<number, Failure>()
-  /** STORED chunks whose checks are about bytes that are gone. */
+  /** READY_STORED chunks whose checks are about bytes that are gone. */
   readonly unrepeatable = new Set<number>()
   /** Whether a decode ends with its signal, as one that a worker has not begun. */
   heedsSignal = false
-  /** STORED chunks that do not match. */
+  /** READY_STORED chunks that do not match. */
   readonly rotten = new Set<number>()
   /** Set: what the next reads fail with. */
   failing: (() => unknown) | undefined
@@ -135,11 +135,11 @@ export class Layer {
           throw Failure.corrupt(`chunk ${index}`)
         }
         this.decoded.push(index)
-        this.states[index] = VERIFIED
+        this.states[index] = READY_VERIFIED
       },
       reverify: async (_, index, turn) => {
         this.#given(index, turn)
-        expect(this.states[index]).toBe(STORED)
+        expect(this.states[index]).toBe(READY_STORED)
         this.checking++
         this.mostChecking = Math.max(this.mostChecking, this.checking)
         await this.#wait()
@@ -148,7 +148,7 @@ export class Layer {
         if (error !== undefined) throw error
         if (this.rotten.has(index)) return 'damaged'
         if (this.unrepeatable.has(index)) return 'unknown'
-        this.states[index] = VERIFIED
+        this.states[index] = READY_VERIFIED
         return 'right'
       },
       budget: this.budget,

@@ -1,7 +1,7 @@
 // What comes along with misses, and what becomes of it.
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { VERIFIED } from '../../src/fetch/states.ts'
+import { READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, type LayerOptions, row, settle } from './layer.ts'
 
 const KIB = 1 << 10
@@ -65,8 +65,8 @@ test('what came along is decoded when it is asked for and not before, without an
   const before = layer.reads.length
   await layer.filler.fill([702], 'demand')
   expect(layer.decoded.at(-1)).toBe(702)
-  expect(layer.states[702]).toBe(VERIFIED)
-  expect(layer.states[703]).not.toBe(VERIFIED)
+  expect(layer.states[702]).toBe(READY_VERIFIED)
+  expect(layer.states[703]).not.toBe(READY_VERIFIED)
   expect(layer.filler.counters.nearbyHits).toBe(1)
   expect(layer.reads.slice(before).filter(({ priority }) => priority === 'demand')).toEqual([])
 })

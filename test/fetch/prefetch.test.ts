@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
-import { STORED } from '../../src/fetch/states.ts'
+import { READY_STORED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 
 // the real limits, a thousandth of each
@@ -48,7 +48,7 @@ test('ranges of the largest size, two at a time, in the order in which the image
 
 test('after a restart it checks what is there and fetches what is damaged', async () => {
   const layer = new Layer({ chunks: row(10, 100), first: 10 })
-  layer.states.fill(STORED)
+  layer.states.fill(READY_STORED)
   layer.rotten.add(7)
   expect(await prefetch(layer.filler, layer.table, never)).toEqual({ ready: 10, failed: 0 })
   expect(layer.reads.map(({ range }) => [range.start, range.end])).toEqual([[700, 800]])

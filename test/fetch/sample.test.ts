@@ -6,12 +6,12 @@ import { expect, test } from 'vitest'
 import { Budget } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
 import { prefetch } from '../../src/fetch/prefetch.ts'
-import { VERIFIED } from '../../src/fetch/states.ts'
 import { formatNamed, planUnits } from '../../src/format/formats.ts'
 import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import { type Manifest, parseManifest } from '../../src/image/manifest.ts'
 import { buildTree } from '../../src/tree/build.ts'
+import { READY_VERIFIED } from '../../src/tree/ready.ts'
 import { sourceOf } from '../format/memory-blob.ts'
 
 const samples = process.env.LAZYLAYER_SAMPLES
@@ -53,7 +53,7 @@ if (samples === undefined) {
           statesOf: (some) => some.map((each) => states[each] as number),
         },
         decode: async (_, __, chunk) => {
-          states[chunk] = VERIFIED
+          states[chunk] = READY_VERIFIED
         },
         reverify: async () => 'damaged',
         budget: new Budget(),

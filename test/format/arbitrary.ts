@@ -21,6 +21,12 @@ export const tocEntry = fc.record({
   chunkOffset: optional(number),
   chunkSize: optional(number),
   chunkDigest: fc.oneof({ weight: 9, arbitrary: fc.constant(SOME_DIGEST) }, { weight: 1, arbitrary: fc.string() }),
+  digest: optional(fc.constant(SOME_DIGEST)),
+  endOffset: optional(number),
+  chunkType: fc.oneof(
+    { weight: 9, arbitrary: optional(fc.constantFrom('', 'zeros')) },
+    { weight: 1, arbitrary: fc.string() },
+  ),
   linkName: optional(fc.constantFrom('a', '../x', '')),
   mode: optional(number),
   uid: optional(number),

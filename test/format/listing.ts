@@ -1,10 +1,20 @@
 // What parsed contents show, in the form of the samples' expected listings; every file is decoded and every check is made.
 import { createHash } from 'node:crypto'
-import { gunzipSync } from 'node:zlib'
+import { gunzipSync, zstdDecompressSync } from 'node:zlib'
 import type { Contents } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import type { StoredChunk } from '../../src/tree/chunk.ts'
-import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../../src/tree/entry.ts'
+import {
+  type Entry,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  ZEROS,
+} from '../../src/tree/entry.ts'
 
 const TYPES = new Map([
   [S_IFREG, 'file'],
@@ -36,7 +46,9 @@ export interface Line {
 }
 
 export function decode(chunk: StoredChunk, blob: Uint8Array): Uint8Array {
-  const stream = gunzipSync(blob.subarray(chunk.stored.start, chunk.stored.end))
+  // of zstd's frames the first alone
+  const decompress = chunk.codec.name === 'zstd' ? zstdDecompressSync : gunzipSync
+  const stream = decompress(blob.subarray(chunk.stored.start, chunk.stored.end))
   const decoded = new Uint8Array(stream.subarray(0, chunk.size))
   if (decoded.length !== chunk.size)
     throw new Error(`chunk at ${chunk.stored.start} decodes to ${decoded.length} bytes`)
@@ -59,7 +71,8 @@ export function listing(contents: Contents, blob: Uint8Array): Line[] {
   return [...lines.values()].sort((a, b) => Buffer.compare(Buffer.from(a.path), Buffer.from(b.path)))
 }
 
-function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
+/** All but what it takes the contents for. */
+export function metadataOf(entry: Entry): Line {
   const type = entry.link === undefined ? (TYPES.get(entry.mode & S_IFMT) ?? 'unknown') : 'hardlink'
   const line: Line = {
     path: entry.path || '.',
@@ -69,19 +82,7 @@ function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
     gid: entry.gid,
     mtime: Number(entry.mtime / SECOND) - (entry.mtime % SECOND < 0n ? 1 : 0),
   }
-  if (type === 'file') {
-    const hash = createHash('sha256')
-    let at = 0
-    for (const extent of entry.extents ?? []) {
-      if (extent.at !== at) throw new Error(`${entry.path}: extents leave a gap at ${at}`)
-      const chunk = decoded[extent.chunk] as Uint8Array
-      if (extent.offset + extent.length > chunk.length) throw new Error(`${entry.path}: an extent leaves its chunk`)
-      hash.update(chunk.subarray(extent.offset, extent.offset + extent.length))
-      at += extent.length
-    }
-    if (at !== entry.size) throw new Error(`${entry.path}: extents have ${at} bytes of ${entry.size}`)
-    Object.assign(line, { size: entry.size, sha256: hash.digest('hex') })
-  }
+  if (type === 'file') line.size = entry.size
   const target = entry.link ?? entry.target
   if (target !== undefined) line.target = target
   if (entry.rdev) line.rdev = [...entry.rdev]
@@ -91,4 +92,23 @@ function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
     )
   }
   return line
+}
+
+function lineOf(entry: Entry, decoded: Uint8Array[]): Line {
+  const line = metadataOf(entry)
+  return line.type === 'file' ? { ...line, sha256: sha256Of(entry, decoded) } : line
+}
+
+function sha256Of(entry: Entry, decoded: Uint8Array[]): string {
+  const hash = createHash('sha256')
+  let at = 0
+  for (const extent of entry.extents ?? []) {
+    if (extent.at !== at) throw new Error(`${entry.path}: extents leave a gap at ${at}`)
+    const chunk = extent.chunk === ZEROS ? new Uint8Array(extent.length) : (decoded[extent.chunk] as Uint8Array)
+    if (extent.offset + extent.length > chunk.length) throw new Error(`${entry.path}: an extent leaves its chunk`)
+    hash.update(chunk.subarray(extent.offset, extent.offset + extent.length))
+    at += extent.length
+  }
+  if (at !== entry.size) throw new Error(`${entry.path}: extents have ${at} bytes of ${entry.size}`)
+  return hash.digest('hex')
 }

@@ -2,15 +2,20 @@
 // them has an index over the blobs of all, and contents of its own. No image has it, and nothing in src/ knows it.
 //
 //   part:  contents …            whole:  index (JSON) | contents …
+//
+// A whole that is sealed is a tar of its index, whose digest is that of the layer; engines may be shown the layers of such a pair.
 
+import { gunzipSync, gzipSync } from 'node:zlib'
 import { Failure } from '../../src/errors.ts'
 import type { Contents, Format, Planned, Source, Unit } from '../../src/format/format.ts'
 import { unitText } from '../../src/format/format.ts'
+import { BLOCK_BYTES } from '../../src/format/tar-header.ts'
 import { type Digest, digestOf, isDigest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { NONE } from '../../src/tree/chunk.ts'
 import { type Entry, S_IFREG } from '../../src/tree/entry.ts'
 import { MemoryBlob } from './memory-blob.ts'
+import { member } from './tar-craft.ts'
 
 const PART = 'application/x.test.part'
 const WHOLE = 'application/x.test.whole'
@@ -36,19 +41,29 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
 }
 
 async function readIndex(unit: Unit, source: Source): Promise<Uint8Array> {
+  if (isSealed(unit)) {
+    const blob = new Uint8Array(await source.blob(unit.shown).read({ start: 0, end: unit.shown.size }))
+    if (digestOf(blob) !== unit.index) throw Failure.corrupt(`${unitText(unit)}: it differs from the manifest`)
+    return gunzipSync(blob).subarray(BLOCK_BYTES, BLOCK_BYTES + INDEX_LENGTH)
+  }
   const end = Number(unit.shown.annotations[INDEX_BYTES])
   const index = new Uint8Array(await source.blob(unit.shown).read({ start: 0, end }))
   if (digestOf(index) === unit.index) return index
   throw Failure.corrupt(`${unitText(unit)}: its index differs from the manifest`)
 }
 
+function isSealed({ shown }: Unit): boolean {
+  return shown.annotations[INDEX_BYTES] === undefined
+}
+
 interface Index {
   /** The last blob is the whole itself, whose digest nothing in it can know. */
-  parts: { digest: Digest; size: number }[]
+  parts: { digest: Digest; size: number; ends?: string }[]
   files: { path: string; blob: number; start: number; end: number; digest: Digest }[]
 }
 
-function parseIndex(bytes: Uint8Array, { shown }: Unit): Contents {
+function parseIndex(bytes: Uint8Array, unit: Unit): Contents {
+  const { shown } = unit
   const { parts, files }: Index = JSON.parse(new TextDecoder().decode(bytes))
   const entries = files.map(({ path, start, end }, chunk): Entry => {
     const size = end - start
@@ -60,12 +75,18 @@ function parseIndex(bytes: Uint8Array, { shown }: Unit): Contents {
     const check = { of: 'decoded' as const, range: { start: 0, end: size }, digest }
     return { blob, stored: { start, end }, size, codec: NONE, checks: [check] }
   })
+  if (isSealed(unit)) return { blobs: parts, chunks, entries, first: [], parts }
   return { blobs: [...parts, { digest: shown.digest, size: shown.size }], chunks, entries, first: [] }
 }
 
 export interface Pair {
-  part: { descriptor: Descriptor; blob: MemoryBlob }
-  whole: { descriptor: Descriptor; blob: MemoryBlob }
+  part: Made
+  whole: Made
+}
+
+export interface Made {
+  descriptor: Descriptor
+  blob: MemoryBlob
 }
 
 /** An image's two layers, with these files. @param change what the index says otherwise */
@@ -92,5 +113,42 @@ export function makePair(
   return {
     part: { descriptor: { mediaType: PART, digest: part.digest, size: part.size, annotations: {} }, blob: part },
     whole: { descriptor: { mediaType: WHOLE, digest: blob.digest, size: blob.size, annotations }, blob },
+  }
+}
+
+export interface SealedPair extends Pair {
+  /** Of the whole's tar. */
+  diffId: Digest
+  tar: Uint8Array
+}
+
+/**
+ * The same, sealed. @param part its bytes: files are cut out of it, 4 bytes each @param change as `makePair`
+ */
+export function makeSealedPair(
+  part: Uint8Array,
+  files: readonly string[],
+  change: (index: Index) => void = () => {},
+): SealedPair {
+  const below = new MemoryBlob(part)
+  const index: Index = {
+    parts: [{ digest: below.digest, size: below.size }],
+    files: files.map((path, i) => {
+      const [start, end] = [4 * i, 4 * i + 4]
+      return { path, blob: 0, start, end, digest: digestOf(part.subarray(start, end)) }
+    }),
+  }
+  change(index)
+  const tar = Buffer.concat([
+    member({ name: 'index' }, JSON.stringify(index).padEnd(INDEX_LENGTH)),
+    new Uint8Array(2 * BLOCK_BYTES),
+  ])
+  const blob = new MemoryBlob(gzipSync(tar))
+  const annotations = { [INDEX_DIGEST]: blob.digest }
+  return {
+    part: { descriptor: { mediaType: PART, digest: below.digest, size: below.size, annotations: {} }, blob: below },
+    whole: { descriptor: { mediaType: WHOLE, digest: blob.digest, size: blob.size, annotations }, blob },
+    diffId: digestOf(tar),
+    tar,
   }
 }

@@ -268,7 +268,9 @@ test('when layers cannot be lazy, each is named with the reason', async () => {
     code: 'unsupported',
     message: 'example.com/app:1 has layers that cannot be served lazily',
     why: expect.stringMatching(
-      new RegExp(`^layer ${plain.digest}: .*no eStargz TOC digest.*; layer ${zstd.digest}: .*media type`),
+      new RegExp(
+        `^layer ${plain.digest}: .*no eStargz TOC digest.*; layer ${zstd.digest}: .*no zstd:chunked TOC digest`,
+      ),
     ),
     fix: expect.stringMatching(/\.$/),
   })

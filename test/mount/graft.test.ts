@@ -17,10 +17,11 @@ const noLog = () => {}
 
 /** The part of a session that layers are put into. */
 function fakeSession() {
-  const devices: { spec: DeviceSpec; filler: DeviceFiller }[] = []
+  const devices: { spec: DeviceSpec; filler: DeviceFiller; failed: (error: unknown) => void }[] = []
   const trees = new Map<number, TreeSpec>()
   const session = {
-    addDevice: (spec: DeviceSpec, filler: DeviceFiller) => devices.push({ spec, filler }),
+    addDevice: (...[spec, filler, failed]: Parameters<MountSession['addDevice']>) =>
+      devices.push({ spec, filler, failed }),
     takeTouched: () => new Uint8Array(),
     addTree(slot: number, spec: TreeSpec) {
       if (trees.has(slot)) throw new Error(`slot ${slot} is taken`)
@@ -82,7 +83,7 @@ test("a device's misses are filled on demand, each told by itself", async () => 
   const { session, devices } = fakeSession()
   await new Grafts(session, noLog).layer(layer, 'here')
   const settled = await new Promise((resolve) =>
-    devices[0]?.filler.fillEach([0], (chunk, error) => resolve({ chunk, error })),
+    devices[0]?.filler.fillEach([0], 'demand', (chunk, error) => resolve({ chunk, error })),
   )
   expect(settled).toEqual({ chunk: 0, error: undefined })
   expect(layer.slots.state(0)).toBe(1)
@@ -102,7 +103,11 @@ test('why reads of a layer fail is said, once for many', async () => {
   const { session, devices } = fakeSession()
   const lines: string[] = []
   await new Grafts(session, (line) => lines.push(line)).layer(layer, 'here')
-  const miss = () => new Promise((resolve) => devices[0]?.filler.fillEach([0], (_, error) => resolve(error)))
-  for (let i = 0; i < 3; i++) expect(await miss()).toMatchObject({ code: 'denied' })
+  const miss = () => new Promise((resolve) => devices[0]?.filler.fillEach([0], 'demand', (_, error) => resolve(error)))
+  for (let i = 0; i < 3; i++) {
+    const error = await miss()
+    expect(error).toMatchObject({ code: 'denied' })
+    devices[0]?.failed(error)
+  }
   expect(lines).toEqual([`layer ${made.descriptor.digest}: reads fail: ${refusal.message}`])
 })

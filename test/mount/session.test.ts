@@ -4,7 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test, vi } from 'vitest'
 import { type Code, Failure } from '../../src/errors.ts'
 import type { NativeModule, NativeSession, SessionCounters, SessionOptions, Upcalls } from '../../src/mount/native.ts'
-import { type ControlTree, controlNode, MountSession } from '../../src/mount/session.ts'
+import { type ControlTree, controlNode, type DeviceFiller, MountSession } from '../../src/mount/session.ts'
 
 const ENOENT = 2
 const EIO = 5
@@ -131,11 +131,10 @@ test('reads wait longer while there is progress, until nothing is missing', asyn
     const settings = { dir: '/mnt', fsname: 'x', allowOther: true, rootSlot: null, missTimeoutMs: 1000 }
     const session = MountSession.mount(fake.native, { ...settings, progress: () => bytes })
     let settle: ((chunk: number, error?: unknown) => void) | undefined
-    const device = session.addDevice(SPEC, {
-      fillEach: (_, settled) => {
-        settle = settled
-      },
-    })
+    const fillEach: DeviceFiller['fillEach'] = (_, __, settled) => {
+      settle = settled
+    }
+    const device = session.addDevice(SPEC, { fillEach }, () => {})
     fake.upcalls.miss(device, Uint32Array.of(1))
     fake.calls.length = 0
     await vi.advanceTimersByTimeAsync(1000)
@@ -184,30 +183,36 @@ test('a directory that shows a tree of root’s alone is closed before the tree 
   ])
 })
 
-test('missing chunks go to the filler of their device, and each is settled as it comes', () => {
+test('missing chunks go to the filler of their device, and each is settled as it comes; failures are told of', () => {
   const { session, fake } = mountSession()
   const asked: number[][] = []
   let settle: ((chunk: number, error?: unknown) => void) | undefined
-  const device = session.addDevice(SPEC, {
-    fillEach(wanted, settled) {
-      asked.push([...wanted])
-      settle = settled
-    },
-  })
+  const failed: unknown[] = []
+  const fillEach: DeviceFiller['fillEach'] = (wanted, _, settled) => {
+    asked.push([...wanted])
+    settle = settled
+  }
+  const device = session.addDevice(SPEC, { fillEach }, (error) => failed.push(error))
   fake.upcalls.miss(device, Uint32Array.of(4, 5))
   expect(asked).toEqual([[4, 5]])
   expect(fake.calls).toEqual([])
   settle?.(5)
-  settle?.(4, Failure.corrupt('another digest'))
+  const corrupt = Failure.corrupt('another digest')
+  settle?.(4, corrupt)
   expect(fake.calls).toEqual([
     ['settle', device, 5, 0],
     ['settle', device, 4, EIO],
   ])
+  expect(failed).toEqual([corrupt])
 })
 
 test.each(ERRNOS)('a chunk that is not filled for being %s is answered by errno %d', (code, wanted) => {
   const { session, fake } = mountSession()
-  const device = session.addDevice(SPEC, { fillEach: (_, settled) => settled(0, new Failure(code, 'no')) })
+  const device = session.addDevice(
+    SPEC,
+    { fillEach: (_, __, settled) => settled(0, new Failure(code, 'no')) },
+    () => {},
+  )
   fake.upcalls.miss(device, Uint32Array.of(0))
   expect(fake.calls).toEqual([['settle', device, 0, wanted]])
 })

@@ -487,7 +487,7 @@ test('files stay open until the thread that has them has ended, and the agent as
     return ended.promise
   }
   const agent = new AbortController()
-  const wholes = new Examinations(store, { examine }, () => {}, agent.signal)
+  const wholes = new Examinations(store, { examine, examineRaw: examine }, () => {}, agent.signal)
   const tree = expect(wholes.tree(descriptor, new Copies(whole.blob, ORIGIN))).rejects.toThrow('at last')
   await begun.promise
   agent.abort()

@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { digestOf, hex } from '../../src/image/digest.ts'
-import { type Proof, Proofs, type Refutation, readVerdict, treesJudged } from '../../src/store/proofs.ts'
+import { claimsJudged, type Proof, Proofs, type Refutation, readVerdict } from '../../src/store/proofs.ts'
 import { folder } from './folder.ts'
 
 const digest = (of: string) => digestOf(new TextEncoder().encode(of))
@@ -35,6 +35,27 @@ test('what was found out of a layer is there for the next process, of that blob 
   expect(warnings).toEqual([])
 })
 
+test('what is known of a layer among several is nothing of it alone, nor the other way round', async () => {
+  const { dir, open } = await cache()
+  const proofs = await open()
+  const among = { ...claim, together: true }
+  await proofs.keep(among, proof)
+  expect(await (await open()).of(claim)).toBeUndefined()
+  await proofs.keep(claim, refutation)
+  for (const each of [proofs, await open()]) {
+    expect([await each.of(among), await each.of(claim)]).toEqual([proof, refutation])
+    expect([await each.about(claim.blob, true), await each.about(claim.blob)]).toEqual([[proof], [refutation]])
+  }
+  // nor does a record that is put in the other's place
+  const [alone, other] = ['', '-together'].map((end) =>
+    join('proofs', hex(claim.blob), `${hex(claim.tree)}${end}.json`),
+  )
+  for (const each of [dir, join(dir, 'twins')]) {
+    await writeFile(join(each, `${alone}`), await readFile(join(each, `${other}`)))
+  }
+  expect(await (await open()).of(claim)).toBeUndefined()
+})
+
 test('a record of which nothing is left, or another claim’s, proves nothing', async () => {
   const { dir, open, warnings } = await cache()
   const path = join(dir, 'proofs', hex(claim.blob), `${hex(claim.tree)}.json`)
@@ -64,7 +85,7 @@ test('a verdict that lost a file or a folder is restored, also one that condemns
   const own = join('proofs', hex(claim.blob))
   for (const lost of ['proofs', own, `twins/${own}`, 'twins', join(own, `${hex(lie.tree)}.json`)]) {
     await rm(join(dir, lost), { recursive: true })
-    expect(await treesJudged(dir, claim.blob)).toHaveLength(2)
+    expect(await claimsJudged(dir, claim.blob)).toHaveLength(2)
     expect(await readVerdict(dir, lie)).toEqual(refutation)
     const proofs = await open()
     expect(await proofs.of(lie), lost).toEqual(refutation)

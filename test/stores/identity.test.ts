@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import type { Unit } from '../../src/format/format.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import type { Verdict } from '../../src/layer/layer.ts'
@@ -17,7 +18,7 @@ const open = (
   is: 'open',
   indexDigest: index,
   verdict,
-  together: false,
+  together: undefined,
   trusted,
 })
 
@@ -39,7 +40,7 @@ const check = (
   { alone, either }: { alone: string | RegExp; either: string | RegExp },
 ) =>
   test(title, () => {
-    const name = diffIdOf({ verdict, together: false }, claimed, trusted)
+    const name = diffIdOf({ verdict, together: undefined }, claimed, trusted)
     expect('why' in name ? name.why : name.digest).toMatch(alone)
     expect(decided(open(verdict, trusted))).toMatch(either)
   })
@@ -70,10 +71,10 @@ test('an index is no name where engines cannot tell images apart by it, or look 
   expect(decided(open(proven(claimed), 'no'), { isAmbiguous: () => true })).toBe(`diffid ${claimed}`)
 })
 
-test('a layer whose tree is one of several layers together goes by its index, or by nothing, whatever is trusted', () => {
-  const together = { ...open(undefined, true), together: true } as LayerEvidence
-  expect(decided(together)).toBe(`index ${indexDigest}`)
-  expect(decided({ ...together, indexDigest: undefined } as LayerEvidence)).toContain('one tree for several layers')
+test('layers of which the index of their tree says nothing go by nothing, whatever is trusted', () => {
+  const unit = { layers: [lazy('layer'), lazy('top')], shown: lazy('top') } as unknown as Unit
+  const together = { unit, shows: false, hasChunks: true, parts: undefined }
+  expect(decided({ ...open(undefined, true), together } as LayerEvidence)).toContain('one tree for several layers')
 })
 
 test('what was listed before is named as it was, or not at all', () => {

@@ -113,3 +113,24 @@ test('an entry for another blob, claimed again and again, remembers nobody befor
   }
   expect(owners.otherBlobId(link('x', 'gzip', { proven: true }))).toBeUndefined()
 })
+
+test('layers that show one tree together get all of their IDs, or none', () => {
+  const together = { unit: { layers: ['one', 'two', 'tree'] } } as unknown as LayerLease['together']
+  const links = ['one', 'two', 'tree'].map((id) => {
+    const made = link(id)
+    return { ...made, layer: { ...made.layer, together } as LayerLease }
+  })
+  const three = attached(...links, link('above'))
+  const full = new LayerOwners(new Quarantine(), anyName, 2)
+  expect(full.claim(three, false)).toEqual({ owners: [], why: expect.stringContaining('2 layers are listed already') })
+  expect(full.size).toBe(0)
+
+  const taken = new LayerOwners(new Quarantine(), anyName)
+  taken.kept(taken.claim(attached(link('tree', 'another')), false).owners)
+  expect(taken.claim(three, false)).toEqual({ owners: [], why: expect.stringContaining('as another image claims it') })
+  expect([taken.size, blobOf(taken, 'tree')]).toEqual([1, digest('another')])
+
+  const above = new LayerOwners(new Quarantine(), anyName)
+  above.kept(above.claim(attached(link('above', 'another')), false).owners)
+  expect(above.claim(three, false).owners).toHaveLength(3)
+})

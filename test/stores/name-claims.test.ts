@@ -8,6 +8,7 @@ const claim = (diffId: string, blob: string, index?: string, tree?: string): Nam
   blob: digest(blob),
   index: index === undefined ? undefined : digest(index),
   tree: tree === undefined ? undefined : digest(tree),
+  together: false,
 })
 const good = claim('tar', 'good', 'index', 'tree')
 
@@ -33,6 +34,7 @@ describe('two images are rivals about a layer when', () => {
   check('one blob is two trees', claim('tar', 'good', 'index', 'another tree'), true)
   check('one blob is read by two indexes, as far as is known', claim('tar', 'good', 'another index'), true)
   check('one blob is unpacked by one of them, and read by the other', claim('tar', 'good'), true)
+  check('one of them shows it together with other layers', { ...good, together: true }, true)
   check('they say the same', { ...good }, false)
   check('two indexes make one tree', claim('tar', 'good', 'another index', 'tree'), false)
   check('the tree is not known yet that one index makes', claim('tar', 'good', 'index'), false)

@@ -69,12 +69,25 @@ describe('a chunk table', () => {
   })
 
   test('a table of another version is told from a damaged one, and not guessed at', () => {
-    for (const version of ['lazychk1', 'lazychk3']) {
+    for (const version of ['lazychk2', 'lazychk4']) {
       const other = encodeChunks(blobs, [chunk], 0, 8192)
       other.set(new TextEncoder().encode(version))
       other.set(createHash('sha256').update(other.subarray(0, -32)).digest(), other.length - 32)
       expect(() => new ChunkTable(other)).toThrow(expect.objectContaining({ code: 'unsupported' }))
     }
+  })
+
+  test('runs of zeros are given back, and are part of what the device holds', () => {
+    const of = (...zeros: { start: number; end: number }[]) =>
+      new ChunkTable(encodeChunks(blobs, [chunk], 0, 16384, zeros))
+    const runs = [
+      { start: 0, end: 10 },
+      { start: 8192, end: 9000 },
+    ]
+    expect(of(...runs).zeros()).toEqual(runs)
+    expect(of().zeros()).toEqual([])
+    const digests = [of(), of({ start: 0, end: 10 }), of({ start: 0, end: 11 }), of({ start: 1, end: 11 })]
+    expect(new Set(digests.map((each) => each.contentDigest())).size).toBe(digests.length)
   })
 
   test('any changed or missing byte is noticed', () => {

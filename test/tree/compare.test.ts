@@ -2,11 +2,13 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
+import type { Range } from '../../src/image/blob.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { buildTree } from '../../src/tree/build.ts'
 import { type Check, GZIP, type StoredChunk } from '../../src/tree/chunk.ts'
 import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 import { firstDifference, type Side } from '../../src/tree/compare.ts'
+import { ZEROS } from '../../src/tree/entry.ts'
 import { INODE, NID_BYTES } from '../../src/tree/erofs-format.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 import { runs } from '../fixtures/runs.ts'
@@ -14,7 +16,7 @@ import { SAMPLES, sampleLayers } from '../format/samples.ts'
 import { specs } from './arbitrary.ts'
 import { bothSides, difference, plain, scanned, served, type TarSide } from './compare-sides.ts'
 import { edges } from './edges.ts'
-import { dir, fifo, file, link, MTIME, type Spec, symlink } from './layer.ts'
+import { dir, fifo, file, layer, link, MTIME, type Spec, symlink } from './layer.ts'
 
 const BIG = new Uint8Array(25_000).map((_, i) => i * 7 + (i >> 8))
 const xattr = (value: string) => ({ xattrs: new Map([['user.a', Buffer.from(value)]]) })
@@ -277,6 +279,43 @@ describe('a chunk that several files share', () => {
   })
 })
 
+describe('a file with zeros that no chunk holds', () => {
+  /** `text` and 5000 zeros, of which only the text is in a chunk. */
+  const lazy = (bytes: string) => {
+    const { blobs, chunks, entries, first } = layer([file('a', bytes)])
+    const at = bytes.length
+    return buildTree({
+      blobs,
+      chunks,
+      first,
+      entries: entries.map(({ extents = [], ...entry }) => ({
+        ...entry,
+        size: at + 5000,
+        extents: [...extents, { at, chunk: ZEROS, offset: 0, length: 5000 }],
+      })),
+    })
+  }
+  const tar = (of: Buffer, chunkBytes?: number) => plain([file('a', of)], chunkBytes)
+  const behind = (bytes: string) => Buffer.concat([Buffer.from(bytes), new Uint8Array(5000)])
+
+  test('is the same where the tar has zeros, however its bytes are cut', async () => {
+    expect(await difference(lazy('alpha'), tar(behind('alpha')))).toBeUndefined()
+    expect(await difference(lazy('alpha'), tar(behind('alpha'), 7))).toBeUndefined()
+    expect(await difference(lazy(''), tar(Buffer.alloc(5000)))).toBeUndefined()
+  })
+
+  test('is another where the tar has anything else', async () => {
+    for (const at of [5, 2500, 5004]) {
+      const other = behind('alpha')
+      other[at] = 1
+      expect(await difference(lazy('alpha'), tar(other))).toMatch(
+        /^"a": contents differ: bytes 5 to 5005 are zeros as served/,
+      )
+    }
+    expect(await difference(lazy('alpha'), tar(behind('alphb')))).toMatch(/^"a": contents differ: sha256/)
+  })
+})
+
 describe('what the builder would not make', () => {
   const only = [file('a', 'alpha')]
 
@@ -284,10 +323,12 @@ describe('what the builder would not make', () => {
   function withTable(
     of: Side,
     change: (chunk: StoredChunk & { places: { from: number; length: number; at: number }[] }) => void,
+    zeros: Range[] = [],
   ): Side {
     const chunks = Array.from({ length: of.chunks.length }, (_, i) => structuredClone(of.chunks.get(i)))
     for (const each of chunks) change(each as Parameters<typeof change>[0])
-    const table = new ChunkTable(encodeChunks(of.chunks.blobs, chunks, of.chunks.first, of.chunks.deviceSize))
+    const { blobs, first, deviceSize } = of.chunks
+    const table = new ChunkTable(encodeChunks(blobs, chunks, first, deviceSize, zeros))
     const image = Buffer.from(of.image)
     const tag = image.indexOf(of.chunks.contentDigest().slice('sha256:'.length), 0, 'latin1')
     image.write(table.contentDigest().slice('sha256:'.length), tag, 'latin1')
@@ -322,6 +363,24 @@ describe('what the builder would not make', () => {
     expect(await difference(short, plain(only))).toMatch(/^"a": cannot be compared: the places/)
     const twice = withTable(served(only), ({ places }) => places.push({ from: 0, length: 1, at: 0 }))
     expect(await difference(twice, plain(only))).toMatch(/^"a": cannot be compared: /)
+  })
+
+  test('zeros over a place, behind a file, and of nobody', async () => {
+    const unchanged = () => {}
+    const over = withTable(served(only), unchanged, [{ start: 4, end: 5 }])
+    expect(await difference(over, plain(only))).toMatch(/^"a": cannot be compared: the places/)
+    const behind = withTable(
+      served([file('a', 'alp\0\0')]),
+      ({ places, checks }) => {
+        for (const each of places) each.length = 3
+        for (const each of checks)
+          Object.assign(each, { range: { start: 0, end: 3 }, digest: digestOf(Buffer.from('alp')) })
+      },
+      [{ start: 3, end: 6 }],
+    )
+    expect(await difference(behind, plain([file('a', 'alp\0\0')]))).toMatch(/^"a": cannot be compared: its zeros/)
+    const nobody = withTable(served(only), unchanged, [{ start: 1 << 20, end: 1 << 21 }])
+    expect(await difference(nobody, plain(only))).toBeUndefined()
   })
 
   test('a file that a place reaches into from before it', async () => {

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { digestOf } from '../../src/image/digest.ts'
 import { type StoredChunk, ZSTD } from '../../src/tree/chunk.ts'
 import { growTree } from '../../src/tree/entries.ts'
-import type { Extent } from '../../src/tree/entry.ts'
+import { type Extent, ZEROS } from '../../src/tree/entry.ts'
 import { layOut } from '../../src/tree/layout.ts'
 
 /** What keeps read-ahead of what is wanted first from what comes behind. */
@@ -119,7 +119,46 @@ describe('files lie on the device', () => {
   })
 
   test('no files are an empty device', () => {
-    expect(lay([chunk('a', 1)], {}, [0])).toEqual({ chunks: [], first: 0, offsets: [], deviceSize: 0 })
+    expect(lay([chunk('a', 1)], {}, [0])).toEqual({ chunks: [], first: 0, offsets: [], zeros: [], deviceSize: 0 })
+  })
+})
+
+describe('zeros that no chunk holds', () => {
+  test('take room on the device and nothing else', () => {
+    const laid = lay([chunk('a', 10), chunk('b', 10)], {
+      x: [
+        [0, 0, 10],
+        [ZEROS, 0, 8192],
+        [1, 0, 10],
+      ],
+      y: [[ZEROS, 0, 4096]],
+      z: [[1, 0, 10]],
+    }) // prettier-ignore
+    expect(laid.offsets).toEqual([0, 12288, 16384])
+    expect(shown(laid, ['a', 'b'])).toEqual(['a: 0+10@0', 'b: 0+10@8202 0+10@16384'])
+    expect(laid.zeros).toEqual([
+      { start: 10, end: 8202 },
+      { start: 12288, end: 16384 },
+    ])
+    expect(laid.deviceSize).toBe(20480)
+  })
+
+  test('are a content like any other: as many are the same, more or elsewhere are not', () => {
+    const laid = lay([chunk('a', 10)], {
+      x: [[ZEROS, 0, 10]],
+      y: [[ZEROS, 0, 11]],
+      z: [[ZEROS, 0, 10]],
+      before: [[ZEROS, 0, 10], [0, 0, 10]],
+      behind: [[0, 0, 10], [ZEROS, 0, 10]],
+    }) // biome-ignore format: a table
+    expect(laid.offsets).toEqual([0, 4096, 0, 8192, 12288])
+    expect(laid.zeros.map(({ start }) => start)).toEqual([0, 4096, 8192, 12298])
+  })
+
+  test('count as pieces', () => {
+    const many = Array.from({ length: 4000 }, (): [number, number, number] => [ZEROS, 0, 1])
+    const files = Object.fromEntries(Array.from({ length: 1001 }, (_, i) => [`f${i}`, many]))
+    expect(() => lay([], files)).toThrow(expect.objectContaining({ code: 'limit' }))
   })
 })
 
@@ -199,7 +238,10 @@ describe('refused', () => {
     ['a negative piece', [a], 10, [at(0, -1)], /a piece of -1 bytes/],
     ['half a byte', [a], 10, [at(0, 0.5)], /a piece of 0.5 bytes/],
     ['a chunk that is not there', [a], 10, [at(0, 10, 0, 1)], /chunk 1 does not exist/],
-    ['a negative chunk', [a], 10, [at(0, 10, 0, -1)], /chunk -1 does not exist/],
+    ['a negative chunk', [a], 10, [at(0, 10, 0, -2)], /chunk -2 does not exist/],
+    ['no zeros', [a], 10, [at(0, 10), at(10, 0, 0, ZEROS)], /a piece of 0 bytes/],
+    ['zeros over contents', [a], 20, [at(0, 10), at(9, 11, 0, ZEROS)], /contents at 10 are missing or overlap/],
+    ['zeros that end early', [a], 20, [at(0, 10), at(10, 9, 0, ZEROS)], /has 20 bytes, its contents 19/],
     ['bytes behind the chunk', [a], 10, [at(0, 10, 1)], /chunk 0 has 10 bytes, not 10 at 1/],
     ['bytes before the chunk', [a], 10, [at(0, 10, -1)], /not 10 at -1/],
     ['bytes that no digest covers', [chunk('', 10, [[0, 9, 'a']])], 10, [at(0, 10)], /no digest covers byte 9/],

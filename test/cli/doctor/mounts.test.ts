@@ -47,6 +47,7 @@ const STATUS: Status = {
   bytes: { served: 0, fetched: 0, verified: 0 },
   requests: 0,
   counters: {},
+  gauges: [],
 }
 
 test.each([

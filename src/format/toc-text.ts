@@ -1,19 +1,20 @@
 // Text of a table of contents that JSON could not hold: writers replace what is no UTF-8 in names, targets and names of attributes by
 // U+FFFD, so that files are lost or renamed. Where a table has that character, the tar's own headers are asked whether it is theirs.
 //
-// The header of an entry stands behind the contents of the file before it, in the same members:
+// The header of an entry stands behind the contents of the file before it, in the same member or frame or in one that follows:
 //   offset                                          next offset
 //   │ chunk, padding, headers, header of the next file │ its chunk …
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Failure } from '../errors.ts'
+import type { Range } from '../image/blob.ts'
 import type { Entry } from '../tree/entry.ts'
-import { decode, type Place, placeBehind, type Stored } from './estargz-end.ts'
-import { searchInTurns } from './estargz-toc.ts'
 import { quote } from './path.ts'
 import type { Member } from './tar-entry.ts'
 import { membersIn } from './tar-members.ts'
 import { entryOf } from './toc.ts'
+import { searchInTurns } from './toc-bytes.ts'
 import { Fields } from './toc-fields.ts'
+import { type Place, placeBehind } from './toc-place.ts'
 import { type Raw, scanToc } from './toc-scan.ts'
 
 const REPLACEMENT = '\ufffd'
@@ -37,10 +38,16 @@ interface Suspect {
 
 /**
  * @param json the table of contents of a layer whose files end at `end` of the blob
+ * @param decoded what a stored range of the blob decodes to; undefined: it is too much, or cannot be decoded
  * @param what names the layer
  * @throws Failure unsupported: text was replaced, or it cannot be told; corrupt, limit; what reading the blob throws
  */
-export async function checkText(json: Uint8Array, end: number, stored: Stored, what: string): Promise<void> {
+export async function checkText(
+  json: Uint8Array,
+  end: number,
+  decoded: (stored: Range) => Promise<Uint8Array | undefined>,
+  what: string,
+): Promise<void> {
   if (!(await searchInTurns(json, WRITTEN, WRITTEN_MAX_BYTES))) return
   if (json.length > JSON_MAX_BYTES) throw replaced(what, `its table of contents has ${json.length} bytes`)
   const { suspects, offsets } = await suspectsIn(json, what)
@@ -54,7 +61,7 @@ export async function checkText(json: Uint8Array, end: number, stored: Stored, w
     const range = { start: offset, end: Math.min(ascending.find((each) => each > offset) ?? end, end) }
     left -= range.end - range.start
     if (range.start >= range.end || left < 0) throw replaced(what, 'its tar headers cannot be read cheaply')
-    const tar = await decode(await stored.read(range))
+    const tar = await decoded(range)
     if (tar === undefined) throw replaced(what, 'its tar headers cannot be read')
     for (const [at, from] of Map.groupBy(group, ({ place }) => place.at)) checkGroup(from, tar, at, what)
   }

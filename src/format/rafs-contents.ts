@@ -1,0 +1,74 @@
+// What a bootstrap and the tables of its blobs say, put together: chunks as they are fetched and verified, and the entries over them.
+import { Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Entry, Extent } from '../tree/entry.ts'
+import { type Contents, type Unit, unitText } from './format.ts'
+import type { BlobTables } from './nydus-index.ts'
+import { digestNamed } from './nydus-tables.ts'
+import { quote } from './path.ts'
+import type { Rafs } from './rafs.ts'
+import { StoredChunks } from './rafs-stored.ts'
+
+/** Names that stand for the absence of others (OCI image specification, layer.md). */
+const WHITEOUT = /(?:^|\/)\.wh\./
+
+/** @throws Failure corrupt, limit, unsupported */
+export function contentsOf(rafs: Rafs, tables: readonly BlobTables[], unit: Unit): Contents {
+  const what = unitText(unit)
+  const used = [...new Set(rafs.chunks.map(({ blob }) => blob))].sort((a, b) => a - b)
+  const blobs = used.map((number) => {
+    const { id, compressedSize } = rafs.blobs[number] as Rafs['blobs'][number] // parsers have looked
+    const digest = digestNamed(id, `${what}: bootstrap: blob ${number}`)
+    return { digest, size: sizeOf(digest, unit) ?? compressedSize }
+  })
+  const stored = new StoredChunks(
+    rafs,
+    tables,
+    new Map(used.map((number, i) => [number, { number: i, size: blobs[i]?.size ?? 0 }])),
+    what,
+  )
+  const places = rafs.chunks.map((chunk) => stored.add(chunk))
+  const entries = rafs.entries.map((entry) => {
+    if (WHITEOUT.test(entry.path)) {
+      throw Failure.unsupported(`${what}: bootstrap: ${quote(entry.path)} is a whiteout`, {
+        why: 'the tree of a whole image has none left: this is the bootstrap of a single layer',
+      })
+    }
+    return entry.extents === undefined
+      ? entry
+      : { ...entry, extents: entry.extents.map((each) => placed(each, places)) }
+  })
+  return { blobs, chunks: stored.finish(), entries, first: firstOf(entries, rafs.prefetch) }
+}
+
+function sizeOf(digest: Digest, { blobs }: Unit): number | undefined {
+  return blobs.find((each) => each.digest === digest)?.size
+}
+
+/** The same piece, of what is fetched. */
+function placed(extent: Extent, places: readonly { chunk: number; offset: number }[]): Extent {
+  const place = places[extent.chunk]
+  if (place === undefined) return extent // zeros
+  return { ...extent, chunk: place.chunk, offset: place.offset + extent.offset }
+}
+
+/**
+ * The chunks of what is wanted first, in its order. A list that begins with everything, as tools write it by default, orders nothing.
+ * @param entries depth first
+ */
+function firstOf(entries: readonly Entry[], prefetch: readonly string[]): number[] {
+  const paths = prefetch.slice(0, prefetch.includes('') ? prefetch.indexOf('') : undefined)
+  if (paths.length === 0) return []
+  const at = new Map(entries.map(({ path }, i) => [path, i]))
+  const first = new Set<number>()
+  for (const path of new Set(paths)) {
+    const below = `${path}/`
+    const start = at.get(path) ?? entries.length
+    for (let i = start; i < entries.length; i++) {
+      const entry = entries[i] as Entry // i is below the length
+      if (i > start && !entry.path.startsWith(below)) break
+      for (const { chunk } of entry.extents ?? []) if (chunk >= 0) first.add(chunk)
+    }
+  }
+  return [...first]
+}

@@ -1,0 +1,24 @@
+// All that is soaked.
+import type { Target } from './target.ts'
+import { estargzToc } from './targets/estargz-toc.ts'
+import { manifest } from './targets/manifest.ts'
+import { nydusBatches, nydusCheckpoints } from './targets/nydus-contexts.ts'
+import { nydusLayer } from './targets/nydus-layer.ts'
+import { nydusLz4 } from './targets/nydus-lz4.ts'
+import { nydusToc } from './targets/nydus-toc.ts'
+import { rafs5 } from './targets/rafs5.ts'
+import { rafs6 } from './targets/rafs6.ts'
+import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
+
+export const TARGETS: readonly Target[] = [
+  manifest,
+  estargzToc,
+  zstdChunkedToc,
+  rafs5,
+  rafs6,
+  nydusLayer,
+  nydusCheckpoints,
+  nydusBatches,
+  nydusToc,
+  nydusLz4,
+]

@@ -1,0 +1,222 @@
+// Layers that show one tree together, on their way to engines: who bears which name, and who must not.
+import { readFile } from 'node:fs/promises'
+import { gunzipSync, gzipSync } from 'node:zlib'
+import { expect, test } from 'vitest'
+import { FORMATS } from '../../src/format/formats.ts'
+import { type Digest, digestOf } from '../../src/image/digest.ts'
+import { DOCKER_MANIFEST } from '../../src/image/manifest.ts'
+import { openLayer, type ResolvedImage } from '../../src/layer/image.ts'
+import type { LayerLease } from '../../src/layer/layer.ts'
+import { layerId } from '../../src/stores/chain.ts'
+import { trustAll, trustNone } from '../../src/stores/identity.ts'
+import { type Chain, closeChain, openChain } from '../../src/stores/image-chain.ts'
+import { layerEntry } from '../../src/stores/layers-json.ts'
+import { OCI_LAYER } from '../fake/image.ts'
+import { MemoryBlob } from '../format/memory-blob.ts'
+import { type Made, makeSealedPair, PAIR_WORKER, pair } from '../format/pair.ts'
+import { header, member } from '../format/tar-craft.ts'
+import { imageOf } from '../layer/resolved.ts'
+import { contents, openCache } from '../mount/fixture.ts'
+import { folder } from '../store/folder.ts'
+import { digest } from './store.ts'
+
+const NOISE = Uint8Array.from({ length: 2048 }, (_, i) => (i * 151 + 7) & 0xff)
+const FOUR = Buffer.from(NOISE.subarray(0, 4)).toString()
+
+const open = async (dir?: string) =>
+  openCache(dir ?? (await folder()), undefined, { formats: [...FORMATS, pair], worker: PAIR_WORKER })
+type Cache = Awaited<ReturnType<typeof open>>
+
+const made = (part = NOISE, change?: Parameters<typeof makeSealedPair>[2]) => {
+  const pair = makeSealedPair(part, ['a', 'b'], change)
+  const diffIds = [pair.part.blob.digest, pair.diffId]
+  return { ...pair, layers: [pair.part, pair.whole], diffIds }
+}
+
+const chainOf = (
+  { layers }: Cache,
+  image: ResolvedImage,
+  prove: Parameters<typeof openChain>[2],
+  trustsDiffIds = trustNone,
+): Promise<Chain> =>
+  openChain(image, { layers, trustsDiffIds, isAmbiguous: () => false, whyNot: () => undefined }, prove)
+
+/** An ordinary layer of this tar. */
+function ordinary(tar: Uint8Array, blob = new MemoryBlob(gzipSync(tar))): Made {
+  return { descriptor: { mediaType: OCI_LAYER, digest: blob.digest, size: blob.size, annotations: {} }, blob }
+}
+
+const tarOf = (text: string) => Buffer.concat([member({ name: 'fix' }, text.padEnd(600)), new Uint8Array(1024)])
+
+test('once all of them were read, the layers bear their DiffIDs as any layers do, and the tree has its contents', async () => {
+  const cache = await open()
+  const { part, whole, layers, diffIds, tar } = made()
+  const image = imageOf(layers, { diffIds })
+  const before = await chainOf(cache, image, 'none')
+  expect(before).toMatchObject({ links: [], why: expect.stringContaining('only claimed') })
+  expect(part.blob.ranges).toEqual([])
+  const chain = await chainOf(cache, image, 'needed')
+  const below = layerId(undefined, { by: 'diffid', digest: diffIds[0] as Digest })
+  expect(chain).toMatchObject({
+    why: undefined,
+    links: [
+      { id: below, size: 2048, proven: true },
+      { id: layerId(below, { by: 'diffid', digest: diffIds[1] as Digest }), size: tar.length, proven: true },
+    ],
+  })
+  expect(part.blob.ranges).toEqual([{ start: 0, end: 2048 }])
+  expect(await contents(chain.links[1]?.layer as LayerLease, 'a')).toBe(FOUR)
+  expect(part.blob.ranges).toHaveLength(1)
+  expect(chain.links.map((link) => JSON.parse(layerEntry(link, false)))).toMatchObject([
+    { 'compressed-diff-digest': diffIds[0], 'diff-digest': diffIds[0], 'diff-size': 2048, compression: 0 },
+    { 'compressed-diff-digest': whole.blob.digest, 'diff-digest': diffIds[1], compression: 2 },
+  ])
+  await closeChain(chain)
+  await cache.close()
+
+  // and the next process needs nobody for that
+  const read = [part, whole].map(({ blob }) => blob.ranges.length)
+  const again = await chainOf(await open(cache.store.dir), image, 'none')
+  expect(again.links.map(({ proven }) => proven)).toEqual([true, true])
+  expect([part, whole].map(({ blob }) => blob.ranges.length)).toEqual(read)
+})
+
+test('where images are believed nothing is read whole but the layer that shows the tree', async () => {
+  const cache = await open()
+  const { part, layers, diffIds } = made()
+  const chain = await chainOf(cache, imageOf(layers, { diffIds }), 'none', trustAll)
+  expect(chain).toMatchObject({ why: undefined, links: [{ proven: false }, { proven: true }] })
+  expect(part.blob.ranges).toEqual([])
+  const forged = [part.blob.digest, digest('a tar of somebody else')]
+  expect(await chainOf(cache, imageOf(layers, { diffIds: forged }), 'none', trustAll)).toMatchObject({
+    links: [],
+    why: expect.stringContaining('and its bytes have'),
+  })
+})
+
+test.each([
+  ['a tar', tarOf('a fix of somebody else')],
+  ['zeros', new Uint8Array(2048)],
+  ['less than a header', NOISE.subarray(0, 511)],
+])('a layer that is shown as nothing and is %s is a lie, and is cut off everywhere', async (_, bytes) => {
+  const cache = await open()
+  const { part, layers, diffIds } = made(bytes)
+  const image = imageOf(layers, { diffIds })
+  const told: unknown[] = []
+  cache.examinations.quarantine.watch((claim) => told.push(claim))
+  const believed = await chainOf(cache, image, 'none', trustAll)
+  expect(believed.links).toHaveLength(2)
+  expect(await chainOf(cache, image, 'needed')).toMatchObject({ links: [] })
+  expect(told).toEqual([expect.objectContaining({ blob: part.blob.digest, together: true })])
+  expect(await chainOf(cache, image, 'none', trustAll)).toMatchObject({
+    links: [],
+    why: expect.stringContaining('is quarantined'),
+  })
+  expect(cache.warnings).toEqual([expect.stringContaining('shows it together with others as what it is not')])
+})
+
+test('whose ordinary layer was passed off as nothing has it, with its files', async () => {
+  const cache = await open()
+  const tar = tarOf('a fix')
+  const { layers, diffIds } = made(tar)
+  const hostile = imageOf(layers, { diffIds })
+  expect((await chainOf(cache, hostile, 'none', trustAll)).links).toHaveLength(2)
+  expect((await chainOf(cache, hostile, 'needed')).links).toHaveLength(0)
+  for (const layer of [ordinary(tar), ordinary(tar, new MemoryBlob(tar))]) {
+    const chain = await chainOf(cache, imageOf([layer], { diffIds: [digestOf(tar)] }), 'all')
+    expect(chain).toMatchObject({ why: undefined, links: [{ proven: true }] })
+    expect(await contents(chain.links[0]?.layer as LayerLease, 'fix')).toMatch(/^a fix/)
+  }
+})
+
+test('the tar of the layer that shows the tree is an ordinary layer where it stands alone', async () => {
+  const cache = await open()
+  const { whole, layers, diffIds, diffId } = made()
+  const shown = (await chainOf(cache, imageOf(layers, { diffIds }), 'needed')).links[1]?.layer as LayerLease
+  const alone = { ...whole, descriptor: { ...whole.descriptor, mediaType: OCI_LAYER, annotations: {} } }
+  const image = imageOf([alone], { diffIds: [diffId] })
+  expect((await chainOf(cache, image, 'none')).links).toEqual([]) // what was proven was proven of the other tree
+  const chain = await chainOf(cache, image, 'all')
+  const ordinaryLayer = chain.links[0]?.layer as LayerLease
+  expect(ordinaryLayer.tree).not.toBe(shown.tree)
+  expect(await contents(ordinaryLayer, 'index')).toContain('parts')
+})
+
+test('layers above are ordinary; with one below there is no name for any', async () => {
+  const cache = await open()
+  const { layers, diffIds } = made()
+  const other = ordinary(tarOf('above'))
+  const otherId = digestOf(tarOf('above'))
+  const above = imageOf([...layers, other], { diffIds: [...diffIds, otherId] })
+  expect((await chainOf(cache, above, 'needed')).links).toHaveLength(3)
+})
+
+const check = (
+  title: string,
+  {
+    parts,
+    claimed,
+    mediaType,
+    why,
+  }: { parts?: (d: Digest) => Digest[]; claimed?: Digest; mediaType?: string; why: RegExp },
+) =>
+  test(title, async () => {
+    const cache = await open()
+    const { layers, diffIds } = made(NOISE, (index) => {
+      const [first] = index.parts
+      if (first && parts) index.parts.push(...parts(first.digest).map((digest) => ({ digest, size: 2048 })))
+    })
+    const image = imageOf(layers, {
+      diffIds: claimed === undefined ? diffIds : [claimed, diffIds[1] as Digest],
+      ...(mediaType === undefined ? {} : { mediaType }),
+    })
+    for (const prove of ['none', 'all'] as const) {
+      const chain = await chainOf(cache, image, prove, trustAll)
+      expect(chain).toMatchObject({ links: [], why: expect.stringMatching(why) })
+    }
+  })
+
+check('a DiffID that is not the digest of a layer that is no tar is no name', {
+  claimed: digest('a tar of somebody else'),
+  why: /claims DiffID .* which is no tar/,
+})
+check('in a Docker manifest, which engines refuse, none has a name', {
+  mediaType: DOCKER_MANIFEST,
+  why: /Docker manifests/,
+})
+
+test('a layer whose image says how it ends, and that ends otherwise, is not proven, and nothing is held against it', async () => {
+  const cache = await open()
+  const ends = (index: { parts: { ends?: string }[] }) => Object.assign(index.parts[0] ?? {}, { ends: 'toc' })
+  const other = made(NOISE, ends)
+  const image = imageOf(other.layers, { diffIds: other.diffIds })
+  expect(await chainOf(cache, image, 'needed')).toMatchObject({
+    links: [],
+    why: expect.stringContaining('does not end in toc'),
+  })
+  const honest = made()
+  expect((await chainOf(cache, imageOf(honest.layers, { diffIds: honest.diffIds }), 'needed')).links).toHaveLength(2)
+  const right = made(Buffer.concat([NOISE, header({ name: 'toc' })]), ends)
+  expect((await chainOf(cache, imageOf(right.layers, { diffIds: right.diffIds }), 'needed')).links).toHaveLength(2)
+})
+
+test('engines put the tar of what shows the tree together without its files, and end at once with the others', async () => {
+  const cache = await open()
+  const { part, layers, diffIds, tar } = made()
+  const image = imageOf(layers, { diffIds })
+  const [nothing, tree] = (await chainOf(cache, image, 'none', trustAll)).links.map(({ layer }) => layer as LayerLease)
+  const split = async (layer: LayerLease) => {
+    const file = await cache.examinations.split(layer, image.blob(layer.descriptor))
+    const bytes = await readFile(`/proc/self/fd/${file.fd}`)
+    await file.close()
+    return gunzipSync(bytes).toString()
+  }
+  const payloads = (await split(tree as LayerLease)).trimEnd().split('\n')
+  const bytes = Buffer.concat(payloads.map((each) => Buffer.from(JSON.parse(each).payload, 'base64')))
+  expect(Buffer.compare(bytes, tar)).toBe(0)
+  expect(() => JSON.parse('no tar')).toThrow()
+  expect(await split(nothing as LayerLease)).toBe('no tar\n')
+  expect(part.blob.ranges).toEqual([])
+  const empty = await openLayer(image, part.descriptor, cache.layers)
+  expect(empty).toMatchObject({ chunks: { length: 0 } })
+})
