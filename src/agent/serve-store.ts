@@ -159,8 +159,7 @@ function layerStore(
     },
     hint: (op, path) => mount.hint(op, path),
     async fileOf(bytes) {
-      const file = await store.temporary()
-      await file.writeFile(bytes)
+      const file = await store.unnamed(bytes)
       return { fd: file.fd, close: () => file.close() }
     },
     asker: mode === CLOSED ? onlyRootAsks : askers(log),

@@ -182,10 +182,11 @@ function reach(
   registries: Registries,
   reference: Reference,
   platform: Platform,
-): Pick<ResolvedImage, 'blob' | 'companion'> {
+): Pick<ResolvedImage, 'blob' | 'sizeOf' | 'companion'> {
   const source = registries.source(reference)
   return {
     blob: (descriptor) => source.blob(descriptor),
+    sizeOf: (digest, signal) => source.sizeOf(digest, signal ? { signal } : {}),
     companion: (suffix, signal) => companion((each) => registries.source(each), reference, platform, suffix, signal),
   }
 }

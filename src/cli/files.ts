@@ -6,7 +6,8 @@ import { printable } from '../agent/log.ts'
 import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
-import { openAllLayers, openMerged } from '../layer/image.ts'
+import { openAllLayers } from '../layer/all-layers.ts'
+import { openMerged } from '../layer/image.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../tree/entry.ts'
 import { type Attributes, ErofsReader } from '../tree/erofs-reader.ts'
@@ -14,6 +15,7 @@ import type { Content } from '../tree/inode.ts'
 import type { Invocation } from './flags.ts'
 import { cleaned, find } from './image-path.ts'
 import { table } from './output.ts'
+import { beforeWhole } from './whole-layers.ts'
 
 export async function ls({ positionals, values }: Invocation): Promise<number> {
   const [name, path = ''] = positionals as [string, string?] // the command declares them
@@ -69,7 +71,7 @@ async function withImage(name: string, values: Values, use: (image: OpenImage) =
   const agent: Agent = await openAgent(values, reference)
   try {
     const image = await agent.images.resolve(reference)
-    const layers = await openAllLayers(image, agent.layers)
+    const layers = await openAllLayers(image, agent.layers, beforeWhole(values))
     try {
       const merged = await openMerged(layers, agent.store, agent.builder)
       const bytes = await merged.image.readFile().finally(() => merged.image.close())

@@ -75,6 +75,10 @@ const SERVE: Flag = {
   value: 'auto|erofs|fuse',
   help: 'erofs: metadata in the kernel (root, Linux 6.12); fuse: works everywhere (default: the highest that works)',
 }
+const REQUIRE_LAZY: Flag = {
+  name: 'require-lazy',
+  help: 'fail, with the reason and before anything of it is fetched, where a layer would have to be fetched whole',
+}
 
 const CONTEXT: Flag = {
   name: 'context',
@@ -99,10 +103,11 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'mount',
     arguments: ['IMAGE', 'DIR'],
-    help: 'mount the root filesystem of an image, lazily',
+    help: 'mount the root filesystem of an image: lazily where its layers allow that, the others are fetched whole',
     flags: [
       { name: 'detach', short: 'd', help: 'return when mounted; `lazylayer umount DIR` ends it' },
       MOUNT,
+      REQUIRE_LAZY,
       CONTEXT,
       ...FILLED,
       PLATFORM,
@@ -152,6 +157,7 @@ export const COMMANDS: readonly Command[] = [
         name: 'prove',
         help: 'have it fetch all layers whole and prove their DiffIDs, for Podman up to 5.0, and for starts without a network',
       },
+      REQUIRE_LAZY,
       CREDS,
     ],
   },
@@ -183,13 +189,19 @@ export const COMMANDS: readonly Command[] = [
     name: 'ls',
     arguments: ['IMAGE', '[PATH]'],
     help: 'list files of an image without mounting it',
-    flags: [{ name: 'recursive', short: 'R', help: 'list directories below, too' }, ...FILLED, PLATFORM, ...REGISTRY],
+    flags: [
+      { name: 'recursive', short: 'R', help: 'list directories below, too' },
+      REQUIRE_LAZY,
+      ...FILLED,
+      PLATFORM,
+      ...REGISTRY,
+    ],
   },
   {
     name: 'cat',
     arguments: ['IMAGE', 'PATH'],
     help: 'print a file of an image, fetching only its chunks',
-    flags: [...FILLED, PLATFORM, ...REGISTRY],
+    flags: [REQUIRE_LAZY, ...FILLED, PLATFORM, ...REGISTRY],
   },
   { name: 'status', arguments: ['[DIR]'], help: 'show running mounts and stores, or the one at DIR', flags: [FORMAT] },
   {

@@ -11,8 +11,9 @@ import { log } from '../agent/log.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
-import { type Merged, openAllLayers, openMerged } from '../layer/image.ts'
-import type { OpenLayer } from '../layer/layer.ts'
+import { openAllLayers } from '../layer/all-layers.ts'
+import { type Merged, openMerged, type ResolvedImage } from '../layer/image.ts'
+import { type OpenLayer, WHOLE } from '../layer/layer.ts'
 import { mountFuse, usersMayAllowOthers } from '../mount/fusermount.ts'
 import { Grafts } from '../mount/graft.ts'
 import { KernelMounts } from '../mount/kernel-mounts.ts'
@@ -23,6 +24,7 @@ import { MountSession } from '../mount/session.ts'
 import type { Invocation } from './flags.ts'
 import { wantedContext } from './label.ts'
 import { count } from './output.ts'
+import { beforeWhole } from './whole-layers.ts'
 
 export async function mount({ positionals, values }: Invocation): Promise<number> {
   const [name, target] = positionals as [string, string] // as many as the command declares
@@ -37,12 +39,12 @@ export async function mount({ positionals, values }: Invocation): Promise<number
       chooseRung(wanted, agent.native, agent.store, sockets),
       agent.images.resolve(reference),
     ])
-    const layers = await openAllLayers(image, agent.layers) // until the agent closes
+    const layers = await openAllLayers(image, agent.layers, beforeWhole(values)) // until the agent closes
     const merged = await openMerged(layers, agent.store, agent.builder)
     const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
     await merged.image.close()
     for (const each of layers) {
-      each.prefetch().catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
+      fetchAhead(each, image, agent).catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
     }
     const { rung } = shown.choice
     return await serveUntilEnd({ ...shown, dir, agent, serves: name, layers: () => layers.length, list }, () => {
@@ -52,6 +54,12 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     await agent.close()
     throw error
   }
+}
+
+/** Of a lazy layer what its image wants first; of one that was fetched whole all, while its tar is at hand. */
+async function fetchAhead(layer: OpenLayer, image: ResolvedImage, { layers }: Agent): Promise<void> {
+  if (layer.format === WHOLE) await layers.prove(layer, image.blob(layer.descriptor))
+  else await layer.prefetch()
 }
 
 interface ShownMount extends Pick<ServedMount, 'session' | 'covers' | 'choice' | 'ended'> {}

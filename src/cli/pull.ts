@@ -1,4 +1,4 @@
-// lazylayer pull IMAGE [--root ROOT] [--prove] [--creds USER:PASSWORD]
+// lazylayer pull IMAGE [--root ROOT] [--prove | --require-lazy] [--creds USER:PASSWORD]
 
 import { places } from '../agent/agent-places.ts'
 import { log } from '../agent/log.ts'
@@ -20,13 +20,15 @@ const CREDENTIALS =
 
 /**
  * Has the agent list an image's layers before an engine looks for them. What no index describes is fetched whole for that; with
- * --prove everything is, so that engines that know DiffIDs only find it.
+ * --prove everything is, so that engines that know DiffIDs only find it; with --require-lazy nothing is.
  */
 export async function pull({ positionals, values }: Invocation): Promise<number> {
   const reference = referenceText(parseReference(positionals[0] as string)) // the command declares it
   const { sockets, root: defaultRoot } = places()
   const root = text(values, 'root') ?? defaultRoot
-  const prove = values.prove === true ? 'all' : 'needed'
+  const lazily = values['require-lazy'] === true
+  if (lazily && values.prove === true) throw Failure.usage('--prove fetches layers whole, which --require-lazy forbids')
+  const prove = lazily ? 'none' : values.prove === true ? 'all' : 'needed'
   const credentials = givenLogin(values)
   const asks = async (request: AgentRequest): Promise<AgentAnswer> => {
     const answer = await askAt(sockets, root, request)
@@ -58,10 +60,18 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
     }
     const { listed = [], left = [], why } = answer.outcome ?? {}
     const layers = count(listed.length + left.length, 'layer')
+    if (lazily && left.length > 0) throw wholeNeeded(reference, left.length, layers, why)
     process.stdout.write(`${reference}: ${listed.length} of ${layers} listed${namesText(listed)}\n`)
     if (why !== undefined) process.stdout.write(`  from ${left[0]} on they are the engine's to pull: ${why}\n`)
     return left.length > 0 ? 1 : 0 // it was asked for all of it
   }
+}
+
+function wholeNeeded(reference: string, left: number, layers: string, why: string | undefined): Failure {
+  return Failure.unsupported(`${reference}: ${left} of ${layers} cannot be served lazily`, {
+    ...(why === undefined ? {} : { why }),
+    fix: 'Without --require-lazy the agent fetches them whole; lazylayer explain IMAGE says more.',
+  })
 }
 
 /** What engines find them by: older ones know DiffIDs only. */

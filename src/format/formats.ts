@@ -49,4 +49,4 @@ export function formatNamed(name: string, formats: readonly Format[] = FORMATS):
 
 /** What to tell the owner of an image that has no lazy format. */
 export const HOW_TO_CONVERT =
-  'Convert the image to eStargz (for example with nerdctl image convert --estargz --oci) and push it again.'
+  'Convert the image to eStargz, zstd:chunked or nydus (for example with nerdctl image convert --estargz --oci) and push it again.'

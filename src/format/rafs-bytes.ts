@@ -5,19 +5,25 @@ import type { Range } from '../image/blob.ts'
 
 export class RafsBytes {
   readonly bytes: Uint8Array
-  /** Names the bootstrap in errors. */
-  readonly what: string
+  readonly #what: string | (() => string)
   readonly #view: DataView
 
-  constructor(bytes: Uint8Array, what: string, view?: DataView) {
+  /** @param what names the bootstrap in errors: asked then, because most names are of no use */
+  constructor(bytes: Uint8Array, what: string | (() => string), view?: DataView) {
     this.bytes = bytes
-    this.what = what
+    this.#what = what
     this.#view = view ?? new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
+  /** Names the bootstrap, or what of it is read, in errors. */
+  get what(): string {
+    return typeof this.#what === 'string' ? this.#what : this.#what()
+  }
+
   /** The same, a part of which is read: errors name it. */
-  within(part: string): RafsBytes {
-    return new RafsBytes(this.bytes, `${this.what}: ${part}`, this.#view)
+  within(part: string | (() => string)): RafsBytes {
+    const what = () => `${this.what}: ${typeof part === 'string' ? part : part()}`
+    return new RafsBytes(this.bytes, what, this.#view)
   }
 
   /** `length` bytes at `at`, which `of` names. Fields within need no further check. @throws Failure corrupt */

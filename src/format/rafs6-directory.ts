@@ -16,13 +16,13 @@ export interface Child6 {
   nid: number
 }
 
-/** Without `.` and `..`. @param what names the directory @throws Failure corrupt, unsupported (names that are no UTF-8) */
-export function childrenIn(content: Uint8Array, what: string): Child6[] {
+/** Without `.` and `..`. @param of names the directory in errors @throws Failure corrupt, unsupported (names that are no UTF-8) */
+export function childrenIn(content: Uint8Array, of: { readonly what: string }): Child6[] {
   const children: Child6[] = []
   const names = new Set<string>()
   for (let at = 0; at < content.length; at += BLOCK_BYTES) {
-    for (const child of childrenOf(content.subarray(at, at + BLOCK_BYTES), `${what}: block ${at / BLOCK_BYTES}`)) {
-      if (names.has(child.name)) throw Failure.corrupt(`${what}: the name ${quote(child.name)} stands in it twice`)
+    for (const child of childrenOf(content.subarray(at, at + BLOCK_BYTES), `${of.what}: block ${at / BLOCK_BYTES}`)) {
+      if (names.has(child.name)) throw Failure.corrupt(`${of.what}: the name ${quote(child.name)} stands in it twice`)
       names.add(child.name)
       if (child.name !== '.' && child.name !== '..') children.push(child)
     }

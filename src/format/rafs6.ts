@@ -88,7 +88,7 @@ class Walk {
   #add(path: string, nid: number): Open | undefined {
     if (this.entries.length >= ENTRIES_MAX)
       throw Failure.limit(`${this.#from.what}: it has more than ${ENTRIES_MAX} entries`)
-    const from = this.#from.within(`inode ${nid} (${quote(path)})`)
+    const from = this.#from.within(() => `inode ${nid} (${quote(path)})`)
     const known = this.#paths.get(nid)
     const at = this.#superblock.inodesAt + nid * NID_BYTES
     const inode = parseInode6(from, at)
@@ -110,7 +110,7 @@ class Walk {
     if (type !== S_IFDIR && type !== S_IFLNK) return undefined
     const content = contentOf(from, inode)
     this.#take(content.length, from)
-    if (type === S_IFDIR) return { path, children: childrenIn(content, from.what), next: 0 }
+    if (type === S_IFDIR) return { path, children: childrenIn(content, from), next: 0 }
     entry.target = from.textOf(content, 'its target')
     return undefined
   }

@@ -3,7 +3,6 @@ import type { FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Source } from '../format/format.ts'
-import { HOW_TO_CONVERT } from '../format/formats.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
@@ -19,6 +18,7 @@ export interface ResolvedImage extends Image {
   /** The registry or the layout: what one of them says of blobs counts for its own. */
   origin: string
   blob(descriptor: Descriptor): StoredBlob
+  sizeOf: Source['sizeOf']
   /** As a format's Source wants it; asked once, however many layers ask: the signal of the first ends it. */
   companion: Source['companion']
 }
@@ -87,12 +87,13 @@ export class Images {
     return { reference, digest, manifestBytes, manifest, configBytes, config, ...this.#reach(reference) }
   }
 
-  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'blob' | 'companion'> {
+  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'blob' | 'sizeOf' | 'companion'> {
     const source = this.#source(reference)
     const companions = new Map<string, ReturnType<Source['companion']>>()
     return {
       origin: reference.transport === 'oci' ? `oci:${resolve(reference.dir)}` : reference.host,
       blob: (descriptor) => source.blob(descriptor),
+      sizeOf: (digest, signal) => source.sizeOf(digest, signal ? { signal } : {}),
       companion: (suffix, signal) => {
         const sourceOf = (each: Reference) => this.#source(each)
         const found = companions.get(suffix) ?? companion(sourceOf, reference, this.#platform, suffix, signal)
@@ -141,6 +142,7 @@ function withBlobsKept(source: ImageSource): ImageSource {
   return {
     resolve: (platform, options) => source.resolve(platform, options),
     manifest: (platform, options) => source.manifest(platform, options),
+    sizeOf: (digest, options) => source.sizeOf(digest, options),
     blob(descriptor) {
       const key = `${descriptor.digest} ${descriptor.size}`
       const blob = blobs.get(key) ?? source.blob(descriptor)
@@ -178,8 +180,9 @@ export async function openLayer(
 export function sourceOf({
   manifest,
   blob,
+  sizeOf,
   companion,
-}: Pick<ResolvedImage, 'manifest' | 'blob' | 'companion'>): Source {
+}: Pick<ResolvedImage, 'manifest' | 'blob' | 'sizeOf' | 'companion'>): Source {
   // a layer's descriptor may say more of where it is
   const descriptorOf = ({ digest, size }: Parameters<Source['blob']>[0]): Descriptor =>
     manifest.layers.find((each) => each.digest === digest && each.size === size) ?? {
@@ -188,26 +191,7 @@ export function sourceOf({
       size,
       annotations: {},
     }
-  return { blob: (of) => blob(descriptorOf(of)), companion }
-}
-
-/**
- * Every layer of an image, open, which the caller closes; or an error that names those that cannot be.
- * @throws Failure unsupported; as Layers.open
- */
-export async function openAllLayers(image: ResolvedImage, layers: LayerOpener): Promise<LayerLease[]> {
-  const opening = await Promise.allSettled(image.manifest.layers.map((each) => openLayer(image, each, layers)))
-  const all = opening.flatMap((each) => (each.status === 'fulfilled' ? each.value : []))
-  const open = all.filter((each): each is LayerLease => !('why' in each))
-  if (open.length === opening.length) return open
-  await Promise.all(open.map((each) => each.close()))
-  const failed = opening.find((each) => each.status === 'rejected')
-  if (failed !== undefined) throw failed.reason
-  const eager = all.filter((each): each is EagerLayer => 'why' in each)
-  throw Failure.unsupported(`${referenceText(image.reference)} has layers that cannot be served lazily`, {
-    why: eager.map((each) => `layer ${each.descriptor.digest}: ${each.why}`).join('; '),
-    fix: HOW_TO_CONVERT,
-  })
+  return { blob: (of) => blob(descriptorOf(of)), sizeOf, companion }
 }
 
 /** Puts images of trees together, lowest first, off the main thread. */

@@ -11,7 +11,7 @@ import {
   parsePlatform,
 } from '../../src/image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../../src/image/reference.ts'
-import { Images, openAllLayers, openMerged, type ResolvedImage } from '../../src/layer/image.ts'
+import { Images, openMerged } from '../../src/layer/image.ts'
 import type { OpenLayer } from '../../src/layer/layer.ts'
 import { type Documents, resolveImage } from '../../src/registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../../src/registry/source.ts'
@@ -20,7 +20,7 @@ import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 import { describeBytes, json, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 import { sourceOf } from '../format/memory-blob.ts'
 import { unitOf } from '../format/unit.ts'
-import { lazyLayer, type MadeLayer, openCache } from '../mount/fixture.ts'
+import { lazyLayer, openCache } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
 
 const PLATFORM = parsePlatform('linux/amd64')
@@ -76,6 +76,7 @@ class FakeRegistry {
         read: async () => new Uint8Array(),
         stream: async () => {},
       }),
+      sizeOf: async () => undefined,
     }
   }
 }
@@ -244,38 +245,6 @@ test('a layer of one reference is one blob, whoever resolves it', async () => {
   const blob = (await images.resolve(TAGGED)).blob(layer)
   expect((await images.resolve(TAGGED)).blob(layer)).toBe(blob)
   expect((await images.resolve(parseReference('example.com/app:2'))).blob(layer)).not.toBe(blob)
-})
-
-/** An image of these layers, as if it had been resolved. */
-function resolved(...layers: { descriptor: Descriptor; blob?: MadeLayer['blob'] }[]): ResolvedImage {
-  const descriptors = layers.map((each) => each.descriptor)
-  return {
-    reference: TAGGED,
-    manifest: { mediaType: OCI_MANIFEST, config: describeBytes(json({}), OCI_CONFIG), layers: descriptors },
-    blob: (descriptor: Descriptor) => layers.find((each) => each.descriptor === descriptor)?.blob,
-    companion: async () => undefined,
-  } as unknown as ResolvedImage // what opening layers uses of it
-}
-
-test('when layers cannot be lazy, each is named with the reason', async () => {
-  const { layers } = await openCache(await folder())
-  const lazy = await lazyLayer({ a: 'one' })
-  const plain = describeBytes(json('plain'), OCI_LAYER)
-  const zstd = describeBytes(json('zstd'), 'application/vnd.oci.image.layer.v1.tar+zstd')
-  await expect(
-    openAllLayers(resolved(lazy, { descriptor: plain }, { descriptor: zstd }), layers),
-  ).rejects.toMatchObject({
-    code: 'unsupported',
-    message: 'example.com/app:1 has layers that cannot be served lazily',
-    why: expect.stringMatching(
-      new RegExp(
-        `^layer ${plain.digest}: .*no eStargz TOC digest.*; layer ${zstd.digest}: .*no zstd:chunked TOC digest`,
-      ),
-    ),
-    fix: expect.stringMatching(/\.$/),
-  })
-  const opened = await openAllLayers(resolved(lazy), layers)
-  expect(opened.map((each) => each.descriptor)).toEqual([lazy.descriptor])
 })
 
 test('layers are merged once, also over restarts; a damaged merge is made again', async () => {
