@@ -54,6 +54,11 @@ export interface Source {
   /** No I/O happens before it is read. */
   blob(of: { digest: Digest; size: number }): Blob
   /**
+   * Bytes that a blob of the same repository has, of which the manifest says nothing, as whoever keeps it says. Undefined: it is not there.
+   * @throws Failure what the registry's answers amount to
+   */
+  sizeOf(digest: Digest, signal?: AbortSignal): Promise<number | undefined>
+  /**
    * The layers of the image that is tagged as this one with `suffix` behind it, in the same repository: some tools keep indexes
    * there. Undefined where there is none. Nothing of it is vouched for by this image's manifest.
    * @throws Failure what the registry's answers amount to

@@ -16,6 +16,8 @@ export interface BlobTables {
   toc?: Uint8Array
   /** The digests of its chunks; `toc` has theirs. */
   digests?: Uint8Array
+  /** Bytes of the blob, u64, where the manifest does not say it. */
+  size?: Uint8Array
 }
 
 export interface NydusIndex {
@@ -27,7 +29,7 @@ const MAGIC = 0x786e796e // "nynx"
 const HEADER_BYTES = 8
 const PART_BYTES = 16
 const BOOTSTRAP = 0
-const KINDS = ['stored', 'decoded', 'toc', 'digests'] as const
+const KINDS = ['stored', 'decoded', 'toc', 'digests', 'size'] as const
 
 /** On memory of its own. */
 export function packIndex({ bootstrap, tables }: NydusIndex): Uint8Array {

@@ -79,7 +79,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
 
 async function readIndex(unit: Unit, source: Source, options: IndexOptions = {}): Promise<Uint8Array> {
   const layer = await readLayer(unit, source.blob(unit.shown), options)
-  const tables = isRafs6(layer.bootstrap) ? await readTables(layer, unit, source, options) : []
+  const tables = await readTables(layer, unit, source, options)
   const index = packIndex({ bootstrap: layer.bootstrap, tables })
   giveBack(layer.bootstrap) // with the tar that it lay in
   return index

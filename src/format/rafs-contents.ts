@@ -1,10 +1,9 @@
 // What a bootstrap and the tables of its blobs say, put together: chunks as they are fetched and verified, and the entries over them.
 import { Failure } from '../errors.ts'
-import type { Digest } from '../image/digest.ts'
 import type { Entry, Extent } from '../tree/entry.ts'
 import { type Contents, type Unit, unitText } from './format.ts'
 import type { BlobTables } from './nydus-index.ts'
-import { digestNamed } from './nydus-tables.ts'
+import { digestNamed, sizeInManifest } from './nydus-tables.ts'
 import { quote } from './path.ts'
 import type { Rafs } from './rafs.ts'
 import { StoredChunks } from './rafs-stored.ts'
@@ -19,7 +18,7 @@ export function contentsOf(rafs: Rafs, tables: readonly BlobTables[], unit: Unit
   const blobs = used.map((number) => {
     const { id, compressedSize } = rafs.blobs[number] as Rafs['blobs'][number] // parsers have looked
     const digest = digestNamed(id, `${what}: bootstrap: blob ${number}`)
-    return { digest, size: sizeOf(digest, unit) ?? compressedSize }
+    return { digest, size: sizeInManifest(digest, unit) ?? sizeIn(tables, number) ?? compressedSize }
   })
   const stored = new StoredChunks(
     rafs,
@@ -40,8 +39,10 @@ export function contentsOf(rafs: Rafs, tables: readonly BlobTables[], unit: Unit
   return { blobs, chunks: stored.finish(), entries, first: firstOf(entries, rafs.prefetch) }
 }
 
-function sizeOf(digest: Digest, { blobs }: Unit): number | undefined {
-  return blobs.find((each) => each.digest === digest)?.size
+/** What a registry said of a blob. */
+function sizeIn(tables: readonly BlobTables[], number: number): number | undefined {
+  const size = tables.find(({ blob }) => blob === number)?.size
+  return size && Number(new DataView(size.buffer, size.byteOffset, size.length).getBigUint64(0, true))
 }
 
 function placedEntry(entry: Entry, places: readonly { chunk: number; offset: number }[]): Entry {

@@ -18,6 +18,7 @@ export interface ResolvedImage extends Image {
   /** The registry or the layout: what one of them says of blobs counts for its own. */
   origin: string
   blob(descriptor: Descriptor): StoredBlob
+  sizeOf: Source['sizeOf']
   /** As a format's Source wants it; asked once, however many layers ask: the signal of the first ends it. */
   companion: Source['companion']
 }
@@ -60,7 +61,7 @@ export class Images {
       const image = await source.resolve(this.#platform, signal === undefined ? {} : { signal })
       await this.#store.putObject(image.digest, image.manifestBytes)
       await this.#store.putObject(image.manifest.config.digest, image.configBytes)
-      await this.#store.keepReference(referenceText(reference), platformText(this.#platform), image.digest)
+      await this.#store.tags.keep(referenceText(reference), platformText(this.#platform), image.digest)
       return { ...image, ...this.#reach(reference) }
     } catch (error) {
       if (!(error instanceof Failure) || (error.code !== 'unavailable' && error.code !== 'timeout')) throw error
@@ -73,7 +74,7 @@ export class Images {
 
   /** The image as resolved the last time, from disk alone; undefined when it never was or its objects are gone. */
   async kept(reference: Reference): Promise<ResolvedImage | undefined> {
-    const record = await this.#store.reference(referenceText(reference), platformText(this.#platform))
+    const record = await this.#store.tags.of(referenceText(reference), platformText(this.#platform))
     // a digest needs no record of what it meant, unless it is an index's
     const digest = record?.manifest ?? reference.digest
     const manifestBytes = digest && (await this.#store.getObject(digest))
@@ -86,12 +87,13 @@ export class Images {
     return { reference, digest, manifestBytes, manifest, configBytes, config, ...this.#reach(reference) }
   }
 
-  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'blob' | 'companion'> {
+  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'blob' | 'sizeOf' | 'companion'> {
     const source = this.#source(reference)
     const companions = new Map<string, ReturnType<Source['companion']>>()
     return {
       origin: reference.transport === 'oci' ? `oci:${resolve(reference.dir)}` : reference.host,
       blob: (descriptor) => source.blob(descriptor),
+      sizeOf: (digest, signal) => source.sizeOf(digest, signal ? { signal } : {}),
       companion: (suffix, signal) => {
         const sourceOf = (each: Reference) => this.#source(each)
         const found = companions.get(suffix) ?? companion(sourceOf, reference, this.#platform, suffix, signal)
@@ -140,6 +142,7 @@ function withBlobsKept(source: ImageSource): ImageSource {
   return {
     resolve: (platform, options) => source.resolve(platform, options),
     manifest: (platform, options) => source.manifest(platform, options),
+    sizeOf: (digest, options) => source.sizeOf(digest, options),
     blob(descriptor) {
       const key = `${descriptor.digest} ${descriptor.size}`
       const blob = blobs.get(key) ?? source.blob(descriptor)
@@ -177,8 +180,9 @@ export async function openLayer(
 export function sourceOf({
   manifest,
   blob,
+  sizeOf,
   companion,
-}: Pick<ResolvedImage, 'manifest' | 'blob' | 'companion'>): Source {
+}: Pick<ResolvedImage, 'manifest' | 'blob' | 'sizeOf' | 'companion'>): Source {
   // a layer's descriptor may say more of where it is
   const descriptorOf = ({ digest, size }: Parameters<Source['blob']>[0]): Descriptor =>
     manifest.layers.find((each) => each.digest === digest && each.size === size) ?? {
@@ -187,7 +191,7 @@ export function sourceOf({
       size,
       annotations: {},
     }
-  return { blob: (of) => blob(descriptorOf(of)), companion }
+  return { blob: (of) => blob(descriptorOf(of)), sizeOf, companion }
 }
 
 /** Puts images of trees together, lowest first, off the main thread. */

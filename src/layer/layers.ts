@@ -123,7 +123,10 @@ export class Layers {
     this.#throwIfClosed()
     const format = formatNamed(unit.format, this.#formats)
     const name = nameOf(unit, origin)
-    const companion: Source['companion'] = (suffix, signal) => source.companion(suffix, signal)
+    const rest: Omit<Source, 'blob'> = {
+      sizeOf: (digest, signal) => source.sizeOf(digest, signal),
+      companion: (suffix, signal) => source.companion(suffix, signal),
+    }
     return await this.#take(name, source, origin, (blobs) => ({
       descriptor: unit.shown,
       format: unit.format,
@@ -135,7 +138,7 @@ export class Layers {
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(unit.shown))
         const read = async (room: (bytes: number) => Promise<void>) => {
-          const index = await format.readIndex(unit, { blob: (of) => blobs.of(of), companion }, { signal, room })
+          const index = await format.readIndex(unit, { blob: (of) => blobs.of(of), ...rest }, { signal, room })
           const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }

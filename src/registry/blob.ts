@@ -203,6 +203,14 @@ function checkPartial(answer: Answer, range: Range, blob: { digest: Digest; size
   }
 }
 
+/** Bytes that all of a blob has, by the answer to a request for its first one. @throws Failure unsupported: it does not say */
+export async function sizeIn(answer: Answer, digest: Digest): Promise<number> {
+  const [, total] = /\/(\d+)$/.exec(answer.header('content-range')?.trim() ?? '') ?? []
+  const size = answer.status === 206 ? Number(total) : contentLength(answer)
+  if (size !== undefined && Number.isSafeInteger(size)) return size
+  throw Failure.unsupported(`blob ${digest}: ${answer.url.host} does not say how many bytes it has`)
+}
+
 /**
  * None was asked for, and storage labels bytes that it keeps as they are (`aws-chunked`, `x-gzip`): such a label is believed only where
  * no length says that they are the blob's own.

@@ -1,6 +1,6 @@
 // A blob of an OCI layout: one file, opened at its first read.
 import { constants } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Range, ReadOptions } from '../image/blob.ts'
@@ -13,6 +13,17 @@ import type { StoredBlob, StreamOptions } from './source.ts'
 
 const STREAM_BYTES = 1 << 20
 
+/** Undefined where the layout in `dir` has no such blob. @throws Failure unavailable */
+export async function sizeOfBlob(dir: string, digest: Digest): Promise<number | undefined> {
+  const path = pathOf(dir, digest)
+  try {
+    return (await stat(path)).size
+  } catch (cause) {
+    if (isAbsent(cause)) return undefined
+    throw Failure.unavailable(`cannot look at ${path}`, { cause })
+  }
+}
+
 /** Its file must be a regular one of exactly the size that its descriptor names. */
 export class LayoutBlob implements StoredBlob {
   readonly digest: Digest
@@ -22,12 +33,12 @@ export class LayoutBlob implements StoredBlob {
   #file: Promise<FileHandle> | undefined
   #closed = false
 
-  /** `dir` is the layout's folder. A digest holds only hex digits, so the path stays within it. */
+  /** `dir` is the layout's folder. */
   constructor(dir: string, descriptor: Descriptor) {
     this.digest = descriptor.digest
     this.size = descriptor.size
     this.origin = `oci:${resolve(dir)}`
-    this.#path = join(dir, 'blobs', 'sha256', hex(descriptor.digest))
+    this.#path = pathOf(dir, descriptor.digest)
   }
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
@@ -77,10 +88,15 @@ export class LayoutBlob implements StoredBlob {
         throw Failure.missing(`the layout has no blob ${this.digest}`, { why: `${this.#path} does not exist` })
       throw Failure.unavailable(`cannot open ${this.#path}`, { cause }) // this layout's: another source may have the blob
     }
-    const stat = await file.stat()
-    if (stat.isFile() && stat.size === this.size) return file
+    const found = await file.stat()
+    if (found.isFile() && found.size === this.size) return file
     await file.close()
-    if (!stat.isFile()) throw Failure.corrupt(`${this.#path} is no regular file`)
-    throw Failure.corrupt(`${this.#path}: want ${this.size} bytes, got ${stat.size}`)
+    if (!found.isFile()) throw Failure.corrupt(`${this.#path} is no regular file`)
+    throw Failure.corrupt(`${this.#path}: want ${this.size} bytes, got ${found.size}`)
   }
+}
+
+/** A digest holds only hex digits, so the path stays within the layout. */
+function pathOf(dir: string, digest: Digest): string {
+  return join(dir, 'blobs', 'sha256', hex(digest))
 }

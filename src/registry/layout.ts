@@ -1,7 +1,7 @@
 // An image in an OCI layout: a folder with index.json and blobs/sha256/.
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
-import { digestOf } from '../image/digest.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
 import {
   choosePlatform,
   type Descriptor,
@@ -13,7 +13,7 @@ import {
 } from '../image/manifest.ts'
 import { type LayoutReference, referenceText } from '../image/reference.ts'
 import { readText } from './file.ts'
-import { LayoutBlob } from './layout-blob.ts'
+import { LayoutBlob, sizeOfBlob } from './layout-blob.ts'
 import { type Documents, type Image, isIndex, resolveImage, resolveManifest } from './manifests.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
 
@@ -55,6 +55,10 @@ export class LayoutSource implements ImageSource {
 
   blob(descriptor: Descriptor): StoredBlob {
     return this.#open(descriptor)
+  }
+
+  async sizeOf(digest: Digest): Promise<number | undefined> {
+    return await sizeOfBlob(this.#reference.dir, digest)
   }
 
   /** Closes the files of all blobs. */

@@ -1,8 +1,9 @@
 // An image in a registry, through its mirrors where registries.conf names some.
 import { Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
 import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Manifest, type Platform } from '../image/manifest.ts'
 import { type RegistryReference, referenceText } from '../image/reference.ts'
-import { RegistryBlob } from './blob.ts'
+import { RegistryBlob, sizeIn } from './blob.ts'
 import { readAll } from './body.ts'
 import { type Documents, type Image, resolveImage, resolveManifest } from './manifests.ts'
 import type { Repository } from './repository.ts'
@@ -79,6 +80,21 @@ export class RegistrySource implements ImageSource {
 
   blob(descriptor: Descriptor): StoredBlob {
     return new RegistryBlob(descriptor, this.#reference.host, (ask) => this.#ask(ask))
+  }
+
+  async sizeOf(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<number | undefined> {
+    const what = `blob ${digest}`
+    const headers = () => ({ range: 'bytes=0-0' })
+    try {
+      return await this.#ask((each) =>
+        each.fetch({ path: `blobs/${digest}`, what, lasting: true, headers, priority: 'demand', signal }, (answer) =>
+          sizeIn(answer, digest),
+        ),
+      )
+    } catch (error) {
+      if (error instanceof Failure && error.code === 'missing') return undefined
+      throw error
+    }
   }
 
   async #ask<T>(ask: (repository: Repository, left: number, all: number) => Promise<T>): Promise<T> {

@@ -15,6 +15,8 @@ export interface ImageSource {
   manifest(platform: Platform, options?: { signal?: AbortSignal }): Promise<Manifest>
   /** No I/O happens before it is read. */
   blob(descriptor: Descriptor): StoredBlob
+  /** Bytes that a blob has of which no descriptor says it; undefined: it is not there. @throws Failure as resolve */
+  sizeOf(digest: Digest, options?: { signal?: AbortSignal }): Promise<number | undefined>
 }
 
 /** A blob that can also be read from its first byte to its last. */

@@ -35,5 +35,5 @@ export function sourceOf(
   blob: Blob,
   companions: Record<string, Awaited<ReturnType<Source['companion']>>> = {},
 ): Source {
-  return { blob: () => blob, companion: async (suffix) => companions[suffix] }
+  return { blob: () => blob, sizeOf: async () => undefined, companion: async (suffix) => companions[suffix] }
 }

@@ -163,11 +163,17 @@ describe('contents', () => {
     ])
   })
 
-  test('may be in a blob that is no layer of the image', async () => {
-    const other = new MemoryBlob(Buffer.alloc(100_000, 7))
+  test('may be in a blob that is no layer of the image, whose size the registry knows', async () => {
+    const other = new MemoryBlob(Buffer.alloc(777, 7))
     const root = dir6({ a: file6([{ index: 0, size: 10, blob: 1 }]) })
     const { blobs } = await parse({ root, blobs: [{ id }, { id: hex(other.digest) }] }, [other])
-    expect(blobs).toEqual([{ digest: other.digest, size: 100_000 }])
+    expect(blobs).toEqual([{ digest: other.digest, size: 777 }])
+  })
+
+  test('are in a blob of the size that the bootstrap has where the registry has no such blob', async () => {
+    const root = dir6({ a: file6([{ index: 0, size: 10, blob: 1 }]) })
+    const { blobs } = await parse({ root, blobs: [{ id }, { id: 'cd'.repeat(32), storedSize: 50 }] })
+    expect(blobs).toEqual([{ digest: `sha256:${'cd'.repeat(32)}`, size: 50 }])
   })
 
   test.each([

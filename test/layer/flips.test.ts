@@ -47,7 +47,7 @@ function sourceOf({ stored, companion }: Image): Source {
     },
   })
   const companions = companion?.map((descriptor) => ({ descriptor, blob: blob(descriptor) }))
-  return { blob, companion: async () => companions }
+  return { blob, sizeOf: async () => undefined, companion: async () => companions }
 }
 
 function unitsOf({ layers }: Image): Unit[] {

@@ -76,6 +76,7 @@ class FakeRegistry {
         read: async () => new Uint8Array(),
         stream: async () => {},
       }),
+      sizeOf: async () => undefined,
     }
   }
 }

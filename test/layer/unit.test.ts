@@ -163,7 +163,7 @@ test('where the index does not name the layers of its unit none bears a name, wh
   }
   const parts: Pick<ChainParts, 'layers' | 'trustsDiffIds'> = { layers, trustsDiffIds: trustAll }
   for (const prove of ['none', 'all'] as const) {
-    const chain = await openChain(image, { ...parts, isAmbiguous: () => false }, prove)
+    const chain = await openChain(image, { ...parts, isAmbiguous: () => false, whyNot: () => undefined }, prove)
     expect(chain).toMatchObject({ links: [], why: expect.stringContaining('one tree for several layers together') })
   }
   const listing = new ImageLayers(image, layers, () => {})
@@ -178,7 +178,7 @@ test('a unit has all of its layers, or none of them', async () => {
   const plan = planUnits({ layers: [other.descriptor, part.descriptor, whole.descriptor] }, FORMATS_HERE)
   expect(plan.get(other.descriptor)).toEqual(unitOf(other.descriptor))
   for (const each of [part, whole]) {
-    expect(plan.get(each.descriptor)).toEqual({ why: expect.stringMatching(/media type.*; another format has some/) })
+    expect(plan.get(each.descriptor)).toEqual({ why: expect.stringMatching(/^another format has some/) })
   }
   const alone = planUnits({ layers: [part.descriptor, whole.descriptor, other.descriptor] }, FORMATS_HERE)
   expect([...alone.values()].map((each) => ('format' in each ? each.format : each.why))).toEqual([

@@ -75,6 +75,15 @@ test('all of a blob is one request without a range', async () => {
   expect(registry.seen).toMatchObject([{ range: undefined, status: 200 }])
 })
 
+test('the size of a blob without a descriptor is asked of the registry, by its first byte', async () => {
+  const from = settings.registries().source(parseReference(`${registry.host}/a/b:v1`))
+  expect(await from.sizeOf(layer.digest)).toBe(SIZE)
+  expect(registry.seen).toMatchObject([{ range: 'bytes=0-0', status: 206 }])
+  expect(await from.sizeOf(`sha256:${'0'.repeat(64)}`)).toBeUndefined()
+  registry.faults = [{ match: /blobs/, headers: { 'content-range': 'bytes 0-0/*' } }]
+  await expect(from.sizeOf(layer.digest)).rejects.toMatchObject({ code: 'unsupported' })
+})
+
 test('ranges that do not lie within the blob are refused before anything is asked', async () => {
   const { read } = source()
   for (const [start, end] of [

@@ -96,6 +96,12 @@ test('blobs are read in ranges into memory of their own, and whole', async () =>
   expect(Buffer.compare(await readFile(join(settings.dir, 'whole')), LAYER)).toBe(0)
 })
 
+test('the size of a blob without a descriptor is that of its file', async () => {
+  const from = source()
+  expect(await from.sizeOf((await add(LAYER, OCI_LAYER)).digest)).toBe(LAYER.length)
+  expect(await from.sizeOf(digestOf(new Uint8Array()))).toBeUndefined()
+})
+
 test('a blob that changed, shrank or is no file is refused', async () => {
   const of = await image()
   await index(of)
