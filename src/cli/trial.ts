@@ -6,8 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from '../errors.ts'
-import { whyNoErofs } from '../mount/kernel-mounts.ts'
-import type { Rung } from '../mount/ladder.ts'
+import { type Rung, whyNoErofs } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 
 /** A mount whose server hangs does not answer. */

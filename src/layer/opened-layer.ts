@@ -103,7 +103,7 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, fou
     if (unit !== undefined && chunks.length > 0 && !filler.hasKept(descriptor.digest)) {
       const kept = (of: ChunkBlob) => new KeptBlob(of, store.wholes)
       filler.addKept(descriptor.digest, {
-        isThere: () => chunks.blobs.every(({ digest }) => store.wholes.has(digest)),
+        isThere: store.wholes.areThere(chunks.blobs.map(({ digest }) => digest)),
         filler: () => trees.fileFiller(chunks, kept, slots, 'kept'),
       })
     }

@@ -201,10 +201,10 @@ export class DoorMount {
   async #isForgotten(slot: number): Promise<boolean> {
     const { session, grafts, covers } = this.#parts
     const devices = covers === undefined ? [] : grafts.devicesOf(slot)
-    for (const tree of devices) covers?.invalidateDevice(tree)
+    for (const tree of devices) covers?.devices.invalidate(tree)
     for (const waitMs of FORGOTTEN_AFTER_MS) {
       await sleep(waitMs)
-      if (!session.isTreeKnown(slot) && !devices.some((tree) => covers?.isDeviceUsed(tree))) return true
+      if (!session.isTreeKnown(slot) && !devices.some((tree) => covers?.devices.isUsed(tree))) return true
     }
     return false
   }
@@ -215,7 +215,7 @@ export class DoorMount {
     const { leases } = this.#shown.get(slot) ?? { leases: [] }
     this.#shown.delete(slot)
     this.#leaving.delete(slot)
-    for (const tree of grafts.devicesOf(slot)) covers?.removeDevice(tree)
+    for (const tree of grafts.devicesOf(slot)) covers?.devices.remove(tree)
     grafts.remove(slot)
     await Promise.all(leases.map((each) => each.close()))
   }

@@ -5,32 +5,16 @@
 //   erofs      devices are files of the session: what is missing is fetched when it is read
 //   complete   devices are the cache files themselves: nobody has to answer, whatever becomes of this process
 import type { FileHandle } from 'node:fs/promises'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
-import { type Digest, hex } from '../image/digest.ts'
 import type { OpenLayer } from '../layer/layer.ts'
-import { writeImage } from '../tree/erofs.ts'
-import { makeDirectory } from '../tree/inode.ts'
 import { holdComplete, type Release } from './complete.ts'
 import type { Grafts } from './graft.ts'
 import { type MountEntry, mountPoints } from './mount-table.ts'
-import { type NativeModule, type NodeAttributes, ROOT_NODE } from './native.ts'
+import type { NativeModule } from './native.ts'
 import { lowerDirsBelow } from './overlays.ts'
-import { controlNode, isBusy, isGone, type MountSession } from './session.ts'
-
-/** Below the session's root; only root looks into it. */
-export const DEVICES_DIRECTORY = '.devices'
-
-const DIRECTORY: NodeAttributes = { mode: 0o40500, uid: 0, gid: 0, mtime: 0n }
-const FILE: NodeAttributes = { mode: 0o100400, uid: 0, gid: 0, mtime: 0n }
-
-/**
- * The read-ahead of devices: the kernel's largest FUSE read. EROFS asks by its own, smaller measure; what it asks for in a row becomes
- * few large reads of the device by this one (47 instead of 320 for a walk through 48 MiB). The kernel copies it when it opens a
- * device, so it is set before the first mount.
- */
-const DEVICE_READ_AHEAD_KIB = 1024
+import { isBusy, isGone, type MountSession } from './session.ts'
+import { ShownDevices } from './shown-devices.ts'
 
 /** The kernel's mount table is searched and printed as a whole by many programs; beyond this many, FUSE answers. */
 export const COVERS_MAX = 1000
@@ -75,14 +59,11 @@ interface Coverable {
 }
 
 export class KernelMounts {
+  readonly devices: ShownDevices
   readonly #native: NativeModule
   readonly #session: MountSession
-  readonly #grafts: Grafts
   readonly #context: string | undefined
   readonly #max: number
-  readonly #directory = controlNode(DEVICES_DIRECTORY)
-  /** By name. */
-  readonly #devices = new Map<string, bigint>()
   /** Mounted, or being mounted; the one that was asked for the longest ago first. */
   readonly #covered = new Map<string, Covered>()
   readonly #known = new Map<string, Coverable>()
@@ -100,11 +81,9 @@ export class KernelMounts {
   constructor(native: NativeModule, session: MountSession, grafts: Grafts, context?: string, max = COVERS_MAX) {
     this.#native = native
     this.#session = session
-    this.#grafts = grafts
+    this.devices = new ShownDevices(native, session, grafts)
     this.#context = context
     this.#max = max
-    session.addDirectory(this.#directory, ROOT_NODE, DEVICES_DIRECTORY, DIRECTORY, false)
-    native.setReadAhead(session.dir, DEVICE_READ_AHEAD_KIB) // without the right to, more and smaller reads do the same
   }
 
   /** What is mounted, the one that was asked for the longest ago first. */
@@ -177,22 +156,6 @@ export class KernelMounts {
     }
     this.#known.delete(target)
     return true
-  }
-
-  /** Has the kernel let go of a tree's device where no mount is made of it; whether one is, `isDeviceUsed` says soon after. */
-  invalidateDevice(tree: Digest): void {
-    if (this.#devices.has(hex(tree))) this.#session.invalidate(this.#directory, hex(tree))
-  }
-
-  /** Whether the kernel knows a tree's device: as long as there is a mount that is made of it, wherever that is. */
-  isDeviceUsed(tree: Digest): boolean {
-    const node = this.#devices.get(hex(tree))
-    return node !== undefined && this.#session.isKnown(node)
-  }
-
-  /** For a device that nobody uses. */
-  removeDevice(tree: Digest): void {
-    if (this.#devices.delete(hex(tree))) this.#session.remove(this.#directory, hex(tree))
   }
 
   async #uncover(target: string): Promise<void> {
@@ -319,7 +282,7 @@ export class KernelMounts {
     try {
       // by descriptor: the very file that was verified. It stays open until all mounts are gone.
       const devices = layers.map((each, i) =>
-        complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.#device(each),
+        complete[i] ? `/proc/self/fd/${each.slots.deviceFd}` : this.devices.path(each),
       )
       await this.#native.mountErofs(image.fd, devices, target, this.#context)
       if (this.#closed) await this.#native.unmount(target, true)
@@ -401,17 +364,6 @@ export class KernelMounts {
     if (covered !== undefined) release(covered)
     this.#covered.delete(dir)
   }
-
-  /** The path of the layer's device in the session. */
-  #device(layer: OpenLayer): string {
-    const name = hex(layer.tree)
-    if (!this.#devices.has(name)) {
-      const node = controlNode(DEVICES_DIRECTORY, name)
-      this.#session.addDeviceFile(node, this.#directory, name, FILE, this.#grafts.device(layer))
-      this.#devices.set(name, node)
-    }
-    return join(this.#session.dir, DEVICES_DIRECTORY, name)
-  }
 }
 
 function release(covered: Covered): void {
@@ -422,22 +374,4 @@ function release(covered: Covered): void {
 /** Whether a mount is one of ours, of this life or another. */
 export function isKernelMount({ type, source }: MountEntry): boolean {
   return type === 'erofs' && source.startsWith('/proc/self/fd/')
-}
-
-/**
- * Tries a mount, which is the only way to know: the kernel's version does not tell, nor do the rights of this process, and the image
- * must lie on a filesystem that can be a backing file (neither tmpfs nor overlayfs).
- * @param file empty, where images lie
- * @param dir an empty directory to mount on
- * @returns why EROFS cannot be used here; undefined when it can
- */
-export async function whyNoErofs(native: NativeModule, file: FileHandle, dir: string): Promise<string | undefined> {
-  try {
-    await file.writeFile(writeImage(makeDirectory(), []))
-    await native.mountErofs(file.fd, [], dir, undefined)
-    await native.unmount(dir, true)
-    return undefined
-  } catch (error) {
-    return describe(error)
-  }
 }

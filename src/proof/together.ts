@@ -4,6 +4,7 @@
 //   shows the tree    the tree follows from the blob's bytes; read whole, for what its tar is called
 //   shows nothing     no engine ever gave its digest to a layer as that of a tar, for it is none (format/opaque.ts)
 import type { FileHandle } from 'node:fs/promises'
+import { gzipSync } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import { OPAQUE_END_BYTES, whyNotOpaque, whyNotPart } from '../format/opaque.ts'
 import type { RawExamined } from '../format/raw-split.ts'
@@ -11,10 +12,14 @@ import { digestOf } from '../image/digest.ts'
 import { type OpenLayer, TOGETHER, type Together } from '../layer/layer.ts'
 import type { Proof, Refutation } from '../store/proofs.ts'
 
-/** A tar-split file for what is no tar, so that engines end at once, with nothing fetched: GZIP of a line that is no JSON. */
+/**
+ * A tar-split file for what is no tar: a file that is not there, so that engines end at once, with nothing fetched. Its name is what they
+ * say then.
+ */
 export const NO_SPLIT: Uint8Array = new Uint8Array(
-  // RFC 1952: no name, no time; RFC 1951 3.2.4: one stored block of 7 bytes, "no tar\n"; CRC-32 and length
-  Buffer.from('1f8b08000000000000ff' + '010700f8ff' + '6e6f207461720a' + 'fb1e122e' + '07000000', 'hex'),
+  gzipSync(
+    `{"type":1,"name":"this layer is no tar, see lazylayer explain","size":1,"payload":"AAAAAAAAAAA=","position":0}\n`,
+  ),
 )
 const NO_SPLIT_DIGEST = digestOf(NO_SPLIT)
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { hex } from '../image/digest.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_CHANGING_AT, READY_HEADER_BYTES, READY_VERSION } from '../tree/ready.ts'
-import { FILE_MODE, replaceFile, setAside, systemCode } from './durable.ts'
+import { ABSENT, FILE_MODE, replaceFile, setAside, systemCode } from './durable.ts'
 
 const MAGIC = new TextEncoder().encode('lazyrdy\n')
 
@@ -34,6 +34,24 @@ export async function devicePair(
 ): Promise<Pair> {
   const header = readyHeader(chunks)
   return (await openPair(folder, header, chunks, aside)) ?? (await makePair(folder, temporary, header, chunks))
+}
+
+/** The two files as they are, for reading alone, if they are there and what they must be. Changes nothing. @throws what the system throws */
+export async function readableKept(folder: string, chunks: ChunkTable): Promise<Pair | undefined> {
+  const [device, ready] = [await openReadable(join(folder, 'device')), await openReadable(join(folder, 'ready'))]
+  if (device !== undefined && ready !== undefined) {
+    if ((await mismatch(device, ready, readyHeader(chunks), chunks)) === undefined) return { device, ready }
+  }
+  await device?.close()
+  await ready?.close()
+  return undefined
+}
+
+async function openReadable(path: string): Promise<FileHandle | undefined> {
+  return await fs.open(path, 'r').catch((error) => {
+    if (ABSENT.has(systemCode(error))) return undefined
+    throw error
+  })
 }
 
 /** The two files, if they are what they must be; else they are out of the way. */

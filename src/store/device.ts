@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
 import { USED_PIECE_BYTES } from './clock.ts'
-import { systemCode } from './durable.ts'
+import { isRefusal } from './durable.ts'
 import type { Slots } from './slots.ts'
 import type { DeviceSpill, Slot, Spill } from './spill.ts'
 
@@ -120,7 +120,7 @@ export class Device {
       pieces.push(Math.floor(at / USED_PIECE_BYTES))
       this.#slots.clock.touch(at, at + length)
     })
-    if (await this.#room.admits(bytes)) {
+    if (this.#slots.isWritable && (await this.#room.admits(bytes))) {
       try {
         await this.#slots.lock.write(() => write({ deviceFd, readyFd, chunk }))
         this.#room.took()
@@ -249,11 +249,4 @@ export class Device {
     await this.#spill?.close()
     await this.#slots.close()
   }
-}
-
-/** What a disk says that takes no more, for now or for ever. */
-const REFUSALS = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EFBIG'])
-
-function isRefusal(error: unknown): boolean {
-  return error instanceof Failure && error.code === 'system' && REFUSALS.has(systemCode(error.cause) ?? '')
 }

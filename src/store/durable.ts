@@ -33,6 +33,25 @@ export function diskFailure(path: string, cause: unknown): Failure {
   })
 }
 
+/** What a disk says that takes no more, for now or for ever. */
+const REFUSALS: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EFBIG'])
+
+/** Whether the disk took nothing, whatever it was given. */
+export function isRefusal(error: unknown): boolean {
+  return REFUSALS.has(systemCode(error instanceof Failure ? error.cause : error))
+}
+
+/**
+ * As makeFolder, but on a disk that takes nothing none is made, nor where it did not take the folder above: whoever writes into it hears of
+ * that.
+ * @throws Failure system
+ */
+export async function makeFolderIfTaken(path: string): Promise<void> {
+  await makeFolder(path).catch((error) => {
+    if (!isRefusal(error) && systemCode(error instanceof Failure ? error.cause : error) !== 'ENOENT') throw error
+  })
+}
+
 /**
  * Makes one folder (its parent exists) durable; one that is there gets its mode corrected. What has its name and is none is damage:
  * it is renamed to `*.corrupt`.

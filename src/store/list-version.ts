@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { describe } from '../errors.ts'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
-import { makeFolder, readWhole, replaceFile } from './durable.ts'
+import { makeFolderIfTaken, readWhole, replaceFile } from './durable.ts'
 import { decodeRecord, encodeRecord } from './record.ts'
 import { TEMPORARY } from './version.ts'
 
@@ -46,7 +46,7 @@ export class ListVersion {
    * @throws Failure system
    */
   static async open(cache: string, root: string, warn: (message: string) => void): Promise<ListVersion> {
-    await makeFolder(join(cache, FOLDER))
+    await makeFolderIfTaken(join(cache, FOLDER))
     const bytes = await readWhole(pathOf(cache, root), FILE_MAX_BYTES)
     const record = bytes === undefined || bytes === 'damaged' ? undefined : decodeRecord(bytes)
     return new ListVersion(cache, root, warn, versionIn(record, root))

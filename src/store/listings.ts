@@ -1,7 +1,7 @@
 // What engines were shown, so that it is shown again after a restart: a record an image in the cache's folder `listed/`, and its twin.
 import { join } from 'node:path'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
-import { makeFolder } from './durable.ts'
+import { makeFolderIfTaken } from './durable.ts'
 import { keepTwins, namesOfTwins, readTwins, removeTwins } from './twins.ts'
 
 /** An image whose layers were listed. */
@@ -56,7 +56,7 @@ export class ListingRecords {
    * @throws Failure system
    */
   static async open(cache: string, root: string, warn: (message: string) => void): Promise<ListingRecords> {
-    await makeFolder(join(cache, FOLDER))
+    await makeFolderIfTaken(join(cache, FOLDER))
     return new ListingRecords(cache, root, warn)
   }
 

@@ -12,12 +12,17 @@ import { Failure } from '../errors.ts'
 import { type Digest, hex } from '../image/digest.ts'
 import { NID_BYTES } from '../tree/erofs-format.ts'
 import { IMAGE_MAX_BYTES } from '../tree/erofs-plan.ts'
-import { claimFile, lockedFolder, readWhole, replaceFile } from './durable.ts'
+import { claimFile, isRefusal, lockedFolder, readWhole, replaceFile, systemCode } from './durable.ts'
 import type { Locks } from './locks.ts'
 import { decodeRecord, encodeRecord } from './record.ts'
 
 /** 22 bits of a node ID; 0 is no slot. */
 export const SLOT_MAX = (1 << 22) - 1
+/**
+ * Where the disk takes nothing, numbers are this process's alone. Slots are given from the last one down, and inode numbers from here on
+ * (2^45), where no cache comes by itself: those on disk were given upwards.
+ */
+const ALONE_BASE = 2 ** 45
 /** No image has more nids. */
 const NIDS_MAX = IMAGE_MAX_BYTES / NID_BYTES
 const HEX = /^[0-9a-f]{64}$/
@@ -52,6 +57,7 @@ export class Numbers {
   readonly #folder: string
   readonly #temporary: string
   readonly #mark: string | undefined
+  readonly #refused: ((error: unknown) => void) | undefined
   readonly #locks: Locks
   readonly #known = new Map<string, KnownNumbers>()
   /** The highest slot seen on disk. Slots are given upwards, so what lies above was not read yet. */
@@ -62,10 +68,21 @@ export class Numbers {
   #nextBase = 0
   /** The last call: one process asks for the lock once at a time. */
   #turn: Promise<unknown> = Promise.resolve()
+  /** The next that are this process's alone. */
+  #alone: TreeNumbers = { slot: SLOT_MAX, inodeBase: ALONE_BASE }
 
-  /** @param mark the file that tells how far numbers were given; its folder exists */
-  constructor(folder: string, temporary: string, locks: Locks, mark?: string) {
+  /**
+   * @param mark the file that tells how far numbers were given; its folder exists
+   * @param refused told why the disk took none; without it, whoever asks is
+   */
+  constructor(
+    folder: string,
+    temporary: string,
+    locks: Locks,
+    { mark, refused }: { mark?: string; refused?: (error: unknown) => void } = {},
+  ) {
     this.#mark = mark
+    this.#refused = refused
     this.#folder = folder
     this.#temporary = temporary
     this.#locks = locks
@@ -91,6 +108,24 @@ export class Numbers {
 
   async #give(tree: Digest, imageBytes: () => Promise<number>): Promise<TreeNumbers> {
     const nids = Math.ceil((await imageBytes()) / NID_BYTES)
+    return await this.#giveKept(tree, nids).catch((error) => {
+      const isUnmade = systemCode(error) === 'ENOENT' // the folder: the disk did not take it, which was told
+      if (this.#refused === undefined || !(isRefusal(error) || isUnmade)) throw error
+      if (!isUnmade) this.#refused(error)
+      return this.#get(tree) ?? this.#giveAlone(tree, nids) // only the mark was not taken
+    })
+  }
+
+  /** For as long as this process lives. @throws Failure limit */
+  #giveAlone(tree: Digest, nids: number): TreeNumbers {
+    const { slot, inodeBase } = this.#alone
+    if (slot <= this.#last) throw tooMany(this.#folder)
+    this.#alone = { slot: slot - 1, inodeBase: inodeBase + nids }
+    this.#known.set(hex(tree), { slot, inodeBase })
+    return { slot, inodeBase }
+  }
+
+  async #giveKept(tree: Digest, nids: number): Promise<TreeNumbers> {
     return await lockedFolder(this.#locks, this.#folder, async () => {
       await this.#read()
       const found = this.#get(tree)
@@ -108,11 +143,7 @@ export class Numbers {
   }
 
   async #claim(slot: number, record: Uint8Array): Promise<void> {
-    if (slot > SLOT_MAX) {
-      throw Failure.limit(`all ${SLOT_MAX} slots of ${this.#folder} are given`, {
-        fix: 'Stop all that use this cache, and name a new one with --cache DIR.',
-      })
-    }
+    if (slot > this.#alone.slot) throw tooMany(this.#folder)
     // the lock keeps others away; not replacing holds even where a filesystem has no locks worth the name
     if (!(await claimFile(this.#temporary, this.#path(slot), record))) {
       throw Failure.system(`slot ${slot} of ${this.#folder} was taken in spite of the lock`, {
@@ -162,6 +193,12 @@ export class Numbers {
   #path(slot: number): string {
     return join(this.#folder, String(slot))
   }
+}
+
+function tooMany(folder: string): Failure {
+  return Failure.limit(`all ${SLOT_MAX} slots of ${folder} are given`, {
+    fix: 'Stop all that use this cache, and name a new one with --cache DIR.',
+  })
 }
 
 function decode(bytes: Uint8Array): Kept | undefined {

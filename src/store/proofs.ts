@@ -3,7 +3,7 @@
 // layers that show one tree together, where none is its tar's.
 import { join } from 'node:path'
 import { type Digest, hex, isDigest } from '../image/digest.ts'
-import { makeFolder } from './durable.ts'
+import { makeFolderIfTaken } from './durable.ts'
 import { type Is, keepTwins, namesOfTwins, peekTwins, readTwins } from './twins.ts'
 
 /** A layer: the digest of its stored bytes, and of the tree that is served for it. */
@@ -49,7 +49,7 @@ export class Proofs {
 
   /** @param cache directory of an open Store. @throws Failure system */
   static async open(cache: string, warn: (message: string) => void): Promise<Proofs> {
-    await makeFolder(join(cache, FOLDER))
+    await makeFolderIfTaken(join(cache, FOLDER))
     return new Proofs(cache, warn)
   }
 

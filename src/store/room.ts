@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from '../errors.ts'
 import type { Device, Piece } from './device.ts'
 import type { Disk } from './disk.ts'
-import { lockedFolder } from './durable.ts'
+import { isRefusal, lockedFolder, systemCode } from './durable.ts'
 import type { Locks } from './locks.ts'
 import { allowed, ROOM_LIMITS, type RoomLimits } from './room-limits.ts'
 import { Spill } from './spill.ts'
@@ -48,7 +48,7 @@ export interface RoomParts {
   /** Without it there is no limit, and nothing stands in for the disk. */
   disk: Disk | undefined
   limits?: RoomLimits
-  /** Kept blobs, and whatever else goes whole. */
+  /** Kept blobs, metadata of what nobody has used for long: whatever else goes whole. */
   others(): Promise<Goes[]>
   /** Of trees, as folders' names. */
   pinned(): Promise<ReadonlySet<string>>
@@ -113,7 +113,7 @@ export class Room {
   /** Whether so many bytes may go to the disk; waits while a round makes room for them. */
   admits(bytes: number): boolean | Promise<boolean> {
     if (this.spill === undefined) return true
-    if (performance.now() < this.#refusedUntil) return false
+    if (this.isRefused) return false
     if (this.#measured === undefined) return this.#whenMeasured(bytes)
     const { used, limit } = this.#measured
     if (
@@ -153,7 +153,12 @@ export class Room {
     if (this.#full.signal.aborted) this.#full = new AbortController()
   }
 
-  /** The disk took no chunk: memory does for a while, and room is made. */
+  /** Whether the disk took nothing a moment ago. */
+  get isRefused(): boolean {
+    return performance.now() < this.#refusedUntil
+  }
+
+  /** The disk took nothing: memory does for a while, and room is made. */
   refused(error: unknown): void {
     this.#refusedUntil = performance.now() + TRY_AGAIN_MS
     this.#say(describe(error))
@@ -165,7 +170,7 @@ export class Room {
     this.#full.abort()
     if (performance.now() - this.#saidAt < SAY_AGAIN_MS) return
     this.#saidAt = performance.now()
-    this.#parts.warn(`the cache takes no more, and chunks go through memory until it does: ${why}`)
+    this.#parts.warn(`the cache takes no more, and what comes goes through memory until it does: ${why}`)
   }
 
   /** Has the cache give some of what it has back, when the disk is full. Resolves when it did what it could. */
@@ -178,7 +183,7 @@ export class Room {
   /** @param needs the disk is full, whatever the limit says */
   #begin(needs = false): void {
     this.#round ??= this.#make(needs)
-      .catch((error) => this.#parts.warn(`no room can be made in ${this.#parts.dir}: ${describe(error)}`))
+      .catch((error) => this.#warn(`no room can be made in ${this.#parts.dir}`, error))
       .finally(() => {
         this.#round = undefined
       })
@@ -240,8 +245,13 @@ export class Room {
       const { bavail, bsize } = await statfs(this.#parts.dir)
       if (isTime || free - bavail * bsize > limit * MEASURED_AGAIN_MIN) this.#begin()
     } catch (error) {
-      this.#parts.warn(`the cache cannot be measured: ${describe(error)}`)
+      this.#warn('the cache cannot be measured', error)
     }
+  }
+
+  /** That the disk takes nothing, not even a cache's folder, was said. */
+  #warn(what: string, error: unknown): void {
+    if (!isRefusal(error) && systemCode(error) !== 'ENOENT') this.#parts.warn(`${what}: ${describe(error)}`)
   }
 
   /** What the cache has and may have. @throws what the system throws */

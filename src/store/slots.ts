@@ -30,12 +30,13 @@ import {
   READY_VERIFIED,
 } from '../tree/ready.ts'
 import { UseClock } from './clock.ts'
-import { devicePair, readFully } from './device-files.ts'
+import { devicePair, readableKept, readFully, readyHeader } from './device-files.ts'
 import { DeviceLock } from './device-lock.ts'
 import type { Disk } from './disk.ts'
 import { diskFailure, lockedFolder } from './durable.ts'
 import { Holes } from './holes.ts'
 import { type Locks, lock } from './locks.ts'
+import { memoryFile } from './memory-files.ts'
 import { ZeroRuns } from './zero-runs.ts'
 
 const readAt = promisify(readCallback)
@@ -51,27 +52,33 @@ export interface SlotsParts {
 
 export class Slots {
   readonly chunks: number
+  /** Whether chunks may be written to it; else the disk took nothing when it was opened. */
+  readonly isWritable: boolean
   readonly lock: DeviceLock
   readonly clock: UseClock
   readonly #table: ChunkTable
   readonly #device: FileHandle
   readonly #ready: FileHandle
+  /** What stands in for others' sake only: its lock. */
+  readonly #kept: FileHandle | undefined
   readonly #disk: Disk | undefined
   readonly #zeros: ZeroRuns
   #holes: Holes | undefined
 
   private constructor(
     folder: string,
-    { locks, disk }: SlotsParts,
+    { locks, disk }: Pick<SlotsParts, 'locks' | 'disk'>,
     table: ChunkTable,
-    device: FileHandle,
-    ready: FileHandle,
+    { device, ready, kept }: Files,
+    isWritable: boolean,
   ) {
     this.chunks = table.length
+    this.isWritable = isWritable
     this.#table = table
     this.#zeros = new ZeroRuns(table)
     this.#device = device
     this.#ready = ready
+    this.#kept = kept
     this.#disk = disk
     this.lock = new DeviceLock(locks, disk, device.fd, join(folder, 'device'))
     this.clock = new UseClock(folder, table.deviceSize)
@@ -96,7 +103,7 @@ export class Slots {
           }
           // the folder's lock keeps all others out until the shared lock stands in for the exclusive one
           await lock(locks, ready.fd, false, join(folder, 'ready'))
-          return new Slots(folder, parts, chunks, device, ready)
+          return new Slots(folder, parts, chunks, { device, ready, kept: undefined }, true)
         } catch (error) {
           await device.close()
           await ready.close()
@@ -106,6 +113,38 @@ export class Slots {
       await slots.clock.read()
       return slots
     } catch (cause) {
+      throw diskFailure(folder, cause)
+    }
+  }
+
+  /**
+   * The same where the disk takes nothing, not even a mark. What an earlier life left there is read, and verified before its first use;
+   * what says so is in memory, as is whatever stands in for files that are not there.
+   * @throws Failure system, timeout (a lock)
+   */
+  static async openUnwritable(folder: string, chunks: ChunkTable, locks: Locks, disk: Disk): Promise<Slots> {
+    const found = await readableKept(folder, chunks)
+    let ready: FileHandle | undefined
+    let device: FileHandle | undefined
+    try {
+      const states = new Uint8Array(chunks.length)
+      if (found !== undefined) {
+        await lock(locks, found.ready.fd, false, join(folder, 'ready'))
+        await readFully(found.ready, states, READY_HEADER_BYTES)
+        demote(states)
+      }
+      ready = await memoryFile(disk, 'lazylayer-ready')
+      const header = readyHeader(chunks)
+      await ready.write(header, 0, header.length, 0)
+      await ready.write(states, 0, states.length, header.length)
+      device = found?.device ?? (await memoryFile(disk, 'lazylayer-device'))
+      if (found === undefined) await device.truncate(chunks.deviceSize)
+      const slots = new Slots(folder, { locks, disk }, chunks, { device, ready, kept: found?.ready }, false)
+      // others may be able to write, and would not see here that what they take back is in use
+      if (found !== undefined) await slots.lock.hold()
+      return slots
+    } catch (cause) {
+      for (const each of new Set([found?.device, found?.ready, ready, device])) await each?.close()
       throw diskFailure(folder, cause)
     }
   }
@@ -163,9 +202,10 @@ export class Slots {
   /**
    * Before the kernel mounts the device itself: nothing of it is taken back until the function is called that this resolves with. Then
    * overlays may still have it mounted, so that it is marked; the mark counts until nobody has it open.
-   * @returns undefined: some of it is not there, or could not be made sure of
+   * @returns undefined: some of it is not there or could not be made sure of, or it cannot be marked
    */
   async hold(): Promise<(() => void) | undefined> {
+    if (!this.isWritable) return undefined // it cannot be marked
     const release = await this.lock.hold()
     try {
       const isThere = (await this.states()).every((state) => state === READY_VERIFIED)
@@ -232,7 +272,14 @@ export class Slots {
     await this.clock.keep()
     await this.#device.close()
     await this.#ready.close()
+    await this.#kept?.close()
   }
+}
+
+interface Files {
+  device: FileHandle
+  ready: FileHandle
+  kept: FileHandle | undefined
 }
 
 const MARK_BYTES = 8

@@ -10,43 +10,38 @@
 //   accepted/<hex>.json         images whose signatures a policy accepted
 //   pins/<hex>.json             images whose trees keep all they have (pins.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
-//   twins/                      second copies of listed, proofs, references and accepted (twins.ts)
+//   twins/                      second copies of listed, proofs, references, contested and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
+//   contested/                  names that layers lost to other images: contested.ts
 //
 // Several processes use it at once: files appear whole and are never changed in place (device and ready, which are, have their
 // own locks), so a reader needs no lock. Whatever fails its digest is dropped or renamed, counted, and reported as absent.
 import fs, { type FileHandle } from 'node:fs/promises'
-import { join, relative, resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { describe, Failure } from '../errors.ts'
-import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
+import { type Digest, digestOf, hex } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
+import { type Accepted, acceptedName, isAccepted } from './accepted.ts'
 import { type CacheSize, removeAside, sizeOf } from './aside.ts'
+import { CacheFiles, makeFolders } from './cache-files.ts'
 import { Device } from './device.ts'
 import type { Disk } from './disk.ts'
-import {
-  diskFailure,
-  dropDamaged,
-  makeFolder,
-  openTemporary,
-  readWhole,
-  replaceFile,
-  setAside,
-  systemCode,
-} from './durable.ts'
-import { openHashed } from './hash.ts'
+import { diskFailure, isRefusal, makeFolder, openTemporary } from './durable.ts'
 import type { Locks } from './locks.ts'
+import { memoryFile } from './memory-files.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
-import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
+import { ResolvedTags } from './resolved-tags.ts'
 import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
-import { type Is, keepTwins, readTwins, TWINS } from './twins.ts'
-import { enterCache, TEMPORARY } from './version.ts'
+import { keepTwins, readTwins, TWINS } from './twins.ts'
+import { markUsed, unusedMetadata } from './unused-metadata.ts'
+import { enterCache, isUnbegun, TEMPORARY } from './version.ts'
 import { WholeFiles } from './wholes.ts'
 
 /** What is known of a layer beside its tree. */
@@ -74,12 +69,6 @@ export interface KeptMerge {
   trees: readonly Digest[]
 }
 
-export interface KeptReference {
-  manifest: Digest
-  /** When it was resolved: milliseconds since 1970. */
-  at: number
-}
-
 /** What was found damaged since this process began. */
 export interface StoreCounters {
   readonly corruptObjects: number
@@ -89,7 +78,6 @@ export interface StoreCounters {
   readonly corruptDevices: number
 }
 
-const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'accepted', 'slots', 'pins', TWINS]
 /** 3.5 million chunks with a check and a place each (119 bytes): more than any index may have. */
 const CHUNK_TABLE_MAX_BYTES = 400 << 20
 /** Every file is looked at. */
@@ -105,15 +93,16 @@ export interface StoreRoom {
 export class Store {
   readonly dir: string
   readonly pins: Pins
+  readonly tags: ResolvedTags
   readonly room: Room
   readonly #disk: Disk | undefined
   readonly #locks: Locks
   readonly #warn: (message: string) => void
-  readonly #lock: FileHandle
   /** Of what earlier starts set aside. */
   readonly #removing: Promise<void>
   #size: { at: number; size: Promise<CacheSize> } | undefined
   readonly #numbers: Numbers
+  readonly #files: CacheFiles
   readonly proofs: Proofs
   readonly wholes: WholeFiles
   readonly #counters = { corruptObjects: 0, corruptRecords: 0, corruptImages: 0, corruptDevices: 0 }
@@ -122,7 +111,7 @@ export class Store {
     dir: string,
     locks: Locks,
     warn: (message: string) => void,
-    lock: FileHandle,
+    lock: FileHandle | undefined,
     { proofs, wholes, removing }: Pick<Store, 'proofs' | 'wholes'> & { removing: Promise<void> },
     { disk, limits }: StoreRoom,
   ) {
@@ -130,26 +119,38 @@ export class Store {
     this.dir = dir
     this.pins = new Pins(dir)
     this.#disk = disk
-    const [others, pinned] = [() => wholes.all(), () => this.pins.trees()]
+    const pinned = () => this.pins.trees()
+    const others = async () => [...(await wholes.all()), ...(await unusedMetadata(dir, await pinned(), locks))]
     this.room = new Room({ dir, locks, disk, ...(limits === undefined ? {} : { limits }), others, pinned, warn })
     this.proofs = proofs
     this.wholes = wholes
     this.#locks = locks
     this.#warn = warn
-    this.#lock = lock
-    this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, join(dir, TWINS, 'slots.json'))
+    this.#files = new CacheFiles({ dir, locks, disk, room: this.room, lock, warn })
+    this.tags = new ResolvedTags(dir, this.#files, (why) => this.#foundDamaged(why))
+    this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, {
+      mark: join(dir, TWINS, 'slots.json'),
+      ...(disk === undefined ? {} : { refused: (error: unknown) => this.room.refused(error) }),
+    })
   }
 
   /**
-   * Opens the cache in `dir`, or makes it. `warn` gets a sentence for everything that is set aside.
+   * Opens the cache in `dir`, or makes it. `warn` gets a sentence for everything that is set aside. With `room.disk`, a disk that takes
+   * nothing is no error: what is there is used, and what comes is in memory as far as there is room.
    * @throws Failure usage (`dir` holds something else), unsupported (another version is running on it), timeout, system
    */
   static async open(dir: string, locks: Locks, warn: (message: string) => void, room: StoreRoom = {}): Promise<Store> {
     const at = resolve(dir)
     const startedAt = Date.now()
-    const { lock, alone, aside } = await enterCache(at, locks, warn)
+    let refused: unknown
+    const entered = await enterCache(at, locks, warn).catch(async (error) => {
+      if (room.disk === undefined || !isRefusal(error) || !(await isUnbegun(at))) throw error
+      refused = error
+      return { lock: undefined, alone: false, aside: [] }
+    })
+    const { lock, alone, aside } = entered
     try {
-      for (const folder of FOLDERS) await makeFolder(join(at, folder))
+      await makeFolders(at)
       const parts = { proofs: await Proofs.open(at, warn), wholes: await WholeFiles.open(at, warn) }
       // nobody waits for it; what fails is tried again by the next start
       const removing = alone
@@ -157,9 +158,11 @@ export class Store {
             warn(`what was set aside in ${at} cannot be removed: ${describe(error)}`),
           )
         : Promise.resolve()
-      return new Store(at, locks, warn, lock, { ...parts, removing }, room)
+      const store = new Store(at, locks, warn, lock, { ...parts, removing }, room)
+      if (refused !== undefined) store.room.refused(refused)
+      return store
     } catch (error) {
-      await lock.close()
+      await lock?.close()
       throw error
     }
   }
@@ -188,7 +191,7 @@ export class Store {
     await this.room.close()
     await this.#removing
     await this.wholes.close()
-    await this.#lock.close()
+    await this.#files.close()
   }
 
   /** Keeps a manifest or a config. @throws Failure corrupt (not the bytes of `digest`), limit, system */
@@ -196,13 +199,13 @@ export class Store {
     if (bytes.length > CONFIG_MAX_BYTES) throw Failure.limit(`object ${digest} has more than ${CONFIG_MAX_BYTES} bytes`)
     const found = digestOf(bytes)
     if (found !== digest) throw Failure.corrupt(`object ${digest} has the digest ${found}`)
-    await this.#replace(this.#path('objects', hex(digest)), bytes)
+    await this.#files.keep(this.#path('objects', hex(digest)), bytes)
   }
 
   /** @throws Failure system */
   async getObject(digest: Digest): Promise<Uint8Array | undefined> {
     const path = this.#path('objects', hex(digest))
-    const bytes = await readWhole(path, CONFIG_MAX_BYTES)
+    const bytes = await this.#files.read(path, CONFIG_MAX_BYTES)
     if (bytes === undefined) return undefined
     if (bytes !== 'damaged' && digestOf(bytes) === digest) return bytes
     this.#counters.corruptObjects++
@@ -212,16 +215,11 @@ export class Store {
 
   /** Keeps what was built from a layer. An image that is there already stays. @throws Failure system */
   async keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
-    await this.#withRoom(() => this.#keepLayer(layer, record, tree))
-  }
-
-  async #keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
-    await this.#keepImage(tree.digest, tree.image)
+    await this.#files.keepHashed(this.#imagePath(tree.digest), tree.digest, tree.image)
     const folder = this.#path('layers', hex(layer))
-    await makeFolder(folder)
-    await this.#replace(join(folder, 'chunks'), tree.chunks.bytes)
+    await this.#files.keep(join(folder, 'chunks'), tree.chunks.bytes)
     const table = tableDigest(tree.chunks.bytes)
-    await this.#keepRecord(join(folder, 'record.json'), { ...record, tree: tree.digest, table })
+    await this.#files.keepRecord(join(folder, 'record.json'), { ...record, tree: tree.digest, table })
   }
 
   /** @throws Failure system */
@@ -232,7 +230,7 @@ export class Store {
     const found = (await this.#record(path)) as (LayerRecord & { tree: Digest; table: Digest }) | undefined
     if (found === undefined) return undefined
     const { tree, table, ...record } = found
-    const bytes = await readWhole(join(folder, 'chunks'), CHUNK_TABLE_MAX_BYTES)
+    const bytes = await this.#files.read(join(folder, 'chunks'), CHUNK_TABLE_MAX_BYTES)
     // a crash can leave the table of one version beside the record of another: the record's digest of it tells
     if (bytes !== undefined && bytes !== 'damaged' && tableDigest(bytes) === table) {
       try {
@@ -252,8 +250,8 @@ export class Store {
 
   /** Keeps the merged image of several layers under `key`, which the caller derives from them. @throws Failure system */
   async keepMerged(key: Digest, image: Uint8Array, merged: KeptMerge): Promise<void> {
-    await this.#keepImage(merged.image, image)
-    await this.#keepRecord(this.#path('merged', `${hex(key)}.json`), { image: merged.image, trees: merged.trees })
+    await this.#files.keepHashed(this.#imagePath(merged.image), merged.image, image)
+    await this.#files.keepRecord(this.#path('merged', `${hex(key)}.json`), { image: merged.image, trees: merged.trees })
   }
 
   /** @throws Failure system */
@@ -261,23 +259,10 @@ export class Store {
     return (await this.#record(this.#path('merged', `${hex(key)}.json`))) as KeptMerge | undefined // as keepMerged wrote it
   }
 
-  /** Remembers what a tag meant. @throws Failure system */
-  async keepReference(reference: string, platform: string, manifest: Digest): Promise<void> {
-    await keepTwins(this.dir, referenceName(reference, platform), { reference, platform, manifest, at: Date.now() })
-  }
-
-  /** @throws Failure system */
-  async reference(reference: string, platform: string): Promise<KeptReference | undefined> {
-    const is = (record: unknown): record is KeptReference =>
-      says(record, { reference, platform }) && 'manifest' in record && isDigest(record.manifest) && 'at' in record
-    const found = await readTwins(this.dir, referenceName(reference, platform), is, (why) => this.#foundDamaged(why))
-    return found === undefined ? undefined : { manifest: found.manifest, at: found.at }
-  }
-
   /** Remembers that a policy accepted an image's signature. @throws Failure system */
   async keepAccepted(reference: string, manifest: Digest, policy: Digest): Promise<void> {
     const accepted: Accepted = { reference, manifest, policy }
-    await keepTwins(this.dir, acceptedName(accepted), accepted)
+    await this.#files.unlessRefused(() => keepTwins(this.dir, acceptedName(accepted), accepted))
   }
 
   /** Whether that was ever remembered. @throws Failure system */
@@ -293,16 +278,16 @@ export class Store {
    * @throws Failure system
    */
   async openImage(tree: Digest): Promise<FileHandle | undefined> {
-    const path = this.#path('trees', hex(tree), 'image')
-    const image = await openHashed(path, tree)
-    if (image === undefined || !('found' in image)) return image
+    const path = this.#imagePath(tree)
+    const image = await this.#files.openHashed(path, tree)
+    if (image === undefined) return undefined
+    if (!('found' in image)) {
+      await markUsed(image)
+      return image
+    }
     this.#counters.corruptImages++
     this.#warn(`${path} is damaged (its digest is ${image.found ?? 'unknown: it cannot be read'}): it is built again`)
-    try {
-      await setAside(path)
-    } catch (cause) {
-      throw diskFailure(path, cause)
-    }
+    await this.#files.drop(path, 'set aside')
     return undefined
   }
 
@@ -314,13 +299,20 @@ export class Store {
   async openSlots(tree: Digest, chunks: ChunkTable, refetchable = () => false): Promise<Device> {
     const name = hex(tree)
     const folder = this.#path('trees', name)
-    await this.#withRoom(() => makeFolder(folder))
     const aside = (why: string) => {
       this.#counters.corruptDevices++
       this.#warn(`${why}: it is set aside, and its contents are fetched again`)
     }
     const parts = { locks: this.#locks, disk: this.#disk, temporary: this.#path(TEMPORARY), aside }
-    const slots = await this.#withRoom(() => Slots.open(folder, chunks, parts))
+    const opening = this.#files.withRoom(async () => {
+      await makeFolder(folder)
+      return await Slots.open(folder, chunks, parts)
+    })
+    const slots = await opening.catch(async (error) => {
+      if (this.#disk === undefined || !isRefusal(error)) throw error
+      this.room.refused(error)
+      return await Slots.openUnwritable(folder, chunks, this.#locks, this.#disk)
+    })
     return new Device(name, slots, chunks, this.room, refetchable)
   }
 
@@ -330,14 +322,7 @@ export class Store {
    */
   numbersOf(tree: Digest, name = ''): Promise<TreeNumbers> {
     const shown = name === '' ? tree : digestOf(new TextEncoder().encode(`${tree} ${name}`))
-    return this.#numbers.of(shown, async () => {
-      const path = this.#path('trees', hex(tree), 'image')
-      try {
-        return (await fs.stat(path)).size
-      } catch (cause) {
-        throw diskFailure(path, cause)
-      }
-    })
+    return this.#numbers.of(shown, () => this.#files.sizeOf(this.#imagePath(tree)))
   }
 
   /** An empty file without a name, gone when it is closed. @throws Failure system */
@@ -352,48 +337,27 @@ export class Store {
     }
   }
 
+  /** A file without a name that holds these bytes; in memory where the disk takes nothing. The caller closes it. @throws Failure system */
+  async unnamed(bytes: Uint8Array): Promise<FileHandle> {
+    try {
+      return await filled(await this.temporary(), bytes)
+    } catch (error) {
+      if (this.#disk === undefined || !isRefusal(error)) throw error
+      return await filled(await memoryFile(this.#disk, 'lazylayer-bytes'), bytes)
+    }
+  }
+
   #path(...names: string[]): string {
     return join(this.dir, ...names)
   }
 
-  #replace(path: string, bytes: Uint8Array): Promise<void> {
-    return this.#withRoom(() => replaceFile(this.#path(TEMPORARY), path, bytes))
-  }
-
-  /** Does it again on a full disk, when contents that can be fetched again have made room for what says what they are. */
-  async #withRoom<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work()
-    } catch (error) {
-      const code = error instanceof Failure ? systemCode(error.cause) : undefined
-      if (this.#disk === undefined || (code !== 'ENOSPC' && code !== 'EDQUOT')) throw error
-      await this.room.relieve()
-      return await work()
-    }
-  }
-
-  async #keepImage(tree: Digest, image: Uint8Array): Promise<void> {
-    const folder = this.#path('trees', hex(tree))
-    await makeFolder(folder)
-    const path = join(folder, 'image')
-    // one that is intact may be mounted, and is never replaced; of one that is not the kernel would read other bytes than ours
-    const there = await openHashed(path, tree)
-    if (there !== undefined && !('found' in there)) await there.close()
-    else await this.#replace(path, image)
-  }
-
-  /** Its name is part of it: a record in another's place says nothing. */
-  #keepRecord(path: string, record: object): Promise<void> {
-    return this.#replace(path, encodeRecord({ ...record, name: relative(this.dir, path) }))
+  #imagePath(tree: Digest): string {
+    return this.#path('trees', hex(tree), 'image')
   }
 
   async #record(path: string): Promise<unknown> {
-    const bytes = await readWhole(path, RECORD_MAX_BYTES)
-    if (bytes === undefined) return undefined
-    const record = bytes === 'damaged' ? undefined : decodeRecord(bytes)
-    // one that was kept before records had names has none
-    const { name = relative(this.dir, path), ...rest } = (record ?? {}) as { name?: string }
-    if (record !== undefined && name === relative(this.dir, path)) return rest
+    const record = await this.#files.record(path)
+    if (record !== 'damaged') return record
     this.#counters.corruptRecords++
     await this.#drop(path, 'it is damaged, or of another version')
     return undefined
@@ -406,35 +370,18 @@ export class Store {
 
   async #drop(path: string, why: string): Promise<void> {
     this.#warn(`${path} is dropped: ${why}`)
-    await dropDamaged(path)
+    await this.#files.drop(path, 'remove')
   }
 }
 
-function referenceName(reference: string, platform: string): string {
-  const key = digestOf(new TextEncoder().encode(`${reference} ${platform}`)) // a platform holds no space
-  return join('references', `${hex(key)}.json`)
-}
-
-/** An image whose signature a policy accepted. */
-export interface Accepted {
-  reference: string
-  manifest: Digest
-  policy: Digest
-}
-
-/** Of the record that says so. */
-export function acceptedName({ reference, manifest, policy }: Accepted): string {
-  return join('accepted', `${hex(digestOf(new TextEncoder().encode(`${reference} ${manifest} ${policy}`)))}.json`)
-}
-
-export function isAccepted(accepted: Accepted): Is<Accepted> {
-  return (record): record is Accepted => says(record, { ...accepted })
-}
-
-/** Whether a record has these fields, and they say that. */
-function says(record: unknown, fields: Record<string, string>): record is object {
-  if (typeof record !== 'object' || record === null) return false
-  return Object.entries(fields).every(([name, value]) => (record as Record<string, unknown>)[name] === value)
+async function filled(file: FileHandle, bytes: Uint8Array): Promise<FileHandle> {
+  try {
+    await file.writeFile(bytes)
+    return file
+  } catch (error) {
+    await file.close()
+    throw error
+  }
 }
 
 /** A chunk table ends with the digest of all before it. */

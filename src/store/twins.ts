@@ -27,6 +27,12 @@ const FILE_MAX_BYTES = 256 << 10
 /** Whether a record is what its name promises: damage can swap files, too. */
 export type Is<T> = (record: unknown) => record is T
 
+/** Whether a record has these fields, and they say that. */
+export function says(record: unknown, fields: Record<string, string>): record is object {
+  if (typeof record !== 'object' || record === null) return false
+  return Object.entries(fields).every(([name, value]) => (record as Record<string, unknown>)[name] === value)
+}
+
 /** Is told of each damage that is found, in a sentence. */
 export type Found = (message: string) => void
 

@@ -8,7 +8,19 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Failure } from '../errors.ts'
 import { digestOf } from '../image/digest.ts'
-import { diskFailure, dropDamaged, lockedFolder, makeFolder, readWhole, replaceFile, syncFolder } from './durable.ts'
+import {
+  ABSENT,
+  diskFailure,
+  dropDamaged,
+  isRefusal,
+  lockedFolder,
+  makeFolder,
+  makeFolderIfTaken,
+  readWhole,
+  replaceFile,
+  syncFolder,
+  systemCode,
+} from './durable.ts'
 import { type Locks, lock } from './locks.ts'
 
 const VERSION_LINE = 'lazylayer cache 2\n'
@@ -21,7 +33,17 @@ export const VERSION_MAX_BYTES = 256
 export const TEMPORARY = 'tmp'
 /** What a cache holds beside its version file; at least half of these are there, or the version file, or it is none. */
 const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'slots', 'listed', 'proofs']
-const OTHER_NAMES = ['accepted', 'pins', 'crowded', 'wholes', 'credentials', 'twins', TEMPORARY, 'lost+found']
+const OTHER_NAMES = [
+  'accepted',
+  'contested',
+  'pins',
+  'crowded',
+  'wholes',
+  'credentials',
+  'twins',
+  TEMPORARY,
+  'lost+found',
+]
 const ASIDE_PREFIX = '.aside-'
 export const ASIDE = /^\.aside-[0-9]+$/
 
@@ -57,29 +79,37 @@ export async function enterCache(dir: string, locks: Locks, warn: (message: stri
   }
 }
 
+/** Whether nothing is there yet, so that whoever can make no cache of it loses none. @throws Failure system */
+export async function isUnbegun(dir: string): Promise<boolean> {
+  try {
+    return (await heldIn(dir)).length === 0
+  } catch (cause) {
+    if (ABSENT.has(systemCode(cause))) return true
+    throw diskFailure(dir, cause)
+  }
+}
+
 async function enterLocked(dir: string, locks: Locks, warn: (message: string) => void): Promise<Entered> {
   const path = join(dir, 'version')
   const found = await readWhole(path, VERSION_MAX_BYTES)
   const whose = found === undefined ? await whoseUnnamed(dir) : versionOf(found)
   const aside = (await fs.readdir(dir)).filter((name) => ASIDE.test(name)).sort(byNumber)
   if (whose === 'other') await moveAside(dir, path, locks, warn)
-  await makeFolder(join(dir, TEMPORARY))
+  if (whose === undefined) await makeFolder(join(dir, TEMPORARY))
+  else await makeFolderIfTaken(join(dir, TEMPORARY))
   if (whose === 'damaged') {
     warn(`${path} is damaged or gone: the cache is used on, for each of its files is checked for itself`)
-    await mend(path)
+    await mendIfTaken(path)
   } else if (whose === 'ours') {
-    if (!isWhole(found)) await mend(path) // it has no second line yet
+    if (!isWhole(found)) await mendIfTaken(path) // it has no second line yet
   } else {
     await replaceFile(join(dir, TEMPORARY), path, new TextEncoder().encode(CACHE_VERSION))
   }
   const version = await fs.open(path, 'r')
   try {
     const alone = locks.tryLock(version.fd, true)
-    if (alone) {
-      // nobody else is here, so whatever is half written has no writer any more
-      await fs.rm(join(dir, TEMPORARY), { recursive: true })
-      await makeFolder(join(dir, TEMPORARY))
-    }
+    // nobody else is here, so whatever is half written has no writer any more
+    if (alone) await empty(join(dir, TEMPORARY))
     await lock(locks, version.fd, false, path)
     // what the last start set aside is kept until one finds its own cache; two versions that take turns keep only the last
     const over = whose === 'ours' ? aside : whose === 'other' ? aside.slice(0, -1) : []
@@ -114,17 +144,52 @@ async function mend(path: string): Promise<void> {
   await syncFolder(dirname(path))
 }
 
+/** A disk that takes nothing leaves it as it is, until the next start. @throws what the system throws */
+async function mendIfTaken(path: string): Promise<void> {
+  await mend(path).catch((error) => {
+    if (!isRefusal(error)) throw error
+  })
+}
+
+/** The folder itself stays: a disk that is full would not take another. @throws what the system throws */
+async function empty(folder: string): Promise<void> {
+  try {
+    for (const name of await fs.readdir(folder)) await fs.rm(join(folder, name), { recursive: true, force: true })
+  } catch (error) {
+    if (!isRefusal(error) && systemCode(error) !== 'ENOENT') throw error // it could not be made, either
+  }
+}
+
 /** @returns undefined: it is empty. @throws Failure usage: it is no cache */
 async function whoseUnnamed(dir: string): Promise<'damaged' | undefined> {
-  const names = (await fs.readdir(dir)).filter((name) => name !== TEMPORARY && !ASIDE.test(name))
+  const names = await heldIn(dir)
   if (names.length === 0) return undefined
   const foreign = names.find((name) => ![...FOLDERS, ...OTHER_NAMES].includes(name.replace(/\.corrupt$/, '')))
-  const known = FOLDERS.filter((name) => names.includes(name)).length
+  const all = await fs.readdir(dir) // also those that hold nothing yet
+  const known = FOLDERS.filter((name) => all.includes(name)).length
   if (foreign === undefined && known >= FOLDERS.length / 2) return 'damaged'
   throw Failure.usage(`${dir} is no cache`, {
     why: `it holds ${JSON.stringify(foreign ?? names[0])} and no file "version"`,
     fix: 'Name an empty or new folder with --cache DIR.',
   })
+}
+
+/** What is in a folder, but for what counts for nothing in a cache: caches set aside, and folders that a disk took before it was full. */
+async function heldIn(dir: string): Promise<string[]> {
+  const held: string[] = []
+  for (const name of await fs.readdir(dir)) {
+    if (name === TEMPORARY || ASIDE.test(name)) continue
+    const isOurs = [...FOLDERS, ...OTHER_NAMES].includes(name)
+    if (!isOurs || (await holdsFile(join(dir, name)))) held.push(name)
+  }
+  return held
+}
+
+/** Whether it is a file, or there is one below it. */
+async function holdsFile(path: string): Promise<boolean> {
+  if (!(await fs.lstat(path)).isDirectory()) return true
+  for (const name of await fs.readdir(path)) if (await holdsFile(join(path, name))) return true
+  return false
 }
 
 async function moveAside(dir: string, path: string, locks: Locks, warn: (message: string) => void): Promise<void> {

@@ -8,7 +8,7 @@ import {
   ABSENT,
   diskFailure,
   dropDamaged,
-  makeFolder,
+  makeFolderIfTaken,
   openTemporary,
   syncFolder,
   systemCode,
@@ -51,8 +51,11 @@ export class WholeFiles {
     warn: (message: string) => void,
     { maxBytes = WHOLES_MAX_BYTES } = {},
   ): Promise<WholeFiles> {
-    await makeFolder(join(cache, FOLDER))
-    const names = await fs.readdir(join(cache, FOLDER)).catch((cause) => Promise.reject(diskFailure(cache, cause)))
+    await makeFolderIfTaken(join(cache, FOLDER))
+    const names = await fs.readdir(join(cache, FOLDER)).catch((cause) => {
+      if (systemCode(cause) === 'ENOENT') return [] // it could not be made
+      throw diskFailure(cache, cause)
+    })
     return new WholeFiles(cache, warn, maxBytes, names.filter((name) => NAME.test(name)).map(digestOfName))
   }
 
@@ -119,6 +122,11 @@ export class WholeFiles {
   /** Whether there is a file of that digest, as far as this process knows; another one may have thrown it out. */
   has(digest: Digest): boolean {
     return this.#known.has(digest)
+  }
+
+  /** Tells the same of several, for who asks often: whether all of them are there. */
+  areThere(digests: readonly Digest[]): () => boolean {
+    return () => digests.every((digest) => this.#known.has(digest))
   }
 
   /** The file of that digest as it is, for who checks what he reads of it; he closes it. @throws Failure missing, system */

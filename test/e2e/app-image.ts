@@ -108,7 +108,7 @@ interface Layer {
 }
 
 /** Programs of this machine, each as `bin/NAME`. */
-async function named(names: readonly string[]): Promise<SourceEntry[]> {
+export async function named(names: readonly string[]): Promise<SourceEntry[]> {
   const places = new Map(names.map((name) => [program(name), `bin/${name}`]))
   const entries = await programEntries(...places.keys())
   return entries.map((each) => ({ ...each, path: places.get(each.path) ?? each.path }))

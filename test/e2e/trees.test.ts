@@ -1,6 +1,6 @@
 // What mounts show is what the images hold: images of our own whose tars have everything that a tar can say, every eStargz sample layer by
 // layer, and the real image; each against its own tars.
-import { mkdir } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
@@ -13,7 +13,10 @@ import { compare, type Line, listTree, readLines } from '../fixtures/listing.ts'
 import { mergeLines } from '../fixtures/merge-lines.ts'
 import { tarListing } from '../fixtures/tar-listing.ts'
 import { sampleLayers } from '../format/samples.ts'
+import { item } from '../format/stargz-craft.ts'
+import { craft } from '../format/zstd-craft.ts'
 import { type Agent, startAgent } from './agent.ts'
+import { writeCrafted } from './crafted-layout.ts'
 import { lacking, samples } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
@@ -38,10 +41,11 @@ function scene(layout: (work: string) => Promise<string>) {
     work = await makeWorkDirectory()
     registry = await serveLayout(await layout(work.path), work.path)
   })
-  afterEach(async () => {
+  const end = async () => {
     await agent?.stop()
     agent = undefined
-  })
+  }
+  afterEach(end)
   afterAll(async () => {
     await registry?.close()
     await work?.remove()
@@ -51,6 +55,7 @@ function scene(layout: (work: string) => Promise<string>) {
     return ['--cache', cache, '--cert-dir', registry.certDir, '--mount', rung]
   }
   return {
+    end,
     async expectLayers({ tag, layers }: Case, rung: string): Promise<void> {
       const root = join(work.path, `store-${tag}-${rung}`)
       agent = await startAgent(work.path, root, ['serve', root, '--diffid', 'claimed', ...flags(tag, rung)])
@@ -62,7 +67,7 @@ function scene(layout: (work: string) => Promise<string>) {
     },
     async expectWhole({ tag, layers }: Case, rung: string): Promise<void> {
       const dir = join(work.path, `mount-${tag}-${rung}`)
-      await mkdir(dir)
+      await mkdir(dir, { recursive: true })
       const image = `docker://${registry.host}/images:${tag}`
       agent = await startAgent(work.path, dir, ['mount', image, dir, ...flags(tag, rung)])
       const whole = mergeLines(layers.map(({ lines }) => lines))
@@ -174,6 +179,34 @@ suite('mounts show what our images hold', lacking(['fusermount3', 'python3']), (
   }
 })
 
+suite('mounts show zeros that no chunk holds', lacking(['fusermount3', 'python3']), () => {
+  /** Runs that begin and end within blocks, whole blocks of them, and a file of nothing else that is larger than any chunk. */
+  const sparse = craft([
+    item({ name: 'sparse' }, Buffer.concat([Buffer.from('begin'), Buffer.alloc(200_000), Buffer.from('end')])),
+    item({ name: 'short' }, Buffer.concat([Buffer.alloc(1500), Buffer.from('end'), Buffer.alloc(1024)])),
+    item({ name: 'many' }, Buffer.concat(Array(300).fill(Buffer.concat([Buffer.from('x'), Buffer.alloc(3000)])))),
+    item({ name: 'zeros' }, Buffer.alloc(70 << 20)),
+  ])
+  let layers: Case['layers']
+  const { expectWhole, end } = scene(async (work) => {
+    const { blob, tar, descriptor } = sparse
+    await writeFile(join(work, 'tar'), tar)
+    layers = [{ name: 'tar', lines: tarListing(join(work, 'tar')) as Line[] }]
+    const { mediaType, annotations } = descriptor
+    const image = { layers: [{ blob, tar, mediaType, annotations }], config: { os: 'linux', architecture: 'amd64' } }
+    return (await writeCrafted(work, { sparse: image })).layout
+  })
+  test.each(RUNGS)(
+    'at first, and again when all that is stored is there (%s)',
+    { timeout: TIMEOUT_MS },
+    async (rung) => {
+      await expectWhole({ tag: 'sparse', layers }, rung)
+      await end()
+      await expectWhole({ tag: 'sparse', layers }, rung)
+    },
+  )
+})
+
 const found = samples()
 const folder = 'path' in found ? found.path : ''
 
@@ -189,7 +222,7 @@ suite(
         lines: readLines(join(folder, `samples/expected/layer${i + 1}.jsonl`)),
       })),
     })
-    for (const tag of ['esgz', 'esgz-min', 'esgz-ext']) {
+    for (const tag of ['esgz', 'esgz-min', 'esgz-ext', 'zstd', 'zstd-podman']) {
       for (const rung of SERVE_RUNGS) {
         test(`each layer of ${tag} as a lower directory (${rung})`, { timeout: TIMEOUT_MS }, () =>
           expectLayers(of(tag), rung),

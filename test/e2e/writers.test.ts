@@ -1,13 +1,13 @@
 // Images as other tools write them: eStargz whose tar ends before its index, one tar in several compressions, what Go leaves out.
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
-import { describeBytes, json, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 import { type Item, item, stargz } from '../format/stargz-craft.ts'
 import { archive, member } from '../format/tar-craft.ts'
 import { type Agent, lazylayer } from './agent.ts'
+import { type CraftedImage, type CraftedLayer, writeCrafted } from './crafted-layout.ts'
 import { byEngine, type Door, type EngineStore, makeStore } from './engine-store.ts'
 import { lacking, REGISTRY_PROGRAMS } from './engines/needs.ts'
 import { type Podman, podmanLacks } from './engines/podman.ts'
@@ -25,14 +25,7 @@ const ENDED = stargz(ITEMS, { ended: true })
 const EMPTY = stargz([], { ended: true, entries: null })
 const TAR = archive(member({ name: 'who' }, 'good\n'), member({ name: 'large' }, 'large\n'.repeat(50_000)))
 
-interface Layer {
-  blob: Uint8Array
-  mediaType?: string
-  annotations?: Readonly<Record<string, string>>
-  tar: Uint8Array
-}
-
-const lazy = ({ blob, descriptor: { annotations } }: typeof ENDED): Layer => ({
+const lazy = ({ blob, descriptor: { annotations } }: typeof ENDED): CraftedLayer => ({
   blob,
   annotations,
   tar: gunzipSync(blob),
@@ -41,7 +34,7 @@ const lazy = ({ blob, descriptor: { annotations } }: typeof ENDED): Layer => ({
 const platform = { os: 'linux', architecture: 'amd64' }
 
 /** By tag: layers, and what is put into config and manifest. */
-const IMAGES: Record<string, { layers: Layer[]; config: object; manifest?: object }> = {
+const IMAGES: Record<string, CraftedImage> = {
   ended: { layers: [lazy(EMPTY), lazy(ENDED)], config: platform },
   nameless: { layers: [lazy(ENDED)], config: {} },
   gzip: { layers: [{ blob: gzipSync(TAR, { level: 1 }), tar: TAR }], config: { ...platform, author: 'gzip' } },
@@ -57,42 +50,12 @@ const IMAGES: Record<string, { layers: Layer[]; config: object; manifest?: objec
   },
 }
 
-/** Byte for byte: no writer of ours would make some of these. */
-async function makeLayout(work: string) {
-  const layout = join(work, 'layout')
-  await mkdir(join(layout, 'blobs/sha256'), { recursive: true })
-  const add = async (bytes: Uint8Array, mediaType: string) => {
-    await writeFile(join(layout, 'blobs/sha256', hex(digestOf(bytes))), bytes)
-    return describeBytes(bytes, mediaType)
-  }
-  const manifests: object[] = []
-  for (const [tag, { layers, config, manifest }] of Object.entries(IMAGES)) {
-    const rootfs = { type: 'layers', diff_ids: layers.map(({ tar }) => digestOf(tar)) }
-    const described = []
-    for (const { blob, mediaType = OCI_LAYER, annotations = {} } of layers) {
-      described.push({ ...(await add(blob, mediaType)), annotations })
-    }
-    const document = {
-      schemaVersion: 2,
-      mediaType: OCI_MANIFEST,
-      config: await add(json({ rootfs, ...config }), OCI_CONFIG),
-      layers: described,
-      ...manifest,
-    }
-    const annotations = { 'org.opencontainers.image.ref.name': tag }
-    manifests.push({ ...(await add(json(document), OCI_MANIFEST)), annotations })
-  }
-  await writeFile(join(layout, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}')
-  await writeFile(join(layout, 'index.json'), json({ schemaVersion: 2, manifests }))
-  return { layout, tags: Object.keys(IMAGES) }
-}
-
 suite('images as other tools write them', lacking([...REGISTRY_PROGRAMS, 'fusermount3']), () => {
   let store: EngineStore
   let agent: Agent
 
   beforeAll(async () => {
-    store = await makeStore(makeLayout)
+    store = await makeStore((work) => writeCrafted(work, IMAGES))
   })
   afterEach(() => store.stop())
   afterAll(() => store?.close())

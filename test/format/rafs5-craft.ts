@@ -12,7 +12,7 @@ export interface Record5 {
   fileOffset?: number
   index?: number
   /** What its 32 bytes of digest are filled with. */
-  digest?: number
+  digest?: number | Uint8Array
 }
 
 export interface Node5 {

@@ -109,7 +109,7 @@ test('an image that cannot be looked at is given no numbers', async () => {
 })
 
 test('what is known of how far numbers were given keeps those of lost files from being given again, and burns none', async () => {
-  const marked = () => new Numbers(join(dir, 'slots'), join(dir, 'tmp'), flock, join(dir, 'mark'))
+  const marked = () => new Numbers(join(dir, 'slots'), join(dir, 'tmp'), flock, { mark: join(dir, 'mark') })
   const first = marked()
   for (const each of ['a', 'b', 'c']) await give(first, each)
   await rm(slotFile(3))

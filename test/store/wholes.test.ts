@@ -105,11 +105,13 @@ test('what is kept is known without a look at the disk, and read as it is', asyn
   await expect(unchecked(none)).rejects.toMatchObject({ code: 'missing' })
   const [a, b] = [await keep('a'.repeat(10)), await keep('b'.repeat(10))]
   expect([wholes.has(a), wholes.has(b)]).toEqual([true, true])
+  const areThere = wholes.areThere([a, b])
+  expect([areThere(), wholes.areThere([a, none])(), wholes.areThere([])()]).toEqual([true, false, true])
   await writeFile(path(b), 'damaged')
   expect(await unchecked(b)).toBe('damaged')
   expect(wholes.has(b)).toBe(true)
   expect(await read(b)).toBeUndefined()
-  expect(wholes.has(b)).toBe(false)
+  expect([wholes.has(b), areThere()]).toEqual([false, false])
   const next = await WholeFiles.open(dir, () => {}, { maxBytes: 25 })
   expect([next.has(a), next.has(b)]).toEqual([true, false])
   await keep('c'.repeat(20)) // makes room
