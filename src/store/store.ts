@@ -10,8 +10,9 @@
 //   accepted/<hex>.json         images whose signatures a policy accepted
 //   pins/<hex>.json             images whose trees keep all they have (pins.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
-//   twins/                      second copies of listed, proofs, references and accepted (twins.ts)
+//   twins/                      second copies of listed, proofs, references, contested and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
+//   contested/                  names that layers lost to other images: contested.ts
 //
 // Several processes use it at once: files appear whole and are never changed in place (device and ready, which are, have their
 // own locks), so a reader needs no lock. Whatever fails its digest is dropped or renamed, counted, and reported as absent.
