@@ -8,6 +8,7 @@ import type { From, Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
+import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
@@ -107,6 +108,8 @@ export async function openChain(
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   before?: Before,
 ): Promise<Chain> {
+  const refused = before === undefined ? engineRefusal(image.manifest) : undefined
+  if (refused !== undefined) return { image, links: [], why: refused, passing: false }
   const facts = { isAmbiguous: opening.isAmbiguous, before: before?.listed }
   const candidates: TriedLayer[] = []
   const layers = beginAll(image, opening, prove, before)

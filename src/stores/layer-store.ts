@@ -22,6 +22,7 @@ import { controlNode, type LateFile } from '../mount/session.ts'
 import { AskedImage, type AskedLayer, type ImageLayers, type Resolver } from './asked-image.ts'
 import { decodeDigest, decodeReference } from './asked-names.ts'
 import type { Asker } from './asker.ts'
+import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
 import { infoOf } from './layer-info.ts'
@@ -203,6 +204,8 @@ export class AdditionalLayerStore implements Door {
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
     const isTogether = togetherIn(layers.plan(listing.image.manifest), descriptor) !== undefined
+    const refused = engineRefusal(listing.image.manifest)
+    if (refused !== undefined) throw Failure.unsupported('engines refuse its image', { why: refused })
     const believed = byDiffId ? await this.#parts.trustsDiffIds(listing.image) : 'it is asked for by its index'
     const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
     if (!byDiffId && !this.#parts.byIndex && !wasShown) {
