@@ -31,6 +31,8 @@ export interface Agent {
   registries: Registries
   store: Store
   codecs: CodecPool
+  /** What programs and prefetch have under way. */
+  budget: Budget
   builder: IndexBuilder
   images: Images
   layers: Layers
@@ -104,12 +106,13 @@ export async function openAgent(values: Values, image: Reference | undefined): P
   const codecs = new CodecPool({ warn: log })
   const builder = new IndexBuilder()
   const closing = new AbortController()
+  const budget = new Budget()
   const examinations = new Examinations(store, builder, log, closing.signal)
   const layers = new Layers({
     store,
     codecs,
     builder,
-    budget: new Budget(),
+    budget,
     examiner: examinations,
     answers: (origin) => registries.answers(origin),
     closing,
@@ -122,6 +125,7 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     registries,
     store,
     codecs,
+    budget,
     builder,
     images,
     layers,

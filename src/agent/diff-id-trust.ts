@@ -1,10 +1,11 @@
-// Makes what decides, by `serve --diffid`, which images' claims of DiffIDs are trusted.
+// Makes what decides, by `serve --diffid` and `--trust`, which images' claims of DiffIDs are trusted.
 import { describe, Failure } from '../errors.ts'
 import { referenceText } from '../image/reference.ts'
 import { loadPolicy, type PolicyPlaces, policyPlaces } from '../policy/policy.ts'
 import type { Registries } from '../registry/registries.ts'
 import type { Store } from '../store/store.ts'
 import { type DiffIdPolicy, type TrustsDiffIds, trustAll, trustNone } from '../stores/identity.ts'
+import { isTrusted, parseTrustPattern, type TrustPattern } from '../stores/trusted-names.ts'
 
 /** An engine waits for the layers of an image that long. */
 const CHECK_TIMEOUT_MS = 10_000
@@ -13,15 +14,32 @@ const CHECK_AGAIN_MS = 10_000
 /** Images whose checks are remembered. */
 const CHECKS_MAX = 1000
 
+/** Whose claims are trusted. */
+export interface Belief {
+  policy: DiffIdPolicy
+  /** Of `guarded` and `claimed`: of these repositories' images alone; none: of all images. */
+  trust: readonly TrustPattern[]
+}
+
+/** --diffid and --trust. @throws Failure usage */
+export function beliefOf(policy: DiffIdPolicy, trust: readonly string[]): Belief {
+  if (trust.length > 0 && policy !== 'guarded' && policy !== 'claimed') {
+    throw Failure.usage(`--trust narrows what --diffid ${policy} does not believe`, {
+      fix: 'Give it with --diffid guarded, or with --diffid claimed.',
+    })
+  }
+  return { policy, trust: trust.map(parseTrustPattern) }
+}
+
 /** @throws Failure missing, usage: `signed` without a policy.json, or with one that is not valid */
 export async function diffIdTrust(
-  policy: DiffIdPolicy,
-  registries: Pick<Registries, 'signatures'>,
+  { policy, trust }: Belief,
+  registries: Pick<Registries, 'signatures' | 'verifies'>,
   store: Pick<Store, 'accepted' | 'keepAccepted'>,
   places: PolicyPlaces = policyPlaces(),
 ): Promise<TrustsDiffIds> {
-  if (policy === 'claimed') return trustAll
   if (policy === 'proven') return trustNone
+  if (policy !== 'signed') return trust.length === 0 ? trustAll : trustNamed(trust, registries)
   await loadPolicy(places, AbortSignal.timeout(CHECK_TIMEOUT_MS)) // said at the start, not at the first image
   const checks = new Map<string, { at: number; outcome: ReturnType<TrustsDiffIds> }>()
   return async (image, failing = 'why') => {
@@ -57,3 +75,20 @@ export async function diffIdTrust(
     return true
   }
 }
+
+/** Trusts images of some repositories, as far as it is certain that they come from there. */
+function trustNamed(trust: readonly TrustPattern[], registries: Pick<Registries, 'verifies'>): TrustsDiffIds {
+  return async ({ reference }, failing = 'why') => {
+    if (reference.transport !== 'docker') return `${UNTRUSTED}: an image of a folder has no repository that could be`
+    if (!trust.some((each) => isTrusted(reference, each))) return `${UNTRUSTED}: no --trust names its repository`
+    try {
+      if (await registries.verifies(reference)) return true
+    } catch (error) {
+      if (!(error instanceof Failure) || failing === 'throw') throw error
+      return `${UNTRUSTED}: ${describe(error)}`
+    }
+    return `${UNTRUSTED}: its registry, or a mirror of it, may answer without TLS that is verified, so it may come from anybody`
+  }
+}
+
+const UNTRUSTED = 'its DiffIDs are only claimed by the image, which is not believed'

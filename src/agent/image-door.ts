@@ -37,7 +37,8 @@ export interface ImageDoor {
 export type SharedParts = Pick<
   StoreParts,
   'attach' | 'release' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'trustsDiffIds' | 'byIndex' | 'now'
->
+> &
+  Pick<ImageStoreParts, 'guard'>
 
 /** Must be called before the mount; the door is opened in it. */
 export async function prepareImageDoor(

@@ -17,7 +17,8 @@ import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
 import type { Agent } from './agent.ts'
 import { places } from './agent-places.ts'
-import { diffIdTrust } from './diff-id-trust.ts'
+import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
+import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
@@ -30,8 +31,9 @@ export interface StoreSettings {
   context: string | undefined
   /** Who gets to the store. */
   mode: number
-  /** Whose DiffIDs are trusted. */
+  /** Whose DiffIDs are trusted, and of which repositories (--trust). */
   diffId: DiffIdPolicy
+  trust: readonly string[]
   /** Whether layers are named by their indexes, too. */
   byIndex: boolean
 }
@@ -50,12 +52,15 @@ export async function serveStore(
   settings: StoreSettings,
   ready: (root: string, rung: Rung) => void,
 ): Promise<number> {
-  const { byIndex, diffId, mode, context } = settings
+  const { byIndex, diffId, trust, mode, context } = settings
+  const belief = beliefOf(diffId, trust)
   const root = await prepareRoot(agent, settings)
   const choice = await chooseRung(settings.rung, agent.native, agent.store, places().sockets)
   if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
   const standIns = await StandIns.open(root)
-  const trustsDiffIds = await diffIdTrust(diffId, agent.registries, agent.store)
+  const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
+  const progress = () => progressOf(agent)
+  const { guard, end: endProofs } = await openGuard(agent, diffId, progress)
   const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds)
   agent.keeper.mounting(root)
   const doors = new Doors()
@@ -73,7 +78,7 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
-  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex })
+  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -90,11 +95,12 @@ export async function serveStore(
     store.letGo().catch((error) => log(`what nobody uses stays: ${describe(error)}`))
   }, LET_GO_EVERY_MS).unref()
   const { ended } = session
-  const diffid = { policy: diffId, only: !byIndex }
+  const diffid = { policy: diffId, trust, only: !byIndex }
   const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
   const code = await serveUntilEnd({ ...served, layers: () => mount.trees }, () => ready(root, choice.rung))
   clearInterval(lettingGo)
   await end()
+  await endProofs()
   await standIns.close()
   return code
 }
@@ -112,9 +118,9 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 }
 
 function sharedParts(
-  { examinations, registries, builder }: Agent,
+  { examinations }: Agent,
   mount: DoorMount,
-  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex'>,
+  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress'>,
 ): SharedParts {
   return {
     attach: (layer, path) => mount.attach(layer, path),
@@ -122,11 +128,14 @@ function sharedParts(
     cover: mount.isCovering ? (layer, path) => mount.cover(layer, path) : undefined,
     uncover: (path) => mount.uncover(path),
     quarantine: examinations.quarantine,
-    // a slow registry stands still, a busy processor does not
-    progress: () => (builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched),
     now: () => performance.now(),
     ...rest,
   }
+}
+
+/** A slow registry stands still, a busy processor does not. */
+function progressOf({ registries, builder }: Agent): number {
+  return builder.busy ? performance.now() : registries.counters().requests + registries.counters().fetched
 }
 
 function layerStore(

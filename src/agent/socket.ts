@@ -38,6 +38,13 @@ export interface ListRequest {
   known?: true
 }
 
+/** Whose DiffIDs a store believes (`serve --diffid`, and --trust as it was given), and whether it names layers by them only (--diffid-only). */
+export interface DiffIds {
+  policy: DiffIdPolicy
+  trust: readonly string[]
+  only: boolean
+}
+
 export interface Status extends Totals {
   pid: number
   version: string
@@ -56,8 +63,8 @@ export interface Status extends Totals {
    * the cache files. Of a merged image some devices may be complete and others not.
    */
   mounts: readonly { dir: string; kind: string; complete?: number; devices?: number }[]
-  /** A store: whose DiffIDs it believes (`serve --diffid`), and whether it names layers by them only (--diffid-only). */
-  diffid?: { policy: DiffIdPolicy; only: boolean }
+  /** A store's. */
+  diffid?: DiffIds
   layers: number
   /** Registries, or blobs of them, that give nothing now, and why: reads of them fail at once. A line each. */
   outages?: readonly string[]

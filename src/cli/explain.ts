@@ -1,9 +1,10 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
 import { openRegistries, platformOf } from '../agent/agent.ts'
-import { diffIdTrust } from '../agent/diff-id-trust.ts'
+import { type Belief, beliefOf, diffIdTrust } from '../agent/diff-id-trust.ts'
 import { log } from '../agent/log.ts'
-import { text, type Values } from '../agent/values.ts'
+import type { DiffIds } from '../agent/socket.ts'
+import { text, texts, type Values } from '../agent/values.ts'
 import { findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
 import type { Unit } from '../format/format.ts'
@@ -41,11 +42,15 @@ const UNUSABLE = `Have the image built anew: ${HOW_TO_CONVERT}`
 /** After lazylayer pull. */
 const TRIED = `Do what that says and pull again, or have the image built anew: ${HOW_TO_CONVERT}`
 
-/** What to say of a DiffID that is neither proven nor believed. */
-const UNBELIEVED: Readonly<Record<'proven' | 'signed', Unbelieved>> = {
+/** What to say of a DiffID that is neither proven nor believed: where nothing is believed, only what is signed, only some repositories. */
+const UNBELIEVED: Readonly<Record<'proven' | 'signed' | 'narrowed', Unbelieved>> = {
   proven: {
     why: 'the DiffID is only claimed by the image',
-    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or serve --diffid signed, for images that somebody whom you trust has signed; or, if every image on this machine may trust every other, serve --diffid claimed.',
+    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or choose what to believe (docs/security.md): serve --diffid signed, for images that somebody whom you trust has signed; serve --diffid guarded, which keeps images apart until they are proven; or, if every image on this machine may trust every other, serve --diffid claimed.',
+  },
+  narrowed: {
+    why: 'the DiffID is only claimed by the image, and no --trust covers it',
+    fix: 'Have it proven, once for all images: lazylayer pull --prove IMAGE. Or name its repository with --trust, if it is one of yours and comes over TLS that is verified.',
   },
   signed: {
     why: 'the DiffID is only claimed by the image, and no signature vouches for it',
@@ -60,13 +65,14 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const native = openNative()
     const agent = await agentHere(values, referenceText(reference))
     const { cache, outcome } = agent
-    const { policy, only } = diffidOf(values, agent)
+    const diffid = diffidOf(values, agent)
+    const { policy, only } = diffid
     const [image, trial, here] = await Promise.all([
       registries.source(reference).resolve(platformOf(values)),
       tryRungs(native, cache),
       findEngines(),
     ])
-    const { answer, known } = await judge(image, policy, registries, cache)
+    const { answer, known } = await judge(image, beliefOf(policy, diffid.trust), registries, cache)
     const { manifest } = image
     const unread = manifest.layers.filter((_, i) => isUnread(known[i] as KnownLayer))
     const plan = planUnits(manifest)
@@ -113,7 +119,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       why: trial.why ?? null,
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
-      diffid: { policy, only, why: answer === true ? null : answer },
+      diffid: { ...diffid, why: answer === true ? null : answer },
       notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? []))],
       layers,
     }
@@ -126,21 +132,23 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
 }
 
 /** As the flags say; without any, as the agent was told that runs here. */
-function diffidOf(values: Values, { diffid }: AgentHere): { policy: DiffIdPolicy; only: boolean } {
+function diffidOf(values: Values, { diffid }: AgentHere): DiffIds {
   const policy = DIFF_ID_POLICIES.find((each) => each === text(values, 'diffid')) // flags.ts lets nothing else in
+  const trust = texts(values, 'trust')
   const only = values['diffid-only'] === true
-  return policy === undefined && !only ? (diffid ?? { policy: 'proven', only }) : { policy: policy ?? 'proven', only }
+  const given: DiffIds = { policy: policy ?? 'proven', trust, only }
+  return policy === undefined && !only && trust.length === 0 ? (diffid ?? given) : given
 }
 
 /** Whether `serve --diffid` believes the image's DiffIDs, or why not, and what this machine knows of its layers. Changes nothing. */
 async function judge(
   image: Pick<ResolvedImage, 'reference' | 'digest' | 'manifest' | 'manifestBytes'>,
-  policy: DiffIdPolicy,
+  belief: Belief,
   registries: Registries,
   cache: string,
 ): Promise<{ answer: true | string; known: KnownLayer[] }> {
   const reader = await openKnown(cache, log)
-  const trustsDiffIds = await diffIdTrust(policy, registries, {
+  const trustsDiffIds = await diffIdTrust(belief, registries, {
     accepted: async (...of) => (await reader?.accepted(...of)) ?? false,
     keepAccepted: async () => {},
   })
@@ -192,7 +200,7 @@ function falseClaim(claimed: Digest, other: Digest): Unbelieved & { false: true 
 /** @param newer whether newer engines find the layer without its DiffID */
 function believedOf(policy: DiffIdPolicy, answer: true | string, newer: boolean): LayerFacts['believed'] {
   if (policy !== 'proven' && answer === true) return policy
-  const { why, fix } = UNBELIEVED[policy === 'proven' ? policy : 'signed']
+  const { why, fix } = UNBELIEVED[policy === 'proven' || policy === 'signed' ? policy : 'narrowed']
   return { why, fix: newer ? `${fix} Or use a newer engine.` : fix }
 }
 

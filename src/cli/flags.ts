@@ -2,12 +2,15 @@
 import { parseArgs } from 'node:util'
 import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
+import { DIFF_ID_POLICIES } from '../stores/identity.ts'
 
 export interface Flag {
   name: string
   /** What the value is called in help, or `a|b`: one of these; a flag without one is a switch. */
   value?: string
   short?: string
+  /** It may be given several times. */
+  repeats?: true
   help: string
 }
 
@@ -83,6 +86,19 @@ const CONTEXT: Flag = {
   help: 'SELinux label of everything in the mount (not yet tried with SELinux; please tell how it goes)',
 }
 
+/** Of serve and explain. */
+const DIFFID: Flag = {
+  name: 'diffid',
+  value: DIFF_ID_POLICIES.join('|'),
+  help: 'which DiffIDs that images claim are believed: none; those of signed images; those of which no other image says otherwise, until they are proven; all (default: proven; docs/security.md)',
+}
+const TRUST: Flag = {
+  name: 'trust',
+  value: 'PATTERN',
+  repeats: true,
+  help: 'with --diffid guarded or claimed: believe only images of these repositories, registry.example.com/team/*; may be given several times',
+}
+
 export const COMMANDS: readonly Command[] = [
   {
     name: 'mount',
@@ -104,11 +120,8 @@ export const COMMANDS: readonly Command[] = [
     arguments: ['[ROOT]'],
     help: 'serve layers to Podman and CRI-O (additional layer store at ROOT/layers, additional image store at ROOT/images)',
     flags: [
-      {
-        name: 'diffid',
-        value: 'proven|signed|claimed',
-        help: 'which DiffIDs that images claim are believed: none, those of signed images, all (default: proven)',
-      },
+      DIFFID,
+      TRUST,
       {
         name: 'diffid-only',
         help: 'name no layer by its index: for images of people who do not trust each other (docs/upstream-image-ids.md); what is not proven or believed is fetched whole first',
@@ -160,10 +173,10 @@ export const COMMANDS: readonly Command[] = [
     help: 'show how engines get each layer: from which store, under what name, or why they pull it',
     flags: [
       {
-        name: 'diffid',
-        value: 'proven|signed|claimed',
+        ...DIFFID,
         help: 'as it is given to serve (default: as the running agent has it, else proven); with signed, the signatures of the image are judged by policy.json',
       },
+      { ...TRUST, help: 'as it is given to serve; may be given several times' },
       { name: 'diffid-only', help: 'as it is given to serve' },
       FORMAT,
       ROOT,
@@ -251,9 +264,9 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
       args: [...rest],
       allowPositionals: true,
       options: Object.fromEntries(
-        flags.map(({ name, value, short }) => {
+        flags.map(({ name, value, short, repeats }) => {
           const type = value === undefined ? ('boolean' as const) : ('string' as const)
-          return [name, short === undefined ? { type } : { type, short }]
+          return [name, { type, ...(short === undefined ? {} : { short }), multiple: repeats === true }]
         }),
       ),
     })
@@ -261,7 +274,7 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
     if (name === 'serve' && rest.some((each) => /^--creds(=|$)/.test(each))) throw NO_CREDS
     throw Failure.usage(`lazylayer ${name}: bad arguments`, { cause, fix: `See lazylayer ${name} --help.` })
   }
-  const values = parsed.values as Invocation['values'] // no option is `multiple`
+  const values = parsed.values as Invocation['values']
   if (values.help === true) return { help: helpFor(command) }
   for (const flag of command.flags) checkValue(flag, values[flag.name])
   const required = command.arguments.filter((each) => !each.startsWith('[')).length
@@ -278,8 +291,9 @@ export function parseCommandLine(argv: readonly string[]): Invocation | { help: 
 }
 
 /** @throws Failure usage: nothing at all, or none of `a|b` */
-function checkValue({ name, value }: Flag, given: string | boolean | undefined): void {
-  if (given === '') throw Failure.usage(`--${name} is empty`, { fix: `Write --${name} ${value}, or leave it out.` })
+function checkValue({ name, value }: Flag, given: Values[string]): void {
+  if (given === '' || (typeof given === 'object' && given.includes('')))
+    throw Failure.usage(`--${name} is empty`, { fix: `Write --${name} ${value}, or leave it out.` })
   const choices = value?.includes('|') ? value.split('|') : undefined
   if (choices === undefined || typeof given !== 'string' || choices.includes(given)) return
   throw Failure.usage(`--${name} ${JSON.stringify(given)} is not known`, { fix: `Use one of ${choices.join(', ')}.` })

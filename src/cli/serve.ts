@@ -4,7 +4,7 @@ import { openAgent, wantedRung } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
 import { serveStore } from '../agent/serve-store.ts'
 import { storeMode } from '../agent/store-access.ts'
-import { text } from '../agent/values.ts'
+import { text, texts } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { readAuthFile } from '../registry/credentials.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
@@ -22,6 +22,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     context: await wantedContext(values),
     mode: storeMode(text(values, 'store-mode')),
     diffId,
+    trust: texts(values, 'trust'),
     byIndex,
   }
   const credsFile = text(values, 'creds-file')
@@ -29,7 +30,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const agent = await openAgent(values, undefined)
   try {
     return await serveStore(agent, settings, (root, rung) => {
-      process.stdout.write(readyText(root, rung, diffId, byIndex))
+      process.stdout.write(readyText(root, rung, settings))
     })
   } catch (error) {
     await agent.close()

@@ -1,4 +1,4 @@
-// SHA-256 of pieces. Where the processor has instructions for it, node:crypto is three times as fast as WebAssembly can be. Where
+// SHA-256 of pieces. Where the processor has instructions for it, node:crypto is more than twice as fast as WebAssembly can be. Where
 // it has none, four pieces side by side in WebAssembly may be faster than one after the other in node:crypto: that depends on the
 // processor, so both are timed on what is to be hashed anyway.
 import { readFileSync } from 'node:fs'

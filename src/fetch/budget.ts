@@ -145,6 +145,7 @@ export class Budget {
   /** For what nobody has asked for yet. */
   readonly shelf = new Shelf()
   readonly #lanes: Readonly<Record<Priority, Lanes>>
+  #requests = 0
 
   constructor(limits: BudgetLimits = BUDGET) {
     this.#lanes = { demand: new Lanes(limits.demand), prefetch: new Lanes(limits.prefetch) }
@@ -156,11 +157,17 @@ export class Budget {
    * @throws the signal's reason
    */
   acquire(origin: string, bytes: number, priority: Priority, signal: AbortSignal): Promise<() => void> {
+    this.#requests++
     return this.#lanes[priority].acquire(origin, bytes, signal)
   }
 
   /** Bytes under way. */
   bytes(priority: Priority): number {
     return this.#lanes[priority].bytes
+  }
+
+  /** How many requests there ever were, and the bytes of those that are under way. */
+  get traffic(): { requests: number; underWay: number } {
+    return { requests: this.#requests, underWay: this.bytes('demand') + this.bytes('prefetch') }
   }
 }

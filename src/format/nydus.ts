@@ -49,7 +49,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
   const all = layers.filter(isBlob)
   const refused = (why: string) =>
     layers.map((each) => (isBlob(each) || isBootstrap(each) ? `its nydus image cannot be served: ${why}` : ''))
-  if (all.length === 0) return refused('the manifest has no nydus blobs: they are kept outside the registry')
+  if (all.length === 0) return refused('the manifest has no nydus blobs, which are kept outside the registry then')
   const top = layers.findIndex((each) => !isBlob(each))
   const shown = layers[top]
   if (shown === undefined) return refused('no layer with a bootstrap is above its blobs')
@@ -79,10 +79,12 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
 
 async function readIndex(unit: Unit, source: Source, options: IndexOptions = {}): Promise<Uint8Array> {
   const layer = await readLayer(unit, source.blob(unit.shown), options)
-  const tables = await readTables(layer, unit, source, options)
-  const index = packIndex({ bootstrap: layer.bootstrap, tables })
-  giveBack(layer.bootstrap) // with the tar that it lay in
-  return index
+  try {
+    const tables = await readTables(layer, unit, source, options)
+    return packIndex({ bootstrap: layer.bootstrap, tables })
+  } finally {
+    giveBack(layer.bootstrap) // with the tar that it lies in
+  }
 }
 
 function parseIndex(index: Uint8Array, unit: Unit): Contents {

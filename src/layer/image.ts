@@ -61,7 +61,7 @@ export class Images {
       const image = await source.resolve(this.#platform, signal === undefined ? {} : { signal })
       await this.#store.putObject(image.digest, image.manifestBytes)
       await this.#store.putObject(image.manifest.config.digest, image.configBytes)
-      await this.#store.keepReference(referenceText(reference), platformText(this.#platform), image.digest)
+      await this.#store.tags.keep(referenceText(reference), platformText(this.#platform), image.digest)
       return { ...image, ...this.#reach(reference) }
     } catch (error) {
       if (!(error instanceof Failure) || (error.code !== 'unavailable' && error.code !== 'timeout')) throw error
@@ -74,7 +74,7 @@ export class Images {
 
   /** The image as resolved the last time, from disk alone; undefined when it never was or its objects are gone. */
   async kept(reference: Reference): Promise<ResolvedImage | undefined> {
-    const record = await this.#store.reference(referenceText(reference), platformText(this.#platform))
+    const record = await this.#store.tags.of(referenceText(reference), platformText(this.#platform))
     // a digest needs no record of what it meant, unless it is an index's
     const digest = record?.manifest ?? reference.digest
     const manifestBytes = digest && (await this.#store.getObject(digest))

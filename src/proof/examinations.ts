@@ -49,6 +49,7 @@ export class Examinations implements Examiner {
   /** By blob: tars that were let go of, and are wanted again. */
   readonly #restoring = new Map<Digest, Promise<void>>()
   readonly #tars: Tars
+  readonly #told: ((claim: Claim, verdict: Verdict) => void)[] = []
   readonly quarantine = new Quarantine()
 
   /** @param signal ends whatever is under way */
@@ -70,6 +71,11 @@ export class Examinations implements Examiner {
     this.#room = new DiskShare(left, TAR_MAX_BYTES)
     // of their own: most of what a tar is promised it never takes, and a blob's size is known
     this.#blobs = new KeptBlobs(store.wholes, new DiskShare(left, TAR_MAX_BYTES), signal)
+  }
+
+  /** Has `told` know of each verdict from now on, in the turn in which it falls; it must not throw. */
+  watch(told: (claim: Claim, verdict: Verdict) => void): void {
+    this.#told.push(told)
   }
 
   /** The exact blob in a file, which the caller closes. @throws Failure as KeptBlobs.of */
@@ -181,6 +187,7 @@ export class Examinations implements Examiner {
   /** Keeps that a tree is what its tar is made into. */
   async #proven(claim: Claim, { diffId, tarSize, split }: Examined): Promise<Verdict> {
     const verdict: Verdict = { verdict: 'proven', diffId, tarSize, split }
+    this.#tell(claim, verdict)
     await this.#store.proofs.keep(claim, verdict)
     return verdict
   }
@@ -212,8 +219,13 @@ export class Examinations implements Examiner {
       this.quarantine.add(claim, verdict)
       this.#log(refusal(layer, verdict).message)
     }
+    this.#tell(claim, verdict)
     await this.#store.proofs.keep(claim, verdict)
     return verdict
+  }
+
+  #tell(claim: Claim, verdict: Verdict): void {
+    for (const told of this.#told) told(claim, verdict)
   }
 
   /** What a layer's tar is called whose files are not shown; its split file, which has all of it, is kept. */

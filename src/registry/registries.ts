@@ -94,6 +94,16 @@ export class Registries {
     return this.#registrySource(reference)
   }
 
+  /**
+   * Whether nobody but whom a certificate names can answer for a reference, by the flags and by what registries.conf says now: neither the
+   * registry nor a mirror of it may be asked without verification.
+   * @throws Failure usage, denied (blocked), system: registries.conf
+   */
+  async verifies(reference: RegistryReference): Promise<boolean> {
+    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    return endpoints(rules, reference, this.#options.tlsVerify === false).every(({ insecure }) => !insecure)
+  }
+
   /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
   signatures(reference: RegistryReference): SignatureSource {
     return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))

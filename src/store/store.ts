@@ -10,15 +10,16 @@
 //   accepted/<hex>.json         images whose signatures a policy accepted
 //   pins/<hex>.json             images whose trees keep all they have (pins.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
-//   twins/                      second copies of listed, proofs, references and accepted (twins.ts)
+//   twins/                      second copies of listed, proofs, references, contested and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
+//   contested/                  names that layers lost to other images: contested.ts
 //
 // Several processes use it at once: files appear whole and are never changed in place (device and ready, which are, have their
 // own locks), so a reader needs no lock. Whatever fails its digest is dropped or renamed, counted, and reported as absent.
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { describe, Failure } from '../errors.ts'
-import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
+import { type Digest, digestOf, hex } from '../image/digest.ts'
 import { CONFIG_MAX_BYTES } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
@@ -34,10 +35,11 @@ import { memoryFile } from './memory-files.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
+import { ResolvedTags } from './resolved-tags.ts'
 import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
-import { keepTwins, readTwins, says, TWINS } from './twins.ts'
+import { keepTwins, readTwins, TWINS } from './twins.ts'
 import { markUsed, unusedMetadata } from './unused-metadata.ts'
 import { enterCache, isUnbegun, TEMPORARY } from './version.ts'
 import { WholeFiles } from './wholes.ts'
@@ -67,12 +69,6 @@ export interface KeptMerge {
   trees: readonly Digest[]
 }
 
-export interface KeptReference {
-  manifest: Digest
-  /** When it was resolved: milliseconds since 1970. */
-  at: number
-}
-
 /** What was found damaged since this process began. */
 export interface StoreCounters {
   readonly corruptObjects: number
@@ -97,6 +93,7 @@ export interface StoreRoom {
 export class Store {
   readonly dir: string
   readonly pins: Pins
+  readonly tags: ResolvedTags
   readonly room: Room
   readonly #disk: Disk | undefined
   readonly #locks: Locks
@@ -130,6 +127,7 @@ export class Store {
     this.#locks = locks
     this.#warn = warn
     this.#files = new CacheFiles({ dir, locks, disk, room: this.room, lock, warn })
+    this.tags = new ResolvedTags(dir, this.#files, (why) => this.#foundDamaged(why))
     this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, {
       mark: join(dir, TWINS, 'slots.json'),
       ...(disk === undefined ? {} : { refused: (error: unknown) => this.room.refused(error) }),
@@ -261,20 +259,6 @@ export class Store {
     return (await this.#record(this.#path('merged', `${hex(key)}.json`))) as KeptMerge | undefined // as keepMerged wrote it
   }
 
-  /** Remembers what a tag meant. @throws Failure system */
-  async keepReference(reference: string, platform: string, manifest: Digest): Promise<void> {
-    const record = { reference, platform, manifest, at: Date.now() }
-    await this.#files.unlessRefused(() => keepTwins(this.dir, referenceName(reference, platform), record))
-  }
-
-  /** @throws Failure system */
-  async reference(reference: string, platform: string): Promise<KeptReference | undefined> {
-    const is = (record: unknown): record is KeptReference =>
-      says(record, { reference, platform }) && 'manifest' in record && isDigest(record.manifest) && 'at' in record
-    const found = await readTwins(this.dir, referenceName(reference, platform), is, (why) => this.#foundDamaged(why))
-    return found === undefined ? undefined : { manifest: found.manifest, at: found.at }
-  }
-
   /** Remembers that a policy accepted an image's signature. @throws Failure system */
   async keepAccepted(reference: string, manifest: Digest, policy: Digest): Promise<void> {
     const accepted: Accepted = { reference, manifest, policy }
@@ -398,11 +382,6 @@ async function filled(file: FileHandle, bytes: Uint8Array): Promise<FileHandle> 
     await file.close()
     throw error
   }
-}
-
-function referenceName(reference: string, platform: string): string {
-  const key = digestOf(new TextEncoder().encode(`${reference} ${platform}`)) // a platform holds no space
-  return join('references', `${hex(key)}.json`)
 }
 
 /** A chunk table ends with the digest of all before it. */

@@ -33,7 +33,17 @@ export const VERSION_MAX_BYTES = 256
 export const TEMPORARY = 'tmp'
 /** What a cache holds beside its version file; at least half of these are there, or the version file, or it is none. */
 const FOLDERS = ['objects', 'layers', 'trees', 'merged', 'references', 'slots', 'listed', 'proofs']
-const OTHER_NAMES = ['accepted', 'pins', 'crowded', 'wholes', 'credentials', 'twins', TEMPORARY, 'lost+found']
+const OTHER_NAMES = [
+  'accepted',
+  'contested',
+  'pins',
+  'crowded',
+  'wholes',
+  'credentials',
+  'twins',
+  TEMPORARY,
+  'lost+found',
+]
 const ASIDE_PREFIX = '.aside-'
 export const ASIDE = /^\.aside-[0-9]+$/
 

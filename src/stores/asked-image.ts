@@ -143,6 +143,19 @@ export class ImageLayers {
     return this.#closed ? await openLayer(this.image, descriptor, this.#layers) : layer.again()
   }
 
+  /** The layers' trees, by their places; undefined: it is not lazy, or cannot be opened now. */
+  async trees(): Promise<({ tree: Digest } | undefined)[]> {
+    const treeOf = async (descriptor: Descriptor, index: number) => {
+      const layer = await this.open({ index, descriptor, dialect: 'layer' })
+      if ('why' in layer) return undefined
+      const { tree } = layer
+      await layer.close()
+      return { tree }
+    }
+    // what fails is told to whoever asks for it
+    return await Promise.all(this.image.manifest.layers.map((each, i) => treeOf(each, i).catch(() => undefined)))
+  }
+
   /** Closes what it opened. */
   close(): void {
     this.#closed = true

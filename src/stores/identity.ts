@@ -10,10 +10,13 @@ import type { Together, Verdict } from '../layer/layer.ts'
 import type { Identity } from './chain.ts'
 import { whyNotTogether } from './together-names.ts'
 
-/** Which claims of images are trusted: none, those of images with a signature that policy.json asks for, or all. */
-export type DiffIdPolicy = 'proven' | 'signed' | 'claimed'
+/**
+ * Which claims of images are trusted: none, those of images with a signature that policy.json asks for, all of which no other image says
+ * otherwise (guard.ts), or all.
+ */
+export type DiffIdPolicy = 'proven' | 'signed' | 'guarded' | 'claimed'
 
-export const DIFF_ID_POLICIES: readonly DiffIdPolicy[] = ['proven', 'signed', 'claimed']
+export const DIFF_ID_POLICIES: readonly DiffIdPolicy[] = ['proven', 'signed', 'guarded', 'claimed']
 
 /**
  * Whether the DiffIDs that an image claims are trusted; otherwise why not: a sentence.
@@ -24,7 +27,7 @@ export type TrustsDiffIds = (
   failing?: 'why' | 'throw',
 ) => Promise<true | string>
 
-/** Trusts every image's claims: for machines whose images all trust one another. */
+/** Trusts every image's claims: for machines whose images all trust one another, or where a guard keeps them apart. */
 export const trustAll: TrustsDiffIds = () => Promise.resolve(true)
 
 /** Trusts no image's claims, which is the default. */

@@ -1,5 +1,6 @@
 // Opens the layers of an image from the base up, as far as they can be listed: a layer is listed with all layers below it, or not at all.
 import { describe, Failure } from '../errors.ts'
+import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
@@ -12,6 +13,7 @@ import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
+import type { NameClaim } from './name-claims.ts'
 import { claimedIndex, type Prove } from './read-whole.ts'
 import { proveTogether, togetherIn } from './together.ts'
 
@@ -45,6 +47,8 @@ export interface ChainLink extends Listable {
   blobs: readonly StoredBlob[]
   /** Short names of the layers below, the next one first. */
   below: readonly string[]
+  /** Digest of the index by which its image has it read, whether or not engines know that; undefined: it has none. */
+  index: Digest | undefined
 }
 
 /**
@@ -76,7 +80,10 @@ export interface ChainParts {
 }
 
 /** What one chain is opened with. */
-export interface ChainOpening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'>, Pick<Evidence, 'isAmbiguous'> {}
+export interface ChainOpening extends Pick<ChainParts, 'layers' | 'trustsDiffIds'>, Pick<Evidence, 'isAmbiguous'> {
+  /** Why a layer is not believed though its image is; undefined: it is. Not asked for what was listed before. */
+  whyNot(claim: NameClaim): string | undefined
+}
 
 /** How a chain is opened that was listed in an earlier life. */
 interface Before {
@@ -125,14 +132,25 @@ export async function openChain(
   const { names, why, passing } = decide(image, { ...facts, layers: candidates.map(({ opened }) => opened) })
   // those above the chain's end are nobody's concern
   for (const each of layers.slice(names.length)) void each.then(closeLayer, () => {})
-  return { image, links: linksOf(image, names, candidates), why, passing, before: before?.listed }
+  return {
+    image,
+    links: linksOf(image, opening.layers.plan(image.manifest), names, candidates),
+    why,
+    passing,
+    before: before?.listed,
+  }
 }
 
 async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
   if (!('why' in layer)) await layer.close()
 }
 
-function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: readonly TriedLayer[]): ChainLink[] {
+function linksOf(
+  image: ResolvedImage,
+  plan: Units,
+  names: readonly Identity[],
+  candidates: readonly TriedLayer[],
+): ChainLink[] {
   const links: ChainLink[] = []
   let parent: string | undefined
   let below: readonly string[] = []
@@ -144,7 +162,7 @@ function linksOf(image: ResolvedImage, names: readonly Identity[], candidates: r
     const verdict = opened.is === 'open' ? opened.verdict : undefined
     const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
     const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
-    links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below })
+    links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below, index: indexOf(plan, descriptor) })
     parent = id
     below = [linkName(id), ...below]
   }
@@ -193,7 +211,10 @@ function finders(
         return undefined // a layer that lies keeps the name it was listed by
       })
       if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
-      return await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
+      const candidate = await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
+      return before === undefined
+        ? guarded(candidate, claimOf(image, i, layers.plan(image.manifest), candidate.layer?.tree), opening)
+        : candidate
     } catch (error) {
       return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
     }
@@ -221,6 +242,42 @@ async function candidateOf(
   const { indexDigest, together } = layer
   const opened = { is: 'open', indexDigest, verdict, together, trusted: await trusted(by, verdict) } as const
   return { opened, layer, size: await tarSizeOf(layer) }
+}
+
+/** A layer that is believed with its image, unless another image says otherwise of it. */
+function guarded(tried: TriedLayer, claim: NameClaim, { whyNot }: Pick<ChainOpening, 'whyNot'>): TriedLayer {
+  const { opened } = tried
+  if (opened.is !== 'open' || opened.verdict !== undefined || opened.trusted !== true) return tried
+  return { ...tried, opened: { ...opened, trusted: whyNot(claim) ?? true } }
+}
+
+/** What an image claims of its layers. @param opened those that are, by their places */
+export function claimsOf(
+  image: Pick<ResolvedImage, 'manifest' | 'config'>,
+  plan: Units,
+  opened: readonly ({ tree: Digest | undefined } | undefined)[],
+): NameClaim[] {
+  return image.manifest.layers.map((_, i) => claimOf(image, i, plan, opened[i]?.tree))
+}
+
+/** What it claims of one. @param tree undefined: it is not open */
+export function claimOf(
+  { manifest, config }: Pick<ResolvedImage, 'manifest' | 'config'>,
+  i: number,
+  plan: Units,
+  tree: Digest | undefined,
+): NameClaim {
+  const descriptor = manifest.layers[i] as Descriptor // of one of its layers
+  const diffId = config.diffIds[i] as Digest // parseConfig: one a layer
+  const together = togetherIn(plan, descriptor) !== undefined
+  return { diffId, blob: descriptor.digest, index: indexOf(plan, descriptor), tree, together }
+}
+
+/** Digest of the index by which a layer is read. What shows nothing shows it whatever the index of its unit is: images share such layers. */
+function indexOf(plan: Units, descriptor: Descriptor): Digest | undefined {
+  if (togetherIn(plan, descriptor) === 'shows nothing') return descriptor.digest
+  const unit = plan.get(descriptor)
+  return unit !== undefined && 'index' in unit ? unit.index : undefined
 }
 
 function quarantined({ size }: Descriptor, index: Digest | undefined): TriedLayer {

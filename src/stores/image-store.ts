@@ -26,11 +26,13 @@ import type { StoredBlob } from '../registry/source.ts'
 import { AttachedSlots } from './attached-slots.ts'
 import { blobId } from './chain.ts'
 import type { ShownImage } from './forget.ts'
+import type { Guard, Met } from './guard.ts'
 import {
   type Chain,
   type ChainLink,
   type ChainOpening,
   type ChainParts,
+  claimsOf,
   closeChain,
   type ListedImage,
   type Listings,
@@ -39,8 +41,9 @@ import {
 import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount, type ListVersions } from './image-root.ts'
 import { type Covers, LayerList } from './layer-list.ts'
-import { type Attached, LayerOwners, type Owner } from './layer-owners.ts'
+import { type Attached, claimOfLink, LayerOwners, type Owner } from './layer-owners.ts'
 import { tarSplit } from './listed-split.ts'
+import { isSame, type NameClaim } from './name-claims.ts'
 import { keyOf, type ListOutcome, listedAs, outcomeOf } from './outcome.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
@@ -54,6 +57,7 @@ export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   /** Ends that, once for each time that it was attached: nothing shows that slot any more. */
   release(slot: number): void
   quarantine: Pick<Quarantine, 'of' | 'watch'>
+  guard: Pick<Guard, 'meet' | 'shown' | 'watch' | 'whyNot' | 'whyHidden'>
   /** A layer's tar-split file, made from all of its bytes if need be. */
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
   /** Whether layers that bear no DiffIDs are named by their indexes. */
@@ -75,6 +79,8 @@ interface Applied {
 
 /** Images whose trees are hashed at the same time when all are listed again. */
 const ATTACHED_AT_ONCE = 8
+/** Of those that were contested the latest; the others are listed when they are asked for again. */
+const CONTESTED_MAX = 1_000
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -88,6 +94,8 @@ export class AdditionalImageStore {
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<ListOutcome>>()
   readonly #told = new Set<string>()
+  /** By their references: images that were not listed as far as they may be once those of their layers are proven. */
+  readonly #contested = new Map<string, { image: ResolvedImage; left: readonly NameClaim[] }>()
   /** Images that were listed, by the key of the record that is kept of each. */
   readonly #images = new Map<string, ShownImage>()
   readonly #turnover: Turnover
@@ -128,7 +136,7 @@ export class AdditionalImageStore {
     this.#parts = parts
     this.#ids = new ImageIds(parts.byIndex)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY, parts.versions)
-    this.#owners = new LayerOwners(parts.quarantine, parts.layersMax)
+    this.#owners = new LayerOwners(parts.quarantine, parts.guard, parts.layersMax)
     this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
     this.#attached = new AttachedSlots(parts, () => [...this.#owners.slots(), ...this.#list.slots()])
     this.#turnover = new Turnover(parts, {
@@ -139,6 +147,10 @@ export class AdditionalImageStore {
       dropped: () => this.#attached.letGo(),
     })
     parts.quarantine.watch((claim) => this.#list.withdraw(claim))
+    parts.guard.watch({
+      hide: (claim) => this.#list.withdrawNamed(claim),
+      prove: (claim) => this.#proven(claim),
+    })
   }
 
   /** How many layers are listed. */
@@ -216,7 +228,7 @@ export class AdditionalImageStore {
   async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Applied> {
     // in each round fewer layers are named by their indexes
     for (let round = 0; round <= image.manifest.layers.length; round++) {
-      const chain = await openChain(image, this.#opening, prove)
+      const chain = await this.#openApart(image, prove)
       const attached = await this.#attach(chain)
       const applied = await this.#claiming(attached, () => this.#apply(attached))
       if (applied === undefined) continue
@@ -228,9 +240,30 @@ export class AdditionalImageStore {
     throw new TypeError('an index that names no layer names one')
   }
 
+  /** Opens an image's layers, and has it kept apart from others that say otherwise of them. */
+  async #openApart(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Chain> {
+    const chain = await openChain(image, this.#opening, prove)
+    const { isNews, left } = await this.#meet(chain)
+    if (this.#contested.size >= CONTESTED_MAX) this.#contested.clear()
+    if (left.length > 0) this.#contested.set(referenceText(image.reference), { image, left })
+    if (!isNews) return chain
+    await closeChain(chain)
+    return await openChain(image, this.#opening, prove)
+  }
+
+  async #meet({ image, links }: Chain): Promise<Met> {
+    const { guard, layers, trustsDiffIds } = this.#parts
+    return await guard.meet({
+      image,
+      claims: async () => claimsOf(image, layers.plan(image.manifest), links),
+      isBelieved: async () => (await trustsDiffIds(image)) === true,
+    })
+  }
+
   get #opening(): ChainOpening {
-    const { layers, trustsDiffIds } = this.#parts
-    return { layers, trustsDiffIds, isAmbiguous: (index) => this.#ids.isAmbiguous(index) }
+    const { layers, trustsDiffIds, guard } = this.#parts
+    const isAmbiguous: ChainOpening['isAmbiguous'] = (index) => this.#ids.isAmbiguous(index)
+    return { layers, trustsDiffIds, isAmbiguous, whyNot: (claim) => guard.whyNot(claim) }
   }
 
   /** @throws as `attach`; the chain is closed then */
@@ -284,6 +317,7 @@ export class AdditionalImageStore {
     const { image, before } = attached.chain
     const { owners, why } = this.#owners.claim(attached, true)
     await this.#keep(attached.chain, owners, listedAs(image, owners, before), known, () => {})
+    void this.#meet(attached.chain).catch((error) => this.#tell(describe(error))) // two that were listed may differ by now
     this.#tellLeft(image, outcomeOf(image, owners, why))
   }
 
@@ -302,10 +336,17 @@ export class AdditionalImageStore {
     this.#owners.kept(owners)
     const ids = owners.map(({ link: { id } }) => id)
     const links = chain.links.slice(0, ids.length)
+    for (const link of links) this.#guarded(chain.image, link)
     const blobIds = links.map(({ id, descriptor }) => blobId(id, descriptor.digest))
     this.#images.set(keyOf(listed), { image: listed, ids, blobIds, config: chain.image.manifest.config.digest, known })
     await this.#list.write(ids)
     await this.#listOtherBlobs(links)
+  }
+
+  /** Has a layer proven later that is shown under its DiffID because its image is believed. */
+  #guarded(image: ResolvedImage, link: ChainLink): void {
+    if (link.identity.by !== 'diffid' || link.layer === undefined) return
+    this.#parts.guard.shown({ image, descriptor: link.descriptor, claim: claimOfLink(link) }, link.proven)
   }
 
   /**
@@ -344,6 +385,16 @@ export class AdditionalImageStore {
       return undefined
     }
     return { known, isNew: claimed }
+  }
+
+  /** A layer is proven to have the DiffID that its image claims: it is shown again, or now, if it was not before. */
+  #proven(claim: NameClaim): void {
+    this.#list.showAgain(this.#owners.prove(claim)).catch((error) => this.#tell(describe(error)))
+    for (const [key, { image, left }] of this.#contested) {
+      if (!left.some((each) => isSame(each, claim))) continue
+      this.#contested.delete(key)
+      this.#open(image, 'none').catch((error) => this.#tell(describe(error)))
+    }
   }
 
   #isHidden({ identity }: ChainLink): boolean {

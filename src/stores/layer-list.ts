@@ -7,6 +7,7 @@ import type { ChainLink } from './image-chain.ts'
 import type { ImageRoot } from './image-root.ts'
 import type { LayerOwners, Owner } from './layer-owners.ts'
 import { layerEntry } from './layers-json.ts'
+import { isOf as isNamed, type NameClaim } from './name-claims.ts'
 
 /** Mounts layers in the kernel, over what FUSE answers. */
 export interface Covers {
@@ -62,6 +63,11 @@ export class LayerList {
     await Promise.all(ids.map((id) => this.#cover(id)))
   }
 
+  /** Resolves when those of these layers are shown again that have lost their files, and may have them now. */
+  async showAgain(ids: readonly string[]): Promise<void> {
+    await this.write(ids.filter((id) => this.#entries.has(id) && this.#isNews(id)))
+  }
+
   /** Resolves when these layers are in the list no more, nor their files; what overlays are made of lives on in them. */
   async remove(ids: Iterable<string>): Promise<void> {
     const listed = [...ids].filter((id) => this.#entries.has(id))
@@ -85,11 +91,20 @@ export class LayerList {
    * another layer has claimed the ID meanwhile, that one is shown with the next version of the list.
    */
   withdraw(lie: Claim): void {
+    for (const [id, layer] of this.#grafted) if (isOf(lie, layer)) this.#takeFiles(id)
+  }
+
+  /** The same, of a layer that has no right to its DiffID, or not now. */
+  withdrawNamed(claim: NameClaim): void {
     for (const [id, layer] of this.#grafted) {
-      if (!isOf(lie, layer)) continue
-      this.#uncover(id)
-      this.#root.put(id, this.#owners.of(id)?.link.below ?? [], undefined, NO_FILES)
+      const { identity } = this.#entries.get(id)?.link ?? {}
+      if (identity?.by === 'diffid' && isNamed(claim, layer, identity.digest)) this.#takeFiles(id)
     }
+  }
+
+  #takeFiles(id: string): void {
+    this.#uncover(id)
+    this.#root.put(id, this.#owners.of(id)?.link.below ?? [], undefined, NO_FILES)
   }
 
   /** Whether an ID is not listed yet, or not with its owner's files. */

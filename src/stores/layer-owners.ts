@@ -5,12 +5,14 @@
 import type { OpenLayer } from '../layer/layer.ts'
 import type { Quarantine } from '../proof/quarantine.ts'
 import { blobId } from './chain.ts'
+import type { Guard } from './guard.ts'
 import type { Chain, ChainLink } from './image-chain.ts'
 import { disagreement, isOtherBlob, shownOtherwise } from './layers-json.ts'
+import { isOf, type NameClaim } from './name-claims.ts'
 
 /** The layer that has an ID. */
 export interface Owner {
-  readonly link: ChainLink
+  link: ChainLink
   /** The slot in the mount where its tree answers; undefined: it has no files. */
   readonly slot: number | undefined
   /** The owner before this one, until this claim is kept: if that fails, it is the owner again. */
@@ -40,14 +42,16 @@ const SOURCES_MAX = 4
 
 export class LayerOwners {
   readonly #quarantine: Pick<Quarantine, 'of'>
+  readonly #guard: Pick<Guard, 'whyNot' | 'whyHidden'>
   /** By layer ID, of layers that are listed or will be. An image that claims an ID again replaces the owner by a new object. */
   readonly #owners = new Map<string, Owner>()
 
   /** How many there may be. */
   readonly max: number
 
-  constructor(quarantine: Pick<Quarantine, 'of'>, max = LAYERS_MAX) {
+  constructor(quarantine: Pick<Quarantine, 'of'>, guard: Pick<Guard, 'whyNot' | 'whyHidden'>, max = LAYERS_MAX) {
     this.#quarantine = quarantine
+    this.#guard = guard
     this.max = max
   }
 
@@ -72,9 +76,23 @@ export class LayerOwners {
     return slots
   }
 
-  /** The layer whose files are shown, unless it is quarantined. */
-  filesOf({ layer }: ChainLink): OpenLayer | undefined {
-    return layer && this.#quarantine.of(layer) === undefined ? layer : undefined
+  /** The layer whose files are shown, unless it is quarantined, or must not bear its DiffID. */
+  filesOf({ layer, identity }: ChainLink): OpenLayer | undefined {
+    if (layer === undefined || this.#quarantine.of(layer) !== undefined) return undefined
+    const isHidden = identity.by === 'diffid' && this.#guard.whyHidden(layer, identity.digest) !== undefined
+    return isHidden ? undefined : layer
+  }
+
+  /** A layer is proven to have its DiffID. @returns the IDs that it is listed by */
+  prove(claim: NameClaim): string[] {
+    const ids: string[] = []
+    for (const [id, owner] of this.#owners) {
+      const { layer, identity } = owner.link
+      if (layer === undefined || identity.by !== 'diffid' || !isOf(claim, layer, identity.digest)) continue
+      owner.link = { ...owner.link, proven: true }
+      ids.push(id)
+    }
+    return ids
   }
 
   /** Claims IDs for a chain's layers from the base up, in one turn. @param isRestored engines were shown it in an earlier life */
@@ -157,6 +175,8 @@ export class LayerOwners {
     const { layer, identity } = claim.link
     const refutation = layer && this.#quarantine.of(layer) // it may have been found to lie since it was opened
     if (refutation !== undefined) return `it is quarantined: ${refutation.why}`
+    const doubt = isBelieved(claim.link) ? this.#guard.whyNot(claimOfLink(claim.link)) : undefined
+    if (doubt !== undefined) return doubt
     if (owner === undefined || this.#yields(owner, claim)) return undefined
     const differs = disagreement(owner.link, claim.link)
     if (differs === undefined) return undefined
@@ -183,4 +203,14 @@ export class LayerOwners {
     if (this.filesOf(link) === undefined) return true
     return claim.link.proven && !link.proven && shownOtherwise(link, claim.link) !== undefined
   }
+}
+
+/** Whether a layer bears a DiffID that nobody has proven. */
+export function isBelieved({ identity, layer, proven }: ChainLink): boolean {
+  return identity.by === 'diffid' && layer !== undefined && !proven
+}
+
+/** What its image claims of a layer. */
+export function claimOfLink({ diffId, descriptor, index, tree, layer }: ChainLink): NameClaim {
+  return { diffId, blob: descriptor.digest, index, tree, together: layer?.together !== undefined }
 }

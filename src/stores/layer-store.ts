@@ -24,7 +24,9 @@ import { decodeDigest, decodeReference } from './asked-names.ts'
 import type { Asker } from './asker.ts'
 import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
+import type { Met } from './guard.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
+import { claimOf, claimsOf } from './image-chain.ts'
 import { infoOf } from './layer-info.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 import { type Known, References } from './references.ts'
@@ -72,6 +74,8 @@ export class AdditionalLayerStore implements Door {
   #mount: StoreMount | undefined
   readonly #references: References
   readonly #shown: ShownLayers
+  /** What came of keeping an image apart from others. */
+  readonly #met = new WeakMap<ImageLayers, Promise<Met>>()
   /** What was logged: once is enough. */
   readonly #told = new Set<string>()
 
@@ -203,9 +207,11 @@ export class AdditionalLayerStore implements Door {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
-    const isTogether = togetherIn(layers.plan(listing.image.manifest), descriptor) !== undefined
     const refused = engineRefusal(listing.image.manifest)
     if (refused !== undefined) throw Failure.unsupported('engines refuse its image', { why: refused })
+    const plan = layers.plan(listing.image.manifest)
+    await this.#meet(listing)
+    const isTogether = togetherIn(plan, descriptor) !== undefined
     const believed = byDiffId ? await this.#parts.trustsDiffIds(listing.image) : 'it is asked for by its index'
     const wasShown = await this.#parts.hasStandIn(layerPath(known, digest))
     if (!byDiffId && !this.#parts.byIndex && !wasShown) {
@@ -215,13 +221,16 @@ export class AdditionalLayerStore implements Door {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)
     }
+    const claimed = (i: number, { tree }: OpenLayer) => claimOf(listing.image, i, plan, tree)
+    const trusted = (i: number, opened: OpenLayer) =>
+      believed === true ? (this.#parts.guard.whyNot(claimed(i, opened)) ?? true) : believed
     const layer = await this.#open(found, listing, byDiffId && wasShown)
     try {
       if (layer.together !== undefined) {
         const open = (i: number) =>
           listing.open({ ...found, index: i, descriptor: listing.image.manifest.layers[i] ?? descriptor })
         await checkTogether(listing.image, layer.together, open, layers, {
-          believed,
+          trusted,
           all: wasShown && believed !== true,
         })
       } else if (byDiffId && wasShown && believed !== true && (await layer.verdict()) === undefined) {
@@ -229,27 +238,50 @@ export class AdditionalLayerStore implements Door {
       }
       // it may have been opened with the rest of its image before it was read whole
       const verdict = await layer.verdict()
+      const claim = claimed(index, layer)
       if (verdict?.verdict === 'refuted') throw refusal(layer, verdict)
       if (byDiffId) {
         const diffId = listing.image.config.diffIds[index] as Digest // parseConfig: one a layer
-        const name = diffIdOf({ verdict, together: layer.together }, diffId, believed)
+        const name = diffIdOf({ verdict, together: layer.together }, diffId, trusted(index, layer))
+        // an engine may hold on to what it was shown when nothing was known against it
+        if ('why' in name && wasShown && believed === true) return this.#shown.addEmpty(known, digest, claim)
         if ('why' in name) throw nameless(name.why)
       }
       const size = await tarSizeOf(layer)
       await this.#parts.standIn(layerPath(known, digest))
       const { image } = listing
       const info = infoOf(found, layer, image, size)
-      const toShow = { known, name: digest, descriptor, blob: image.blob(descriptor), info }
+      const named = byDiffId ? claim : undefined
+      const isProven = verdict !== undefined
+      const blob = image.blob(descriptor)
+      const toShow = { known, name: digest, descriptor, blob, info, claim: named, isProven }
       const slot = await this.#parts.attach(layer, diffOf(known, digest))
       let isShown = false
       try {
         isShown = this.#shown.add(toShow, layer, slot)
+        if (isShown && byDiffId) this.#parts.guard.shown({ image, descriptor, claim }, isProven)
       } finally {
         if (!isShown) this.#parts.release(slot)
       }
     } finally {
       await layer.close() // what is shown is held by the mount
     }
+  }
+
+  /** Has an image kept apart from others that say otherwise of its layers; once, however many of them are looked for. */
+  #meet(listing: ImageLayers): Promise<Met> {
+    const { guard, layers, trustsDiffIds } = this.#parts
+    const { image } = listing
+    const isBelieved = async () => (await trustsDiffIds(image)) === true
+    const claims = async () => {
+      // of an image that is not believed no layer is opened for this
+      const trees = (await isBelieved()) ? await listing.trees() : []
+      return claimsOf(image, layers.plan(image.manifest), trees)
+    }
+    const met = this.#met.get(listing) ?? guard.meet({ image, claims, isBelieved })
+    this.#met.set(listing, met)
+    met.catch(() => this.#met.delete(listing))
+    return met
   }
 
   /** @param whole whether it is read whole if need be. @throws Failure as Layers.open; unsupported: it is not lazy */

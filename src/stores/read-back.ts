@@ -41,6 +41,8 @@ const BELIEVE_MS = 5_000
 const AGAIN_MIN_MS = 5_000
 /** A registry that is away is asked that often, for a manifest an image. */
 const AGAIN_MAX_MS = 60_000
+/** Under the names of before; what is known against them since is for whoever shows them. */
+const AS_BEFORE = { isAmbiguous: () => false, whyNot: () => undefined }
 
 /**
  * Everything that was listed. What an earlier policy believed and this one does not is left out, and logged.
@@ -128,7 +130,7 @@ async function openKept({ images, layers, trustsDiffIds }: ChainParts, listed: L
   const reference = parseReference(listed.reference)
   const kept = await images.kept({ ...reference, digest: listed.manifest })
   if (kept === undefined) throw Failure.missing(`manifest ${listed.manifest}, or its config, is not in the cache`)
-  const opening = { layers, trustsDiffIds, isAmbiguous: () => false }
+  const opening = { layers, trustsDiffIds, ...AS_BEFORE }
   return await openChain({ ...kept, reference }, opening, 'none', { listed, from: 'disk' })
 }
 
@@ -139,7 +141,7 @@ async function fetchAgain(
 ): Promise<Chain> {
   const reference = parseReference(listed.reference)
   const image = await imageOf(reference, listed.manifest, images, signal)
-  const opening = { layers, trustsDiffIds, isAmbiguous: () => false }
+  const opening = { layers, trustsDiffIds, ...AS_BEFORE }
   return await openChain({ ...image, reference }, opening, 'none', { listed, from: 'anywhere' })
 }
 

@@ -9,7 +9,8 @@ import type { NodeAttributes } from '../mount/native.ts'
 import { controlNode, type LateFile } from '../mount/session.ts'
 import { isOf, type Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
-import type { Claim } from '../store/proofs.ts'
+import type { Guard } from './guard.ts'
+import { isOf as isNamed, isSame as isSameName, type NameClaim } from './name-claims.ts'
 import type { Known, References } from './references.ts'
 
 /** The part of a mount that the store builds. */
@@ -24,6 +25,7 @@ export interface StoreMount {
 /** What becomes of layers in the mount that they are shown in. */
 export interface ShownParts {
   quarantine: Pick<Quarantine, 'of' | 'watch'>
+  guard: Pick<Guard, 'meet' | 'shown' | 'watch' | 'whyNot'>
   /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
   attach(layer: LayerLease, path: readonly string[]): Promise<number>
   /** Ends that: nothing shows that slot any more. */
@@ -59,11 +61,15 @@ export interface ToShow {
   readonly blob: StoredBlob
   /** What engines are told of it. */
   readonly info: Uint8Array
+  /** What its image claims, if it is shown under the DiffID; undefined: it is found by its index. */
+  readonly claim: NameClaim | undefined
+  /** Whether that is proven. */
+  readonly isProven: boolean
 }
 
 /** A layer's directory: `name` in that of a reference. */
-interface Shown extends Pick<ToShow, 'known' | 'name'> {
-  /** Undefined: it is quarantined, and has no files. */
+interface Shown extends Pick<ToShow, 'known' | 'name' | 'claim'> {
+  /** Undefined: it is quarantined, or lost its DiffID, and has no files. */
   layer: OpenLayer | undefined
   /** In which its files are; undefined: it has none. */
   slot: number | undefined
@@ -111,7 +117,11 @@ export class ShownLayers {
     this.#references = references
     this.#mount = mount
     this.#max = max
-    parts.quarantine.watch((claim) => this.#withdraw(claim))
+    parts.quarantine.watch((lie) => this.#withdraw((layer) => isOf(lie, layer)))
+    parts.guard.watch({
+      hide: (claim) => this.#withdraw((layer, of) => of !== undefined && isNamed(claim, layer, of.diffId)),
+      prove: (claim) => this.#findAgain(claim),
+    })
   }
 
   get size(): number {
@@ -128,15 +138,15 @@ export class ShownLayers {
 
   /** Shows a layer that is attached in `slot`. @returns false when it is shown already. @throws Failure corrupt, limit: it is not shown */
   add(toShow: ToShow, layer: OpenLayer, slot: number): boolean {
-    const { known, name, descriptor } = toShow
+    const { known, name, descriptor, claim } = toShow
     const mount = this.#mount()
     const node = layerNodeOf(known, name)
     if (this.#shown.has(node)) return false // another lookup came first
-    this.#throwIfNot(layer)
+    this.#throwIfNot(layer, toShow)
     const path = diffOf(known, name)
     const end = this.#references.use(known)
     // from here on nothing fails but by a fault of ours
-    this.#shown.set(node, { known, name, layer, slot, usedAt: this.#parts.now(), end })
+    this.#shown.set(node, { known, name, claim, layer, slot, usedAt: this.#parts.now(), end })
     const blob = blobNodeOf(node)
     this.#blobs.set(blob, { layer, blob: toShow.blob })
     mount.addDirectory(node, known.node, name, DIRECTORY, true)
@@ -150,12 +160,12 @@ export class ShownLayers {
     return true
   }
 
-  /** Shows a quarantined layer as the one that it was withdrawn from, for engines that took it into use in an earlier life. */
-  addEmpty(known: Known, name: Digest): void {
+  /** Shows a layer without files as the one that it was withdrawn from, for engines that took it into use before. @param claim that lost, if one did */
+  addEmpty(known: Known, name: Digest, claim?: NameClaim): void {
     const node = layerNodeOf(known, name)
     if (this.#shown.has(node)) return
     const end = this.#references.use(known)
-    this.#shown.set(node, { known, name, layer: undefined, slot: undefined, usedAt: this.#parts.now(), end })
+    this.#shown.set(node, { known, name, claim, layer: undefined, slot: undefined, usedAt: this.#parts.now(), end })
     this.#mount().addDirectory(node, known.node, name, DIRECTORY, true)
     this.#putFile(node)
   }
@@ -227,18 +237,24 @@ export class ShownLayers {
       if (shown.layer !== undefined) void this.#parts.cover?.(shown.layer, diffOf(shown.known, shown.name))
       return
     }
+    this.#remove(node, shown)
+  }
+
+  #remove(node: bigint, { known, name, slot, end }: Shown): void {
     this.#forgetFiles(node)
     this.#shown.delete(node)
-    this.#mount().remove(shown.known.node, shown.name)
+    this.#mount().remove(known.node, name)
     if (slot !== undefined) this.#parts.release(slot)
-    shown.end()
+    end()
     this.#isFull = false
   }
 
   /** The verdict may have fallen since the layer was opened; from here on it is withdrawn. */
-  #throwIfNot(layer: OpenLayer): void {
+  #throwIfNot(layer: OpenLayer, { claim, isProven }: ToShow): void {
     const refutation = this.#parts.quarantine.of(layer)
     if (refutation !== undefined) throw refusal(layer, refutation)
+    const doubt = claim === undefined || isProven ? undefined : this.#parts.guard.whyNot(claim)
+    if (doubt !== undefined) throw Failure.unsupported('its identity is not proven', { why: doubt })
     if (this.#shown.size < this.#max) return
     const what = `${this.#max} layers are shown already`
     if (!this.#isFull)
@@ -264,11 +280,19 @@ export class ShownLayers {
     return this.#parts.byIndex || name !== indexDigest
   }
 
+  /** Has engines look again for a layer that lost its DiffID, and is proven to bear it. */
+  #findAgain(claim: NameClaim): void {
+    for (const [node, shown] of this.#shown) {
+      if (shown.layer === undefined && shown.claim !== undefined && isSameName(claim, shown.claim))
+        this.#remove(node, shown)
+    }
+  }
+
   /** Takes the files of a layer that lies away, in every reference and dialect. */
-  #withdraw(claim: Claim): void {
+  #withdraw(isIt: (layer: OpenLayer, claim: NameClaim | undefined) => boolean): void {
     for (const [node, shown] of this.#shown) {
       const { known, name, layer, slot } = shown
-      if (layer === undefined || !isOf(claim, layer)) continue
+      if (layer === undefined || !isIt(layer, shown.claim)) continue
       shown.layer = undefined
       shown.slot = undefined
       shown.usedAt = this.#parts.now()

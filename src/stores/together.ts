@@ -39,7 +39,7 @@ export function togetherIn(plan: Units, descriptor: Descriptor): 'shows' | 'show
 /**
  * That all layers of a unit of several bear their DiffIDs in an image: whoever got only some of them would run another image.
  * @param open opens one of the image's layers
- * @param believed as TrustsDiffIds answered for the image
+ * @param trusted whether one of them is believed, or why not
  * @param all whether those are read whole that are not proven
  * @throws Failure unsupported: one of them bears no DiffID; as `open`, Layers.prove
  */
@@ -48,7 +48,7 @@ export async function checkTogether(
   { unit }: Together,
   open: (index: number) => Promise<LayerLease | EagerLayer>,
   layers: Pick<Layers, 'prove'>,
-  { believed, all }: { believed: true | string; all: boolean },
+  { trusted, all }: { trusted: (index: number, layer: OpenLayer) => true | string; all: boolean },
 ): Promise<void> {
   for (const i of unit.layers.keys()) {
     const layer = await open(i)
@@ -56,7 +56,13 @@ export async function checkTogether(
     try {
       const { indexDigest, together } = layer
       if (together !== undefined) await proveTogether(layer, together, image, layers, all)
-      const evidence = { is: 'open', indexDigest, verdict: await layer.verdict(), together, trusted: believed } as const
+      const evidence = {
+        is: 'open',
+        indexDigest,
+        verdict: await layer.verdict(),
+        together,
+        trusted: trusted(i, layer),
+      } as const
       const name = nameOf(image, i, evidence, { isAmbiguous: () => true })
       if ('why' in name)
         throw Failure.unsupported(`layer ${layer.descriptor.digest} has no name here`, { why: name.why })

@@ -1,7 +1,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
-import { diffIdTrust } from '../../src/agent/diff-id-trust.ts'
+import { beliefOf, diffIdTrust } from '../../src/agent/diff-id-trust.ts'
 import { Failure } from '../../src/errors.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { parseReference } from '../../src/image/reference.ts'
@@ -44,10 +44,11 @@ async function machine() {
   }
   const nothing = async () => undefined
   const registries = {
+    verifies: async () => true,
     signatures: () => ({ manifest: nothing, blob: () => Promise.reject(Failure.missing('x')), file: nothing }),
   }
   const places = { home: join(dir, 'home'), etc: join(dir, 'etc'), signatures: join(dir, 'signatures') }
-  const start = () => diffIdTrust('signed', registries, store, places)
+  const start = () => diffIdTrust({ policy: 'signed', trust: [] }, registries, store, places)
   return { dir, policy, start, forget: () => rm(join(dir, 'signatures'), { recursive: true }) }
 }
 
@@ -77,4 +78,41 @@ test('without a valid policy nothing is served', async () => {
   await expect(start()).rejects.toMatchObject({ code: 'usage' })
   await rm(join(dir, 'etc/containers/policy.json'))
   await expect(start()).rejects.toMatchObject({ code: 'missing' })
+})
+
+const named = (text: string) => ({ ...image, reference: parseReference(text) })
+
+test('--trust narrows what is believed to its repositories, and never to what may come from anybody', async () => {
+  const answers = { verified: true as boolean | Failure }
+  const registries = {
+    signatures: () => Promise.reject(new Error('nobody asks for signatures')) as never,
+    verifies: async () => {
+      if (answers.verified instanceof Failure) throw answers.verified
+      return answers.verified
+    },
+  }
+  const none = { accepted: async () => false, keepAccepted: async () => {} }
+  for (const policy of ['guarded', 'claimed'] as const) {
+    answers.verified = true
+    const belief = beliefOf(policy, ['registry.example.com/team/*', 'registry.example.com/other/app'])
+    const trustsDiffIds = await diffIdTrust(belief, registries, none)
+    expect(await trustsDiffIds(image)).toBe(true)
+    expect(await trustsDiffIds(named('registry.example.com/other/app'))).toBe(true)
+    expect(await trustsDiffIds(named('registry.example.com/other/app2'))).toMatch(/no --trust names its repository/)
+    expect(await trustsDiffIds(named('oci:/registry.example.com/team/app'))).toMatch(/an image of a folder/)
+    answers.verified = false
+    expect(await trustsDiffIds(image)).toMatch(/without TLS that is verified/)
+    answers.verified = Failure.usage('registries.conf is no TOML')
+    expect(await trustsDiffIds(image)).toMatch(/is not believed: registries.conf is no TOML/)
+    await expect(trustsDiffIds(image, 'throw')).rejects.toMatchObject({ code: 'usage' })
+    // without a pattern every image is believed
+    expect(await (await diffIdTrust(beliefOf(policy, []), registries, none))(named('oci:/a'))).toBe(true)
+  }
+})
+
+test('--trust is refused where nothing is believed that it could narrow', () => {
+  for (const policy of ['proven', 'signed'] as const) {
+    expect(() => beliefOf(policy, ['registry.example.com/team/*'])).toThrow(`--diffid ${policy}`)
+  }
+  expect(() => beliefOf('guarded', ['registry.example.com'])).toThrow('names no repositories')
 })

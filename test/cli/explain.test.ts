@@ -77,7 +77,7 @@ test('with --diffid signed, an image is judged as serve does: its layers bear th
   expect(stdout).toMatch(/ layers \(signed\) +layers \(index\) +images \(signed\)\n/)
   expect(stdout).toContain('--diffid signed: the image is signed, so its DiffIDs are believed\n')
   const { layers, diffid } = JSON.parse((await explain('app', '--diffid', 'signed', '--format', 'json')).stdout)
-  expect(diffid).toEqual({ policy: 'signed', only: false, why: null })
+  expect(diffid).toEqual({ policy: 'signed', trust: [], only: false, why: null })
   expect(layers[0].ways.layer).toEqual({ door: 'layers', identity: 'signed', lazy: true })
   const proven = JSON.parse((await explain('app', '--format', 'json')).stdout)
   expect(proven).toMatchObject({ diffid: { policy: 'proven', why: expect.stringContaining('--prove') } })
@@ -126,7 +126,7 @@ test('with --diffid-only, no engine finds a layer by its index: it is fetched wh
   expect(stdout).toContain(': no layer is named by its index, so the agent fetches it whole when the image is listed\n')
   const flags = ['--diffid-only', '--diffid', 'claimed', '--format', 'json']
   const { diffid, layers } = JSON.parse((await explain('app', ...flags)).stdout)
-  expect(diffid).toMatchObject({ policy: 'claimed', only: true })
+  expect(diffid).toMatchObject({ policy: 'claimed', trust: [], only: true })
   const claimed = { door: 'images', identity: 'claimed', lazy: true }
   expect(layers[0].ways).toEqual({ layer: { ...claimed, door: 'layers' }, index: claimed, image: claimed })
 })
@@ -262,9 +262,9 @@ test('a cache that cannot be read is no cache, and said to be none', async () =>
 
 test('without flags an image is judged as the running agent judges it', async () => {
   const { explain, answerAs } = await machine()
-  const agent = await answerAs({ policy: 'claimed', only: true })
+  const agent = await answerAs({ policy: 'claimed', trust: [], only: true })
   const { diffid, layers } = JSON.parse((await explain('app', '--format', 'json')).stdout)
-  expect(diffid).toEqual({ policy: 'claimed', only: true, why: null })
+  expect(diffid).toEqual({ policy: 'claimed', trust: [], only: true, why: null })
   expect(layers[0].ways.layer).toMatchObject({ identity: 'claimed' })
   expect(JSON.parse((await explain('app', '--diffid', 'proven', '--format', 'json')).stdout).diffid).toMatchObject({
     policy: 'proven',

@@ -1,5 +1,6 @@
 // All that is soaked.
 import type { Target } from './target.ts'
+import { chunks } from './targets/chunks.ts'
 import { estargzToc } from './targets/estargz-toc.ts'
 import { manifest } from './targets/manifest.ts'
 import { nydusBatches, nydusCheckpoints } from './targets/nydus-contexts.ts'
@@ -8,10 +9,12 @@ import { nydusLz4 } from './targets/nydus-lz4.ts'
 import { nydusToc } from './targets/nydus-toc.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
+import { tar } from './targets/tar.ts'
 import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
 export const TARGETS: readonly Target[] = [
   manifest,
+  tar,
   estargzToc,
   zstdChunkedToc,
   rafs5,
@@ -21,4 +24,5 @@ export const TARGETS: readonly Target[] = [
   nydusBatches,
   nydusToc,
   nydusLz4,
+  ...chunks,
 ]

@@ -103,7 +103,7 @@ async function fill(store: Store, promise: (what: string) => void): Promise<void
   promise('object')
   await store.keepLayer(LAYER, RECORD, ONE)
   promise('layer')
-  await store.keepReference('a', 'b', digestOf(OBJECT))
+  await store.tags.keep('a', 'b', digestOf(OBJECT))
   promise('reference')
   await store.keepMerged(KEY, MERGED, { image: digestOf(MERGED), trees: [ONE.digest] })
   promise('merged')
@@ -131,7 +131,7 @@ async function check(copy: Copy): Promise<void> {
     await image?.close()
   }
   expect(layer !== undefined || !copy.promised.has('layer')).toBe(true)
-  expect((await store.reference('a', 'b'))?.manifest ?? !copy.promised.has('reference')).toBeTruthy()
+  expect((await store.tags.of('a', 'b'))?.manifest ?? !copy.promised.has('reference')).toBeTruthy()
   const merged = await store.merged(KEY)
   if (merged !== undefined) {
     const image = await store.openImage(merged.image)

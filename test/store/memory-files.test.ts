@@ -56,7 +56,7 @@ test('what a full disk does not take is kept in memory, is used as if it were on
   const empty = await fill(dir)
   await store.putObject(digestOf(object), object)
   await store.keepLayer(LAYER, RECORD, kept)
-  await store.keepReference('registry.example.com/a:b', 'linux/amd64', digestOf(object))
+  await store.tags.keep('registry.example.com/a:b', 'linux/amd64', digestOf(object))
   expect(await store.getObject(digestOf(object))).toEqual(object)
   expect(await store.layer(LAYER)).toMatchObject({ record: RECORD, tree: kept.digest })
   const image = await store.openImage(kept.digest)

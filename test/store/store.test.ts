@@ -43,7 +43,7 @@ test('what was kept is there after a restart', async () => {
   await before.putObject(digestOf(object), object)
   await before.keepLayer(LAYER, RECORD, kept)
   await before.keepMerged(key, image, { image: digestOf(image), trees: [kept.digest] })
-  await before.keepReference('registry.example.com/a:b', 'linux/amd64', digestOf(object))
+  await before.tags.keep('registry.example.com/a:b', 'linux/amd64', digestOf(object))
   await before.close()
 
   const after = await open(dir)
@@ -59,8 +59,8 @@ test('what was kept is there after a restart', async () => {
   const merged = await after.openImage(digestOf(image))
   expect(merged).toBeDefined()
   await merged?.close()
-  expect((await after.reference('registry.example.com/a:b', 'linux/amd64'))?.manifest).toBe(digestOf(object))
-  expect(await after.reference('registry.example.com/a:b', 'linux/arm64')).toBeUndefined()
+  expect((await after.tags.of('registry.example.com/a:b', 'linux/amd64'))?.manifest).toBe(digestOf(object))
+  expect(await after.tags.of('registry.example.com/a:b', 'linux/arm64')).toBeUndefined()
   expect(warnings).toEqual([])
   await after.close()
 })
@@ -71,7 +71,7 @@ test('what was never kept is absent', async () => {
   expect(await store.layer(LAYER)).toBeUndefined()
   expect(await store.openImage(LAYER)).toBeUndefined()
   expect(await store.merged(LAYER)).toBeUndefined()
-  expect(await store.reference('a', 'b')).toBeUndefined()
+  expect(await store.tags.of('a', 'b')).toBeUndefined()
   expect(store.counters).toEqual({ corruptObjects: 0, corruptRecords: 0, corruptImages: 0, corruptDevices: 0 })
   await store.close()
 })
@@ -83,7 +83,7 @@ test.each([0, 0o077, 0o777])('folders are 0700 and files 0600 with umask %o', as
   const kept = tree()
   await store.putObject(digestOf(kept.image), kept.image)
   await store.keepLayer(LAYER, RECORD, kept)
-  await store.keepReference('a', 'b', LAYER)
+  await store.tags.keep('a', 'b', LAYER)
   await store.numbersOf(kept.digest)
   const slots = await store.openSlots(kept.digest, kept.chunks)
   await slots.close()
@@ -355,16 +355,16 @@ test('records that changed places say nothing', async () => {
   await rename(`${one}.x`, two)
   expect(await store.layer(LAYER)).toBeUndefined()
   expect(await store.layer(other)).toBeUndefined()
-  await store.keepReference('a', 'linux/amd64', LAYER)
-  await store.keepReference('b', 'linux/amd64', other)
+  await store.tags.keep('a', 'linux/amd64', LAYER)
+  await store.tags.keep('b', 'linux/amd64', other)
   for (const names of ['references', 'twins/references']) {
     const [first = '', second = ''] = (await readdir(join(dir, names))).map((each) => join(dir, names, each))
     await rename(first, `${first}.x`)
     await rename(second, first)
     await rename(`${first}.x`, second)
   }
-  expect(await store.reference('a', 'linux/amd64')).toBeUndefined()
-  expect(await store.reference('b', 'linux/amd64')).toBeUndefined()
+  expect(await store.tags.of('a', 'linux/amd64')).toBeUndefined()
+  expect(await store.tags.of('b', 'linux/amd64')).toBeUndefined()
   await store.close()
 })
 
@@ -376,7 +376,7 @@ test('a folder in the place of a file, and a file in the place of a folder, are 
   const fill = async (of: Store) => {
     await of.putObject(digestOf(object), object)
     await of.keepLayer(LAYER, RECORD, kept)
-    await of.keepReference('a', 'b', LAYER)
+    await of.tags.keep('a', 'b', LAYER)
     await of.numbersOf(kept.digest)
     await (await of.openSlots(kept.digest, kept.chunks)).close()
   }
@@ -392,7 +392,7 @@ test('a folder in the place of a file, and a file in the place of a folder, are 
     const next = await open(dir)
     await next.layer(LAYER)
     await next.getObject(digestOf(object))
-    await next.reference('a', 'b')
+    await next.tags.of('a', 'b')
     await (await next.openImage(kept.digest))?.close()
     await fill(next)
     expect(await next.layer(LAYER), name).toBeDefined()
@@ -470,7 +470,7 @@ test.each(['ENOSPC', 'EDQUOT'])(
     const works: (() => Promise<unknown>)[] = [
       () => store.putObject(digestOf(bytes('a')), bytes('a')),
       () => store.keepLayer(LAYER, RECORD, kept),
-      () => store.keepReference('a', 'b', LAYER),
+      () => store.tags.keep('a', 'b', LAYER),
       () => store.numbersOf(shown.digest),
       () => store.openSlots(kept.digest, kept.chunks),
     ]

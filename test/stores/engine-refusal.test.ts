@@ -17,7 +17,12 @@ test('an image whose configuration is of a foreign type is one that engines refu
 test('of such an image no layer is opened, and none is listed', async () => {
   const made = image('app', [lazy('base')])
   const refused = { ...made, manifest: { ...made.manifest, config: foreign } }
-  const opening = { layers: {} as ChainParts['layers'], trustsDiffIds: trustAll, isAmbiguous: () => false }
+  const opening = {
+    layers: {} as ChainParts['layers'],
+    trustsDiffIds: trustAll,
+    isAmbiguous: () => false,
+    whyNot: () => undefined,
+  }
   expect(await openChain(refused, opening, 'all')).toMatchObject({
     links: [],
     why: expect.stringContaining('for an artifact'),

@@ -22,7 +22,7 @@ test('a layer that fails while one below it is still being opened ends the chain
   onTestFinished(() => void process.off('unhandledRejection', watch))
   const chain = openChain(
     image('app', [below, above]),
-    { layers, trustsDiffIds: trustNone, isAmbiguous: () => false },
+    { layers, trustsDiffIds: trustNone, isAmbiguous: () => false, whyNot: () => undefined },
     'none',
   )
   await turn()

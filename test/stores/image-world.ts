@@ -12,12 +12,14 @@ import type { LayerLease, OpenLayer, Verdict } from '../../src/layer/layer.ts'
 import { ROOT_NODE } from '../../src/mount/native.ts'
 import { Quarantine } from '../../src/proof/quarantine.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
+import type { ContestedName } from '../../src/store/contested.ts'
 import { trustNone } from '../../src/stores/identity.ts'
 import type { ListedImage } from '../../src/stores/image-chain.ts'
 import type { ImageStoreMount } from '../../src/stores/image-root.ts'
 import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/image-store.ts'
 import { type Left, readBack } from '../../src/stores/read-back.ts'
 import type { Prove } from '../../src/stores/read-whole.ts'
+import { type Guarded, guarded } from './guarded.ts'
 import { config as configOf, digest, FakeLeases, image, proven, refuted } from './store.ts'
 
 export interface Entry {
@@ -56,13 +58,23 @@ export class World {
   readonly kept: [version: bigint, bytes: Uint8Array][] = []
   /** What could not be read back. */
   left: readonly Left[] = []
+  /** By tree: what it was made from. */
+  readonly #built = new Map<Digest, Digest>()
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
   readonly #nodes = new Map<string, bigint>()
   /** Of each directory. */
   readonly #paths = new Map<string, Set<string>>()
   readonly parts: ImageStoreParts
+  readonly guarded: Guarded
 
-  constructor(more: Partial<ImageStoreParts> = {}) {
+  /** @param keepsApart whether images that are believed are kept apart */
+  constructor(more: Partial<ImageStoreParts> = {}, keepsApart = false, contested: ContestedName[] = []) {
+    this.guarded = guarded(
+      (blob, tree) => this.#read(blob, tree),
+      keepsApart,
+      (message) => this.messages.push(message),
+      contested,
+    )
     this.parts = {
       images: {
         kept: async (reference) => [...this.known.values()].find((each) => each.digest === reference.digest),
@@ -124,6 +136,7 @@ export class World {
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
       quarantine: this.quarantine,
+      guard: this.guarded.guard,
       trustsDiffIds: trustNone,
       byIndex: true,
       now: () => 0,
@@ -134,13 +147,22 @@ export class World {
   }
 
   /** The next process, over what this one kept. */
-  restarted(more: Partial<ImageStoreParts> = {}): World {
-    const next = new World(more)
+  restarted(more: Partial<ImageStoreParts> = {}, keepsApart = false): World {
+    const next = new World(more, keepsApart, [...this.guarded.contested])
     for (const [reference, each] of this.known) next.known.set(reference, each)
     for (const each of this.broken) next.broken.add(each)
     for (const [blob, each] of this.verdicts) next.verdicts.set(blob, each)
     next.listed.push(...this.listed)
     return next
+  }
+
+  /** Reads a blob whole, which does not fit another's tree. */
+  #read(blob: Digest, tree: Digest): Verdict | undefined {
+    const tar = this.tars.get(blob)
+    if (tar === undefined) return undefined
+    const verdict = tree === treeOf(blob) ? tar : refuted(tar.diffId)
+    this.verdicts.set(this.#built.get(tree) ?? blob, verdict)
+    return verdict
   }
 
   async show(): Promise<AdditionalImageStore> {
@@ -186,6 +208,7 @@ export class World {
   }
 
   #layer(descriptor: Descriptor): LayerLease {
+    this.#built.set(treeOf(builtOf(descriptor)), builtOf(descriptor))
     return this.leases.hold(descriptor.digest, {
       descriptor,
       tree: treeOf(builtOf(descriptor)),

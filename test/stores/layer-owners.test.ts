@@ -26,9 +26,13 @@ function link(id: string, blob = id, more: Partial<ChainLink> = {}): ChainLink {
     layer: { descriptor, tree } as LayerLease, // what owning uses of it
     blobs: [{ digest: descriptor.digest } as StoredBlob],
     below: [],
+    index: digest(`index of ${blob}`),
     ...more,
   }
 }
+
+/** Nobody says otherwise of any layer. */
+const anyName = { whyNot: () => undefined, whyHidden: () => undefined }
 
 const attached = (...links: ChainLink[]) => ({
   chain: { image: {} as ResolvedImage, links, why: undefined, passing: false },
@@ -39,7 +43,7 @@ const attached = (...links: ChainLink[]) => ({
 const blobOf = (owners: LayerOwners, id: string): Digest | undefined => owners.of(id)?.link.descriptor.digest
 
 test('a claim that cannot be kept gives an ID back to whoever had it, unless another claimed it since', () => {
-  const owners = new LayerOwners(new Quarantine())
+  const owners = new LayerOwners(new Quarantine(), anyName)
   const thief = owners.claim(attached(link('x', 'thief')), false)
   owners.kept(thief.owners)
   const first = owners.claim(attached(link('x', 'first', { proven: true })), false)
@@ -59,7 +63,7 @@ test('a claim that cannot be kept gives an ID back to whoever had it, unless ano
 })
 
 test('a chain gets IDs up to the first that another image has otherwise, or for which there is no room', () => {
-  const owners = new LayerOwners(new Quarantine(), 2)
+  const owners = new LayerOwners(new Quarantine(), anyName, 2)
   owners.kept(owners.claim(attached(link('base')), false).owners)
   const other = owners.claim(attached(link('base', 'another blob'), link('top')), false)
   expect([other.owners.length, other.why]).toEqual([0, expect.stringContaining('its blob is')])
@@ -69,7 +73,7 @@ test('a chain gets IDs up to the first that another image has otherwise, or for 
 
 test('a layer that lies is given no ID, and keeps none', () => {
   const quarantine = new Quarantine()
-  const owners = new LayerOwners(quarantine)
+  const owners = new LayerOwners(quarantine, anyName)
   owners.kept(owners.claim(attached(link('x', 'liar')), false).owners)
   quarantine.add({ blob: digest('liar'), tree: digest('tree of liar') }, refuted(digest('other')) as Refutation)
   expect(owners.claim(attached(link('y', 'liar')), false).why).toContain('it is quarantined')
@@ -80,7 +84,7 @@ test('a layer that lies is given no ID, and keeps none', () => {
 })
 
 test('only what nobody is about to keep is settled, and dropped', () => {
-  const owners = new LayerOwners(new Quarantine())
+  const owners = new LayerOwners(new Quarantine(), anyName)
   owners.kept(owners.claim(attached(link('a'), link('b'), link('c')), false).owners)
   const joining = owners.claim(attached(link('b')), false)
   const settled = owners.settled((id) => id !== 'c')
@@ -99,7 +103,7 @@ test('only what nobody is about to keep is settled, and dropped', () => {
 })
 
 test('an entry for another blob, claimed again and again, remembers nobody before it', () => {
-  const owners = new LayerOwners(new Quarantine())
+  const owners = new LayerOwners(new Quarantine(), anyName)
   owners.kept(owners.claim(attached(link('x', 'gzip', { proven: true })), false).owners)
   const zstd = link('x', 'zstd', { proven: true })
   const id = owners.otherBlobId(zstd) ?? ''
@@ -117,16 +121,16 @@ test('layers that show one tree together get all of their IDs, or none', () => {
     return { ...made, layer: { ...made.layer, together } as LayerLease }
   })
   const three = attached(...links, link('above'))
-  const full = new LayerOwners(new Quarantine(), 2)
+  const full = new LayerOwners(new Quarantine(), anyName, 2)
   expect(full.claim(three, false)).toEqual({ owners: [], why: expect.stringContaining('2 layers are listed already') })
   expect(full.size).toBe(0)
 
-  const taken = new LayerOwners(new Quarantine())
+  const taken = new LayerOwners(new Quarantine(), anyName)
   taken.kept(taken.claim(attached(link('tree', 'another')), false).owners)
   expect(taken.claim(three, false)).toEqual({ owners: [], why: expect.stringContaining('as another image claims it') })
   expect([taken.size, blobOf(taken, 'tree')]).toEqual([1, digest('another')])
 
-  const above = new LayerOwners(new Quarantine())
+  const above = new LayerOwners(new Quarantine(), anyName)
   above.kept(above.claim(attached(link('above', 'another')), false).owners)
   expect(above.claim(three, false).owners).toHaveLength(3)
 })

@@ -14,6 +14,7 @@ import { trustNone } from '../../src/stores/identity.ts'
 import { AdditionalLayerStore, type StoreParts } from '../../src/stores/layer-store.ts'
 import type { StoreMount } from '../../src/stores/shown-layers.ts'
 import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
+import { type Guarded, guarded } from './guarded.ts'
 
 export const digest = (of: string): Digest => digestOf(new TextEncoder().encode(of))
 
@@ -115,8 +116,15 @@ export class FakeWorld {
   readonly #names = new Map<bigint, string>([[ROOT_NODE, '']])
   readonly #children = new Map<string, Set<string>>()
   readonly store: AdditionalLayerStore
+  readonly guarded: Guarded
 
-  constructor(more: Partial<StoreParts> = {}, shownMax?: number) {
+  /** @param keepsApart whether images that are believed are kept apart */
+  constructor(more: Partial<StoreParts> = {}, shownMax?: number, keepsApart = false) {
+    this.guarded = guarded(
+      (blob) => this.#read(blob),
+      keepsApart,
+      (message) => this.messages.push(message),
+    )
     const layers: StoreParts['layers'] = {
       plan: planUnits,
       openEmpty: async () => {
@@ -154,6 +162,7 @@ export class FakeWorld {
       },
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
       quarantine: this.quarantine,
+      guard: this.guarded.guard,
       release: (slot) => void this.released.push(slot),
       inUse: async () => this.used,
       isFree: async (slot) => !this.busy.has(slot),
@@ -173,6 +182,12 @@ export class FakeWorld {
     }
     this.store = new AdditionalLayerStore(parts, shownMax)
     this.store.show(this.#mount())
+  }
+
+  #read(blob: Digest): Verdict | undefined {
+    const verdict = this.tars.get(blob)
+    if (verdict !== undefined) this.verdicts.set(blob, verdict)
+    return verdict
   }
 
   /** The verdict on a layer falls: it lies. */

@@ -38,7 +38,8 @@ const chainOf = (
   image: ResolvedImage,
   prove: Parameters<typeof openChain>[2],
   trustsDiffIds = trustNone,
-): Promise<Chain> => openChain(image, { layers, trustsDiffIds, isAmbiguous: () => false }, prove)
+): Promise<Chain> =>
+  openChain(image, { layers, trustsDiffIds, isAmbiguous: () => false, whyNot: () => undefined }, prove)
 
 /** An ordinary layer of this tar. */
 function ordinary(tar: Uint8Array, blob = new MemoryBlob(gzipSync(tar))): Made {

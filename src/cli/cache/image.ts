@@ -20,7 +20,7 @@ export async function pinnedLayers(
   platform: Platform,
 ): Promise<{ layers: number; trees: Digest[] }> {
   const name = referenceText(reference)
-  const manifest = (await store.reference(name, platformText(platform)))?.manifest ?? reference.digest
+  const manifest = (await store.tags.of(name, platformText(platform)))?.manifest ?? reference.digest
   const layers = manifest && (await layersOf(store, manifest))
   if (layers === undefined) {
     throw Failure.missing(`the cache has no image ${name}`, {

@@ -2,6 +2,7 @@
 
 import type { Era } from '../../engines/versions.ts'
 import { HOW_TO_CONVERT } from '../../format/formats.ts'
+import type { DiffIdPolicy } from '../../stores/identity.ts'
 
 /** What is known of a layer alone. */
 export interface LayerFacts {
@@ -13,10 +14,10 @@ export interface LayerFacts {
   /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
   proven: boolean
   /**
-   * Why the agent believes the DiffIDs that the image claims: it believes all, or these are signed; or why it does not; `false`: this
+   * Why the agent believes the DiffIDs that the image claims, by the policy that has it do so; or why it does not; `false`: this
    * one is known to be another's, so that it bears no name.
    */
-  believed: 'claimed' | 'signed' | (Unbelieved & { false?: true })
+  believed: Exclude<DiffIdPolicy, 'proven'> | (Unbelieved & { false?: true })
 }
 
 /** Why engines do not find a layer by its index, and how they would; `whole`: the agent fetches it whole, while an engine waits. */
@@ -41,8 +42,8 @@ export interface KnownFacts extends LayerFacts {
 
 /** The store that an engine finds a layer in. */
 export type Door = 'layers' | 'images'
-/** What the engine knows a layer by: the digest of its index, or a DiffID that was proven, that is signed, or that the image claims. */
-export type IdentityBasis = 'index' | 'proven' | 'signed' | 'claimed'
+/** What the engine knows a layer by: the digest of its index, or a DiffID that was proven, or that the image claims and a policy believes. */
+export type IdentityBasis = 'index' | DiffIdPolicy
 
 /** How an engine gets a layer. */
 export type LayerWay =

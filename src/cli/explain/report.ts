@@ -1,9 +1,9 @@
 // What `explain` prints.
 import { printable } from '../../agent/log.ts'
+import type { DiffIds } from '../../agent/socket.ts'
 import type { SilentEngine } from '../../engines/here.ts'
 import { type Engine, ERAS, type Era } from '../../engines/versions.ts'
 import { type Digest, hex } from '../../image/digest.ts'
-import type { DiffIdPolicy } from '../../stores/identity.ts'
 import { sizeText, table } from '../output.ts'
 import type { LayerWay, Ways } from './layer.ts'
 
@@ -18,8 +18,8 @@ export interface Report {
   engines: readonly { engine: Engine; version: string; era: Era }[]
   /** Installed, but of no known version. */
   silent: readonly SilentEngine[]
-  /** What was given to `serve`, `only` as --diffid-only, and why it does not believe this image's DiffIDs; null: it does. */
-  diffid: { policy: DiffIdPolicy; only: boolean; why: string | null }
+  /** What was given to `serve`, and why it does not believe this image's DiffIDs; null: it does. */
+  diffid: DiffIds & { why: string | null }
   /** What of the table does not hold on this machine. */
   notes: readonly string[]
   layers: readonly ReportedLayer[]
@@ -43,8 +43,8 @@ const ERA_TEXT: Readonly<Record<Era, string>> = {
 const LEGEND = [
   'layers: found in the additional layer store; images: in the additional image store, once lazylayer pull or the auth helper',
   'has had it listed; pulled: by the engine itself, as a whole. In brackets is what the engine knows the layer by: the digest of',
-  'its index, its DiffID that is proven, one that is signed with the image, or one that the image only claims. RUNG is what answers',
-  'reads of it. With the image store alone, as lazylayer setup has it, Podman 5.2–5.4 does as 5.5 does.',
+  'its index, its DiffID that is proven, or one that is only believed (signed, guarded, claimed: docs/security.md). RUNG is what',
+  'answers reads of it. With the image store alone, as lazylayer setup has it, Podman 5.2–5.4 does as 5.5 does.',
 ]
 
 /** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */
@@ -65,7 +65,7 @@ export function reportText(of: Report): string {
     table(head, rows),
     ...(reasons.length === 0 ? [] : ['\n', ...reasons.map((line) => `${printable(line)}\n`)]),
     '\n',
-    ...signaturesText(of.diffid),
+    ...beliefText(of.diffid),
     ...LEGEND.map((line) => `${line}\n`),
     ...of.notes.map((note) => `${printable(note)}\n`),
     `on this machine: ${engines.join(', ') || 'no engine'}; rung ${of.rung ?? 'none'}`,
@@ -73,11 +73,18 @@ export function reportText(of: Report): string {
   ].join('')
 }
 
-/** A line, where signatures were looked for. */
-function signaturesText({ policy, why }: Report['diffid']): string[] {
-  if (policy !== 'signed') return []
-  const verdict = why === null ? 'the image is signed, so its DiffIDs are believed' : `they are not believed: ${why}`
-  return [`--diffid signed: ${printable(verdict)}\n\n`]
+/** A line, where something may be believed: whether it is, and for how long. */
+function beliefText({ policy, trust, why }: Report['diffid']): string[] {
+  if (policy === 'proven') return []
+  const given = [`--diffid ${policy}`, ...trust.map((each) => `--trust ${each}`)].join(' ')
+  const believed = why === null ? BELIEVED[policy] : `they are not believed: ${why}`
+  return [`${printable(given)}: ${printable(believed)}\n\n`]
+}
+
+const BELIEVED: Readonly<Record<Exclude<DiffIds['policy'], 'proven'>, string>> = {
+  signed: 'the image is signed, so its DiffIDs are believed',
+  guarded: 'its DiffIDs are believed until they are proven, unless another image says otherwise of a layer',
+  claimed: 'its DiffIDs are believed until they are proven, as those of every other image',
 }
 
 const short = (digest: Digest) => hex(digest).slice(0, 12)

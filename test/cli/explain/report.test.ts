@@ -27,7 +27,7 @@ function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {})
     why: null,
     engines: [],
     silent: [],
-    diffid: { policy: 'proven', only: false, why: 'it is not proven' },
+    diffid: { policy: 'proven', trust: [], only: false, why: 'it is not proven' },
     notes: [],
     layers,
     ...more,
@@ -80,13 +80,13 @@ test('what is made of its signatures is said in a line, where they were looked f
     reportText(report([lazy], { diffid }))
       .split('\n')
       .filter((each) => each.startsWith('--diffid'))
-  expect(lines({ policy: 'signed', only: false, why: null })).toEqual([
+  expect(lines({ policy: 'signed', trust: [], only: false, why: null })).toEqual([
     '--diffid signed: the image is signed, so its DiffIDs are believed',
   ])
-  expect(lines({ policy: 'signed', only: false, why: 'no\u0007 signature' })).toEqual([
+  expect(lines({ policy: 'signed', trust: [], only: false, why: 'no\u0007 signature' })).toEqual([
     '--diffid signed: they are not believed: no\\x07 signature',
   ])
-  expect(lines({ policy: 'proven', only: false, why: 'it is not proven' })).toEqual([])
+  expect(lines({ policy: 'proven', trust: [], only: false, why: 'it is not proven' })).toEqual([])
 })
 
 test('what of it does not hold here is said', () => {

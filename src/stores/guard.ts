@@ -1,0 +1,164 @@
+// Watches over layers that bear a DiffID because their image is believed. Each is to be proven as soon as the link is idle. With
+// `serve --diffid guarded` images are also kept apart until then: who comes with something else under one DiffID, or one blob, is not given
+// the other's files. Both are read whole at once; who is not proven when the engine cannot be kept waiting any longer is shown to nobody
+// until it is. What is proven is never taken away.
+import { describe } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import type { Claimant } from '../layer/claim.ts'
+import type { ResolvedImage } from '../layer/image.ts'
+import type { ContestedName } from '../store/contested.ts'
+import type { Believed, BelievedProofs } from './believed-proofs.ts'
+import type { NameClaim, NameClaims, NameDoor } from './name-claims.ts'
+import { type Patience, patiently } from './patience.ts'
+
+export interface GuardParts {
+  /** Whether images that are believed are kept apart. */
+  keepsApart: boolean
+  claims: NameClaims
+  proofs: Pick<BelievedProofs, 'now' | 'later' | 'of'>
+  /** Keeps what lost, for the next process. */
+  contested: { keep(name: ContestedName): Promise<void>; forget(name: ContestedName): Promise<void> }
+  /** Grows with every byte and request: a proof that stands still is not waited for. */
+  progress(): number
+  log(message: string): void
+}
+
+/** What an image says of its layers. Neither is asked where images are not kept apart. */
+export interface Told {
+  image: ResolvedImage
+  /** Of each layer, the lowest first. */
+  claims(): Promise<readonly NameClaim[]>
+  /** Whether the image is believed: then its lazy layers are shown without a proof. */
+  isBelieved(): Promise<boolean>
+}
+
+export interface Met {
+  /** Whether some of the image's own layers were contested: what they may bear is to be found out anew. */
+  isNews: boolean
+  /** Those of them that were not proven in time; doors are told when they are. */
+  left: readonly NameClaim[]
+}
+
+/** Shorter than an engine waits for whoever asks the guard (patience.ts), so that a loser is hidden before the engine looks. */
+const MEETING: Patience = { stallMs: 1_500, totalMs: 8_000 }
+/** Of all layers that are read whole for one image's sake, while an engine waits: 8 s at 250 Mbit/s. The others are proven later. */
+const MEETING_MAX_BYTES = 256 << 20
+
+const FALSE = 'its bytes are found not to have the DiffID that its image claims for them'
+const CONTESTED =
+  'another image says otherwise of its DiffID or its blob, and it is not proven yet (lazylayer pull --prove has it proven)'
+const CROWDED = 'so many layers are only believed that no more can be kept apart'
+
+export class Guard {
+  readonly #parts: GuardParts
+  readonly #claims: NameClaims
+
+  constructor(parts: GuardParts) {
+    const { claims, log } = parts
+    this.#parts = parts
+    this.#claims = claims
+    claims.watch({
+      hide: (claim, why) => {
+        log(`layer ${claim.blob} is not shown as ${claim.diffId} any more: ${why === 'false' ? FALSE : CONTESTED}`)
+        if (why === 'false') void this.#forget(claim) // never rejects
+      },
+      prove: (claim) => void this.#forget(claim), // never rejects
+    })
+  }
+
+  /** Has a door told of names that are lost and found. */
+  watch(door: NameDoor): void {
+    this.#claims.watch(door)
+  }
+
+  /** Why a layer that is only believed must not be shown under its DiffID; undefined: it may be. To be asked in the turn that shows it. */
+  whyNot(claim: NameClaim): string | undefined {
+    if (this.#claims.standing(claim) === 'false') return FALSE
+    if (this.#parts.keepsApart && this.#claims.isContested(claim)) return CONTESTED
+    return this.#claims.tell(claim) ? undefined : CROWDED
+  }
+
+  /** Why a layer has no files under a DiffID any more; undefined: it has. */
+  whyHidden(layer: Claimant, diffId: Digest): string | undefined {
+    const status = this.#claims.statusOf(layer, diffId)
+    if (status === undefined) return undefined
+    return status === 'false' ? FALSE : CONTESTED
+  }
+
+  /** A door shows a layer under its DiffID. What is only believed is proven later. */
+  shown(believed: Believed, isProven: boolean): void {
+    this.#claims.show(believed.claim, isProven)
+    if (!isProven) this.#parts.proofs.later(believed)
+  }
+
+  /** Hides a layer that is shown until it is proven; resolves when the next process will, too. Never rejects. */
+  async withhold(claim: NameClaim): Promise<void> {
+    if (!this.#claims.withhold(claim)) return
+    const { contested, log } = this.#parts
+    const failed = (error: unknown) => log(`layer ${claim.blob} will be shown again by a restart: ${describe(error)}`)
+    for (const name of contestedName(claim)) await contested.keep(name).catch(failed)
+  }
+
+  /** It is decided whether a layer may bear its DiffID. Never rejects. */
+  async #forget(claim: NameClaim): Promise<void> {
+    const { contested, log } = this.#parts
+    const failed = (error: unknown) => log(`layer ${claim.blob} will be hidden again by a restart: ${describe(error)}`)
+    for (const name of contestedName(claim)) await contested.forget(name).catch(failed)
+  }
+
+  /**
+   * An image comes. Where it says otherwise of a layer than another image, those of the two that are only believed are read whole; who is
+   * not proven in time is hidden.
+   * @throws what `told` does
+   */
+  async meet(told: Told): Promise<Met> {
+    if (!this.#parts.keepsApart) return { isNews: false, left: [] }
+    const { proofs, progress } = this.#parts
+    const claims = await told.claims()
+    for (const claim of claims) this.#claims.tell(claim)
+    const own = await this.#toRead(told, claims)
+    const rivals = [...new Set(claims.flatMap((each) => this.#claims.believedRivals(each)))]
+    const reading = withinBytes([...rivals.flatMap((each) => proofs.of(each) ?? []), ...own])
+    const read = Promise.all(reading.map((each) => proofs.now(each)))
+    if (reading.length > 0) await patiently(read, progress, MEETING).catch(() => {}) // who is not proven by now loses
+    const losers = [...rivals, ...claims].filter((each) => this.#isUndecided(each))
+    await Promise.all(losers.map((each) => this.withhold(each)))
+    const left = own.filter(({ claim }) => this.#isUndecided(claim))
+    for (const each of left) proofs.later(each)
+    return { isNews: own.length > 0, left: left.map(({ claim }) => claim) }
+  }
+
+  /** Those of an image's layers that must be proven before they bear their DiffIDs. */
+  async #toRead({ image, isBelieved }: Told, claims: readonly NameClaim[]): Promise<Believed[]> {
+    const contested = claims.flatMap((claim, i): Believed[] => {
+      const descriptor = image.manifest.layers[i] as Descriptor // a claim a layer
+      // what has no index is read by the engine itself
+      return claim.index !== undefined && this.#isUndecided(claim) ? [{ image, descriptor, claim }] : []
+    })
+    return contested.length > 0 && (await isBelieved()) ? contested : []
+  }
+
+  /** Whether a layer must be proven first. */
+  #isUndecided(claim: NameClaim): boolean {
+    return this.#claims.standing(claim) === 'said' && this.#claims.isContested(claim)
+  }
+}
+
+/** As it is kept; a layer that is shown has a tree. */
+function contestedName({ diffId, blob, index, tree, together }: NameClaim): ContestedName[] {
+  if (tree === undefined) return []
+  return [{ diffId, blob, tree, together, ...(index === undefined ? {} : { index }) }]
+}
+
+/** Those that are read at once, the smallest first. */
+function withinBytes(layers: readonly Believed[]): Believed[] {
+  const chosen: Believed[] = []
+  let left = MEETING_MAX_BYTES
+  for (const each of [...layers].sort((a, b) => a.descriptor.size - b.descriptor.size)) {
+    left -= each.descriptor.size
+    if (left < 0) break
+    chosen.push(each)
+  }
+  return chosen
+}

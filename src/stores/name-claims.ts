@@ -1,0 +1,220 @@
+// What images say of DiffIDs and blobs, all images that this agent was told of. A layer that bears a DiffID because its image is believed
+// must not be taken for another image's: two images are *rivals* about a layer when both name one DiffID, or one blob, and mean something
+// else by it: another blob or DiffID, another index, another tree. Pure state; guard.ts has what follows from it.
+import type { Digest } from '../image/digest.ts'
+import { type Claimant, claimOf } from '../layer/claim.ts'
+import type { Verdict } from '../layer/layer.ts'
+import type { Claim } from '../store/proofs.ts'
+
+/** What an image says of one of its layers. */
+export interface NameClaim {
+  readonly diffId: Digest
+  readonly blob: Digest
+  /** Digest of the index by which the image has the blob read; undefined: it is to be unpacked. */
+  readonly index: Digest | undefined
+  /** Digest of the tree that comes of that; undefined: it is not open. */
+  readonly tree: Digest | undefined
+  /** Whether it is one of several layers that show one tree together. */
+  readonly together: boolean
+}
+
+/** `said`: nobody has read the whole blob; `false`: somebody has, and it is not as it was said. */
+export type Standing = 'said' | 'proven' | 'false'
+
+interface Kept {
+  claim: NameClaim
+  standing: Standing
+  /** Whether a door has shown the layer under this name. */
+  shown: boolean
+  /** Whether it lost to a rival: it has no files until it is proven. */
+  withheld: boolean
+}
+
+/** Whoever shows layers: told in the turn in which a name is lost or found again; must not throw. */
+export interface NameDoor {
+  /** A layer has no right to this DiffID, or not before it is proven: it has no files any more. */
+  hide(claim: NameClaim, why: 'false' | 'withheld'): void
+  /** It is proven now. */
+  prove(claim: NameClaim): void
+}
+
+/** Some thousand images' layers. What is shown and only believed is never dropped; with so many of those nothing more is believed. */
+const CLAIMS_MAX = 100_000
+/** Of one DiffID, or one blob. An honest one has as many as there are compressors; one more than any rival is enough to contest. */
+const RIVALS_MAX = 64
+
+export class NameClaims {
+  /** By DiffID, and by blob; the oldest first. */
+  readonly #byName = new Map<Digest, Kept[]>()
+  readonly #all = new Set<Kept>()
+  readonly #doors: NameDoor[] = []
+  readonly #max: number
+
+  constructor(max = CLAIMS_MAX) {
+    this.#max = max
+  }
+
+  get size(): number {
+    return this.#all.size
+  }
+
+  watch(door: NameDoor): void {
+    this.#doors.push(door)
+  }
+
+  /** An image says this. @returns whether there is room to remember it */
+  tell(claim: NameClaim): boolean {
+    return this.#keep(claim) !== undefined
+  }
+
+  /** A door shows this. @param isProven as its verdict says. @returns whether there is room to remember it: else it must not be shown */
+  show(claim: NameClaim, isProven: boolean): boolean {
+    const kept = this.#keep(claim)
+    if (kept === undefined) return isProven
+    kept.shown = true
+    if (isProven && kept.standing === 'said') this.#found(kept, 'proven')
+    return true
+  }
+
+  /** An earlier process withheld this. */
+  withheldBefore(claim: NameClaim): void {
+    const kept = this.#keep(claim)
+    if (kept !== undefined) kept.withheld = true
+  }
+
+  standing(claim: NameClaim): Standing {
+    return this.#find(claim)?.standing ?? 'said'
+  }
+
+  /** Whether an image says otherwise, that is not known to be wrong. A claim that an earlier process withheld is contested until it is proven. */
+  isContested(claim: NameClaim): boolean {
+    return this.#find(claim)?.withheld === true || this.#rivals(claim).some(({ standing }) => standing !== 'false')
+  }
+
+  /** Layers that are shown because they are believed, and of which this claim says something else. */
+  believedRivals(claim: NameClaim): NameClaim[] {
+    return this.#rivals(claim).flatMap((each) => (isBelieved(each) && !each.withheld ? [each.claim] : []))
+  }
+
+  /** Whether a layer is known to have no right to a DiffID, or lost it to a rival for now. */
+  statusOf(layer: Claimant, diffId: Digest): 'false' | 'withheld' | undefined {
+    const found = this.#byName.get(diffId)?.find(({ claim }) => isOf(claim, layer, diffId))
+    if (found?.standing === 'false') return 'false'
+    return found?.withheld ? 'withheld' : undefined
+  }
+
+  /** Takes the files of a layer that is shown away until it is proven. @returns whether that is news */
+  withhold(claim: NameClaim): boolean {
+    const kept = this.#find(claim)
+    if (kept === undefined || !isBelieved(kept) || kept.withheld) return false
+    kept.withheld = true
+    for (const door of this.#doors) door.hide(kept.claim, 'withheld')
+    return true
+  }
+
+  /** A whole blob was read. @returns the claims about it that were decided by that */
+  judged(of: Claim, verdict: Verdict): NameClaim[] {
+    const isAbout = ({ blob, together }: NameClaim) => blob === of.blob && together === (of.together === true)
+    const decided: NameClaim[] = []
+    for (const kept of (this.#byName.get(of.blob) ?? []).filter(({ claim }) => isAbout(claim))) {
+      const { tree, diffId } = kept.claim
+      const isTree = tree === of.tree
+      // whatever a tree shows, the DiffID of the blob is known by now
+      const standing = verdict.diffId !== diffId || (isTree && verdict.verdict === 'refuted') ? 'false' : 'proven'
+      if (standing === 'proven' && !isTree) continue
+      if (this.#found(kept, standing)) decided.push(kept.claim)
+    }
+    return decided
+  }
+
+  /** @returns whether that is news */
+  #found(kept: Kept, standing: 'proven' | 'false'): boolean {
+    if (kept.standing === standing) return false
+    kept.standing = standing
+    kept.withheld = false
+    for (const door of this.#doors) {
+      if (standing === 'proven') door.prove(kept.claim)
+      else door.hide(kept.claim, 'false')
+    }
+    return true
+  }
+
+  #rivals(claim: NameClaim): Kept[] {
+    const about = new Set([...(this.#byName.get(claim.diffId) ?? []), ...(this.#byName.get(claim.blob) ?? [])])
+    return [...about].filter((each) => areRivals(each.claim, claim))
+  }
+
+  #find(claim: NameClaim): Kept | undefined {
+    return this.#byName.get(claim.diffId)?.find((each) => isSame(each.claim, claim))
+  }
+
+  #keep(claim: NameClaim): Kept | undefined {
+    const found = this.#find(claim)
+    if (claim.tree !== undefined) this.#openedAs(claim, found)
+    if (found !== undefined) {
+      // it is the latest again, and its tree is known by now
+      found.claim = { ...found.claim, tree: found.claim.tree ?? claim.tree }
+      this.#all.delete(found)
+      this.#all.add(found)
+      return found
+    }
+    if (this.#all.size >= this.#max && !this.#dropFrom(this.#all)) return undefined
+    const kept: Kept = { claim, standing: 'said', shown: false, withheld: false }
+    this.#all.add(kept)
+    for (const name of new Set([claim.diffId, claim.blob])) {
+      const about = this.#byName.get(name) ?? []
+      if (about.length >= RIVALS_MAX) this.#dropFrom(about)
+      this.#byName.set(name, [...(this.#byName.get(name) ?? []), kept])
+    }
+    return kept
+  }
+
+  /** What was said before the tree was known is not said by anybody else. */
+  #openedAs(opened: NameClaim, found: Kept | undefined): void {
+    const unopened = { ...opened, tree: undefined }
+    const isIt = ({ claim }: Kept) => claim.tree === undefined && isSame(claim, unopened)
+    const before = this.#byName.get(opened.diffId)?.find(isIt)
+    if (before !== undefined && before !== found) this.#drop(before)
+  }
+
+  /** Forgets the oldest that may be. @returns whether there was one */
+  #dropFrom(some: Iterable<Kept>): boolean {
+    for (const kept of some) {
+      if (isBelieved(kept) || kept.withheld) continue
+      this.#drop(kept)
+      return true
+    }
+    return false
+  }
+
+  #drop(kept: Kept): void {
+    this.#all.delete(kept)
+    for (const name of new Set([kept.claim.diffId, kept.claim.blob])) {
+      const others = (this.#byName.get(name) ?? []).filter((each) => each !== kept)
+      if (others.length > 0) this.#byName.set(name, others)
+      else this.#byName.delete(name)
+    }
+  }
+}
+
+/** Whether a claim is about this layer under this DiffID. */
+export function isOf(name: NameClaim, layer: Claimant, diffId: Digest): boolean {
+  const { blob, tree, together = false } = claimOf(layer)
+  return name.diffId === diffId && name.blob === blob && name.tree === tree && name.together === together
+}
+
+/** Whether two images cannot both be right about a layer, or show it differently. */
+export function areRivals(one: NameClaim, other: NameClaim): boolean {
+  return (one.diffId === other.diffId || one.blob === other.blob) && !isSame(one, other)
+}
+
+/** Two trees that are known decide whether there is a difference; without them the indexes do, of which a tree is made. */
+export function isSame(one: NameClaim, other: NameClaim): boolean {
+  if (one.diffId !== other.diffId || one.blob !== other.blob || one.together !== other.together) return false
+  if (one.tree !== undefined && other.tree !== undefined) return one.tree === other.tree
+  return one.index === other.index
+}
+
+function isBelieved({ shown, standing }: Kept): boolean {
+  return shown && standing === 'said'
+}
