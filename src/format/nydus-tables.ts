@@ -94,7 +94,8 @@ async function readOf(
   if (asked !== undefined) result.size = new Uint8Array(BigUint64Array.of(BigInt(asked)).buffer)
   if (tables === undefined) return result
   const holder = isElsewhere ? digestNamed(tables.holder, `${what}: its tables`) : digest
-  const size = sizeInManifest(holder, unit) ?? asked ?? blob.compressedSize
+  const known = sizeInManifest(holder, unit) ?? (isElsewhere ? await source.sizeOf(holder, options.signal) : asked)
+  const size = known ?? blob.compressedSize
   const from = source.blob({ digest: holder, size })
   const decoded = layer.tables.get(tables.holder)
   if (decoded !== undefined) result.decoded = decoded

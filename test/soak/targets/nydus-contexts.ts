@@ -1,6 +1,6 @@
 // Context tables of nydus blobs whose chunks are decoded together: from the checkpoints of a gzip layer, or in batches. Nobody vouches for
 // them.
-import { batchTable, checkpointTable } from '../../format/context-craft.ts'
+import { batches, checkpoints, contextHeader, records2 } from '../../format/rafs-context-craft.ts'
 import { craft6, dir6, file6 } from '../../format/rafs6-craft.ts'
 import type { Target } from '../target.ts'
 import { readNydus } from './nydus.ts'
@@ -21,23 +21,41 @@ function target(name: string, { features, compressor }: typeof ZRAN, table: Uint
   return { name, seeds: [table], run: (damaged) => readNydus(bytes, [{ blob: 0, decoded: damaged }]) }
 }
 
-const records = (flag: number, contexts: readonly number[]) =>
-  SIZES.map((size, i) => ({ flags: 1 | flag, size, context: contexts[i] as number, within: i * 512 }))
+const CONTEXTS = 2
+
+/** As nydusd keeps it: decoded, the header at its end. */
+function table(flag: number, contexts: Uint8Array): Uint8Array {
+  const records = SIZES.map((size, i) => ({
+    flags: 1 | flag,
+    size,
+    stored: 0,
+    offset: 0,
+    context: i >> 1,
+    within: i * 512,
+  }))
+  return new Uint8Array(Buffer.concat([records2(records), contexts, contextHeader(SIZES.length, CONTEXTS)]))
+}
 
 export const nydusCheckpoints = target(
   'nydus-checkpoints',
   ZRAN,
-  checkpointTable(records(ZRAN.flag, [0, 0, 1]), [
-    { offset: 10, stored: 2000, size: 6000 },
-    { offset: 2009, stored: 900, size: 2000, byte: 0xa0, bits: 3, dictionary: new Uint8Array(200).fill(7) },
-  ]),
+  table(
+    ZRAN.flag,
+    checkpoints([
+      { at: 10, stored: 2000, size: 6000 },
+      { at: 2009, stored: 900, size: 2000, byte: 0xa0, bits: 3, dictionary: new Uint8Array(200).fill(7) },
+    ]),
+  ),
 )
 
 export const nydusBatches = target(
   'nydus-batches',
   BATCH,
-  batchTable(records(BATCH.flag, [0, 0, 1]), [
-    { stored: 2000, size: 6000 },
-    { stored: 1500, size: 1500 },
-  ]),
+  table(
+    BATCH.flag,
+    batches([
+      { stored: 2000, size: 6000 },
+      { stored: 1500, size: 1500 },
+    ]),
+  ),
 )
