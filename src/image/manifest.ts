@@ -35,7 +35,7 @@ export interface Config {
 }
 
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
-const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
 /** Engines read no annotations of its layers. */
 export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
@@ -218,7 +218,10 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest | Image
 }
 
 /** Of image configurations; Docker's own manifests have had others, too, and no engine looks. */
-const CONFIG_TYPES = ['application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json']
+export const CONFIG_TYPES: readonly string[] = [
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+]
 
 /** A manifest may be that of any artifact: a Helm chart, a signature, a model. @throws Failure unsupported: it is one */
 export function checkIsImage({ mediaType, config }: Manifest, what: string): void {
