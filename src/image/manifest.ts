@@ -35,7 +35,7 @@ export interface Config {
 }
 
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
-const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
 /** Engines read no annotations of its layers. */
 export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
@@ -218,7 +218,10 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest | Image
 }
 
 /** Of image configurations; Docker's own manifests have had others, too, and no engine looks. */
-const CONFIG_TYPES = ['application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json']
+export const CONFIG_TYPES: readonly string[] = [
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+]
 
 /** Some tools have a type of their own, so that engines pass by images that these could not run; what is in them is the same. */
 const FOREIGN_CONFIG_TYPE = /^application\/vnd\.[a-z0-9.-]+\.image\.config\.v1\+json$/
