@@ -11,7 +11,7 @@ const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: 
 const ALONE = ['erofs', 'native', 'readahead', 'many-layers'].map((name) => `test/e2e/${name}.test.ts`)
 /** The longest first: one of them that began last would go on when all others have ended. */
 const LONGEST = [
-  ...['agreement', 'trees', 'installed', 'outages', 'damage', 'proven', 'pods', 'image-store', 'kernel', 'lifecycle'],
+  ...['agreement', 'trees', 'formats', 'installed', 'outages', 'damage', 'proven', 'pods', 'image-store', 'kernel', 'lifecycle'],
   ...['integrity', 'store-access', 'writers', 'podman', 'policy'],
 ]
 

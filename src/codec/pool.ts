@@ -129,15 +129,23 @@ export class CodecPool {
       while (this.#running.size < threads) {
         const batch = this.#queue.take(threads - this.#running.size)
         if (batch === undefined) return
+        const begun = performance.now()
         const running: Promise<void> = this.#send(batch).finally(() => {
           this.#running.delete(running)
-          this.#queue.ended(batch)
+          const restMs = this.#queue.restMs(batch, performance.now() - begun)
+          if (restMs > 0) setTimeout(() => this.#end(batch), restMs)
+          else this.#queue.ended(batch)
           this.#schedule()
         })
         this.#running.add(running)
       }
       if (threads < this.#threads && this.#queue.hasNext) this.#startThread()
     })
+  }
+
+  #end(batch: Batch): void {
+    this.#queue.ended(batch)
+    this.#schedule()
   }
 
   /** All that are there have something to do: whoever is given nothing now makes the pool start another. */

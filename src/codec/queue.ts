@@ -1,5 +1,6 @@
 // What waits for a codec worker. Somebody who waits goes first; then what is fetched ahead; and what an earlier life left is read
-// back when nothing else is to do, by one worker at a time, so that another one is free whenever somebody comes.
+// back when nothing else is to do, by one worker at a time, so that another one is free whenever somebody comes, and with rests
+// while somebody does.
 //
 //   demand      decode, verify      somebody waits
 //   ahead       decode              stored bytes that are in memory until they are decoded
@@ -28,10 +29,17 @@ const BATCH_MAX_CHUNKS = 8
 const BATCH_MAX_BYTES = 2 ** 20
 // While other threads are idle, chunks of this size go to them one by one.
 const BATCH_MIN_BYTES = 128 * 1024
+// Whoever comes while the only thread reads back waits for no more than a chunk.
+const BACKGROUND_MAX_BYTES = 128 * 1024
 // Of each kind, so that what waits of one keeps nobody of another out. All who ask have bounds of their own: 64 chunks a request or
 // device for demand (32 and 8 for the others), 512 requests under way, a thousand devices.
 const WAITING_MAX_CHUNKS = 65_536
 const BACKGROUND_BATCHES_MAX = 1
+// A thread of its own is not enough where threads are as many as processors: whoever waits would wait for the system's turns. So the
+// background rests three times as long as it works while somebody reads, who is taken to go on for a while.
+const DEMAND_LASTS_MS = 100
+const REST_TIMES = 3
+const REST_MAX_MS = 50
 
 const KINDS = ['demand', 'ahead', 'background'] as const
 export type Kind = (typeof KINDS)[number]
@@ -51,6 +59,14 @@ interface Entry {
 export class Queue {
   readonly #waiting: Readonly<Record<Kind, Set<Entry>>> = { demand: new Set(), ahead: new Set(), background: new Set() }
   readonly #running: Record<Kind, number> = { demand: 0, ahead: 0, background: 0 }
+  readonly #now: () => number
+  /** When somebody last began to wait. */
+  #demandAt = Number.NEGATIVE_INFINITY
+
+  /** @param now a clock, in ms */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now
+  }
 
   /** Rejects it at once when there are too many, or the signal has aborted. */
   add(waiting: Waiting, turn: Turn): void {
@@ -69,10 +85,12 @@ export class Queue {
     }
     const entry: Entry = { waiting, leave: () => signal?.removeEventListener('abort', abort) }
     this.#waiting[kind].add(entry)
+    if (kind === 'demand') this.#demandAt = this.#now()
     signal?.addEventListener('abort', abort, { once: true })
     turn.onUrgent?.(() => {
       if (!this.#waiting[kind].delete(entry)) return
       kind = 'demand'
+      this.#demandAt = this.#now()
       this.#waiting.demand.add(entry)
     })
   }
@@ -91,7 +109,8 @@ export class Queue {
     if (kind === undefined) return undefined
     this.#running[kind]++
     const all: Waiting[] = []
-    for (const entry of nextOf(this.#waiting[kind], kind === 'background' ? 1 : idle)) {
+    const [sharing, most] = kind === 'background' ? [1, BACKGROUND_MAX_BYTES] : [idle, BATCH_MAX_BYTES]
+    for (const entry of nextOf(this.#waiting[kind], sharing, most)) {
       this.#waiting[kind].delete(entry)
       entry.leave()
       all.push(entry.waiting)
@@ -101,6 +120,12 @@ export class Queue {
 
   ended({ kind }: Batch): void {
     this.#running[kind]--
+  }
+
+  /** How long to wait with `ended` after a batch, whose worker is free, so that no other of its kind begins meanwhile. */
+  restMs({ kind }: Batch, tookMs: number): number {
+    if (kind !== 'background' || this.#now() - this.#demandAt > DEMAND_LASTS_MS) return 0
+    return Math.min(REST_TIMES * tookMs, REST_MAX_MS)
   }
 
   /** Rejects all that waits. */
@@ -121,10 +146,10 @@ export class Queue {
 }
 
 /** The first of them, as many as travel together while so many workers are idle. */
-function nextOf(waiting: ReadonlySet<Entry>, idle: number): Entry[] {
+function nextOf(waiting: ReadonlySet<Entry>, idle: number, mostBytes: number): Entry[] {
   const candidates = [...waiting.values().take(BATCH_MAX_CHUNKS * idle)]
   const share = candidates.reduce((sum, each) => sum + weight(each), 0) / idle
-  const most = Math.min(BATCH_MAX_BYTES, Math.max(BATCH_MIN_BYTES, share))
+  const most = Math.min(mostBytes, Math.max(BATCH_MIN_BYTES, share))
   let bytes = 0
   const beyond = candidates.findIndex((each, i) => {
     bytes += weight(each)

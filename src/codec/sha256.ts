@@ -1,13 +1,13 @@
-// SHA-256 of pieces. Where the processor has instructions for it, node:crypto is three times as fast as WebAssembly can be. Where
+// SHA-256 of pieces. Where the processor has instructions for it, node:crypto is more than twice as fast as WebAssembly can be. Where
 // it has none, four pieces side by side in WebAssembly may be faster than one after the other in node:crypto: that depends on the
 // processor, so both are timed on what is to be hashed anyway.
 import { readFileSync } from 'node:fs'
 import { type Digest, digestOf } from '../image/digest.ts'
 
 /** Digests of four pieces, 32 bytes each. */
-export type HashFour = (four: readonly Uint8Array[]) => Uint8Array[]
+type HashFour = (four: readonly Uint8Array[]) => Uint8Array[]
 
-export type Way = 'node:crypto' | 'WebAssembly'
+type Way = 'node:crypto' | 'WebAssembly'
 
 const LANES = 4
 // Four lanes take as long as the longest piece: without work for three of them they cannot win.

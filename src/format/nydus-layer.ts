@@ -6,6 +6,7 @@ import type { Blob } from '../image/blob.ts'
 import { S_IFMT, S_IFREG } from '../tree/entry.ts'
 import { type IndexOptions, type Unit, unitText } from './format.ts'
 import { inflate, isGzip } from './inflate.ts'
+import { giveBack } from './memory.ts'
 import { memberOf, type Prelude } from './tar-entry.ts'
 import { BLOCK_BYTES, isZero, parseHeader } from './tar-header.ts'
 import { behind, extend, isExtension } from './tar-members.ts'
@@ -48,7 +49,13 @@ export async function readLayer(unit: Unit, blob: Blob, options: IndexOptions): 
   if (!isGzip(stored)) throw Failure.corrupt(`${what}: the bootstrap layer is no gzip`)
   // the index is a copy of what is of use in it
   const room = options.room && ((bytes: number) => options.room?.(2 * bytes) ?? Promise.resolve())
-  return filesIn(await inflate(stored, `${what}: the bootstrap layer`, LAYER_MAX_BYTES, room), what)
+  const tar = await inflate(stored, `${what}: the bootstrap layer`, LAYER_MAX_BYTES, room)
+  try {
+    return filesIn(tar, what)
+  } catch (error) {
+    giveBack(tar)
+    throw error
+  }
 }
 
 /** @param tar what is returned lies in it @throws Failure corrupt, limit, unsupported */

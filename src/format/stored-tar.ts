@@ -1,12 +1,16 @@
 // A layer's stored bytes -> its tar, as engines decompress it: by what the bytes begin with, whatever the manifest says.
 import { fstatSync, readSync } from 'node:fs'
-import { createGunzip, createZstdDecompress } from 'node:zlib'
+import { createGunzip, createZstdDecompress, zstdDecompressSync } from 'node:zlib'
 import { Failure } from '../errors.ts'
+import { frameAt } from './zstd-frame.ts'
 
 /** Enough that a call costs little beside what it reads. */
 const READ_BYTES = 1 << 20
-/** Some layers have a frame a file, and each frame has a buffer of its own. */
-const FRAME_BYTES = 64 << 10
+/** Some layers have a frame or two a file. What is smaller than that, stored and decoded, is decoded in one call. */
+const SMALL_STORED_BYTES = 1 << 20
+const SMALL_DECODED_BYTES = 8 << 20
+/** Read ahead where headers are looked at: some frames, or a part of a block. */
+const WINDOW_BYTES = 64 << 10
 
 const GZIP_MAGIC = 0x8b1f
 const ZSTD_MAGIC = 0xfd2fb528
@@ -22,7 +26,7 @@ const SKIPPABLE_HEADER_BYTES = 8
 export async function* storedTar(fd: number, what: string): AsyncIterable<Uint8Array> {
   const { size } = fstatSync(fd)
   try {
-    const magic = wordAt(fd, 0)
+    const magic = new Window(fd).word(0)
     if ((magic & 0xffff) === GZIP_MAGIC) yield* decompressed(createGunzip({ chunkSize: READ_BYTES }), fd, 0, size)
     else if (magic === ZSTD_MAGIC || isSkippable(magic)) yield* zstdFrames(fd, size)
     else yield* piecesOf(fd, 0, size)
@@ -32,17 +36,53 @@ export async function* storedTar(fd: number, what: string): AsyncIterable<Uint8A
   }
 }
 
-/** Node's decompressor ends with a frame, and says how far it came. */
+/** Each by a decompressor of its own, which is given the frame and nothing else: Node's fails some time after what follows one. */
 async function* zstdFrames(fd: number, size: number): AsyncIterable<Uint8Array> {
+  const window = new Window(fd)
   for (let at = 0; at < size; ) {
-    if (isSkippable(wordAt(fd, at))) {
-      at += SKIPPABLE_HEADER_BYTES + wordAt(fd, at + 4)
+    const magic = window.word(at)
+    if (isSkippable(magic)) {
+      at += SKIPPABLE_HEADER_BYTES + window.word(at + 4)
       continue
     }
-    const frame = createZstdDecompress({ chunkSize: FRAME_BYTES })
-    yield* decompressed(frame, fd, at, size)
-    if (frame.bytesWritten === 0) throw Failure.corrupt(`its frame at ${at} is empty`) // or this would never end
-    at += frame.bytesWritten
+    if (magic !== ZSTD_MAGIC) throw Failure.corrupt(`no zstd frame stands at ${at}`)
+    const { end, maxBytes } = frameAt(at, (from, length) => window.bytes(from, length), size)
+    if (end - at <= SMALL_STORED_BYTES && maxBytes <= SMALL_DECODED_BYTES) {
+      const stored = window.holds(at, end) ? window.bytes(at, end - at) : readAt(fd, at, end - at)
+      yield zstdDecompressSync(stored, { maxOutputLength: maxBytes })
+    } else {
+      yield* decompressed(createZstdDecompress({ chunkSize: READ_BYTES }), fd, at, end)
+    }
+    at = end
+  }
+}
+
+/** A piece of a file that moves on. What lies behind the file's end is zero. */
+class Window {
+  readonly #fd: number
+  #from = 0
+  #read: Uint8Array = new Uint8Array()
+
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  holds(start: number, end: number): boolean {
+    return start >= this.#from && end <= this.#from + this.#read.length
+  }
+
+  /** @param length WINDOW_BYTES at most */
+  bytes(at: number, length: number): Uint8Array {
+    if (!this.holds(at, at + length)) {
+      this.#read = readAt(this.#fd, at, WINDOW_BYTES)
+      this.#from = at
+    }
+    return this.#read.subarray(at - this.#from, at - this.#from + length)
+  }
+
+  word(at: number): number {
+    const bytes = this.bytes(at, 4)
+    return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true)
   }
 }
 
@@ -60,6 +100,7 @@ async function* decompressed(
     by.end()
   }
   feed().catch((error) => by.destroy(error))
+  by.on('error', () => {}) // the reader is told; what is wrong behind the end comes when there is none any more
   yield* by
 }
 
@@ -84,11 +125,15 @@ function* piecesOf(fd: number, from: number, size: number): Iterable<Uint8Array>
   }
 }
 
-/** Little-endian, 32 bits; what lies behind the end is zero. */
-function wordAt(fd: number, at: number): number {
-  const bytes = new Uint8Array(4)
-  readSync(fd, bytes, 0, bytes.length, at)
-  return new DataView(bytes.buffer).getUint32(0, true)
+/** What lies behind the end is zero. */
+function readAt(fd: number, at: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length)
+  for (let got = 0; got < length; ) {
+    const read = readSync(fd, bytes, got, length - got, at + got)
+    if (read === 0) break
+    got += read
+  }
+  return bytes
 }
 
 function isSkippable(magic: number): boolean {

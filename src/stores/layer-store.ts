@@ -22,6 +22,7 @@ import { controlNode, type LateFile } from '../mount/session.ts'
 import { AskedImage, type AskedLayer, type ImageLayers, type Resolver } from './asked-image.ts'
 import { decodeDigest, decodeReference } from './asked-names.ts'
 import type { Asker } from './asker.ts'
+import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import type { Met } from './guard.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
@@ -207,6 +208,8 @@ export class AdditionalLayerStore implements Door {
     const { descriptor, index, dialect } = found
     const { layers } = this.#parts
     const byDiffId = dialect === 'layer'
+    const refused = engineRefusal(listing.image.manifest)
+    if (refused !== undefined) throw Failure.unsupported('engines refuse its image', { why: refused })
     const plan = layers.plan(listing.image.manifest)
     await this.#meet(listing)
     const isTogether = togetherIn(plan, descriptor) !== undefined

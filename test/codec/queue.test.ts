@@ -12,7 +12,8 @@ const PRIORITIES: Priority[] = ['demand', 'prefetch']
 
 /** A queue whose jobs are known by numbers: the sizes of their chunks. */
 function queue() {
-  const it = new Queue()
+  const clock = { ms: 0 }
+  const it = new Queue(() => clock.ms)
   const rejected = new Map<number, string>()
   const add = (size: number, kind: 'decode' | 'verify', turn: Turn) => {
     const bytes = new Uint8Array(size)
@@ -20,7 +21,7 @@ function queue() {
     it.add({ job, resolve: () => {}, reject: ({ code }) => void rejected.set(size, code) }, turn)
   }
   const sizes = (batch: Batch | undefined) => batch?.all.map(({ job }) => job.chunk.size)
-  return { it, add, rejected, sizes }
+  return { it, add, clock, rejected, sizes }
 }
 
 test('who waits goes first, then what is fetched ahead, then what an earlier life left, each in order', () => {
@@ -51,6 +52,35 @@ test('large chunks travel alone, small ones together, and idle workers share the
   expect(sizes(it.take(1))).toEqual([2_000_000])
   expect(sizes(it.take(2))).toEqual([300_000])
   expect(sizes(it.take(1))).toEqual([800_000, 10])
+})
+
+test('what is read back in the background is small work, however many workers are idle', () => {
+  const { it, add, sizes } = queue()
+  for (const size of [60_000, 60_001, 60_002, 500_000, 10]) add(size, 'verify', { priority: 'prefetch' })
+  const next = () => {
+    const batch = it.take(2) as Batch
+    it.ended(batch)
+    return sizes(batch)
+  }
+  expect([next(), next(), next(), next()]).toEqual([[60_000, 60_001], [60_002], [500_000], [10]])
+})
+
+test('the background rests three times as long as it works while somebody reads, and a while after', () => {
+  const { it, add, clock } = queue()
+  const urgent: (() => void)[] = []
+  add(1, 'verify', { priority: 'prefetch' })
+  const background = it.take(1) as Batch
+  expect(it.restMs(background, 4)).toBe(0)
+  add(2, 'decode', { priority: 'prefetch', onUrgent: (call) => void urgent.push(call) })
+  expect(it.restMs(background, 4)).toBe(0)
+  add(3, 'decode', { priority: 'demand' })
+  const demand = it.take(1) as Batch
+  clock.ms = 100
+  expect([it.restMs(background, 4), it.restMs(background, 40), it.restMs(demand, 4)]).toEqual([12, 50, 0])
+  clock.ms = 101
+  expect(it.restMs(background, 4)).toBe(0)
+  urgent[0]?.()
+  expect(it.restMs(background, 4)).toBe(12)
 })
 
 test('one that becomes urgent goes behind those that already were; one that was taken or given up does not come back', () => {

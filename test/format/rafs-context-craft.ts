@@ -14,7 +14,7 @@ export interface Record2 extends Record1 {
   within?: number
 }
 
-export interface Checkpoint6 {
+export interface Checkpoint {
   at: number
   stored: number
   size: number
@@ -63,7 +63,7 @@ export function batches(sizes: readonly { stored: number; size: number }[]): Uin
 }
 
 /** Contexts, and their dictionaries behind them. */
-export function checkpoints(all: readonly Checkpoint6[]): Uint8Array {
+export function checkpoints(all: readonly Checkpoint[]): Uint8Array {
   let dictionaries = 0
   const contexts = all.map(({ at, stored, size, byte = 0, bits = 0, dictionary = Buffer.alloc(0) }) => {
     const context = Buffer.alloc(40)

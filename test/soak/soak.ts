@@ -32,7 +32,7 @@ interface Work {
 }
 
 if (!isMainThread)
-  feed(workerData as Work) // what `watch` gave it
+  await feed(workerData as Work) // what `watch` gave it
 else if (process.argv[2] === '--target')
   await watch(named(process.argv[3]), Number(process.argv[4]), Number(process.argv[5]))
 else process.exitCode = runAll(process.argv.slice(2))
@@ -88,11 +88,11 @@ async function watch(target: Target, from: number, to: number): Promise<void> {
   )
 }
 
-function feed({ counts, name, from, to }: Work): void {
+async function feed({ counts, name, from, to }: Work): Promise<void> {
   const target = named(name)
   for (let number = from; number < to; number++) {
     counts[UNDER_WAY] = number
-    const outcome = target.run(mutate(target.seeds, new Random(number)))
+    const outcome = await target.run(mutate(target.seeds, new Random(number)))
     const count = outcome === 'read' ? READ : REFUSED
     counts[count] = (counts[count] as number) + 1
   }

@@ -8,7 +8,7 @@ export interface Target {
    * Nothing else may come of any bytes: they are `read`, and what they say keeps every promise, or `refused` with a Failure.
    * @throws what else there is, which is a bug: of a parser, or an AssertionError for a promise that it broke
    */
-  run(bytes: Uint8Array): Outcome
+  run(bytes: Uint8Array): Outcome | Promise<Outcome>
 }
 
 export type Outcome = 'read' | 'refused'

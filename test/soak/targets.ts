@@ -1,17 +1,21 @@
 // All that is soaked.
 import type { Target } from './target.ts'
+import { chunks } from './targets/chunks.ts'
 import { estargzToc } from './targets/estargz-toc.ts'
 import { manifest } from './targets/manifest.ts'
 import { nydusBatches, nydusCheckpoints } from './targets/nydus-contexts.ts'
 import { nydusLayer } from './targets/nydus-layer.ts'
 import { nydusLz4 } from './targets/nydus-lz4.ts'
+import { nydusTables } from './targets/nydus-tables.ts'
 import { nydusToc } from './targets/nydus-toc.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
+import { tar } from './targets/tar.ts'
 import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
 export const TARGETS: readonly Target[] = [
   manifest,
+  tar,
   estargzToc,
   zstdChunkedToc,
   rafs5,
@@ -19,6 +23,8 @@ export const TARGETS: readonly Target[] = [
   nydusLayer,
   nydusCheckpoints,
   nydusBatches,
+  nydusTables,
   nydusToc,
   nydusLz4,
+  ...chunks,
 ]

@@ -10,12 +10,18 @@ import type { Outcome } from './target.ts'
 
 /** What comes of an index: contents as promised, over which there is a tree or a Failure; or a Failure at once. */
 export function outcomeOf(parse: () => Contents): Outcome {
-  return attempt(() => {
-    const parsed = parse()
-    const contents = { ...parsed, entries: [...parsed.entries] }
-    expectWellFormed(contents)
-    buildTree(contents)
-  })
+  return attempt(() => use(parse()))
+}
+
+/** The same of an index that takes its time. */
+export function outcomeLater(parse: () => Promise<Contents>): Promise<Outcome> {
+  return attemptLater(async () => use(await parse()))
+}
+
+function use(parsed: Contents): void {
+  const contents = { ...parsed, entries: [...parsed.entries] }
+  expectWellFormed(contents)
+  buildTree(contents)
 }
 
 /** @throws what `work` throws, but for a Failure */
@@ -24,9 +30,18 @@ export function attempt(work: () => unknown): Outcome {
     work()
     return 'read'
   } catch (error) {
-    if (error instanceof Failure) return 'refused'
-    throw error
+    return refused(error)
   }
+}
+
+/** The same of what takes its time. */
+export function attemptLater(work: () => Promise<unknown>): Promise<Outcome> {
+  return work().then(() => 'read', refused)
+}
+
+function refused(error: unknown): Outcome {
+  if (error instanceof Failure) return 'refused'
+  throw error
 }
 
 /** @throws AssertionError */

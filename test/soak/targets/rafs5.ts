@@ -13,6 +13,7 @@ const tree = dir5('/', [
   dir5('empty'),
   { name: 'link', target: '../bin/large' },
   { name: 'null', mode: S_IFCHR | 0o666, rdev: 0x103 },
+  file5('sparse', [{ size: 10, fileOffset: 2000 }], { size: 9000 }),
 ])
 
 export const rafs5: Target = {
