@@ -107,9 +107,11 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const layers = waysOf(facts).map((ways, i): ReportedLayer => {
       const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
       const format = (facts[i] as LayerFacts).format
+      const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
       const name = 'name' in format ? format.name : null
+      const version = name === null || 'why' in unit ? null : (unit.version ?? null)
       const { digest, size } = descriptor
-      return { digest, size, format: name, rung: isServed(ways) ? rung : null, ways }
+      return { digest, size, format: name, version, rung: isServed(ways) ? rung : null, ways }
     })
     const report: Report = {
       reference: referenceText(reference),

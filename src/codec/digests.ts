@@ -7,7 +7,7 @@ export interface Piece {
 }
 
 /** What makes digests. */
-export interface Kernels {
+interface Kernels {
   /** In the order of the pieces. */
   sha256(pieces: readonly Uint8Array[]): Digest[]
   /** 32 bytes. */

@@ -19,7 +19,7 @@ interface Exports {
   sha256x4(...pointers: number[]): void
 }
 
-export interface Region {
+interface Region {
   pointer: number
   capacity: number
 }

@@ -5,9 +5,9 @@ import { readFileSync } from 'node:fs'
 import { type Digest, digestOf } from '../image/digest.ts'
 
 /** Digests of four pieces, 32 bytes each. */
-export type HashFour = (four: readonly Uint8Array[]) => Uint8Array[]
+type HashFour = (four: readonly Uint8Array[]) => Uint8Array[]
 
-export type Way = 'node:crypto' | 'WebAssembly'
+type Way = 'node:crypto' | 'WebAssembly'
 
 const LANES = 4
 // Four lanes take as long as the longest piece: without work for three of them they cannot win.

@@ -12,6 +12,7 @@ import type { RafsBlob, RafsTables } from './rafs.ts'
 import { RafsBytes } from './rafs-bytes.ts'
 import { FEATURE } from './rafs-codes.ts'
 import { CONTEXT_HEADER_BYTES } from './rafs-context.ts'
+import { DIGEST_BYTES } from './rafs-record.ts'
 import { DIGESTS_NAME, parseToc } from './rafs-toc.ts'
 import { parseBlobs5 } from './rafs5-blobs.ts'
 import { isRafs5, parseSuperblock5 } from './rafs5-superblock.ts'
@@ -22,6 +23,8 @@ import { isRafs6, parseSuperblock6 } from './rafs6-superblock.ts'
 const BLOBS_AT_ONCE = 8
 /** Stored, of all blobs: 24 bytes a chunk, 32 of them a digest, and checkpoints of 32 KiB each. */
 const FETCHED_MAX_BYTES = 64 << 20
+/** Digests do not compress: a frame's own bytes come on top. */
+const DIGESTS_SLACK_BYTES = 64 << 10
 
 /** Of each blob with chunks of which there is something to say. @throws Failure corrupt, limit, unsupported; what reading blobs throws */
 export async function readTables(
@@ -70,11 +73,16 @@ function tablesOf({ tables, features = 0 }: RafsBlob, hasRecords: boolean): Rafs
   return hasRecords && !isTogether ? undefined : tables
 }
 
-/** But for digests, of which the blob says how many they are. */
-function fetchedBytes({ tables, hasRecords }: Wanted, layer: BootstrapLayer): number {
+/** At the most. */
+function fetchedBytes({ blob, tables, hasRecords }: Wanted, layer: BootstrapLayer): number {
   if (tables === undefined) return 0
   const contexts = layer.tables.has(tables.holder) ? 0 : tables.storedSize + CONTEXT_HEADER_BYTES
-  return contexts + (hasRecords ? 0 : tables.tocSize)
+  return contexts + (hasRecords ? 0 : tables.tocSize + digestsMaxBytes(blob))
+}
+
+/** Of a blob's list of digests, stored. */
+function digestsMaxBytes({ chunkCount = 0 }: RafsBlob): number {
+  return chunkCount * DIGEST_BYTES + DIGESTS_SLACK_BYTES
 }
 
 async function readOf(
@@ -106,7 +114,7 @@ async function readOf(
   }
   if (hasRecords) return result
   result.toc = await readExactly(from, tocRange(tables, size, what), what, options)
-  result.digests = await readExactly(from, digestsRange(result.toc, tables, what), what, options)
+  result.digests = await readExactly(from, digestsRange(result.toc, tables, digestsMaxBytes(blob), what), what, options)
   return result
 }
 
@@ -119,12 +127,14 @@ function tocRange({ tocSize }: RafsTables, size: number, what: string): Range {
   })
 }
 
-function digestsRange(toc: Uint8Array, { tocDigest }: RafsTables, what: string): Range {
+function digestsRange(toc: Uint8Array, { tocDigest }: RafsTables, maxBytes: number, what: string): Range {
   const place = parseToc(toc, tocDigest, what).get(DIGESTS_NAME)
   if (place === undefined) throw Failure.unsupported(`${what}: its table of contents has no ${DIGESTS_NAME}`)
   const { start, end } = place.stored
-  if (end - start > FETCHED_MAX_BYTES) {
-    throw Failure.limit(`${what}: its digests have ${end - start} bytes, at most ${FETCHED_MAX_BYTES} are fetched`)
+  if (end - start > maxBytes) {
+    throw Failure.limit(`${what}: its digests are stored in ${end - start} bytes`, {
+      why: `those of its chunks have ${maxBytes} at the most`,
+    })
   }
   return place.stored
 }

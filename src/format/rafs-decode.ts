@@ -6,6 +6,9 @@ import type { Compressor } from './rafs.ts'
 /** Of one table: 24 bytes for each of 2^24 chunks. */
 const DECODED_MAX_BYTES = 400 << 20
 
+/** A byte of a match's length adds 255 bytes; nothing adds more. */
+const LZ4_RATIO_MAX = 255
+
 /**
  * Exactly `size` bytes.
  * @param what names the table in errors
@@ -32,6 +35,8 @@ function decode(stored: Uint8Array, compressor: Compressor, size: number, what: 
 
 /** LZ4's block format (lz4_Block_format.md): literals and matches in turn, the last without a match. */
 function decodeLz4(stored: Uint8Array, size: number, what: string): Uint8Array {
+  // what the stored bytes promise decides how much is allocated
+  if (size > stored.length * LZ4_RATIO_MAX) throw Failure.corrupt(`${what}: ${stored.length} bytes cannot be ${size}`)
   const decoded = new Uint8Array(size)
   const broken = (at: number) => Failure.corrupt(`${what} is no LZ4 block at ${at}`)
   let at = 0

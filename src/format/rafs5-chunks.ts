@@ -35,12 +35,12 @@ export class Chunks5 {
       if (++this.#records > RAFS_CHUNKS_MAX) throw Failure.limit(`${from.what}: more than ${RAFS_CHUNKS_MAX} chunks`)
       const record = recordAt(from, next, this.#digesters)
       const { fileOffset, flags } = record
-      const what = `${from.what}: its chunk of ${record.size} bytes at ${fileOffset}`
-      if (fileOffset < at) throw Failure.corrupt(`${what} overlaps the one before it, which ends at ${at}`)
-      if (fileOffset + record.size > size) throw Failure.corrupt(`${what} is not inside its ${size} bytes`)
+      const what = () => `${from.what}: its chunk of ${record.size} bytes at ${fileOffset}`
+      if (fileOffset < at) throw Failure.corrupt(`${what()} overlaps the one before it, which ends at ${at}`)
+      if (fileOffset + record.size > size) throw Failure.corrupt(`${what()} is not inside its ${size} bytes`)
       if (record.size > this.#chunkSize)
-        throw Failure.corrupt(`${what} is larger than the image's, of ${this.#chunkSize} bytes`)
-      if (flags & CHUNK.batch) throw Failure.unsupported(`${what} is part of a batch, which RAFS v5 has no table of`)
+        throw Failure.corrupt(`${what()} is larger than the image's, of ${this.#chunkSize} bytes`)
+      if (flags & CHUNK.batch) throw Failure.unsupported(`${what()} is part of a batch, which RAFS v5 has no table of`)
       skipTo(fileOffset)
       if (flags & HOLE) continue
       extents.push({ at, chunk: this.#numberOf(record), offset: 0, length: record.size })

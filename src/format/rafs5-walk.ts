@@ -158,6 +158,6 @@ class Walk {
   }
 
   #of(place: number): RafsBytes {
-    return this.#from.within(`inode ${place + 1}`)
+    return this.#from.within(() => `inode ${place + 1}`)
   }
 }

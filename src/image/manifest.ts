@@ -35,7 +35,7 @@ export interface Config {
 }
 
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
-const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
 /** Engines read no annotations of its layers. */
 export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
@@ -218,11 +218,18 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest | Image
 }
 
 /** Of image configurations; Docker's own manifests have had others, too, and no engine looks. */
-const CONFIG_TYPES = ['application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json']
+export const CONFIG_TYPES: readonly string[] = [
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+]
+
+/** Some tools have a type of their own, so that engines pass by images that these could not run; what is in them is the same. */
+const FOREIGN_CONFIG_TYPE = /^application\/vnd\.[a-z0-9.-]+\.image\.config\.v1\+json$/
 
 /** A manifest may be that of any artifact: a Helm chart, a signature, a model. @throws Failure unsupported: it is one */
 export function checkIsImage({ mediaType, config }: Manifest, what: string): void {
   if (mediaType !== OCI_MANIFEST || config.mediaType === '' || CONFIG_TYPES.includes(config.mediaType)) return
+  if (FOREIGN_CONFIG_TYPE.test(config.mediaType)) return
   throw Failure.unsupported(`${what} is no container image`, {
     why: `it is an artifact: its configuration is of type ${config.mediaType}`,
     fix: 'Name a container image.',

@@ -9,6 +9,7 @@ import type { From, Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
 import { type Identity, layerId, linkName } from './chain.ts'
+import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
@@ -114,6 +115,8 @@ export async function openChain(
   prove: Exclude<Prove, 'small'> | ReadonlySet<Descriptor>,
   before?: Before,
 ): Promise<Chain> {
+  const refused = before === undefined ? engineRefusal(image.manifest) : undefined
+  if (refused !== undefined) return { image, links: [], why: refused, passing: false }
   const facts = { isAmbiguous: opening.isAmbiguous, before: before?.listed }
   const candidates: TriedLayer[] = []
   const layers = beginAll(image, opening, prove, before)
@@ -270,8 +273,9 @@ export function claimOf(
   return { diffId, blob: descriptor.digest, index: indexOf(plan, descriptor), tree, together }
 }
 
-/** Digest of the index by which a layer is read. */
+/** Digest of the index by which a layer is read. What shows nothing shows it whatever the index of its unit is: images share such layers. */
 function indexOf(plan: Units, descriptor: Descriptor): Digest | undefined {
+  if (togetherIn(plan, descriptor) === 'shows nothing') return descriptor.digest
   const unit = plan.get(descriptor)
   return unit !== undefined && 'index' in unit ? unit.index : undefined
 }

@@ -80,7 +80,7 @@ suite('doctor and explain', lacking([]), () => {
       expect(of.get('storage.conf')).toMatchObject({ state: 'ok', found: expect.stringContaining('image store') })
       expect(of.get('mounts')).toMatchObject({ state: 'ok' })
       expect(of.get('cache')).toMatchObject({ found: expect.stringContaining(join(work.path, 'cache')) })
-      for (const name of ['node', 'native part', 'fuse']) expect(of.get(name)).toMatchObject({ state: 'ok' })
+      for (const name of ['node', 'native part', 'codecs', 'fuse']) expect(of.get(name)).toMatchObject({ state: 'ok' })
     } finally {
       await agent.stop()
     }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import type { Unit } from '../../src/format/format.ts'
+import type { Refused, Unit } from '../../src/format/format.ts'
 import { planUnits } from '../../src/format/formats.ts'
 import { nydus } from '../../src/format/nydus.ts'
 import { hex } from '../../src/image/digest.ts'
@@ -26,7 +26,7 @@ const [ONE, TWO] = [blobLayer(of('one')), blobLayer(of('two'))]
 const TOP = topLayer(of('top'), { [BOOTSTRAP]: 'true' })
 const PLAIN = topLayer(of('plain'))
 
-function plan(...layers: Descriptor[]): (Unit | string)[] {
+function plan(...layers: Descriptor[]): (Unit | Refused | string)[] {
   return [...nydus.plan({ layers })]
 }
 
@@ -66,8 +66,17 @@ describe('the layers of a manifest', () => {
     const found = plan(...layers)
     for (const [i, { mediaType, annotations }] of layers.entries()) {
       const isNydus = mediaType === BLOB_TYPE || annotations[BOOTSTRAP] !== undefined
-      expect(found[i]).toEqual(isNydus ? expect.stringMatching(why) : '')
+      expect(found[i]).toEqual(isNydus ? { refused: expect.stringMatching(why) } : '')
     }
+  })
+
+  test('say of which version of RAFS they are, where that is one', () => {
+    const versionOf = (version: string) => {
+      const annotations = { ...TOP.annotations, 'containerd.io/snapshot/nydus-fs-version': version }
+      return (plan(ONE, { ...TOP, annotations })[0] as Unit).version
+    }
+    expect(['5', '6', '7', '\u001b'].map(versionOf)).toEqual(['RAFS v5', 'RAFS v6', undefined, undefined])
+    expect(plan(ONE, TOP)[0]).not.toHaveProperty('version')
   })
 
   test('are no blobs by an annotation alone, since engines unpack by media types', () => {

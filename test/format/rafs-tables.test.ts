@@ -146,6 +146,17 @@ describe('a bootstrap without a chunk table', () => {
   })
 })
 
+test('digests that are more than a blob has chunks are refused before they are read', async () => {
+  const made: Made = {
+    table: records1([{ size: 9, stored: 9, offset: 0 }]),
+    header: contextHeader(1),
+    chunks: [{ index: 0, size: 9 }],
+    hasRecords: false,
+  }
+  expect((await contentsOf(made)).chunks).toHaveLength(1)
+  await refuses({ ...made, digests: digestsOf(3000) }, 'limit', /its digests are stored in 96000 bytes/)
+})
+
 describe('chunks of a batch', () => {
   const made = (more: Partial<Made> = {}): Made => ({
     table: Buffer.concat([
@@ -349,6 +360,7 @@ describe('tables', () => {
       }
     }
     expect(() => decodeTable(text, 'zstd', 1 << 30, 't')).toThrow(/at most/)
+    expect(() => decodeTable(lz4, 'lz4_block', 1 << 28, 't')).toThrow(/bytes cannot be 268435456/)
   })
 
   test('of LZ4 that are damaged are refused, or decode to as many bytes', () => {

@@ -5,7 +5,7 @@ import { parseReference } from '../../src/image/reference.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
 import type { Made } from '../format/pair.ts'
-import { digest } from '../stores/store.ts'
+import { config, digest } from '../stores/store.ts'
 
 export interface ImageOptions {
   origin?: string
@@ -24,7 +24,7 @@ export function imageOf(layers: readonly Made[], options: ImageOptions = {}): Re
     origin,
     reference: parseReference(`${origin}/app:1`),
     digest: digest('manifest'),
-    manifest: { mediaType, layers: layers.map((each) => each.descriptor) },
+    manifest: { mediaType, config: config('config'), layers: layers.map((each) => each.descriptor) },
     config: { diffIds },
     blob: (of: Descriptor) => blobs.get(of.digest),
     companion: async () => undefined,

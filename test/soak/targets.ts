@@ -6,6 +6,7 @@ import { manifest } from './targets/manifest.ts'
 import { nydusBatches, nydusCheckpoints } from './targets/nydus-contexts.ts'
 import { nydusLayer } from './targets/nydus-layer.ts'
 import { nydusLz4 } from './targets/nydus-lz4.ts'
+import { nydusTables } from './targets/nydus-tables.ts'
 import { nydusToc } from './targets/nydus-toc.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
@@ -22,6 +23,7 @@ export const TARGETS: readonly Target[] = [
   nydusLayer,
   nydusCheckpoints,
   nydusBatches,
+  nydusTables,
   nydusToc,
   nydusLz4,
   ...chunks,

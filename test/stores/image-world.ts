@@ -20,7 +20,7 @@ import { AdditionalImageStore, type ImageStoreParts } from '../../src/stores/ima
 import { type Left, readBack } from '../../src/stores/read-back.ts'
 import type { Prove } from '../../src/stores/read-whole.ts'
 import { type Guarded, guarded } from './guarded.ts'
-import { digest, FakeLeases, image, plain, proven, refuted } from './store.ts'
+import { config as configOf, digest, FakeLeases, image, proven, refuted } from './store.ts'
 
 export interface Entry {
   id: string
@@ -180,7 +180,7 @@ export class World {
     const reference = `example.com/app:${tag}`
     const made = image(tag, layers, reference)
     const diffIds = [...shared, ...made.config.diffIds.slice(shared.length)]
-    const manifest = { ...made.manifest, config: plain(`config of ${config}`) }
+    const manifest = { ...made.manifest, config: configOf(`config of ${config}`) }
     this.known.set(reference, { ...made, manifest, config: { ...made.config, diffIds } })
     return reference
   }

@@ -27,6 +27,11 @@ export function plain(name: string, size = 1234): Descriptor {
   return { mediaType: OCI_LAYER, digest: digest(name), size, annotations: {} }
 }
 
+/** An image's. */
+export function config(name: string): Descriptor {
+  return { ...plain(name), mediaType: 'application/vnd.oci.image.config.v1+json' }
+}
+
 export const REFERENCE = 'example.com/app:1'
 
 export function image(name: string, layers: readonly Descriptor[], reference = REFERENCE): ResolvedImage {
@@ -34,7 +39,7 @@ export function image(name: string, layers: readonly Descriptor[], reference = R
   return {
     reference: { transport: 'docker', host: 'example.com', repository: 'app', tag: reference.split(':')[1] },
     digest: digest(name),
-    manifest: { mediaType: OCI_MANIFEST, config: plain(`config of ${name}`), layers },
+    manifest: { mediaType: OCI_MANIFEST, config: config(`config of ${name}`), layers },
     config: { platform: { os: 'linux', architecture: 'amd64' }, diffIds },
     blob: (descriptor: Descriptor) => ({ digest: descriptor.digest, size: descriptor.size }),
     companion: async () => undefined,

@@ -9,7 +9,7 @@ import { openLayer, type ResolvedImage } from '../../src/layer/image.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
 import { layerId } from '../../src/stores/chain.ts'
 import { trustAll, trustNone } from '../../src/stores/identity.ts'
-import { type Chain, closeChain, openChain } from '../../src/stores/image-chain.ts'
+import { type Chain, claimsOf, closeChain, openChain } from '../../src/stores/image-chain.ts'
 import { layerEntry } from '../../src/stores/layers-json.ts'
 import { OCI_LAYER, OCI_MANIFEST } from '../fake/image.ts'
 import { MemoryBlob } from '../format/memory-blob.ts'
@@ -172,6 +172,16 @@ check('a DiffID that is not the digest of a layer that is no tar is no name', {
 check('in a Docker manifest, which engines refuse, none has a name', {
   mediaType: DOCKER_MANIFEST,
   why: /Docker manifests/,
+})
+
+test('what is shown as nothing is the same for all images that have it, whatever tree stands on it', async () => {
+  const { layers } = await open()
+  const claims = [made(), made(NOISE, (index) => void index.files.pop())].map(({ layers: made, diffIds }) => {
+    const image = imageOf(made, { diffIds })
+    return claimsOf(image, layers.plan(image.manifest), [])
+  })
+  expect(claims[0]?.[0]).toEqual(claims[1]?.[0])
+  expect(claims[0]?.[1]).not.toEqual(claims[1]?.[1])
 })
 
 test('a layer whose image says how it ends, and that ends otherwise, is not proven, and nothing is held against it', async () => {

@@ -6,14 +6,17 @@ import type { Target } from '../target.ts'
 import { readNydus } from './nydus.ts'
 
 const SIZES = [100, 4000, 300]
-const HEADER_BYTES = 4096
 
 /** Bits of the features, and of a record's flags. */
 const ZRAN = { features: 0x1d, flag: 2, compressor: 2 }
 const BATCH = { features: 0x85, flag: 4, compressor: 3 }
 
-function target(name: string, { features, compressor }: typeof ZRAN, table: Uint8Array): Target {
-  const decoded = table.length - HEADER_BYTES
+/** @param contexts two of them */
+function target(name: string, { features, flag, compressor }: typeof ZRAN, contexts: Uint8Array): Target {
+  const place = (i: number) => ({ flags: 1 | flag, stored: 0, offset: 0, context: i >> 1, within: i * 512 })
+  const records = records2(SIZES.map((size, i) => ({ size, ...place(i) })))
+  const table = new Uint8Array(Buffer.concat([records, contexts, contextHeader(SIZES.length, 2)]))
+  const decoded = records.length + contexts.length
   const files = SIZES.map((size, index) => [`f${index}`, file6([{ index, size, digest: index }])])
   const tables = { offset: 50_000, stored: decoded, decoded }
   const blob = { features, compressor, chunks: SIZES.length, tables, holder: new Uint8Array(32).fill(0xab) }
@@ -21,41 +24,20 @@ function target(name: string, { features, compressor }: typeof ZRAN, table: Uint
   return { name, seeds: [table], run: (damaged) => readNydus(bytes, [{ blob: 0, decoded: damaged }]) }
 }
 
-const CONTEXTS = 2
-
-/** As nydusd keeps it: decoded, the header at its end. */
-function table(flag: number, contexts: Uint8Array): Uint8Array {
-  const records = SIZES.map((size, i) => ({
-    flags: 1 | flag,
-    size,
-    stored: 0,
-    offset: 0,
-    context: i >> 1,
-    within: i * 512,
-  }))
-  return new Uint8Array(Buffer.concat([records2(records), contexts, contextHeader(SIZES.length, CONTEXTS)]))
-}
-
 export const nydusCheckpoints = target(
   'nydus-checkpoints',
   ZRAN,
-  table(
-    ZRAN.flag,
-    checkpoints([
-      { at: 10, stored: 2000, size: 6000 },
-      { at: 2009, stored: 900, size: 2000, byte: 0xa0, bits: 3, dictionary: new Uint8Array(200).fill(7) },
-    ]),
-  ),
+  checkpoints([
+    { at: 10, stored: 2000, size: 6000 },
+    { at: 2009, stored: 900, size: 2000, byte: 0xa0, bits: 3, dictionary: new Uint8Array(200).fill(7) },
+  ]),
 )
 
 export const nydusBatches = target(
   'nydus-batches',
   BATCH,
-  table(
-    BATCH.flag,
-    batches([
-      { stored: 2000, size: 6000 },
-      { stored: 1500, size: 1500 },
-    ]),
-  ),
+  batches([
+    { stored: 2000, size: 6000 },
+    { stored: 1500, size: 1500 },
+  ]),
 )
