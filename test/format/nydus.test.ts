@@ -18,7 +18,7 @@ import {
   sourceOver,
   topLayer,
 } from './nydus-craft.ts'
-import { craft6, dir6, file6, type Image6 } from './rafs6-craft.ts'
+import { craft6, dir6, file6, type Image6, type Node6 } from './rafs6-craft.ts'
 import { SAMPLES, sampleLayers } from './samples.ts'
 
 const of = (text: string) => ({ digest: someDigest(text), size: text.length })
@@ -218,6 +218,8 @@ describe('contents', () => {
     expect((await parse({ root, blobs: [{ id }], prefetch: [d, a] })).first).toEqual([2, 3, 0])
     expect((await parse({ root, blobs: [{ id }], prefetch: [b, root, a] })).first).toEqual([1])
     expect((await parse({ root, blobs: [{ id }], prefetch: [root] })).first).toEqual([])
+    const f = d.children?.f as Node6
+    expect((await parse({ root, blobs: [{ id }], prefetch: [f, d, f, e, f] })).first).toEqual([3, 2])
   })
 })
 
