@@ -5,11 +5,10 @@ import { printable } from '../agent/log.ts'
 import { text } from '../agent/values.ts'
 import type { Unit } from '../format/format.ts'
 import { planUnits, type Unplanned } from '../format/formats.ts'
-import { hex } from '../image/digest.ts'
-import { platformText } from '../image/manifest.ts'
+import { type Descriptor, platformText } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import type { Invocation } from './flags.ts'
-import { printJson, sizeText, table } from './output.ts'
+import { formatText, printJson, shortDigest, sizeText, table } from './output.ts'
 
 export async function inspect({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
@@ -27,7 +26,9 @@ export async function inspect({ positionals, values }: Invocation): Promise<numb
         diffId: image.config.diffIds[i],
         lazy,
         format: lazy ? unit.format : null,
+        version: lazy ? (unit.version ?? null) : null,
         index: lazy ? (unit.identity ?? null) : null,
+        shownBy: lazy ? unit.shown.digest : null,
         why: lazy ? null : unit.why,
       }
     })
@@ -45,16 +46,24 @@ export async function inspect({ positionals, values }: Invocation): Promise<numb
     process.stdout.write(
       table(
         ['LAYER', 'SIZE', 'LAZY', 'FORMAT'],
-        layers.map((each) => [
-          hex(each.digest).slice(0, 12),
-          sizeText(each.size),
-          each.lazy ? 'yes' : 'no',
-          each.format ?? printable(`(${each.why})`),
-        ]),
+        image.manifest.layers.map((descriptor) => rowOf(descriptor, plan.get(descriptor) as Unit | Unplanned)),
       ),
     )
     return 0
   } finally {
     await registries.close()
   }
+}
+
+function rowOf(descriptor: Descriptor, unit: Unit | Unplanned): string[] {
+  const row = [shortDigest(descriptor.digest), sizeText(descriptor.size)]
+  return 'why' in unit ? [...row, 'no', printable(`(${unit.why})`)] : [...row, 'yes', placeText(descriptor, unit)]
+}
+
+/** Of several layers with one tree, one has it, and the others have what its files contain. */
+function placeText(descriptor: Descriptor, unit: Unit): string {
+  const name = formatText(unit)
+  if (unit.layers.length === 1) return name
+  if (descriptor === unit.shown) return `${name} (the tree of ${unit.layers.length} layers)`
+  return `${name} (part of the tree of ${shortDigest(unit.shown.digest)})`
 }

@@ -1,6 +1,8 @@
 // What commands print.
 import { printable } from '../agent/log.ts'
 import { Failure } from '../errors.ts'
+import type { Unit } from '../format/format.ts'
+import { type Digest, hex } from '../image/digest.ts'
 
 /** Columns padded to their widest cell, each line ended. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -21,6 +23,16 @@ export function sizeText(bytes: number): string {
 /** `1 layer`, `2 layers`. */
 export function count(n: number, what: string): string {
   return `${n} ${what}${n === 1 ? '' : 's'}`
+}
+
+/** Enough of a digest to tell an image's layers apart. */
+export function shortDigest(digest: Digest): string {
+  return hex(digest).slice(0, 12)
+}
+
+/** `estargz`, `nydus RAFS v6`. */
+export function formatText({ format, version }: Pick<Unit, 'format' | 'version'>): string {
+  return version === undefined ? format : `${format} ${version}`
 }
 
 export function printJson(value: unknown): void {

@@ -47,6 +47,16 @@ export interface Unit {
   readonly borrows?: true
   /** Bytes of the shown layer's tar as the manifest claims them, if it does. */
   readonly tarSize: number | undefined
+  /** Which version of its format it is in, as the manifest claims: words for people, on which nothing depends. */
+  readonly version?: string
+}
+
+/**
+ * Why a layer is part of no unit though it is in the format: a sentence. It is of no use as an ordinary layer either: unpacked, it would
+ * show something else than its image.
+ */
+export interface Refused {
+  readonly refused: string
 }
 
 /** Where indexes and chunks come from. */
@@ -80,10 +90,10 @@ export type Planned = Pick<Manifest, 'layers'>
 export interface Format {
   readonly name: string
   /**
-   * Of each layer, in the manifest's order: the unit that it is part of, or the reason why it is part of none, '' where its media type
-   * says it already. Reads no byte.
+   * Of each layer, in the manifest's order: the unit that it is part of; or the reason why the format refuses it; or why it is not in the
+   * format, '' where its media type says it already. Reads no byte.
    */
-  plan(manifest: Planned): readonly (Unit | string)[]
+  plan(manifest: Planned): readonly (Unit | Refused | string)[]
   /**
    * The index's bytes, fetched and checked against the manifest, on memory that is the caller's.
    * @throws Failure corrupt, limit, or what reading the source throws

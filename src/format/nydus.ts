@@ -14,6 +14,7 @@ import {
   type Format,
   type IndexOptions,
   type Planned,
+  type Refused,
   type Source,
   type Unit,
   unitText,
@@ -35,20 +36,26 @@ const BOOTSTRAP_TYPES: readonly string[] = [
   'application/vnd.oci.image.layer.v1.tar+gzip',
   'application/vnd.docker.image.rootfs.diff.tar.gzip',
 ]
+/** What media types of layers end with that only holders of a key can read (ocicrypt). */
+const ENCRYPTED = '+encrypted'
 const BOOTSTRAP = 'containerd.io/snapshot/nydus-bootstrap'
+/** Of RAFS: tools write it beside the mark, and it is not believed. */
+const VERSION = 'containerd.io/snapshot/nydus-fs-version'
 /** The gzip layer whose chunks a blob of tables is about. */
 const REFERS_TO = 'containerd.io/snapshot/nydus-ref'
 
 export const nydus: Format = { name: 'nydus', plan, readIndex, parseIndex }
 
 /** Only the media type makes a blob, since engines would unpack any other; the bootstrap is the layer above them, which tools may not mark. */
-function plan({ layers }: Planned): readonly (Unit | string)[] {
+function plan({ layers }: Planned): readonly (Unit | Refused | string)[] {
   const isBlob = ({ mediaType }: Descriptor) => mediaType === BLOB_TYPE
   const isBootstrap = ({ annotations }: Descriptor) => annotations[BOOTSTRAP] === 'true'
   const marked = layers.findIndex(isBootstrap)
   const all = layers.filter(isBlob)
   const refused = (why: string) =>
-    layers.map((each) => (isBlob(each) || isBootstrap(each) ? `its nydus image cannot be served: ${why}` : ''))
+    layers.map((each) =>
+      isBlob(each) || isBootstrap(each) ? { refused: `its nydus image cannot be served: ${why}` } : '',
+    )
   if (all.length === 0) return refused('the manifest has no nydus blobs, which are kept outside the registry then')
   const top = layers.findIndex((each) => !isBlob(each))
   const shown = layers[top]
@@ -57,6 +64,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
     return refused('an ordinary layer is below its bootstrap')
   }
   if (layers.filter(isBootstrap).length > 1) return refused('it has two bootstraps')
+  if (shown.mediaType.endsWith(ENCRYPTED)) return refused('its bootstrap is encrypted')
   if (!BOOTSTRAP_TYPES.includes(shown.mediaType)) {
     return refused(
       `the layer above its blobs has the media type ${JSON.stringify(shown.mediaType)}, bootstraps are tar+gzip`,
@@ -64,6 +72,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
   }
   const blobs = all.map(({ digest, size }) => ({ digest, size }))
   const others = all.flatMap(({ annotations }) => annotations[REFERS_TO] ?? []).filter(isDigest)
+  const version = shown.annotations[VERSION]
   const unit: Unit = {
     format: nydus.name,
     layers: layers.slice(0, top + 1),
@@ -73,6 +82,7 @@ function plan({ layers }: Planned): readonly (Unit | string)[] {
     blobs: [...blobs, ...others.map((digest) => ({ digest }))],
     borrows: true,
     tarSize: undefined,
+    ...(version === '5' || version === '6' ? { version: `RAFS v${version}` } : {}),
   }
   return layers.map((_, i) => (i <= top ? unit : ''))
 }

@@ -223,9 +223,13 @@ export const CONFIG_TYPES: readonly string[] = [
   'application/vnd.docker.container.image.v1+json',
 ]
 
+/** Some tools have a type of their own, so that engines pass by images that these could not run; what is in them is the same. */
+const FOREIGN_CONFIG_TYPE = /^application\/vnd\.[a-z0-9.-]+\.image\.config\.v1\+json$/
+
 /** A manifest may be that of any artifact: a Helm chart, a signature, a model. @throws Failure unsupported: it is one */
 export function checkIsImage({ mediaType, config }: Manifest, what: string): void {
   if (mediaType !== OCI_MANIFEST || config.mediaType === '' || CONFIG_TYPES.includes(config.mediaType)) return
+  if (FOREIGN_CONFIG_TYPE.test(config.mediaType)) return
   throw Failure.unsupported(`${what} is no container image`, {
     why: `it is an artifact: its configuration is of type ${config.mediaType}`,
     fix: 'Name a container image.',

@@ -31,7 +31,7 @@ export const refuseWhole: BeforeWhole = ({ reference }, eager) => {
 /**
  * Opens every layer of an image, the lowest first.
  * @returns what the caller closes
- * @throws what `beforeWhole` throws; Failure as Layers.open, Layers.openWhole
+ * @throws what `beforeWhole` throws; Failure unsupported: a format refuses some of them; as Layers.open, Layers.openWhole
  */
 export async function openAllLayers(
   image: ResolvedImage,
@@ -43,6 +43,7 @@ export async function openAllLayers(
   const eager = found.filter((each): each is EagerLayer => 'why' in each)
   if (eager.length === 0) return found.filter((each): each is LayerLease => !('why' in each))
   try {
+    checkNotRefused(image, eager)
     beforeWhole(image, eager)
   } catch (error) {
     await closeAll(found)
@@ -50,6 +51,18 @@ export async function openAllLayers(
   }
   const opening = found.map((each) => ('why' in each ? openWhole(image, each, layers) : Promise.resolve(each)))
   return await settledOrClosed(opening)
+}
+
+/** @throws Failure unsupported */
+function checkNotRefused({ reference }: ResolvedImage, eager: readonly EagerLayer[]): void {
+  const found = eager.find(({ refused }) => refused)
+  if (found === undefined) return
+  throw Failure.unsupported(
+    `${referenceText(reference)} cannot be shown: layer ${found.descriptor.digest}: ${found.why}`,
+    {
+      fix: HOW_TO_CONVERT,
+    },
+  )
 }
 
 /** Also a layer whose index is of no use comes back with the reason, where its bytes alone are a tree. */

@@ -164,6 +164,7 @@ export async function openLayer(
 ): Promise<LayerLease | EagerLayer> {
   const unit = layers.plan(image.manifest).get(descriptor) ?? { why: 'it is no layer of its image' }
   if ('why' in unit) {
+    if (unit.refused) return { descriptor, ...unit }
     return (await layers.openWhole(descriptor, image.blob(descriptor), fetchWhole, from)) ?? { descriptor, ...unit }
   }
   const layer = await layers.open(unit, sourceOf(image), image.origin, from)

@@ -114,4 +114,6 @@ export interface Examiner {
 export interface EagerLayer {
   readonly descriptor: Descriptor
   readonly why: string
+  /** A format refuses it: unpacked, it would show something else than its image. */
+  readonly refused?: true
 }

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
+import { SAMPLES } from '../format/samples.ts'
 import { folder } from '../store/folder.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
@@ -83,6 +84,25 @@ test('inspect says of each layer whether it is lazy, or why not', async () => {
     ],
   })
 })
+
+test.skipIf(SAMPLES === undefined)(
+  'inspect says which layer shows the tree of several, and of which version it is',
+  async () => {
+    const { code, stdout } = await lazylayer(['inspect', `oci:${SAMPLES}/samples/oci:nydus`])
+    expect(code).toBe(0)
+    expect(stdout.trimEnd().split('\n').slice(-3)).toEqual([
+      expect.stringMatching(/^[0-9a-f]{12} .* yes +nydus RAFS v6 \(part of the tree of [0-9a-f]{12}\)$/),
+      expect.stringMatching(/^[0-9a-f]{12} .* yes +nydus RAFS v6 \(part of the tree of [0-9a-f]{12}\)$/),
+      expect.stringMatching(/^[0-9a-f]{12} .* yes +nydus RAFS v6 \(the tree of 3 layers\)$/),
+    ])
+    expect(stdout).not.toContain('eStargz')
+    const json = await lazylayer(['inspect', `oci:${SAMPLES}/samples/oci:nydus`, '--format', 'json'])
+    const { layers } = JSON.parse(json.stdout)
+    for (const each of layers) {
+      expect(each).toMatchObject({ format: 'nydus', version: 'RAFS v6', index: null, shownBy: layers[2].digest })
+    }
+  },
+)
 
 test('an image that is not there is exit code 1', async () => {
   const { code, stdout, stderr } = await lazylayer(['inspect', 'oci:/nowhere:latest'])

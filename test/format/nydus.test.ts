@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import type { Unit } from '../../src/format/format.ts'
+import type { Refused, Unit } from '../../src/format/format.ts'
 import { planUnits } from '../../src/format/formats.ts'
 import { nydus } from '../../src/format/nydus.ts'
 import { hex } from '../../src/image/digest.ts'
@@ -18,7 +18,7 @@ import {
   sourceOver,
   topLayer,
 } from './nydus-craft.ts'
-import { craft6, dir6, file6, type Image6 } from './rafs6-craft.ts'
+import { craft6, dir6, file6, type Image6, type Node6 } from './rafs6-craft.ts'
 import { SAMPLES, sampleLayers } from './samples.ts'
 
 const of = (text: string) => ({ digest: someDigest(text), size: text.length })
@@ -26,7 +26,7 @@ const [ONE, TWO] = [blobLayer(of('one')), blobLayer(of('two'))]
 const TOP = topLayer(of('top'), { [BOOTSTRAP]: 'true' })
 const PLAIN = topLayer(of('plain'))
 
-function plan(...layers: Descriptor[]): (Unit | string)[] {
+function plan(...layers: Descriptor[]): (Unit | Refused | string)[] {
   return [...nydus.plan({ layers })]
 }
 
@@ -61,13 +61,23 @@ describe('the layers of a manifest', () => {
     ['an ordinary layer between blobs', [ONE, PLAIN, TWO, TOP], /ordinary layer is below/],
     ['an ordinary layer between the blobs and the bootstrap', [ONE, PLAIN, TOP], /ordinary layer is below/],
     ['two bootstraps', [ONE, TOP, topLayer(of('other'), { [BOOTSTRAP]: 'true' })], /two bootstraps/],
+    ['an encrypted bootstrap', [ONE, { ...TOP, mediaType: `${TOP.mediaType}+encrypted` }], /bootstrap is encrypted/],
     ['a bootstrap that is no tar.gz', [ONE, { ...TOP, mediaType: 'application/x' }], /media type "application\/x"/],
   ])('are refused: %s', (_, layers, why) => {
     const found = plan(...layers)
     for (const [i, { mediaType, annotations }] of layers.entries()) {
       const isNydus = mediaType === BLOB_TYPE || annotations[BOOTSTRAP] !== undefined
-      expect(found[i]).toEqual(isNydus ? expect.stringMatching(why) : '')
+      expect(found[i]).toEqual(isNydus ? { refused: expect.stringMatching(why) } : '')
     }
+  })
+
+  test('say of which version of RAFS they are, where that is one', () => {
+    const versionOf = (version: string) => {
+      const annotations = { ...TOP.annotations, 'containerd.io/snapshot/nydus-fs-version': version }
+      return (plan(ONE, { ...TOP, annotations })[0] as Unit).version
+    }
+    expect(['5', '6', '7', '\u001b'].map(versionOf)).toEqual(['RAFS v5', 'RAFS v6', undefined, undefined])
+    expect(plan(ONE, TOP)[0]).not.toHaveProperty('version')
   })
 
   test('are no blobs by an annotation alone, since engines unpack by media types', () => {
@@ -209,6 +219,8 @@ describe('contents', () => {
     expect((await parse({ root, blobs: [{ id }], prefetch: [d, a] })).first).toEqual([2, 3, 0])
     expect((await parse({ root, blobs: [{ id }], prefetch: [b, root, a] })).first).toEqual([1])
     expect((await parse({ root, blobs: [{ id }], prefetch: [root] })).first).toEqual([])
+    const f = d.children?.f as Node6
+    expect((await parse({ root, blobs: [{ id }], prefetch: [f, d, f, e, f] })).first).toEqual([3, 2])
   })
 })
 

@@ -7,6 +7,7 @@ import { type EagerLayer, WHOLE } from '../../src/layer/layer.ts'
 import { ErofsReader } from '../../src/tree/erofs-reader.ts'
 import { OCI_LAYER } from '../fake/image.ts'
 import { MemoryBlob } from '../format/memory-blob.ts'
+import { BOOTSTRAP, bootstrapLayer, topLayer } from '../format/nydus-craft.ts'
 import { archive, member } from '../format/tar-craft.ts'
 import { lazyLayer, type MadeLayer, openCache } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
@@ -96,6 +97,17 @@ test('a layer whose index is another than the manifest says is fetched whole, an
   await expect(
     openAllLayers(imageOf([{ ...made, descriptor }]), (await cacheHere()).layers, refuseWhole),
   ).rejects.toThrow()
+})
+
+test('an image that its format refuses is not shown as if its layers were ordinary ones, and nothing of it is read', async () => {
+  const { layers } = await cacheHere()
+  const blob = bootstrapLayer({ 'image.boot': new Uint8Array(1) })
+  const image = imageOf([plain('a'), { descriptor: topLayer(blob, { [BOOTSTRAP]: 'true' }), blob }])
+  await expect(openAllLayers(image, layers, () => {})).rejects.toMatchObject({
+    code: 'unsupported',
+    message: expect.stringMatching(/^registry.example.com\/app:1 cannot be shown: .* kept outside the registry/),
+  })
+  expect(blob.ranges).toEqual([])
 })
 
 test('a layer whose bytes are others than its digest says is served in no way', async () => {

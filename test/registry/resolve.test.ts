@@ -114,6 +114,16 @@ test('what Docker-Content-Digest claims is of no account', async () => {
 })
 
 test.each([
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+  'application/vnd.nydus.image.config.v1+json',
+])('what has a configuration of type %s is an image', async (type) => {
+  const config = shelf.addBlob(json({ os: 'linux', architecture: 'amd64', rootfs: { diff_ids: [] } }), type)
+  shelf.addManifest({ schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers: [] }, OCI_MANIFEST, 'typed')
+  expect((await resolve(':typed')).manifest.config.mediaType).toBe(type)
+})
+
+test.each([
   ['a Helm chart', 'application/vnd.cncf.helm.config.v1+json', { name: 'chart', version: '1.0.0', apiVersion: 'v2' }],
   ['an artifact without configuration', 'application/vnd.oci.empty.v1+json', {}],
   ['a WebAssembly module', 'application/vnd.wasm.config.v0+json', { os: 'wasip2', layerDigests: [] }],

@@ -3,8 +3,8 @@ import { printable } from '../../agent/log.ts'
 import type { DiffIds } from '../../agent/socket.ts'
 import type { SilentEngine } from '../../engines/here.ts'
 import { type Engine, ERAS, type Era } from '../../engines/versions.ts'
-import { type Digest, hex } from '../../image/digest.ts'
-import { sizeText, table } from '../output.ts'
+import type { Digest } from '../../image/digest.ts'
+import { formatText, shortDigest, sizeText, table } from '../output.ts'
 import type { LayerWay, Ways } from './layer.ts'
 
 export interface Report {
@@ -29,6 +29,8 @@ export interface ReportedLayer {
   digest: Digest
   size: number
   format: string | null
+  /** Of the format, as its image claims it; null: it claims none. */
+  version: string | null
   /** Null where every engine pulls it, or no rung works. */
   rung: string | null
   ways: Ways
@@ -50,9 +52,11 @@ const LEGEND = [
 /** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */
 export function reportText(of: Report): string {
   const rows = of.layers.map((each) => [
-    short(each.digest),
+    shortDigest(each.digest),
     sizeText(each.size),
-    each.format ?? '-',
+    each.format === null
+      ? '-'
+      : formatText({ format: each.format, ...(each.version === null ? {} : { version: each.version }) }),
     each.rung ?? '-',
     ...ERAS.map((era) => wayText(each.ways[era])),
   ])
@@ -87,8 +91,6 @@ const BELIEVED: Readonly<Record<Exclude<DiffIds['policy'], 'proven'>, string>> =
   claimed: 'its DiffIDs are believed until they are proven, as those of every other image',
 }
 
-const short = (digest: Digest) => hex(digest).slice(0, 12)
-
 function wayText(way: LayerWay): string {
   return way.door === undefined ? 'pulled' : `${way.door} (${way.identity})`
 }
@@ -100,7 +102,7 @@ function reasonsOf(layers: readonly ReportedLayer[]): string[] {
     for (const [reason, eras] of reasonsOfLayer(ways)) {
       const of = eras.length === ERAS.length ? '' : ` (${eras.map((era) => ERA_TEXT[era]).join(', ')})`
       const line = `${of}: ${reason}`
-      whose.set(line, [...(whose.get(line) ?? []), short(digest)])
+      whose.set(line, [...(whose.get(line) ?? []), shortDigest(digest)])
     }
   }
   return [...whose].map(([line, digests]) => digests.join(', ') + line)

@@ -15,6 +15,7 @@ function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {})
     digest: DIGESTS[i] as `sha256:${string}`,
     size: 1000,
     format: null,
+    version: null,
     rung: 'fuse',
     ways,
   }))
