@@ -1,12 +1,15 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
+import { resolve } from 'node:path'
 import { openRegistries, platformOf } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { type Belief, beliefOf, diffIdTrust } from '../agent/diff-id-trust.ts'
 import { log } from '../agent/log.ts'
 import type { DiffIds } from '../agent/socket.ts'
 import { text, texts, type Values } from '../agent/values.ts'
-import { findEngines } from '../engines/here.ts'
+import { type EnginesHere, findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
+import { describe, Failure } from '../errors.ts'
 import type { Unit } from '../format/format.ts'
 import { HOW_TO_CONVERT, planUnits, type Unplanned } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
@@ -32,6 +35,7 @@ import { printJson } from './output.ts'
 import { withoutLayers } from './setup/changes.ts'
 import { readersOf } from './setup/crio.ts'
 import { storageConf } from './setup/plan.ts'
+import { untoldHere } from './told.ts'
 import { tryRungs } from './trial.ts'
 
 /** For a layer whose index and tar differ; converting the same image again would not help. */
@@ -106,6 +110,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     })
     const rung = trial.rung ?? null
     const settings = systemPlaces()
+    const untold = policy === 'guarded' ? await notesOf(text(values, 'root') ?? places().root, here) : []
     const readers = await readersOf(storageConf(settings), settings, here.found)
     const layers = waysOfImage(image, plan, together, facts, waited).map((ways, i): ReportedLayer => {
       const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
@@ -116,6 +121,9 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const { digest, size } = descriptor
       return { digest, size, format: name, version, rung: isServed(ways) ? rung : null, ways }
     })
+    const never = layers.some(({ ways }, i) => isServed(ways) && isTogether(manifest.layers[i] as Descriptor))
+      ? NEVER
+      : []
     const report: Report = {
       reference: referenceText(reference),
       digest: image.digest,
@@ -125,10 +133,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
       diffid: { ...diffid, why: answer === true ? null : answer },
-      notes: [
-        ...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? [])),
-        ...(layers.some(({ ways }, i) => isServed(ways) && isTogether(manifest.layers[i] as Descriptor)) ? NEVER : []),
-      ],
+      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? [])), ...untold, ...never],
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -162,6 +167,19 @@ async function judge(
   })
   const [answer, known] = await Promise.all([trustsDiffIds(image), knownOf(image.manifest.layers, reader, log)])
   return { answer, known }
+}
+
+/** Which engines here the agent cannot keep images apart for. Never rejects for what settings are like. */
+async function notesOf(root: string, here: EnginesHere): Promise<string[]> {
+  try {
+    const untold = await untoldHere(resolve(root), systemPlaces(), here)
+    return untold.map(
+      (why) => `${why}: images that it pulls are not kept apart, and serve --diffid guarded does not start`,
+    )
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return [`whether images are kept apart for the engines here is not known: ${describe(error)}`]
+  }
 }
 
 /** Why the agent did not list a layer that it left. */

@@ -43,7 +43,7 @@ export interface LayerParts {
  */
 const INDEXES_MAX = 4
 /**
- * The same over all origins. Stored, a hostile index takes 64 MiB; what all inflate to has a bound of its own (index-room.ts). Four
+ * The same over all origins. Stored, a hostile index takes 128 MiB; what all inflate to has a bound of its own (index-room.ts). Four
  * registries must stand still at once before anybody waits for another's.
  */
 const INDEXES_ALL_MAX = 16
