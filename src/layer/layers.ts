@@ -276,8 +276,8 @@ function held(layer: OpenLayer, lease: Lease<unknown>): LayerLease {
   return { ...layer, again: () => held(layer, lease.again()), close, [Symbol.asyncDispose]: close }
 }
 
-/** @param parts as the unit's index says @param chunks of the unit's tree */
-function togetherOf(
+/** What a layer is in its unit. @param parts as the unit's index says @param chunks of the unit's tree */
+export function togetherOf(
   unit: Unit,
   descriptor: Descriptor,
   parts: readonly Part[] | undefined,
