@@ -23,9 +23,10 @@ test('of an image with many layers, the records of some are read at once, and ea
       return [{ tree: blob, verdict }]
     },
     treesOf: async () => new Set<Digest>(),
+    contested: async () => [],
   }
   const known = await knownOf(LAYERS, cache, () => {})
-  expect(known).toEqual(LAYERS.map(({ digest }) => ({ diffIds: [digest], refuted: undefined })))
+  expect(known).toEqual(LAYERS.map(({ digest }) => ({ diffIds: [digest], refuted: undefined, contested: [] })))
   expect(most).toBe(8)
 })
 
@@ -34,8 +35,9 @@ test('where one record cannot be read, nothing is known, and that is said once',
   const cache = {
     judged: async () => Promise.reject(Failure.system('cannot read it')),
     treesOf: async () => new Set<Digest>(),
+    contested: async () => [],
   }
   const known = await knownOf(LAYERS, cache, (message) => said.push(message))
-  expect(known).toEqual(LAYERS.map(() => ({ diffIds: [], refuted: undefined })))
+  expect(known).toEqual(LAYERS.map(() => ({ diffIds: [], refuted: undefined, contested: [] })))
   expect(said).toEqual(['what this machine knows of layers is left out: cannot read it'])
 })
