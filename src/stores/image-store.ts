@@ -236,13 +236,11 @@ export class AdditionalImageStore {
     // in each round fewer layers are named by their indexes
     for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await this.#openApart(image, prove)
+      // before anything is mounted: the registry need not wait for that
+      for (const { layer } of chain.links) void layer?.prefetch().catch((error) => this.#tell(describe(error)))
       const attached = await this.#attach(chain)
       const applied = await this.#claiming(attached, () => this.#apply(attached))
-      if (applied === undefined) continue
-      for (const { layer } of chain.links.slice(0, applied.outcome.listed.length)) {
-        void layer?.prefetch().catch((error) => this.#tell(describe(error)))
-      }
-      return applied
+      if (applied !== undefined) return applied
     }
     throw new TypeError('an index that names no layer names one')
   }
