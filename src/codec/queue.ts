@@ -24,8 +24,9 @@ export interface Waiting {
   reject(failure: Failure): void
 }
 
-// A hop to a worker costs as much as decoding 64 KiB, so small chunks travel together; but not so many that the last one waits long.
-const BATCH_MAX_CHUNKS = 8
+// A hop to a worker costs as much as decoding 64 KiB, so small chunks travel together; but not so many that whoever comes meanwhile waits
+// long. Only those who wait themselves may take more of a worker's time.
+const BATCH_MAX_CHUNKS: Readonly<Record<Priority, number>> = { demand: 32, prefetch: 8 }
 const BATCH_MAX_BYTES = 2 ** 20
 // While other threads are idle, chunks of this size go to them one by one.
 const BATCH_MIN_BYTES = 128 * 1024
@@ -109,8 +110,9 @@ export class Queue {
     if (kind === undefined) return undefined
     this.#running[kind]++
     const all: Waiting[] = []
-    const [sharing, most] = kind === 'background' ? [1, BACKGROUND_MAX_BYTES] : [idle, BATCH_MAX_BYTES]
-    for (const entry of nextOf(this.#waiting[kind], sharing, most)) {
+    const [sharing, bytes] = kind === 'background' ? [1, BACKGROUND_MAX_BYTES] : [idle, BATCH_MAX_BYTES]
+    const chunks = BATCH_MAX_CHUNKS[kind === 'demand' ? 'demand' : 'prefetch']
+    for (const entry of nextOf(this.#waiting[kind], sharing, { chunks, bytes })) {
       this.#waiting[kind].delete(entry)
       entry.leave()
       all.push(entry.waiting)
@@ -146,14 +148,14 @@ export class Queue {
 }
 
 /** The first of them, as many as travel together while so many workers are idle. */
-function nextOf(waiting: ReadonlySet<Entry>, idle: number, mostBytes: number): Entry[] {
-  const candidates = [...waiting.values().take(BATCH_MAX_CHUNKS * idle)]
+function nextOf(waiting: ReadonlySet<Entry>, idle: number, max: { chunks: number; bytes: number }): Entry[] {
+  const candidates = [...waiting.values().take(max.chunks * idle)]
   const share = candidates.reduce((sum, each) => sum + weight(each), 0) / idle
-  const most = Math.min(mostBytes, Math.max(BATCH_MIN_BYTES, share))
+  const most = Math.min(max.bytes, Math.max(BATCH_MIN_BYTES, share))
   let bytes = 0
   const beyond = candidates.findIndex((each, i) => {
     bytes += weight(each)
-    return i === BATCH_MAX_CHUNKS || (i > 0 && bytes > most)
+    return i === max.chunks || (i > 0 && bytes > most)
   })
   return beyond < 0 ? candidates : candidates.slice(0, beyond)
 }

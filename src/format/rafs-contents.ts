@@ -65,14 +65,22 @@ function firstOf(entries: readonly Entry[], prefetch: readonly string[]): number
   if (paths.length === 0) return []
   const at = new Map(entries.map(({ path }, i) => [path, i]))
   const first = new Set<number>()
-  for (const path of new Set(paths)) {
+  // each entry is taken once, whatever the list says
+  const taken = new Uint8Array(entries.length)
+  /** Of entries that the list named: where what is below them ends. */
+  const ends = new Map<number, number>()
+  for (const path of paths) {
+    const start = at.get(path)
+    if (start === undefined || taken[start]) continue
     const below = `${path}/`
-    const start = at.get(path) ?? entries.length
-    for (let i = start; i < entries.length; i++) {
-      const entry = entries[i] as Entry // i is below the length
+    let i = start
+    for (let entry = entries[i]; entry !== undefined; entry = entries[i]) {
       if (i > start && !entry.path.startsWith(below)) break
       for (const { chunk } of entry.extents ?? []) if (chunk >= 0) first.add(chunk)
+      taken[i] = 1
+      i = ends.get(i) ?? i + 1
     }
+    ends.set(start, i)
   }
   return [...first]
 }

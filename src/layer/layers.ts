@@ -43,7 +43,7 @@ export interface LayerParts {
  */
 const INDEXES_MAX = 4
 /**
- * The same over all origins. Stored, a hostile index takes 64 MiB; what all inflate to has a bound of its own (index-room.ts). Four
+ * The same over all origins. Stored, a hostile index takes 128 MiB; what all inflate to has a bound of its own (index-room.ts). Four
  * registries must stand still at once before anybody waits for another's.
  */
 const INDEXES_ALL_MAX = 16
@@ -276,8 +276,8 @@ function held(layer: OpenLayer, lease: Lease<unknown>): LayerLease {
   return { ...layer, again: () => held(layer, lease.again()), close, [Symbol.asyncDispose]: close }
 }
 
-/** @param parts as the unit's index says @param chunks of the unit's tree */
-function togetherOf(
+/** What a layer is in its unit. @param parts as the unit's index says @param chunks of the unit's tree */
+export function togetherOf(
   unit: Unit,
   descriptor: Descriptor,
   parts: readonly Part[] | undefined,

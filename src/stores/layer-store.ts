@@ -28,6 +28,7 @@ import type { Met } from './guard.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
 import { claimOf, claimsOf } from './image-chain.ts'
 import { infoOf } from './layer-info.ts'
+import type { NameClaim } from './name-claims.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 import { type Known, References } from './references.ts'
 import {
@@ -263,8 +264,20 @@ export class AdditionalLayerStore implements Door {
       } finally {
         if (!isShown) this.#parts.release(slot)
       }
+      if (byDiffId && isProven) await this.#replace(claim, layer)
     } finally {
       await layer.close() // what is shown is held by the mount
+    }
+  }
+
+  /**
+   * Shows a proven layer also where one was shown that lost its DiffID to it: an engine knows a layer by its DiffID, and goes on to look
+   * where it found that first, whichever image it makes a container of.
+   */
+  async #replace(claim: NameClaim, layer: LayerLease): Promise<void> {
+    for (const { directory, path } of this.#shown.lostTo(claim.diffId)) {
+      const slot = await this.#parts.attach(layer, path)
+      if (!this.#shown.show(directory, layer, slot, claim)) this.#parts.release(slot)
     }
   }
 

@@ -170,6 +170,23 @@ export class ShownLayers {
     this.#putFile(node)
   }
 
+  /** Directories of layers that lost a DiffID, which engines go on to know by it. */
+  lostTo(diffId: Digest): { directory: bigint; path: string[] }[] {
+    const lost = [...this.#shown].filter(([, { layer, claim }]) => layer === undefined && claim?.diffId === diffId)
+    return lost.map(([directory, { known, name }]) => ({ directory, path: diffOf(known, name) }))
+  }
+
+  /** Shows the layer that has the DiffID in such a directory. @param slot where it is attached @returns whether it is shown there */
+  show(directory: bigint, layer: OpenLayer, slot: number, claim: NameClaim): boolean {
+    const shown = this.#shown.get(directory)
+    if (shown === undefined || shown.layer !== undefined || this.#parts.quarantine.of(layer) !== undefined) return false
+    this.#mount().remove(directory, 'diff')
+    this.#mount().graft(directory, 'diff', slot)
+    this.#shown.set(directory, { ...shown, layer, slot, claim, usedAt: this.#parts.now() })
+    void this.#parts.cover?.(layer, diffOf(shown.known, shown.name))
+    return true
+  }
+
   /** An engine takes it into use. @returns its path from the root */
   use(directory: bigint): string[] | undefined {
     const shown = this.#shown.get(directory)
@@ -296,10 +313,10 @@ export class ShownLayers {
       shown.layer = undefined
       shown.slot = undefined
       shown.usedAt = this.#parts.now()
+      const isOwn = this.#blobs.has(blobNodeOf(node)) // what was put in the place of another has a tree alone
+      const beside = ['blob', ...(this.#hasInfo(name, layer) ? ['info'] : [])]
       this.#forgetFiles(node)
-      for (const each of ['diff', 'blob', ...(this.#hasInfo(name, layer) ? ['info'] : [])]) {
-        this.#mount().remove(node, each)
-      }
+      for (const each of ['diff', ...(isOwn ? beside : [])]) this.#mount().remove(node, each)
       this.#putFile(node)
       this.#parts.uncover(diffOf(known, name))
       if (slot !== undefined) this.#parts.release(slot)

@@ -10,6 +10,11 @@ import { nameOf } from './identity.ts'
 /** Reading so much is no more than its index took already: tables are some 2% of what they are about. */
 const TABLE_MAX_BYTES = 64 << 20
 
+/** Whether a layer of a unit of several is read whole when it is opened, whoever waits: it takes no more than reading the unit's index did. */
+export function isReadAtOnce({ size }: Pick<Descriptor, 'size'>, together: Together): boolean {
+  return together.shows || (!together.hasChunks && size <= TABLE_MAX_BYTES)
+}
+
 /**
  * Has a layer of a unit of several read whole, as far as it takes no more than reading the unit's index did: what shows the tree, for
  * what its tar is called; and what has no chunks.
@@ -24,8 +29,7 @@ export async function proveTogether(
   all: boolean,
 ): Promise<void> {
   const { descriptor } = layer
-  const isRead = together.shows || (!together.hasChunks && descriptor.size <= TABLE_MAX_BYTES)
-  if (together.parts === undefined || !(all || isRead)) return
+  if (together.parts === undefined || !(all || isReadAtOnce(descriptor, together))) return
   if (all || (await layer.verdict()) === undefined) await layers.prove(layer, image.blob(descriptor))
 }
 

@@ -313,7 +313,7 @@ test('a closed pool refuses, and what waited is told so', async () => {
   using device = new Device()
   const pool = new CodecPool({ threads: 1 })
   const stored = store('gzip', bytes)
-  const all = Array.from({ length: 30 }, (_, i) =>
+  const all = Array.from({ length: 100 }, (_, i) =>
     pool.decode(chunkOf('gzip', bytes, stored), stored, device.slot(i), NOW),
   )
   const settled = Promise.allSettled(all)

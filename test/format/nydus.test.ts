@@ -18,7 +18,7 @@ import {
   sourceOver,
   topLayer,
 } from './nydus-craft.ts'
-import { craft6, dir6, file6, type Image6 } from './rafs6-craft.ts'
+import { craft6, dir6, file6, type Image6, type Node6 } from './rafs6-craft.ts'
 import { SAMPLES, sampleLayers } from './samples.ts'
 
 const of = (text: string) => ({ digest: someDigest(text), size: text.length })
@@ -61,6 +61,7 @@ describe('the layers of a manifest', () => {
     ['an ordinary layer between blobs', [ONE, PLAIN, TWO, TOP], /ordinary layer is below/],
     ['an ordinary layer between the blobs and the bootstrap', [ONE, PLAIN, TOP], /ordinary layer is below/],
     ['two bootstraps', [ONE, TOP, topLayer(of('other'), { [BOOTSTRAP]: 'true' })], /two bootstraps/],
+    ['an encrypted bootstrap', [ONE, { ...TOP, mediaType: `${TOP.mediaType}+encrypted` }], /bootstrap is encrypted/],
     ['a bootstrap that is no tar.gz', [ONE, { ...TOP, mediaType: 'application/x' }], /media type "application\/x"/],
   ])('are refused: %s', (_, layers, why) => {
     const found = plan(...layers)
@@ -218,6 +219,8 @@ describe('contents', () => {
     expect((await parse({ root, blobs: [{ id }], prefetch: [d, a] })).first).toEqual([2, 3, 0])
     expect((await parse({ root, blobs: [{ id }], prefetch: [b, root, a] })).first).toEqual([1])
     expect((await parse({ root, blobs: [{ id }], prefetch: [root] })).first).toEqual([])
+    const f = d.children?.f as Node6
+    expect((await parse({ root, blobs: [{ id }], prefetch: [f, d, f, e, f] })).first).toEqual([3, 2])
   })
 })
 

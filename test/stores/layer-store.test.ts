@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
+import type { Descriptor } from '../../src/image/manifest.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
 import { trustAll } from '../../src/stores/identity.ts'
 import { digest, encoded, FakeWorld, image, lazy, plain, proven, REFERENCE, refuted } from './store.ts'
@@ -651,4 +652,41 @@ test('taking a layer into use and dropping it is told by its path; other hints s
   it.store.hint('rmdir', reference, indexOf(A))
   const path = `layers/${encoded(REFERENCE)}/${indexOf(A)}/diff`
   expect(it.hints).toEqual([`use ${path}`, `drop ${path}`])
+})
+
+test('who lost a DiffID to a proven layer shows that one’s files from then on, because an engine goes on to look there', async () => {
+  const evil = lazy('evil')
+  const good = lazy('good')
+  const tar = digest('tar of good')
+  const named = (name: string, layer: Descriptor) => {
+    const made = image(name, [layer], `example.com/app:${name}`)
+    return { ...made, config: { ...made.config, diffIds: [tar] } }
+  }
+  for (const order of [
+    [evil, good],
+    [good, evil],
+  ]) {
+    const it = new FakeWorld({ trustsDiffIds: trustAll }, undefined, true)
+    it.tars.set(good.digest, proven(tar))
+    it.tars.set(evil.digest, proven(digest('its own tar')))
+    const diff = (layer: Descriptor) =>
+      it.files.get(`/layers/${encoded(referenceOf(layer))}/${layer.digest}/diff`) ?? 'none'
+    const referenceOf = (layer: Descriptor) => `example.com/app:${layer === evil ? 'evil' : 'good'}`
+    for (const layer of order) {
+      it.registry = named(layer === evil ? 'evil' : 'good', layer)
+      await it.look(layer.digest, referenceOf(layer)).catch(() => {})
+    }
+    expect(diff(good)).toMatchObject({ slot: expect.any(Number) })
+    if (order[0] === good) {
+      expect(diff(evil)).toBe('none')
+      continue
+    }
+    // the layer that was attached last, in the place of the one that was shown first
+    expect(it.attached).toEqual(
+      [evil, good, evil].map((each) => `layers/${encoded(referenceOf(each))}/${each.digest}/diff`),
+    )
+    expect([diff(evil), it.released]).toMatchObject([{ slot: 103 }, [101]])
+    it.refute(good)
+    expect([diff(good), diff(evil)]).toMatchObject([{ bytes: new Uint8Array() }, { bytes: new Uint8Array() }])
+  }
 })
