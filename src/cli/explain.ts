@@ -22,11 +22,13 @@ import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { waitedFor } from '../stores/read-whole.ts'
+import { togetherIn } from '../stores/together.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'
-import { unusableIndexes } from './explain/indexes.ts'
+import { readIndexes } from './explain/indexes.ts'
 import { type KnownLayer, knownOf, openKnown } from './explain/known.ts'
-import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
+import type { LayerFacts, Unbelieved, Ways } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
+import { NEVER, waysOfImage } from './explain/together.ts'
 import { unnamedOf } from './explain/unnamed.ts'
 import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
@@ -84,10 +86,11 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     ])
     const { answer, known } = await judge(image, beliefOf(policy, diffid.trust), registries, cache)
     const { manifest } = image
-    const unread = manifest.layers.filter((_, i) => isUnread(known[i] as KnownLayer))
     const plan = planUnits(manifest)
+    const isTogether = (descriptor: Descriptor) => togetherIn(plan, descriptor) !== undefined
+    const unread = manifest.layers.filter((each, i) => isTogether(each) || isUnread(known[i] as KnownLayer))
     const source = { ...reach(registries, reference, platformOf(values)), manifest }
-    const unusable = await unusableIndexes(unread, { plan, ...sourceOf(source) })
+    const { unusable, together } = await readIndexes(unread, { plan, ...sourceOf(source) })
     const { diffIds } = image.config
     const isHere = (descriptor: Descriptor) =>
       (known[manifest.layers.indexOf(descriptor)] as KnownLayer).diffIds.length > 0
@@ -104,11 +107,13 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const bad = unusable.get(descriptor)
       // what the agent has just failed at, it is not advised to do again
       const failed = proven || !outcome?.left.includes(descriptor.digest) ? undefined : whyLeft(descriptor, outcome)
-      const format = formatHere(lazy, refuted, bad, failed)
+      const format = formatHere(lazy, refuted, bad, failed, isTogether(descriptor))
       const other = proven ? undefined : tars[0]
       if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
       const isContested = contested.includes(diffIds[i] as Digest) // one a layer
-      const believed = isContested ? CONTESTED : believedOf(policy, answer, unnamed === undefined)
+      const believed = isContested
+        ? CONTESTED
+        : believedOf(policy, answer, unnamed === undefined && !isTogether(descriptor))
       if (failed === undefined || typeof believed === 'string') return { format, proven, believed }
       return { format, proven, believed: { why: `${believed.why} (it was tried to prove it: ${failed})`, fix: TRIED } }
     })
@@ -116,15 +121,18 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     const settings = systemPlaces()
     const untold = policy === 'guarded' ? await notesOf(text(values, 'root') ?? places().root, here) : []
     const readers = await readersOf(storageConf(settings), settings, here.found)
-    const layers = waysOf(facts).map((ways, i): ReportedLayer => {
+    const layers = waysOfImage(image, plan, together, facts, waited).map((ways, i): ReportedLayer => {
       const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
-      const format = (facts[i] as LayerFacts).format
+      const { format } = facts[i] as LayerFacts
       const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
       const name = 'name' in format ? format.name : null
       const version = name === null || 'why' in unit ? null : (unit.version ?? null)
       const { digest, size } = descriptor
       return { digest, size, format: name, version, rung: isServed(ways) ? rung : null, ways }
     })
+    const never = layers.some(({ ways }, i) => isServed(ways) && isTogether(manifest.layers[i] as Descriptor))
+      ? NEVER
+      : []
     const report: Report = {
       reference: referenceText(reference),
       digest: image.digest,
@@ -134,7 +142,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
       diffid: { ...diffid, why: answer === true ? null : answer },
-      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? [])), ...untold],
+      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? [])), ...untold, ...never],
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -188,15 +196,20 @@ function whyLeft({ digest }: Descriptor, { left, why }: ListOutcome): string {
   return (digest === left[0] ? why : undefined) ?? 'a layer below it is not listed'
 }
 
-/** What of a layer can be served here, as its manifest, the cache, its index and the agent's last attempt say. */
+/**
+ * What of a layer can be served here, as its manifest, the cache, its index and the agent's last attempt say.
+ * @param together whether engines cannot pull it themselves
+ */
 function formatHere(
   manifest: LayerFacts['format'],
   refuted: string | undefined,
   bad: string | undefined,
   failed: string | undefined,
+  together: boolean,
 ): LayerFacts['format'] {
   if (refuted !== undefined) return { why: `it is quarantined: ${refuted}`, fix: DISTRUST }
   if (bad !== undefined) return { why: `its index cannot be used (${bad})`, fix: UNUSABLE }
+  if (failed !== undefined && together) return { why: `the agent could not list it (${failed})`, fix: TRIED }
   if (failed === undefined || 'name' in manifest) return manifest
   return { why: `${manifest.why}, and the agent could not list it (${failed})`, fix: TRIED }
 }

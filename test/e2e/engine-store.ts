@@ -101,6 +101,12 @@ export function byEngine(requests: readonly Request[]): Request[] {
   return requests.filter(({ userAgent }) => userAgent !== 'lazylayer')
 }
 
+/** Without blobs that an agent read whole: what it believes it proves when nobody has asked for a while, which is soon on a busy machine. */
+export function withoutProofs(requests: readonly Request[]): Request[] {
+  const isProof = ({ kind, userAgent, range }: Request) => kind === 'blob' && userAgent === 'lazylayer' && range === ''
+  return requests.filter((each) => !isProof(each))
+}
+
 const helperIn = (work: string) => join(work, 'bin/helper')
 
 /** A program in `work` that runs the auth helper for `root`, also in a root that has no Node. */
