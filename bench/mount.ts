@@ -47,12 +47,12 @@ export async function startMount(
       once(child, 'exit').then(() => Promise.reject(new Error(complaint.trim() || 'it ended without a word'))),
     ])
   } catch (cause) {
-    await stop(child, dir)
+    await endMount(child, dir)
     if (late.aborted) throw Failure.timeout('the mount did not become ready', { cause })
     throw Failure.unavailable('the mount ended before it was ready', { cause })
   }
   child.stdout.resume()
-  return { readySeconds: (performance.now() - started) / 1000, stop: () => stop(child, dir) }
+  return { readySeconds: (performance.now() - started) / 1000, stop: () => endMount(child, dir) }
 }
 
 /** fuse-native on `source`; `read` says how the comparator gets at bytes. */
@@ -60,7 +60,8 @@ export function mountFuseNative(source: string, dir: string, read: 'async' | 'sy
   return startMount([`${import.meta.dirname}/fuse-native-mount.ts`, source, dir, read], dir)
 }
 
-async function stop(child: ChildProcess, dir: string): Promise<void> {
+/** Ends the process that mounted `dir`, and the mount where it stays. */
+export async function endMount(child: ChildProcess, dir: string): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) {
     child.kill('SIGTERM')
     try {

@@ -4,8 +4,10 @@ import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
 import { coldStart } from './cases/cold-start.ts'
+import { coldStartForms } from './cases/cold-start-forms.ts'
 import { imageWalk } from './cases/image-walk.ts'
 import { memory } from './cases/memory.ts'
+import { nydusd } from './cases/nydusd.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
 import { pageCache } from './cases/page-cache.ts'
@@ -30,10 +32,12 @@ const CASES: readonly Case[] = [
   sequentialWarm,
   sequentialDropped,
   coldStart,
+  coldStartForms,
   readAhead,
   shuffled,
   pageCache,
   memory,
+  nydusd,
 ]
 const HERE = import.meta.dirname
 /** On the clone's own filesystem: that is the one compared with. */

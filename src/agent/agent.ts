@@ -7,7 +7,7 @@ import { Budget } from '../fetch/budget.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
-import { Images } from '../layer/image.ts'
+import { Images, openAhead } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import { Keeper } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
@@ -118,7 +118,7 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     closing,
     log,
   })
-  const images = new Images(registries, store, platform, log)
+  const images = new Images(registries, store, platform, log, (image) => void openAhead(image, layers)) // never rejects
   return {
     native,
     keeper: Keeper.current(process.env),

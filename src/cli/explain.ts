@@ -1,12 +1,15 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
+import { resolve } from 'node:path'
 import { openRegistries, platformOf } from '../agent/agent.ts'
+import { places } from '../agent/agent-places.ts'
 import { type Belief, beliefOf, diffIdTrust } from '../agent/diff-id-trust.ts'
 import { log } from '../agent/log.ts'
 import type { DiffIds } from '../agent/socket.ts'
 import { text, texts, type Values } from '../agent/values.ts'
-import { findEngines } from '../engines/here.ts'
+import { type EnginesHere, findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
+import { describe, Failure } from '../errors.ts'
 import type { Unit } from '../format/format.ts'
 import { HOW_TO_CONVERT, planUnits, type Unplanned } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
@@ -19,17 +22,20 @@ import type { Registries } from '../registry/registries.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { waitedFor } from '../stores/read-whole.ts'
+import { togetherIn } from '../stores/together.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'
-import { unusableIndexes } from './explain/indexes.ts'
+import { readIndexes } from './explain/indexes.ts'
 import { type KnownLayer, knownOf, openKnown } from './explain/known.ts'
-import { type LayerFacts, type Unbelieved, type Ways, waysOf } from './explain/layer.ts'
+import type { LayerFacts, Unbelieved, Ways } from './explain/layer.ts'
 import { type Report, type ReportedLayer, reportText } from './explain/report.ts'
+import { NEVER, waysOfImage } from './explain/together.ts'
 import { unnamedOf } from './explain/unnamed.ts'
 import type { Invocation } from './flags.ts'
 import { printJson } from './output.ts'
 import { withoutLayers } from './setup/changes.ts'
 import { readersOf } from './setup/crio.ts'
 import { storageConf } from './setup/plan.ts'
+import { untoldHere } from './told.ts'
 import { tryRungs } from './trial.ts'
 
 /** For a layer whose index and tar differ; converting the same image again would not help. */
@@ -74,10 +80,11 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
     ])
     const { answer, known } = await judge(image, beliefOf(policy, diffid.trust), registries, cache)
     const { manifest } = image
-    const unread = manifest.layers.filter((_, i) => isUnread(known[i] as KnownLayer))
     const plan = planUnits(manifest)
+    const isTogether = (descriptor: Descriptor) => togetherIn(plan, descriptor) !== undefined
+    const unread = manifest.layers.filter((each, i) => isTogether(each) || isUnread(known[i] as KnownLayer))
     const source = { ...reach(registries, reference, platformOf(values)), manifest }
-    const unusable = await unusableIndexes(unread, { plan, ...sourceOf(source) })
+    const { unusable, together } = await readIndexes(unread, { plan, ...sourceOf(source) })
     const { diffIds } = image.config
     const isHere = (descriptor: Descriptor) =>
       (known[manifest.layers.indexOf(descriptor)] as KnownLayer).diffIds.length > 0
@@ -94,25 +101,29 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const bad = unusable.get(descriptor)
       // what the agent has just failed at, it is not advised to do again
       const failed = proven || !outcome?.left.includes(descriptor.digest) ? undefined : whyLeft(descriptor, outcome)
-      const format = formatHere(lazy, refuted, bad, failed)
+      const format = formatHere(lazy, refuted, bad, failed, isTogether(descriptor))
       const other = proven ? undefined : tars[0]
       if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
-      const believed = believedOf(policy, answer, unnamed === undefined)
+      const believed = believedOf(policy, answer, unnamed === undefined && !isTogether(descriptor))
       if (failed === undefined || typeof believed === 'string') return { format, proven, believed }
       return { format, proven, believed: { why: `${believed.why} (it was tried to prove it: ${failed})`, fix: TRIED } }
     })
     const rung = trial.rung ?? null
     const settings = systemPlaces()
+    const untold = policy === 'guarded' ? await notesOf(text(values, 'root') ?? places().root, here) : []
     const readers = await readersOf(storageConf(settings), settings, here.found)
-    const layers = waysOf(facts).map((ways, i): ReportedLayer => {
+    const layers = waysOfImage(image, plan, together, facts, waited).map((ways, i): ReportedLayer => {
       const descriptor = manifest.layers[i] as Descriptor // one a layer, as facts are
-      const format = (facts[i] as LayerFacts).format
+      const { format } = facts[i] as LayerFacts
       const unit = plan.get(descriptor) as Unit | Unplanned // of each layer
       const name = 'name' in format ? format.name : null
       const version = name === null || 'why' in unit ? null : (unit.version ?? null)
       const { digest, size } = descriptor
       return { digest, size, format: name, version, rung: isServed(ways) ? rung : null, ways }
     })
+    const never = layers.some(({ ways }, i) => isServed(ways) && isTogether(manifest.layers[i] as Descriptor))
+      ? NEVER
+      : []
     const report: Report = {
       reference: referenceText(reference),
       digest: image.digest,
@@ -122,7 +133,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       engines: here.found.map(({ engine, version, era }) => ({ engine, version: version.text, era })),
       silent: here.silent,
       diffid: { ...diffid, why: answer === true ? null : answer },
-      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? []))],
+      notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? [])), ...untold, ...never],
       layers,
     }
     if (text(values, 'format') === 'json') printJson(report)
@@ -158,20 +169,38 @@ async function judge(
   return { answer, known }
 }
 
+/** Which engines here the agent cannot keep images apart for. Never rejects for what settings are like. */
+async function notesOf(root: string, here: EnginesHere): Promise<string[]> {
+  try {
+    const untold = await untoldHere(resolve(root), systemPlaces(), here)
+    return untold.map(
+      (why) => `${why}: images that it pulls are not kept apart, and serve --diffid guarded does not start`,
+    )
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return [`whether images are kept apart for the engines here is not known: ${describe(error)}`]
+  }
+}
+
 /** Why the agent did not list a layer that it left. */
 function whyLeft({ digest }: Descriptor, { left, why }: ListOutcome): string {
   return (digest === left[0] ? why : undefined) ?? 'a layer below it is not listed'
 }
 
-/** What of a layer can be served here, as its manifest, the cache, its index and the agent's last attempt say. */
+/**
+ * What of a layer can be served here, as its manifest, the cache, its index and the agent's last attempt say.
+ * @param together whether engines cannot pull it themselves
+ */
 function formatHere(
   manifest: LayerFacts['format'],
   refuted: string | undefined,
   bad: string | undefined,
   failed: string | undefined,
+  together: boolean,
 ): LayerFacts['format'] {
   if (refuted !== undefined) return { why: `it is quarantined: ${refuted}`, fix: DISTRUST }
   if (bad !== undefined) return { why: `its index cannot be used (${bad})`, fix: UNUSABLE }
+  if (failed !== undefined && together) return { why: `the agent could not list it (${failed})`, fix: TRIED }
   if (failed === undefined || 'name' in manifest) return manifest
   return { why: `${manifest.why}, and the agent could not list it (${failed})`, fix: TRIED }
 }

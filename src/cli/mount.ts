@@ -40,12 +40,12 @@ export async function mount({ positionals, values }: Invocation): Promise<number
       agent.images.resolve(reference),
     ])
     const layers = await openAllLayers(image, agent.layers, beforeWhole(values)) // until the agent closes
-    const merged = await openMerged(layers, agent.store, agent.builder)
-    const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
-    await merged.image.close()
     for (const each of layers) {
       fetchAhead(each, image, agent).catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
     }
+    const merged = await openMerged(layers, agent.store, agent.builder)
+    const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
+    await merged.image.close()
     const { rung } = shown.choice
     return await serveUntilEnd({ ...shown, dir, agent, serves: name, layers: () => layers.length, list }, () => {
       process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)

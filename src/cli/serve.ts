@@ -1,5 +1,6 @@
 // lazylayer serve [ROOT]
 
+import { resolve } from 'node:path'
 import { openAgent, wantedRung } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
 import { serveStore } from '../agent/serve-store.ts'
@@ -7,17 +8,21 @@ import { storeMode } from '../agent/store-access.ts'
 import { text, texts } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { readAuthFile } from '../registry/credentials.ts'
+import { systemPlaces } from '../registry/places.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
 import type { Invocation } from './flags.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
+import { refuseUntold } from './told.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
   const diffId = text(values, 'diffid') ?? 'proven'
   if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
   const byIndex = values['diffid-only'] !== true
+  const root = positionals[0] ?? places().root
+  if (diffId === 'guarded') await refuseUntold(resolve(root), systemPlaces())
   const settings = {
-    root: positionals[0] ?? places().root,
+    root,
     rung: wantedRung(values),
     context: await wantedContext(values),
     mode: storeMode(text(values, 'store-mode')),

@@ -36,6 +36,8 @@ const BOOTSTRAP_TYPES: readonly string[] = [
   'application/vnd.oci.image.layer.v1.tar+gzip',
   'application/vnd.docker.image.rootfs.diff.tar.gzip',
 ]
+/** What media types of layers end with that only holders of a key can read (ocicrypt). */
+const ENCRYPTED = '+encrypted'
 const BOOTSTRAP = 'containerd.io/snapshot/nydus-bootstrap'
 /** Of RAFS: tools write it beside the mark, and it is not believed. */
 const VERSION = 'containerd.io/snapshot/nydus-fs-version'
@@ -62,6 +64,7 @@ function plan({ layers }: Planned): readonly (Unit | Refused | string)[] {
     return refused('an ordinary layer is below its bootstrap')
   }
   if (layers.filter(isBootstrap).length > 1) return refused('it has two bootstraps')
+  if (shown.mediaType.endsWith(ENCRYPTED)) return refused('its bootstrap is encrypted')
   if (!BOOTSTRAP_TYPES.includes(shown.mediaType)) {
     return refused(
       `the layer above its blobs has the media type ${JSON.stringify(shown.mediaType)}, bootstraps are tar+gzip`,

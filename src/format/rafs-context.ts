@@ -58,6 +58,8 @@ export class ContextTable {
   readonly #contexts: Range
   /** Where dictionaries begin. */
   readonly #dictionariesAt: number
+  /** Bytes of those that were asked for. */
+  #dictionaries = 0
 
   /** @param blob that of the bootstrap @param what names the blob @throws Failure corrupt, limit */
   constructor(of: BlobTables, blob: RafsBlob & { tables: RafsTables }, what: string) {
@@ -129,7 +131,7 @@ export class ContextTable {
     return { storedSize: this.#from.u32(at), size: this.#from.u32(at + 4) }
   }
 
-  /** @throws Failure corrupt */
+  /** To be asked for once each. @throws Failure corrupt */
   checkpoint(number: number): Checkpoint {
     const from = this.#from
     const at = this.#context(number)
@@ -142,6 +144,11 @@ export class ContextTable {
       length,
       `the dictionary of checkpoint ${number}`,
     )
+    // dictionaries that lay on each other would make gigabytes of a few kilobytes
+    this.#dictionaries += length
+    if (this.#dictionaries > from.bytes.length - this.#dictionariesAt) {
+      throw Failure.corrupt(`${from.what}: the dictionary of checkpoint ${number} has bytes of others`)
+    }
     const bits = (from.bytes[at + 37] as number) & 7 // within its context
     return {
       stored: { start, end: start + from.u32(at + 24) },

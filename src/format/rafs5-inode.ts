@@ -30,6 +30,8 @@ const HAS_XATTRS = 4n
 const SECOND = 1_000_000_000n
 
 export interface Inode5 {
+  /** Where it lies. */
+  at: number
   name: string
   /** The same for all names of a file. */
   ino: number
@@ -43,8 +45,6 @@ export interface Inode5 {
   rdev: readonly [number, number] | undefined
   target: string | undefined
   xattrs: ReadonlyMap<string, Uint8Array> | undefined
-  /** Of the contents; names and modes are not part of it. */
-  digest: Uint8Array
   /** What the directory's children are in the inode table, counted from 0. */
   children: Range
   /** Where a regular file's chunk records lie. */
@@ -69,6 +69,7 @@ export function parseInode5(from: RafsBytes, at: number): Inode5 {
       : parseXattrs(from, padded(target.end))
   const isDevice = type === S_IFCHR || type === S_IFBLK
   return {
+    at,
     name: from.text(name, 'its name'),
     ino: from.u64(at + AT.ino, 'its number'),
     mode,
@@ -79,10 +80,14 @@ export function parseInode5(from: RafsBytes, at: number): Inode5 {
     rdev: isDevice ? deviceOf(from.u32(at + AT.rdev)) : undefined,
     target: type === S_IFLNK ? from.text(target, 'its target') : undefined,
     xattrs,
-    digest: from.slice({ start: at + AT.digest, end: at + AT.digest + DIGEST_BYTES }),
     children: { start: first - 1, end: first - 1 + count },
     chunks: from.range(end, isFile ? count * RECORD_BYTES : 0, 'the list of its chunks'),
   }
+}
+
+/** Of the contents of the inode at `at`, which was parsed: names and modes are no part of them. */
+export function digestAt(from: RafsBytes, at: number): Uint8Array {
+  return from.slice({ start: at + AT.digest, end: at + AT.digest + DIGEST_BYTES })
 }
 
 function parseXattrs(from: RafsBytes, at: number): [ReadonlyMap<string, Uint8Array>, number] {

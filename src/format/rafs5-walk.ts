@@ -1,12 +1,13 @@
 // The tree of a RAFS v5 bootstrap, from the root down. A directory's children are a range of the inode table. The names of a file have
 // an inode each, which bear the same number (`ino`): the first is the file, the others are hard links to it.
 import { Failure } from '../errors.ts'
-import { DEPTH_MAX, NAME_MAX_BYTES, PATH_MAX_BYTES } from '../tree/entries.ts'
+import { DEPTH_MAX, NAME_MAX_BYTES } from '../tree/entries.ts'
 import { type Entry, S_IFDIR, S_IFMT, S_IFREG } from '../tree/entry.ts'
 import { quote } from './path.ts'
 import type { RafsBytes } from './rafs-bytes.ts'
+import { RafsPaths } from './rafs-paths.ts'
 import type { Chunks5 } from './rafs5-chunks.ts'
-import { type Inode5, parseInode5 } from './rafs5-inode.ts'
+import { digestAt, type Inode5, parseInode5 } from './rafs5-inode.ts'
 import { ALIGNMENT, NUMBER_BYTES, type Superblock5 } from './rafs5-superblock.ts'
 
 export interface Walked {
@@ -24,19 +25,10 @@ export function walk5(from: RafsBytes, superblock: Superblock5, chunks: Chunks5)
 /** A directory whose children are being visited. */
 interface Level {
   path: string
-  /** Of the path. */
-  bytes: number
   names: Set<string>
   /** Places in the inode table, from 0. */
   next: number
   end: number
-}
-
-/** Where an inode stands in the tree. */
-interface At {
-  path: string
-  /** Of the path. */
-  bytes: number
 }
 
 class Walk {
@@ -48,9 +40,10 @@ class Walk {
   readonly #visited: Uint8Array
   readonly #entries: Entry[] = []
   readonly #paths = new Map<number, string>()
-  /** By number, of what is no directory: the first inode. */
-  readonly #files = new Map<number, Pick<Inode5, 'mode' | 'size' | 'digest'>>()
+  /** By number, of what is no directory: where the first inode lies. */
+  readonly #files = new Map<number, number>()
   readonly #levels: Level[] = []
+  readonly #joined = new RafsPaths()
   /** Bytes of the inodes so far, and of what follows them. */
   #read = 0
 
@@ -71,7 +64,7 @@ class Walk {
         why: 'the first bootstraps of RAFS v5 had inodes of another layout, which nothing reads any more',
       })
     }
-    this.#add(root, { path: '', bytes: 0 }, this.#from)
+    this.#add(root, '', this.#from)
     for (let level = this.#levels.at(-1); level; level = this.#levels.at(-1)) {
       if (level.next === level.end) this.#levels.pop()
       else this.#visit(level, level.next++)
@@ -90,14 +83,10 @@ class Walk {
     if (bytes > NAME_MAX_BYTES) throw Failure.limit(`${of.what}: its name has ${bytes} bytes, of ${NAME_MAX_BYTES}`)
     if (level.names.has(name)) throw Failure.corrupt(`${of.what}: ${quote(level.path)} has ${quote(name)} twice`)
     level.names.add(name)
-    const at =
-      level.path === '' ? { path: name, bytes } : { path: `${level.path}/${name}`, bytes: level.bytes + 1 + bytes }
-    if (at.bytes > PATH_MAX_BYTES)
-      throw Failure.limit(`${of.what}: its path has ${at.bytes} bytes, of ${PATH_MAX_BYTES}`)
-    this.#add(inode, at, of)
+    this.#add(inode, this.#joined.join(level.path, name, of), of)
   }
 
-  #add(inode: Inode5, { path, bytes }: At, of: RafsBytes): void {
+  #add(inode: Inode5, path: string, of: RafsBytes): void {
     const { ino, mode, mtime, size, rdev, target, xattrs } = inode
     const type = mode & S_IFMT
     // without the flag the image does not say whose the files are; they are shown as the agent's, which is root
@@ -115,24 +104,24 @@ class Walk {
     if (xattrs?.size) entry.xattrs = xattrs
     if (type === S_IFREG) entry.extents = this.#chunks.extentsOf(inode, of)
     this.#entries.push(entry)
-    if (type === S_IFDIR) this.#enter(inode, { path, bytes }, of)
-    else this.#files.set(ino, inode)
+    if (type === S_IFDIR) this.#enter(inode, path, of)
+    else this.#files.set(ino, inode.at)
   }
 
   /** Two names of one number that say otherwise of its contents are no hard links. */
-  #checkLink({ ino, mode, size, digest }: Inode5, first: string, of: RafsBytes): void {
-    const other = this.#files.get(ino)
-    if (
-      other &&
+  #checkLink({ at, ino, mode, size }: Inode5, first: string, of: RafsBytes): void {
+    const before = this.#files.get(ino)
+    const other = before === undefined ? undefined : parseInode5(of, before)
+    const isSame =
+      other !== undefined &&
       ((other.mode ^ mode) & S_IFMT) === 0 &&
       other.size === size &&
-      Buffer.compare(other.digest, digest) === 0
-    )
-      return
+      Buffer.compare(digestAt(of, other.at), digestAt(of, at)) === 0
+    if (isSame) return
     throw Failure.corrupt(`${of.what}: its number is ${ino}, as that of ${quote(first)}, which is something else`)
   }
 
-  #enter({ children }: Inode5, { path, bytes }: At, of: RafsBytes): void {
+  #enter({ children }: Inode5, path: string, of: RafsBytes): void {
     const { start, end } = children
     if (start === end) return
     if (start < 0 || end > this.#offsets.length) {
@@ -141,7 +130,7 @@ class Walk {
       )
     }
     if (this.#levels.length === DEPTH_MAX) throw Failure.limit(`${of.what}: it is deeper than ${DEPTH_MAX} directories`)
-    this.#levels.push({ path, bytes, names: new Set(), next: start, end })
+    this.#levels.push({ path, names: new Set(), next: start, end })
   }
 
   #inode(place: number, of = this.#of(place)): Inode5 {

@@ -10,6 +10,7 @@ import { type Entry, type Extent, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../t
 import { quote } from './path.ts'
 import { RAFS_CHUNKS_MAX, type Rafs } from './rafs.ts'
 import { RafsBytes } from './rafs-bytes.ts'
+import { RafsPaths } from './rafs-paths.ts'
 import { parseBlobs6 } from './rafs6-blobs.ts'
 import { Chunks6 } from './rafs6-chunks.ts'
 import { type Child6, childrenIn } from './rafs6-directory.ts'
@@ -43,6 +44,7 @@ class Walk {
   readonly #chunks: Chunks6
   /** The first path of each inode. */
   readonly #paths = new Map<number, string>()
+  readonly #joined = new RafsPaths()
   readonly entries: Entry[] = []
   /** Of inodes, their xattrs, contents and lists of chunks. */
   #bytes = 0
@@ -65,7 +67,7 @@ class Walk {
         open.pop()
         continue
       }
-      const below = this.#add(top.path === '' ? child.name : `${top.path}/${child.name}`, child.nid)
+      const below = this.#add(this.#joined.join(top.path, child.name, this.#from), child.nid)
       if (below === undefined) continue
       if (open.push(below) > DEPTH_MAX) {
         throw Failure.limit(`${this.#from.what}: ${quote(below.path)} is deeper than ${DEPTH_MAX} directories`)

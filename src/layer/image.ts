@@ -23,6 +23,9 @@ export interface ResolvedImage extends Image {
   companion: Source['companion']
 }
 
+/** An image whose manifest is there, and nothing else yet. */
+export type EarlyImage = Pick<ResolvedImage, 'manifest' | 'origin' | 'blob' | 'companion' | 'sizeOf'>
+
 /** Where images come from. */
 export interface Sources {
   source(reference: Reference): ImageSource
@@ -38,12 +41,21 @@ export class Images {
   /** One a reference, and of it one blob a layer: Layers tells copies of a blob apart by that. The one used last comes last. */
   readonly #sources = new Map<string, ImageSource>()
   readonly #log: (message: string) => void
+  readonly #early: (image: EarlyImage) => void
 
-  constructor(registries: Sources, store: Store, platform: Platform, log: (message: string) => void) {
+  /** @param early is given each image that a registry or layout is asked for, as soon as its manifest is there */
+  constructor(
+    registries: Sources,
+    store: Store,
+    platform: Platform,
+    log: (message: string) => void,
+    early: (image: EarlyImage) => void = () => {},
+  ) {
     this.#registries = registries
     this.#store = store
     this.#platform = platform
     this.#log = log
+    this.#early = early
   }
 
   /**
@@ -58,11 +70,13 @@ export class Images {
     }
     const source = this.#source(reference)
     try {
-      const image = await source.resolve(this.#platform, signal === undefined ? {} : { signal })
+      const reach = this.#reach(reference)
+      const onManifest = (manifest: ResolvedImage['manifest']) => this.#early({ manifest, ...reach })
+      const image = await source.resolve(this.#platform, { onManifest, ...(signal === undefined ? {} : { signal }) })
       await this.#store.putObject(image.digest, image.manifestBytes)
       await this.#store.putObject(image.manifest.config.digest, image.configBytes)
       await this.#store.tags.keep(referenceText(reference), platformText(this.#platform), image.digest)
-      return { ...image, ...this.#reach(reference) }
+      return { ...image, ...reach }
     } catch (error) {
       if (!(error instanceof Failure) || (error.code !== 'unavailable' && error.code !== 'timeout')) throw error
       const kept = await this.kept(reference)
@@ -175,6 +189,19 @@ export async function openLayer(
   } finally {
     await layer.close()
   }
+}
+
+/**
+ * Begins to open what of an image's layers is lazy, so that whoever opens them next finds that under way: its indexes come while its config
+ * does. Never rejects; what fails is tried again by them.
+ */
+export async function openAhead(image: EarlyImage, layers: Pick<Layers, 'plan' | 'open'>): Promise<void> {
+  const units = new Set([...layers.plan(image.manifest).values()].flatMap((each) => ('why' in each ? [] : [each])))
+  const opening = [...units].map(async (unit) => {
+    const layer = await layers.open(unit, sourceOf(image), image.origin)
+    await layer.close() // it stays open for a while
+  })
+  await Promise.allSettled(opening)
 }
 
 /** Where units of an image are read from. */

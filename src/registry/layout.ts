@@ -14,7 +14,7 @@ import {
 import { type LayoutReference, referenceText } from '../image/reference.ts'
 import { readText } from './file.ts'
 import { LayoutBlob, sizeOfBlob } from './layout-blob.ts'
-import { type Documents, type Image, isIndex, resolveImage, resolveManifest } from './manifests.ts'
+import { type Documents, type Image, isIndex, type ResolveOptions, resolveImage, resolveManifest } from './manifests.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
 
 /** The annotation that holds a tag (image layout specification). */
@@ -30,8 +30,8 @@ export class LayoutSource implements ImageSource {
     this.#reference = reference
   }
 
-  async resolve(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Image> {
-    return await resolveImage(this.#reference, this.#documents(platform), platform, signal)
+  async resolve(platform: Platform, options: ResolveOptions = {}): Promise<Image> {
+    return await resolveImage(this.#reference, this.#documents(platform), platform, options)
   }
 
   async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {

@@ -71,15 +71,22 @@ export async function resolveManifest(
   return { digest, bytes, manifest: document }
 }
 
+export interface ResolveOptions {
+  signal?: AbortSignal
+  /** Is called with the manifest of an image before its config is asked for: what it names may be asked for beside that. */
+  onManifest?: (manifest: Manifest) => void
+}
+
 /** @throws Failure as resolveManifest */
 export async function resolveImage(
   reference: Reference,
   documents: Documents,
   platform: Platform,
-  signal: AbortSignal | undefined,
+  { signal, onManifest }: ResolveOptions,
 ): Promise<Image> {
   const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, signal)
   checkIsImage(manifest, referenceText(reference))
+  onManifest?.(manifest)
   const { config } = manifest
   const what = `${referenceText(reference)}: config ${config.digest}`
   checkSize(config, CONFIG_MAX_BYTES, what)

@@ -5,7 +5,7 @@ import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Manifest, typ
 import { type RegistryReference, referenceText } from '../image/reference.ts'
 import { RegistryBlob, sizeIn } from './blob.ts'
 import { readAll } from './body.ts'
-import { type Documents, type Image, resolveImage, resolveManifest } from './manifests.ts'
+import { type Documents, type Image, type ResolveOptions, resolveImage, resolveManifest } from './manifests.ts'
 import type { Repository } from './repository.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
 
@@ -24,8 +24,8 @@ export class RegistrySource implements ImageSource {
     this.#repositories = repositories
   }
 
-  async resolve(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Image> {
-    return await this.#ask((each) => resolveImage(this.#reference, this.#documents(each), platform, signal))
+  async resolve(platform: Platform, options: ResolveOptions = {}): Promise<Image> {
+    return await this.#ask((each) => resolveImage(this.#reference, this.#documents(each), platform, options))
   }
 
   async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {

@@ -5,12 +5,12 @@ import { Failure } from '../errors.ts'
 import type { Blob, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest, Platform } from '../image/manifest.ts'
-import type { Image } from './manifests.ts'
+import type { Image, ResolveOptions } from './manifests.ts'
 
 /** One reference, made by `Registries.source`. */
 export interface ImageSource {
   /** @throws Failure missing, denied, corrupt, limit, unsupported, unavailable, timeout, aborted */
-  resolve(platform: Platform, options?: { signal?: AbortSignal }): Promise<Image>
+  resolve(platform: Platform, options?: ResolveOptions): Promise<Image>
   /** The manifest alone. @throws Failure as resolve */
   manifest(platform: Platform, options?: { signal?: AbortSignal }): Promise<Manifest>
   /** No I/O happens before it is read. */

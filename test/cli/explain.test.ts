@@ -13,6 +13,7 @@ import { encodeRecord } from '../../src/store/record.ts'
 import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION } from '../../src/store/version.ts'
 import { command } from '../e2e/engines/command.ts'
+import { nydusLayers, writeLayers } from '../e2e/nydus-image.ts'
 import { startRegistry } from '../fake/registry.ts'
 import { unitOf } from '../format/unit.ts'
 import { simpleSignature } from '../policy/simple-signature.ts'
@@ -157,6 +158,24 @@ test('engines find no layer of a Docker manifest by its index, and newer ones ar
   expect((await explain('app', '--diffid', 'claimed')).stdout).toMatch(
     / layers \(claimed\) +images \(claimed\) +images \(claimed\)\n/,
   )
+})
+
+test('of a nydus image it says by what engines know its layers, what they refuse, and why no engine pulls it from a Docker manifest', async () => {
+  const layout = await folder()
+  const layers = await nydusLayers([{ path: 'a', type: 'file', content: Buffer.from('one') }])
+  await writeLayers(layout, 'oci', layers)
+  await writeLayers(layout, 'docker', layers, { mediaType: DOCKER_MANIFEST })
+  const explain = (tag: string) =>
+    command(process.execPath, [LAUNCHER, 'explain', `oci:${layout}:${tag}`, '--cache', join(layout, 'cache')])
+  const oci = await explain('oci')
+  expect(oci).toMatchObject({ code: 0, stderr: '' })
+  expect(oci.stdout.match(/ nydus .* images \(proven\)\n/g)).toHaveLength(3)
+  expect(oci.stdout).toMatch(/save, push, commit and builds on it end in an error.*skopeo copy.*podman import/s)
+  expect(oci.stdout).not.toContain('Docker manifest')
+  const docker = await explain('docker')
+  expect(docker.stdout.match(/ nydus .* fails +fails +fails\n/g)).toHaveLength(3)
+  expect(docker.stdout).toContain('engines refuse Docker manifests with such layers, whatever a store does')
+  expect(docker.stdout).not.toContain('skopeo copy')
 })
 
 test('a small layer below lazy ones is fetched for those that engines find, not for those of a Docker manifest', async () => {

@@ -61,6 +61,7 @@ describe('the layers of a manifest', () => {
     ['an ordinary layer between blobs', [ONE, PLAIN, TWO, TOP], /ordinary layer is below/],
     ['an ordinary layer between the blobs and the bootstrap', [ONE, PLAIN, TOP], /ordinary layer is below/],
     ['two bootstraps', [ONE, TOP, topLayer(of('other'), { [BOOTSTRAP]: 'true' })], /two bootstraps/],
+    ['an encrypted bootstrap', [ONE, { ...TOP, mediaType: `${TOP.mediaType}+encrypted` }], /bootstrap is encrypted/],
     ['a bootstrap that is no tar.gz', [ONE, { ...TOP, mediaType: 'application/x' }], /media type "application\/x"/],
   ])('are refused: %s', (_, layers, why) => {
     const found = plan(...layers)

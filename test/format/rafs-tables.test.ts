@@ -284,6 +284,18 @@ describe('chunks of a gzip layer', () => {
     )
   })
 
+  test('are refused with dictionaries that lie on each other, which would make much of little', async () => {
+    const one = { at: 10, stored: 400, size: 2000 }
+    const contexts = Buffer.from(checkpoints([{ ...one, dictionary: Buffer.alloc(100, 7) }, one, one]))
+    for (const i of [1, 2]) contexts.writeUInt32LE(100, i * 40 + 32)
+    for (const i of [1, 2]) contexts.writeBigUInt64LE(0n, i * 40 + 16)
+    const records = records2([0, 1, 2].map((context) => ({ size: 10, stored: 1, offset: 0, flags: 3, context })))
+    const chunks = [0, 1, 2].map((index) => ({ index, size: 10, digest: index }))
+    const blob = { features: 1 | V2 | ZRAN, compressor: 2 }
+    const made = { table: Buffer.concat([records, contexts]), header: contextHeader(3, 3), blob }
+    await refuses({ ...made, chunks }, 'corrupt', /the dictionary of checkpoint 1 has bytes of others/)
+  })
+
   test('are refused without a checkpoint', async () => {
     const plain = records2([{ size: 10, stored: 10, offset: 0, flags: 0 }])
     const blob = { features: 1 | V2 | ZRAN, compressor: 2 }

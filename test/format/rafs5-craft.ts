@@ -74,7 +74,7 @@ export function craft5(image: Image5 = {}): Crafted5 {
   for (let i = 0; i < nodes.length; i++) {
     const node = nodes[i] as Node5
     firsts.set(node, nodes.length + 1)
-    nodes.push(...(node.children ?? []))
+    for (const each of node.children ?? []) nodes.push(each)
   }
   const ids = Buffer.from(blobs.map((id) => `${'\0'.repeat(8)}${id}`).join('\0'))
   const inodeTable = 8192

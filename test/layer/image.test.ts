@@ -11,7 +11,7 @@ import {
   parsePlatform,
 } from '../../src/image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../../src/image/reference.ts'
-import { Images, openMerged } from '../../src/layer/image.ts'
+import { type EarlyImage, Images, openAhead, openMerged } from '../../src/layer/image.ts'
 import type { OpenLayer } from '../../src/layer/layer.ts'
 import { type Documents, resolveImage } from '../../src/registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../../src/registry/source.ts'
@@ -43,6 +43,8 @@ class FakeRegistry {
   readonly roots = new Map<string, { bytes: Uint8Array; image: Made }>()
   readonly asked: string[] = []
   away: Failure | undefined
+  /** Called when a config is asked for. */
+  config: () => void = () => {}
   /** Of those who asked for a manifest alone. */
   readonly signals: (AbortSignal | undefined)[] = []
 
@@ -61,10 +63,13 @@ class FakeRegistry {
         return { bytes: root.bytes, mediaType: undefined }
       },
       manifest: async () => (this.roots.get(name) as { image: Made }).image.manifest,
-      config: async () => (this.roots.get(name) as { image: Made }).image.config,
+      config: async () => {
+        this.config()
+        return (this.roots.get(name) as { image: Made }).image.config
+      },
     }
     return {
-      resolve: (platform: Platform) => resolveImage(reference, documents, platform, undefined),
+      resolve: (platform: Platform, options = {}) => resolveImage(reference, documents, platform, options),
       manifest: async (_, { signal } = {}) => {
         this.signals.push(signal)
         return parseManifest((await documents.root(signal)).bytes, name) as Manifest
@@ -81,11 +86,15 @@ class FakeRegistry {
   }
 }
 
-async function openImages(dir: string, registry: FakeRegistry, platform = PLATFORM) {
+async function openImages(
+  dir: string,
+  registry: FakeRegistry,
+  { platform = PLATFORM, early = () => {} }: { platform?: Platform; early?: (image: EarlyImage) => void } = {},
+) {
   const messages: string[] = []
   const store = await Store.open(dir, { tryLock: () => true }, () => {})
   onTestFinished(() => store.close())
-  return { images: new Images(registry, store, platform, (message) => messages.push(message)), store, messages }
+  return { images: new Images(registry, store, platform, (message) => messages.push(message), early), store, messages }
 }
 
 const TAGGED = parseReference('example.com/app:1')
@@ -113,7 +122,7 @@ test('what is kept of one platform is not taken for another', async () => {
   registry.put('example.com/app:1', makeImage([]))
   const { images } = await openImages(dir, registry)
   await images.resolve(TAGGED)
-  const other = await openImages(dir, registry, parsePlatform('linux/arm64'))
+  const other = await openImages(dir, registry, { platform: parsePlatform('linux/arm64') })
   expect(await other.images.kept(TAGGED)).toBeUndefined()
 })
 
@@ -245,6 +254,46 @@ test('a layer of one reference is one blob, whoever resolves it', async () => {
   const blob = (await images.resolve(TAGGED)).blob(layer)
   expect((await images.resolve(TAGGED)).blob(layer)).toBe(blob)
   expect((await images.resolve(parseReference('example.com/app:2'))).blob(layer)).not.toBe(blob)
+})
+
+test('what is lazy of an image is opened as soon as its manifest is there, and whoever opens it then reads nothing more', async () => {
+  const registry = new FakeRegistry()
+  const { layers } = await openCache(await folder())
+  const lazy = await lazyLayer({ a: 'one' })
+  const plain = describeBytes(json('plain'), OCI_LAYER)
+  registry.put('example.com/app:1', makeImage([plain, lazy.descriptor]))
+  const order: string[] = []
+  const ahead: Promise<void>[] = []
+  const early = (image: EarlyImage) => {
+    order.push('manifest')
+    const blob = (of: Descriptor): StoredBlob => ({ ...image.blob(of), read: (range) => lazy.blob.read(range) })
+    ahead.push(openAhead({ ...image, blob }, layers))
+  }
+  const { images } = await openImages(await folder(), registry, { early })
+  registry.config = () => order.push('config')
+  await images.resolve(TAGGED)
+  expect(order).toEqual(['manifest', 'config'])
+  await Promise.all(ahead)
+  const read = lazy.blob.ranges.length
+  expect(read).toBeGreaterThan(0)
+  await layers.open(unitOf(lazy.descriptor), sourceOf(lazy.blob), 'example.com')
+  expect(lazy.blob.ranges.length).toBe(read)
+})
+
+test('an image whose layers cannot be opened ahead is resolved all the same', async () => {
+  const registry = new FakeRegistry()
+  const { layers } = await openCache(await folder())
+  const { descriptor } = await lazyLayer({ a: 'one' })
+  registry.put('example.com/app:1', makeImage([descriptor]))
+  const failing = (image: EarlyImage) => ({
+    ...image,
+    blob: (of: Descriptor): StoredBlob => ({ ...image.blob(of), read: () => Promise.reject(Failure.missing('gone')) }),
+  })
+  const ahead: Promise<void>[] = []
+  const early = (image: EarlyImage) => void ahead.push(openAhead(failing(image), layers))
+  const { images } = await openImages(await folder(), registry, { early })
+  expect((await images.resolve(TAGGED)).manifest.layers).toEqual([descriptor])
+  expect(await Promise.all(ahead)).toEqual([undefined])
 })
 
 test('layers are merged once, also over restarts; a damaged merge is made again', async () => {

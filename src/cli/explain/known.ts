@@ -7,6 +7,7 @@ import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 import { mapLimited } from '../../limit.ts'
 import { CacheReader } from '../../store/reader.ts'
+import { togetherIn } from '../../stores/together.ts'
 
 /** What is known of a layer. */
 export interface KnownLayer {
@@ -36,11 +37,14 @@ export async function knownOf(
   if (cache === undefined) return nothing
   const plan = planUnits({ layers })
   const knownOfLayer = async (descriptor: Descriptor): Promise<KnownLayer> => {
-    const judged = await cache.judged(descriptor.digest)
+    const together = togetherIn(plan, descriptor)
+    const judged = await cache.judged(descriptor.digest, together !== undefined)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
     const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
     const unit = plan.get(descriptor)
     if (refuted.length === 0 || unit === undefined || 'why' in unit) return { diffIds, refuted: undefined }
+    // what is shown empty is so in every image
+    if (together === 'shows nothing') return { diffIds, refuted: refuted[0]?.why }
     const own = await cache.treesOf(unit.index)
     return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
   }

@@ -11,6 +11,8 @@ export interface LayerFacts {
    * `small`: the agent fetches it whole for the sake of lazy layers above it, while an engine waits.
    */
   format: { name: string; unnamed?: Unnamed | undefined } | { why: string; fix?: string; small?: true }
+  /** Of a layer that shows one tree together with others: how engines know it. */
+  named?: Named
   /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
   proven: boolean
   /**
@@ -18,6 +20,13 @@ export interface LayerFacts {
    * one is known to be another's, so that it bears no name.
    */
   believed: Exclude<DiffIdPolicy, 'proven'> | (Unbelieved & { false?: true })
+}
+
+/** The DiffID of one of several layers. */
+export interface Named {
+  identity: IdentityBasis
+  /** Not before the image is listed: one of them is read whole then, while an engine waits. */
+  listed: boolean
 }
 
 /** Why engines do not find a layer by its index, and how they would; `whole`: the agent fetches it whole, while an engine waits. */
@@ -45,10 +54,10 @@ export type Door = 'layers' | 'images'
 /** What the engine knows a layer by: the digest of its index, or a DiffID that was proven, or that the image claims and a policy believes. */
 export type IdentityBasis = 'index' | DiffIdPolicy
 
-/** How an engine gets a layer. */
+/** How an engine gets a layer; `fails`: it cannot pull it itself either. */
 export type LayerWay =
   | { door: Door; identity: IdentityBasis; lazy: boolean; why?: string }
-  | { door: undefined; why: string; fix: string }
+  | { door: undefined; why: string; fix: string; fails?: true }
 
 const PULLED = 'the engine pulls it'
 const COMPLETE = 'it is complete on this machine'
@@ -72,7 +81,10 @@ export function wayOf(era: Era, facts: KnownFacts): LayerWay {
   return facts.chainEnded ? ABOVE : inImages
 }
 
-function throughLayers(era: 'layer' | 'index', { format, proven, believed }: KnownFacts): LayerWay | undefined {
+function throughLayers(era: 'layer' | 'index', { format, named, proven, believed }: KnownFacts): LayerWay | undefined {
+  if (named !== undefined) {
+    return era === 'layer' && !named.listed ? { door: 'layers', identity: named.identity, lazy: true } : undefined
+  }
   if (!('name' in format)) {
     return era === 'layer' && proven ? { door: 'layers', identity: 'proven', lazy: false, why: COMPLETE } : undefined
   }
@@ -81,7 +93,8 @@ function throughLayers(era: 'layer' | 'index', { format, proven, believed }: Kno
   return typeof believed === 'string' ? { door: 'layers', identity: believed, lazy: true } : undefined
 }
 
-function throughImages(era: Era, { format, proven, believed }: KnownFacts): LayerWay | undefined {
+function throughImages(era: Era, { format, named, proven, believed }: KnownFacts): LayerWay | undefined {
+  if (named !== undefined) return { door: 'images', identity: named.identity, lazy: true }
   const lazy = 'name' in format
   if (proven) {
     return lazy
@@ -112,6 +125,12 @@ function pulled(era: Era, { format, believed, chainEnded }: KnownFacts): LayerWa
     return { door: undefined, why: `${unnamed.why}, so ${PULLED}`, fix: `${unnamed.fix}, or ${FETCH}` }
   }
   return { door: undefined, why: `this engine knows layers by DiffID only, and ${why}, so ${PULLED}`, fix }
+}
+
+/** The ways of each layer of an image that no engine has, nor can pull. */
+export function waysOfNone({ why, fix }: Unbelieved): Ways {
+  const way: LayerWay = { door: undefined, why: `${why}, so the engine's pull fails`, fix, fails: true }
+  return { layer: way, index: way, image: way }
 }
 
 /** A layer's ways, for engines of each era. */

@@ -20,7 +20,7 @@ export interface Report {
   silent: readonly SilentEngine[]
   /** What was given to `serve`, and why it does not believe this image's DiffIDs; null: it does. */
   diffid: DiffIds & { why: string | null }
-  /** What of the table does not hold on this machine. */
+  /** What of the table does not hold on this machine, and what engines do not do with the image. */
   notes: readonly string[]
   layers: readonly ReportedLayer[]
 }
@@ -44,9 +44,10 @@ const ERA_TEXT: Readonly<Record<Era, string>> = {
 
 const LEGEND = [
   'layers: found in the additional layer store; images: in the additional image store, once lazylayer pull or the auth helper',
-  'has had it listed; pulled: by the engine itself, as a whole. In brackets is what the engine knows the layer by: the digest of',
-  'its index, its DiffID that is proven, or one that is only believed (signed, guarded, claimed: docs/security.md). RUNG is what',
-  'answers reads of it. With the image store alone, as lazylayer setup has it, Podman 5.2–5.4 does as 5.5 does.',
+  'has had it listed; pulled: by the engine itself, as a whole; fails: in no store, and the engine cannot pull it itself. In brackets',
+  'is what the engine knows the layer by: the digest of its index, its DiffID that is proven, or one that is only believed (signed,',
+  'guarded, claimed: docs/security.md). RUNG is what answers reads of it. With the image store alone, as lazylayer setup has it,',
+  'Podman 5.2–5.4 does as 5.5 does.',
 ]
 
 /** A line a layer, then why what is pulled is pulled and what to do, then what this machine has. */
@@ -92,7 +93,8 @@ const BELIEVED: Readonly<Record<Exclude<DiffIds['policy'], 'proven'>, string>> =
 }
 
 function wayText(way: LayerWay): string {
-  return way.door === undefined ? 'pulled' : `${way.door} (${way.identity})`
+  if (way.door !== undefined) return `${way.door} (${way.identity})`
+  return way.fails ? 'fails' : 'pulled'
 }
 
 /** One line for each reason, with the layers and the engines that it holds for, unless it is all of these. */

@@ -3,6 +3,8 @@ import { expect, test } from 'vitest'
 import { knownOf } from '../../../src/cli/explain/known.ts'
 import { Failure } from '../../../src/errors.ts'
 import type { Digest } from '../../../src/image/digest.ts'
+import type { Descriptor } from '../../../src/image/manifest.ts'
+import { BOOTSTRAP, blobLayer, topLayer } from '../../format/nydus-craft.ts'
 
 const digestOf = (i: number): Digest => `sha256:${i.toString(16).padStart(64, '0')}`
 const LAYERS = Array.from({ length: 100 }, (_, i) => ({
@@ -27,6 +29,23 @@ test('of an image with many layers, the records of some are read at once, and ea
   const known = await knownOf(LAYERS, cache, () => {})
   expect(known).toEqual(LAYERS.map(({ digest }) => ({ diffIds: [digest], refuted: undefined })))
   expect(most).toBe(8)
+})
+
+test('of layers that show one tree together, what is known is what was found out of them so', async () => {
+  const [blob, tree] = [blobLayer(LAYERS[0] as Descriptor), topLayer(LAYERS[1] as Descriptor, { [BOOTSTRAP]: 'true' })]
+  const said = { diffId: digestOf(7), tarSize: 1, split: digestOf(8) }
+  const cache = {
+    judged: async (of: Digest, together?: boolean) => {
+      if (together !== true) return [{ tree: digestOf(9), verdict: { verdict: 'proven' as const, ...said } }]
+      if (of === tree.digest) return [{ tree: digestOf(9), verdict: { verdict: 'proven' as const, ...said } }]
+      return [{ tree: digestOf(9), verdict: { verdict: 'refuted' as const, why: 'it begins as a tar does', ...said } }]
+    },
+    treesOf: async () => new Set<Digest>(),
+  }
+  expect(await knownOf([blob, tree], cache, () => {})).toEqual([
+    { diffIds: [], refuted: 'it begins as a tar does' },
+    { diffIds: [said.diffId], refuted: undefined },
+  ])
 })
 
 test('where one record cannot be read, nothing is known, and that is said once', async () => {
