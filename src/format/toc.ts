@@ -6,10 +6,11 @@
 import { Failure } from '../errors.ts'
 import type { Codec, StoredChunk } from '../tree/chunk.ts'
 import { ENTRIES_MAX } from '../tree/entries.ts'
-import { type Entry, type Extent, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, ZEROS } from '../tree/entry.ts'
+import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../tree/entry.ts'
 import { quote } from './path.ts'
-import { chunksOf, type Piece } from './toc-chunks.ts'
+import { chunksOf } from './toc-chunks.ts'
 import { Fields } from './toc-fields.ts'
+import { TocFiles } from './toc-files.ts'
 import { scanToc } from './toc-scan.ts'
 
 /** (1 << 12) - 1 and (1 << 20) - 1: what a dev_t of Linux holds. */
@@ -31,10 +32,7 @@ export interface TocLayout {
   /** Where the last chunk ends in the blob (bytes). */
   end: number
   codec: Codec
-  /**
-   * Whether the table is as containers/storage writes it: the digest of a whole file stands for that of its only chunk, chunks may be runs
-   * of zeros (`chunkType`), and a file says where its stored bytes end (`endOffset`).
-   */
+  /** Whether the table may have what containers/storage added (toc-files.ts). */
   isZstdChunked: boolean
 }
 
@@ -48,100 +46,27 @@ export interface Toc {
  * @param what names the layer in errors: `layer sha256:…`
  * @throws Failure corrupt, limit, unsupported: naming layer and entry
  */
-export function parseToc(json: Uint8Array, layout: TocLayout, what: string): Toc {
+export function parseToc(json: Uint8Array, { end, codec, isZstdChunked }: TocLayout, what: string): Toc {
   const entries: Entry[] = []
-  const pieces: Piece[] = []
+  const files = new TocFiles(isZstdChunked)
   let count = 0
-  let file: File | undefined
   for (const raw of scanToc(json, `${what}: table of contents`)) {
     if (++count > ENTRIES_MAX) throw Failure.limit(`${what}: more than ${ENTRIES_MAX} entries`)
     if (typeof raw.name !== 'string' && !(raw.type === 'chunk' && raw.name === undefined)) {
       throw Failure.corrupt(`${what}: entry number ${count - 1} has no name`)
     }
-    const field = new Fields(raw, raw.name ?? file?.path, what)
+    const field = new Fields(raw, raw.name ?? files.path, what)
     if (raw.type === 'chunk') {
-      if (!file || (raw.name !== undefined && field.path('name') !== file.path)) {
-        throw Failure.corrupt(`${field.what}: a chunk of it does not follow it`)
-      }
-      addPiece(pieces, file, field, layout)
+      files.add(field)
       continue
     }
-    if (file) finish(file)
-    file = undefined
+    files.end()
     const entry = entryOf(field)
     entries.push(entry)
-    if (raw.type !== 'reg') continue
-    const end = layout.isZstdChunked ? field.integer('endOffset') : 0
-    file = { path: entry.path, size: entry.size, extents: [], at: 0, field, last: undefined, end }
-    entry.extents = file.extents
-    if (entry.size > 0) addPiece(pieces, file, field, layout)
+    if (raw.type === 'reg') entry.extents = files.begin(entry, field)
   }
-  if (file) finish(file)
-  return { entries, chunks: chunksOf(pieces, layout.end, layout.codec, what) }
-}
-
-/** A regular file whose chunks are being collected. */
-interface File {
-  path: string
-  size: number
-  extents: Extent[]
-  /** The end of the last chunk. */
-  at: number
-  field: Fields
-  /** The piece that what is stored next follows; undefined behind zeros. */
-  last: Piece | undefined
-  /** Where its stored bytes end in the blob; 0: that is not said. */
-  end: number
-}
-
-function finish(file: File): void {
-  if (file.at !== file.size) {
-    throw Failure.corrupt(`${file.field.what}: its chunks have ${file.at} bytes, the file has ${file.size}`)
-  }
-  const { last, end, field } = file
-  if (last === undefined || end === 0) return
-  if (end <= last.offset) throw Failure.corrupt(`${field.what}: it ends at ${end}, before its chunk at ${last.offset}`)
-  last.end = end
-}
-
-/** The next chunk of a file: a piece, or zeros. */
-function addPiece(pieces: Piece[], file: File, field: Fields, { isZstdChunked }: TocLayout): void {
-  const at = field.integer('chunkOffset')
-  if (at !== file.at) {
-    throw Failure.corrupt(`${file.field.what}: a chunk begins at ${at} where the one before it ends at ${file.at}`)
-  }
-  // 0 stands for the rest of the file
-  const length = field.integer('chunkSize') || file.size - at
-  if (length <= 0 || at + length > file.size) {
-    throw Failure.corrupt(
-      `${file.field.what}: its chunk at ${at} of ${length} bytes is not inside its ${file.size} bytes`,
-    )
-  }
-  const offset = field.integer('offset')
-  // also before zeros, which are stored like all else, and not fetched
-  if (isZstdChunked && file.last && offset > file.last.offset) file.last.end = offset
-  if (isZstdChunked && isZeros(field)) {
-    file.extents.push({ at, chunk: ZEROS, offset: 0, length })
-    file.at = at + length
-    file.last = undefined
-    return
-  }
-  const inner = field.integer('innerOffset')
-  // a tar header comes first, so no file can be at 0
-  if (offset === 0 && inner === 0) throw Failure.corrupt(`${file.field.what}: its chunk at ${at} has no offset`)
-  const extent = { at, chunk: 0, offset: inner, length }
-  file.extents.push(extent)
-  file.at = at + length
-  const isWhole = isZstdChunked && length === file.size && (field.raw.chunkDigest ?? '') === ''
-  const digest = field.digest(isWhole ? 'digest' : 'chunkDigest', at)
-  file.last = { path: file.path, offset, inner, length, digest, extent }
-  pieces.push(file.last)
-}
-
-function isZeros(field: Fields): boolean {
-  const type = field.raw.chunkType ?? ''
-  if (type === '' || type === 'zeros') return type !== ''
-  throw Failure.unsupported(`${field.what}: its chunk is of type ${quote(type)}`)
+  files.end()
+  return { entries, chunks: chunksOf(files.pieces, end, codec, what) }
 }
 
 /** An entry, without its contents. @throws Failure corrupt, limit */

@@ -55,3 +55,35 @@ export class KeptBlob implements Blob {
     }
   }
 }
+
+/** Where whole blobs are kept, each looked at before it is used. */
+export interface CheckedBlobs {
+  /** The caller closes it. Undefined: there is none that is intact. */
+  find(digest: Digest): Promise<FileHandle | undefined>
+}
+
+/** Read from where it is kept, if it is; else from where it comes. */
+export class KeptElse implements Blob {
+  readonly digest: Digest
+  readonly size: number
+  readonly #kept: CheckedBlobs
+  readonly #other: Blob
+
+  constructor(other: Blob, kept: CheckedBlobs) {
+    this.digest = other.digest
+    this.size = other.size
+    this.#kept = kept
+    this.#other = other
+  }
+
+  /** @throws Failure system; as the other one's */
+  async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
+    const file = await this.#kept.find(this.digest)
+    if (file === undefined) return await this.#other.read(range, options)
+    try {
+      return await new FileBlob(this, file).read(range, options)
+    } finally {
+      await file.close()
+    }
+  }
+}

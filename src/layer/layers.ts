@@ -14,6 +14,7 @@ import type { StoredBlob } from '../registry/source.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
+import { KeptElse } from './file-blob.ts'
 import { IndexRoom } from './index-room.ts'
 import { type Examiner, type LayerLease, type OpenLayer, refusal, type Together, type Verdict, WHOLE } from './layer.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
@@ -123,6 +124,7 @@ export class Layers {
     this.#throwIfClosed()
     const format = formatNamed(unit.format, this.#formats)
     const name = nameOf(unit, origin)
+    const isAlone = unit.layers.length === 1
     const rest: Omit<Source, 'blob'> = {
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
       companion: (suffix, signal) => source.companion(suffix, signal),
@@ -134,11 +136,14 @@ export class Layers {
       name,
       origin,
       blobOf: (of) => blobs.of(of),
-      together: unit.layers.length === 1 ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
+      together: isAlone ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(unit.shown))
         const read = async (room: (bytes: number) => Promise<void>) => {
-          const index = await format.readIndex(unit, { blob: (of) => blobs.of(of), ...rest }, { signal, room })
+          const { wholes } = this.#parts.store
+          // of several layers some may have been read whole, for their names
+          const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
+          const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
           const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }
@@ -207,6 +212,11 @@ export class Layers {
       build: () =>
         from === 'disk' ? Promise.reject(notHere(descriptor)) : examiner.tree(descriptor, blobs.of(descriptor)),
     }))
+  }
+
+  /** Has the exact blob in a file, from which what needs it is read as long as it is kept. @throws Failure as Examiner.blob */
+  async keep(blob: StoredBlob): Promise<void> {
+    await (await this.#parts.examiner.blob(blob)).close()
   }
 
   /** As prove.ts has it. @param layer stays open until this ends */

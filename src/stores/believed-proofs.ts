@@ -20,8 +20,8 @@ export interface Believed {
 
 export interface BelievedProofsParts {
   layers: LayerOpener & Pick<Layers, 'prove'>
-  /** Resolves when no program has waited for the link for a while. @throws Failure aborted */
-  idle(signal: AbortSignal): Promise<void>
+  /** Does some work when nobody has used the link for a while. @throws when `signal` aborts, what `work` throws */
+  whenIdle(work: () => Promise<unknown>, signal: AbortSignal): Promise<void>
   /** A blob to be read whole beside whoever uses the link, until `hurries`. */
   beside(blob: StoredBlob, hurries: () => boolean): StoredBlob
   /** Is told what a whole blob said. */
@@ -92,15 +92,12 @@ export class BelievedProofs {
   }
 
   async #work(): Promise<void> {
-    const { signal, idle } = this.#parts
+    const { signal, whenIdle } = this.#parts
     while (this.#waiting.size > 0 && !signal.aborted) {
       const next = [...this.#waiting].reduce((first, each) => (each[1].dueAt < first[1].dueAt ? each : first))
       try {
         if (next[1].dueAt > this.#parts.now()) await this.#until(next[1].dueAt)
-        else {
-          await idle(signal)
-          if (!signal.aborted) await this.#prove(next[1].of, false)
-        }
+        else await whenIdle(() => this.#prove(next[1].of, false), signal)
       } catch (error) {
         if (!signal.aborted) throw error
       }

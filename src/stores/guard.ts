@@ -53,11 +53,18 @@ const CROWDED = 'so many layers are only believed that no more can be kept apart
 export class Guard {
   readonly #parts: GuardParts
   readonly #claims: NameClaims
+  /** What is kept for the next process; by its key. */
+  readonly #kept = new Set<string>()
 
-  constructor(parts: GuardParts) {
+  /** @param before what lost in an earlier life, and was not proven since */
+  constructor(parts: GuardParts, before: readonly ContestedName[]) {
     const { claims, log } = parts
     this.#parts = parts
     this.#claims = claims
+    for (const each of before) {
+      claims.withheldBefore({ index: undefined, ...each })
+      this.#kept.add(keyOf(each))
+    }
     claims.watch({
       hide: (claim, why) => {
         log(`layer ${claim.blob} is not shown as ${claim.diffId} any more: ${why === 'false' ? FALSE : CONTESTED}`)
@@ -97,14 +104,18 @@ export class Guard {
     if (!this.#claims.withhold(claim)) return
     const { contested, log } = this.#parts
     const failed = (error: unknown) => log(`layer ${claim.blob} will be shown again by a restart: ${describe(error)}`)
-    for (const name of contestedName(claim)) await contested.keep(name).catch(failed)
+    for (const name of contestedName(claim)) {
+      this.#kept.add(keyOf(name))
+      await contested.keep(name).catch(failed)
+    }
   }
 
   /** It is decided whether a layer may bear its DiffID. Never rejects. */
   async #forget(claim: NameClaim): Promise<void> {
     const { contested, log } = this.#parts
     const failed = (error: unknown) => log(`layer ${claim.blob} will be hidden again by a restart: ${describe(error)}`)
-    for (const name of contestedName(claim)) await contested.forget(name).catch(failed)
+    for (const name of contestedName(claim))
+      if (this.#kept.delete(keyOf(name))) await contested.forget(name).catch(failed)
   }
 
   /**
@@ -143,6 +154,10 @@ export class Guard {
   #isUndecided(claim: NameClaim): boolean {
     return this.#claims.standing(claim) === 'said' && this.#claims.isContested(claim)
   }
+}
+
+function keyOf({ diffId, blob, tree, together }: ContestedName): string {
+  return `${diffId} ${blob} ${tree} ${together}`
 }
 
 /** As it is kept; a layer that is shown has a tree. */

@@ -15,7 +15,7 @@ import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, 
 import type { Listable } from './layers-json.ts'
 import type { NameClaim } from './name-claims.ts'
 import { claimedIndex, type Prove } from './read-whole.ts'
-import { proveTogether, togetherIn } from './together.ts'
+import { keepForIndex, proveTogether, togetherIn } from './together.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {
@@ -73,7 +73,7 @@ export async function closeChain({ links }: Chain): Promise<void> {
 /** What chains are opened with. */
 export interface ChainParts {
   images: Resolver
-  layers: LayerOpener & Pick<Layers, 'prove' | 'everProven' | 'everRefuted'>
+  layers: LayerOpener & Pick<Layers, 'prove' | 'keep' | 'everProven' | 'everRefuted'>
   listings: Listings
   trustsDiffIds: TrustsDiffIds
   log(message: string): void
@@ -296,6 +296,7 @@ async function open(
   prove: Exclude<Prove, 'small'>,
   below: Promise<unknown>,
 ) {
+  await keepForIndex(image, descriptor, layers)
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
   if ('why' in layer) return layer
   const { indexDigest, together } = layer

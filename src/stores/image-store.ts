@@ -47,7 +47,7 @@ import { isSame, type NameClaim } from './name-claims.ts'
 import { keyOf, type ListOutcome, listedAs, outcomeOf } from './outcome.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
-import { missingWhole, type Prove } from './read-whole.ts'
+import { missingWhole, type Prove, withdrawnIn } from './read-whole.ts'
 import { Turnover, type TurnoverParts } from './turnover.ts'
 
 export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
@@ -207,13 +207,20 @@ export class AdditionalImageStore {
     if (first.outcome.why === undefined) return first.outcome
     const { layers, trustsDiffIds, isAmbiguous } = this.#opening
     const trusted = await trustsDiffIds(image)
-    const missing = await missingWhole(image, layers, (index) => trusted !== true && isAmbiguous(index))
+    const withdrawn = withdrawnIn(image, (id) => this.#hasNoFiles(id))
+    const whole = await missingWhole(image, layers, (index) => trusted !== true && isAmbiguous(index))
+    const missing = whole.union(withdrawn)
     if (missing.size === 0) return first.outcome
     const then = await this.#open(image, missing)
     const isMore = then.outcome.listed.length > first.outcome.listed.length
     // so soon, no engine was told of the first listing, and none acts on it
     if (isMore && this.#parts.now() - began < LOOKUP_PATIENCE.stallMs) await this.#undo(image, first, then)
     return then.outcome
+  }
+
+  #hasNoFiles(id: string): boolean {
+    const owner = this.#owners.of(id)
+    return owner !== undefined && this.#owners.filesOf(owner.link) === undefined
   }
 
   /** Takes the first of two listings of an image back, when the second lists more of its layers. */

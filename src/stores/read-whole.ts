@@ -6,6 +6,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { Layers } from '../layer/layers.ts'
+import { layerId } from './chain.ts'
 import type { Evidence } from './identity.ts'
 import { togetherIn } from './together.ts'
 
@@ -21,6 +22,8 @@ export const PROVE = ['none', 'small', 'needed', 'all'] as const
 const SMALL_MAX_BYTES = 8 << 20
 /** Of one image: 9 s at 250 Mbit/s. The engine waits for 10, and fetches what did not come itself. */
 const AMBIGUOUS_MAX_BYTES = 256 << 20
+/** The same. */
+const WITHDRAWN_MAX_BYTES = 256 << 20
 
 /** Layers of an image that are fetched whole while an engine waits: small ones below lazy ones, and those with an ambiguous index. */
 export async function missingWhole(
@@ -34,6 +37,25 @@ export async function missingWhole(
   const proven = await Promise.all(manifest.layers.map((each) => isProven(each).catch(() => false)))
   const here = new Set(manifest.layers.filter((_, i) => proven[i]))
   return waitedFor(manifest, plan, isAmbiguous, (each) => here.has(each))
+}
+
+/**
+ * Layers of an image that are fetched whole because what was listed under their IDs has lost its files: an engine takes a layer by its ID,
+ * and could make nothing of it. All up to the highest of these; none when together they are too large to wait for.
+ */
+export function withdrawnIn(
+  { manifest, config }: Pick<ResolvedImage, 'manifest' | 'config'>,
+  hasNoFiles: (id: string) => boolean,
+): ReadonlySet<Descriptor> {
+  let parent: string | undefined
+  let end = 0
+  for (const [i, digest] of config.diffIds.entries()) {
+    parent = layerId(parent, { by: 'diffid', digest })
+    if (hasNoFiles(parent)) end = i + 1
+  }
+  const layers = manifest.layers.slice(0, end)
+  const bytes = layers.reduce((sum, { size }) => sum + size, 0)
+  return new Set(bytes <= WITHDRAWN_MAX_BYTES ? layers : [])
 }
 
 /** These layers, by what is known of each. */

@@ -7,6 +7,7 @@ import type { ChunkTable } from './chunk-table.ts'
 
 /** Held at once; more gains nothing over the hashing. */
 const READ_BYTES = 1 << 20
+const NOTHING = new Uint8Array(READ_BYTES)
 
 /** Bytes of the tar that are one piece of the device. */
 interface Piece extends Range {
@@ -71,7 +72,7 @@ export class TarBytes {
     for (const { start, end } of this.#piecesOf(range)) {
       for (let at = start; at < end; at += READ_BYTES) {
         const bytes = await this.#bytesOf({ start: at, end: Math.min(at + READ_BYTES, end) })
-        if (bytes.some((byte) => byte !== 0)) return false
+        if (Buffer.compare(bytes, NOTHING.subarray(0, bytes.length)) !== 0) return false
       }
     }
     return true

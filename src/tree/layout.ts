@@ -104,11 +104,22 @@ function collectZeros(contents: readonly Content[]): Range[] {
   )
 }
 
-/** The contents that `first` chunks are part of, chunk by chunk. */
+/**
+ * The contents that `first` chunks are wanted for, chunk by chunk. Of several that share a chunk it is those of which everything is wanted,
+ * if there are any: pieces of any two programs may be alike, where a writer cuts by contents.
+ */
 function wantedBy(first: readonly number[], contents: readonly Content[]): Set<Content> {
   const users = new Map<number, Content[]>(first.map((chunk) => [chunk, []]))
   for (const content of contents) for (const { chunk } of content.pieces) users.get(chunk)?.push(content)
-  return new Set(first.flatMap((chunk) => users.get(chunk) as Content[]))
+  const isWhole = ({ pieces }: Content) => pieces.every(({ chunk }) => users.has(chunk))
+  const whole = new Set(contents.filter(isWhole))
+  return new Set(
+    first.flatMap((chunk) => {
+      const all = users.get(chunk) as Content[]
+      const wholly = all.filter((each) => whole.has(each))
+      return wholly.length > 0 ? wholly : all
+    }),
+  )
 }
 
 /** What is wanted first leads; a gap keeps the kernel's read-ahead of it from asking for what comes behind. */

@@ -18,12 +18,14 @@ export interface MadeLayer {
 }
 
 const CHUNK_BYTES = 1 << 20
+/** Of a blob that is there anyway. */
+const CUT_BYTES = 100
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const CONFIG = 'application/vnd.oci.image.config.v1+json'
 
 /**
  * The layers of a nydus image with these files: two blobs, which have every other file each, unless there are none; and the bootstrap.
- * @param more blobs that the bootstrap names and that are layers, though no file is in them
+ * @param more blobs that are there anyway: a file is cut out of the beginning of each
  */
 export async function nydusLayers(
   entries: readonly SourceEntry[],
@@ -32,7 +34,13 @@ export async function nydusLayers(
   const blobs = [new GrowingBlob(0, 'the first'), new GrowingBlob(1, 'the second')] as const
   let files = 0
   const root = await treeOf(entries, (content) => (files++ % 2 === 0 ? blobs[0] : blobs[1]).add(content))
-  const whole = [...(files === 0 ? [] : blobs.map((each) => each.bytes)), ...more]
+  const own = files === 0 ? [] : blobs.map((each) => each.bytes)
+  for (const [i, bytes] of more.entries()) {
+    const size = Math.min(bytes.length, CUT_BYTES)
+    const digest = createHash('sha256').update(bytes.subarray(0, size)).digest()
+    root.children?.push({ name: `zz-cut-${i}`, chunks: [{ blob: own.length + i, size, digest }] })
+  }
+  const whole = [...own, ...more]
   const { bytes } = craft5({ root, chunkSize: CHUNK_BYTES, blobs: whole.map((each) => hex(digestOf(each))) })
   const top = bootstrapLayer({ 'image.boot': bytes })
   const stored = await top.read({ start: 0, end: top.size })

@@ -180,20 +180,31 @@ suite('mounts show what our images hold', lacking(['fusermount3', 'python3']), (
 })
 
 suite('mounts show zeros that no chunk holds', lacking(['fusermount3', 'python3']), () => {
-  /** Runs that begin and end within blocks, whole blocks of them, and a file of nothing else that is larger than any chunk. */
+  /** Runs that begin and end within blocks, and whole blocks of them. */
   const sparse = craft([
     item({ name: 'sparse' }, Buffer.concat([Buffer.from('begin'), Buffer.alloc(200_000), Buffer.from('end')])),
     item({ name: 'short' }, Buffer.concat([Buffer.alloc(1500), Buffer.from('end'), Buffer.alloc(1024)])),
     item({ name: 'many' }, Buffer.concat(Array(300).fill(Buffer.concat([Buffer.from('x'), Buffer.alloc(3000)])))),
-    item({ name: 'zeros' }, Buffer.alloc(70 << 20)),
   ])
+  /** A layer without any chunk. */
+  const nothing = craft([item({ name: 'zeros' }, Buffer.alloc(70 << 20))])
   let layers: Case['layers']
   const { expectWhole, end } = scene(async (work) => {
-    const { blob, tar, descriptor } = sparse
-    await writeFile(join(work, 'tar'), tar)
-    layers = [{ name: 'tar', lines: tarListing(join(work, 'tar')) as Line[] }]
-    const { mediaType, annotations } = descriptor
-    const image = { layers: [{ blob, tar, mediaType, annotations }], config: { os: 'linux', architecture: 'amd64' } }
+    const crafted = [sparse, nothing]
+    layers = await Promise.all(
+      crafted.map(async ({ tar }, i) => {
+        const path = join(work, `tar-${i}`)
+        await writeFile(path, tar)
+        return { name: path, lines: tarListing(path) as Line[] }
+      }),
+    )
+    const stored = crafted.map(({ blob, tar, descriptor: { mediaType, annotations } }) => ({
+      blob,
+      tar,
+      mediaType,
+      annotations,
+    }))
+    const image = { layers: stored, config: { os: 'linux', architecture: 'amd64' } }
     return (await writeCrafted(work, { sparse: image })).layout
   })
   test.each(RUNGS)(
@@ -222,7 +233,7 @@ suite(
         lines: readLines(join(folder, `samples/expected/layer${i + 1}.jsonl`)),
       })),
     })
-    for (const tag of ['esgz', 'esgz-min', 'esgz-ext', 'zstd', 'zstd-podman']) {
+    for (const tag of ['esgz', 'esgz-min', 'esgz-ext']) {
       for (const rung of SERVE_RUNGS) {
         test(`each layer of ${tag} as a lower directory (${rung})`, { timeout: TIMEOUT_MS }, () =>
           expectLayers(of(tag), rung),

@@ -4,7 +4,6 @@ import { zstdCompressSync } from 'node:zlib'
 import { endOfArchive, padding } from '../../src/build/tar.ts'
 import { TOC_DIGEST } from '../../src/format/estargz.ts'
 import type { Contents, Unit } from '../../src/format/format.ts'
-import { CHUNK_MAX_BYTES } from '../../src/format/toc-chunks.ts'
 import { zstdChunked } from '../../src/format/zstd-chunked.ts'
 import {
   CONTAINERS_CHECKSUM,
@@ -127,8 +126,7 @@ export function craft(items: readonly Item[], options: CraftOptions = {}): Craft
         ...(at > 0 ? { chunkOffset: at } : {}),
         ...(pieces.length > 1 && (family === 'containers' || i < pieces.length - 1) ? { chunkSize: bytes.length } : {}),
         ...(pieces.length > 1 || family === 'stargz' ? { chunkDigest: digestOf(bytes) } : {}),
-        // a file that is nothing else has a digest instead; other writers might say it all the same, where it is larger than any chunk
-        ...(zeros && (pieces.length > 1 || bytes.length > CHUNK_MAX_BYTES) ? { chunkType: 'zeros' } : {}),
+        ...(zeros && pieces.length > 1 ? { chunkType: 'zeros' } : {}),
         offset: size,
       }
       rows.push(i === 0 ? { ...first, ...chunk } : { name: toc.name, type: 'chunk', ...chunk })

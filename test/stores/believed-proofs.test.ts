@@ -34,7 +34,11 @@ function proofs() {
         return answer
       },
     },
-    idle: () => idle.promise,
+    whenIdle: async (work, signal) => {
+      await idle.promise
+      signal.throwIfAborted()
+      await work()
+    },
     beside: (blob) => blob,
     judged: ({ blob }, verdict) => void judged.push([blob, verdict]),
     corrupt: ({ blob }) => void corrupt.push(blob),

@@ -510,6 +510,28 @@ test('who was only believed does not keep a name from whoever is proven to bear 
   expect(next.entries).toEqual(world.entries)
 })
 
+test('what an engine would take by its ID, though it has lost its files, is fetched for whoever has a right to it', async () => {
+  const world = new World({ trustsDiffIds: trustAll })
+  const store = await world.show()
+  const evil = lazy('evil')
+  const victim = plain('victim')
+  await list(store, world.push('evil', [evil, lazy('above')], [diffId(0, 'victim').digest]))
+  world.refute(evil)
+  world.tars.set(victim.digest, proven(diffId(0, 'victim').digest))
+  const small = world.push('victim', [victim])
+  expect(await list(store, small, 'small')).toMatchObject({ left: [] })
+  expect(world.fetched).toEqual([victim.digest])
+  expect(world.entries[0]).toMatchObject({ 'compressed-diff-digest': victim.digest })
+  // not for others, nor where it is too large to wait for
+  expect(await list(store, world.push('other', [plain('other')]), 'small')).toMatchObject({ listed: [] })
+  world.refute(victim)
+  const large = plain('large', 257 << 20)
+  expect(await list(store, world.push('large', [large], [diffId(0, 'victim').digest]), 'small')).toMatchObject({
+    listed: [],
+  })
+  expect(world.fetched).toEqual([victim.digest])
+})
+
 test('whoever is proven takes a name also from another tree of the same blob', async () => {
   const world = new World({ trustsDiffIds: trustAll })
   const store = await world.show()

@@ -99,6 +99,7 @@ export class World {
           else if (!this.verdicts.has(descriptor.digest)) return undefined
           return this.#layer(descriptor)
         },
+        keep: async () => {},
         everProven: async (blob) => this.verdicts.get(blob)?.verdict === 'proven',
         everRefuted: async (blob) => this.verdicts.get(blob)?.verdict === 'refuted',
         prove: async ({ descriptor }) => {

@@ -55,6 +55,7 @@ test('once all of them were read, the layers bear their DiffIDs as any layers do
   const before = await chainOf(cache, image, 'none')
   expect(before).toMatchObject({ links: [], why: expect.stringContaining('only claimed') })
   expect(part.blob.ranges).toEqual([])
+  expect(whole.blob.ranges).toHaveLength(1) // for its index and for what its tar is called
   const chain = await chainOf(cache, image, 'needed')
   const below = layerId(undefined, { by: 'diffid', digest: diffIds[0] as Digest })
   expect(chain).toMatchObject({

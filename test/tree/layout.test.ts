@@ -83,6 +83,30 @@ describe('files lie on the device', () => {
     expect(laid.first).toBe(2)
   })
 
+  test('with what is wanted first, but not those that only share a piece of it', () => {
+    const chunks = ['own', 'shared', 'other'].map((name) => chunk(name, 10))
+    const laid = lay(
+      chunks,
+      {
+        other: [
+          [1, 0, 10],
+          [2, 0, 10],
+        ],
+        wanted: [
+          [0, 0, 10],
+          [1, 0, 10],
+        ],
+      },
+      [0, 1],
+    )
+    expect(laid.offsets).toEqual([GAP + 4096, 0])
+    expect(shown(laid, ['own', 'shared', 'other'])).toEqual([
+      'own: 0+10@0',
+      `shared: 0+10@10 0+10@${GAP + 4096}`,
+      `other: 0+10@${GAP + 4106}`,
+    ])
+  })
+
   test('several of one chunk, its places by where they begin in it', () => {
     const shared = chunk('', 30, [
       [0, 10, 'p'],
