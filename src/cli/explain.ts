@@ -45,6 +45,9 @@ const DISTRUST =
 /** The agent cannot read it either, whole or not. */
 const UNUSABLE = `Have the image built anew: ${HOW_TO_CONVERT}`
 
+/** Of what is believed, and cannot be listed for that. */
+const PROVE = 'Have it proven, once for all images: lazylayer pull --prove IMAGE.'
+
 /** After lazylayer pull. */
 const TRIED = `Do what that says and pull again, or have the image built anew: ${HOW_TO_CONVERT}`
 
@@ -105,7 +108,12 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const other = proven ? undefined : tars[0]
       if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
       const believed = believedOf(policy, answer, unnamed === undefined && !isTogether(descriptor))
-      if (failed === undefined || typeof believed === 'string') return { format, proven, believed }
+      if (failed === undefined) return { format, proven, believed }
+      if (typeof believed === 'string') {
+        // those above it hang on it
+        if (descriptor.digest !== outcome?.left[0]) return { format, proven, believed }
+        return { format, proven, believed, unlisted: { why: `the agent could not list it (${failed})`, fix: PROVE } }
+      }
       return { format, proven, believed: { why: `${believed.why} (it was tried to prove it: ${failed})`, fix: TRIED } }
     })
     const rung = trial.rung ?? null
