@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds native/lazylayer.node and native/lazylayer-keeper; says nothing and does nothing when both are newer than what they are made of.
+# Builds native/lazylayer.node and the programs native/lazylayer-keeper and native/lazylayer-auth-helper; says nothing and does nothing
+# when all are newer than what they are made of.
 set -eu
 cd "$(dirname "$0")"
 
@@ -22,8 +23,10 @@ if stale lazylayer.node; then
     --no-js --dts lazylayer.d.ts -- --locked --quiet
   replace target/addon/lazylayer.node lazylayer.node
 fi
-if stale lazylayer-keeper; then
-  echo 'building native/lazylayer-keeper' >&2
-  cargo build --release --locked --quiet --bin lazylayer-keeper
-  replace target/release/lazylayer-keeper lazylayer-keeper
-fi
+for program in lazylayer-keeper lazylayer-auth-helper; do
+  if stale "$program"; then
+    echo "building native/$program" >&2
+    cargo build --release --locked --quiet --bin "$program"
+    replace "target/release/$program" "$program"
+  fi
+done

@@ -1,7 +1,7 @@
 #!/bin/sh
 # npm run build: makes what is missing or older than its source, and nothing else. Run again, it does nothing.
 #   node_modules   npm ci, with the Node that the project runs on
-#   native/        the addon and the keeper (native/build.sh)
+#   native/        the addon, the keeper and the auth helper (native/build.sh)
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -46,6 +46,8 @@ export interface Measured {
   corruptImages: number
   corruptRecords: number
   quarantined: number
+  /** Layers that are shown because they are believed. */
+  believed: number
   cacheFreed: number
   inMemory: number
   mountsEvicted: number
@@ -77,6 +79,7 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('images_corrupt', 'files', of.corruptImages),
     counter('records_corrupt', 'files', of.corruptRecords),
     gauge('quarantined', 'layers', of.quarantined),
+    gauge('believed', 'layers', of.believed),
     ...(cache === undefined
       ? []
       : [gauge('cache_bytes', 'bytes', cache.bytes), gauge('cache_aside', 'bytes', cache.aside)]),

@@ -11,6 +11,8 @@ import { log } from './log.ts'
 
 export interface Guarding {
   guard: Guard
+  /** Layers that wait for their proofs. */
+  believed(): number
   /** When the proofs that the agent's end ends have ended. */
   end(): Promise<void>
 }
@@ -22,18 +24,24 @@ const CLOCK: Clock = {
 
 /** @param progress as StoreParts has it. @throws Failure system */
 export async function openGuard(
-  { layers, examinations, budget, store }: Pick<Agent, 'layers' | 'examinations' | 'budget' | 'store'>,
+  {
+    layers,
+    examinations,
+    registries,
+    budget,
+    store,
+  }: Pick<Agent, 'layers' | 'examinations' | 'registries' | 'budget' | 'store'>,
   policy: DiffIdPolicy,
   progress: () => number,
 ): Promise<Guarding> {
   const claims = new NameClaims()
   const contested = await ContestedNames.open(store.dir, log)
-  for (const each of await contested.all()) claims.withheldBefore({ index: undefined, ...each })
+  const before = await contested.all()
   examinations.watch((claim, verdict) => claims.judged(claim, verdict))
-  const link = new IdleLink(() => budget.traffic, CLOCK)
+  const link = new IdleLink(() => ({ asked: registries.counters().requests, ...budget.traffic }), CLOCK)
   const proofs = new BelievedProofs({
     layers,
-    idle: (signal) => link.idle(signal),
+    whenIdle: (work, signal) => link.whenIdle(work, signal),
     beside: (blob, hurries) => link.beside(blob, hurries),
     judged: (of, verdict) => claims.judged(of, verdict),
     corrupt: (claim) => void guard.withhold(claim), // never rejects
@@ -41,6 +49,6 @@ export async function openGuard(
     signal: layers.signal,
     log,
   })
-  const guard = new Guard({ keepsApart: policy === 'guarded', claims, proofs, contested, progress, log })
-  return { guard, end: () => proofs.close() }
+  const guard = new Guard({ keepsApart: policy === 'guarded', claims, proofs, contested, progress, log }, before)
+  return { guard, believed: () => proofs.size, end: () => proofs.close() }
 }

@@ -60,7 +60,7 @@ export async function serveStore(
   const standIns = await StandIns.open(root)
   const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
   const progress = () => progressOf(agent)
-  const { guard, end: endProofs } = await openGuard(agent, diffId, progress)
+  const { guard, believed, end: endProofs } = await openGuard(agent, diffId, progress)
   const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds)
   agent.keeper.mounting(root)
   const doors = new Doors()
@@ -97,7 +97,7 @@ export async function serveStore(
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
   const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees }, () => ready(root, choice.rung))
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed }, () => ready(root, choice.rung))
   clearInterval(lettingGo)
   await end()
   await endProofs()

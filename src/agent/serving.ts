@@ -111,6 +111,8 @@ export interface ServedMount {
   /** Of a store: whose DiffIDs it believes, and whether it names layers by them only. */
   diffid?: Status['diffid']
   layers(): number
+  /** Layers that are shown under DiffIDs that are only believed. */
+  believed(): number
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<AgentAnswer>
   /** Resolves with a reason when it has ended without our doing. */
@@ -164,7 +166,17 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   return 0
 }
 
-async function statusOf({ dir, session, covers, choice, agent, serves, diffid, layers }: ServedMount): Promise<Status> {
+async function statusOf({
+  dir,
+  session,
+  covers,
+  choice,
+  agent,
+  serves,
+  diffid,
+  layers,
+  believed,
+}: ServedMount): Promise<Status> {
   const points = await mountPoints()
   const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
   const { seen, why } = await visibility(dir)
@@ -181,6 +193,7 @@ async function statusOf({ dir, session, covers, choice, agent, serves, diffid, l
     corruptImages: agent.store.counters.corruptImages,
     corruptRecords: agent.store.counters.corruptRecords,
     quarantined: agent.examinations.quarantine.size,
+    believed: believed(),
     cacheFreed: agent.store.room.freed,
     inMemory: agent.store.room.spill?.bytes ?? 0,
     mountsEvicted: covers?.evicted ?? 0,

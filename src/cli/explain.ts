@@ -67,6 +67,12 @@ const UNBELIEVED: Readonly<Record<'proven' | 'signed' | 'narrowed', Unbelieved>>
   },
 }
 
+/** What to say of a DiffID that an image was believed to have, until another image came. */
+const CONTESTED: Unbelieved = {
+  why: 'another image says otherwise of its DiffID or its blob, and neither was proven in time',
+  fix: 'Have it proven: lazylayer pull --prove IMAGE; the agent tries it, too, when the link is idle.',
+}
+
 export async function explain({ positionals, values }: Invocation): Promise<number> {
   const reference = parseReference(positionals[0] as string) // the command declares it
   const registries = openRegistries(values, reference)
@@ -99,7 +105,7 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
         'format' in unit
           ? { name: unit.format, unnamed }
           : { why: unit.why, ...(waited.has(descriptor) ? { small: true as const } : {}) }
-      const { diffIds: tars, refuted } = known[i] as KnownLayer // one a layer
+      const { diffIds: tars, refuted, contested } = known[i] as KnownLayer // one a layer
       const proven = tars.some((each) => each === diffIds[i])
       const bad = unusable.get(descriptor)
       // what the agent has just failed at, it is not advised to do again
@@ -107,7 +113,10 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       const format = formatHere(lazy, refuted, bad, failed, isTogether(descriptor))
       const other = proven ? undefined : tars[0]
       if (other !== undefined) return { format, proven, believed: falseClaim(diffIds[i] as Digest, other) } // one a layer
-      const believed = believedOf(policy, answer, unnamed === undefined && !isTogether(descriptor))
+      const isContested = contested.includes(diffIds[i] as Digest) // one a layer
+      const believed = isContested
+        ? CONTESTED
+        : believedOf(policy, answer, unnamed === undefined && !isTogether(descriptor))
       if (failed === undefined) return { format, proven, believed }
       if (typeof believed === 'string') {
         // those above it hang on it

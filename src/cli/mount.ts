@@ -47,9 +47,12 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
     await merged.image.close()
     const { rung } = shown.choice
-    return await serveUntilEnd({ ...shown, dir, agent, serves: name, layers: () => layers.length, list }, () => {
-      process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
-    })
+    return await serveUntilEnd(
+      { ...shown, dir, agent, serves: name, layers: () => layers.length, believed: () => 0, list },
+      () => {
+        process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
+      },
+    )
   } catch (error) {
     await agent.close()
     throw error

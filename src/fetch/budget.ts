@@ -167,7 +167,7 @@ export class Budget {
   }
 
   /** How many requests there ever were, and the bytes of those that are under way. */
-  get traffic(): { requests: number; underWay: number } {
-    return { requests: this.#requests, underWay: this.bytes('demand') + this.bytes('prefetch') }
+  get traffic(): { read: number; underWay: number } {
+    return { read: this.#requests, underWay: this.bytes('demand') + this.bytes('prefetch') }
   }
 }

@@ -1,6 +1,6 @@
-// Ranged reads: each waits for its turn, leaves out what came meanwhile, reads, and has its chunks decoded.
+// Ranged reads: each waits for its turn, leaves out what came meanwhile, reads, and has its chunks decoded as they arrive.
 import { Failure } from '../errors.ts'
-import type { Blob, Priority, Range } from '../image/blob.ts'
+import type { Blob, Priority, Range, ReadOptions } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
@@ -14,8 +14,8 @@ import { type Run, type RunLimits, runs } from './plan.ts'
 export interface Limits extends Readonly<Record<Priority, RunLimits>> {}
 
 // A gap costs its transfer, a request its round trip: at 100 Mbit/s, 64 KiB take 5 ms, which is less than the round trip to any
-// registry outside the building. A run is held in memory and nothing of it is decoded before it is complete: 4 MiB are 0.3 s
-// at that rate, which somebody who waits for one of its chunks can bear; prefetch has nobody waiting, and wants few requests.
+// registry outside the building. A run is held in memory until all of it has come; whoever waits for a chunk waits for what lies before it
+// in its run, which prefetch, where nobody waits, bears more of.
 export const LIMITS: Limits = {
   demand: { gapMaxBytes: 64 << 10, runMaxBytes: 4 << 20 },
   prefetch: { gapMaxBytes: 64 << 10, runMaxBytes: 8 << 20 },
@@ -77,7 +77,7 @@ export class Requests {
 
   /** Reads what nobody waits for, without a turn; it ends with all else. */
   readAlong({ blob, range }: Run): Promise<Uint8Array> {
-    return this.#readBlob(blob, range, 'prefetch', this.#closing.signal)
+    return this.#readBlob(blob, range, { priority: 'prefetch', signal: this.#closing.signal })
   }
 
   /** Takes a flight out of the request that it is part of; one that nothing is left of is stopped. */
@@ -135,10 +135,7 @@ export class Requests {
     try {
       if (!signal.aborted) this.#regroup(request)
       if (request.flights.size === 0 || signal.aborted) return
-      const stored = await this.#read(request)
-      if (stored === undefined) return
-      await this.#decodeAll(request, stored)
-      giveBack(stored)
+      await this.#readAndDecode(request)
     } finally {
       release()
     }
@@ -176,55 +173,46 @@ export class Requests {
     for (const flight of request.flights) flight.stage = 'fetching'
   }
 
-  async #read(request: Request): Promise<Uint8Array | undefined> {
-    const { flights, again } = this.#parts
-    const { signal } = request.controller
+  async #readAndDecode(request: Request): Promise<void> {
+    const { range, controller } = request
+    const end = ({ chunk }: Flight) => this.#parts.chunks.storedRange(chunk).end - range.start
+    const arrivals = new Arrivals(request, end, (flight, stored) => this.#decode(flight, request, stored))
+    const onPart = (part: Uint8Array, at: number) => arrivals.add(wholeOf(part, at, length(request)), at + part.length)
+    const options = { signal: controller.signal, priority: request.priority, onPart }
+    let stored: Uint8Array | undefined
     try {
-      const stored = await this.#readBlob(request.blob, request.range, request.priority, signal)
-      return signal.aborted ? undefined : stored
+      stored = await this.#readBlob(request.blob, range, options)
+      arrivals.add(stored, stored.length)
     } catch (error) {
-      for (const flight of [...request.flights]) {
-        // whoever joined a prefetch does not fail with it: a smaller and more urgent request may succeed
-        if (request.priority === 'prefetch' && flight.priority === 'demand' && flights.has(flight)) {
-          request.flights.delete(flight)
-          again(flight)
-        } else {
-          flights.fail(flight, error)
-        }
+      this.#readFailed(request, error)
+    }
+    await arrivals.settled()
+    if (stored !== undefined) giveBack(stored)
+  }
+
+  /** What has come of it is being decoded. */
+  #readFailed(request: Request, error: unknown): void {
+    const { flights, again } = this.#parts
+    for (const flight of [...request.flights]) {
+      if (flight.stage !== 'fetching') continue
+      // whoever joined a prefetch does not fail with it: a smaller and more urgent request may succeed
+      if (request.priority === 'prefetch' && flight.priority === 'demand' && flights.has(flight)) {
+        request.flights.delete(flight)
+        again(flight)
+      } else {
+        flights.fail(flight, error)
       }
-      return undefined
     }
   }
 
-  async #readBlob(blob: number, range: Range, priority: Priority, signal: AbortSignal): Promise<Uint8Array> {
+  async #readBlob(blob: number, range: Range, options: ReadOptions): Promise<Uint8Array> {
     const { blobs, counters, pace } = this.#parts
     counters.requests++
     counters.fetchedBytes += range.end - range.start
     const ended = pace.begin()
-    const stored = await blobs(blob).read(range, { signal, priority })
+    const stored = await blobs(blob).read(range, options)
     ended(stored.length)
     return stored
-  }
-
-  /** In stored order, but for those that became urgent, which go first. None is begun once the request is stopped. */
-  async #decodeAll(request: Request, stored: Uint8Array): Promise<void> {
-    const left = new Set(request.flights)
-    const next = (): Flight | undefined => {
-      for (let urgent = request.urgent.shift(); urgent !== undefined; urgent = request.urgent.shift()) {
-        if (left.delete(urgent)) return urgent
-      }
-      const [first] = left
-      if (first !== undefined) left.delete(first)
-      return first
-    }
-    const lane = async (): Promise<void> => {
-      while (!request.controller.signal.aborted) {
-        const flight = next()
-        if (flight === undefined) return
-        await this.#decode(flight, request, stored)
-      }
-    }
-    await Promise.all(Array.from({ length: Math.min(DECODES_MAX[request.priority], left.size) }, lane))
   }
 
   async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {
@@ -265,6 +253,79 @@ export class Requests {
       flights.fail(flight, error)
     }
   }
+}
+
+/**
+ * Decodes a request's chunks as their bytes arrive, in stored order, but for those that became urgent, which go first. None is begun once
+ * the request is stopped.
+ */
+class Arrivals {
+  readonly #request: Request
+  readonly #end: (flight: Flight) => number
+  readonly #decode: (flight: Flight, stored: Uint8Array) => Promise<void>
+  /** Those that are not begun, in stored order. */
+  readonly #left: Set<Flight>
+  readonly #decoding = new Set<Promise<void>>()
+  #stored: Uint8Array = new Uint8Array()
+  #came = 0
+
+  /** @param end where a flight's chunk ends in the request's range */
+  constructor(
+    request: Request,
+    end: (flight: Flight) => number,
+    decode: (flight: Flight, stored: Uint8Array) => Promise<void>,
+  ) {
+    this.#request = request
+    this.#end = end
+    this.#decode = decode
+    this.#left = new Set(request.flights)
+  }
+
+  /** @param stored memory of the whole range, of which the first `came` bytes are there; another one, when it is read anew */
+  add(stored: Uint8Array, came: number): void {
+    this.#stored = stored
+    this.#came = came
+    this.#begin()
+  }
+
+  /** Resolves when all that was begun has ended. */
+  async settled(): Promise<void> {
+    while (this.#decoding.size > 0) await Promise.all(this.#decoding)
+  }
+
+  #begin(): void {
+    const { controller, priority } = this.#request
+    while (this.#decoding.size < DECODES_MAX[priority] && !controller.signal.aborted) {
+      const flight = this.#next()
+      if (flight === undefined) return
+      const decoding: Promise<void> = this.#decode(flight, this.#stored).then(() => {
+        this.#decoding.delete(decoding)
+        this.#begin()
+      })
+      this.#decoding.add(decoding)
+    }
+  }
+
+  #next(): Flight | undefined {
+    const { urgent, flights } = this.#request
+    const isHere = (each: Flight) => this.#end(each) <= this.#came
+    for (let at = urgent.findIndex(isHere); at >= 0; at = urgent.findIndex(isHere)) {
+      const [flight] = urgent.splice(at, 1) as [Flight] // just found
+      if (this.#left.delete(flight) && flights.has(flight)) return flight
+    }
+    for (const flight of this.#left) {
+      if (!isHere(flight)) return undefined // nor are those behind it
+      this.#left.delete(flight)
+      // else nobody wants it any more, or another request brings it
+      if (flights.has(flight)) return flight
+    }
+    return undefined
+  }
+}
+
+/** The memory that a part of a range lies in. @param length of the range */
+function wholeOf({ buffer, byteOffset }: Uint8Array, at: number, length: number): Uint8Array {
+  return new Uint8Array(buffer, byteOffset - at, length)
 }
 
 /** The memory of what was read, at once: garbage of that size is not collected before there is much of it. */

@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
 import { makeFolder } from './durable.ts'
-import { keepTwins, namesOfTwins, readTwins, removeTwins } from './twins.ts'
+import { keepTwins, namesOfTwins, peekTwins, readTwins, removeTwins } from './twins.ts'
 
 /** A layer, and the DiffID that it is not shown under. */
 export interface ContestedName {
@@ -56,6 +56,13 @@ export class ContestedNames {
     }
     return found
   }
+}
+
+/** The same of a blob, without changing anything. @throws Failure system */
+export async function peekContested(cache: string, blob: Digest): Promise<ContestedName[]> {
+  const names = (await namesOfTwins(cache, FOLDER)).filter((name) => NAME.test(name))
+  const found = await Promise.all(names.map((name) => peekTwins(cache, join(FOLDER, name), isContested)))
+  return found.flatMap((each) => (each?.blob === blob ? [each] : []))
 }
 
 function nameOf({ diffId, blob, tree, together }: ContestedName): string {

@@ -6,6 +6,7 @@ import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { mapLimited } from '../limit.ts'
 import { type Accepted, acceptedName, isAccepted } from './accepted.ts'
+import { peekContested } from './contested.ts'
 import { diskFailure, readWhole, systemCode } from './durable.ts'
 import { claimsJudged, type Proof, type Refutation, readVerdict } from './proofs.ts'
 import { decodeRecord, RECORD_MAX_BYTES } from './record.ts'
@@ -61,6 +62,11 @@ export class CacheReader {
       return verdict === undefined ? [] : [{ tree: claim.tree, verdict }]
     })
     return (await Promise.all(found)).flat()
+  }
+
+  /** The DiffIDs that a blob lost to others until it is proven. @throws Failure system */
+  async contested(blob: Digest): Promise<Digest[]> {
+    return (await peekContested(this.#dir, blob)).map(({ diffId }) => diffId)
   }
 
   /** The trees that were built from an index, of whatever layer. @throws Failure system */

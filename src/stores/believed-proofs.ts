@@ -20,8 +20,8 @@ export interface Believed {
 
 export interface BelievedProofsParts {
   layers: LayerOpener & Pick<Layers, 'prove'>
-  /** Resolves when no program has waited for the link for a while. @throws Failure aborted */
-  idle(signal: AbortSignal): Promise<void>
+  /** Does some work when nobody has used the link for a while. @throws when `signal` aborts, what `work` throws */
+  whenIdle(work: () => Promise<unknown>, signal: AbortSignal): Promise<void>
   /** A blob to be read whole beside whoever uses the link, until `hurries`. */
   beside(blob: StoredBlob, hurries: () => boolean): StoredBlob
   /** Is told what a whole blob said. */
@@ -40,6 +40,10 @@ export interface BelievedProofsParts {
 /** What failed is tried again after that long, and then after twice as long each time. */
 const AGAIN_MIN_MS = 300_000
 const AGAIN_MAX_MS = 6 * 3_600_000
+/** Nobody waits longer for a registry that is slow on purpose: what it brings is read on beside the next. */
+const TURN_MS = 300_000
+/** So many of those; each has a file on disk, and room promised there. */
+const SLOW_MAX = 16
 
 interface Waiting {
   of: Believed
@@ -92,18 +96,33 @@ export class BelievedProofs {
   }
 
   async #work(): Promise<void> {
-    const { signal, idle } = this.#parts
+    const { signal, whenIdle } = this.#parts
     while (this.#waiting.size > 0 && !signal.aborted) {
       const next = [...this.#waiting].reduce((first, each) => (each[1].dueAt < first[1].dueAt ? each : first))
       try {
         if (next[1].dueAt > this.#parts.now()) await this.#until(next[1].dueAt)
-        else {
-          await idle(signal)
-          if (!signal.aborted) await this.#prove(next[1].of, false)
-        }
+        else await whenIdle(() => this.#inTurn(next[1]), signal)
       } catch (error) {
         if (!signal.aborted) throw error
       }
+    }
+  }
+
+  /** Reads one whole, or goes on after a while with the next. */
+  async #inTurn(waiting: Waiting): Promise<void> {
+    const { pause, now, signal } = this.#parts
+    const over = new AbortController()
+    const late = pause(TURN_MS, AbortSignal.any([signal, over.signal])).then(
+      () => {
+        waiting.dueAt = now() + waiting.againMs
+      },
+      () => {}, // it was read in time
+    )
+    const read = this.#prove(waiting.of, false)
+    await Promise.race([read, late])
+    over.abort()
+    while (this.#running.size > SLOW_MAX && !signal.aborted) {
+      await Promise.race([...this.#running.values()].map(({ done }) => done))
     }
   }
 

@@ -42,8 +42,11 @@ export interface Met {
 
 /** Shorter than an engine waits for whoever asks the guard (patience.ts), so that a loser is hidden before the engine looks. */
 const MEETING: Patience = { stallMs: 1_500, totalMs: 8_000 }
-/** Of all layers that are read whole for one image's sake, while an engine waits: 8 s at 250 Mbit/s. The others are proven later. */
-const MEETING_MAX_BYTES = 256 << 20
+/**
+ * Of the layers that are read whole while an engine waits, those of the image that comes, and as much of those that were there: 8 s at
+ * 250 Mbit/s. Each side has its own, so that nobody's many keep another's few from being proven. What is more is proven later.
+ */
+const SIDE_MAX_BYTES = 128 << 20
 
 const FALSE = 'its bytes are found not to have the DiffID that its image claims for them'
 const CONTESTED =
@@ -53,11 +56,18 @@ const CROWDED = 'so many layers are only believed that no more can be kept apart
 export class Guard {
   readonly #parts: GuardParts
   readonly #claims: NameClaims
+  /** What is kept for the next process; by its key. */
+  readonly #kept = new Set<string>()
 
-  constructor(parts: GuardParts) {
+  /** @param before what lost in an earlier life, and was not proven since */
+  constructor(parts: GuardParts, before: readonly ContestedName[]) {
     const { claims, log } = parts
     this.#parts = parts
     this.#claims = claims
+    for (const each of before) {
+      claims.withheldBefore({ index: undefined, ...each })
+      this.#kept.add(keyOf(each))
+    }
     claims.watch({
       hide: (claim, why) => {
         log(`layer ${claim.blob} is not shown as ${claim.diffId} any more: ${why === 'false' ? FALSE : CONTESTED}`)
@@ -97,14 +107,18 @@ export class Guard {
     if (!this.#claims.withhold(claim)) return
     const { contested, log } = this.#parts
     const failed = (error: unknown) => log(`layer ${claim.blob} will be shown again by a restart: ${describe(error)}`)
-    for (const name of contestedName(claim)) await contested.keep(name).catch(failed)
+    for (const name of contestedName(claim)) {
+      this.#kept.add(keyOf(name))
+      await contested.keep(name).catch(failed)
+    }
   }
 
   /** It is decided whether a layer may bear its DiffID. Never rejects. */
   async #forget(claim: NameClaim): Promise<void> {
     const { contested, log } = this.#parts
     const failed = (error: unknown) => log(`layer ${claim.blob} will be hidden again by a restart: ${describe(error)}`)
-    for (const name of contestedName(claim)) await contested.forget(name).catch(failed)
+    for (const name of contestedName(claim))
+      if (this.#kept.delete(keyOf(name))) await contested.forget(name).catch(failed)
   }
 
   /**
@@ -119,7 +133,8 @@ export class Guard {
     for (const claim of claims) this.#claims.tell(claim)
     const own = await this.#toRead(told, claims)
     const rivals = [...new Set(claims.flatMap((each) => this.#claims.believedRivals(each)))]
-    const reading = withinBytes([...rivals.flatMap((each) => proofs.of(each) ?? []), ...own])
+    const others = rivals.flatMap((each) => proofs.of(each) ?? [])
+    const reading = [...withinBytes(others), ...withinBytes(own)]
     const read = Promise.all(reading.map((each) => proofs.now(each)))
     if (reading.length > 0) await patiently(read, progress, MEETING).catch(() => {}) // who is not proven by now loses
     const losers = [...rivals, ...claims].filter((each) => this.#isUndecided(each))
@@ -145,6 +160,10 @@ export class Guard {
   }
 }
 
+function keyOf({ diffId, blob, tree, together }: ContestedName): string {
+  return `${diffId} ${blob} ${tree} ${together}`
+}
+
 /** As it is kept; a layer that is shown has a tree. */
 function contestedName({ diffId, blob, index, tree, together }: NameClaim): ContestedName[] {
   if (tree === undefined) return []
@@ -154,7 +173,7 @@ function contestedName({ diffId, blob, index, tree, together }: NameClaim): Cont
 /** Those that are read at once, the smallest first. */
 function withinBytes(layers: readonly Believed[]): Believed[] {
   const chosen: Believed[] = []
-  let left = MEETING_MAX_BYTES
+  let left = SIDE_MAX_BYTES
   for (const each of [...layers].sort((a, b) => a.descriptor.size - b.descriptor.size)) {
     left -= each.descriptor.size
     if (left < 0) break

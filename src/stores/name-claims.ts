@@ -40,13 +40,15 @@ export interface NameDoor {
 
 /** Some thousand images' layers. What is shown and only believed is never dropped; with so many of those nothing more is believed. */
 const CLAIMS_MAX = 100_000
-/** Of one DiffID, or one blob. An honest one has as many as there are compressors; one more than any rival is enough to contest. */
+/** Of one DiffID, or one blob: as many as there are ways to compress one tar, and then some. Of one that has more nothing is believed any more. */
 const RIVALS_MAX = 64
 
 export class NameClaims {
   /** By DiffID, and by blob; the oldest first. */
   readonly #byName = new Map<Digest, Kept[]>()
   readonly #all = new Set<Kept>()
+  /** Of which more was said than is remembered. */
+  readonly #crowded = new Set<Digest>()
   readonly #doors: NameDoor[] = []
   readonly #max: number
 
@@ -88,7 +90,8 @@ export class NameClaims {
 
   /** Whether an image says otherwise, that is not known to be wrong. A claim that an earlier process withheld is contested until it is proven. */
   isContested(claim: NameClaim): boolean {
-    return this.#find(claim)?.withheld === true || this.#rivals(claim).some(({ standing }) => standing !== 'false')
+    if (this.#find(claim)?.withheld === true || namesOf(claim).some((each) => this.#crowded.has(each))) return true
+    return this.#rivals(claim).some(({ standing }) => standing !== 'false')
   }
 
   /** Layers that are shown because they are believed, and of which this claim says something else. */
@@ -158,14 +161,12 @@ export class NameClaims {
       this.#all.add(found)
       return found
     }
-    if (this.#all.size >= this.#max && !this.#dropFrom(this.#all)) return undefined
+    const crowded = namesOf(claim).filter((each) => (this.#byName.get(each)?.length ?? 0) >= RIVALS_MAX)
+    for (const name of crowded) this.#crowded.add(name)
+    if (crowded.length > 0 || (this.#all.size >= this.#max && !this.#dropOldest())) return undefined
     const kept: Kept = { claim, standing: 'said', shown: false, withheld: false }
     this.#all.add(kept)
-    for (const name of new Set([claim.diffId, claim.blob])) {
-      const about = this.#byName.get(name) ?? []
-      if (about.length >= RIVALS_MAX) this.#dropFrom(about)
-      this.#byName.set(name, [...(this.#byName.get(name) ?? []), kept])
-    }
+    for (const name of namesOf(claim)) this.#byName.set(name, [...(this.#byName.get(name) ?? []), kept])
     return kept
   }
 
@@ -178,8 +179,8 @@ export class NameClaims {
   }
 
   /** Forgets the oldest that may be. @returns whether there was one */
-  #dropFrom(some: Iterable<Kept>): boolean {
-    for (const kept of some) {
+  #dropOldest(): boolean {
+    for (const kept of this.#all) {
       if (isBelieved(kept) || kept.withheld) continue
       this.#drop(kept)
       return true
@@ -189,12 +190,17 @@ export class NameClaims {
 
   #drop(kept: Kept): void {
     this.#all.delete(kept)
-    for (const name of new Set([kept.claim.diffId, kept.claim.blob])) {
+    for (const name of namesOf(kept.claim)) {
       const others = (this.#byName.get(name) ?? []).filter((each) => each !== kept)
       if (others.length > 0) this.#byName.set(name, others)
       else this.#byName.delete(name)
     }
   }
+}
+
+/** What others may have in common with a claim. */
+function namesOf({ diffId, blob }: NameClaim): Digest[] {
+  return diffId === blob ? [diffId] : [diffId, blob]
 }
 
 /** Whether a claim is about this layer under this DiffID. */

@@ -22,6 +22,7 @@ const MEASURED: Measured = {
   corruptImages: 25,
   corruptRecords: 26,
   quarantined: 27,
+  believed: 31,
   cacheFreed: 28,
   inMemory: 29,
   mountsEvicted: 30,

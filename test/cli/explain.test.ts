@@ -9,6 +9,7 @@ import { writeImage } from '../../src/build/layout-writer.ts'
 import { layoutShelf } from '../../src/build/registry.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
+import { ContestedNames } from '../../src/store/contested.ts'
 import { encodeRecord } from '../../src/store/record.ts'
 import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION } from '../../src/store/version.ts'
@@ -103,6 +104,35 @@ test('without a policy that is valid it fails as serve does', async () => {
     stdout: expect.stringContaining('layers (claimed)'),
   })
 })
+
+test('with --diffid guarded, DiffIDs are believed in the repositories of --trust, and where no other image says otherwise', async () => {
+  const { explain, cache, blob, layout } = await machine()
+  const guarded = await explain('app', '--diffid', 'guarded')
+  expect(guarded.stdout).toMatch(/ layers \(guarded\) +layers \(index\) +images \(guarded\)\n/)
+  expect(guarded.stdout).toContain('--diffid guarded: its DiffIDs are believed until they are proven, unless another')
+  const narrowed = ['--diffid', 'guarded', '--trust', 'registry.example.com/team/*']
+  const { stdout } = await explain('app', ...narrowed)
+  expect(stdout).toMatch(/ pulled +layers \(index\) +images \(index\)\n/)
+  expect(stdout).toContain('--trust registry.example.com/team/*: they are not believed: its DiffIDs are only claimed')
+  expect(stdout).toMatch(/no --trust covers it, so the engine pulls it\. Have it proven/)
+  expect(await explain('app', '--diffid', 'proven', '--trust', 'a.b/c')).toMatchObject({ code: 2, stdout: '' })
+
+  const store = await Store.open(cache, { tryLock: () => true }, () => {})
+  const names = await ContestedNames.open(cache, () => {})
+  await names.keep({ diffId: await diffIdIn(layout), blob, tree: other('a'), together: false })
+  await store.close()
+  const lost = (await explain('app', '--diffid', 'guarded')).stdout
+  expect(lost).toMatch(/another image says otherwise of its DiffID .* so the engine pulls it\. Have it proven/)
+})
+
+/** The first DiffID of a layout's only image. */
+async function diffIdIn(layout: string): Promise<Digest> {
+  const read = async (path: string) => JSON.parse(await readFile(join(layout, path), 'utf8')) // of our own making
+  const blobAt = (digest: Digest) => join('blobs/sha256', hex(digest))
+  const { manifests } = await read('index.json')
+  const { config } = await read(blobAt(manifests[0].digest))
+  return (await read(blobAt(config.digest))).rootfs.diff_ids[0]
+}
 
 test('a DiffID that is known to be false is no name for a layer, whatever is believed', async () => {
   const { explain, cache, blob } = await machine()

@@ -9,6 +9,8 @@ import { ask, type Status } from '../../src/agent/socket.ts'
 import { command, type Outcome } from './engines/command.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
+/** The program that engines run in their pulls. */
+export const HELPER = fileURLToPath(new URL('../../native/lazylayer-auth-helper', import.meta.url))
 
 /** A machine that runs tests may be busy. */
 const STATUS_TIMEOUT_MS = 30_000

@@ -1,8 +1,7 @@
 // A real registry with images and agents over one store, for tests of real engines.
 import { chmod, copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { type Agent, startAgent } from './agent.ts'
+import { type Agent, HELPER, startAgent } from './agent.ts'
 import { APP_PROGRAMS, type AppImage, writeApp } from './app-image.ts'
 import { lacking } from './engines/needs.ts'
 import { type Flavour, Podman } from './engines/podman.ts'
@@ -12,8 +11,6 @@ import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.
 
 /** Why no real engine can be shown an image here. */
 export const STORE_LACKS = lacking([...APP_PROGRAMS, 'fusermount3'])
-
-const HELPER = fileURLToPath(new URL('../../src/cli/auth-helper.js', import.meta.url))
 
 /** The additional layer store, or the additional image store. */
 export type Door = 'layers' | 'images'
@@ -30,7 +27,7 @@ export interface EngineStore {
   serve(cache: string, ...more: string[]): Promise<Agent>
   /** Ends the agent, if one runs. @returns its exit code */
   stop(): Promise<number>
-  /** A program that runs the auth helper for `root`, also in a root that has no Node. */
+  /** A program that runs the auth helper for `root`, also in another root. */
   installHelper(): Promise<string>
   /** An engine that looks through one of the store's doors, with the helper installed before. */
   startEngine(flavour: Flavour, door: Door): Promise<Podman>
@@ -101,17 +98,21 @@ export function byEngine(requests: readonly Request[]): Request[] {
   return requests.filter(({ userAgent }) => userAgent !== 'lazylayer')
 }
 
+/** Without blobs that an agent read whole: what it believes it proves when nobody has asked for a while, which is soon on a busy machine. */
+export function withoutProofs(requests: readonly Request[]): Request[] {
+  const isProof = ({ kind, userAgent, range }: Request) => kind === 'blob' && userAgent === 'lazylayer' && range === ''
+  return requests.filter((each) => !isProof(each))
+}
+
 const helperIn = (work: string) => join(work, 'bin/helper')
 
-/** A program in `work` that runs the auth helper for `root`, also in a root that has no Node. */
+/** A program in `work` that runs the auth helper for `root`, also in another root, which has nothing of this project. */
 async function installHelper(work: string, root: string): Promise<string> {
   const bin = join(work, 'bin')
   await mkdir(bin)
   await chmod(work, 0o755)
-  await copyFile(process.execPath, join(bin, 'node'))
-  await copyFile(HELPER, join(bin, 'auth-helper.js'))
-  await writeFile(join(bin, 'package.json'), '{"type": "module"}')
+  await copyFile(HELPER, join(bin, 'auth-helper'))
   const helper = helperIn(work)
-  await writeFile(helper, `#!/bin/sh\nLAZYLAYER_ROOT=${root} exec ${bin}/node ${bin}/auth-helper.js\n`, { mode: 0o755 })
+  await writeFile(helper, `#!/bin/sh\nLAZYLAYER_ROOT=${root} exec ${bin}/auth-helper\n`, { mode: 0o755 })
   return helper
 }

@@ -73,18 +73,22 @@ suite('images that are only believed', STORE_LACKS ?? podmanLacks('debian12'), (
     timeout: TIMEOUT_MS,
   }, async () => {
     const agent = await store.serve('cache-claimed', '--diffid', 'claimed')
+    await using engines = new AsyncDisposableStack()
+    const started = new Map<Door, Podman>()
     for (const door of DOORS) {
-      await using podman = await startPodman(door)
-      const lies = pair('claimed', door, 'hostile')
-      const honest = pair('claimed', door, 'victim')
+      const podman = engines.use(await startPodman(door))
+      started.set(door, podman)
+      const [lies, honest] = [pair('claimed', door, 'hostile'), pair('claimed', door, 'victim')]
       for (const tag of [`victim-${honest}`, `hostile-${honest}`, `hostile-${lies}`]) await pull(podman, tag)
       expect(await who(podman, `victim-${honest}`)).toBe(GOOD)
-      const found = () => agent.log().split(FALSE).length - 1
-      // the layer store has shown both to whoever asks by their names
-      await expect.poll(found, { timeout: 60_000 }).toBe(door === 'images' ? 1 : 3)
-      expect(await who(podman, `hostile-${lies}`)).not.toBe(EVIL)
+    }
+    // those that came first, and the one that the layer store has shown to whoever asks by its name
+    const found = () => agent.log().split(FALSE).length - 1
+    await expect.poll(found, { timeout: 60_000 }).toBe(3)
+    for (const [door, podman] of started) {
+      expect(await who(podman, `hostile-${pair('claimed', door, 'hostile')}`)).not.toBe(EVIL)
       // nobody else lost anything
-      expect(await who(podman, `victim-${honest}`)).toBe(GOOD)
+      expect(await who(podman, `victim-${pair('claimed', door, 'victim')}`)).toBe(GOOD)
     }
   })
 })

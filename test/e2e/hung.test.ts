@@ -4,13 +4,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { type Agent, startAgent } from './agent.ts'
+import { type Agent, HELPER, startAgent } from './agent.ts'
 import { command, type Outcome } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
-const HELPER = fileURLToPath(new URL('../../src/cli/auth-helper.js', import.meta.url))
 const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 /** On a machine with much else to do. */
 const BOUND_MS = 60_000
@@ -107,8 +106,8 @@ suite('an agent that hangs', lacking(['fusermount3']), () => {
   })
 
   test.concurrent('an engine that asks its helper goes on', { timeout: TIMEOUT_MS }, async () => {
-    const line = `echo '{"registry.example.com/a:1": {}}' | exec ${process.execPath} ${HELPER}`
-    const env = { PATH: process.env.PATH, LAZYLAYER_ROOT: at('store') }
+    const line = `echo '{"registry.example.com/a:1": {}}' | exec ${HELPER}`
+    const env = { LAZYLAYER_ROOT: at('store') }
     expect(await command('sh', ['-c', line], { env, timeoutMs: BOUND_MS })).toEqual({ code: 0, stdout: '', stderr: '' })
   })
 

@@ -1,16 +1,13 @@
 // A small image at a fake registry and a store over it, for tests that act as engines do, call by call.
 import { mkdir, mkdtemp, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { expect } from 'vitest'
 import { type WrittenImage, writeImage } from '../../src/build/layout-writer.ts'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
-import { type Agent, startAgent } from './agent.ts'
+import { type Agent, HELPER, startAgent } from './agent.ts'
 import { command, type Outcome, succeed } from './engines/command.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
-
-const HELPER = fileURLToPath(new URL('../../src/cli/auth-helper.js', import.meta.url))
 
 /** Three lazy layers: the upper ones delete, hide and replace what is below. */
 const LAYERS: readonly (readonly SourceEntry[])[] = [
@@ -87,8 +84,7 @@ export async function setStage(): Promise<Stage> {
     async help(input) {
       const path = join(await mkdtemp(join(work.path, 'helped-')), 'input')
       await writeFile(path, input)
-      const line = `exec ${process.execPath} ${HELPER} <${path}`
-      return await command('sh', ['-c', line], { env: { PATH: process.env.PATH, LAZYLAYER_ROOT: root } })
+      return await command('sh', ['-c', `exec ${HELPER} <${path}`], { env: { LAZYLAYER_ROOT: root } })
     },
     async overlay(lower, cwd) {
       const own = await mkdtemp(join(work.path, 'container-'))

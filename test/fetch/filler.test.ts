@@ -290,6 +290,50 @@ test('of a prefetch request that has arrived, what is wanted now is decoded firs
   expect(layer.mostDecoding).toBeLessThanOrEqual(32)
 })
 
+test('a chunk is there when its own bytes have come, whatever is still to come behind it', async () => {
+  const layer = new Layer({ chunks: row(4, 100), hold: true })
+  const ahead = layer.filler.fill([0, 1, 2, 3], 'prefetch')
+  await settle()
+  const wanted = layer.filler.fill([1], 'demand')
+  layer.reads[0]?.come(199)
+  await settle()
+  expect(layer.decoded).toEqual([0])
+  layer.reads[0]?.come(200)
+  await wanted
+  expect(layer.decoded).toEqual([0, 1])
+  layer.reads[0]?.answer()
+  await ahead
+  expect(layer.decoded).toEqual([0, 1, 2, 3])
+  expect(layer.reads).toHaveLength(1)
+})
+
+test('where a transfer breaks, what has come stays, and the rest alone fails', async () => {
+  const layer = new Layer({ chunks: row(4, 100), hold: true })
+  const told = new Map<number, unknown>()
+  layer.filler.fillEach([0, 1, 2, 3], 'demand', (chunk, error) => told.set(chunk, error))
+  await settle()
+  layer.reads[0]?.come(250)
+  layer.reads[0]?.fail(Failure.unavailable('broken'))
+  await settle()
+  const gone = expect.objectContaining({ code: 'unavailable' })
+  expect(told).toEqual(new Map([0, 1, 2, 3].map((chunk) => [chunk, chunk < 2 ? undefined : gone])))
+  expect(layer.decoded).toEqual([0, 1])
+})
+
+test('a transfer that begins anew on other memory decodes each chunk once, with its own bytes', async () => {
+  const layer = new Layer({ chunks: row(3, 100), hold: true })
+  const filled = layer.filler.fill([0, 1, 2], 'demand')
+  await settle()
+  layer.reads[0]?.come(150)
+  layer.reads[0]?.anew()
+  layer.reads[0]?.come(50)
+  await settle()
+  layer.reads[0]?.come(200)
+  layer.reads[0]?.answer()
+  await filled
+  expect(layer.decoded).toEqual([0, 1, 2])
+})
+
 test('checks for prefetch are few at a time, and demand does not wait for them', async () => {
   const layer = new Layer({ chunks: row(100, 10), delay: () => 3 })
   layer.states.fill(READY_STORED)

@@ -61,6 +61,7 @@ test.each([
             limits,
             budget: lanes,
             roundTripBytes,
+            halves: true,
             delay: () => delays[delay++ % delays.length] as number,
           })
           layer.states.set(states)
@@ -154,6 +155,7 @@ test('closing at any moment tells everybody and leaves nothing', async () => {
           chunks,
           limits: LIMITS,
           budget: LANES,
+          halves: true,
           delay: () => delays[delay++ % delays.length] as number,
         })
         layer.states.set(states)

@@ -51,6 +51,10 @@ export interface Read {
   range: Range
   priority: Priority
   answer(): void
+  /** Hands over its bytes up to that offset in the range. */
+  come(to: number): void
+  /** What comes next comes from its beginning, on other memory. */
+  anew(): void
   fail(error: unknown): void
   aborted: boolean
   done: boolean
@@ -66,6 +70,8 @@ export interface LayerOptions {
   /** Limit of the event loop that the next read, decode or check takes; a read of 'hold' waits for its answer(). */
   delay?: () => number
   hold?: boolean
+  /** Half of a range comes first. */
+  halves?: boolean
 }
 
 export class Layer {
@@ -177,20 +183,31 @@ export class Layer {
     return {
       digest: digestOf(new Uint8Array()),
       size: 1e9,
-      read: async (range, { signal, priority = 'demand' } = {}) => {
+      read: async (range, { signal, priority = 'demand', onPart } = {}) => {
         const { promise, resolve, reject } = Promise.withResolvers<void>()
+        const all = bytesOf(blob, range)
+        let bytes = new Uint8Array(all.length)
+        let came = 0
         const read: Read = {
           blob,
           range: { ...range },
           priority,
           answer: resolve,
+          come(to) {
+            bytes.set(all.subarray(came, to), came)
+            onPart?.(bytes.subarray(came, to), came)
+            came = to
+          },
+          anew() {
+            bytes = new Uint8Array(all.length)
+            came = 0
+          },
           fail: reject,
           aborted: false,
           done: false,
         }
         this.reads.push(read)
-        const bytes = range.end - range.start
-        this.inFlight[priority] += bytes
+        this.inFlight[priority] += all.length
         this.most[priority] = Math.max(this.most[priority], this.inFlight[priority])
         signal?.addEventListener('abort', () => {
           read.aborted = true
@@ -198,17 +215,22 @@ export class Layer {
         })
         try {
           if (!this.#options.hold) {
-            void this.#wait().then(() => {
+            void this.#wait().then(async () => {
               const error = this.failing?.()
+              if (this.#options.halves) {
+                read.come(Math.floor(all.length / 2))
+                await this.#wait()
+              }
               if (error === undefined) resolve()
               else reject(error)
             })
           }
           await promise
-          return bytesOf(blob, range)
+          bytes.set(all)
+          return bytes
         } finally {
           read.done = true
-          this.inFlight[priority] -= bytes
+          this.inFlight[priority] -= all.length
         }
       },
     }

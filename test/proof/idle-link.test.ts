@@ -5,7 +5,7 @@ import type { StoredBlob } from '../../src/registry/source.ts'
 
 /** A link, and a clock that waiting moves. */
 function link() {
-  const it = { requests: 0, underWay: 0, now: 0, paused: (): void => {} }
+  const it = { asked: 0, read: 0, underWay: 0, now: 0, paused: (): void => {} }
   const made = new IdleLink(() => it, {
     now: () => it.now,
     pause: async (ms, signal) => {
@@ -17,37 +17,54 @@ function link() {
   return { it, link: made }
 }
 
-test('a link is idle 3 s after the last request began, and never while bytes are under way', () => {
+const nothing = async () => {}
+
+test('a link is read from until 10 s after the last request began, and as long as bytes are under way', () => {
   const { it, link: idle } = link()
-  expect(idle.isBusy()).toBe(true) // what was before is not known
-  it.now += 3_000
-  expect(idle.isBusy()).toBe(false)
-  it.requests++
-  expect(idle.isBusy()).toBe(true)
-  it.now += 2_999
-  expect(idle.isBusy()).toBe(true)
+  expect(idle.isRead()).toBe(true) // what was before is not known
+  it.now += 10_000
+  expect(idle.isRead()).toBe(false)
+  it.asked++
+  expect(idle.isRead()).toBe(false)
+  it.read++
+  expect(idle.isRead()).toBe(true)
+  it.now += 9_999
+  expect(idle.isRead()).toBe(true)
   it.now += 1
-  expect(idle.isBusy()).toBe(false)
+  expect(idle.isRead()).toBe(false)
   it.underWay = 1
   it.now += 60_000
-  expect(idle.isBusy()).toBe(true)
+  expect(idle.isRead()).toBe(true)
 })
 
-test('who waits for an idle link is told when it is, or that all is over', async () => {
+test('who waits for an idle link is told 10 s after anybody last asked a registry, or that all is over', async () => {
+  for (const what of ['asked', 'read'] as const) {
+    const { it, link: idle } = link()
+    it.paused = () => void (it.now < 30_000 && it[what]++)
+    await idle.whenIdle(nothing, new AbortController().signal)
+    expect(it.now).toBe(39_500) // the last request was seen at 29.5 s
+    it[what]++
+    await expect(idle.whenIdle(nothing, AbortSignal.abort(new Error('the end')))).rejects.toThrow('the end')
+    it.now += 60_000
+    await expect(idle.whenIdle(nothing, AbortSignal.abort(new Error('the end')))).rejects.toThrow('the end')
+  }
+})
+
+test('what is asked for in the meantime is not taken for somebody else’s; what programs read then is', async () => {
   const { it, link: idle } = link()
-  it.paused = () => void (it.now < 10_000 && it.requests++)
-  await idle.idle(new AbortController().signal)
-  expect(it.now).toBe(12_500) // the last request was seen at 9.5 s
-  it.requests++
-  await expect(idle.idle(AbortSignal.abort(new Error('the end')))).rejects.toThrow('the end')
-  it.now += 60_000
-  await expect(idle.idle(AbortSignal.abort(new Error('the end')))).rejects.toThrow('the end')
+  const { signal } = new AbortController()
+  await idle.whenIdle(async () => void it.asked++, signal)
+  expect(it.now).toBe(10_000)
+  await idle.whenIdle(async () => void it.read++, signal)
+  expect(it.now).toBe(10_000)
+  await idle.whenIdle(nothing, signal)
+  expect(it.now).toBe(20_000)
 })
 
 test('beside others a blob takes 1 MiB a second, and all it can get when nobody else is there or it hurries', async () => {
   const { it, link: idle } = link()
-  idle.isBusy()
-  it.now += 3_000
+  idle.isRead()
+  it.now += 10_000
   const part = new Uint8Array(1 << 20)
   const blob: StoredBlob = {
     digest: `sha256:${'a'.repeat(64)}`,

@@ -27,7 +27,6 @@ export function guarded(
   contested: ContestedName[] = [],
 ): Guarded {
   const claims = new NameClaims()
-  for (const each of contested) claims.withheldBefore({ index: undefined, ...each })
   const waiting: Believed[] = []
   const hurried: Digest[] = []
   const prove = ({ claim: { blob, tree } }: Believed) => {
@@ -36,25 +35,28 @@ export function guarded(
     claims.judged({ blob, tree }, verdict)
     return true
   }
-  const guard = new Guard({
-    keepsApart,
-    claims,
-    proofs: {
-      later: (of) => void waiting.push(of),
-      of: (claim) => waiting.find((each) => isSame(each.claim, claim)),
-      now: async (of) => {
-        hurried.push(of.claim.blob)
-        return prove(of)
+  const guard = new Guard(
+    {
+      keepsApart,
+      claims,
+      proofs: {
+        later: (of) => void waiting.push(of),
+        of: (claim) => waiting.find((each) => isSame(each.claim, claim)),
+        now: async (of) => {
+          hurried.push(of.claim.blob)
+          return prove(of)
+        },
       },
+      contested: {
+        keep: async (name) => void contested.push(name),
+        forget: async ({ tree }) =>
+          void contested.splice(0, contested.length, ...contested.filter((each) => each.tree !== tree)),
+      },
+      progress: () => 0,
+      log,
     },
-    contested: {
-      keep: async (name) => void contested.push(name),
-      forget: async ({ tree }) =>
-        void contested.splice(0, contested.length, ...contested.filter((each) => each.tree !== tree)),
-    },
-    progress: () => 0,
-    log,
-  })
+    [...contested],
+  )
   const idle = () => {
     for (const each of waiting.splice(0)) if (!prove(each)) waiting.push(each)
   }

@@ -15,12 +15,14 @@ export interface KnownLayer {
   diffIds: readonly Digest[]
   /** What its own index shows otherwise than its tar, a sentence; an index of another image's may lie of the same bytes. */
   refuted: string | undefined
+  /** The DiffIDs that it lost to other images, until it is proven. */
+  contested: readonly Digest[]
 }
 
 /** Of each, the records of all trees that were judged with it are open at once. */
 const LAYERS_AT_ONCE = 8
 
-const NOTHING: KnownLayer = { diffIds: [], refuted: undefined }
+const NOTHING: KnownLayer = { diffIds: [], refuted: undefined, contested: [] }
 
 /** Undefined where there is no cache, or one that cannot be read, which `log` is told. */
 export async function openKnown(dir: string, log: (message: string) => void): Promise<CacheReader | undefined> {
@@ -30,7 +32,7 @@ export async function openKnown(dir: string, log: (message: string) => void): Pr
 /** Never rejects for what the cache is like. */
 export async function knownOf(
   layers: readonly Descriptor[],
-  cache: Pick<CacheReader, 'judged' | 'treesOf'> | undefined,
+  cache: Pick<CacheReader, 'judged' | 'treesOf' | 'contested'> | undefined,
   log: (message: string) => void,
 ): Promise<KnownLayer[]> {
   const nothing = layers.map(() => NOTHING)
@@ -41,12 +43,13 @@ export async function knownOf(
     const judged = await cache.judged(descriptor.digest, together !== undefined)
     const diffIds = judged.flatMap(({ verdict }) => (verdict.verdict === 'proven' ? [verdict.diffId] : []))
     const refuted = judged.flatMap(({ tree, verdict }) => (verdict.verdict === 'refuted' ? [{ tree, ...verdict }] : []))
+    const contested = await cache.contested(descriptor.digest)
     const unit = plan.get(descriptor)
-    if (refuted.length === 0 || unit === undefined || 'why' in unit) return { diffIds, refuted: undefined }
+    if (refuted.length === 0 || unit === undefined || 'why' in unit) return { diffIds, refuted: undefined, contested }
     // what is shown empty is so in every image
-    if (together === 'shows nothing') return { diffIds, refuted: refuted[0]?.why }
+    if (together === 'shows nothing') return { diffIds, refuted: refuted[0]?.why, contested }
     const own = await cache.treesOf(unit.index)
-    return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why }
+    return { diffIds, refuted: refuted.find(({ tree }) => own.has(tree))?.why, contested }
   }
   try {
     return await mapLimited(layers, LAYERS_AT_ONCE, knownOfLayer)

@@ -25,9 +25,10 @@ test('of an image with many layers, the records of some are read at once, and ea
       return [{ tree: blob, verdict }]
     },
     treesOf: async () => new Set<Digest>(),
+    contested: async () => [],
   }
   const known = await knownOf(LAYERS, cache, () => {})
-  expect(known).toEqual(LAYERS.map(({ digest }) => ({ diffIds: [digest], refuted: undefined })))
+  expect(known).toEqual(LAYERS.map(({ digest }) => ({ diffIds: [digest], refuted: undefined, contested: [] })))
   expect(most).toBe(8)
 })
 
@@ -41,10 +42,11 @@ test('of layers that show one tree together, what is known is what was found out
       return [{ tree: digestOf(9), verdict: { verdict: 'refuted' as const, why: 'it begins as a tar does', ...said } }]
     },
     treesOf: async () => new Set<Digest>(),
+    contested: async (of: Digest) => (of === blob.digest ? [blob.digest] : []),
   }
   expect(await knownOf([blob, tree], cache, () => {})).toEqual([
-    { diffIds: [], refuted: 'it begins as a tar does' },
-    { diffIds: [said.diffId], refuted: undefined },
+    { diffIds: [], refuted: 'it begins as a tar does', contested: [blob.digest] },
+    { diffIds: [said.diffId], refuted: undefined, contested: [] },
   ])
 })
 
@@ -53,8 +55,9 @@ test('where one record cannot be read, nothing is known, and that is said once',
   const cache = {
     judged: async () => Promise.reject(Failure.system('cannot read it')),
     treesOf: async () => new Set<Digest>(),
+    contested: async () => [],
   }
   const known = await knownOf(LAYERS, cache, (message) => said.push(message))
-  expect(known).toEqual(LAYERS.map(() => ({ diffIds: [], refuted: undefined })))
+  expect(known).toEqual(LAYERS.map(() => ({ diffIds: [], refuted: undefined, contested: [] })))
   expect(said).toEqual(['what this machine knows of layers is left out: cannot read it'])
 })
