@@ -9,7 +9,7 @@ import type { Verdict } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
-import type { NameClaim } from './name-claims.ts'
+import type { NameClaim } from './name-claim.ts'
 
 /** A layer of an image, and what it claims. */
 export interface Believed {

@@ -9,7 +9,8 @@ import type { Claimant } from '../layer/claim.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { ContestedName } from '../store/contested.ts'
 import type { Believed, BelievedProofs } from './believed-proofs.ts'
-import type { NameClaim, NameClaims, NameDoor } from './name-claims.ts'
+import type { NameClaim } from './name-claim.ts'
+import type { NameClaims, NameDoor } from './name-claims.ts'
 import { type Patience, patiently } from './patience.ts'
 
 export interface GuardParts {

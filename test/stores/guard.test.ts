@@ -2,7 +2,7 @@
 // the other's files, whoever comes first.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { layerId } from '../../src/stores/chain.ts'

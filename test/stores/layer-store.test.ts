@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
