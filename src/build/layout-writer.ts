@@ -2,7 +2,7 @@
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
-import { TAR_SIZE, TOC_DIGEST } from '../format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../format/estargz/estargz.ts'
 import { type Digest, digestOf, hex } from '../image/digest.ts'
 import { type Descriptor, hostPlatform, type Platform } from '../image/manifest.ts'
 import { type EstargzOptions, writeEstargz } from './estargz.ts'

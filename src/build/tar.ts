@@ -1,6 +1,6 @@
 // Tar headers: ustar (POSIX.1-1988), with a PAX header (POSIX.1-2001) before it where ustar has no room.
 import { Failure } from '../errors.ts'
-import { BLOCK_BYTES } from '../format/tar-header.ts'
+import { BLOCK_BYTES } from '../format/tar/header.ts'
 
 export type TarType = 'file' | 'dir' | 'symlink' | 'hardlink' | 'char' | 'block' | 'fifo'
 

@@ -21,6 +21,7 @@ import { loadNative } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { whyUnseen } from '../mount/propagation.ts'
 import { systemPlaces } from '../registry/places.ts'
+import { apart } from './doctor/apart.ts'
 import { cache } from './doctor/cache.ts'
 import type { DoctorCheck, Finding } from './doctor/check.ts'
 import { codecs } from './doctor/codecs.ts'
@@ -36,6 +37,7 @@ import type { Invocation } from './flags.ts'
 import { count, printJson } from './output.ts'
 import { storesFor } from './setup/changes.ts'
 import { readersOf } from './setup/crio.ts'
+import { untoldHere } from './told.ts'
 import { tryRungs } from './trial.ts'
 
 export async function doctor({ positionals, values }: Invocation): Promise<number> {
@@ -81,13 +83,14 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     helper,
     layersOfUse,
     mounts: () => mountTable(),
+    untold: () => untoldHere(root, settings, here),
     agents,
     unseen: whyUnseen,
   }
   const checks: readonly DoctorCheck<typeof needs>[] = [
     ...[node, addon, codecs, kernel, fuse, requestTimeout, cache],
     ...engines,
-    ...[storage, crioConf, registries, authHelper, agent, store, propagation, deadMounts],
+    ...[storage, crioConf, registries, authHelper, agent, apart, store, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
   for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })

@@ -2,8 +2,8 @@
 // by that. The rule is containers/storage's (GetTOCDigest) and containers/image's, which reads no annotations in Docker's manifests.
 import { type Digest, isDigest } from '../image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST, type Manifest } from '../image/manifest.ts'
-import { TOC_DIGEST } from './estargz.ts'
-import { CONTAINERS_CHECKSUM } from './zstd-chunked-place.ts'
+import { TOC_DIGEST } from './estargz/estargz.ts'
+import { CONTAINERS_CHECKSUM } from './zstd-chunked/place.ts'
 
 /** The index by which engines look for a layer of an image, whatever its media type is. Images with a layer that has two they refuse. */
 export function engineIndex(

@@ -13,11 +13,11 @@ import { ChunkTable } from '../tree/chunk-table.ts'
 import { firstDifference } from '../tree/compare.ts'
 import type { Difference } from '../tree/difference.ts'
 import type { Tree } from '../tree/tree.ts'
-import { TOC_NAME } from './estargz-toc.ts'
-import { SplitFile, writeAll } from './split-file.ts'
-import { storedTar } from './stored-tar.ts'
-import { parseTarIndex } from './tar-index.ts'
-import { scanTar } from './tar-scan.ts'
+import { TOC_NAME } from './estargz/toc-member.ts'
+import { scanTar } from './tar/scan.ts'
+import { SplitFile, writeAll } from './tar/split-file.ts'
+import { storedTar } from './tar/stored-tar.ts'
+import { parseTarIndex } from './tar/tar-index.ts'
 
 /** Descriptors are the process's: whoever asks keeps them open until the examination has ended, well or badly; nothing uses them then. */
 export interface Examination {

@@ -1,10 +1,10 @@
 // The formats that can be served lazily, and which of them an image's layers are in.
 import { Failure } from '../errors.ts'
 import type { Descriptor } from '../image/manifest.ts'
-import { estargz } from './estargz.ts'
+import { estargz } from './estargz/estargz.ts'
 import type { Format, Planned, Unit } from './format.ts'
-import { nydus } from './nydus.ts'
-import { zstdChunked } from './zstd-chunked.ts'
+import { nydus } from './nydus/nydus.ts'
+import { zstdChunked } from './zstd-chunked/zstd-chunked.ts'
 
 /** In order of preference. */
 export const FORMATS: readonly Format[] = [estargz, zstdChunked, nydus]

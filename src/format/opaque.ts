@@ -1,7 +1,7 @@
 // Whether a blob can be an ordinary layer of any image. One that is shown as nothing, under the name of its bytes, must not be: where it is
 // one, its files would be missing. What is no tar no engine ever unpacked, so none ever gave its digest to a layer as that of a tar.
 import type { Part } from '../image/part.ts'
-import { BLOCK_BYTES, base256, checksumField, isZero, parseHeader, sumsOf } from './tar-header.ts'
+import { BLOCK_BYTES, base256, checksumField, isZero, parseHeader, sumsOf } from './tar/header.ts'
 
 /** As much as is looked at of either end of a blob; what is shorter is an empty layer to engines. */
 export const OPAQUE_END_BYTES = BLOCK_BYTES

@@ -4,9 +4,9 @@ import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
 import { type Digest, finish } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
-import { SplitFile } from './split-file.ts'
-import { storedTar } from './stored-tar.ts'
-import { SplitWriter } from './tar-split.ts'
+import { SplitWriter } from './tar/split.ts'
+import { SplitFile } from './tar/split-file.ts'
+import { storedTar } from './tar/stored-tar.ts'
 
 /** As of an Examination. */
 export interface RawExamination {

@@ -9,7 +9,7 @@ import type { Verdict } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
-import type { NameClaim } from './name-claims.ts'
+import type { NameClaim } from './name-claim.ts'
 
 /** A layer of an image, and what it claims. */
 export interface Believed {
@@ -40,6 +40,10 @@ export interface BelievedProofsParts {
 /** What failed is tried again after that long, and then after twice as long each time. */
 const AGAIN_MIN_MS = 300_000
 const AGAIN_MAX_MS = 6 * 3_600_000
+/** Nobody waits longer for a registry that is slow on purpose: what it brings is read on beside the next. */
+const TURN_MS = 300_000
+/** So many of those; each has a file on disk, and room promised there. */
+const SLOW_MAX = 16
 
 interface Waiting {
   of: Believed
@@ -97,10 +101,28 @@ export class BelievedProofs {
       const next = [...this.#waiting].reduce((first, each) => (each[1].dueAt < first[1].dueAt ? each : first))
       try {
         if (next[1].dueAt > this.#parts.now()) await this.#until(next[1].dueAt)
-        else await whenIdle(() => this.#prove(next[1].of, false), signal)
+        else await whenIdle(() => this.#inTurn(next[1]), signal)
       } catch (error) {
         if (!signal.aborted) throw error
       }
+    }
+  }
+
+  /** Reads one whole, or goes on after a while with the next. */
+  async #inTurn(waiting: Waiting): Promise<void> {
+    const { pause, now, signal } = this.#parts
+    const over = new AbortController()
+    const late = pause(TURN_MS, AbortSignal.any([signal, over.signal])).then(
+      () => {
+        waiting.dueAt = now() + waiting.againMs
+      },
+      () => {}, // it was read in time
+    )
+    const read = this.#prove(waiting.of, false)
+    await Promise.race([read, late])
+    over.abort()
+    while (this.#running.size > SLOW_MAX && !signal.aborted) {
+      await Promise.race([...this.#running.values()].map(({ done }) => done))
     }
   }
 

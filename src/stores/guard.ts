@@ -9,7 +9,8 @@ import type { Claimant } from '../layer/claim.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { ContestedName } from '../store/contested.ts'
 import type { Believed, BelievedProofs } from './believed-proofs.ts'
-import type { NameClaim, NameClaims, NameDoor } from './name-claims.ts'
+import type { NameClaim } from './name-claim.ts'
+import type { NameClaims, NameDoor } from './name-claims.ts'
 import { type Patience, patiently } from './patience.ts'
 
 export interface GuardParts {
@@ -42,8 +43,11 @@ export interface Met {
 
 /** Shorter than an engine waits for whoever asks the guard (patience.ts), so that a loser is hidden before the engine looks. */
 const MEETING: Patience = { stallMs: 1_500, totalMs: 8_000 }
-/** Of all layers that are read whole for one image's sake, while an engine waits: 8 s at 250 Mbit/s. The others are proven later. */
-const MEETING_MAX_BYTES = 256 << 20
+/**
+ * Of the layers that are read whole while an engine waits, those of the image that comes, and as much of those that were there: 8 s at
+ * 250 Mbit/s. Each side has its own, so that nobody's many keep another's few from being proven. What is more is proven later.
+ */
+const SIDE_MAX_BYTES = 128 << 20
 
 const FALSE = 'its bytes are found not to have the DiffID that its image claims for them'
 const CONTESTED =
@@ -130,7 +134,8 @@ export class Guard {
     for (const claim of claims) this.#claims.tell(claim)
     const own = await this.#toRead(told, claims)
     const rivals = [...new Set(claims.flatMap((each) => this.#claims.believedRivals(each)))]
-    const reading = withinBytes([...rivals.flatMap((each) => proofs.of(each) ?? []), ...own])
+    const others = rivals.flatMap((each) => proofs.of(each) ?? [])
+    const reading = [...withinBytes(others), ...withinBytes(own)]
     const read = Promise.all(reading.map((each) => proofs.now(each)))
     if (reading.length > 0) await patiently(read, progress, MEETING).catch(() => {}) // who is not proven by now loses
     const losers = [...rivals, ...claims].filter((each) => this.#isUndecided(each))
@@ -169,7 +174,7 @@ function contestedName({ diffId, blob, index, tree, together }: NameClaim): Cont
 /** Those that are read at once, the smallest first. */
 function withinBytes(layers: readonly Believed[]): Believed[] {
   const chosen: Believed[] = []
-  let left = MEETING_MAX_BYTES
+  let left = SIDE_MAX_BYTES
   for (const each of [...layers].sort((a, b) => a.descriptor.size - b.descriptor.size)) {
     left -= each.descriptor.size
     if (left < 0) break

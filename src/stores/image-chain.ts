@@ -13,7 +13,7 @@ import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, whyNotByIndex } from './identity.ts'
 import type { Listable } from './layers-json.ts'
-import type { NameClaim } from './name-claims.ts'
+import { indexOf, type NameClaim, nameClaimOf } from './name-claim.ts'
 import { claimedIndex, type Prove } from './read-whole.ts'
 import { keepForIndex, proveTogether, togetherIn } from './together.ts'
 
@@ -214,7 +214,7 @@ function finders(
       if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
       const candidate = await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
       return before === undefined
-        ? guarded(candidate, claimOf(image, i, layers.plan(image.manifest), candidate.layer?.tree), opening)
+        ? guarded(candidate, nameClaimOf(image, i, layers.plan(image.manifest), candidate.layer?.tree), opening)
         : candidate
     } catch (error) {
       return closed(describe(error), !(error instanceof Failure) || !FINAL.has(error.code))
@@ -250,35 +250,6 @@ function guarded(tried: TriedLayer, claim: NameClaim, { whyNot }: Pick<ChainOpen
   const { opened } = tried
   if (opened.is !== 'open' || opened.verdict !== undefined || opened.trusted !== true) return tried
   return { ...tried, opened: { ...opened, trusted: whyNot(claim) ?? true } }
-}
-
-/** What an image claims of its layers. @param opened those that are, by their places */
-export function claimsOf(
-  image: Pick<ResolvedImage, 'manifest' | 'config'>,
-  plan: Units,
-  opened: readonly ({ tree: Digest | undefined } | undefined)[],
-): NameClaim[] {
-  return image.manifest.layers.map((_, i) => claimOf(image, i, plan, opened[i]?.tree))
-}
-
-/** What it claims of one. @param tree undefined: it is not open */
-export function claimOf(
-  { manifest, config }: Pick<ResolvedImage, 'manifest' | 'config'>,
-  i: number,
-  plan: Units,
-  tree: Digest | undefined,
-): NameClaim {
-  const descriptor = manifest.layers[i] as Descriptor // of one of its layers
-  const diffId = config.diffIds[i] as Digest // parseConfig: one a layer
-  const together = togetherIn(plan, descriptor) !== undefined
-  return { diffId, blob: descriptor.digest, index: indexOf(plan, descriptor), tree, together }
-}
-
-/** Digest of the index by which a layer is read. What shows nothing shows it whatever the index of its unit is: images share such layers. */
-function indexOf(plan: Units, descriptor: Descriptor): Digest | undefined {
-  if (togetherIn(plan, descriptor) === 'shows nothing') return descriptor.digest
-  const unit = plan.get(descriptor)
-  return unit !== undefined && 'index' in unit ? unit.index : undefined
 }
 
 function quarantined({ size }: Descriptor, index: Digest | undefined): TriedLayer {

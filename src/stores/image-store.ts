@@ -26,24 +26,24 @@ import type { StoredBlob } from '../registry/source.ts'
 import { AttachedSlots } from './attached-slots.ts'
 import { blobId } from './chain.ts'
 import type { ShownImage } from './forget.ts'
-import type { Guard, Met } from './guard.ts'
+import type { Guard } from './guard.ts'
 import {
   type Chain,
   type ChainLink,
   type ChainOpening,
   type ChainParts,
-  claimsOf,
   closeChain,
   type ListedImage,
   type Listings,
-  openChain,
+  type openChain,
 } from './image-chain.ts'
 import { ImageIds, type KnownBy } from './image-ids.ts'
 import { ImageRoot, type ImageStoreMount, type ListVersions } from './image-root.ts'
+import { KeptApart } from './kept-apart.ts'
 import { type Covers, LayerList } from './layer-list.ts'
 import { type Attached, claimOfLink, LayerOwners, type Owner } from './layer-owners.ts'
 import { tarSplit } from './listed-split.ts'
-import { isSame, type NameClaim } from './name-claims.ts'
+import type { NameClaim } from './name-claim.ts'
 import { keyOf, type ListOutcome, listedAs, outcomeOf } from './outcome.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
@@ -79,8 +79,6 @@ interface Applied {
 
 /** Images whose trees are hashed at the same time when all are listed again. */
 const ATTACHED_AT_ONCE = 8
-/** Of those that were contested the latest; the others are listed when they are asked for again. */
-const CONTESTED_MAX = 1_000
 /** Messages that are not repeated; each names a reference, so they are forgotten from time to time. */
 const TOLD_MAX = 10_000
 
@@ -94,8 +92,7 @@ export class AdditionalImageStore {
   /** Images that are being listed. */
   readonly #listing = new Map<string, Promise<ListOutcome>>()
   readonly #told = new Set<string>()
-  /** By their references: images that were not listed as far as they may be once those of their layers are proven. */
-  readonly #contested = new Map<string, { image: ResolvedImage; left: readonly NameClaim[] }>()
+  readonly #apart: KeptApart
   /** Images that were listed, by the key of the record that is kept of each. */
   readonly #images = new Map<string, ShownImage>()
   readonly #turnover: Turnover
@@ -135,6 +132,7 @@ export class AdditionalImageStore {
   private constructor(parts: ImageStoreParts, mount: ImageStoreMount) {
     this.#parts = parts
     this.#ids = new ImageIds(parts.byIndex)
+    this.#apart = new KeptApart(parts)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY, parts.versions)
     this.#owners = new LayerOwners(parts.quarantine, parts.guard, parts.layersMax)
     this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
@@ -235,7 +233,7 @@ export class AdditionalImageStore {
   async #open(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Applied> {
     // in each round fewer layers are named by their indexes
     for (let round = 0; round <= image.manifest.layers.length; round++) {
-      const chain = await this.#openApart(image, prove)
+      const chain = await this.#apart.open(image, this.#opening, prove)
       // before anything is mounted: the registry need not wait for that
       for (const { layer } of chain.links) void layer?.prefetch().catch((error) => this.#tell(describe(error)))
       const attached = await this.#attach(chain)
@@ -243,26 +241,6 @@ export class AdditionalImageStore {
       if (applied !== undefined) return applied
     }
     throw new TypeError('an index that names no layer names one')
-  }
-
-  /** Opens an image's layers, and has it kept apart from others that say otherwise of them. */
-  async #openApart(image: ResolvedImage, prove: Parameters<typeof openChain>[2]): Promise<Chain> {
-    const chain = await openChain(image, this.#opening, prove)
-    const { isNews, left } = await this.#meet(chain)
-    if (this.#contested.size >= CONTESTED_MAX) this.#contested.clear()
-    if (left.length > 0) this.#contested.set(referenceText(image.reference), { image, left })
-    if (!isNews) return chain
-    await closeChain(chain)
-    return await openChain(image, this.#opening, prove)
-  }
-
-  async #meet({ image, links }: Chain): Promise<Met> {
-    const { guard, layers, trustsDiffIds } = this.#parts
-    return await guard.meet({
-      image,
-      claims: async () => claimsOf(image, layers.plan(image.manifest), links),
-      isBelieved: async () => (await trustsDiffIds(image)) === true,
-    })
   }
 
   get #opening(): ChainOpening {
@@ -322,7 +300,7 @@ export class AdditionalImageStore {
     const { image, before } = attached.chain
     const { owners, why } = this.#owners.claim(attached, true)
     await this.#keep(attached.chain, owners, listedAs(image, owners, before), known, () => {})
-    void this.#meet(attached.chain).catch((error) => this.#tell(describe(error))) // two that were listed may differ by now
+    void this.#apart.meet(attached.chain).catch((error) => this.#tell(describe(error))) // two that were listed may differ by now
     this.#tellLeft(image, outcomeOf(image, owners, why))
   }
 
@@ -392,14 +370,11 @@ export class AdditionalImageStore {
     return { known, isNew: claimed }
   }
 
-  /** A layer is proven to have the DiffID that its image claims: it is shown again, or now, if it was not before. */
+  /** A layer is proven to have the DiffID that its image claims: it is shown again, and whatever waits for it is listed. */
   #proven(claim: NameClaim): void {
-    this.#list.showAgain(this.#owners.prove(claim)).catch((error) => this.#tell(describe(error)))
-    for (const [key, { image, left }] of this.#contested) {
-      if (!left.some((each) => isSame(each, claim))) continue
-      this.#contested.delete(key)
-      this.#open(image, 'none').catch((error) => this.#tell(describe(error)))
-    }
+    const failed = (error: unknown) => this.#tell(describe(error))
+    this.#list.showAgain(this.#owners.prove(claim)).catch(failed)
+    for (const image of this.#apart.proven(claim)) this.#open(image, 'none').catch(failed)
   }
 
   #isHidden({ identity }: ChainLink): boolean {

@@ -7,7 +7,7 @@ import type { ChainLink } from './image-chain.ts'
 import type { ImageRoot } from './image-root.ts'
 import type { LayerOwners, Owner } from './layer-owners.ts'
 import { layerEntry } from './layers-json.ts'
-import { isOf as isNamed, type NameClaim } from './name-claims.ts'
+import { isOf as isNamed, type NameClaim } from './name-claim.ts'
 
 /** Mounts layers in the kernel, over what FUSE answers. */
 export interface Covers {

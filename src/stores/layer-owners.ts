@@ -8,7 +8,7 @@ import { blobId } from './chain.ts'
 import type { Guard } from './guard.ts'
 import type { Chain, ChainLink } from './image-chain.ts'
 import { disagreement, isOtherBlob, shownOtherwise } from './layers-json.ts'
-import { isOf, type NameClaim } from './name-claims.ts'
+import { isOf, type NameClaim } from './name-claim.ts'
 
 /** The layer that has an ID. */
 export interface Owner {

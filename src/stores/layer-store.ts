@@ -26,9 +26,8 @@ import { engineRefusal } from './engine-refusal.ts'
 import { tarSizeOf } from './facts.ts'
 import type { Met } from './guard.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
-import { claimOf, claimsOf } from './image-chain.ts'
 import { infoOf } from './layer-info.ts'
-import type { NameClaim } from './name-claims.ts'
+import { type NameClaim, nameClaimOf, nameClaimsOf } from './name-claim.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 import { type Known, References } from './references.ts'
 import {
@@ -222,7 +221,7 @@ export class AdditionalLayerStore implements Door {
       // said before anything is opened: the engine will fetch all of it
       throw nameless(believed)
     }
-    const claimed = (i: number, { tree }: OpenLayer) => claimOf(listing.image, i, plan, tree)
+    const claimed = (i: number, { tree }: OpenLayer) => nameClaimOf(listing.image, i, plan, tree)
     const trusted = (i: number, opened: OpenLayer) =>
       believed === true ? (this.#parts.guard.whyNot(claimed(i, opened)) ?? true) : believed
     const layer = await this.#open(found, listing, byDiffId && wasShown)
@@ -289,7 +288,7 @@ export class AdditionalLayerStore implements Door {
     const claims = async () => {
       // of an image that is not believed no layer is opened for this
       const trees = (await isBelieved()) ? await listing.trees() : []
-      return claimsOf(image, layers.plan(image.manifest), trees)
+      return nameClaimsOf(image, layers.plan(image.manifest), trees)
     }
     const met = this.#met.get(listing) ?? guard.meet({ image, claims, isBelieved })
     this.#met.set(listing, met)

@@ -1,22 +1,10 @@
-// What images say of DiffIDs and blobs, all images that this agent was told of. A layer that bears a DiffID because its image is believed
-// must not be taken for another image's: two images are *rivals* about a layer when both name one DiffID, or one blob, and mean something
-// else by it: another blob or DiffID, another index, another tree. Pure state; guard.ts has what follows from it.
+// What images say of DiffIDs and blobs, all images that this agent was told of, and how much of it is known to be true. Pure state;
+// guard.ts has what follows from it.
 import type { Digest } from '../image/digest.ts'
-import { type Claimant, claimOf } from '../layer/claim.ts'
+import type { Claimant } from '../layer/claim.ts'
 import type { Verdict } from '../layer/layer.ts'
 import type { Claim } from '../store/proofs.ts'
-
-/** What an image says of one of its layers. */
-export interface NameClaim {
-  readonly diffId: Digest
-  readonly blob: Digest
-  /** Digest of the index by which the image has the blob read; undefined: it is to be unpacked. */
-  readonly index: Digest | undefined
-  /** Digest of the tree that comes of that; undefined: it is not open. */
-  readonly tree: Digest | undefined
-  /** Whether it is one of several layers that show one tree together. */
-  readonly together: boolean
-}
+import { areRivals, isOf, isSame, type NameClaim, namesOf } from './name-claim.ts'
 
 /** `said`: nobody has read the whole blob; `false`: somebody has, and it is not as it was said. */
 export type Standing = 'said' | 'proven' | 'false'
@@ -162,12 +150,17 @@ export class NameClaims {
       return found
     }
     const crowded = namesOf(claim).filter((each) => (this.#byName.get(each)?.length ?? 0) >= RIVALS_MAX)
-    for (const name of crowded) this.#crowded.add(name)
+    for (const name of crowded) this.#crowd(name)
     if (crowded.length > 0 || (this.#all.size >= this.#max && !this.#dropOldest())) return undefined
     const kept: Kept = { claim, standing: 'said', shown: false, withheld: false }
     this.#all.add(kept)
     for (const name of namesOf(claim)) this.#byName.set(name, [...(this.#byName.get(name) ?? []), kept])
     return kept
+  }
+
+  #crowd(name: Digest): void {
+    if (this.#crowded.size >= this.#max) this.#crowded.delete(this.#crowded.values().next().value as Digest) // it has some
+    this.#crowded.add(name)
   }
 
   /** What was said before the tree was known is not said by anybody else. */
@@ -196,29 +189,6 @@ export class NameClaims {
       else this.#byName.delete(name)
     }
   }
-}
-
-/** What others may have in common with a claim. */
-function namesOf({ diffId, blob }: NameClaim): Digest[] {
-  return diffId === blob ? [diffId] : [diffId, blob]
-}
-
-/** Whether a claim is about this layer under this DiffID. */
-export function isOf(name: NameClaim, layer: Claimant, diffId: Digest): boolean {
-  const { blob, tree, together = false } = claimOf(layer)
-  return name.diffId === diffId && name.blob === blob && name.tree === tree && name.together === together
-}
-
-/** Whether two images cannot both be right about a layer, or show it differently. */
-export function areRivals(one: NameClaim, other: NameClaim): boolean {
-  return (one.diffId === other.diffId || one.blob === other.blob) && !isSame(one, other)
-}
-
-/** Two trees that are known decide whether there is a difference; without them the indexes do, of which a tree is made. */
-export function isSame(one: NameClaim, other: NameClaim): boolean {
-  if (one.diffId !== other.diffId || one.blob !== other.blob || one.together !== other.together) return false
-  if (one.tree !== undefined && other.tree !== undefined) return one.tree === other.tree
-  return one.index === other.index
 }
 
 function isBelieved({ shown, standing }: Kept): boolean {

@@ -10,7 +10,7 @@ import { controlNode, type LateFile } from '../mount/session.ts'
 import { isOf, type Quarantine } from '../proof/quarantine.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Guard } from './guard.ts'
-import { isOf as isNamed, isSame as isSameName, type NameClaim } from './name-claims.ts'
+import { isOf as isNamed, isSame as isSameName, type NameClaim } from './name-claim.ts'
 import type { Known, References } from './references.ts'
 
 /** The part of a mount that the store builds. */

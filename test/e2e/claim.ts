@@ -1,7 +1,7 @@
 // Images that claim to be others, or show other files than their tars have.
 import { cp, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { type Toc, withToc } from '../proof/liar.ts'
 

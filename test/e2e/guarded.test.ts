@@ -59,7 +59,8 @@ suite('images that are only believed', STORE_LACKS ?? podmanLacks('debian12'), (
       const agent = await store.serve(`cache-${policy}`, '--diffid', policy)
       for (const door of DOORS) {
         await using podman = await startPodman(door)
-        for (const order of ORDERS) {
+        // where nothing is believed, whoever comes first is shown to nobody under a DiffID
+        for (const order of policy === 'proven' ? ORDERS.slice(0, 1) : ORDERS) {
           const of = pair(policy, door, order[0])
           for (const which of order) await pull(podman, `${which}-${of}`)
           expect([of, await who(podman, `victim-${of}`)]).toEqual([of, GOOD])

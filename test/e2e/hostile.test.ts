@@ -21,7 +21,7 @@ import {
 } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import type { Agent } from './agent.ts'
 import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'

@@ -7,8 +7,8 @@ import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { type Descriptor, hostPlatform } from '../../src/image/manifest.ts'
 import { S_IFDIR, S_IFREG } from '../../src/tree/entry.ts'
-import { BOOTSTRAP, blobLayer, bootstrapLayer, topLayer } from '../format/nydus-craft.ts'
-import { craft5, type Node5, type Record5 } from '../format/rafs5-craft.ts'
+import { BOOTSTRAP, blobLayer, bootstrapLayer, topLayer } from '../format/nydus/nydus-craft.ts'
+import { craft5, type Node5, type Record5 } from '../format/nydus/v5/rafs5-craft.ts'
 
 /** One layer of an image, and its bytes. */
 export interface MadeLayer {

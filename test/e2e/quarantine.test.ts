@@ -5,7 +5,7 @@ import { mkdtemp, open, readdir, readFile, stat, symlink } from 'node:fs/promise
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import { type Agent, lazylayer } from './agent.ts'
 import { claim, lie } from './claim.ts'

@@ -1,9 +1,9 @@
 // Crafted tables of contents, and blobs around them.
 import { gzipSync } from 'node:zlib'
 import { encodeHeader, endOfArchive, padding } from '../../src/build/tar.ts'
-import { estargz, TOC_DIGEST } from '../../src/format/estargz.ts'
-import { makeFooter } from '../../src/format/estargz-footer.ts'
-import { TOC_NAME } from '../../src/format/estargz-toc.ts'
+import { estargz, TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
+import { makeFooter } from '../../src/format/estargz/footer.ts'
+import { TOC_NAME } from '../../src/format/estargz/toc-member.ts'
 import type { Contents, Unit } from '../../src/format/format.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { unitOf } from './unit.ts'

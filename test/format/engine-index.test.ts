@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { engineIndex } from '../../src/format/engine-index.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import { DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import { OCI_MANIFEST } from '../fake/image.ts'

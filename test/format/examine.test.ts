@@ -7,7 +7,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { examine } from '../../src/format/examine.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { folder } from '../store/folder.ts'
-import { archive, header, LAYER } from './tar-craft.ts'
+import { archive, header, LAYER } from './tar/tar-craft.ts'
 
 /** No compressor makes it much shorter. */
 const name = (i: number) => hex(digestOf(new TextEncoder().encode(`${i}`)))

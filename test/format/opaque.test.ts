@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { beginsEmpty, beginsTar, whyNotPart } from '../../src/format/opaque.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { GNU, header, USTAR, V7 } from './tar-craft.ts'
+import { GNU, header, USTAR, V7 } from './tar/tar-craft.ts'
 
 const NOISE = Uint8Array.from({ length: 512 }, (_, i) => (i * 151 + 7) & 0xff)
 

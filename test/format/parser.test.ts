@@ -4,13 +4,13 @@ import { join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
 import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { estargz } from '../../src/format/estargz.ts'
+import { estargz } from '../../src/format/estargz/estargz.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { buildTree } from '../../src/tree/build.ts'
 import { folder } from '../store/folder.ts'
 import { file, indexOf, LAYER_DIGEST, layerOf } from './craft.ts'
-import { header, LAYER } from './tar-craft.ts'
+import { header, LAYER } from './tar/tar-craft.ts'
 
 const encode = (entries: readonly unknown[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 

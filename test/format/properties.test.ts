@@ -1,14 +1,14 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { estargz } from '../../src/format/estargz.ts'
+import { estargz } from '../../src/format/estargz/estargz.ts'
 import type { Contents } from '../../src/format/format.ts'
 import { runs } from '../fixtures/runs.ts'
 import { expectWellFormed } from '../soak/well-formed.ts'
 import { tocEntry } from './arbitrary.ts'
 import { blobOf, FILES_END, indexOf, layerOf, parseEntries, SOME_DIGEST } from './craft.ts'
 import { MemoryBlob, sourceOf } from './memory-blob.ts'
-import { parseZstdEntries, parseZstdJson } from './zstd-craft.ts'
+import { parseZstdEntries, parseZstdJson } from './zstd-chunked/zstd-craft.ts'
 
 /** What every parser promises, and that this one's chunks lie one behind the other and are checked as a whole. */
 function holds(contents: Contents): void {

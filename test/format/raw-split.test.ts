@@ -6,7 +6,7 @@ import { expect, test } from 'vitest'
 import { examineRaw } from '../../src/format/raw-split.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { folder } from '../store/folder.ts'
-import { LAYER, member } from './tar-craft.ts'
+import { LAYER, member } from './tar/tar-craft.ts'
 
 async function examined(blob: Uint8Array, tarMaxBytes = 1 << 30) {
   const dir = await folder()

@@ -1,8 +1,8 @@
 // An eStargz layer whose table of contents was rewritten: its digest is right, and what it shows is another tree than the tar has.
 import { gunzipSync } from 'node:zlib'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
-import { FOOTER_BYTES, parseFooter } from '../../src/format/estargz-footer.ts'
-import { JSON_AT } from '../../src/format/estargz-toc.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
+import { FOOTER_BYTES, parseFooter } from '../../src/format/estargz/footer.ts'
+import { JSON_AT } from '../../src/format/estargz/toc-member.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { tailOf } from '../format/craft.ts'

@@ -2,7 +2,7 @@
 import { strict as assert } from 'node:assert'
 import { Failure } from '../../src/errors.ts'
 import type { Contents } from '../../src/format/format.ts'
-import { CHUNK_MAX_BYTES, STORED_MAX_BYTES } from '../../src/format/toc-chunks.ts'
+import { CHUNK_MAX_BYTES, STORED_MAX_BYTES } from '../../src/format/toc/chunks.ts'
 import { buildTree } from '../../src/tree/build.ts'
 import type { StoredChunk } from '../../src/tree/chunk.ts'
 import { type Entry, S_IFMT, S_IFREG, ZEROS } from '../../src/tree/entry.ts'

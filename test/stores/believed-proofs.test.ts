@@ -15,7 +15,7 @@ function proofs() {
   const judged: [Digest, Verdict][] = []
   const corrupt: Digest[] = []
   const messages: string[] = []
-  const answers = new Map<Digest, Verdict | Failure>()
+  const answers = new Map<Digest, Verdict | Promise<Verdict> | Failure>()
   let idle = Promise.withResolvers<void>()
   let now = 0
   /** Whoever waits, and until when. */
@@ -146,6 +146,22 @@ test('what is wanted at once is read at once, by one reader', async () => {
   expect(await Promise.all([it.proofs.now(believed(A)), it.proofs.now(believed(A))])).toEqual([true, true])
   expect(it.read).toEqual([A.digest])
   expect(await it.proofs.now(believed(B))).toBe(false)
+})
+
+test('a registry that brings next to nothing keeps no other layer from being proven', async () => {
+  const it = proofs()
+  const slow = Promise.withResolvers<Verdict>()
+  it.answers.set(A.digest, slow.promise)
+  it.answers.set(B.digest, proven(digest('tar')))
+  for (const each of [A, B]) it.proofs.later(believed(each))
+  await it.idle()
+  expect(it.judged).toEqual([])
+  await it.pass(300_000)
+  await it.idle()
+  expect(it.judged.map(([blob]) => blob)).toEqual([B.digest])
+  slow.resolve(proven(digest('tar')))
+  await it.idle()
+  expect([it.judged.length, it.proofs.size, it.read.length]).toEqual([2, 0, 2])
 })
 
 test('nothing is begun after the end, and the end waits for what is under way', async () => {

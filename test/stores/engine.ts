@@ -1,7 +1,7 @@
 // An engine of before Podman 6, as far as it matters for what it calls images: how it finds layers, what it calls them and the image,
 // and when it refuses one (tryReusingBlobAsPending, layerID, computeID and CommitWithOptions of containers/image 5.39).
 import { createHash } from 'node:crypto'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'

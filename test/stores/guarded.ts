@@ -4,7 +4,8 @@ import type { Verdict } from '../../src/layer/layer.ts'
 import type { ContestedName } from '../../src/store/contested.ts'
 import type { Believed } from '../../src/stores/believed-proofs.ts'
 import { Guard } from '../../src/stores/guard.ts'
-import { isSame, NameClaims } from '../../src/stores/name-claims.ts'
+import { isSame } from '../../src/stores/name-claim.ts'
+import { NameClaims } from '../../src/stores/name-claims.ts'
 
 export interface Guarded {
   guard: Guard

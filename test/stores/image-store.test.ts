@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TAR_SIZE } from '../../src/format/estargz.ts'
+import { TAR_SIZE } from '../../src/format/estargz/estargz.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'

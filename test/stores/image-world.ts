@@ -2,7 +2,7 @@
 // between directories and entries at each version of the list.
 import { expect } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { planUnits } from '../../src/format/formats.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
@@ -689,4 +689,26 @@ test('who lost a DiffID to a proven layer shows that one’s files from then on,
     it.refute(good)
     expect([diff(good), diff(evil)]).toMatchObject([{ bytes: new Uint8Array() }, { bytes: new Uint8Array() }])
   }
+})
+
+test('a layer that lost a DiffID has no files, whoever looks, and is found again once it is proven', async () => {
+  const tar = digest('tar')
+  const named = (name: string, layer: Descriptor) => {
+    const made = image(name, [layer], `example.com/app:${name}`)
+    return { ...made, config: { ...made.config, diffIds: [tar] } }
+  }
+  const it = new FakeWorld({ trustsDiffIds: trustAll }, undefined, true)
+  it.registry = named('first', A)
+  await it.look(A.digest, 'example.com/app:first')
+  it.registry = named('second', PLAIN)
+  await expect(it.look(PLAIN.digest, 'example.com/app:second')).rejects.toMatchObject(missing)
+  const diff = () => it.files.get(`/layers/${encoded('example.com/app:first')}/${A.digest}/diff`)
+  expect([diff()?.bytes, it.released]).toEqual([new Uint8Array(), [101]])
+  // an engine that looks again finds that, and not that it is missing, which would fail it as a whole
+  await it.look(A.digest, 'example.com/app:first')
+  it.tars.set(A.digest, proven(tar))
+  it.guarded.idle()
+  expect(diff()).toBeUndefined()
+  await it.look(A.digest, 'example.com/app:first')
+  expect(diff()?.slot).toBe(102)
 })

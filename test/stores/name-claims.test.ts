@@ -1,6 +1,7 @@
 // What images say of DiffIDs and blobs, and who is right.
 import { describe, expect, test } from 'vitest'
-import { areRivals, type NameClaim, NameClaims } from '../../src/stores/name-claims.ts'
+import { areRivals, type NameClaim } from '../../src/stores/name-claim.ts'
+import { NameClaims } from '../../src/stores/name-claims.ts'
 import { digest, proven, refuted } from './store.ts'
 
 const claim = (diffId: string, blob: string, index?: string, tree?: string): NameClaim => ({

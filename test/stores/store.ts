@@ -1,7 +1,7 @@
 // An additional layer store on fakes: images that are known or not, layers that open or not, and a mount that writes down what it is
 // told and answers lookups as the native side would: names that are there are not asked for.
 import { Failure } from '../../src/errors.ts'
-import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz.ts'
+import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { planUnits } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'

@@ -8,12 +8,13 @@ import { openLayer, type ResolvedImage } from '../../src/layer/image.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
 import { layerId } from '../../src/stores/chain.ts'
 import { trustAll, trustNone } from '../../src/stores/identity.ts'
-import { type Chain, claimsOf, closeChain, openChain } from '../../src/stores/image-chain.ts'
+import { type Chain, closeChain, openChain } from '../../src/stores/image-chain.ts'
 import { layerEntry } from '../../src/stores/layers-json.ts'
+import { nameClaimsOf } from '../../src/stores/name-claim.ts'
 import { OCI_LAYER } from '../fake/image.ts'
 import { MemoryBlob } from '../format/memory-blob.ts'
 import { type Made, makeSealedPair, PAIR_WORKER, pair } from '../format/pair.ts'
-import { header, member } from '../format/tar-craft.ts'
+import { header, member } from '../format/tar/tar-craft.ts'
 import { imageOf } from '../layer/resolved.ts'
 import { contents, openCache } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
@@ -165,7 +166,7 @@ test('what is shown as nothing is the same for all images that have it, whatever
   const { layers } = await open()
   const claims = [made(), made(NOISE, (index) => void index.files.pop())].map(({ layers: made, diffIds }) => {
     const image = imageOf(made, { diffIds })
-    return claimsOf(image, layers.plan(image.manifest), [])
+    return nameClaimsOf(image, layers.plan(image.manifest), [])
   })
   expect(claims[0]?.[0]).toEqual(claims[1]?.[0])
   expect(claims[0]?.[1]).not.toEqual(claims[1]?.[1])

@@ -4,7 +4,7 @@ import { knownOf } from '../../../src/cli/explain/known.ts'
 import { Failure } from '../../../src/errors.ts'
 import type { Digest } from '../../../src/image/digest.ts'
 import type { Descriptor } from '../../../src/image/manifest.ts'
-import { BOOTSTRAP, blobLayer, topLayer } from '../../format/nydus-craft.ts'
+import { BOOTSTRAP, blobLayer, topLayer } from '../../format/nydus/nydus-craft.ts'
 
 const digestOf = (i: number): Digest => `sha256:${i.toString(16).padStart(64, '0')}`
 const LAYERS = Array.from({ length: 100 }, (_, i) => ({

@@ -7,7 +7,7 @@ import { planUnits } from '../../../src/format/formats.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
 import type { Together } from '../../../src/layer/layer.ts'
 import { OCI_CONFIG, OCI_MANIFEST } from '../../fake/image.ts'
-import { BOOTSTRAP, blobLayer, someDigest, topLayer } from '../../format/nydus-craft.ts'
+import { BOOTSTRAP, blobLayer, someDigest, topLayer } from '../../format/nydus/nydus-craft.ts'
 
 const [BLOB, OTHER] = ['blob', 'other'].map((name) => blobLayer({ digest: someDigest(name), size: 1 })) as [
   Descriptor,

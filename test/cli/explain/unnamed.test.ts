@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { waysOf } from '../../../src/cli/explain/layer.ts'
 import { unnamedOf } from '../../../src/cli/explain/unnamed.ts'
-import { TOC_DIGEST } from '../../../src/format/estargz.ts'
+import { TOC_DIGEST } from '../../../src/format/estargz/estargz.ts'
 import { planUnits } from '../../../src/format/formats.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../../src/image/manifest.ts'
 import { waitedFor } from '../../../src/stores/read-whole.ts'

@@ -1,5 +1,5 @@
 // The table of contents of eStargz: JSON.
-import { estargz } from '../../../src/format/estargz.ts'
+import { estargz } from '../../../src/format/estargz/estargz.ts'
 import { file, indexOf, layerOf, SOME_DIGEST } from '../../format/craft.ts'
 import type { Target } from '../target.ts'
 import { outcomeOf } from '../well-formed.ts'

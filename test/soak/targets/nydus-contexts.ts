@@ -1,7 +1,7 @@
 // Context tables of nydus blobs whose chunks are decoded together: from the checkpoints of a gzip layer, or in batches. Nobody vouches for
 // them.
-import { batches, checkpoints, contextHeader, records2 } from '../../format/rafs-context-craft.ts'
-import { craft6, dir6, file6 } from '../../format/rafs6-craft.ts'
+import { batches, checkpoints, contextHeader, records2 } from '../../format/nydus/context-craft.ts'
+import { craft6, dir6, file6 } from '../../format/nydus/v6/rafs6-craft.ts'
 import type { Target } from '../target.ts'
 import { readNydus } from './nydus.ts'
 

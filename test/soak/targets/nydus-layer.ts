@@ -1,6 +1,6 @@
 // The tar of a nydus image's bootstrap layer.
-import { filesIn } from '../../../src/format/nydus-layer.ts'
-import { archive, GNU, member, pax } from '../../format/tar-craft.ts'
+import { filesIn } from '../../../src/format/nydus/bootstrap-layer.ts'
+import { archive, GNU, member, pax } from '../../format/tar/tar-craft.ts'
 import type { Target } from '../target.ts'
 import { attempt } from '../well-formed.ts'
 

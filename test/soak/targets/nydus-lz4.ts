@@ -1,5 +1,5 @@
 // Tables of nydus blobs that are compressed by LZ4.
-import { decodeTable } from '../../../src/format/rafs-decode.ts'
+import { decodeTable } from '../../../src/format/nydus/decode.ts'
 import type { Target } from '../target.ts'
 import { attempt } from '../well-formed.ts'
 

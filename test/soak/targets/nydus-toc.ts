@@ -1,7 +1,7 @@
 // Tables of contents at the end of nydus blobs. The bootstrap has their digest, as it would whoever wrote them.
 import { createHash } from 'node:crypto'
-import { contextHeader, records1, tocOf } from '../../format/rafs-context-craft.ts'
-import { craft6, dir6, file6 } from '../../format/rafs6-craft.ts'
+import { contextHeader, records1, tocOf } from '../../format/nydus/context-craft.ts'
+import { craft6, dir6, file6 } from '../../format/nydus/v6/rafs6-craft.ts'
 import type { Target } from '../target.ts'
 import { readNydus } from './nydus.ts'
 

@@ -1,8 +1,8 @@
 // Bootstraps of nydus images, and the tables of their blobs, as the format takes them together: an index.
 
 import type { Unit } from '../../../src/format/format.ts'
-import { nydus } from '../../../src/format/nydus.ts'
-import { type BlobTables, packIndex } from '../../../src/format/nydus-index.ts'
+import { nydus } from '../../../src/format/nydus/nydus.ts'
+import { type BlobTables, packIndex } from '../../../src/format/nydus/nydus-index.ts'
 import { digestOf } from '../../../src/image/digest.ts'
 import type { Outcome } from '../target.ts'
 import { outcomeOf } from '../well-formed.ts'

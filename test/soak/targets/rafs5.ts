@@ -1,6 +1,6 @@
 // Bootstraps of RAFS v5.
 import { S_IFCHR } from '../../../src/tree/entry.ts'
-import { BLOB, craft5, dir5, file5 } from '../../format/rafs5-craft.ts'
+import { BLOB, craft5, dir5, file5 } from '../../format/nydus/v5/rafs5-craft.ts'
 import type { Target } from '../target.ts'
 import { readNydus } from './nydus.ts'
 import { sampleBootstrap } from './samples.ts'

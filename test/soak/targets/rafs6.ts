@@ -1,6 +1,6 @@
 // Bootstraps of RAFS v6.
 import { S_IFCHR } from '../../../src/tree/entry.ts'
-import { craft6, dir6, file6, type Node6 } from '../../format/rafs6-craft.ts'
+import { craft6, dir6, file6, type Node6 } from '../../format/nydus/v6/rafs6-craft.ts'
 import type { Target } from '../target.ts'
 import { readNydus } from './nydus.ts'
 import { sampleBootstrap } from './samples.ts'

@@ -1,5 +1,5 @@
 // Tars of layers, as they are scanned when a layer is read whole.
-import { archive, GNU, member, pax, scan } from '../../format/tar-craft.ts'
+import { archive, GNU, member, pax, scan } from '../../format/tar/tar-craft.ts'
 import type { Target } from '../target.ts'
 import { outcomeLater } from '../well-formed.ts'
 

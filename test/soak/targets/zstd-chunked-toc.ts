@@ -1,6 +1,6 @@
 // The table of contents of zstd:chunked: eStargz's JSON, with runs of zeros, digests of whole files, and where files end.
 import { SOME_DIGEST } from '../../format/craft.ts'
-import { parseZstdJson } from '../../format/zstd-craft.ts'
+import { parseZstdJson } from '../../format/zstd-chunked/zstd-craft.ts'
 import type { Target } from '../target.ts'
 import { outcomeOf } from '../well-formed.ts'
 
