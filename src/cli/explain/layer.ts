@@ -13,6 +13,8 @@ export interface LayerFacts {
   format: { name: string; unnamed?: Unnamed | undefined } | { why: string; fix?: string; small?: true }
   /** Of a layer that shows one tree together with others: how engines know it. */
   named?: Named
+  /** Why the agent did not list it though it believes its DiffID: another image says otherwise, and so on. */
+  unlisted?: Unbelieved
   /** Whether this machine has proven that its bytes have the DiffID that the image claims. */
   proven: boolean
   /**
@@ -93,7 +95,8 @@ function throughLayers(era: 'layer' | 'index', { format, named, proven, believed
   return typeof believed === 'string' ? { door: 'layers', identity: believed, lazy: true } : undefined
 }
 
-function throughImages(era: Era, { format, named, proven, believed }: KnownFacts): LayerWay | undefined {
+function throughImages(era: Era, { format, named, unlisted, proven, believed }: KnownFacts): LayerWay | undefined {
+  if (unlisted !== undefined) return undefined
   if (named !== undefined) return { door: 'images', identity: named.identity, lazy: true }
   const lazy = 'name' in format
   if (proven) {
@@ -110,11 +113,12 @@ function throughImages(era: Era, { format, named, proven, believed }: KnownFacts
   return era === 'layer' || unnamed ? undefined : { door: 'images', identity: 'index', lazy }
 }
 
-function pulled(era: Era, { format, believed, chainEnded }: KnownFacts): LayerWay {
+function pulled(era: Era, { format, unlisted, believed, chainEnded }: KnownFacts): LayerWay {
   if ('why' in format) {
     const usual = `${HOW_TO_CONVERT} Or ${FETCH}`
     return { door: undefined, why: `${format.why}, so ${PULLED}`, fix: format.fix ?? usual }
   }
+  if (unlisted !== undefined) return { door: undefined, why: `${unlisted.why}, so ${PULLED}`, fix: unlisted.fix }
   if (typeof believed === 'string') throw new TypeError('a layer with an index that is believed has a way')
   const { why, fix } = believed
   if (believed.false) return { door: undefined, why: `${why}, so ${PULLED}`, fix }

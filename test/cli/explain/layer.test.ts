@@ -45,6 +45,20 @@ test('a small layer that is fetched for lazy ones above it ends no chain in the 
   expect(column(layers, 'index')).toEqual(['images proven whole', 'layers index'])
 })
 
+test('what is believed and was not listed is in the layer store alone, and ends the chain in the image store, with the reason', () => {
+  const unlisted = { why: 'another image claims it', fix: 'Have it proven.' }
+  const layers = [{ ...claimed(LAZY), unlisted }, claimed(LAZY)]
+  expect(column(layers, 'layer')).toEqual(['layers claimed', 'layers claimed'])
+  expect(column(layers, 'image')).toEqual(['pulled', 'pulled'])
+  const [first, second] = waysOf(layers)
+  expect(first?.image).toEqual({
+    door: undefined,
+    why: 'another image claims it, so the engine pulls it',
+    fix: 'Have it proven.',
+  })
+  expect(second?.image.why).toContain('a layer below it')
+})
+
 test('the image store has nothing above a layer that it has not; the layer store has', () => {
   const layers = [LAZY, PLAIN, LAZY, proven(PLAIN)]
   expect(column(layers, 'image')).toEqual(['images index', 'pulled', 'pulled', 'pulled'])
