@@ -23,6 +23,8 @@ import { isRafs6, parseSuperblock6 } from './v6/superblock.ts'
 const BLOBS_AT_ONCE = 8
 /** Stored, of all blobs: 24 bytes a chunk, 32 of them a digest, and checkpoints of 32 KiB each. */
 const FETCHED_MAX_BYTES = 64 << 20
+/** A table of contents has five entries or so; the main thread reads it. */
+const TOC_MAX_BYTES = 64 << 10
 /** Digests do not compress: a frame's own bytes come on top. */
 const DIGESTS_SLACK_BYTES = 64 << 10
 
@@ -120,6 +122,9 @@ async function readOf(
 
 /** Where the blob says what is where in it. */
 function tocRange({ tocSize }: RafsTables, size: number, what: string): Range {
+  if (tocSize > TOC_MAX_BYTES) {
+    throw Failure.limit(`${what}: its table of contents has ${tocSize} bytes, at most ${TOC_MAX_BYTES} are accepted`)
+  }
   if (tocSize > 0) return { start: size - tocSize, end: size }
   throw Failure.unsupported(`${what}: no digests of its chunks can be had`, {
     why: 'the bootstrap has no chunk table, and no digest of the blob’s tables',

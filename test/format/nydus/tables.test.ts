@@ -116,6 +116,11 @@ describe('a bootstrap without a chunk table', () => {
       'corrupt',
       /differs from the bootstrap/,
     )
+    await refuses(
+      { ...short, blob: { toc: { size: (64 << 10) + 1, digest: Buffer.alloc(32) } } },
+      'limit',
+      /table of contents has 65537 bytes/,
+    )
     const forge = (index: Uint8Array) => {
       index.fill(0, Buffer.from(index).indexOf(at(1).subarray(0, 32)))
     }
