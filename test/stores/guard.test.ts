@@ -167,7 +167,11 @@ describe('whatever is only believed is proven when the link is idle, and a liar 
         expect(files(ID)).toBe(hostile === LIE ? treeOf(digest('lie')) : treeOf(EVIL.digest))
         world.guarded.idle()
         expect(files(ID)).toBe('nothing')
-        expect(world.entries).toMatchObject([{ id: ID }])
+        // who has it in use finds it, nobody else: neither by the blob nor by the DiffID
+        await expect
+          .poll(() => world.entries)
+          .toMatchObject([{ id: ID, 'diff-digest': expect.not.stringContaining(TAR) }])
+        expect(JSON.stringify(world.entries)).not.toContain(hostile.digest)
         expect(world.messages).toContainEqual(expect.stringContaining('is not shown as'))
         await list(store, world.push('victim', [GOOD], [TAR]))
         expect(files(ID)).toBe(treeOf(GOOD.digest))
@@ -185,6 +189,12 @@ describe('whatever is only believed is proven when the link is idle, and a liar 
     expect([files(ID), next.guarded.waiting.length]).toEqual([treeOf(EVIL.digest), 1])
     next.guarded.idle()
     expect(files(ID)).toBe('nothing')
+    // engines that know the layer find it in the next life, too, without files
+    const last = next.restarted({ trustsDiffIds: trustAll }, true)
+    const after = looks(last)
+    await last.show()
+    expect([last.entries.map(({ id }) => id), after.files(ID)]).toEqual([[ID], 'nothing'])
+    expect(JSON.stringify(last.entries)).not.toContain(EVIL.digest)
   })
 })
 
