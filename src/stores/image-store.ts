@@ -12,8 +12,8 @@
 //
 // A layer's directory and its entry appear together. What is listed stays listed, and is listed again by the next process: containers
 // are made of it. Only when the list is nearly full does it turn over (turnover.ts). A layer that is found to lie keeps its entry and
-// loses its files, at once: an empty file is its `diff` then, until an honest layer is listed by the same ID. Nobody finds that entry but who
-// knows the ID. A layer that lost its DiffID to another image has the same, until it is proven.
+// loses its files, at once: an empty file is its `diff` then, until an honest layer is listed by the same ID. A layer
+// that lost its DiffID has the same, and nobody finds its entry but who knows the ID, until it is proven.
 //
 // Who owns an ID is decided by layer-owners.ts, and layer-list.ts writes the list; here an image is opened, named, and listed.
 import { describe, Failure } from '../errors.ts'
@@ -145,15 +145,11 @@ export class AdditionalImageStore {
       list: this.#list,
       dropped: () => this.#attached.letGo(),
     })
-    const hide = () => void this.#list.hide().catch((error) => this.#tell(describe(error)))
-    parts.quarantine.watch((claim) => {
-      this.#list.withdraw(claim)
-      hide()
-    })
+    parts.quarantine.watch((claim) => this.#list.withdraw(claim))
     parts.guard.watch({
       hide: (claim) => {
         this.#list.withdrawNamed(claim)
-        hide()
+        void this.#list.hide().catch((error) => this.#tell(describe(error)))
       },
       prove: (claim) => this.#proven(claim),
     })
@@ -385,9 +381,14 @@ export class AdditionalImageStore {
     for (const image of this.#apart.proven(claim)) this.#open(image, 'none').catch(failed)
   }
 
-  /** Whether a layer lies, or lost its DiffID: nobody is to find it by what it has no right to. */
+  /**
+   * Whether a layer lost its DiffID: nobody is to find it by what it has no right to. One that is quarantined has its DiffID by right; what
+   * an earlier process quarantined may have either.
+   */
   #hasLost(link: ChainLink): boolean {
-    return link.identity.by === 'diffid' && this.#owners.filesOf(link) === undefined
+    const { layer, identity } = link
+    if (identity.by !== 'diffid' || this.#owners.filesOf(link) !== undefined) return false
+    return layer === undefined || this.#parts.quarantine.of(layer) === undefined
   }
 
   #isHidden({ identity }: ChainLink): boolean {
