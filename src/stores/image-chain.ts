@@ -160,7 +160,8 @@ function linksOf(
     const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
     const id = layerId(parent, identity)
     const verdict = opened.is === 'open' ? opened.verdict : undefined
-    const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
+    const stands = opened.is !== 'open' || !opened.together?.shows || links.every((each) => each.proven)
+    const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest && stands
     const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
     links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below, index: indexOf(plan, descriptor) })
     parent = id

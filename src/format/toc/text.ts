@@ -27,7 +27,8 @@ const TURN_ENTRIES = 1000
 /** Members that are read for it: real names with that character are rare. */
 const ENTRIES_MAX = 1000
 const PLACES_MAX = 16
-const STORED_MAX_BYTES = 16 << 20
+/** As they are stored, with the contents before them. */
+const HEADERS_MAX_BYTES = 16 << 20
 
 /** An entry with that character, the number `nth` of those whose headers stand from `place` on. */
 interface Suspect {
@@ -56,7 +57,7 @@ export async function checkText(
     throw replaced(what, `${suspects.length} of its entries have it`)
   }
   const ascending = Float64Array.from(offsets).sort()
-  let left = STORED_MAX_BYTES
+  let left = HEADERS_MAX_BYTES
   for (const [offset, group] of byOffset) {
     const range = { start: offset, end: Math.min(ascending.find((each) => each > offset) ?? end, end) }
     left -= range.end - range.start

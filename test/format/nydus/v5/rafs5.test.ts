@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
+import { RafsBytes } from '../../../../src/format/nydus/bytes.ts'
 import { nydus } from '../../../../src/format/nydus/nydus.ts'
 import type { Rafs } from '../../../../src/format/nydus/rafs.ts'
 import { parseRafs5 } from '../../../../src/format/nydus/v5/rafs5.ts'
@@ -97,6 +98,17 @@ test('names of one inode number are the file, then hard links to it', () => {
   ])
   expect(entry(rafs, 'a').extents).toBeUndefined()
   expect(rafs.chunks.length).toBe(1)
+})
+
+test('the first inode of a file is read once, however many names follow: else a few bytes would be read for hours', () => {
+  const xattrs = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`user.${i}`, '']))
+  const links = Array.from({ length: 100 }, (_, i) => file5(`name${i}`, [], { ino: 2 }))
+  const texts = vi.spyOn(RafsBytes.prototype, 'text')
+  const rafs = tree(file5('first', [], { xattrs }), ...links)
+  expect(rafs.entries.filter(({ link }) => link === 'first').length).toBe(100)
+  // the blob's, those of xattrs, and a name of each inode
+  expect(texts).toHaveBeenCalledTimes(1 + 100 + 102)
+  texts.mockRestore()
 })
 
 test('names of one number that are not one file are refused', () => {
