@@ -212,7 +212,12 @@ function finders(
         return undefined // a layer that lies keeps the name it was listed by
       })
       if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
-      const candidate = await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
+      const isKnown = wasProven?.[i] === true
+      const candidate = await candidateOf(layer, by?.[i], isKnown, trusted)
+      if (by?.[i] === 'diffid' && !isKnown && isFalse(candidate, image.config.diffIds[i])) {
+        await candidate.layer?.close()
+        return quarantined(descriptor, undefined) // one that was believed keeps the name, too
+      }
       return before === undefined
         ? guarded(candidate, nameClaimOf(image, i, layers.plan(image.manifest), candidate.layer?.tree), opening)
         : candidate
@@ -243,6 +248,11 @@ async function candidateOf(
   const { indexDigest, together } = layer
   const opened = { is: 'open', indexDigest, verdict, together, trusted: await trusted(by, verdict) } as const
   return { opened, layer, size: await tarSizeOf(layer) }
+}
+
+/** Whether a layer's bytes were found to have another DiffID than its image claims. */
+function isFalse({ opened }: TriedLayer, claimed: Digest | undefined): boolean {
+  return opened.is === 'open' && opened.verdict !== undefined && opened.verdict.diffId !== claimed
 }
 
 /** A layer that is believed with its image, unless another image says otherwise of it. */
