@@ -23,8 +23,9 @@ import {
   type Unit,
   unitText,
 } from '../format.ts'
+import { readExactly } from '../index-bytes.ts'
 import { giveBack } from '../memory.ts'
-import { checkStored, checkTocDigest, readExactly } from '../toc/bytes.ts'
+import { checkStored, checkTocDigest } from '../toc/bounds.ts'
 import { wantedFirst } from '../toc/landmarks.ts'
 import { checkText } from '../toc/text.ts'
 import { parseToc } from '../toc/toc.ts'

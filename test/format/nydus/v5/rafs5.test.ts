@@ -205,6 +205,11 @@ test('blobs are named as they are written, since nothing may be read of those th
   expect(parse({ blobs: ids }).blobs.map(({ id }) => id)).toEqual(ids)
 })
 
+test('a name of a blob that is longer than any file’s is refused, since messages have it', () => {
+  expect(parse({ blobs: ['x'.repeat(255)] }).blobs[0]?.id.length).toBe(255)
+  refuses(() => parse({ blobs: [BLOB, 'x'.repeat(256)] }), 'limit', /ID of blob 1 has 256 bytes/)
+})
+
 test('a blob table of another length than the extended one, or of too many blobs, is refused', () => {
   refuses(() => parse({ blobs: [BLOB], features: [0, 0] }), 'corrupt', /has 2 entries, the blob table 1/)
   refuses(() => parse({ blobs: Array.from({ length: 256 }, () => BLOB), features: [] }), 'limit', /more than 255 blobs/)
