@@ -1,14 +1,9 @@
-// What decodes a chunk's stored bytes and makes digests of them, and its bounds. `wasm.ts` is the decoder; `fallback.ts` serves where that cannot be
+// What decodes a chunk's stored bytes and makes digests of them. `wasm.ts` is the decoder; `fallback.ts` serves where that cannot be
 // instantiated.
 import { Failure } from '../errors.ts'
 import type { ChunkDigest } from '../image/digest.ts'
 import type { Codec } from '../tree/chunk.ts'
 import type { Piece } from './digests.ts'
-
-/** No chunk decodes to more: what a format's parser may let pass, and what keeps a worker's memory small. */
-export const DECODED_MAX_BYTES = 64 * 2 ** 20
-/** No chunk is stored in more: deflate and zstd lengthen hopeless input by less than a thousandth, the rest is surplus. */
-export const STORED_MAX_BYTES = 96 * 2 ** 20
 
 /** Views of memory that belongs to this thread; valid until the decoder's next `decode` or `release`. */
 export interface Decoded {
@@ -20,7 +15,7 @@ export interface Decoded {
 
 export interface Decoder {
   /**
-   * The first `size` bytes (1 … DECODED_MAX_BYTES) that `stored` (at most STORED_MAX_BYTES) decodes to: gzip members or zstd
+   * The first `size` bytes (1 … CHUNK_MAX_BYTES) that `stored` (at most CHUNK_STORED_MAX_BYTES) decodes to: gzip members or zstd
    * frames one after the other, or gzip from within a stream (`seed.ts`); with codec none the bytes themselves. What follows those
    * `size` bytes is dropped, whatever it is: an eStargz member holds the next entries' headers after a file's bytes. An lz4 block
    * has no end of its own, and holds exactly `size` bytes.

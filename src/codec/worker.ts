@@ -1,9 +1,9 @@
 // A codec worker: decode, verify, write, mark ready, in one hop, for a few chunks a task.
 import { workerData } from 'node:worker_threads'
 import { Failure } from '../errors.ts'
-import type { Chunk } from '../tree/chunk.ts'
+import { CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, type Chunk } from '../tree/chunk.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
-import { DECODED_MAX_BYTES, type Decoder, STORED_MAX_BYTES } from './decoder.ts'
+import type { Decoder } from './decoder.ts'
 import { readPlaces, setReady, writePlaces } from './device.ts'
 import { type Job, type Outcome, pack, type Slot, type WorkerSetup } from './job.ts'
 import { chunkName, verify } from './verify.ts'
@@ -81,12 +81,14 @@ function requireBounds(chunk: Chunk): void {
   const stored = chunk.stored.end - chunk.stored.start
   if (!(chunk.size > 0 && Number.isSafeInteger(chunk.size)))
     throw Failure.corrupt(`${chunkName(chunk)}: its size is ${chunk.size}`)
-  if (chunk.size > DECODED_MAX_BYTES) {
+  if (chunk.size > CHUNK_MAX_BYTES) {
     throw Failure.limit(`${chunkName(chunk)}: ${chunk.size} decoded bytes`, {
-      why: `at most ${DECODED_MAX_BYTES} are allowed`,
+      why: `at most ${CHUNK_MAX_BYTES} are allowed`,
     })
   }
-  if (!(stored > 0 && stored <= STORED_MAX_BYTES)) {
-    throw Failure.limit(`${chunkName(chunk)}: ${stored} stored bytes`, { why: `1 to ${STORED_MAX_BYTES} are allowed` })
+  if (!(stored > 0 && stored <= CHUNK_STORED_MAX_BYTES)) {
+    throw Failure.limit(`${chunkName(chunk)}: ${stored} stored bytes`, {
+      why: `1 to ${CHUNK_STORED_MAX_BYTES} are allowed`,
+    })
   }
 }

@@ -3,20 +3,22 @@
 import type { Part } from '../image/part.ts'
 import { BLOCK_BYTES, base256, checksumField, isZero, parseHeader, sumsOf } from './tar/header.ts'
 
-/** As much as is looked at of either end of a blob. */
+/** As much as is looked at of either end of a blob; what is shorter is an empty layer to engines. */
 export const OPAQUE_END_BYTES = BLOCK_BYTES
 
 /**
- * Why a blob may be a tar: a clause; undefined: no reader of tars gets beyond its beginning. Whoever takes the checksum for a number in any
- * of the known ways is no reason to take the blob for opaque.
+ * Whether a blob may be a tar with something in it. If any reader of tars takes its first block for a header, it may.
  * @param head its first OPAQUE_END_BYTES, or all of it where it is shorter
  */
-export function whyNotOpaque(head: Uint8Array): string | undefined {
-  // what ends before its first header is an empty layer to engines
-  if (head.length < BLOCK_BYTES) return `it has less than ${BLOCK_BYTES} bytes, which engines take for an empty layer`
-  if (isZero(head)) return 'it begins with zeros, which end a tar: an empty layer'
+export function beginsTar(head: Uint8Array): boolean {
+  if (head.length < BLOCK_BYTES) return false
   const sums: number[] = sumsOf(head)
-  return checksumsIn(checksumField(head)).some((each) => sums.includes(each)) ? 'it begins as a tar does' : undefined
+  return checksumsIn(checksumField(head)).some((each) => sums.includes(each))
+}
+
+/** Whether engines may take a blob for an empty layer: it ends before its first header, or begins with zeros, which end a tar. */
+export function beginsEmpty(head: Uint8Array): boolean {
+  return head.length < BLOCK_BYTES || isZero(head)
 }
 
 /** Why a blob is not what its image's index says of it: a clause. @param tail its last OPAQUE_END_BYTES, or all of it */

@@ -14,7 +14,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { claimOf } from '../layer/claim.ts'
 import type { Copies } from '../layer/copies.ts'
-import { type Examiner, type OpenLayer, refusal, type Together, type Verdict } from '../layer/layer.ts'
+import { type Examiner, type OpenLayer, refusal, type Verdict } from '../layer/layer.ts'
 import { readImage } from '../layer/layer-image.ts'
 import { Limit } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
@@ -24,8 +24,9 @@ import type { Tree } from '../tree/tree.ts'
 import { DiskShare } from './disk-share.ts'
 import { KeptBlobs } from './kept-blobs.ts'
 import { Quarantine } from './quarantine.ts'
+import { noSplit, withSplit } from './split-files.ts'
 import { Tars } from './tars.ts'
-import { judgePart, judgeShown, NO_SPLIT } from './together.ts'
+import { judgeTogether } from './together.ts'
 
 type Served = NonNullable<Examination['served']>
 
@@ -118,7 +119,7 @@ export class Examinations implements Examiner {
    * @throws Failure as `verdict`; corrupt: the layer's tree is not its tar's, so nothing could be put together from it
    */
   async split(layer: OpenLayer, blob: StoredBlob): Promise<FileHandle> {
-    if (layer.together?.shows === false) return await this.#noSplit()
+    if (layer.together?.shows === false) return await noSplit(this.#store)
     const verdict = await this.verdict(layer, blob)
     if (verdict.verdict === 'refuted') throw refusal(layer, verdict)
     const kept = await this.#store.wholes.find(verdict.split)
@@ -149,17 +150,6 @@ export class Examinations implements Examiner {
     await this.#tars.close()
   }
 
-  async #noSplit(): Promise<FileHandle> {
-    const file = await this.#store.temporary()
-    try {
-      await file.writeFile(NO_SPLIT)
-      return file
-    } catch (cause) {
-      await file.close()
-      throw Failure.system('a tar-split cannot be written', { cause })
-    }
-  }
-
   async #known(layer: OpenLayer, claim: Claim): Promise<Verdict | undefined> {
     const kept = await this.#store.proofs.of(claim)
     // another process may have found it
@@ -176,7 +166,8 @@ export class Examinations implements Examiner {
       // while the blob was fetched another may have judged
       const known = await this.#known(layer, claim)
       if (known !== undefined) return known
-      if (layer.together !== undefined) return await this.#judgeTogether(layer, layer.together, claim, file)
+      if (layer.together !== undefined)
+        return await this.#judged(layer, claim, await judgeTogether(layer, file, () => this.#readRaw(layer, file)))
       const examining = this.#examining.get(claim.blob)
       if (examining === undefined) return await this.#compare(layer, claim, file)
       const seen = await examining.examined.catch(() => undefined) // whoever asked for it is told
@@ -206,13 +197,6 @@ export class Examinations implements Examiner {
     return await this.#judged(layer, claim, verdict)
   }
 
-  async #judgeTogether(layer: OpenLayer, together: Together, claim: Claim, file: FileHandle): Promise<Verdict> {
-    const verdict = together.shows
-      ? await judgeShown(layer, together, () => this.#readRaw(layer, file))
-      : await judgePart(layer, together, file)
-    return await this.#judged(layer, claim, verdict)
-  }
-
   async #judged(layer: OpenLayer, claim: Claim, verdict: Verdict): Promise<Verdict> {
     if (verdict.verdict === 'refuted') {
       // before it is kept: a disk that is full shows nobody a liar
@@ -231,7 +215,7 @@ export class Examinations implements Examiner {
   /** What a layer's tar is called whose files are not shown; its split file, which has all of it, is kept. */
   #readRaw({ descriptor }: OpenLayer, file: FileHandle): Promise<RawExamined> {
     const read = () =>
-      this.#withSplit((split) => {
+      withSplit(this.#store.wholes, (split) => {
         const written = async () => (await split.stat()).size
         const examine = (tarMaxBytes: number) => {
           const fds = { blobFd: file.fd, splitFd: split.fd }
@@ -314,23 +298,9 @@ export class Examinations implements Examiner {
 
   /** The same, with a split file, which is kept. */
   #examineInto(examination: Omit<Examination, 'splitFd'>): Promise<Examined> {
-    return this.#withSplit((split) =>
+    return withSplit(this.#store.wholes, (split) =>
       this.#builder.examine({ ...examination, splitFd: split.fd }, { signal: this.#signal }),
     )
-  }
-
-  /** @param examine writes the file, whose digest it says */
-  async #withSplit<T extends { split: Digest }>(examine: (file: FileHandle) => Promise<T>): Promise<T> {
-    const { wholes } = this.#store
-    const split = await wholes.begin()
-    try {
-      const examined = await examine(split.file)
-      await wholes.keep(examined.split, split.path)
-      return examined
-    } finally {
-      await split.file.close()
-      await fs.rm(split.path, { force: true })
-    }
   }
 
   async #readTar(

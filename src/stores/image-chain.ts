@@ -160,7 +160,8 @@ function linksOf(
     const diffId = image.config.diffIds[i] as Digest // parseConfig: one a layer
     const id = layerId(parent, identity)
     const verdict = opened.is === 'open' ? opened.verdict : undefined
-    const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest
+    const stands = opened.is !== 'open' || !opened.together?.shows || links.every((each) => each.proven)
+    const proven = verdict?.verdict === 'proven' && verdict.diffId === identity.digest && stands
     const listable = { id, parent, identity, descriptor, diffId, proven, size, tree: layer?.tree }
     links.push({ ...listable, layer, blobs: [image.blob(descriptor)], below, index: indexOf(plan, descriptor) })
     parent = id
@@ -211,7 +212,12 @@ function finders(
         return undefined // a layer that lies keeps the name it was listed by
       })
       if (layer === undefined) return quarantined(descriptor, claimedIndex(layers.plan(image.manifest), descriptor))
-      const candidate = await candidateOf(layer, by?.[i], wasProven?.[i] === true, trusted)
+      const isKnown = wasProven?.[i] === true
+      const candidate = await candidateOf(layer, by?.[i], isKnown, trusted)
+      if (by?.[i] === 'diffid' && !isKnown && isFalse(candidate, image.config.diffIds[i])) {
+        await candidate.layer?.close()
+        return quarantined(descriptor, undefined) // one that was believed keeps the name, too
+      }
       return before === undefined
         ? guarded(candidate, nameClaimOf(image, i, layers.plan(image.manifest), candidate.layer?.tree), opening)
         : candidate
@@ -242,6 +248,11 @@ async function candidateOf(
   const { indexDigest, together } = layer
   const opened = { is: 'open', indexDigest, verdict, together, trusted: await trusted(by, verdict) } as const
   return { opened, layer, size: await tarSizeOf(layer) }
+}
+
+/** Whether a layer's bytes were found to have another DiffID than its image claims. */
+function isFalse({ opened }: TriedLayer, claimed: Digest | undefined): boolean {
+  return opened.is === 'open' && opened.verdict !== undefined && opened.verdict.diffId !== claimed
 }
 
 /** A layer that is believed with its image, unless another image says otherwise of it. */

@@ -12,7 +12,8 @@
 //
 // A layer's directory and its entry appear together. What is listed stays listed, and is listed again by the next process: containers
 // are made of it. Only when the list is nearly full does it turn over (turnover.ts). A layer that is found to lie keeps its entry and
-// loses its files, at once: an empty file is its `diff` then, until an honest layer is listed by the same ID.
+// loses its files, at once: an empty file is its `diff` then, until an honest layer is listed by the same ID. A layer
+// that lost its DiffID has the same, and nobody finds its entry but who knows the ID, until it is proven.
 //
 // Who owns an ID is decided by layer-owners.ts, and layer-list.ts writes the list; here an image is opened, named, and listed.
 import { describe, Failure } from '../errors.ts'
@@ -135,7 +136,7 @@ export class AdditionalImageStore {
     this.#apart = new KeptApart(parts)
     this.#root = new ImageRoot(mount, AdditionalImageStore.DIRECTORY, parts.versions)
     this.#owners = new LayerOwners(parts.quarantine, parts.guard, parts.layersMax)
-    this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link))
+    this.#list = new LayerList(this.#root, this.#owners, parts, (link) => this.#isHidden(link) || this.#hasLost(link))
     this.#attached = new AttachedSlots(parts, () => [...this.#owners.slots(), ...this.#list.slots()])
     this.#turnover = new Turnover(parts, {
       images: this.#images,
@@ -146,7 +147,10 @@ export class AdditionalImageStore {
     })
     parts.quarantine.watch((claim) => this.#list.withdraw(claim))
     parts.guard.watch({
-      hide: (claim) => this.#list.withdrawNamed(claim),
+      hide: (claim) => {
+        this.#list.withdrawNamed(claim)
+        void this.#list.hide().catch((error) => this.#tell(describe(error)))
+      },
       prove: (claim) => this.#proven(claim),
     })
   }
@@ -375,6 +379,16 @@ export class AdditionalImageStore {
     const failed = (error: unknown) => this.#tell(describe(error))
     this.#list.showAgain(this.#owners.prove(claim)).catch(failed)
     for (const image of this.#apart.proven(claim)) this.#open(image, 'none').catch(failed)
+  }
+
+  /**
+   * Whether a layer lost its DiffID: nobody is to find it by what it has no right to. One that is quarantined has its DiffID by right; what
+   * an earlier process quarantined may have either.
+   */
+  #hasLost(link: ChainLink): boolean {
+    const { layer, identity } = link
+    if (identity.by !== 'diffid' || this.#owners.filesOf(link) !== undefined) return false
+    return layer === undefined || this.#parts.quarantine.of(layer) === undefined
   }
 
   #isHidden({ identity }: ChainLink): boolean {

@@ -26,29 +26,30 @@ const CREATED = '1970-01-01T00:00:00Z'
 /**
  * One layer's entry. One that is identified by its index has neither a DiffID, which the engine would believe, nor the digest of the
  * compressed layer, which without a DiffID breaks it.
- * @param ambiguous engines are not to find it by its index: it stands there for those that know its ID
+ * @param hidden engines are not to find it by its index, its blob or its DiffID: it stands there for those that know its ID
  */
-export function layerEntry({ id, parent, identity, descriptor, diffId, size }: Listable, ambiguous: boolean): string {
+export function layerEntry({ id, parent, identity, descriptor, diffId, size }: Listable, hidden: boolean): string {
+  const named = (digest: Digest) => (hidden ? unknown(digest) : digest)
   const own =
     identity.by === 'index'
       ? {
-          'toc-digest': ambiguous ? unknown(identity.digest) : identity.digest,
+          'toc-digest': named(identity.digest),
           'diff-size': size,
           flags: { 'expected-layer-diffid': diffId },
         }
       : {
-          'compressed-diff-digest': descriptor.digest,
+          'compressed-diff-digest': named(descriptor.digest),
           'compressed-size': descriptor.size,
-          'diff-digest': identity.digest,
+          'diff-digest': named(identity.digest),
           'diff-size': size,
           compression: compressionOf(descriptor, identity.digest),
         }
   return JSON.stringify({ id, ...(parent === undefined ? {} : { parent }), created: CREATED, ...own })
 }
 
-/** An index that no engine asks for. The entry needs one: engines do not push a layer that has neither a DiffID nor an index. */
-function unknown(index: Digest): Digest {
-  return digestOf(new TextEncoder().encode(`not ${index}`))
+/** A digest that no engine asks for. The entry needs one: engines do not push a layer that has neither a DiffID nor an index. */
+function unknown(digest: Digest): Digest {
+  return digestOf(new TextEncoder().encode(`not ${digest}`))
 }
 
 /** How the entries and files of two layers of one ID differ, a clause; undefined: they do not. */

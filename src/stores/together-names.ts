@@ -1,6 +1,7 @@
 // Layers that show one tree together: one has it, the others are empty. Engines know each by its DiffID and those below it, like any layer,
 // so what is shown under these names must be nobody else's. Each layer that shows nothing is no tar, which no ordinary layer of that
 // DiffID can be; the one that shows the tree stands on at least one such layer, and on nothing else.
+import { OPAQUE_END_BYTES } from '../format/opaque.ts'
 import type { Digest } from '../image/digest.ts'
 import { DOCKER_MANIFEST, type Manifest } from '../image/manifest.ts'
 import { TOGETHER, type Together } from '../layer/layer.ts'
@@ -27,6 +28,8 @@ export function whyNotTogether({ manifest, config }: Named, { unit, parts }: Tog
   if (foreign !== undefined) return `layer ${foreign} is none of the blobs that its index names`
   const [missing] = named.difference(there)
   if (missing !== undefined) return `its index names blob ${missing}, which is none of its image's layers`
+  const short = below.find(({ size }) => size < OPAQUE_END_BYTES)
+  if (short !== undefined) return `layer ${short.digest} is so short that engines take it for an empty one`
   const other = below.findIndex(({ digest }, i) => config.diffIds[i] !== digest)
   if (other >= 0)
     return `the image claims DiffID ${config.diffIds[other]} for layer ${below[other]?.digest}, which is no tar`

@@ -17,6 +17,14 @@ export const GZIP: Codec = { name: 'gzip' }
 export const ZSTD: Codec = { name: 'zstd' }
 export const LZ4: Codec = { name: 'lz4' }
 
+/** No chunk decodes to more, since it is held in memory while it is checked; tools make chunks of 4 MiB, or some more. */
+export const CHUNK_MAX_BYTES = 64 << 20
+/**
+ * No chunk is stored in more: deflate and zstd lengthen hopeless input by less than a thousandth, the rest is for what lies behind it, as
+ * tar headers do.
+ */
+export const CHUNK_STORED_MAX_BYTES = 96 << 20
+
 /** What decoding needs beside the chunk's own bytes. */
 export function stateOf(codec: Codec): Uint8Array | undefined {
   if (codec.name === 'gzip') return codec.seed

@@ -2,10 +2,11 @@ import { execFileSync } from 'node:child_process'
 import { constants, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { DECODED_MAX_BYTES, type Decoder } from '../../src/codec/decoder.ts'
+import type { Decoder } from '../../src/codec/decoder.ts'
 import { fallbackDecoder } from '../../src/codec/fallback.ts'
 import { loadCodecs, WasmDecoder } from '../../src/codec/wasm.ts'
 import { Failure } from '../../src/errors.ts'
+import { CHUNK_MAX_BYTES } from '../../src/tree/chunk.ts'
 import { lz4Block } from '../fixtures/lz4.ts'
 import { runs } from '../fixtures/runs.ts'
 import { noise, type Plain, store, text } from './fixture.ts'
@@ -233,9 +234,9 @@ function rleBlocks(count: number): Uint8Array {
 }
 
 test('the largest chunk is decoded, and its memory is given back', async () => {
-  const stored = gzipSync(new Uint8Array(DECODED_MAX_BYTES), { level: 1 })
-  const made = await ours.decode({ name: 'gzip' }, stored, DECODED_MAX_BYTES)
-  expect(made.decoded.length).toBe(DECODED_MAX_BYTES)
+  const stored = gzipSync(new Uint8Array(CHUNK_MAX_BYTES), { level: 1 })
+  const made = await ours.decode({ name: 'gzip' }, stored, CHUNK_MAX_BYTES)
+  expect(made.decoded.length).toBe(CHUNK_MAX_BYTES)
   ours.release()
   const small = await ours.decode({ name: 'gzip' }, gzipSync(text(100)), 100)
   expect(small.decoded.buffer.byteLength).toBeLessThan(8 * MIB)

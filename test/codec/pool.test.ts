@@ -4,10 +4,9 @@ import { deflateRawSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { blake3 } from '../../src/codec/blake3.ts'
-import { DECODED_MAX_BYTES } from '../../src/codec/decoder.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import type { Check, Chunk } from '../../src/tree/chunk.ts'
+import { CHUNK_MAX_BYTES, type Check, type Chunk } from '../../src/tree/chunk.ts'
 import { READY_MISSING, READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { runs } from '../fixtures/runs.ts'
 import { chunkOf, Device, noise, type Plain, store, text } from './fixture.ts'
@@ -171,7 +170,7 @@ describe.each([
     const stored = gzipSync(bytes)
     const refuse = (changes: Partial<Chunk>) =>
       pool.decode(chunkOf('gzip', bytes, stored, changes), stored, device.slot(), NOW)
-    await expect(refuse({ size: DECODED_MAX_BYTES + 1 })).rejects.toMatchObject({ code: 'limit' })
+    await expect(refuse({ size: CHUNK_MAX_BYTES + 1 })).rejects.toMatchObject({ code: 'limit' })
     await expect(refuse({ size: 0 })).rejects.toMatchObject({ code: 'corrupt' })
     await expect(refuse({ size: Number.NaN })).rejects.toMatchObject({ code: 'corrupt' })
     await expect(refuse({ stored: { start: 9, end: 9 } })).rejects.toMatchObject({ code: 'limit' })
@@ -288,7 +287,7 @@ test('a chunk that the disk does not let anybody look at is no damaged one', asy
   await expect(wasm.verify(chunk, { ...device.slot(), deviceFd: 1 << 20 }, NOW)).rejects.toMatchObject({
     code: 'system',
   })
-  const tooLarge = { ...chunk, size: DECODED_MAX_BYTES + 1 }
+  const tooLarge = { ...chunk, size: CHUNK_MAX_BYTES + 1 }
   await expect(wasm.verify(tooLarge, device.slot(), NOW)).rejects.toMatchObject({ code: 'limit' })
   await expect(wasm.verify(chunk, device.slot(), { ...NOW, signal: AbortSignal.abort() })).rejects.toMatchObject({
     code: 'aborted',

@@ -1,10 +1,11 @@
 import { deflateRawSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Decoder, STORED_MAX_BYTES } from '../../src/codec/decoder.ts'
+import type { Decoder } from '../../src/codec/decoder.ts'
 import { fallbackDecoder } from '../../src/codec/fallback.ts'
 import { loadCodecs, WasmDecoder } from '../../src/codec/wasm.ts'
 import { Failure } from '../../src/errors.ts'
+import { CHUNK_STORED_MAX_BYTES } from '../../src/tree/chunk.ts'
 import { runs } from '../fixtures/runs.ts'
 import { noise, text } from './fixture.ts'
 
@@ -147,7 +148,7 @@ test('32 KiB before, and copies from the first of them', async () => {
 test('mutated seeds and streams give exactly the wanted number of bytes, or a Failure', async () => {
   const stored = concat(deflateRawSync(file), noise(8), gzipSync(file))
   const seed = concat(new Uint8Array(2), file.subarray(0, 100))
-  expect(stored.length).toBeLessThan(STORED_MAX_BYTES)
+  expect(stored.length).toBeLessThan(CHUNK_STORED_MAX_BYTES)
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.boolean(), fc.nat(), fc.integer({ min: 0, max: 255 })), { minLength: 1, maxLength: 4 }),

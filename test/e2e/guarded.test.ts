@@ -86,11 +86,16 @@ suite('images that are only believed', STORE_LACKS ?? podmanLacks('debian12'), (
     // those that came first, and the one that the layer store has shown to whoever asks by its name
     const found = () => agent.log().split(FALSE).length - 1
     await expect.poll(found, { timeout: 60_000 }).toBe(3)
-    for (const [door, podman] of started) {
+    const expectCutOff = async (door: Door, podman: Podman) => {
       expect(await who(podman, `hostile-${pair('claimed', door, 'hostile')}`)).not.toBe(EVIL)
       // nobody else lost anything
       expect(await who(podman, `victim-${pair('claimed', door, 'victim')}`)).toBe(GOOD)
+      await podman.succeed(['images'])
     }
+    for (const each of started) await expectCutOff(...each)
+    await store.stop()
+    await store.serve('cache-claimed', '--diffid', 'claimed')
+    for (const each of started) await expectCutOff(...each)
   })
 })
 

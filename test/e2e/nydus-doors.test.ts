@@ -114,22 +114,6 @@ suite('nydus images', STORE_LACKS, () => {
         expect((await store.registry.log()).filter(({ kind }) => kind === 'blob')).toEqual([])
       })
 
-      test(`Podman ${version} has layers above a nydus image, whoever wrote its manifest (${door})`, {
-        timeout: TIMEOUT_MS,
-      }, async () => {
-        await store.serve(`cache-${flavour}-${door}-above`)
-        for (const tag of ['above', 'unmarked']) {
-          expect(await told(tag)).toBe(`${name(tag)}: 4 of 4 layers listed (4 by DiffID)\n`)
-        }
-        await using podman = await store.startEngine(flavour, door)
-        expect(await pull(podman, 'above')).toEqual(lazily('above'))
-        expect(await within(podman, 'above', 'ls etc && cat etc/more')).toBe('more\nmore\n')
-        expect(await pull(podman, 'unmarked')).toEqual(lazily('unmarked'))
-        expect(await within(podman, 'unmarked', 'cat etc/greeting; head -n 1 etc/fix')).toBe(
-          'hello from a nydus image\nfixed\n',
-        )
-      })
-
       test(`Podman ${version} has the bootstrap's file where its layer is an ordinary one, and the victim's where that poses as a blob (${door})`, {
         timeout: TIMEOUT_MS,
       }, async () => {
@@ -149,6 +133,23 @@ suite('nydus images', STORE_LACKS, () => {
         expect(
           await within(podman, 'ordinary', 'head -n 1 etc/fix; wc -c <image/image.boot; head -c 4 image/image.boot'),
         ).toBe(`fixed\n${size}\n${boot.toString('latin1', 0, 4)}`)
+      })
+
+      if (flavour === 'debian12' && door === 'images') return // as through either of the others
+      test(`Podman ${version} has layers above a nydus image, whoever wrote its manifest (${door})`, {
+        timeout: TIMEOUT_MS,
+      }, async () => {
+        await store.serve(`cache-${flavour}-${door}-above`)
+        for (const tag of ['above', 'unmarked']) {
+          expect(await told(tag)).toBe(`${name(tag)}: 4 of 4 layers listed (4 by DiffID)\n`)
+        }
+        await using podman = await store.startEngine(flavour, door)
+        expect(await pull(podman, 'above')).toEqual(lazily('above'))
+        expect(await within(podman, 'above', 'ls etc && cat etc/more')).toBe('more\nmore\n')
+        expect(await pull(podman, 'unmarked')).toEqual(lazily('unmarked'))
+        expect(await within(podman, 'unmarked', 'cat etc/greeting; head -n 1 etc/fix')).toBe(
+          'hello from a nydus image\nfixed\n',
+        )
       })
     })
   }

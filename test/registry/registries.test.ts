@@ -1,5 +1,5 @@
 import { expect, onTestFinished, test } from 'vitest'
-import { parseReference } from '../../src/image/reference.ts'
+import { parseReference, type RegistryReference } from '../../src/image/reference.ts'
 import { MemoryShelf } from '../fake/image.ts'
 import { startRegistry } from '../fake/registry.ts'
 import { Settings } from '../fake/settings.ts'
@@ -53,4 +53,38 @@ test('a registry that is asked over HTTP where there is no HTTPS is known by its
   await expect(blob.read(RANGE)).rejects.toMatchObject({ code: 'unavailable' })
   expect(registries.answers(registry.host)).toBe(false)
   expect(registries.answers('registry.example.com')).toBe(false) // what is neither counts with all
+})
+
+test('a reference is verified when neither its registry nor a mirror of it may be asked without TLS that is', async () => {
+  const settings = await Settings.make()
+  onTestFinished(() => settings[Symbol.asyncDispose]())
+  await settings.write(
+    'etc/containers/registries.conf',
+    `
+[[registry]]
+prefix = "registry.example.com/plain"
+location = "registry.example.com/plain"
+insecure = true
+
+[[registry]]
+prefix = "registry.example.com/mirrored"
+location = "registry.example.com/mirrored"
+[[registry.mirror]]
+location = "mirror.example.com/a"
+insecure = true
+pull-from-mirror = "tag-only"
+`,
+  )
+  const verifies = (text: string, tlsVerify?: boolean) => {
+    const registries = settings.registries(tlsVerify === undefined ? {} : { tlsVerify })
+    return registries.verifies(parseReference(text) as RegistryReference) // each is one
+  }
+  const name = 'registry.example.com'
+  expect(await verifies(`${name}/team/app:1`)).toBe(true)
+  expect(await verifies(`${name}/plain/app:1`)).toBe(false)
+  expect(await verifies(`${name}/mirrored/app:1`)).toBe(false)
+  // the mirror is not asked for digests
+  expect(await verifies(`${name}/mirrored/app@sha256:${'a'.repeat(64)}`)).toBe(true)
+  expect(await verifies(`${name}/team/app:1`, false)).toBe(false)
+  expect(await verifies(`${name}/plain/app:1`, true)).toBe(false)
 })

@@ -2,9 +2,8 @@
 import { strict as assert } from 'node:assert'
 import { Failure } from '../../src/errors.ts'
 import type { Contents } from '../../src/format/format.ts'
-import { CHUNK_MAX_BYTES, STORED_MAX_BYTES } from '../../src/format/toc/chunks.ts'
 import { buildTree } from '../../src/tree/build.ts'
-import type { StoredChunk } from '../../src/tree/chunk.ts'
+import { CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, type StoredChunk } from '../../src/tree/chunk.ts'
 import { type Entry, S_IFMT, S_IFREG, ZEROS } from '../../src/tree/entry.ts'
 import type { Outcome } from './target.ts'
 
@@ -59,7 +58,7 @@ function expectChunk({ stored, size, checks }: StoredChunk, blobSize: number | u
     `stored at ${start} to ${end}`,
   )
   assert(end <= blobSize, `stored up to ${end}, the blob has ${blobSize} bytes`)
-  assert(end - start <= STORED_MAX_BYTES, `${end - start} stored bytes`)
+  assert(end - start <= CHUNK_STORED_MAX_BYTES, `${end - start} stored bytes`)
   assert(Number.isSafeInteger(size) && size > 0 && size <= CHUNK_MAX_BYTES, `${size} decoded bytes`)
   for (const { of, range } of checks) {
     assert(range.start >= 0 && range.start < range.end, `a check of ${range.start} to ${range.end}`)

@@ -197,6 +197,9 @@ describe('whatever is only believed is proven when the link is idle, and a liar 
         world.guarded.idle()
         expect(files(ID)).toBe('nothing')
         expect(world.entries).toMatchObject([{ id: ID }])
+        // who has it in use finds it, and nobody else: neither by the blob nor by the DiffID
+        const named = () => JSON.stringify(world.entries).includes(hostile.digest)
+        if (hostile === EVIL) await expect.poll(named).toBe(false)
         expect(world.messages).toContainEqual(expect.stringContaining('is not shown as'))
         await list(store, world.push('victim', [GOOD], [TAR]))
         expect(files(ID)).toBe(treeOf(GOOD.digest))
@@ -214,6 +217,12 @@ describe('whatever is only believed is proven when the link is idle, and a liar 
     expect([files(ID), next.guarded.waiting.length]).toEqual([treeOf(EVIL.digest), 1])
     next.guarded.idle()
     expect(files(ID)).toBe('nothing')
+    // engines that know the layer find it in the next life, too, without files
+    const last = next.restarted({ trustsDiffIds: trustAll }, true)
+    const after = looks(last)
+    await last.show()
+    expect([last.entries.map(({ id }) => id), after.files(ID)]).toEqual([[ID], 'nothing'])
+    expect(JSON.stringify(last.entries)).not.toContain(EVIL.digest)
   })
 })
 

@@ -12,6 +12,8 @@ const [base, one, two, tree] = ['base', 'one', 'two', 'tree'].map((name) => plai
   ReturnType<typeof plain>,
 ]
 
+const small = plain('small', 511)
+
 interface Case {
   unit?: readonly (typeof base)[]
   shown?: typeof base
@@ -44,6 +46,7 @@ test.each<[string, Case, RegExp]>([
   ['the index names another blob', { parts: [one, two, base] }, /none of its image's layers/],
   ['the index names none', { parts: undefined }, /one tree for several layers/],
   ['one has another DiffID', { diffIds: [one.digest, base.digest, tree.digest] }, /is no tar/],
+  ['one is shorter than a header of a tar', { unit: [one, small, tree], parts: [one, small] }, /so short/],
   ['engines refuse the image', { mediaType: DOCKER_MANIFEST }, /engines refuse/],
 ])('they have none where %s', (_, of, reason) => {
   expect(why(of)).toMatch(reason)

@@ -12,7 +12,7 @@ import { Failure } from '../../errors.ts'
 import type { Range, ReadOptions } from '../../image/blob.ts'
 import { type Digest, isDigest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
-import { GZIP, type StoredChunk } from '../../tree/chunk.ts'
+import { CHUNK_MAX_BYTES, GZIP, type StoredChunk } from '../../tree/chunk.ts'
 import { type Entry, S_IFREG } from '../../tree/entry.ts'
 import {
   type Contents,
@@ -23,9 +23,9 @@ import {
   type Unit,
   unitText,
 } from '../format.ts'
+import { readExactly } from '../index-bytes.ts'
 import { giveBack } from '../memory.ts'
-import { checkStored, checkTocDigest, readExactly } from '../toc/bytes.ts'
-import { CHUNK_MAX_BYTES } from '../toc/chunks.ts'
+import { checkStored, checkTocDigest } from '../toc/bounds.ts'
 import { wantedFirst } from '../toc/landmarks.ts'
 import { checkText } from '../toc/text.ts'
 import { parseToc } from '../toc/toc.ts'

@@ -2,7 +2,7 @@
 import { Failure } from '../../errors.ts'
 import type { IndexOptions } from '../format.ts'
 import { inflate, isGzip } from '../inflate.ts'
-import { TOC_MAX_BYTES } from '../toc/bytes.ts'
+import { TOC_MAX_BYTES } from '../toc/bounds.ts'
 
 /** The table's name in the layer's tar. */
 export const TOC_NAME = 'stargz.index.json'

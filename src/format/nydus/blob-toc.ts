@@ -31,7 +31,7 @@ export interface TocEntry {
 }
 
 /** By name. @param digest what `toc` must have @throws Failure corrupt, unsupported */
-export function parseToc(toc: Uint8Array, digest: Uint8Array, what: string): Map<string, TocEntry> {
+export function parseBlobToc(toc: Uint8Array, digest: Uint8Array, what: string): Map<string, TocEntry> {
   const got = createHash('sha256').update(toc).digest()
   if (!got.equals(digest)) {
     throw Failure.corrupt(`${what}: its table of contents differs from the bootstrap`, {

@@ -5,12 +5,12 @@ import { Failure } from '../../errors.ts'
 import type { Blob } from '../../image/blob.ts'
 import { S_IFMT, S_IFREG } from '../../tree/entry.ts'
 import { type IndexOptions, type Unit, unitText } from '../format.ts'
+import { digestInTurns } from '../index-bytes.ts'
 import { inflate, isGzip } from '../inflate.ts'
 import { giveBack } from '../memory.ts'
 import { memberOf, type Prelude } from '../tar/entry.ts'
 import { BLOCK_BYTES, isZero, parseHeader } from '../tar/header.ts'
 import { behind, extend, isExtension } from '../tar/members.ts'
-import { digestInTurns } from '../toc/bytes.ts'
 
 const BOOTSTRAP_NAME = 'image.boot'
 const TABLES_NAME = /^([0-9a-f]{64})\.blob\.meta$/

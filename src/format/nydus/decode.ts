@@ -4,7 +4,7 @@ import { Failure } from '../../errors.ts'
 import type { Compressor } from './rafs.ts'
 
 /** Of one table: 24 bytes for each of 2^24 chunks. */
-const DECODED_MAX_BYTES = 400 << 20
+const TABLE_MAX_BYTES = 400 << 20
 
 /** A byte of a match's length adds 255 bytes; nothing adds more. */
 const LZ4_RATIO_MAX = 255
@@ -15,8 +15,7 @@ const LZ4_RATIO_MAX = 255
  * @throws Failure corrupt, limit
  */
 export function decodeTable(stored: Uint8Array, compressor: Compressor, size: number, what: string): Uint8Array {
-  if (size > DECODED_MAX_BYTES)
-    throw Failure.limit(`${what} has ${size} bytes, at most ${DECODED_MAX_BYTES} are accepted`)
+  if (size > TABLE_MAX_BYTES) throw Failure.limit(`${what} has ${size} bytes, at most ${TABLE_MAX_BYTES} are accepted`)
   const decoded = size === 0 ? new Uint8Array() : decode(stored, compressor, size, what)
   if (decoded.length === size) return decoded
   throw Failure.corrupt(`${what} decodes to ${decoded.length} bytes, not ${size}`)

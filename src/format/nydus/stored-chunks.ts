@@ -2,8 +2,17 @@
 // has from one checkpoint to the next.
 import { Failure } from '../../errors.ts'
 import type { ChunkDigest } from '../../image/digest.ts'
-import { type Check, type Codec, GZIP, NONE, type StoredChunk, ZSTD } from '../../tree/chunk.ts'
-import { CHUNK_MAX_BYTES, STORED_MAX_BYTES } from '../toc/chunks.ts'
+import {
+  CHUNK_MAX_BYTES,
+  CHUNK_STORED_MAX_BYTES,
+  type Check,
+  type Codec,
+  GZIP,
+  LZ4,
+  NONE,
+  type StoredChunk,
+  ZSTD,
+} from '../../tree/chunk.ts'
 import { CHUNK } from './chunk-record.ts'
 import { FEATURE } from './codes.ts'
 import type { ContextRecord } from './context-table.ts'
@@ -129,9 +138,9 @@ export class StoredChunks {
     if (stored.start >= stored.end || stored.end > size) {
       throw this.#corrupt(of, `it would lie at ${stored.start} to ${stored.end}, the blob has ${size} bytes`)
     }
-    if (stored.end - stored.start > STORED_MAX_BYTES || chunk.size > CHUNK_MAX_BYTES) {
+    if (stored.end - stored.start > CHUNK_STORED_MAX_BYTES || chunk.size > CHUNK_MAX_BYTES) {
       throw Failure.limit(`${this.#name(of)}: ${chunk.size} bytes, stored in ${stored.end - stored.start}`, {
-        why: `at most ${CHUNK_MAX_BYTES} are accepted, in ${STORED_MAX_BYTES}`,
+        why: `at most ${CHUNK_MAX_BYTES} are accepted, in ${CHUNK_STORED_MAX_BYTES}`,
       })
     }
     return this.#chunks.push({ ...chunk, blob: number }) - 1
@@ -151,8 +160,6 @@ export class StoredChunks {
     return Failure.corrupt(this.#name(chunk), { why })
   }
 }
-
-const LZ4: Codec = { name: 'lz4' }
 
 function codecOf(compressor: Compressor): Codec {
   if (compressor === 'lz4_block') return LZ4

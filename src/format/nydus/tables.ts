@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { Failure } from '../../errors.ts'
 import type { ChunkDigest } from '../../image/digest.ts'
-import { DIGESTS_NAME, parseToc, type TocEntry } from './blob-toc.ts'
+import { DIGESTS_NAME, parseBlobToc, type TocEntry } from './blob-toc.ts'
 import { chunkDigest, DIGEST_BYTES } from './chunk-record.ts'
 import { ContextTable } from './context-table.ts'
 import { decodeTable } from './decode.ts'
@@ -58,7 +58,7 @@ export class RafsBlobTables {
     const what = this.#nameOf(number)
     const of = this.#tables.get(number)
     const digest = this.#blobs[number]?.tables?.tocDigest
-    const place = digest && of?.toc && parseToc(of.toc, digest, what).get(DIGESTS_NAME)
+    const place = digest && of?.toc && parseBlobToc(of.toc, digest, what).get(DIGESTS_NAME)
     if (place === undefined || of?.digests === undefined) {
       throw Failure.corrupt(`${what}: neither the bootstrap nor a table has digests of its chunks`)
     }

@@ -6,7 +6,8 @@ import type { Blob, Range, ReadOptions } from '../../image/blob.ts'
 import type { Digest } from '../../image/digest.ts'
 import { Limit } from '../../limit.ts'
 import { type IndexOptions, type Source, type Unit, unitText } from '../format.ts'
-import { DIGESTS_NAME, parseToc } from './blob-toc.ts'
+import { readExactly } from '../index-bytes.ts'
+import { DIGESTS_NAME, parseBlobToc } from './blob-toc.ts'
 import type { BootstrapLayer } from './bootstrap-layer.ts'
 import { RafsBytes } from './bytes.ts'
 import { DIGEST_BYTES } from './chunk-record.ts'
@@ -23,6 +24,8 @@ import { isRafs6, parseSuperblock6 } from './v6/superblock.ts'
 const BLOBS_AT_ONCE = 8
 /** Stored, of all blobs: 24 bytes a chunk, 32 of them a digest, and checkpoints of 32 KiB each. */
 const FETCHED_MAX_BYTES = 64 << 20
+/** A table of contents has five entries or so; the main thread reads it. */
+const TOC_MAX_BYTES = 64 << 10
 /** Digests do not compress: a frame's own bytes come on top. */
 const DIGESTS_SLACK_BYTES = 64 << 10
 
@@ -110,16 +113,19 @@ async function readOf(
   else {
     const { offset, storedSize } = tables
     const range = { start: offset, end: offset + storedSize + CONTEXT_HEADER_BYTES }
-    result.stored = await readExactly(from, range, what, options)
+    result.stored = await readWithin(from, range, what, options)
   }
   if (hasRecords) return result
-  result.toc = await readExactly(from, tocRange(tables, size, what), what, options)
-  result.digests = await readExactly(from, digestsRange(result.toc, tables, digestsMaxBytes(blob), what), what, options)
+  result.toc = await readWithin(from, tocRange(tables, size, what), what, options)
+  result.digests = await readWithin(from, digestsRange(result.toc, tables, digestsMaxBytes(blob), what), what, options)
   return result
 }
 
 /** Where the blob says what is where in it. */
 function tocRange({ tocSize }: RafsTables, size: number, what: string): Range {
+  if (tocSize > TOC_MAX_BYTES) {
+    throw Failure.limit(`${what}: its table of contents has ${tocSize} bytes, at most ${TOC_MAX_BYTES} are accepted`)
+  }
   if (tocSize > 0) return { start: size - tocSize, end: size }
   throw Failure.unsupported(`${what}: no digests of its chunks can be had`, {
     why: 'the bootstrap has no chunk table, and no digest of the blob’s tables',
@@ -128,7 +134,7 @@ function tocRange({ tocSize }: RafsTables, size: number, what: string): Range {
 }
 
 function digestsRange(toc: Uint8Array, { tocDigest }: RafsTables, maxBytes: number, what: string): Range {
-  const place = parseToc(toc, tocDigest, what).get(DIGESTS_NAME)
+  const place = parseBlobToc(toc, tocDigest, what).get(DIGESTS_NAME)
   if (place === undefined) throw Failure.unsupported(`${what}: its table of contents has no ${DIGESTS_NAME}`)
   const { start, end } = place.stored
   if (end - start > maxBytes) {
@@ -157,15 +163,9 @@ export function digestNamed(id: string, what: string): Digest {
   })
 }
 
-async function readExactly(blob: Blob, range: Range, what: string, options: ReadOptions): Promise<Uint8Array> {
-  if (range.start < 0 || range.end > blob.size) {
-    throw Failure.corrupt(
-      `${what}: its tables would lie at ${range.start} to ${range.end}, the blob has ${blob.size} bytes`,
-    )
-  }
-  const bytes = await blob.read(range, options)
-  if (bytes.length === range.end - range.start) return bytes
+async function readWithin(blob: Blob, range: Range, what: string, options: ReadOptions): Promise<Uint8Array> {
+  if (range.start >= 0 && range.end <= blob.size) return await readExactly(blob, range, what, options)
   throw Failure.corrupt(
-    `${what}: ${range.end - range.start} bytes at ${range.start} were asked for, ${bytes.length} came`,
+    `${what}: its tables would lie at ${range.start} to ${range.end}, the blob has ${blob.size} bytes`,
   )
 }

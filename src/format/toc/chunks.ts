@@ -5,14 +5,9 @@
 //           └─ innerOffset counts the decoded bytes before a piece
 import { Failure } from '../../errors.ts'
 import type { Digest } from '../../image/digest.ts'
-import type { Codec, StoredChunk } from '../../tree/chunk.ts'
+import { CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, type Codec, type StoredChunk } from '../../tree/chunk.ts'
 import type { Extent } from '../../tree/entry.ts'
 import { quote } from '../path.ts'
-
-/** A decoded chunk is held in memory while it is checked; tools make chunks of 4 MiB. */
-export const CHUNK_MAX_BYTES = 64 << 20
-/** Incompressible bytes of a largest chunk and as much again for the tar headers behind it. */
-export const STORED_MAX_BYTES = 2 * CHUNK_MAX_BYTES
 
 /** `length` bytes of a file, `inner` bytes into the decoded stream that begins at `offset` of the blob. */
 export interface Piece {
@@ -58,9 +53,9 @@ function chunkOf(pieces: Piece[], end: number, number: number, codec: Codec, wha
       `${where(first)}: its bytes at ${first.offset} lie outside the blob's files, which end at ${end}`,
     )
   }
-  if (end - first.offset > STORED_MAX_BYTES) {
+  if (end - first.offset > CHUNK_STORED_MAX_BYTES) {
     throw Failure.limit(`${where(first)}: its chunk at ${first.offset} is stored in ${end - first.offset} bytes`, {
-      why: `at most ${STORED_MAX_BYTES} are accepted`,
+      why: `at most ${CHUNK_STORED_MAX_BYTES} are accepted`,
     })
   }
   const checks: StoredChunk['checks'][number][] = []

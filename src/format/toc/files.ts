@@ -4,9 +4,10 @@
 // be runs of zeros (`chunkType`), and a file says where its stored bytes end (`endOffset`).
 import { Failure } from '../../errors.ts'
 import { isDigest } from '../../image/digest.ts'
+import { CHUNK_MAX_BYTES } from '../../tree/chunk.ts'
 import { type Entry, type Extent, ZEROS } from '../../tree/entry.ts'
 import { quote } from '../path.ts'
-import { CHUNK_MAX_BYTES, type Piece } from './chunks.ts'
+import type { Piece } from './chunks.ts'
 import type { Fields } from './fields.ts'
 import { ZeroDigests } from './zero-digest.ts'
 

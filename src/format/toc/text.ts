@@ -8,10 +8,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Failure } from '../../errors.ts'
 import type { Range } from '../../image/blob.ts'
 import type { Entry } from '../../tree/entry.ts'
+import { searchInTurns } from '../index-bytes.ts'
 import { quote } from '../path.ts'
 import type { Member } from '../tar/entry.ts'
 import { membersIn } from '../tar/members.ts'
-import { searchInTurns } from './bytes.ts'
 import { Fields } from './fields.ts'
 import { type Place, placeBehind } from './place.ts'
 import { type Raw, scanToc } from './scan.ts'
@@ -27,7 +27,8 @@ const TURN_ENTRIES = 1000
 /** Members that are read for it: real names with that character are rare. */
 const ENTRIES_MAX = 1000
 const PLACES_MAX = 16
-const STORED_MAX_BYTES = 16 << 20
+/** As they are stored, with the contents before them. */
+const HEADERS_MAX_BYTES = 16 << 20
 
 /** An entry with that character, the number `nth` of those whose headers stand from `place` on. */
 interface Suspect {
@@ -56,7 +57,7 @@ export async function checkText(
     throw replaced(what, `${suspects.length} of its entries have it`)
   }
   const ascending = Float64Array.from(offsets).sort()
-  let left = STORED_MAX_BYTES
+  let left = HEADERS_MAX_BYTES
   for (const [offset, group] of byOffset) {
     const range = { start: offset, end: Math.min(ascending.find((each) => each > offset) ?? end, end) }
     left -= range.end - range.start

@@ -1,6 +1,6 @@
 // zstd frames one after the other (RFC 8878), in memory.
 import { createZstdDecompress } from 'node:zlib'
-import { CHUNK_MAX_BYTES } from '../toc/chunks.ts'
+import { CHUNK_MAX_BYTES } from '../../tree/chunk.ts'
 
 /** Between two files' contents stand one or two frames of headers; each costs a decompressor. */
 const FRAMES_MAX = 100

@@ -20,9 +20,10 @@ import {
   type Unit,
   unitText,
 } from '../format.ts'
+import { readExactly } from '../index-bytes.ts'
 import { inflateInto } from '../inflate.ts'
 import { giveBack } from '../memory.ts'
-import { checkInflated, checkStored, checkTocDigest, readExactly } from '../toc/bytes.ts'
+import { checkInflated, checkStored, checkTocDigest } from '../toc/bounds.ts'
 import { wantedFirst } from '../toc/landmarks.ts'
 import { checkText } from '../toc/text.ts'
 import { parseToc } from '../toc/toc.ts'

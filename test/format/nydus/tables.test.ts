@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../../src/errors.ts'
 import type { Contents } from '../../../src/format/format.ts'
-import { parseToc } from '../../../src/format/nydus/blob-toc.ts'
+import { parseBlobToc } from '../../../src/format/nydus/blob-toc.ts'
 import { decodeTable } from '../../../src/format/nydus/decode.ts'
 import { nydus } from '../../../src/format/nydus/nydus.ts'
 import { hex } from '../../../src/image/digest.ts'
@@ -115,6 +115,11 @@ describe('a bootstrap without a chunk table', () => {
       { ...short, blob: { toc: { size: 640, digest: Buffer.alloc(32) } } },
       'corrupt',
       /differs from the bootstrap/,
+    )
+    await refuses(
+      { ...short, blob: { toc: { size: (64 << 10) + 1, digest: Buffer.alloc(32) } } },
+      'limit',
+      /table of contents has 65537 bytes/,
     )
     const forge = (index: Uint8Array) => {
       index.fill(0, Buffer.from(index).indexOf(at(1).subarray(0, 32)))
@@ -325,7 +330,7 @@ describe('a blob’s table of contents', () => {
   const { bytes, digest: want } = tocOf(digestsOf(1), 7)
 
   test('says where the digests are', () => {
-    expect(parseToc(bytes, want, 'blob').get('blob.digest')).toMatchObject({
+    expect(parseBlobToc(bytes, want, 'blob').get('blob.digest')).toMatchObject({
       compressor: 'none',
       stored: { start: 7, end: 39 },
       decodedSize: 32,
@@ -334,13 +339,13 @@ describe('a blob’s table of contents', () => {
 
   test('is refused with another digest, cut off, and with a name twice', () => {
     const sha = (of: Uint8Array) => createHash('sha256').update(of).digest()
-    expect(() => parseToc(bytes, Buffer.alloc(32), 'blob')).toThrow(/differs/)
+    expect(() => parseBlobToc(bytes, Buffer.alloc(32), 'blob')).toThrow(/differs/)
     for (const length of [0, 511, 520, 639]) {
       const part = bytes.subarray(0, length)
-      expect(() => parseToc(part, sha(part), 'blob')).toThrow(/640|\d+ bytes/)
+      expect(() => parseBlobToc(part, sha(part), 'blob')).toThrow(/640|\d+ bytes/)
     }
     const twice = Buffer.concat([bytes.subarray(0, 128), bytes])
-    expect(() => parseToc(twice, sha(twice), 'blob')).toThrow(/second "blob.digest"/)
+    expect(() => parseBlobToc(twice, sha(twice), 'blob')).toThrow(/second "blob.digest"/)
   })
 })
 

@@ -10,6 +10,8 @@ import { RAFS_BLOBS_MAX, type RafsBlob } from '../rafs.ts'
 import type { Superblock5 } from './superblock.ts'
 
 const READ_AHEAD_BYTES = 8
+/** IDs are names of files or of objects, whatever keeps the blobs; they stand in messages. */
+const ID_MAX_BYTES = 255
 const EXTENDED_BYTES = 64
 const EXTENDED_AT = { chunks: 0, features: 4, stored: 16 }
 
@@ -37,6 +39,11 @@ function parseIds(from: RafsBytes, table: Range): string[] {
     const start = at + READ_AHEAD_BYTES
     const nul = from.bytes.indexOf(0, start)
     const end = nul < 0 || nul > table.end ? table.end : nul
+    if (end - start > ID_MAX_BYTES) {
+      throw Failure.limit(`${from.what}: the ID of blob ${ids.length} has ${end - start} bytes`, {
+        why: `at most ${ID_MAX_BYTES} are accepted`,
+      })
+    }
     const id = from.text({ start, end }, 'the ID of a blob')
     if (ids.push(id) > RAFS_BLOBS_MAX) throw Failure.limit(`${from.what}: more than ${RAFS_BLOBS_MAX} blobs`)
     at = end + 1

@@ -30,8 +30,8 @@ const HAS_XATTRS = 4n
 const SECOND = 1_000_000_000n
 
 export interface Inode5 {
-  /** Where it lies. */
-  at: number
+  /** Of its contents: names and modes are no part of them. */
+  digest: Uint8Array
   name: string
   /** The same for all names of a file. */
   ino: number
@@ -69,7 +69,7 @@ export function parseInode5(from: RafsBytes, at: number): Inode5 {
       : parseXattrs(from, padded(target.end))
   const isDevice = type === S_IFCHR || type === S_IFBLK
   return {
-    at,
+    digest: from.slice({ start: at + AT.digest, end: at + AT.digest + DIGEST_BYTES }),
     name: from.text(name, 'its name'),
     ino: from.u64(at + AT.ino, 'its number'),
     mode,
@@ -83,11 +83,6 @@ export function parseInode5(from: RafsBytes, at: number): Inode5 {
     children: { start: first - 1, end: first - 1 + count },
     chunks: from.range(end, isFile ? count * RECORD_BYTES : 0, 'the list of its chunks'),
   }
-}
-
-/** Of the contents of the inode at `at`, which was parsed: names and modes are no part of them. */
-export function digestAt(from: RafsBytes, at: number): Uint8Array {
-  return from.slice({ start: at + AT.digest, end: at + AT.digest + DIGEST_BYTES })
 }
 
 function parseXattrs(from: RafsBytes, at: number): [ReadonlyMap<string, Uint8Array>, number] {

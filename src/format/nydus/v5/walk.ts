@@ -7,7 +7,7 @@ import { quote } from '../../path.ts'
 import type { RafsBytes } from '../bytes.ts'
 import { RafsPaths } from '../paths.ts'
 import type { Chunks5 } from './chunks.ts'
-import { digestAt, type Inode5, parseInode5 } from './inode.ts'
+import { type Inode5, parseInode5 } from './inode.ts'
 import { ALIGNMENT, NUMBER_BYTES, type Superblock5 } from './superblock.ts'
 
 export interface Walked {
@@ -40,8 +40,8 @@ class Walk {
   readonly #visited: Uint8Array
   readonly #entries: Entry[] = []
   readonly #paths = new Map<number, string>()
-  /** By number, of what is no directory: where the first inode lies. */
-  readonly #files = new Map<number, number>()
+  /** By number, of what is no directory: what further names must say of it, too. */
+  readonly #files = new Map<number, Pick<Inode5, 'mode' | 'size' | 'digest'>>()
   readonly #levels: Level[] = []
   readonly #joined = new RafsPaths()
   /** Bytes of the inodes so far, and of what follows them. */
@@ -105,18 +105,17 @@ class Walk {
     if (type === S_IFREG) entry.extents = this.#chunks.extentsOf(inode, of)
     this.#entries.push(entry)
     if (type === S_IFDIR) this.#enter(inode, path, of)
-    else this.#files.set(ino, inode.at)
+    else this.#files.set(ino, { mode, size: inode.size, digest: inode.digest })
   }
 
   /** Two names of one number that say otherwise of its contents are no hard links. */
-  #checkLink({ at, ino, mode, size }: Inode5, first: string, of: RafsBytes): void {
-    const before = this.#files.get(ino)
-    const other = before === undefined ? undefined : parseInode5(of, before)
+  #checkLink({ ino, mode, size, digest }: Inode5, first: string, of: RafsBytes): void {
+    const file = this.#files.get(ino)
     const isSame =
-      other !== undefined &&
-      ((other.mode ^ mode) & S_IFMT) === 0 &&
-      other.size === size &&
-      Buffer.compare(digestAt(of, other.at), digestAt(of, at)) === 0
+      file !== undefined &&
+      ((file.mode ^ mode) & S_IFMT) === 0 &&
+      file.size === size &&
+      Buffer.compare(file.digest, digest) === 0
     if (isSame) return
     throw Failure.corrupt(`${of.what}: its number is ${ino}, as that of ${quote(first)}, which is something else`)
   }

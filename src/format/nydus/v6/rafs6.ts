@@ -42,8 +42,8 @@ class Walk {
   readonly #from: RafsBytes
   readonly #superblock: Superblock6
   readonly #chunks: Chunks6
-  /** The first path of each inode. */
-  readonly #paths = new Map<number, string>()
+  /** The first name of each inode. */
+  readonly #firsts = new Map<number, Entry>()
   readonly #joined = new RafsPaths()
   readonly entries: Entry[] = []
   /** Of inodes, their xattrs, contents and lists of chunks. */
@@ -80,7 +80,7 @@ class Walk {
     const { start, end } = this.#superblock.prefetch
     const paths: string[] = []
     for (let at = start; at < end; at += 4) {
-      const path = this.#paths.get(this.#from.u32(at))
+      const path = this.#firsts.get(this.#from.u32(at))?.path
       if (path !== undefined) paths.push(path)
     }
     return paths
@@ -91,7 +91,11 @@ class Walk {
     if (this.entries.length >= ENTRIES_MAX)
       throw Failure.limit(`${this.#from.what}: it has more than ${ENTRIES_MAX} entries`)
     const from = this.#from.within(() => `inode ${nid} (${quote(path)})`)
-    const known = this.#paths.get(nid)
+    const known = this.#firsts.get(nid)
+    if (known !== undefined) {
+      this.#addLink(known, path, from)
+      return undefined
+    }
     const at = this.#superblock.inodesAt + nid * NID_BYTES
     const inode = parseInode6(from, at)
     const { mode, mtime, rdev, xattrs } = inode
@@ -99,12 +103,7 @@ class Walk {
     const { uid, gid } = this.#superblock.hasOwners ? inode : { uid: 0, gid: 0 }
     const entry: Entry = { path, mode, uid, gid, mtime, size: 0 }
     this.entries.push(entry)
-    if (known !== undefined) {
-      if (type === S_IFDIR) throw Failure.corrupt(`${from.what}: the directory is ${quote(known)} as well`)
-      entry.link = known
-      return undefined
-    }
-    this.#paths.set(nid, path)
+    this.#firsts.set(nid, entry)
     this.#take(inode.end - at, from)
     if (rdev !== undefined) entry.rdev = rdev
     if (xattrs !== undefined) entry.xattrs = xattrs
@@ -115,6 +114,12 @@ class Walk {
     if (type === S_IFDIR) return { path, children: childrenIn(content, from), next: 0 }
     entry.target = from.textOf(content, 'its target')
     return undefined
+  }
+
+  /** Another name of an inode, which is not read again: names are short, and what an inode has may be long. */
+  #addLink({ path: link, mode, uid, gid, mtime }: Entry, path: string, from: RafsBytes): void {
+    if ((mode & S_IFMT) === S_IFDIR) throw Failure.corrupt(`${from.what}: the directory is ${quote(link)} as well`)
+    this.entries.push({ path, mode, uid, gid, mtime, size: 0, link })
   }
 
   #addContents(entry: Entry, inode: Inode6, from: RafsBytes): void {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
+import { RafsBytes } from '../../../../src/format/nydus/bytes.ts'
 import { nydus } from '../../../../src/format/nydus/nydus.ts'
 import type { Rafs } from '../../../../src/format/nydus/rafs.ts'
 import { parseRafs5 } from '../../../../src/format/nydus/v5/rafs5.ts'
@@ -99,6 +100,17 @@ test('names of one inode number are the file, then hard links to it', () => {
   expect(rafs.chunks.length).toBe(1)
 })
 
+test('the first inode of a file is read once, however many names follow: else a few bytes would be read for hours', () => {
+  const xattrs = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`user.${i}`, '']))
+  const links = Array.from({ length: 100 }, (_, i) => file5(`name${i}`, [], { ino: 2 }))
+  const texts = vi.spyOn(RafsBytes.prototype, 'text')
+  const rafs = tree(file5('first', [], { xattrs }), ...links)
+  expect(rafs.entries.filter(({ link }) => link === 'first').length).toBe(100)
+  // the blob's, those of xattrs, and a name of each inode
+  expect(texts).toHaveBeenCalledTimes(1 + 100 + 102)
+  texts.mockRestore()
+})
+
 test('names of one number that are not one file are refused', () => {
   const with_ =
     (...children: Node5[]) =>
@@ -191,6 +203,11 @@ test('blobs are named by the table, with what the extended one says of them', ()
 test('blobs are named as they are written, since nothing may be read of those that have no digest for a name', () => {
   const ids = ['x'.repeat(64), '', `${BLOB}0`]
   expect(parse({ blobs: ids }).blobs.map(({ id }) => id)).toEqual(ids)
+})
+
+test('a name of a blob that is longer than any file’s is refused, since messages have it', () => {
+  expect(parse({ blobs: ['x'.repeat(255)] }).blobs[0]?.id.length).toBe(255)
+  refuses(() => parse({ blobs: [BLOB, 'x'.repeat(256)] }), 'limit', /ID of blob 1 has 256 bytes/)
 })
 
 test('a blob table of another length than the extended one, or of too many blobs, is refused', () => {

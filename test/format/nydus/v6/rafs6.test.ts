@@ -1,6 +1,7 @@
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { Failure } from '../../../../src/errors.ts'
+import { RafsBytes } from '../../../../src/format/nydus/bytes.ts'
 import type { Rafs } from '../../../../src/format/nydus/rafs.ts'
 import { parseRafs6 } from '../../../../src/format/nydus/v6/rafs6.ts'
 import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK } from '../../../../src/tree/entry.ts'
@@ -122,6 +123,15 @@ test('several names of one inode are the file, then hard links to it', () => {
   const rafs = tree({ b: shared, d: dir6({ a: shared }), c: shared })
   expect(entry(rafs, 'b')).toMatchObject({ size: 5 })
   expect([entry(rafs, 'c').link, entry(rafs, 'd/a').link]).toEqual(['b', 'b'])
+})
+
+test('an inode is read once, however many names it has: else a few bytes would be read for hours', () => {
+  const shared = file6([], { xattrs: Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`1:${i}`, ''])) })
+  const texts = vi.spyOn(RafsBytes.prototype, 'text')
+  const rafs = tree(Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`name${i}`, shared])))
+  expect(rafs.entries.filter(({ link }) => link === 'name0').length).toBe(99)
+  expect(texts).toHaveBeenCalledTimes(100)
+  texts.mockRestore()
 })
 
 test('files are cut into the image’s chunks, whatever an inode says of their size', () => {
