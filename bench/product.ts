@@ -54,13 +54,14 @@ export interface Store extends Mounted {
   list(image: string): Promise<string[]>
 }
 
-/** The store that engines look into. */
+/** The store that engines look into. @param flags of `serve`, beside those that say where everything is */
 export async function serveStore(
   { dir, cache, run, rung }: Omit<Mounting, 'image'>,
   through: readonly string[] = [],
+  flags: readonly string[] = [],
 ): Promise<Store> {
   for (const each of [dir, cache, run]) await mkdir(each, { recursive: true })
-  const words = [COMMAND, 'serve', '--mount', rung, '--cache', cache, '--tls-verify=false', dir]
+  const words = [COMMAND, 'serve', '--mount', rung, '--cache', cache, '--tls-verify=false', ...flags, dir]
   const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run }, through)
   const socket = socketFor(run, dir)
   return {

@@ -75,7 +75,7 @@ async function withImage(name: string, values: Values, use: (image: OpenImage) =
     try {
       const merged = await openMerged(layers, agent.store, agent.builder)
       const bytes = await merged.image.readFile().finally(() => merged.image.close())
-      return await use({ reader: new ErofsReader(bytes), layers })
+      return await use({ reader: new ErofsReader(bytes), layers: merged.layers })
     } finally {
       await Promise.all(layers.map((each) => each.close()))
     }

@@ -44,7 +44,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
       fetchAhead(each, image, agent).catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
     }
     const merged = await openMerged(layers, agent.store, agent.builder)
-    const shown = await show({ agent, dir, name, merged, layers, context }, choice, wanted)
+    const shown = await show({ agent, dir, name, merged, context }, choice, wanted)
     await merged.image.close()
     const { rung } = shown.choice
     return await serveUntilEnd(
@@ -72,7 +72,6 @@ interface ToShow {
   dir: string
   name: string
   merged: Merged
-  layers: readonly OpenLayer[]
   context: string | undefined
 }
 
@@ -116,7 +115,7 @@ async function show(it: ToShow, { rung, why }: RungChoice, wanted: Rung | 'auto'
 
 type Answering = Omit<ShownMount, 'choice'>
 
-async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
+async function showFuse({ agent, dir, name, merged, context }: ToShow): Promise<Answering> {
   agent.keeper.mounting(dir)
   const session = await mountFuse(agent.native, {
     dir,
@@ -126,11 +125,11 @@ async function showFuse({ agent, dir, name, merged, layers, context }: ToShow): 
     readOnly: true,
     progress: agent.progress,
   })
-  new Grafts(session, log).tree(merged, merged.image, layers)
+  new Grafts(session, log).tree(merged, merged.image, merged.layers)
   return { session, covers: undefined, ended: session.ended }
 }
 
-async function showPortable({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering> {
+async function showPortable({ agent, dir, name, merged, context }: ToShow): Promise<Answering> {
   if (context !== undefined) throw Failure.unsupported('fuse-native gives no SELinux labels')
   agent.keeper.mounting(dir)
   const session = await PortableSession.mount(agent.native, {
@@ -138,7 +137,7 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
     fsname: `lazylayer:${name}`,
     allowOther: process.geteuid?.() === 0 || (await usersMayAllowOthers()),
     image: merged.image,
-    layers,
+    layers: merged.layers,
     gone: goneFrom,
     log,
     progress: agent.progress,
@@ -147,7 +146,7 @@ async function showPortable({ agent, dir, name, merged, layers, context }: ToSho
 }
 
 /** @returns why this image cannot be mounted so, or what answers */
-async function showErofs({ agent, dir, name, merged, layers, context }: ToShow): Promise<Answering | { why: string }> {
+async function showErofs({ agent, dir, name, merged, context }: ToShow): Promise<Answering | { why: string }> {
   const hidden = await makeDirectory(agent.native, devicesFor(socketFor(places().sockets, dir)), 0o700)
   agent.keeper.mounting(hidden)
   agent.keeper.mounting(dir)
@@ -163,7 +162,7 @@ async function showErofs({ agent, dir, name, merged, layers, context }: ToShow):
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
   const covers = new KernelMounts(agent.native, session, new Grafts(session, log), context)
-  const why = await covers.add(merged.image, layers, dir)
+  const why = await covers.add(merged.image, merged.layers, dir)
   if (why === undefined) return { session, covers, ended: goneFrom(dir) }
   await session.detach()
   return { why }

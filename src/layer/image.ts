@@ -231,12 +231,18 @@ export interface Merger {
  * One tree of all layers, open and intact: as merged before, or merged now (also where the one on disk was damaged).
  * @throws Failure corrupt when it cannot be kept
  */
-export async function openMerged(layers: readonly OpenLayer[], store: Store, merger: Merger): Promise<Merged> {
+export async function openMerged(all: readonly OpenLayer[], store: Store, merger: Merger): Promise<Merged> {
+  // of layers that show one tree together, the one that shows it
+  const layers = all.filter(({ together }) => together === undefined || together.shows)
+  const [whole, ...others] = layers
+  if (whole?.together !== undefined && others.length === 0) {
+    return await numbered(await whole.openImage(), whole.tree, layers, store)
+  }
   const trees = layers.map((each) => each.tree)
   const key = digestOf(new TextEncoder().encode(trees.join(' ')))
   const kept = await store.merged(key)
   let image = kept && (await store.openImage(kept.image))
-  if (kept !== undefined && image !== undefined) return await numbered(image, kept.image, store)
+  if (kept !== undefined && image !== undefined) return await numbered(image, kept.image, layers, store)
   const bytes = await merger.merge(await Promise.all(layers.map((each) => readImage(each))))
   const digest = digestOf(bytes)
   await store.keepMerged(key, bytes, { image: digest, trees })
@@ -246,12 +252,17 @@ export async function openMerged(layers: readonly OpenLayer[], store: Store, mer
       fix: 'Check the disk below the cache directory.',
     })
   }
-  return await numbered(image, digest, store)
+  return await numbered(image, digest, layers, store)
 }
 
-async function numbered(image: FileHandle, digest: Digest, store: Store): Promise<Merged> {
+async function numbered(
+  image: FileHandle,
+  digest: Digest,
+  layers: readonly OpenLayer[],
+  store: Store,
+): Promise<Merged> {
   try {
-    return { image, ...(await store.numbersOf(digest)) }
+    return { image, layers, ...(await store.numbersOf(digest)) }
   } catch (error) {
     await image.close()
     throw error
@@ -261,4 +272,6 @@ async function numbered(image: FileHandle, digest: Digest, store: Store): Promis
 export interface Merged extends TreeNumbers {
   /** The caller closes it. */
   image: FileHandle
+  /** Those whose devices it is on, in their order. */
+  layers: readonly OpenLayer[]
 }

@@ -9,7 +9,7 @@ import type { Claimant } from '../layer/claim.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { ContestedName } from '../store/contested.ts'
 import type { Believed, BelievedProofs } from './believed-proofs.ts'
-import type { NameClaim } from './name-claim.ts'
+import { isSame, type NameClaim } from './name-claim.ts'
 import type { NameClaims, NameDoor } from './name-claims.ts'
 import { type Patience, patiently } from './patience.ts'
 
@@ -25,10 +25,12 @@ export interface GuardParts {
   log(message: string): void
 }
 
-/** What an image says of its layers. Neither is asked where images are not kept apart. */
+/** What an image says of its layers. */
 export interface Told {
   image: ResolvedImage
-  /** Of each layer, the lowest first. */
+  /** Of each layer, the lowest first, when none is open. */
+  said: readonly NameClaim[]
+  /** The same, of those that could be opened with their trees. Asked for at once. */
   claims(): Promise<readonly NameClaim[]>
   /** Whether the image is believed: then its lazy layers are shown without a proof. */
   isBelieved(): Promise<boolean>
@@ -99,8 +101,12 @@ export class Guard {
 
   /** A door shows a layer under its DiffID. What is only believed is proven later. */
   shown(believed: Believed, isProven: boolean): void {
-    this.#claims.show(believed.claim, isProven)
-    if (!isProven) this.#parts.proofs.later(believed)
+    const { claim } = believed
+    this.#claims.show(claim, isProven)
+    if (isProven) return
+    this.#parts.proofs.later(believed)
+    // somebody who said otherwise may have come since it was asked for, while that was being kept on disk
+    if (this.#parts.keepsApart && this.#claims.isContested(claim)) void this.withhold(claim) // never rejects
   }
 
   /** Hides a layer that is shown until it is proven; resolves when the next process will, too. Never rejects. */
@@ -124,33 +130,63 @@ export class Guard {
 
   /**
    * An image comes. Where it says otherwise of a layer than another image, those of the two that are only believed are read whole; who is
-   * not proven in time is hidden.
+   * not proven in time is hidden. That begins before the image's layers are open, which may take longer than an engine waits.
    * @throws what `told` does
    */
   async meet(told: Told): Promise<Met> {
-    if (!this.#parts.keepsApart) return { isNews: false, left: [] }
-    const { proofs, progress } = this.#parts
-    const claims = await told.claims()
+    const { proofs, progress, keepsApart } = this.#parts
+    const opened = told.claims()
+    if (!keepsApart) {
+      await opened
+      return { isNews: false, left: [] }
+    }
+    for (const claim of told.said) this.#claims.tell(claim)
+    const contested = told.said.map((each) => this.#claims.isContested(each))
+    const rivals = this.#believedRivals(told.said)
+    const reading = this.#readAtOnce(rivals)
+    if (rivals.length > 0) await this.#withholdUnless(opened, rivals)
+    const claims = await opened
     for (const claim of claims) this.#claims.tell(claim)
-    const own = await this.#toRead(told, claims)
-    const rivals = [...new Set(claims.flatMap((each) => this.#claims.believedRivals(each)))]
-    const others = rivals.flatMap((each) => proofs.of(each) ?? [])
-    const reading = [...withinBytes(others), ...withinBytes(own)]
-    const read = Promise.all(reading.map((each) => proofs.now(each)))
-    if (reading.length > 0) await patiently(read, progress, MEETING).catch(() => {}) // who is not proven by now loses
-    const losers = [...rivals, ...claims].filter((each) => this.#isUndecided(each))
-    await Promise.all(losers.map((each) => this.withhold(each)))
+    const own = await this.#toRead(told, claims, contested)
+    const more = this.#believedRivals(claims).filter((each) => !rivals.some((known) => isSame(known, each)))
+    reading.push(...this.#readAtOnce(more), ...withinBytes(own).map((each) => proofs.now(each)))
+    if (reading.length > 0) await patiently(Promise.all(reading), progress, MEETING).catch(() => {}) // who is not proven by now loses
+    await this.#withholdUndecided([...rivals, ...more, ...claims])
     const left = own.filter(({ claim }) => this.#isUndecided(claim))
     for (const each of left) proofs.later(each)
     return { isNews: own.length > 0, left: left.map(({ claim }) => claim) }
   }
 
-  /** Those of an image's layers that must be proven before they bear their DiffIDs. */
-  async #toRead({ image, isBelieved }: Told, claims: readonly NameClaim[]): Promise<Believed[]> {
+  /** Hides them if the image that they differ from is not open when its engine looks. */
+  async #withholdUnless(opened: Promise<unknown>, rivals: readonly NameClaim[]): Promise<void> {
+    const isOpen = opened.then(
+      () => true,
+      () => true, // whoever opens it is told
+    )
+    const isInTime = await patiently(isOpen, this.#parts.progress, MEETING).catch(() => false)
+    if (!isInTime) await this.#withholdUndecided(rivals)
+  }
+
+  #believedRivals(claims: readonly NameClaim[]): NameClaim[] {
+    return [...new Set(claims.flatMap((each) => this.#claims.believedRivals(each)))]
+  }
+
+  #readAtOnce(rivals: readonly NameClaim[]): Promise<boolean>[] {
+    const { proofs } = this.#parts
+    return withinBytes(rivals.flatMap((each) => proofs.of(each) ?? [])).map((each) => proofs.now(each)) // never reject
+  }
+
+  async #withholdUndecided(claims: readonly NameClaim[]): Promise<void> {
+    await Promise.all(claims.filter((each) => this.#isUndecided(each)).map((each) => this.withhold(each)))
+  }
+
+  /** Those of an image's layers that must be proven before they bear their DiffIDs. @param before whether they were contested when it came */
+  async #toRead({ image, isBelieved }: Told, claims: readonly NameClaim[], before: boolean[]): Promise<Believed[]> {
     const contested = claims.flatMap((claim, i): Believed[] => {
       const descriptor = image.manifest.layers[i] as Descriptor // a claim a layer
       // what has no index is read by the engine itself
-      return claim.index !== undefined && this.#isUndecided(claim) ? [{ image, descriptor, claim }] : []
+      if (claim.index === undefined || this.#claims.standing(claim) !== 'said') return []
+      return before[i] || this.#claims.isContested(claim) ? [{ image, descriptor, claim }] : []
     })
     return contested.length > 0 && (await isBelieved()) ? contested : []
   }

@@ -23,8 +23,9 @@ export class KeptApart {
 
   /** As openChain; what of it is contested is believed no more. @throws what asking whether it is believed throws */
   async open(image: ResolvedImage, opening: ChainOpening, prove: Parameters<typeof openChain>[2]): Promise<Chain> {
-    const chain = await openChain(image, opening, prove)
-    const { isNews, left } = await this.meet(chain)
+    const opened = openChain(image, opening, prove) // never rejects
+    const { isNews, left } = await this.#meet(image, opened)
+    const chain = await opened
     if (this.#waiting.size >= WAITING_MAX) this.#waiting.clear()
     if (left.length > 0) this.#waiting.set(referenceText(image.reference), { image, left })
     if (!isNews) return chain
@@ -33,11 +34,17 @@ export class KeptApart {
   }
 
   /** As Guard.meet, of an image that was opened as far as it could be. */
-  async meet({ image, links }: Chain): Promise<Met> {
+  meet(chain: Chain): Promise<Met> {
+    return this.#meet(chain.image, Promise.resolve(chain))
+  }
+
+  async #meet(image: ResolvedImage, opened: Promise<Chain>): Promise<Met> {
     const { guard, layers, trustsDiffIds } = this.#parts
+    const plan = layers.plan(image.manifest)
     return await guard.meet({
       image,
-      claims: async () => nameClaimsOf(image, layers.plan(image.manifest), links),
+      said: nameClaimsOf(image, plan, []),
+      claims: async () => nameClaimsOf(image, plan, (await opened).links),
       isBelieved: async () => (await trustsDiffIds(image)) === true,
     })
   }

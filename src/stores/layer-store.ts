@@ -284,13 +284,16 @@ export class AdditionalLayerStore implements Door {
   #meet(listing: ImageLayers): Promise<Met> {
     const { guard, layers, trustsDiffIds } = this.#parts
     const { image } = listing
+    const plan = layers.plan(image.manifest)
+    const known = this.#met.get(listing)
+    if (known !== undefined) return known
     const isBelieved = async () => (await trustsDiffIds(image)) === true
     const claims = async () => {
       // of an image that is not believed no layer is opened for this
       const trees = (await isBelieved()) ? await listing.trees() : []
-      return nameClaimsOf(image, layers.plan(image.manifest), trees)
+      return nameClaimsOf(image, plan, trees)
     }
-    const met = this.#met.get(listing) ?? guard.meet({ image, claims, isBelieved })
+    const met = guard.meet({ image, said: nameClaimsOf(image, plan, []), claims, isBelieved })
     this.#met.set(listing, met)
     met.catch(() => this.#met.delete(listing))
     return met

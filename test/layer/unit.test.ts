@@ -81,6 +81,16 @@ test('merged with ordinary layers, its tree is there once', async () => {
   expect(reader.attributes(reader.resolve('c') as number).size).toBe('replaced!'.length)
 })
 
+test('a unit that is the whole image is shown as it is: there is nothing to merge', async () => {
+  const { layers, store } = await openHere(await folder())
+  const opened = await openAllLayers(imageOf(both(makePair({ a: 'one' }, { c: 'two' }))), layers, refuseWhole)
+  const merged = await openMerged(opened, store, { merge: () => Promise.reject(new Error('it was merged')) })
+  const reader = new ErofsReader(new Uint8Array(await merged.image.readFile()))
+  await merged.image.close()
+  expect(['a', 'c'].map((path) => reader.attributes(reader.resolve(path) as number).size)).toEqual([3, 3])
+  expect(merged.layers).toEqual([opened[1]])
+})
+
 test('an index that the manifest does not vouch for is refused, and then no layer of the unit is shown', async () => {
   const dir = await folder()
   const { layers } = await openHere(dir)

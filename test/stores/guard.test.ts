@@ -108,6 +108,35 @@ test('an image that is told of first keeps a later one from its DiffID, also whe
   expect([listed, files(ID)]).toMatchObject([[{ by: 'index' }], undefined])
 })
 
+test('an image that is told of while another’s record is being kept is not given the other’s files', async () => {
+  const { world, store, files } = await guardedStore()
+  const victim = world.push('victim', [plain('plain', 1 << 30)], [TAR])
+  const { keep } = world.parts.listings
+  world.parts.listings.keep = async (listed) => {
+    // the hostile image has claimed its ID, and is not shown yet
+    world.parts.listings.keep = keep
+    await list(store, victim)
+    await keep(listed)
+  }
+  await list(store, world.push('hostile', [EVIL], [TAR]))
+  expect([files(ID), world.guarded.contested]).toMatchObject(['nothing', [{ diffId: TAR, blob: EVIL.digest }]])
+})
+
+test('an image whose layers take long to open is kept apart from the moment that its manifest is known', async () => {
+  const { world, store, files } = await guardedStore()
+  await list(store, world.push('hostile', [EVIL], [TAR]))
+  const { open } = world.parts.layers
+  const slow = Promise.withResolvers<void>()
+  world.parts.layers.open = async (...opening) => {
+    await slow.promise
+    return await open(...opening)
+  }
+  const victim = list(store, world.push('victim', [plain('plain', 1 << 30), lazy('slow')], [TAR]))
+  await expect.poll(() => files(ID), { timeout: 10_000 }).toBe('nothing')
+  slow.resolve()
+  await victim
+})
+
 test('an image that is not believed is kept apart from one that is', async () => {
   const world = new World(
     { trustsDiffIds: async ({ reference }) => (reference.tag === 'hostile' ? true : 'not ours') },
