@@ -4,17 +4,29 @@ import { type Member, memberOf, type Prelude } from './entry.ts'
 import { BLOCK_BYTES, isZero, parseHeader, type TarHeader, textOf } from './header.ts'
 import { parsePax } from './pax.ts'
 
+/** Of a PAX header or a long name; as much as Go takes. */
+const EXTENSION_MAX_BYTES = 1 << 20
+
 /** A header that extends the one behind it: PAX, or a long name of GNU's. */
 export function isExtension({ type }: TarHeader): boolean {
   return 'xLK'.includes(type)
 }
 
+/** What extends a header is held in memory, and split. @throws Failure limit */
+export function checkExtension({ size }: TarHeader, of: { readonly what: string }): void {
+  if (size <= EXTENSION_MAX_BYTES) return
+  throw Failure.limit(`${of.what}: a PAX header or long name of ${size} bytes`, {
+    why: `at most ${EXTENSION_MAX_BYTES} are accepted`,
+  })
+}
+
 /**
  * What is known about the next entry once the header of an extension and its `bytes` were read.
  * @param of names the header in errors
- * @throws Failure corrupt, unsupported
+ * @throws Failure corrupt, limit, unsupported
  */
 export function extend(prelude: Prelude, header: TarHeader, bytes: Uint8Array, of: { readonly what: string }): Prelude {
+  checkExtension(header, of)
   if (header.type === 'x') {
     if (prelude.pax) throw Failure.unsupported(`${of.what}: a second PAX header for one entry`)
     return { ...prelude, pax: parsePax(bytes, of) }

@@ -10,14 +10,12 @@ import { quote } from '../path.ts'
 import { Crc64 } from './crc64.ts'
 import { globalName, memberOf, type Prelude } from './entry.ts'
 import { BLOCK_BYTES, isZero, parseHeader, type TarHeader } from './header.ts'
-import { extend, isExtension } from './members.ts'
+import { checkExtension, extend, isExtension } from './members.ts'
 import { parsePax } from './pax.ts'
 import { type SplitSink, SplitWriter } from './split.ts'
 import { TarStream } from './stream.ts'
 import { type Contained, INDEX_MAX_BYTES, IndexWriter, PIECE_BYTES } from './tar-index.ts'
 
-/** Of a PAX header or a long name; as much as Go takes. */
-const EXTENSION_MAX_BYTES = 1 << 20
 /** Of a record of what follows the end. */
 const TRAILER_BYTES = 1 << 20
 
@@ -130,11 +128,7 @@ class Scanner {
   }
 
   async #extension(header: TarHeader, of: { what: string }, padded = true): Promise<Uint8Array> {
-    if (header.size > EXTENSION_MAX_BYTES) {
-      throw Failure.limit(`${of.what}: a PAX header or long name of ${header.size} bytes`, {
-        why: `at most ${EXTENSION_MAX_BYTES} are accepted`,
-      })
-    }
+    checkExtension(header, of)
     const bytes = (await this.#stream.take(header.size)).slice()
     if (bytes.length < header.size) throw cutOff(of.what)
     this.#split.raw(bytes)

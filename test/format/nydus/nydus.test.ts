@@ -1,12 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import type { Refused, Unit } from '../../../src/format/format.ts'
 import { planUnits } from '../../../src/format/formats.ts'
+import { filesIn } from '../../../src/format/nydus/bootstrap-layer.ts'
 import { nydus } from '../../../src/format/nydus/nydus.ts'
 import { hex } from '../../../src/image/digest.ts'
 import type { Descriptor } from '../../../src/image/manifest.ts'
 import { buildTree } from '../../../src/tree/build.ts'
 import { MemoryBlob } from '../memory-blob.ts'
 import { SAMPLES, sampleLayers } from '../samples.ts'
+import { archive, GNU, member } from '../tar/tar-craft.ts'
 import {
   BLOB_TYPE,
   BOOTSTRAP,
@@ -130,6 +132,11 @@ describe('a bootstrap layer', () => {
     const whole = bootstrapLayer({ 'image.boot': bytes })
     const part = await whole.read({ start: 0, end: whole.size - 9 })
     await refuses(new MemoryBlob(part), expect.stringMatching(/corrupt|limit/), /bootstrap layer/)
+  })
+
+  test('with a name that is longer than any is refused, before it is split', () => {
+    const long = archive(member({ name: '././@LongLink', type: 'L', magic: GNU }, '/'.repeat((1 << 20) + 1)))
+    expect(() => filesIn(long, 'layer')).toThrow(/header at 0: a PAX header or long name of 1048577 bytes/)
   })
 
   test('of no known version is refused when it is parsed', async () => {
