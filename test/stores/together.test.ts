@@ -172,6 +172,19 @@ test('layers above are ordinary; with one below there is no name for any', async
   expect((await chainOf(cache, below, 'all', trustAll)).links).toEqual([])
 })
 
+test('an image that has the same tree on more layers keeps nobody from bearing names, nor gets any', async () => {
+  const cache = await open()
+  const { part, whole, layers, diffIds } = made()
+  const more = makeSealedPair(NOISE.toReversed(), []).part
+  const three = [diffIds[0], more.descriptor.digest, diffIds[1]] as Digest[]
+  const hostile = imageOf([part, more, whole], { diffIds: three })
+  const honest = imageOf(layers, { diffIds })
+  const held = await openLayer(hostile, part.descriptor, cache.layers)
+  expect((await chainOf(cache, honest, 'needed')).links).toHaveLength(2)
+  expect((await chainOf(cache, hostile, 'all', trustAll)).links).toEqual([])
+  await (held as LayerLease).close()
+})
+
 test('what is shown as nothing is the same for all images that have it, whatever tree stands on it', async () => {
   const { layers } = await open()
   const claims = [made(), made(NOISE, (index) => void index.files.pop())].map(({ layers: made, diffIds }) => {
