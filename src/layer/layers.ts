@@ -163,7 +163,8 @@ export class Layers {
     this.#throwIfClosed()
     const what = `layer ${descriptor.digest}`
     if (descriptor === unit.shown) throw Failure.unsupported(`${what} shows a tree that is not empty`)
-    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.format} ${shown.tree} ${unit.index}`
+    // with the unit's layers: another image may have the same index above more of them
+    const name = `${descriptor.digest} ${descriptor.size} part of ${unit.format} ${layersOf(unit)} ${shown.tree} ${unit.index}`
     const none: BlobSource<Blob> = {
       blob() {
         throw new TypeError('an empty tree is read from no blob')
@@ -303,6 +304,10 @@ export function togetherOf(
  * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
  * And the format, in which the manifest says that it is to be read.
  */
-function nameOf({ format, layers, index }: Unit, origin: string): string {
-  return `${format} ${layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')} ${index} ${origin}`
+function nameOf(unit: Unit, origin: string): string {
+  return `${unit.format} ${layersOf(unit)} ${unit.index} ${origin}`
+}
+
+function layersOf({ layers }: Unit): string {
+  return layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')
 }

@@ -48,6 +48,16 @@ function ordinary(tar: Uint8Array, blob = new MemoryBlob(gzipSync(tar))): Made {
 
 const tarOf = (text: string) => Buffer.concat([member({ name: 'fix' }, text.padEnd(600)), new Uint8Array(1024)])
 
+test('whoever has an image listed that is believed has nothing of it read but its index, unless all is to be proven', async () => {
+  const cache = await open()
+  const { part, layers, diffIds } = made()
+  const image = imageOf(layers, { diffIds })
+  expect((await chainOf(cache, image, 'needed', trustAll)).links).toHaveLength(2)
+  expect(part.blob.ranges).toEqual([])
+  expect((await chainOf(cache, image, 'all', trustAll)).links).toHaveLength(2)
+  expect(part.blob.ranges).toEqual([{ start: 0, end: 2048 }])
+})
+
 test('once all of them were read, the layers bear their DiffIDs as any layers do, and the tree has its contents', async () => {
   const cache = await open()
   const { part, whole, layers, diffIds, tar } = made()
@@ -160,6 +170,19 @@ test('layers above are ordinary; with one below there is no name for any', async
   expect((await chainOf(cache, above, 'needed')).links).toHaveLength(3)
   const below = imageOf([other, ...layers], { diffIds: [otherId, ...diffIds] })
   expect((await chainOf(cache, below, 'all', trustAll)).links).toEqual([])
+})
+
+test('an image that has the same tree on more layers keeps nobody from bearing names, nor gets any', async () => {
+  const cache = await open()
+  const { part, whole, layers, diffIds } = made()
+  const more = makeSealedPair(NOISE.toReversed(), []).part
+  const three = [diffIds[0], more.descriptor.digest, diffIds[1]] as Digest[]
+  const hostile = imageOf([part, more, whole], { diffIds: three })
+  const honest = imageOf(layers, { diffIds })
+  const held = await openLayer(hostile, part.descriptor, cache.layers)
+  expect((await chainOf(cache, honest, 'needed')).links).toHaveLength(2)
+  expect((await chainOf(cache, hostile, 'all', trustAll)).links).toEqual([])
+  await (held as LayerLease).close()
 })
 
 test('what is shown as nothing is the same for all images that have it, whatever tree stands on it', async () => {
