@@ -274,7 +274,7 @@ function closed(why: string, passing: boolean): TriedLayer {
 async function open(
   image: ResolvedImage,
   descriptor: Descriptor,
-  { layers, isAmbiguous }: Pick<ChainOpening, 'layers' | 'isAmbiguous'>,
+  { layers, isAmbiguous, trustsDiffIds }: Pick<ChainOpening, 'layers' | 'isAmbiguous' | 'trustsDiffIds'>,
   prove: Exclude<Prove, 'small'>,
   below: Promise<unknown>,
 ) {
@@ -282,12 +282,13 @@ async function open(
   const layer = await openLayer(image, descriptor, layers, { fetchWhole: prove !== 'none' })
   if ('why' in layer) return layer
   const { indexDigest, together } = layer
+  const isBelieved = prove === 'needed' && (await orClose(layer, trustsDiffIds(image))) === true
   if (together !== undefined) {
     if (together.shows) await below // what was read of them fills the tree
-    await orClose(layer, proveTogether(layer, together, image, layers, prove !== 'none'))
+    await orClose(layer, proveTogether(layer, together, image, layers, prove !== 'none' && !isBelieved))
     return layer
   }
-  if (prove === 'none') return layer
+  if (prove === 'none' || (isBelieved && indexDigest !== undefined)) return layer
   const isNamed = indexDigest !== undefined && whyNotByIndex(image, descriptor, indexDigest, isAmbiguous) === undefined
   if (prove === 'all' || !isNamed) await proveOrClose(layer, image, layers)
   return layer
@@ -299,9 +300,9 @@ async function proveOrClose(layer: LayerLease, image: ResolvedImage, layers: Cha
 }
 
 /** @throws as `proving`; the layer is closed then */
-async function orClose(layer: LayerLease, proving: Promise<unknown>): Promise<void> {
+async function orClose<T>(layer: LayerLease, proving: Promise<T>): Promise<T> {
   try {
-    await proving
+    return await proving
   } catch (error) {
     await layer.close()
     throw error

@@ -12,7 +12,8 @@ import { togetherIn } from './together.ts'
 
 /**
  * Which layers of an image are read whole before it is listed: none; of those that no index names the few that keep lazy ones above
- * them from being listed, if they are small (an engine waits); all that no index names; or all, so that each may bear its DiffID.
+ * them from being listed, if they are small (an engine waits); all that no index names, but what is lazy of an image that is believed; or
+ * all, so that each may bear its DiffID.
  */
 export type Prove = (typeof PROVE)[number]
 

@@ -48,6 +48,16 @@ function ordinary(tar: Uint8Array, blob = new MemoryBlob(gzipSync(tar))): Made {
 
 const tarOf = (text: string) => Buffer.concat([member({ name: 'fix' }, text.padEnd(600)), new Uint8Array(1024)])
 
+test('whoever has an image listed that is believed has nothing of it read but its index, unless all is to be proven', async () => {
+  const cache = await open()
+  const { part, layers, diffIds } = made()
+  const image = imageOf(layers, { diffIds })
+  expect((await chainOf(cache, image, 'needed', trustAll)).links).toHaveLength(2)
+  expect(part.blob.ranges).toEqual([])
+  expect((await chainOf(cache, image, 'all', trustAll)).links).toHaveLength(2)
+  expect(part.blob.ranges).toEqual([{ start: 0, end: 2048 }])
+})
+
 test('once all of them were read, the layers bear their DiffIDs as any layers do, and the tree has its contents', async () => {
   const cache = await open()
   const { part, whole, layers, diffIds, tar } = made()

@@ -80,5 +80,8 @@ export const RAFS_CHUNK_MIN_BYTES = 4 << 10
 export const RAFS_BLOBS_MAX = 255
 /** Three bytes hold a chunk's number. */
 export const RAFS_CHUNK_NUMBERS = 1 << 24
-/** Names of an image's chunks, all files together: as many as the tree takes. A record has 80 bytes, so that is 320 MB of them. */
-export const RAFS_CHUNKS_MAX = 4_000_000
+/**
+ * Chunks of an image, all files together: 1.5 TB in chunks of 1 MiB. A chunk takes some 750 bytes of a worker until the tree is built, an
+ * entry about as much, and a heap that is full can end the process.
+ */
+export const RAFS_CHUNKS_MAX = 1_500_000

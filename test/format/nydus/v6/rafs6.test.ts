@@ -361,6 +361,19 @@ test('inodes that have bytes in common cannot make a large tree of a small boots
   refuses(parsing, 'corrupt', /bytes in common/)
 })
 
+test('a table of more chunks than a worker has memory for is refused before any is read', () => {
+  const parsing = () => {
+    const { bytes } = craft6()
+    const large = new Uint8Array(bytes.length + 1_500_001 * 80)
+    large.set(bytes)
+    const view = new DataView(large.buffer)
+    view.setBigUint64(1176, BigInt(bytes.length), true)
+    view.setBigUint64(1184, BigInt(1_500_001 * 80), true)
+    return parseRafs6(large, 'image')
+  }
+  refuses(parsing, 'limit', /1500001 chunks, at most 1500000 are accepted/)
+})
+
 test('damaged bootstraps are refused, or read', () => {
   const { bytes } = craft6({
     root: dir6({
