@@ -191,19 +191,6 @@ export async function openLayer(
   }
 }
 
-/**
- * Begins to open what of an image's layers is lazy, so that whoever opens them next finds that under way: its indexes come while its config
- * does. Never rejects; what fails is tried again by them.
- */
-export async function openAhead(image: EarlyImage, layers: Pick<Layers, 'plan' | 'open'>): Promise<void> {
-  const units = new Set([...layers.plan(image.manifest).values()].flatMap((each) => ('why' in each ? [] : [each])))
-  const opening = [...units].map(async (unit) => {
-    const layer = await layers.open(unit, sourceOf(image), image.origin)
-    await layer.close() // it stays open for a while
-  })
-  await Promise.allSettled(opening)
-}
-
 /** Where units of an image are read from. */
 export function sourceOf({
   manifest,

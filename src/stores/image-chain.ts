@@ -3,6 +3,7 @@ import { describe, Failure } from '../errors.ts'
 import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import { keepForIndex } from '../layer/ahead.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
 import type { EagerLayer, LayerLease, Verdict } from '../layer/layer.ts'
 import type { From, Layers } from '../layer/layers.ts'
@@ -15,7 +16,7 @@ import { decide, type Evidence, type LayerEvidence, nameOf, type TrustsDiffIds, 
 import type { Listable } from './layers-json.ts'
 import { indexOf, type NameClaim, nameClaimOf } from './name-claim.ts'
 import { claimedIndex, type Prove } from './read-whole.ts'
-import { keepForIndex, proveTogether, togetherIn } from './together.ts'
+import { proveTogether, togetherIn } from './together.ts'
 
 /** An image whose layers were listed. */
 export interface ListedImage {

@@ -7,21 +7,6 @@ import type { EagerLayer, LayerLease, OpenLayer, Together } from '../layer/layer
 import type { Layers } from '../layer/layers.ts'
 import { nameOf } from './identity.ts'
 
-/**
- * Has what an index of several layers is read from in files, where it is not known yet: the index is read from there, and so are the
- * proofs.
- * @throws Failure as Layers.keep
- */
-export async function keepForIndex(
-  image: Pick<ResolvedImage, 'manifest' | 'blob'>,
-  descriptor: Descriptor,
-  layers: Pick<Layers, 'plan' | 'keep' | 'everProven'>,
-): Promise<void> {
-  const unit = layers.plan(image.manifest).get(descriptor)
-  if (unit === undefined || 'why' in unit || unit.layers.length === 1 || unit.index !== unit.shown.digest) return
-  if (!(await layers.everProven(unit.index, true))) await layers.keep(image.blob(unit.shown))
-}
-
 /** Reading so much is no more than its index took already: tables are some 2% of what they are about. */
 const TABLE_MAX_BYTES = 64 << 20
 

@@ -11,7 +11,8 @@ import {
   parsePlatform,
 } from '../../src/image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../../src/image/reference.ts'
-import { type EarlyImage, Images, openAhead, openMerged } from '../../src/layer/image.ts'
+import { openAhead } from '../../src/layer/ahead.ts'
+import { type EarlyImage, Images, openMerged } from '../../src/layer/image.ts'
 import type { OpenLayer } from '../../src/layer/layer.ts'
 import { type Documents, resolveImage } from '../../src/registry/manifests.ts'
 import type { ImageSource, StoredBlob } from '../../src/registry/source.ts'

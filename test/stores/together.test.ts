@@ -4,6 +4,7 @@ import { gunzipSync, gzipSync } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { FORMATS } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
+import { keepForIndex, openAhead } from '../../src/layer/ahead.ts'
 import { openLayer, type ResolvedImage } from '../../src/layer/image.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
 import { layerId } from '../../src/stores/chain.ts'
@@ -56,6 +57,25 @@ test('whoever has an image listed that is believed has nothing of it read but it
   expect(part.blob.ranges).toEqual([])
   expect((await chainOf(cache, image, 'all', trustAll)).links).toHaveLength(2)
   expect(part.blob.ranges).toEqual([{ start: 0, end: 2048 }])
+})
+
+test('what shows the tree is fetched once when it is opened ahead of the config, too', async () => {
+  const cache = await open()
+  const { whole, layers, diffIds } = made()
+  const image = imageOf(layers, { diffIds })
+  const ahead = openAhead(image, cache.layers)
+  await closeChain(await chainOf(cache, image, 'none'))
+  await ahead
+  expect(whole.blob.ranges).toEqual([{ start: 0, end: whole.blob.size }])
+})
+
+test('what is too large for an index is not fetched for it', async () => {
+  const { layers } = await open()
+  const { part, whole } = made()
+  const huge = { ...whole, descriptor: { ...whole.descriptor, size: (128 << 20) + 1 } }
+  const image = imageOf([part, huge])
+  await keepForIndex(image, huge.descriptor, layers)
+  expect(whole.blob.ranges).toEqual([])
 })
 
 test('once all of them were read, the layers bear their DiffIDs as any layers do, and the tree has its contents', async () => {
