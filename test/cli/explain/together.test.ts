@@ -9,7 +9,7 @@ import type { Together } from '../../../src/layer/layer.ts'
 import { OCI_CONFIG, OCI_MANIFEST } from '../../fake/image.ts'
 import { BOOTSTRAP, blobLayer, someDigest, topLayer } from '../../format/nydus/nydus-craft.ts'
 
-const [BLOB, OTHER] = ['blob', 'other'].map((name) => blobLayer({ digest: someDigest(name), size: 1 })) as [
+const [BLOB, OTHER] = ['blob', 'other'].map((name) => blobLayer({ digest: someDigest(name), size: 4096 })) as [
   Descriptor,
   Descriptor,
 ]
