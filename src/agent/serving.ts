@@ -96,6 +96,9 @@ export function goneFrom(dir: string): Promise<string> {
   })
 }
 
+/** Who has just ended may hold it a moment longer: the kernel closes files, and ends overlays, behind a process's end. */
+const UNMOUNT_AFTER_MS = [0, 50, 200, 500]
+
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -123,7 +126,13 @@ export interface ServedMount {
 export async function serveUntilEnd(served: ServedMount, ready: () => void): Promise<number> {
   const { dir, session, covers, agent } = served
   const path = socketFor(places().sockets, dir)
-  const unmount = async () => (await covers?.unmount()) !== false && (await session.unmount())
+  const unmount = async () => {
+    for (const waitMs of UNMOUNT_AFTER_MS) {
+      await sleep(waitMs)
+      if ((await covers?.unmount()) !== false && (await session.unmount())) return true
+    }
+    return false
+  }
   const detach = async () => {
     await covers?.detach()
     await session.detach()

@@ -181,18 +181,26 @@ export class KernelMounts {
       return
     }
     if (op === 'drop') known.drops++
+    await this.#lookAgain(known, target, op === 'use' ? [0] : RESTORE_AFTER_MS)
+  }
+
+  /** Resolves when it was mounted again, or need not be. @throws what mounting throws */
+  async #lookAgain(known: Coverable, target: string, after: readonly number[]): Promise<void> {
     const { drops } = known
     let failures = 0
-    for (const waitMs of op === 'use' ? [0] : RESTORE_AFTER_MS) {
+    for (const [i, waitMs] of after.entries()) {
       await sleep(waitMs, undefined, { ref: false })
       // a later hint looks on; or it was ended
       if (known.drops !== drops || !this.#covered.has(target)) return
       try {
         // as long as it is mounted, the kernel may be about to detach it
-        if (await this.#restore(known.layer, target)) return
+        if (!(await this.#restore(known.layer, target))) continue
+        // and also when it is mounted again: it may have been gone before the drop. Where that fails FUSE answers, as it does meanwhile.
+        void this.#lookAgain(known, target, after.slice(i + 1)).catch(() => {})
+        return
       } catch (error) {
         // the directory may be in between: the next try finds it again
-        if (op === 'drop' && ++failures < RESTORE_FAILURES_MAX) continue
+        if (++failures < Math.min(RESTORE_FAILURES_MAX, after.length)) continue
         this.#forget(target)
         throw error
       }

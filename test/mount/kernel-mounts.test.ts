@@ -156,6 +156,16 @@ test('what an engine drops is mounted again when the kernel has detached it', as
   expect(calls.filter((each) => each.startsWith('unmount'))).toEqual([])
 })
 
+test('what was gone before a drop is mounted again, and once more when the kernel detaches it only then', async () => {
+  const { covers, mounted, calls } = fake(10)
+  await covers.cover(layer('a'), at('a'))
+  mounted.clear() // as somebody else did
+  await covers.hint('drop', at('a'))
+  mounted.clear() // as the kernel did
+  await expect.poll(() => mounted.has(at('a'))).toBe(true)
+  expect(calls).toEqual(Array(3).fill(`mount ${at('a')}`))
+})
+
 test('a try that fails after a drop is followed by another; when the last one fails, it is told and FUSE answers', async () => {
   const it = fake(10)
   await it.covers.cover(layer('a'), at('a'))
