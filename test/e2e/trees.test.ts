@@ -1,6 +1,6 @@
 // What mounts show is what the images hold: images of our own whose tars have everything that a tar can say, every eStargz sample layer by
 // layer, and the real image; each against its own tars.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
@@ -61,7 +61,9 @@ function scene(layout: (work: string) => Promise<string>) {
       agent = await startAgent(work.path, root, ['serve', root, '--diffid', 'claimed', ...flags(tag, rung)])
       const image = Buffer.from(`${registry.host}/images:${tag}`).toString('base64')
       for (const { name, lines } of layers) {
-        const shown = await listTree(join(root, 'layers', image, name, 'diff'))
+        const layer = join(root, 'layers', image, name)
+        await readFile(join(layer, 'info')) // waits for the kernel's mount, whose inodes have other numbers
+        const shown = await listTree(join(layer, 'diff'))
         expect(compare(lines, shown, { extra: OWN })).toEqual([])
       }
     },
