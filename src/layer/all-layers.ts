@@ -5,7 +5,7 @@ import { HOW_TO_CONVERT } from '../format/formats.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from './image.ts'
-import type { EagerLayer, LayerLease } from './layer.ts'
+import { closeLayer, type EagerLayer, type LayerLease } from './layer.ts'
 import type { Layers } from './layers.ts'
 
 /** Is told of the layers that will be fetched whole, each with the reason, before a byte of them is; what it throws ends it there. */
@@ -99,5 +99,5 @@ async function settledOrClosed<T extends LayerLease | EagerLayer>(opening: reado
 }
 
 async function closeAll(layers: readonly (LayerLease | EagerLayer)[]): Promise<void> {
-  await Promise.all(layers.map((each) => ('why' in each ? undefined : each.close())))
+  await Promise.all(layers.map(closeLayer))
 }

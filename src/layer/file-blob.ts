@@ -47,12 +47,7 @@ export class KeptBlob implements Blob {
 
   /** @throws Failure missing: it was thrown out; system; corrupt: it is shorter */
   async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
-    const file = await this.#kept.openUnchecked(this.digest)
-    try {
-      return await new FileBlob(this, file).read(range, options)
-    } finally {
-      await file.close()
-    }
+    return await readAndClose(await this.#kept.openUnchecked(this.digest), this, range, options)
   }
 }
 
@@ -80,10 +75,20 @@ export class KeptElse implements Blob {
   async read(range: Range, options?: ReadOptions): Promise<Uint8Array> {
     const file = await this.#kept.find(this.digest)
     if (file === undefined) return await this.#other.read(range, options)
-    try {
-      return await new FileBlob(this, file).read(range, options)
-    } finally {
-      await file.close()
-    }
+    return await readAndClose(file, this, range, options)
+  }
+}
+
+/** @param of what the file holds */
+async function readAndClose(
+  file: FileHandle,
+  of: Pick<Blob, 'digest' | 'size'>,
+  range: Range,
+  options: ReadOptions | undefined,
+): Promise<Uint8Array> {
+  try {
+    return await new FileBlob(of, file).read(range, options)
+  } finally {
+    await file.close()
   }
 }

@@ -117,3 +117,8 @@ export interface EagerLayer {
   /** A format refuses it: unpacked, it would show something else than its image. */
   readonly refused?: true
 }
+
+/** Of one that is not lazy there is nothing to close. */
+export async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
+  if (!('why' in layer)) await layer.close()
+}

@@ -4,7 +4,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import type { EagerLayer, LayerLease, OpenLayer } from '../layer/layer.ts'
+import { closeLayer, type EagerLayer, type LayerLease, type OpenLayer } from '../layer/layer.ts'
 import type { Dialect } from './identity.ts'
 
 /** A registry is not asked for the same image again within this time: a pull looks its layers up one after the other, and each lookup would wait. */
@@ -173,8 +173,4 @@ export class ImageLayers {
     this.#opening(this.image, descriptor, layer)
     return opened
   }
-}
-
-async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
-  if (!('why' in layer)) await layer.close()
 }

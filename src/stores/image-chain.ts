@@ -5,7 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { keepForIndex } from '../layer/ahead.ts'
 import { type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import type { EagerLayer, LayerLease, Verdict } from '../layer/layer.ts'
+import { closeLayer, type EagerLayer, type LayerLease, type Verdict } from '../layer/layer.ts'
 import type { From, Layers } from '../layer/layers.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Resolver } from './asked-image.ts'
@@ -140,10 +140,6 @@ export async function openChain(
     passing,
     before: before?.listed,
   }
-}
-
-async function closeLayer(layer: LayerLease | EagerLayer): Promise<void> {
-  if (!('why' in layer)) await layer.close()
 }
 
 function linksOf(

@@ -6,12 +6,13 @@ import { nydus } from '../../../../src/format/nydus/nydus.ts'
 import type { Rafs } from '../../../../src/format/nydus/rafs.ts'
 import { parseRafs5 } from '../../../../src/format/nydus/v5/rafs5.ts'
 import { buildTree } from '../../../../src/tree/build.ts'
-import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFREG, ZEROS } from '../../../../src/tree/entry.ts'
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFREG, ZEROS } from '../../../../src/tree/entry.ts'
 import { bareRafs } from '../../../fixtures/nydus-image.ts'
 import { metadataOf } from '../../listing.ts'
 import { MemoryBlob } from '../../memory-blob.ts'
 import { expected, SAMPLES } from '../../samples.ts'
 import { nydusImage } from '../nydus-craft.ts'
+import { entry, refuses } from '../parsed.ts'
 import { BLOB, type Crafted5, craft5, dir5, FLAGS, file5, type Image5, type Node5 } from './rafs5-craft.ts'
 
 function parse(image: Image5): Rafs {
@@ -21,16 +22,6 @@ function parse(image: Image5): Rafs {
 /** The tree that has these in its root. */
 function tree(...children: Node5[]): Rafs {
   return parse({ root: { children } })
-}
-
-function entry({ entries }: Rafs, path: string): Entry {
-  const found = entries.find((each) => each.path === path)
-  if (!found) throw new Error(`${path} is missing`)
-  return found
-}
-
-function refuses(parsing: () => unknown, code: string, text: RegExp): void {
-  expect(parsing).toThrow(expect.objectContaining({ code, message: expect.stringMatching(text) }))
 }
 
 /** A bootstrap that `change` wrote to. */

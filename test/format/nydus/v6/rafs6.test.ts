@@ -4,8 +4,9 @@ import { Failure } from '../../../../src/errors.ts'
 import { RafsBytes } from '../../../../src/format/nydus/bytes.ts'
 import type { Rafs } from '../../../../src/format/nydus/rafs.ts'
 import { parseRafs6 } from '../../../../src/format/nydus/v6/rafs6.ts'
-import { type Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK } from '../../../../src/tree/entry.ts'
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK } from '../../../../src/tree/entry.ts'
 import { runs } from '../../../fixtures/runs.ts'
+import { entry, refuses } from '../parsed.ts'
 import { type Crafted6, craft6, dir6, FLAGS, file6, type Image6, type Node6 } from './rafs6-craft.ts'
 
 function parse(image: Image6): Rafs {
@@ -17,17 +18,7 @@ function tree(children: Record<string, Node6>): Rafs {
   return parse({ root: dir6(children) })
 }
 
-function entry({ entries }: Rafs, path: string): Entry {
-  const found = entries.find((each) => each.path === path)
-  if (!found) throw new Error(`${path} is missing`)
-  return found
-}
-
 const paths = ({ entries }: Rafs) => entries.map(({ path }) => path)
-
-function refuses(parsing: () => unknown, code: string, text: RegExp): void {
-  expect(parsing).toThrow(expect.objectContaining({ code, message: expect.stringMatching(text) }))
-}
 
 /** A bootstrap that `change` wrote to. */
 function changed(image: Image6, change: (view: DataView, at: Crafted6['at']) => void): () => Rafs {
