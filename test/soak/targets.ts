@@ -8,6 +8,7 @@ import { nydusLayer } from './targets/nydus-layer.ts'
 import { nydusLz4 } from './targets/nydus-lz4.ts'
 import { nydusTables } from './targets/nydus-tables.ts'
 import { nydusToc } from './targets/nydus-toc.ts'
+import { profile } from './targets/profile.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
 import { tar } from './targets/tar.ts'
@@ -15,6 +16,7 @@ import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
 export const TARGETS: readonly Target[] = [
   manifest,
+  profile,
   tar,
   estargzToc,
   zstdChunkedToc,
