@@ -24,6 +24,9 @@ export interface ProfileFile {
 /** Files in the order in which they are wanted. */
 export type Profile = readonly ProfileFile[]
 
+/** Of artifacts, and of the documents in them. */
+export const PROFILE_TYPE = 'application/vnd.lazylayer.profile.v1+json'
+
 /** Of the document: some 2,000 files, and a start of less than a second on a slow link to fetch. */
 export const PROFILE_MAX_BYTES = 64 << 10
 const VERSION = 1

@@ -6,8 +6,6 @@ import { ErofsReader } from './erofs-reader.ts'
 
 /** Bytes `at` … `end` of a device were read, after those before it in the list. */
 export interface DeviceRead {
-  /** The image's device slot, from 1. */
-  device: number
   at: number
   end: number
 }
@@ -15,9 +13,12 @@ export interface DeviceRead {
 /** A file whose place on a device was read. */
 export interface ReadFile {
   path: string
-  device: number
   /** Bytes of the file, ascending and disjoint; none: all of it. */
   ranges: Range[]
+  /** Of the file. */
+  size: number
+  /** Number of the read that touched it first. */
+  first: number
 }
 
 /** The most of them that are told; files of one content, of which a read tells nothing, could be without number. */
@@ -26,30 +27,30 @@ const FILES_MAX = 20_000
 /**
  * The files that reads touched, in the order of the first read of each. Of several with one content, which lie in one place, it is all;
  * of several names of one file, the first.
+ * @param image of one device; `reads` of that, disjoint
  * @throws Failure corrupt
  */
 export function readFiles(image: Uint8Array, reads: readonly DeviceRead[]): ReadFile[] {
   const reader = new ErofsReader(image)
-  const sorted = reads.map((read, order) => ({ ...read, order })).sort((a, b) => a.device - b.device || a.at - b.at)
-  const found: { file: ReadFile; order: number }[] = []
-  for (const { path, device, offset, size } of contents(reader)) {
+  const sorted = reads.map((read, order) => ({ ...read, order })).sort((a, b) => a.at - b.at)
+  const found: ReadFile[] = []
+  for (const { path, offset, size } of contents(reader)) {
     if (found.length >= FILES_MAX) break
     const touched: Range[] = []
-    let order = Number.POSITIVE_INFINITY
-    for (let i = firstBehind(sorted, device, offset); i < sorted.length; i++) {
+    let first = Number.POSITIVE_INFINITY
+    for (let i = firstBehind(sorted, offset); i < sorted.length; i++) {
       const read = sorted[i] as (typeof sorted)[number] // i is below the length
-      if (read.device !== device || read.at >= offset + size) break
+      if (read.at >= offset + size) break
       touched.push({ start: Math.max(0, read.at - offset), end: Math.min(size, read.end - offset) })
-      order = Math.min(order, read.order)
+      first = Math.min(first, read.order)
     }
-    if (touched.length > 0) found.push({ file: { path, device, ranges: joined(touched, size) }, order })
+    if (touched.length > 0) found.push({ path, ranges: joined(touched, size), size, first })
   }
-  return found.sort((a, b) => a.order - b.order).map(({ file }) => file)
+  return found.sort((a, b) => a.first - b.first)
 }
 
 interface Placed {
   path: string
-  device: number
   offset: number
   size: number
 }
@@ -71,14 +72,14 @@ function* contents(reader: ErofsReader): Generator<Placed> {
   }
 }
 
-/** The first read of a device that ends behind `offset`: reads of one device are disjoint. */
-function firstBehind(sorted: readonly DeviceRead[], device: number, offset: number): number {
+/** The first read that ends behind `offset`. */
+function firstBehind(sorted: readonly DeviceRead[], offset: number): number {
   let low = 0
   let high = sorted.length
   while (low < high) {
     const middle = (low + high) >>> 1
     const read = sorted[middle] as DeviceRead // middle is below the length
-    if (read.device < device || (read.device === device && read.end <= offset)) low = middle + 1
+    if (read.end <= offset) low = middle + 1
     else high = middle
   }
   return low

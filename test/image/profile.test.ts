@@ -78,7 +78,11 @@ describe('refused is one', () => {
 })
 
 test('whatever the document, it is read or refused, and what is read can be written', () => {
-  const number: fc.Arbitrary<unknown> = fc.oneof(fc.nat(3), fc.double(), fc.constantFrom<unknown>(-1, 2 ** 53, null, '0'))
+  const number: fc.Arbitrary<unknown> = fc.oneof(
+    fc.nat(3),
+    fc.double(),
+    fc.constantFrom<unknown>(-1, 2 ** 53, null, '0'),
+  )
   const file = fc.oneof(
     fc.tuple(fc.nat(1), fc.nat(2), fc.constantFrom('a', 'b', '..', '')),
     fc.tuple(fc.nat(1), fc.nat(2), fc.string(), fc.nat(9), fc.nat(9)),

@@ -27,29 +27,29 @@ const placeOf = (path: string) => {
   return content
 }
 const read = (path: string, from = 0, to = placeOf(path).size): DeviceRead => {
-  const { device, offset } = placeOf(path)
-  return { device, at: offset + from, end: offset + to }
+  const { offset } = placeOf(path)
+  return { at: offset + from, end: offset + to }
 }
 
 test('files are told in the order in which they were read first, all that have the same bytes', () => {
   const reads = [read('etc/b'), read('usr/big', 10_000, 20_000), read('etc/a')]
   expect(readFiles(tree.image, reads)).toEqual([
-    { path: 'etc/b', device: 1, ranges: [] },
-    { path: 'usr/big', device: 1, ranges: [{ start: 10_000, end: 20_000 }] },
-    { path: 'etc/a', device: 1, ranges: [] },
-    { path: 'usr/like-a', device: 1, ranges: [] },
+    { path: 'etc/b', ranges: [], size: 5000, first: 0 },
+    { path: 'usr/big', ranges: [{ start: 10_000, end: 20_000 }], size: 25_000, first: 1 },
+    { path: 'etc/a', ranges: [], size: 100, first: 2 },
+    { path: 'usr/like-a', ranges: [], size: 100, first: 2 },
   ])
 })
 
 test('pieces of a file that touch are one, and all of a file is no piece', () => {
   const pieces = [read('usr/big', 10_000, 20_000), read('usr/big', 20_000, 25_000), read('usr/big', 0, 10_000)]
-  expect(readFiles(tree.image, pieces)).toEqual([{ path: 'usr/big', device: 1, ranges: [] }])
+  expect(readFiles(tree.image, pieces)).toEqual([{ path: 'usr/big', ranges: [], size: 25_000, first: 0 }])
 })
 
-test('reads of another device, and of what no file has, tell nothing', () => {
+test('reads of what no file has tell nothing', () => {
   const { at, end } = read('etc/a')
-  const behind = { device: 1, at: end + 1, end: at + 4096 }
-  expect(readFiles(tree.image, [{ device: 2, at, end }, behind])).toEqual([])
+  const behind = { at: end + 1, end: at + 4096 }
+  expect(readFiles(tree.image, [behind])).toEqual([])
 })
 
 test('a file that was read in many pieces is wanted from its first to its last', () => {
@@ -68,8 +68,8 @@ test('a file that was read in many pieces is wanted from its first to its last',
   const { offset } = new ErofsReader(many.image).content(
     new ErofsReader(many.image).resolve('many') as number,
   ) as ReturnType<typeof placeOf>
-  const reads = Array.from({ length: 40 }, (_, i) => ({ device: 1, at: offset + i * 2, end: offset + i * 2 + 1 }))
-  expect(readFiles(many.image, reads)).toEqual([{ path: 'many', device: 1, ranges: [{ start: 0, end: 79 }] }])
+  const reads = Array.from({ length: 40 }, (_, i) => ({ at: offset + i * 2, end: offset + i * 2 + 1 }))
+  expect(readFiles(many.image, reads)).toEqual([{ path: 'many', ranges: [{ start: 0, end: 79 }], size: 100, first: 0 }])
 })
 
 test('files become the chunks that hold them, in their order, each once', () => {
