@@ -59,8 +59,7 @@ pub fn cached_pages(file: impl AsFd, from: u64, length: u64) -> io::Result<u64> 
     let range = [from, length];
     let mut found = [0_u64; 5]; // cached, dirty, in writeback, evicted, recently evicted
     // SAFETY: two numbers are read and five are written, as the call's structures are; both outlive it.
-    let result =
-        unsafe { libc::syscall(SYS_CACHESTAT, file.as_fd().as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_fd().as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(found[0]) }
 }
 

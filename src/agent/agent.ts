@@ -5,11 +5,12 @@ import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
 import { IndexBuilder } from '../format/parser.ts'
-import { hostPlatform, parsePlatform } from '../image/manifest.ts'
+import { hostPlatform, type Platform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { openAhead } from '../layer/ahead.ts'
-import { Images } from '../layer/image.ts'
+import { type EarlyImage, Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
+import type { Learned } from '../layer/learned.ts'
 import { Keeper } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
@@ -22,6 +23,7 @@ import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import { places, stateDirectory } from './agent-places.ts'
+import { openLearned } from './learning.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
 import { givenLogin, text, type Values } from './values.ts'
@@ -37,7 +39,9 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  learned: Learned
   examinations: Examinations
+  platform: Platform
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number
   /** Stops fetching and frees everything; mounts must be gone. */
@@ -119,7 +123,11 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     closing,
     log,
   })
-  const images = new Images(registries, store, platform, log, (image) => void openAhead(image, layers)) // never rejects
+  const learned = openLearned({ store, registries, builder, platform, closing: closing.signal })
+  const early = (image: EarlyImage) => {
+    void openAhead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
+  }
+  const images = new Images(registries, store, platform, log, early)
   return {
     native,
     keeper: Keeper.current(process.env),
@@ -130,7 +138,9 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     builder,
     images,
     layers,
+    learned,
     examinations,
+    platform,
     progress: () => registries.counters().fetched + codecs.counters().verified,
     async close() {
       await layers.close()

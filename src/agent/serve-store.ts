@@ -20,6 +20,7 @@ import { places } from './agent-places.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
+import { openRecorder } from './learning.ts'
 import { log } from './log.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
@@ -78,7 +79,12 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
-  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress })
+  const recorder = openRecorder(agent, covers)
+  const prefetch: SharedParts['prefetch'] = async (image, layer) => {
+    recorder.watch(image, layer)
+    await agent.learned.prefetch(image, layer)
+  }
+  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress, prefetch })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -96,7 +102,18 @@ export async function serveStore(
   }, LET_GO_EVERY_MS).unref()
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
-  const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
+  const served = {
+    dir: root,
+    session,
+    covers,
+    choice,
+    agent,
+    serves: 'store',
+    diffid,
+    list,
+    ended,
+    ending: () => recorder.end(),
+  }
   const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed }, () => ready(root, choice.rung))
   clearInterval(lettingGo)
   await end()
@@ -120,7 +137,7 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 function sharedParts(
   { examinations }: Agent,
   mount: DoorMount,
-  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress'>,
+  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress' | 'prefetch'>,
 ): SharedParts {
   return {
     attach: (layer, path) => mount.attach(layer, path),

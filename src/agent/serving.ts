@@ -99,6 +99,9 @@ export function goneFrom(dir: string): Promise<string> {
 /** Who has just ended may hold it a moment longer: the kernel closes files, and ends overlays, behind a process's end. */
 const UNMOUNT_AFTER_MS = [0, 50, 200, 500]
 
+/** Of what would still like to look at it. */
+const ENDING_MS = 2_000
+
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -116,6 +119,8 @@ export interface ServedMount {
   layers(): number
   /** Layers that are shown under DiffIDs that are only believed. */
   believed(): number
+  /** Called before it is unmounted, while everything can still be looked at; never rejects. */
+  ending(): Promise<void>
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<AgentAnswer>
   /** Resolves with a reason when it has ended without our doing. */
@@ -127,6 +132,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const { dir, session, covers, agent } = served
   const path = socketFor(places().sockets, dir)
   const unmount = async () => {
+    await Promise.race([served.ending(), sleep(ENDING_MS)])
     for (const waitMs of UNMOUNT_AFTER_MS) {
       await sleep(waitMs)
       if ((await covers?.unmount()) !== false && (await session.unmount())) return true

@@ -7,6 +7,7 @@
 import { rmdir } from 'node:fs/promises'
 import { type Agent, openAgent, wantedRung } from '../agent/agent.ts'
 import { devicesFor, places, socketFor } from '../agent/agent-places.ts'
+import { openRecorder } from '../agent/learning.ts'
 import { log } from '../agent/log.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
@@ -47,8 +48,11 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     const shown = await show({ agent, dir, name, merged, context }, choice, wanted)
     await merged.image.close()
     const { rung } = shown.choice
+    const recorder = openRecorder(agent, shown.covers)
+    for (const each of layers) recorder.watch(image, each)
+    const ending = () => recorder.end()
     return await serveUntilEnd(
-      { ...shown, dir, agent, serves: name, layers: () => layers.length, believed: () => 0, list },
+      { ...shown, ending, dir, agent, serves: name, layers: () => layers.length, believed: () => 0, list },
       () => {
         process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
       },
@@ -60,9 +64,9 @@ export async function mount({ positionals, values }: Invocation): Promise<number
 }
 
 /** Of a lazy layer what its image wants first; of one that was fetched whole all, while its tar is at hand. */
-async function fetchAhead(layer: OpenLayer, image: ResolvedImage, { layers }: Agent): Promise<void> {
+async function fetchAhead(layer: OpenLayer, image: ResolvedImage, { layers, learned }: Agent): Promise<void> {
   if (layer.format === WHOLE) await layers.prove(layer, image.blob(layer.descriptor))
-  else await layer.prefetch()
+  else await learned.prefetch(image, layer)
 }
 
 interface ShownMount extends Pick<ServedMount, 'session' | 'covers' | 'choice' | 'ended'> {}

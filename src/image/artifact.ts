@@ -9,7 +9,12 @@ const CREATED = 'org.opencontainers.image.created'
 /** The configuration of an artifact that needs none. */
 const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json'
 export const EMPTY_BYTES: Uint8Array = new TextEncoder().encode('{}')
-const EMPTY = { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY_BYTES), size: EMPTY_BYTES.length, data: base64(EMPTY_BYTES) }
+const EMPTY = {
+  mediaType: EMPTY_TYPE,
+  digest: digestOf(EMPTY_BYTES),
+  size: EMPTY_BYTES.length,
+  data: base64(EMPTY_BYTES),
+}
 
 /** The manifest's own size is bounded too, where its document stands in it: 64 KiB in base64, and what is around it. */
 export const ARTIFACT_MAX_BYTES = 128 << 10
@@ -104,7 +109,13 @@ const OF_TYPE_MAX = 4
 export function addReferrer(before: Uint8Array | undefined, manifest: Uint8Array, what: string): Uint8Array {
   const { artifactType, annotations } = rawOf(manifest)
   const type = String(artifactType)
-  const added = { mediaType: OCI_MANIFEST, digest: digestOf(manifest), size: manifest.length, artifactType, annotations }
+  const added = {
+    mediaType: OCI_MANIFEST,
+    digest: digestOf(manifest),
+    size: manifest.length,
+    artifactType,
+    annotations,
+  }
   const kept = new Set(
     before === undefined
       ? []

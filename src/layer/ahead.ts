@@ -1,21 +1,23 @@
 // What an image's layers are opened from comes early: their indexes while the config does, and what two need of a blob once.
 import type { Descriptor } from '../image/manifest.ts'
 import { type EarlyImage, type ResolvedImage, sourceOf } from './image.ts'
+import type { LayerLease } from './layer.ts'
 import type { Layers } from './layers.ts'
 
 /**
  * Begins to open what of an image's layers is lazy, so that whoever opens them next finds that under way: its indexes come while its config
- * does. Never rejects; what fails is tried again by them.
+ * does, and what is wanted first of each as soon as its index is there. Never rejects; what fails is tried again by them.
  */
 export async function openAhead(
   image: EarlyImage,
   layers: Pick<Layers, 'plan' | 'open' | 'keep' | 'everProven'>,
+  prefetch: (layer: LayerLease) => Promise<unknown>,
 ): Promise<void> {
   const units = new Set([...layers.plan(image.manifest).values()].flatMap((each) => ('why' in each ? [] : [each])))
   const opening = [...units].map(async (unit) => {
     await keepForIndex(image, unit.shown, layers)
     const layer = await layers.open(unit, sourceOf(image), image.origin)
-    await layer.close() // it stays open for a while
+    await prefetch(layer).finally(() => layer.close())
   })
   await Promise.allSettled(opening)
 }

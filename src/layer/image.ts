@@ -24,7 +24,10 @@ export interface ResolvedImage extends Image {
 }
 
 /** An image whose manifest is there, and nothing else yet. */
-export type EarlyImage = Pick<ResolvedImage, 'manifest' | 'origin' | 'blob' | 'companion' | 'sizeOf'>
+export type EarlyImage = Pick<
+  ResolvedImage,
+  'reference' | 'digest' | 'manifest' | 'origin' | 'blob' | 'companion' | 'sizeOf'
+>
 
 /** Where images come from. */
 export interface Sources {
@@ -71,7 +74,8 @@ export class Images {
     const source = this.#source(reference)
     try {
       const reach = this.#reach(reference)
-      const onManifest = (manifest: ResolvedImage['manifest']) => this.#early({ manifest, ...reach })
+      const onManifest = (manifest: ResolvedImage['manifest'], digest: Digest) =>
+        this.#early({ reference, digest, manifest, ...reach })
       const image = await source.resolve(this.#platform, { onManifest, ...(signal === undefined ? {} : { signal }) })
       await this.#store.putObject(image.digest, image.manifestBytes)
       await this.#store.putObject(image.manifest.config.digest, image.configBytes)

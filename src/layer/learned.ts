@@ -6,7 +6,7 @@
 import { describe } from '../errors.ts'
 import { prefetch } from '../fetch/prefetch.ts'
 import type { Digest } from '../image/digest.ts'
-import { type Manifest, type Platform, platformText } from '../image/manifest.ts'
+import type { Manifest } from '../image/manifest.ts'
 import type { Profile } from '../image/profile.ts'
 import { type Reference, repositoryText } from '../image/reference.ts'
 import type { KeptProfile, Profiles } from '../store/profiles.ts'
@@ -17,7 +17,7 @@ import { readImage } from './layer-image.ts'
 
 export interface LearnedParts {
   profiles: Pick<Profiles, 'keep' | 'of' | 'newest'>
-  platform: Platform
+  platform: string
   /** As wantedChunks (tree/), off the main thread. */
   chunksOf(image: Uint8Array, chunks: ChunkTable, files: Profile, signal: AbortSignal): Promise<Iterable<number>>
   /** What the repository of an image says of its starts; undefined: nothing. Throws what asking it throws. */
@@ -81,7 +81,7 @@ export class Learned {
   }
 
   async #known({ reference, digest }: LearnedImage): Promise<KeptProfile | undefined> {
-    const of = { repository: repositoryText(reference), platform: platformText(this.#parts.platform) }
+    const of = { repository: repositoryText(reference), platform: this.#parts.platform }
     return (await this.#parts.profiles.of({ ...of, manifest: digest })) ?? (await this.#parts.profiles.newest(of))
   }
 
@@ -92,7 +92,7 @@ export class Learned {
     const ask = async () => {
       const profile = await published(reference, digest, signal)
       if (profile === undefined) return undefined
-      const of = { repository: repositoryText(reference), platform: platformText(platform), manifest: digest }
+      const of = { repository: repositoryText(reference), platform: platform, manifest: digest }
       await profiles.keep(of, 'registry', profile)
       return { ...of, from: 'registry' as const, at: Date.now(), profile }
     }
@@ -115,7 +115,7 @@ export class Learned {
     if (files.length === 0) return undefined
     const { chunksOf, signal } = this.#parts
     try {
-      const wanted = await chunksOf(await readImage(layer as OpenLayer), layer.chunks, files, signal)
+      const wanted = await chunksOf(await readImage(layer), layer.chunks, files, signal)
       const chunks = known.from === 'start' ? [...wanted] : this.#allowed(image.manifest, layer.chunks, wanted)
       this.#chunks += chunks.length
       return { done: prefetch(layer.filler, chunks, signal) } // never rejects

@@ -8,7 +8,6 @@
 // already is read without anybody being told, and so is a layer that it mounted complete.
 import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
-import { type Platform, platformText } from '../image/manifest.ts'
 import type { Profile, ProfileFile } from '../image/profile.ts'
 import { repositoryText } from '../image/reference.ts'
 import type { FirstRead } from '../store/device.ts'
@@ -26,7 +25,7 @@ export type WatchedLayer = Pick<OpenLayer, 'descriptor' | 'tree' | 'openImage'> 
 
 export interface RecorderParts {
   profiles: Pick<Profiles, 'keep' | 'of'>
-  platform: Platform
+  platform: string
   /** As readFiles (tree/), off the main thread. */
   filesOf(image: Uint8Array, reads: readonly DeviceRead[]): Promise<readonly ReadFile[]>
   /**
@@ -174,7 +173,7 @@ export class Recorder {
     if (profile.length === 0) return
     const of = {
       repository: repositoryText(image.reference),
-      platform: platformText(this.#parts.platform),
+      platform: this.#parts.platform,
       manifest: image.digest,
     }
     const before = (await this.#parts.profiles.of(of))?.profile ?? []

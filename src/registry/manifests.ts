@@ -74,7 +74,7 @@ export async function resolveManifest(
 export interface ResolveOptions {
   signal?: AbortSignal
   /** Is called with the manifest of an image before its config is asked for: what it names may be asked for beside that. */
-  onManifest?: (manifest: Manifest) => void
+  onManifest?: (manifest: Manifest, digest: Digest) => void
 }
 
 /** @throws Failure as resolveManifest */
@@ -86,7 +86,7 @@ export async function resolveImage(
 ): Promise<Image> {
   const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, signal)
   checkIsImage(manifest, referenceText(reference))
-  onManifest?.(manifest)
+  onManifest?.(manifest, digest)
   const { config } = manifest
   const what = `${referenceText(reference)}: config ${config.digest}`
   checkSize(config, CONFIG_MAX_BYTES, what)

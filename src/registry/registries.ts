@@ -112,6 +112,14 @@ export class Registries {
     return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
   }
 
+  /** A manifest of the same repository under another tag, as RegistrySource.tagged has it. */
+  tagged(
+    reference: RegistryReference,
+    ...wanted: Parameters<RegistrySource['tagged']>
+  ): ReturnType<RegistrySource['tagged']> {
+    return this.#registrySource(reference).tagged(...wanted)
+  }
+
   /** What refers to images of its repository. No I/O happens before it is asked. */
   referrers(reference: RegistryReference): Referrers {
     return new Referrers(this.#registrySource(reference), this.#absences)

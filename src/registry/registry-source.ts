@@ -46,12 +46,7 @@ export class RegistrySource implements ImageSource {
   }
 
   /** Of the same repository, behind all that somebody waits for; undefined where there is none. @throws Failure as resolve */
-  async document(
-    path: string,
-    accept: string,
-    maxBytes: number,
-    signal: AbortSignal,
-  ): Promise<Uint8Array | undefined> {
+  async document(path: string, accept: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array | undefined> {
     const what = `${this.name}: ${path}`
     return await this.#optional({ path, what, headers: () => ({ accept }), priority: 'prefetch', signal }, maxBytes)
   }

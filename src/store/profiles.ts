@@ -123,10 +123,12 @@ export class Profiles {
       if (ABSENT.has(systemCode(cause))) return []
       throw diskFailure(folder, cause)
     })
-    const listed = names.filter((each) => NAME.test(each)).map(async (name): Promise<Listed[]> => {
-      const found = await fs.stat(this.#path(name)).catch(() => undefined) // gone meanwhile
-      return found === undefined ? [] : [{ name, at: found.mtimeMs, bytes: found.size }]
-    })
+    const listed = names
+      .filter((each) => NAME.test(each))
+      .map(async (name): Promise<Listed[]> => {
+        const found = await fs.stat(this.#path(name)).catch(() => undefined) // gone meanwhile
+        return found === undefined ? [] : [{ name, at: found.mtimeMs, bytes: found.size }]
+      })
     return (await Promise.all(listed)).flat().sort((a, b) => b.at - a.at)
   }
 

@@ -1,5 +1,6 @@
 // All that is soaked.
 import type { Target } from './target.ts'
+import { artifacts } from './targets/artifact.ts'
 import { chunks } from './targets/chunks.ts'
 import { estargzToc } from './targets/estargz-toc.ts'
 import { manifest } from './targets/manifest.ts'
@@ -17,6 +18,7 @@ import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 export const TARGETS: readonly Target[] = [
   manifest,
   profile,
+  ...artifacts,
   tar,
   estargzToc,
   zstdChunkedToc,

@@ -178,7 +178,11 @@ test('readers of the device are told of the memory once, those that come later a
   const device = await open(await folder())
   const { deviceFd } = device
   const told: string[] = []
-  const reader = (name: string) => ({ reads: NO_READS, takeTouched: () => new Uint8Array(), spill: () => void told.push(name) })
+  const reader = (name: string) => ({
+    reads: NO_READS,
+    takeTouched: () => new Uint8Array(),
+    spill: () => void told.push(name),
+  })
   device.attach(reader('first'))
   for (const chunk of [0, 1]) {
     await device.fill(chunk, (slot) => (slot.deviceFd === deviceFd ? Promise.reject(refusal('ENOSPC')) : write(slot)))

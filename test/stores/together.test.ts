@@ -63,7 +63,7 @@ test('what shows the tree is fetched once when it is opened ahead of the config,
   const cache = await open()
   const { whole, layers, diffIds } = made()
   const image = imageOf(layers, { diffIds })
-  const ahead = openAhead(image, cache.layers)
+  const ahead = openAhead(image, cache.layers, async () => {})
   await closeChain(await chainOf(cache, image, 'none'))
   await ahead
   expect(whole.blob.ranges).toEqual([{ start: 0, end: whole.blob.size }])
