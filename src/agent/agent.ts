@@ -1,13 +1,16 @@
 // The wiring: everything a command needs to open images, made once from its flags.
 
 import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
-import { Budget } from '../fetch/budget.ts'
+import { BUDGET, Budget } from '../fetch/budget.ts'
+import { type Manners, Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { openAhead } from '../layer/ahead.ts'
+import { Background } from '../layer/background.ts'
 import { Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import { Keeper } from '../mount/keeper.ts'
@@ -37,6 +40,8 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  /** Undefined: nothing is fetched that nobody asks for. */
+  background: Background | undefined
   examinations: Examinations
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number
@@ -95,8 +100,11 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
-/** @param image as openRegistries has it */
-export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
+/**
+ * @param image as openRegistries has it
+ * @param manners of what is fetched in the background; undefined: nothing is
+ */
+export async function openAgent(values: Values, image: Reference | undefined, manners?: Manners): Promise<Agent> {
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
@@ -107,18 +115,27 @@ export async function openAgent(values: Values, image: Reference | undefined): P
   const codecs = new CodecPool({ warn: log })
   const builder = new IndexBuilder()
   const closing = new AbortController()
-  const budget = new Budget()
+  const budget = new Budget(BUDGET, new Wires(manners))
   const examinations = new Examinations(store, builder, log, closing.signal)
   const layers = new Layers({
     store,
     codecs,
     builder,
     budget,
+    isFilled: manners !== undefined,
     examiner: examinations,
     answers: (origin) => registries.answers(origin),
     closing,
     log,
   })
+  const background =
+    manners &&
+    new Background({
+      wires: budget.wires,
+      hasRoom: (bytes) => store.room.hasRoom(bytes),
+      pause: (ms, signal) => sleep(ms, undefined, { ref: false, signal }),
+      log,
+    })
   const images = new Images(registries, store, platform, log, (image) => void openAhead(image, layers)) // never rejects
   return {
     native,
@@ -130,9 +147,11 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     builder,
     images,
     layers,
+    background,
     examinations,
     progress: () => registries.counters().fetched + codecs.counters().verified,
     async close() {
+      await background?.close()
       await layers.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])
       await store.close()

@@ -7,6 +7,7 @@
 import { rmdir } from 'node:fs/promises'
 import { type Agent, openAgent, wantedRung } from '../agent/agent.ts'
 import { devicesFor, places, socketFor } from '../agent/agent-places.ts'
+import { backgroundOf } from '../agent/background.ts'
 import { log } from '../agent/log.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
@@ -31,7 +32,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const reference = parseReference(name)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values, reference)
+  const agent = await openAgent(values, reference, backgroundOf(values))
   try {
     const dir = await prepareDirectory(agent.native, target)
     const { sockets } = places()
@@ -42,6 +43,9 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     const layers = await openAllLayers(image, agent.layers, beforeWhole(values)) // until the agent closes
     for (const each of layers) {
       fetchAhead(each, image, agent).catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
+    }
+    for (const layer of layers) {
+      agent.background?.add({ layer, image: image.digest, origin: image.origin, complete: () => {} })
     }
     const merged = await openMerged(layers, agent.store, agent.builder)
     const shown = await show({ agent, dir, name, merged, context }, choice, wanted)

@@ -148,11 +148,12 @@ export class Budget {
   /** For what nobody has asked for yet. */
   readonly shelf = new Shelf()
   /** The ways that all of it takes. */
-  readonly wires = new Wires()
+  readonly wires: Wires
   readonly #lanes: Readonly<Record<Priority, Lanes>>
   #requests = 0
 
-  constructor(limits: BudgetLimits = BUDGET) {
+  constructor(limits: BudgetLimits = BUDGET, wires = new Wires()) {
+    this.wires = wires
     this.#lanes = {
       demand: new Lanes(limits.demand),
       prefetch: new Lanes(limits.prefetch),

@@ -30,6 +30,8 @@ export interface LayerParts {
   /** Those that layers may be in, in order of preference; the worker of `builder` knows them. */
   formats?: readonly Format[]
   budget: Budget
+  /** Whether the rest of a layer that is read comes by itself (background.ts); default: no. */
+  isFilled?: boolean
   examiner: Examiner
   /** Whether an origin gives what it is asked for, as far as is known. */
   answers(origin: string): boolean
@@ -91,11 +93,11 @@ export class Layers {
 
   /** @param idleMax layers that are kept open though nobody uses them */
   constructor(parts: LayerParts, idleMax = IDLE_MAX) {
-    const { store, codecs, budget, answers, closing, log } = parts
+    const { store, codecs, budget, isFilled = false, answers, closing, log } = parts
     this.#parts = parts
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
-    this.#trees = new Trees({ store, codecs, budget, answers, signal: closing.signal, log })
+    this.#trees = new Trees({ store, codecs, budget, isFilled, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }

@@ -158,7 +158,13 @@ export class Client {
     const { proxy, ...way } = this.#connections.way(url)
     const trust = await query.trust(url.host)
     const { aside = false, priority } = query
-    const use = aside ? 'aside' : typeof query.body === 'object' ? 'upload' : priority === 'background' ? priority : 'shared'
+    const use = aside
+      ? 'aside'
+      : typeof query.body === 'object'
+        ? 'upload'
+        : priority === 'background'
+          ? priority
+          : 'shared'
     const isQueued = !aside && priority !== 'background' // whoever reads in the background bounds it himself (fetch/wire.ts)
     const leave = isQueued ? await this.#connections.gate(url.origin).enter(priority, stop.signal) : () => {}
     const agent = this.#connections.agent(trust, url.origin, proxy, use)

@@ -213,8 +213,16 @@ test('a read that fails without a reason is no success', async () => {
   ])
 })
 
-const LANES = { demand: { maxBytes: 1000, maxRequests: 10 }, prefetch: { maxBytes: 200, maxRequests: 1 } }
-const LIMITS = { demand: { gapMaxBytes: 10, runMaxBytes: 200 }, prefetch: { gapMaxBytes: 10, runMaxBytes: 200 } }
+const LANES = {
+  demand: { maxBytes: 1000, maxRequests: 10 },
+  prefetch: { maxBytes: 200, maxRequests: 1 },
+  background: { maxBytes: 200, maxRequests: 1 },
+}
+const LIMITS = {
+  demand: { gapMaxBytes: 10, runMaxBytes: 200 },
+  prefetch: { gapMaxBytes: 10, runMaxBytes: 200 },
+  background: { gapMaxBytes: 10, runMaxBytes: 200 },
+}
 
 test('demand passes prefetch: what is queued is taken out and fetched at once', async () => {
   const layer = new Layer({ chunks: row(10, 100), hold: true, budget: LANES, limits: LIMITS })
