@@ -22,6 +22,7 @@ export interface BatchesParts {
 export class Batches {
   readonly #parts: BatchesParts
   readonly #queued: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
+  readonly #absentOf = (chunks: readonly number[]) => this.#parts.flights.absentOf(chunks)
   #flushing = false
   #closed = false
 
@@ -69,7 +70,7 @@ export class Batches {
       for (const run of joined) {
         const alone = priority === 'demand' && !this.#widen(run)
         requests.launch(run, priority)
-        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, (chunk) => this.#parts.flights.isAbsent(chunk)))
+        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, this.#absentOf))
       }
     }
   }
@@ -90,8 +91,7 @@ export class Batches {
     } else {
       track(coming.then(() => this.#again(flight)))
     }
-    if (flight.priority === 'demand')
-      this.#bring(nearby.besideHit(blob, range, (each) => this.#parts.flights.isAbsent(each)))
+    if (flight.priority === 'demand') this.#bring(nearby.besideHit(blob, range, this.#absentOf))
     return true
   }
 
@@ -114,7 +114,7 @@ export class Batches {
   #widen(run: Run): boolean {
     const { chunks, flights, plan } = this.#parts
     const missed = run.chunks.length
-    for (const chunk of plan.ahead(run.blob, run.range, (chunk) => this.#parts.flights.isAbsent(chunk))) {
+    for (const chunk of plan.ahead(run.blob, run.range, this.#absentOf)) {
       flights.begin(chunk, 'prefetch') // nobody waits for it: it comes along, and if it fails nobody is told
       run.chunks.push(chunk)
       run.range.end = Math.max(run.range.end, chunks.storedRange(chunk).end)

@@ -121,9 +121,11 @@ export class Flights {
     }
   }
 
-  /** Nothing of it is here, which the disk says, and it is not under way. */
-  isAbsent(chunk: number): boolean {
-    return !this.#flights.has(chunk) && this.#stateOf(chunk) === READY_MISSING
+  /** Those of which nothing is here, which the disk says, and that are not under way. */
+  absentOf(chunks: readonly number[]): number[] {
+    const idle = chunks.filter((chunk) => !this.#flights.has(chunk))
+    const states = this.statesOf(idle)
+    return idle.filter((_, i) => states[i] === READY_MISSING)
   }
 
   get(chunk: number): Flight | undefined {
