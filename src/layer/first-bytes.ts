@@ -60,7 +60,7 @@ export class FirstBytes {
 
   /** Begins to read a range of a blob, or as much of its beginning as there is room for. Never throws; once is enough. */
   begin(blob: Blob, { start, end }: Range): void {
-    if (this.#begun !== undefined || start >= end || start < 0 || end > blob.size) return
+    if (this.#begun !== undefined || !(start >= 0 && start < end && end <= blob.size)) return
     const leave = this.#room.take()
     if (leave === undefined) return
     const begun: Begun = {
