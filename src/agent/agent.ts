@@ -5,11 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import { BUDGET, Budget } from '../fetch/budget.ts'
-import { type Manners, Wires } from '../fetch/wires.ts'
+import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
-import { openAhead } from '../layer/ahead.ts'
+import { openAhead, startAhead } from '../layer/ahead.ts'
 import { Background } from '../layer/background.ts'
 import { Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
@@ -25,6 +25,7 @@ import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import { places, stateDirectory } from './agent-places.ts'
+import { backgroundOf } from './background.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
 import { givenLogin, text, type Values } from './values.ts'
@@ -101,10 +102,16 @@ export function roomLimits(values: Values): RoomLimits {
 }
 
 /**
- * @param image as openRegistries has it
- * @param manners of what is fetched in the background; undefined: nothing is
+ * What an agent is for.
+ *
+ * starts   programs will be started from images: what that takes is begun before it is asked for, and threads stand by
+ * reading  a command looks at an image, and ends
  */
-export async function openAgent(values: Values, image: Reference | undefined, manners?: Manners): Promise<Agent> {
+export type Purpose = 'starts' | 'reading'
+
+/** @param image as openRegistries has it */
+export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
+  const manners = purpose === 'starts' ? backgroundOf(values) : undefined
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
@@ -113,7 +120,7 @@ export async function openAgent(values: Values, image: Reference | undefined, ma
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder()
+  const builder = new IndexBuilder({ threadsMin: purpose === 'starts' ? 1 : 0 })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const examinations = new Examinations(store, builder, log, closing.signal)
@@ -136,7 +143,8 @@ export async function openAgent(values: Values, image: Reference | undefined, ma
       pause: (ms, signal) => sleep(ms, undefined, { ref: false, signal }),
       log,
     })
-  const images = new Images(registries, store, platform, log, (image) => void openAhead(image, layers)) // never rejects
+  const ahead = purpose === 'starts' ? startAhead : openAhead
+  const images = new Images(registries, store, platform, log, (image) => void ahead(image, layers)) // never rejects
   return {
     native,
     keeper: Keeper.current(process.env),

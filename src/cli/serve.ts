@@ -3,7 +3,6 @@
 import { resolve } from 'node:path'
 import { openAgent, wantedRung } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
-import { backgroundOf } from '../agent/background.ts'
 import { serveStore } from '../agent/serve-store.ts'
 import { storeMode } from '../agent/store-access.ts'
 import { text, texts } from '../agent/values.ts'
@@ -33,7 +32,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   }
   const credsFile = text(values, 'creds-file')
   if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
-  const agent = await openAgent(values, undefined, backgroundOf(values))
+  const agent = await openAgent(values, undefined, 'starts')
   try {
     return await serveStore(agent, settings, (root, rung) => {
       process.stdout.write(readyText(root, rung, settings))

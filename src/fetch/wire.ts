@@ -28,18 +28,13 @@ export interface Transfer {
   end(): void
 }
 
-/** Room for one more read in the background. */
-interface Place {
-  readonly bytes: number
-}
-
 export class Wire {
   readonly #now: () => number
   readonly #transfers = new Set<Transfer>()
   /** Of those in the background, what is asked for and not here. */
   readonly #left = new Map<Transfer, number>()
   /** Reads that may begin and have not. */
-  readonly #places = new Set<Place>()
+  readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
   #roundTripMs = Number.POSITIVE_INFINITY
   #bytesPerMs = 0
@@ -66,18 +61,17 @@ export class Wire {
   get unread(): number {
     let sum = 0
     for (const left of this.#left.values()) sum += windowed(left)
-    for (const { bytes } of this.#places) sum += bytes
-    return sum
+    return sum + this.#places.size * BACKGROUND_WINDOW_BYTES
   }
 
   /**
-   * Resolves when one more read of so many bytes may begin in the background; `leave` must be called when it has ended.
+   * Resolves when one more read may begin in the background; `leave` must be called when it has ended.
    * @throws the signal's reason
    */
-  async place(bytes: number, signal: AbortSignal): Promise<{ leave(): void }> {
+  async place(signal: AbortSignal): Promise<{ leave(): void }> {
     while (this.unread >= this.limit) await this.#changed(signal)
     signal.throwIfAborted()
-    const place = { bytes: windowed(bytes) }
+    const place = {}
     this.#places.add(place)
     return { leave: () => void (this.#places.delete(place) && this.#tell()) }
   }

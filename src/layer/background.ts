@@ -35,6 +35,8 @@ interface ShownLayer {
   readonly of: BackgroundLayer
   /** Whether it is to be filled, is being, or was. */
   isWanted: boolean
+  /** The chunk that a program missed last. */
+  missed: number | undefined
 }
 
 /** A tree that is being filled, for whoever shows it. */
@@ -67,7 +69,7 @@ export class Background {
   add(of: BackgroundLayer): () => void {
     const image = this.#images.get(of.image) ?? { layers: new Set(), isRead: false }
     this.#images.set(of.image, image)
-    const shown: ShownLayer = { of, isWanted: false }
+    const shown: ShownLayer = { of, isWanted: false, missed: undefined }
     image.layers.add(shown)
     const unwatch = of.layer.filler.watch((chunk) => this.#missed(image, shown, chunk))
     if (image.isRead) this.#want(shown)
@@ -81,6 +83,14 @@ export class Background {
     }
   }
 
+  /** Fills what was added of an image, and what will be. */
+  want(image: string): void {
+    const found = this.#images.get(image)
+    if (found === undefined) return
+    found.isRead = true
+    for (const each of found.layers) this.#want(each)
+  }
+
   /** Ends it; resolves when nothing of it is under way. */
   async close(): Promise<void> {
     this.#closing.abort(Failure.aborted('the agent is stopping'))
@@ -89,9 +99,9 @@ export class Background {
   }
 
   #missed(image: ShownImage, shown: ShownLayer, chunk: number): void {
+    shown.missed = chunk
     this.#want(shown)
-    if (!image.isRead) for (const each of image.layers) this.#want(each)
-    image.isRead = true
+    if (!image.isRead) this.want(shown.of.image)
     const [rest, filling] = this.#fillingOf(shown) ?? []
     rest?.near(chunk)
     if (rest !== undefined) filling?.lane.first(rest)
@@ -117,10 +127,12 @@ export class Background {
     const lease = layer.again()
     try {
       const rest = await LayerRest.of(lease)
+      if (shown.missed !== undefined) rest.near(shown.missed)
       const lane = this.#laneOf(origin)
       this.#fillings.set(rest, { tree: layer.tree, lane, for: new Set([shown]) })
       if (!this.#images.get(image)?.layers.has(shown)) rest.stop() // it was let go of meanwhile
       lane.add(rest)
+      if (shown.missed !== undefined) lane.first(rest)
     } catch (error) {
       await lease.close()
       throw error

@@ -81,27 +81,35 @@ export class Lane {
 
   /** Begins the next request, or waits for one to end. @throws what the disk does; the signal's reason */
   async #step(): Promise<void> {
-    for (const rest of this.#rests) {
-      const range = rest.isStopped || rest.failures >= FAILURES_MAX ? undefined : rest.next()
-      if (range !== undefined) return await this.#begin(rest, range)
-      if (rest.isQuiet) return await this.#end(rest)
-    }
-    await Promise.race(this.#underWay)
-  }
-
-  async #begin(rest: LayerRest, range: RestRange): Promise<void> {
-    const { wire, hasRoom, signal } = this.#parts
-    if (!hasRoom(rest.sizeOf(range))) {
-      rest.giveBack(range)
-      this.#hasFailed = true
+    const { wire, signal } = this.#parts
+    const place = await wire().place(signal)
+    const begun = this.#hasFailed ? undefined : this.#begin()
+    const ended = begun === undefined ? this.#rests.find((each) => each.isQuiet) : undefined
+    if (begun === undefined) {
+      place.leave()
+      if (this.#hasFailed) return
+      if (ended === undefined) await Promise.race(this.#underWay)
+      else await this.#end(ended)
       return
     }
-    const place = await wire().place(range.bytes, signal)
-    const filling: Promise<void> = this.#fill(rest, range).finally(() => {
+    const filling: Promise<void> = begun.finally(() => {
       place.leave()
       this.#underWay.delete(filling)
     })
     this.#underWay.add(filling)
+  }
+
+  /** Begins the next request; undefined: there is none to begin now. @throws what the disk does */
+  #begin(): Promise<void> | undefined {
+    for (const rest of this.#rests) {
+      const range = rest.isStopped || rest.failures >= FAILURES_MAX ? undefined : rest.next()
+      if (range === undefined) continue
+      if (this.#parts.hasRoom(rest.sizeOf(range))) return this.#fill(rest, range)
+      rest.giveBack(range)
+      this.#hasFailed = true
+      return undefined
+    }
+    return undefined
   }
 
   async #fill(rest: LayerRest, range: RestRange): Promise<void> {

@@ -81,9 +81,11 @@ export class LayerRest {
     return this.#rest.next(this.#limits)
   }
 
-  /** It is not asked for now. */
+  /** It is not asked for now, but first of all when something is. */
   giveBack({ chunks }: RestRange): void {
     this.#rest.giveBack(chunks)
+    const [first] = chunks
+    if (first !== undefined) this.near(first)
   }
 
   /** Bytes that a range takes on the device. */
