@@ -9,7 +9,7 @@ import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
-import { openAhead, startAhead } from '../layer/ahead.ts'
+import { nameAhead, openAhead, startAhead } from '../layer/ahead.ts'
 import { Background } from '../layer/background.ts'
 import { Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
@@ -104,14 +104,16 @@ export function roomLimits(values: Values): RoomLimits {
 /**
  * What an agent is for.
  *
- * starts   programs will be started from images: what that takes is begun before it is asked for, and threads stand by
+ * names    engines will start programs from images, whose layers have names: what that takes is begun before it is asked for, and threads
+ *          stand by
+ * starts   programs will be started from one image: the same, but nothing is read for names
  * reading  a command looks at an image, and ends
  */
-export type Purpose = 'starts' | 'reading'
+export type Purpose = 'names' | 'starts' | 'reading'
 
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
-  const manners = purpose === 'starts' ? backgroundOf(values) : undefined
+  const manners = purpose === 'reading' ? undefined : backgroundOf(values)
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
@@ -120,7 +122,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ threadsMin: purpose === 'starts' ? 1 : 0 })
+  const builder = new IndexBuilder({ threadsMin: purpose === 'reading' ? 0 : 1 })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const examinations = new Examinations(store, builder, log, closing.signal)
@@ -143,7 +145,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
       pause: (ms, signal) => sleep(ms, undefined, { ref: false, signal }),
       log,
     })
-  const ahead = purpose === 'starts' ? startAhead : openAhead
+  const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
   const images = new Images(registries, store, platform, log, (image) => void ahead(image, layers)) // never rejects
   return {
     native,

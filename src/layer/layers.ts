@@ -227,9 +227,14 @@ export class Layers {
     }))
   }
 
-  /** Has the exact blob in a file, from which what needs it is read as long as it is kept. @throws Failure as Examiner.blob */
-  async keep(blob: StoredBlob): Promise<void> {
-    await (await this.#parts.examiner.blob(blob)).close()
+  /**
+   * Has the exact blob of a layer in a file, from which what needs it is read as long as it is kept. What its tar is called begins to be
+   * found out: whoever proves that the layer shows a tree of several waits for that.
+   * @throws Failure as Examiner.blob
+   */
+  async keep(descriptor: Descriptor, blob: StoredBlob): Promise<void> {
+    const { examiner } = this.#parts
+    void examiner.readAhead(descriptor, await examiner.blob(blob)) // never rejects
   }
 
   /** As prove.ts has it. @param layer stays open until this ends */
