@@ -1,5 +1,6 @@
 // Commands and flags: one list drives parsing, --help and completion.
 import { parseArgs } from 'node:util'
+import { BACKGROUNDS } from '../agent/background.ts'
 import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { DIFF_ID_POLICIES } from '../stores/identity.ts'
@@ -86,6 +87,16 @@ const CONTEXT: Flag = {
   help: 'SELinux label of everything in the mount (not yet tried with SELinux; please tell how it goes)',
 }
 
+/** Of commands that show images to programs. */
+const BACKGROUND: readonly Flag[] = [
+  {
+    name: 'background',
+    value: BACKGROUNDS.join('|'),
+    help: 'idle: when a program reads of an image, the rest of it follows where the link has nothing else to do; full: as fast as a pull; off: for links that cost by the byte (default: idle)',
+  },
+  { name: 'background-max', value: 'RATE', help: 'bytes a second of that at most: 10M (default: as much as there is)' },
+]
+
 /** Of serve and explain. */
 const DIFFID: Flag = {
   name: 'diffid',
@@ -109,6 +120,7 @@ export const COMMANDS: readonly Command[] = [
       MOUNT,
       REQUIRE_LAZY,
       CONTEXT,
+      ...BACKGROUND,
       ...FILLED,
       PLATFORM,
       ...REGISTRY,
@@ -145,6 +157,7 @@ export const COMMANDS: readonly Command[] = [
       },
       SERVE,
       CONTEXT,
+      ...BACKGROUND,
       ...FILLED,
       PLATFORM,
       {

@@ -21,7 +21,12 @@ export interface BatchesParts {
 
 export class Batches {
   readonly #parts: BatchesParts
-  readonly #queued: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
+  readonly #queued: Readonly<Record<Priority, Set<Flight>>> = {
+    demand: new Set(),
+    prefetch: new Set(),
+    background: new Set(),
+  }
+  readonly #absentOf = (chunks: readonly number[]) => this.#parts.flights.absentOf(chunks)
   #flushing = false
   #closed = false
 
@@ -43,19 +48,17 @@ export class Batches {
   }
 
   delete(flight: Flight): void {
-    this.#queued.demand.delete(flight)
-    this.#queued.prefetch.delete(flight)
+    for (const queued of Object.values(this.#queued)) queued.delete(flight)
   }
 
   close(): void {
     this.#closed = true
-    this.#queued.demand.clear()
-    this.#queued.prefetch.clear()
+    for (const queued of Object.values(this.#queued)) queued.clear()
   }
 
   #flush(): void {
     const { requests, nearby } = this.#parts
-    for (const priority of ['demand', 'prefetch'] as const) {
+    for (const priority of ['demand', 'prefetch', 'background'] as const) {
       const flights = [...this.#queued[priority]].filter((each) => !this.#isNearby(each))
       this.#queued[priority].clear()
       const joined = requests.runs(
@@ -69,7 +72,7 @@ export class Batches {
       for (const run of joined) {
         const alone = priority === 'demand' && !this.#widen(run)
         requests.launch(run, priority)
-        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, (chunk) => this.#parts.flights.isAbsent(chunk)))
+        if (alone) this.#bring(nearby.besideMiss(run.blob, run.range, this.#absentOf))
       }
     }
   }
@@ -90,8 +93,7 @@ export class Batches {
     } else {
       track(coming.then(() => this.#again(flight)))
     }
-    if (flight.priority === 'demand')
-      this.#bring(nearby.besideHit(blob, range, (each) => this.#parts.flights.isAbsent(each)))
+    if (flight.priority === 'demand') this.#bring(nearby.besideHit(blob, range, this.#absentOf))
     return true
   }
 
@@ -114,7 +116,7 @@ export class Batches {
   #widen(run: Run): boolean {
     const { chunks, flights, plan } = this.#parts
     const missed = run.chunks.length
-    for (const chunk of plan.ahead(run.blob, run.range, (chunk) => this.#parts.flights.isAbsent(chunk))) {
+    for (const chunk of plan.ahead(run.blob, run.range, this.#absentOf)) {
       flights.begin(chunk, 'prefetch') // nobody waits for it: it comes along, and if it fails nobody is told
       run.chunks.push(chunk)
       run.range.end = Math.max(run.range.end, chunks.storedRange(chunk).end)

@@ -92,6 +92,10 @@ export interface Request {
   /** Those that somebody began to wait for while they were fetched: decoded first. */
   readonly urgent: Flight[]
   readonly controller: AbortController
+  /** Bytes of its range that are here, from the first on. */
+  came: number
+  /** Ends a pause of what it brings. */
+  hurry: () => void
   /** Chunks of it that were corrupt and are fetched again. */
   retries: number
 }
@@ -121,9 +125,11 @@ export class Flights {
     }
   }
 
-  /** Nothing of it is here, which the disk says, and it is not under way. */
-  isAbsent(chunk: number): boolean {
-    return !this.#flights.has(chunk) && this.#stateOf(chunk) === READY_MISSING
+  /** Those of which nothing is here, which the disk says, and that are not under way. */
+  absentOf(chunks: readonly number[]): number[] {
+    const idle = chunks.filter((chunk) => !this.#flights.has(chunk))
+    const states = this.statesOf(idle)
+    return idle.filter((_, i) => states[i] === READY_MISSING)
   }
 
   get(chunk: number): Flight | undefined {

@@ -16,7 +16,7 @@
 import type { Range } from '../image/blob.ts'
 import type { StoredOrder } from './order.ts'
 import type { LinkPace } from './pace.ts'
-import { type Run, runs } from './plan.ts'
+import { type AbsentOf, type Run, runs } from './plan.ts'
 import type { Kept, Shelf } from './shelf.ts'
 
 /** Misses one after the other before anything comes along. */
@@ -64,8 +64,8 @@ export class Nearby {
     this.#now = now
   }
 
-  /** What should be read along with a miss of `range`, at most one request; `wants` is asked of each chunk that is not here or coming. */
-  besideMiss(blob: number, range: Range, wants: (chunk: number) => boolean): Run[] {
+  /** What should be read along with a miss of `range`, at most one request. */
+  besideMiss(blob: number, range: Range, absentOf: AbsentOf): Run[] {
     const now = this.#now()
     this.#misses = now - this.#lastMiss > PAUSE_MS ? 1 : this.#misses + 1
     this.#lastMiss = now
@@ -74,26 +74,27 @@ export class Nearby {
     const reach = this.#carried(SHADOW)
     // rather a whole one now and then than a small one each time: files that are read may lie far apart
     if (this.#allowance < reach) return []
-    const found = this.#beside(blob, range, wants, reach, reach)
+    const found = this.#beside(blob, range, absentOf, reach, reach)
     return found.toSorted((a, b) => length(b.range) - length(a.range)).slice(0, 1)
   }
 
   /** The same for a chunk that is asked for and was here, or coming. */
-  besideHit(blob: number, range: Range, wants: (chunk: number) => boolean): Run[] {
+  besideHit(blob: number, range: Range, absentOf: AbsentOf): Run[] {
     const reach = this.#carried(FILLED)
-    return this.#beside(blob, range, wants, Math.min(this.#allowance, reach), reach)
+    return this.#beside(blob, range, absentOf, Math.min(this.#allowance, reach), reach)
   }
 
-  #beside(blob: number, range: Range, wants: (chunk: number) => boolean, reach: number, underWayMax: number): Run[] {
-    const wanted = []
+  #beside(blob: number, range: Range, absentOf: AbsentOf, reach: number, underWayMax: number): Run[] {
     let left = underWayMax - this.#comingBytes
     if (Math.min(reach, left) < REACH_MIN_BYTES) return []
     const start = Math.max(0, range.start - reach * BEFORE)
+    const around = new Map<number, Range>()
     for (const { chunk, stored } of this.#order.from(blob, start)) {
       if (stored.start >= start + reach) break
-      if (stored.end > start + reach || this.#pieces.has(chunk) || this.#coming.has(chunk) || !wants(chunk)) continue
-      wanted.push({ index: chunk, blob, stored })
+      if (stored.end > start + reach || this.#pieces.has(chunk) || this.#coming.has(chunk)) continue
+      around.set(chunk, stored)
     }
+    const wanted = absentOf([...around.keys()]).map((index) => ({ index, blob, stored: around.get(index) as Range }))
     const runMaxBytes = Math.max(REACH_MIN_BYTES, this.#carried(SHADOW))
     return runs(wanted, { gapMaxBytes: GAP_MAX_BYTES, runMaxBytes }).filter(({ range }) => {
       if (length(range) < REACH_MIN_BYTES || length(range) > left) return false

@@ -8,6 +8,11 @@ export interface StoredChunks {
   blobOf(chunk: number): number
 }
 
+export interface StoredChunk {
+  readonly chunk: number
+  readonly stored: Range
+}
+
 export class StoredOrder {
   readonly #chunks: StoredChunks
   /** Made when first needed: most layers that are opened are never read out of turn. */
@@ -18,7 +23,7 @@ export class StoredOrder {
   }
 
   /** The chunks of `blob` that start at or behind `start`, in order. */
-  *from(blob: number, start: number): Generator<{ chunk: number; stored: Range }> {
+  *from(blob: number, start: number): Generator<StoredChunk> {
     const order = this.#inOrder()
     for (let i = this.#firstFrom(order, blob, start); i < order.length; i++) {
       const chunk = order[i] as number // i is below the length

@@ -7,7 +7,7 @@
 // The layer is in stored order nearly everywhere, so "behind" is where the next chunks in stored order lie. What comes along is in
 // the same request; a round trip of 20 ms at 100 Mbit/s is worth 250 KB, so 1 MiB saves several of them for 84 ms of transfer.
 import type { Range } from '../image/blob.ts'
-import type { StoredOrder } from './order.ts'
+import type { StoredChunk, StoredOrder } from './order.ts'
 
 export interface RunLimits {
   /** Bytes between two wanted ranges that are downloaded for nothing rather than asked around. */
@@ -52,6 +52,9 @@ export function runs(chunks: readonly Wanted[], limits: RunLimits): Run[] {
   return result
 }
 
+/** Those of some chunks that are neither here nor under way. All are asked for at once, because each asking is a system call. */
+export type AbsentOf = (chunks: readonly number[]) => readonly number[]
+
 /** Widening begins with this and doubles … */
 const AHEAD_MIN_BYTES = 128 << 10
 /** … up to this. */
@@ -79,23 +82,27 @@ export class Plan {
     this.#limits = limits
   }
 
-  /** The chunks that should come along with a miss of `range`, in stored order, those for which `wants` says false left out. */
-  ahead(blob: number, range: Range, wants: (chunk: number) => boolean): number[] {
+  /** The chunks that should come along with a miss of `range`, in stored order. */
+  ahead(blob: number, range: Range, absentOf: AbsentOf): number[] {
     const reader = this.#reader(blob, range.start)
     reader.end = range.end
     if (reader.neighbours < NEIGHBOURS_MIN) return []
     const doublings = Math.min(reader.neighbours - NEIGHBOURS_MIN, Math.log2(AHEAD_MAX_BYTES / AHEAD_MIN_BYTES))
     const limit = Math.min(range.end + AHEAD_MIN_BYTES * 2 ** doublings, range.start + this.#limits.runMaxBytes)
+    const behind: StoredChunk[] = []
+    for (const each of this.#order.from(blob, range.end)) {
+      if (each.stored.end > limit) break
+      behind.push(each)
+    }
+    const absent = new Set(absentOf(behind.map(({ chunk }) => chunk)))
     const result: number[] = []
     let wantedEnd = range.end
-    for (const { chunk, stored } of this.#order.from(blob, range.end)) {
-      const { start, end } = stored
-      if (end > limit) break
-      if (start - wantedEnd > this.#limits.gapMaxBytes) break // what lies between is here already
-      reader.end = Math.max(reader.end, end)
-      if (!wants(chunk)) continue
+    for (const { chunk, stored } of behind) {
+      if (stored.start - wantedEnd > this.#limits.gapMaxBytes) break // what lies between is here already
+      reader.end = Math.max(reader.end, stored.end)
+      if (!absent.has(chunk)) continue
       result.push(chunk)
-      wantedEnd = Math.max(wantedEnd, end)
+      wantedEnd = Math.max(wantedEnd, stored.end)
     }
     return result
   }

@@ -7,7 +7,7 @@ import { row, tableOf } from './layer.ts'
 const KIB = 1 << 10
 const LIMITS = { gapMaxBytes: 64 * KIB, runMaxBytes: 4 << 20 }
 const table = tableOf(row(1000, 10 * KIB))
-const all = () => true
+const all = (chunks: readonly number[]) => chunks
 
 const chunk = (index: number, start: number, end: number, blob = 0) => ({ index, blob, stored: { start, end } })
 const NARROW = { gapMaxBytes: 10, runMaxBytes: 100 }
@@ -83,11 +83,11 @@ test('every chunk is in one run that covers it, and no run exceeds a limit', () 
 })
 
 /** Misses chunk after chunk, each time the first that did not come along. */
-function walk(plan: Plan, from: number, misses: number, wants: (chunk: number) => boolean = all): number[] {
+function walk(plan: Plan, from: number, misses: number, isAbsent: (chunk: number) => boolean = () => true): number[] {
   const counts: number[] = []
   let next = from
   for (let i = 0; i < misses; i++) {
-    const ahead = plan.ahead(0, table.storedRange(next), wants)
+    const ahead = plan.ahead(0, table.storedRange(next), (chunks) => chunks.filter(isAbsent))
     counts.push(ahead.length)
     next = Math.max(next, ...ahead) + 1
   }
