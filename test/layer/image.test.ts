@@ -268,7 +268,7 @@ test('what is lazy of an image is opened as soon as its manifest is there, and w
   const early = (image: EarlyImage) => {
     order.push('manifest')
     const blob = (of: Descriptor): StoredBlob => ({ ...image.blob(of), read: (range) => lazy.blob.read(range) })
-    ahead.push(openAhead({ ...image, blob }, layers, async () => {}))
+    ahead.push(openAhead({ ...image, blob }, layers))
   }
   const { images } = await openImages(await folder(), registry, { early })
   registry.config = () => order.push('config')
@@ -291,7 +291,7 @@ test('an image whose layers cannot be opened ahead is resolved all the same', as
     blob: (of: Descriptor): StoredBlob => ({ ...image.blob(of), read: () => Promise.reject(Failure.missing('gone')) }),
   })
   const ahead: Promise<void>[] = []
-  const early = (image: EarlyImage) => void ahead.push(openAhead(failing(image), layers, async () => {}))
+  const early = (image: EarlyImage) => void ahead.push(openAhead(failing(image), layers))
   const { images } = await openImages(await folder(), registry, { early })
   expect((await images.resolve(TAGGED)).manifest.layers).toEqual([descriptor])
   expect(await Promise.all(ahead)).toEqual([undefined])
