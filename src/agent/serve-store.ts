@@ -126,7 +126,7 @@ export async function serveStore(
     diffid,
     list,
     ended,
-    ending: () => recorder.end(),
+    recorder,
   }
   const leave = async () => containerd?.stop()
   const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () =>

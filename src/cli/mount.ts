@@ -54,11 +54,10 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     const { rung } = shown.choice
     const recorder = openRecorder(agent, shown.covers)
     for (const each of layers) recorder.watch(image, each)
-    const ending = () => recorder.end()
     return await serveUntilEnd(
       {
         ...shown,
-        ending,
+        recorder,
         dir,
         agent,
         serves: name,
