@@ -10,6 +10,14 @@ export interface Range {
 /** Demand (somebody is waiting for these bytes) passes prefetch. */
 export type Priority = 'demand' | 'prefetch'
 
+/** Who gives bytes. */
+export interface Giver {
+  /** A repository, as references name it (`registry.example.com/team/app`), or a layout (`oci:/dir`). */
+  readonly repository: string
+  /** Whether it gives them to anybody who asks, without credentials. */
+  readonly anonymous: boolean
+}
+
 export interface ReadOptions {
   signal?: AbortSignal
   /** Default: demand. */
@@ -21,6 +29,8 @@ export interface ReadOptions {
    * was not handed over is in what `read` resolves with.
    */
   onPart?: (part: Uint8Array, at: number) => void
+  /** Is told who gives the bytes, and awaited, before any of them is handed over. A source that does not know never calls it. */
+  onGiver?: (giver: Giver) => Promise<void>
 }
 
 export interface Blob {

@@ -126,6 +126,7 @@ export class Layers {
     const name = nameOf(unit, origin)
     const isAlone = unit.layers.length === 1
     const rest: Omit<Source, 'blob'> = {
+      repository: source.repository,
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
       companion: (suffix, signal) => source.companion(suffix, signal),
     }
@@ -135,6 +136,7 @@ export class Layers {
       unit,
       name,
       origin,
+      repository: source.repository,
       blobOf: (of) => blobs.of(of),
       together: isAlone ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
@@ -176,6 +178,7 @@ export class Layers {
       unit,
       name,
       origin: name, // its own: it needs nobody
+      repository: name,
       blobOf: (of) => blobs.of(of),
       together: () => togetherOf(unit, descriptor, shown.together?.parts, shown.chunks),
       build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
@@ -208,6 +211,7 @@ export class Layers {
       unit: undefined,
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
+      repository: name, // no image's: who of those that have the blob brought the tar is not known
       blobOf: (tar) => examiner.tarBlob(tar, descriptor, blobs.of(descriptor)),
       together: undefined,
       build: () =>
@@ -224,7 +228,7 @@ export class Layers {
   prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
     const { examiner, store } = this.#parts
     const isKept = (of: Digest) => store.wholes.has(of)
-    return prove(layer, blob, { examiner, trees: this.#trees, isKept, signal: this.signal, full: store.room.full })
+    return prove(layer, blob, { examiner, isKept, signal: this.signal, full: store.room.full })
   }
 
   /**

@@ -36,6 +36,7 @@ import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
 import { ResolvedTags } from './resolved-tags.ts'
+import { Reuse } from './reuse.ts'
 import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
@@ -95,6 +96,7 @@ export class Store {
   readonly pins: Pins
   readonly tags: ResolvedTags
   readonly room: Room
+  readonly reuse: Reuse
   readonly #disk: Disk | undefined
   readonly #locks: Locks
   readonly #warn: (message: string) => void
@@ -117,6 +119,7 @@ export class Store {
   ) {
     this.#removing = removing
     this.dir = dir
+    this.reuse = new Reuse(dir, locks)
     this.pins = new Pins(dir)
     this.#disk = disk
     const pinned = () => this.pins.trees()
@@ -188,7 +191,7 @@ export class Store {
 
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
-    await this.room.close()
+    await Promise.all([this.reuse.close(), this.room.close()])
     await this.#removing
     await this.wholes.close()
     await this.#files.close()
