@@ -6,7 +6,7 @@ import { folderEntries } from '../src/build/folder.ts'
 import { writeImage } from '../src/build/layout-writer.ts'
 import { answer, layoutShelf, listen, send } from '../src/build/registry.ts'
 import type { Context, LinkShape } from './case.ts'
-import { openLink } from './link.ts'
+import { type Link, openLink } from './link.ts'
 
 export interface Served {
   /** As the command takes it. */
@@ -15,6 +15,9 @@ export interface Served {
   origin: string
   repository: string
   tag: string
+  /** PEM; it is its own authority, for 127.0.0.1 and for NAMED. */
+  certificate: string
+  link: Pick<Link, 'cut' | 'mend'>
   /** Requests that reached the registry; bytes that entered the link towards the client, TLS and all. */
   counters(): { requests: number; bytesDown: number }
 }
@@ -31,6 +34,9 @@ export interface Serving {
   link?: LinkShape
   defer: Context['defer']
 }
+
+/** A name for 127.0.0.1, for clients that speak TLS to no address of the loopback. Only what is told so knows that it is here. */
+export const NAMED = 'registry.example.com'
 
 const REPOSITORY = 'bench/tree'
 const TAG = 'one'
@@ -60,17 +66,15 @@ export async function serveLayout(
 ): Promise<Served> {
   const shelf = layoutShelf(dir)
   let requests = 0
-  const registry = await listen(
-    async (request, response) => {
-      requests += 1
-      const header = (name: string) => {
-        const value = request.headers[name]
-        return typeof value === 'string' ? value : undefined
-      }
-      await send(await answer(shelf, request.method ?? '', request.url ?? '', header), response)
-    },
-    await selfSigned(['127.0.0.1']),
-  )
+  const certificate = await selfSigned(['127.0.0.1', NAMED])
+  const registry = await listen(async (request, response) => {
+    requests += 1
+    const header = (name: string) => {
+      const value = request.headers[name]
+      return typeof value === 'string' ? value : undefined
+    }
+    await send(await answer(shelf, request.method ?? '', request.url ?? '', header), response)
+  }, certificate)
   defer(() => registry.close())
   const [host = '', port] = registry.host.split(':')
   const over = await openLink({ target: { host, port: Number(port) }, ...link })
@@ -81,6 +85,8 @@ export async function serveLayout(
     origin: `https://${at}`,
     repository: REPOSITORY,
     tag,
+    certificate: certificate.cert,
+    link: over,
     counters: () => ({ requests, bytesDown: over.counters().bytesDown }),
   }
 }

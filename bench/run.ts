@@ -11,6 +11,7 @@ import { nydusd } from './cases/nydusd.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
 import { pageCache } from './cases/page-cache.ts'
+import { podmanStarts } from './cases/podman-start.ts'
 import { readAhead } from './cases/read-ahead.ts'
 import { sequentialDropped } from './cases/sequential-dropped.ts'
 import { sequentialWarm } from './cases/sequential-warm.ts'
@@ -36,6 +37,7 @@ const CASES: readonly Case[] = [
   readAhead,
   shuffled,
   pageCache,
+  ...podmanStarts,
   memory,
   nydusd,
 ]
@@ -43,12 +45,9 @@ const HERE = import.meta.dirname
 /** On the clone's own filesystem: that is the one compared with. */
 const WORK = join(HERE, '../.cache/bench')
 
-async function runCase(
-  which: Case,
-  { rounds = which.rounds ?? ROUNDS, link }: Flags,
-  probe: Probe,
-  closing: (() => Promise<void>)[],
-): Promise<Outcome> {
+async function runCase(which: Case, flags: Flags, probe: Probe, closing: (() => Promise<void>)[]): Promise<Outcome> {
+  const { rounds = which.rounds ?? ROUNDS } = flags
+  const link = which.link ?? flags.link
   const dir = join(WORK, which.name)
   await mkdir(dir, { recursive: true })
   try {

@@ -7,7 +7,7 @@ import { Budget } from '../fetch/budget.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
-import { openAhead } from '../layer/ahead.ts'
+import { openAhead, startAhead } from '../layer/ahead.ts'
 import { Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import { Keeper } from '../mount/keeper.ts'
@@ -95,8 +95,16 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
+/**
+ * What an agent is for.
+ *
+ * starts   programs will be started from images: what that takes is begun before it is asked for, and threads stand by
+ * reading  a command looks at an image, and ends
+ */
+export type Purpose = 'starts' | 'reading'
+
 /** @param image as openRegistries has it */
-export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
+export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
@@ -105,7 +113,7 @@ export async function openAgent(values: Values, image: Reference | undefined): P
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder()
+  const builder = new IndexBuilder({ threadsMin: purpose === 'starts' ? 1 : 0 })
   const closing = new AbortController()
   const budget = new Budget()
   const examinations = new Examinations(store, builder, log, closing.signal)
@@ -119,7 +127,8 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     closing,
     log,
   })
-  const images = new Images(registries, store, platform, log, (image) => void openAhead(image, layers)) // never rejects
+  const ahead = purpose === 'starts' ? startAhead : openAhead
+  const images = new Images(registries, store, platform, log, (image) => void ahead(image, layers)) // never rejects
   return {
     native,
     keeper: Keeper.current(process.env),

@@ -31,7 +31,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const reference = parseReference(name)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values, reference)
+  const agent = await openAgent(values, reference, 'starts')
   try {
     const dir = await prepareDirectory(agent.native, target)
     const { sockets } = places()

@@ -32,7 +32,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   }
   const credsFile = text(values, 'creds-file')
   if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
-  const agent = await openAgent(values, undefined)
+  const agent = await openAgent(values, undefined, 'starts')
   try {
     return await serveStore(agent, settings, (root, rung) => {
       process.stdout.write(readyText(root, rung, settings))

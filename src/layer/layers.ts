@@ -15,6 +15,7 @@ import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { KeptElse } from './file-blob.ts'
+import { FirstBytes, FirstBytesRoom } from './first-bytes.ts'
 import { IndexRoom } from './index-room.ts'
 import { type Examiner, type LayerLease, type OpenLayer, refusal, type Together, type Verdict, WHOLE } from './layer.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
@@ -56,8 +57,14 @@ const BUILDS_MAX = 4
  */
 const IDLE_MAX = 32
 
-/** Where a layer's index may come from. */
-export type From = 'disk' | 'anywhere'
+/**
+ * Where a layer's index may come from.
+ *
+ * disk      no registry is asked
+ * anywhere
+ * start     the same, for a program that is about to start: what the index wants first begins to come before the tree is built
+ */
+export type From = 'disk' | 'anywhere' | 'start'
 
 function notHere({ digest }: Descriptor): Failure {
   return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
@@ -81,6 +88,7 @@ export class Layers {
   readonly #indexes = new LimitEach<string>(INDEXES_MAX)
   readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
   readonly #room = new IndexRoom()
+  readonly #firstRoom = new FirstBytesRoom()
   readonly #builds = new Limit(BUILDS_MAX)
   readonly #closing: AbortController
 
@@ -116,7 +124,6 @@ export class Layers {
    * Opens a unit as the layer that shows its tree: from disk where it is known, else by reading its index from `source`. A failure is not
    * remembered.
    * @param origin the registry (host) or layout that it comes from
-   * @param from 'disk': alone
    * @returns what the caller closes
    * @throws Failure aborted (after close), corrupt (quarantined), missing (not on disk), or what reading and parsing the index throw
    */
@@ -125,6 +132,7 @@ export class Layers {
     const format = formatNamed(unit.format, this.#formats)
     const name = nameOf(unit, origin)
     const isAlone = unit.layers.length === 1
+    const first = new FirstBytes(this.#firstRoom, this.signal)
     const rest: Omit<Source, 'blob'> = {
       repository: source.repository,
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
@@ -137,7 +145,7 @@ export class Layers {
       name,
       origin,
       repository: source.repository,
-      blobOf: (of) => blobs.of(of),
+      blobOf: (of) => first.over(blobs.of(of)),
       together: isAlone ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(unit.shown))
@@ -145,7 +153,11 @@ export class Layers {
           const { wholes } = this.#parts.store
           // of several layers some may have been read whole, for their names
           const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
+          // what is first in another version of an image is mostly first in this one, and here
+          const hasOlder = this.#parts.store.reuse.hasImage(source.repository, signal)
           const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
+          const firstBytes = from === 'start' && isAlone ? format.firstBytes(index, unit) : undefined
+          if (firstBytes !== undefined && !(await hasOlder)) first.begin(blobs.of(unit.shown), firstBytes)
           const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }

@@ -6,7 +6,7 @@ import { Failure } from '../errors.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import { type FoundPieces, HOLDERS_MAX, PieceSearch } from '../tree/pieces.ts'
 import { READY_HEADER_BYTES } from '../tree/ready.ts'
-import { decodeProvenance, mayHave, PROVENANCE_FILE } from './provenance.ts'
+import { decodeProvenance, mayHave, PROVENANCE_FILE, type ProvenanceRecord } from './provenance.ts'
 
 export interface PieceTask {
   /** The cache's folder. */
@@ -30,6 +30,11 @@ const TREES_MAX = 1024
 /** Chunk tables that are read for one tree. A table has some 120 bytes a chunk: a million chunks, in a second. */
 const TABLES_MAX_BYTES = 128 << 20
 
+/** Whether some tree with a device was first an image's of this repository. */
+export function hasImage({ cache, repository }: Pick<PieceTask, 'cache' | 'repository'>): boolean {
+  return treesByUse(cache).some((name) => recordOf(cache, name)?.repository === repository)
+}
+
 /** Undefined: nothing was found. What cannot be read has nothing. */
 export function find({ cache, tree, layer, repository }: PieceTask): Pieces | undefined {
   const own = tableOf(cache, layer)
@@ -43,7 +48,7 @@ export function find({ cache, tree, layer, repository }: PieceTask): Pieces | un
     const folder = join(cache, 'trees', name)
     // the states first: a byte that is there by then came from who is in the record by then
     const states = attempt(() => new Uint8Array(readFileSync(join(folder, 'ready'))).subarray(READY_HEADER_BYTES))
-    const record = attempt(() => decodeProvenance(readFileSync(join(folder, PROVENANCE_FILE)), name))
+    const record = recordOf(cache, name)
     if (states === undefined || record === undefined || !mayHave(record, repository)) continue
     const table = tableOf(cache, record.layer)
     if (table === undefined || table.length !== states.length) continue
@@ -56,8 +61,12 @@ export function find({ cache, tree, layer, repository }: PieceTask): Pieces | un
   return found && moved({ ...found, holders, anonymous })
 }
 
+function recordOf(cache: string, tree: string): ProvenanceRecord | undefined {
+  return attempt(() => decodeProvenance(readFileSync(join(cache, 'trees', tree, PROVENANCE_FILE)), tree))
+}
+
 /** The names of trees with a device, but for one, the one that was written to last first. */
-function treesByUse(cache: string, except: string): string[] {
+function treesByUse(cache: string, except?: string): string[] {
   const trees = join(cache, 'trees')
   return readdirSync(trees)
     .filter((name) => name !== except)

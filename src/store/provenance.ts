@@ -26,6 +26,8 @@ export interface ProvenanceRecord {
   readonly private: readonly string[] | null
   /** What one of the tree's layers is kept under: its chunk table tells of the device. */
   readonly layer: string
+  /** Whose image it was first; a hint. */
+  readonly repository: string
 }
 
 /** Whether an image of this repository may have bytes of such a tree. */
@@ -44,12 +46,13 @@ export async function readProvenance(folder: string): Promise<ProvenanceRecord |
 export function decodeProvenance(bytes: Uint8Array, tree: string): ProvenanceRecord | undefined {
   const found = decodeRecord(bytes)
   if (typeof found !== 'object' || found === null) return undefined
-  if (!('tree' in found && 'private' in found && 'layer' in found)) return undefined
-  const { private: repositories, layer } = found
+  if (!('tree' in found && 'private' in found && 'layer' in found && 'repository' in found)) return undefined
+  const { private: repositories, layer, repository } = found
   if (found.tree !== tree || typeof layer !== 'string' || !/^[0-9a-f]{64}$/.test(layer)) return undefined
-  if (repositories === null) return { private: null, layer }
+  if (typeof repository !== 'string') return undefined
+  if (repositories === null) return { private: null, layer, repository }
   if (!Array.isArray(repositories) || !repositories.every((each) => typeof each === 'string')) return undefined
-  return { private: repositories, layer }
+  return { private: repositories, layer, repository }
 }
 
 export interface ProvenanceParts {
@@ -108,20 +111,21 @@ export class Provenance {
 
   async #joined(found: Awaited<ReturnType<typeof readProvenance>>, giver: Giver): Promise<ProvenanceRecord> {
     const { layer, states } = this.#parts
-    const name = hex(layer)
-    if (found === 'damaged') return { private: null, layer: name }
-    if (found === undefined && (await states()).some((state) => state !== READY_MISSING))
-      return { private: null, layer: name }
+    const unknown = { private: null, layer: hex(layer), repository: giver.repository }
+    if (found === 'damaged') return unknown
+    if (found === undefined && (await states()).some((state) => state !== READY_MISSING)) return unknown
     const before: readonly string[] | null = found === undefined ? [] : found.private
     if (before === null || giver.anonymous || before.includes(giver.repository)) {
-      return found ?? { private: before, layer: name }
+      return found ?? { ...unknown, private: before }
     }
-    return { private: before.length < PRIVATE_MAX ? [...before, giver.repository] : null, layer: name }
+    return {
+      ...(found ?? unknown),
+      private: before.length < PRIVATE_MAX ? [...before, giver.repository] : null,
+    }
   }
 }
 
-async function keep(folder: string, { private: repositories, layer }: ProvenanceRecord): Promise<void> {
-  const record = { tree: basename(folder), private: repositories, layer }
+async function keep(folder: string, record: ProvenanceRecord): Promise<void> {
   const temporary = join(dirname(dirname(folder)), TEMPORARY)
-  await replaceFile(temporary, join(folder, PROVENANCE_FILE), encodeRecord(record))
+  await replaceFile(temporary, join(folder, PROVENANCE_FILE), encodeRecord({ ...record, tree: basename(folder) }))
 }

@@ -30,21 +30,22 @@ export interface WantedPieces {
   repository: string
 }
 
+type Task = PieceTask | Pick<PieceTask, 'cache' | 'repository'>
+
 /** What of a device says what it has. */
 type States = { states(): Promise<Uint8Array> }
 
 export class Reuse {
   readonly #cache: string
   readonly #locks: Locks
-  readonly #threads: Piscina<PieceTask, Pieces | undefined>
+  readonly #threads: Piscina<Task, boolean | Pieces | undefined>
 
   /** @param cache its folder */
   constructor(cache: string, locks: Locks) {
     this.#cache = cache
     this.#locks = locks
-    this.#threads = new Piscina<PieceTask, Pieces | undefined>({
+    this.#threads = new Piscina<Task, boolean | Pieces | undefined>({
       filename: fileURLToPath(WORKER),
-      name: 'find',
       minThreads: 0,
       maxThreads: 1,
       maxQueue: QUEUE_MAX,
@@ -58,6 +59,11 @@ export class Reuse {
     return new Provenance({ folder: this.#folder(hex(tree)), locks: this.#locks, layer, states: () => device.states() })
   }
 
+  /** Whether an image of this repository is here already, so that most of another is here, too. False where that is not known in time. */
+  async hasImage(repository: string, signal: AbortSignal): Promise<boolean> {
+    return (await this.#ask('hasImage', { cache: this.#cache, repository }, signal).catch(() => undefined)) === true // as well as unknown
+  }
+
   /**
    * Where pieces of a tree are that is open, on devices of others whose bytes an image of its repository may have. Undefined: nothing was
    * found in time, or nothing is missing.
@@ -66,10 +72,15 @@ export class Reuse {
   async find(wanted: WantedPieces, device: States, signal: AbortSignal): Promise<Pieces | undefined> {
     const { tree, layer, repository } = wanted
     if (!(await device.states()).includes(READY_MISSING)) return undefined
-    const stop = AbortSignal.any([signal, AbortSignal.timeout(FIND_MAX_MS)])
     const task = { cache: this.#cache, tree: hex(tree), layer: hex(layer), repository }
+    return (await this.#ask('find', task, signal)) as Pieces | undefined // what the worker's function of that name returns
+  }
+
+  /** Undefined: there was no answer in time. */
+  async #ask(name: 'find' | 'hasImage', task: Task, signal: AbortSignal): Promise<boolean | Pieces | undefined> {
+    const stop = AbortSignal.any([signal, AbortSignal.timeout(FIND_MAX_MS)])
     try {
-      return await this.#threads.run(task, { signal: stop })
+      return await this.#threads.run(task, { name, signal: stop })
     } catch (error) {
       if (stop.aborted) return undefined
       throw error

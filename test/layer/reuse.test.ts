@@ -183,6 +183,19 @@ test('what went since it was found is fetched', async () => {
   expect(await contents(later, 'lib/two')).toBe(file('two'))
 })
 
+test('what is first in a new version is not asked for ahead of its tree, since most of it is here', async () => {
+  const files = { first: 'f'.repeat(9000), second: 's'.repeat(9000), rest: 'r'.repeat(300_000) }
+  const old = await lazyLayer({ ...files, last: '1' }, { prioritized: ['first', 'second'], level: 0 })
+  const next = await lazyLayer({ ...files, last: '2' }, { prioritized: ['first', 'second'], level: 0 })
+  const cache = await openCache(await folder())
+  const start = (made: MadeLayer) =>
+    cache.layers.open(unitOf(made.descriptor), from(made, TEAM), HOST, 'start').then((layer) => layer.prefetch())
+  await start(old)
+  expect(old.blob.ranges).toHaveLength(2)
+  await start(next)
+  expect(next.blob.ranges).toHaveLength(1)
+})
+
 test('what an image has not of another is not kept waiting for', async () => {
   const made = await lazyLayer({ a: file('a') })
   const cache = await openCache(await folder())

@@ -27,10 +27,10 @@ test('what came without credentials is everybody’s, until something came with 
   const { process, record } = await tree()
   const provenance = process()
   await provenance.add({ repository: A, anonymous: true })
-  expect(await record()).toEqual({ private: [], layer: hex(LAYER) })
+  expect(await record()).toEqual({ private: [], layer: hex(LAYER), repository: A })
   await provenance.add({ repository: A, anonymous: false })
   await provenance.add({ repository: A, anonymous: true })
-  expect(await record()).toEqual({ private: [A], layer: hex(LAYER) })
+  expect(await record()).toEqual({ private: [A], layer: hex(LAYER), repository: A })
 })
 
 test('processes that share a cache add to what each other wrote down', async () => {
@@ -91,7 +91,7 @@ test.each([
   [[A, B], A, false],
   [null, A, false],
 ])('of a tree with private bytes of %j an image of %s may have some: %s', (repositories, repository, expected) => {
-  expect(mayHave({ private: repositories, layer: hex(LAYER) }, repository)).toBe(expected)
+  expect(mayHave({ private: repositories, layer: hex(LAYER), repository: A }, repository)).toBe(expected)
 })
 
 test('whatever bytes a record has, it is what was written or nothing', () => {
