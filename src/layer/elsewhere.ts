@@ -12,7 +12,7 @@ import type { ChunkTable } from '../tree/chunk-table.ts'
 export interface ElsewhereParts {
   chunks: ChunkTable
   /** Looks for pieces. Undefined: there are none. */
-  find(signal: AbortSignal): Promise<Pieces | undefined>
+  find(): Promise<Pieces | undefined>
   /** The device of a holder, to be read; the caller closes it. @throws what the system throws: it is gone */
   open(holder: string): Promise<FileHandle>
   /** Resolves when it is written down that the tree has bytes of these holders. */
@@ -30,7 +30,6 @@ interface Held {
 
 export class Elsewhere {
   readonly #parts: ElsewhereParts
-  readonly #closing = new AbortController()
   readonly #found: Promise<void>
   #pieces: Pieces | 'looking' | undefined = 'looking'
   /** By number. */
@@ -39,13 +38,13 @@ export class Elsewhere {
   /** Begins to look. */
   constructor(parts: ElsewhereParts) {
     this.#parts = parts
-    this.#found = parts.find(this.#closing.signal).then(
+    this.#found = parts.find().then(
       (pieces) => {
         this.#pieces = pieces
       },
       (error) => {
         this.#pieces = undefined
-        if (!this.#closing.signal.aborted) parts.log(`nothing is reused of other images: ${describe(error)}`)
+        parts.log(`nothing is reused of other images: ${describe(error)}`)
       },
     )
   }
@@ -78,11 +77,6 @@ export class Elsewhere {
     } finally {
       for (const [number, each] of held) await this.#release(number, each)
     }
-  }
-
-  /** What is being copied ends by itself. */
-  close(): void {
-    this.#closing.abort()
   }
 
   #hold(number: number): Held {

@@ -11,6 +11,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
 import { Limit, LimitEach } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Reuse } from '../store/reuse.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
@@ -79,6 +80,7 @@ interface SharedLayer extends Shared {
 export class Layers {
   readonly #parts: LayerParts
   readonly #trees: Trees
+  readonly #reuse: Reuse
   readonly #open: Leases<string, SharedLayer>
   readonly #opening: OpeningParts
   /** By manifest. */
@@ -103,7 +105,8 @@ export class Layers {
     this.#parts = parts
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
-    this.#trees = new Trees({ store, codecs, budget, answers, signal: closing.signal, log })
+    this.#reuse = store.reuse(parts.builder)
+    this.#trees = new Trees({ store, reuse: this.#reuse, codecs, budget, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }
@@ -154,7 +157,7 @@ export class Layers {
           // of several layers some may have been read whole, for their names
           const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
           // what is first in another version of an image is mostly first in this one, and here
-          const hasOlder = this.#parts.store.reuse.hasImage(source.repository, signal)
+          const hasOlder = this.#reuse.hasImage(source.repository)
           const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
           const firstBytes = from === 'start' && isAlone ? format.firstBytes(index, unit) : undefined
           if (firstBytes !== undefined && !(await hasOlder)) first.begin(blobs.of(unit.shown), firstBytes)

@@ -7,6 +7,7 @@ import type { Blob, Giver } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
 import type { Provenance } from '../store/provenance.ts'
+import type { Reuse } from '../store/reuse.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { Elsewhere } from './elsewhere.ts'
@@ -17,6 +18,7 @@ import { TreeFiller } from './tree-filler.ts'
 
 export interface TreeParts {
   store: Store
+  reuse: Reuse
   codecs: CodecPool
   /** For what registries are asked for. */
   budget: Budget
@@ -129,19 +131,21 @@ export class Trees {
       verifying ??= this.#reverification.of({ slots, filler }, signal)
       return verifying
     }
-    const provenance = this.#parts.store.reuse.provenance(digest, layer, slots)
+    const provenance = this.#parts.reuse.provenance(digest, layer, slots)
     return { digest, chunks, layer, slots, filler, provenance, reverify }
   }
 
   #elsewhere({ digest, chunks, layer, slots, provenance }: OpenTree, repository: string): Elsewhere {
-    const { codecs, log, store } = this.#parts
+    const { codecs, log, reuse, signal } = this.#parts
     return new Elsewhere({
       chunks,
-      find: (signal) => store.reuse.find({ tree: digest, layer, repository }, slots, signal),
-      open: (holder) => store.reuse.open(holder),
+      find: () => reuse.find({ tree: digest, layer, repository }, slots),
+      open: (holder) => reuse.open(holder),
       mark: ({ anonymous }) => provenance.add({ repository, anonymous }),
       copy: (chunk, pieces, index, turn) => slots.fill(index, (slot) => codecs.copy(chunk, pieces, slot, turn)),
-      log,
+      log: (message) => {
+        if (!signal.aborted) log(message)
+      },
     })
   }
 

@@ -36,7 +36,7 @@ import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
 import { ResolvedTags } from './resolved-tags.ts'
-import { Reuse } from './reuse.ts'
+import { Reuse, type Threads } from './reuse.ts'
 import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
@@ -96,7 +96,6 @@ export class Store {
   readonly pins: Pins
   readonly tags: ResolvedTags
   readonly room: Room
-  readonly reuse: Reuse
   readonly #disk: Disk | undefined
   readonly #locks: Locks
   readonly #warn: (message: string) => void
@@ -119,7 +118,6 @@ export class Store {
   ) {
     this.#removing = removing
     this.dir = dir
-    this.reuse = new Reuse(dir, locks)
     this.pins = new Pins(dir)
     this.#disk = disk
     const pinned = () => this.pins.trees()
@@ -191,7 +189,7 @@ export class Store {
 
   /** Lets go of the cache; slots and images that are open stay so. */
   async close(): Promise<void> {
-    await Promise.all([this.reuse.close(), this.room.close()])
+    await this.room.close()
     await this.#removing
     await this.wholes.close()
     await this.#files.close()
@@ -326,6 +324,11 @@ export class Store {
   numbersOf(tree: Digest, name = ''): Promise<TreeNumbers> {
     const shown = name === '' ? tree : digestOf(new TextEncoder().encode(`${tree} ${name}`))
     return this.#numbers.of(shown, () => this.#files.sizeOf(this.#imagePath(tree)))
+  }
+
+  /** What its trees have in common. @param threads where it is looked for */
+  reuse(threads: Threads): Reuse {
+    return new Reuse(this.dir, this.#locks, threads)
   }
 
   /** An empty file without a name, gone when it is closed. @throws Failure system */
