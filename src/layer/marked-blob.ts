@@ -25,9 +25,7 @@ export class MarkedBlob implements Blob {
     let told = false
     const bytes = await this.#blob.read(range, {
       ...options,
-      onPart: (part, at) => {
-        if (told) options.onPart?.(part, at)
-      },
+      onPart: (part, at) => (told ? options.onPart?.(part, at) : undefined),
       onGiver: async (giver) => {
         await this.#mark(giver)
         told = true

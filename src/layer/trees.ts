@@ -3,6 +3,7 @@ import type { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
 import { Filler, type FillerOptions } from '../fetch/filler.ts'
+import { NOTHING_ALONG } from '../fetch/pace.ts'
 import type { Blob, Giver } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
@@ -22,6 +23,8 @@ export interface TreeParts {
   codecs: CodecPool
   /** For what registries are asked for. */
   budget: Budget
+  /** Whether the rest of a layer that is read comes by itself (background.ts). */
+  isFilled: boolean
   /** Whether an origin gives what it is asked for, as far as is known. */
   answers(origin: string): boolean
   /** Aborts when the agent stops. */
@@ -171,6 +174,7 @@ export class Trees {
       slots,
       origin,
       ...rest,
+      ...(this.#parts.isFilled ? { pace: NOTHING_ALONG } : {}),
       decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
       reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })

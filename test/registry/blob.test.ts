@@ -420,7 +420,7 @@ async function giver(registries: ReturnType<Settings['registries']>) {
   const told: unknown[] = []
   await blob.read(
     { start: 0, end: 1 },
-    { onGiver: async (each) => void told.push(each), onPart: () => told.push('part') },
+    { onGiver: async (each) => void told.push(each), onPart: () => void told.push('part') },
   )
   expect(told.pop()).toBe('part')
   expect(told).toHaveLength(1)
