@@ -120,7 +120,7 @@ class Grower {
   #addLink(parent: Directory, name: string, { path }: Entry, link: string): void {
     // what is at `path` goes first, so it cannot be linked to, nor can what is below
     if (link === path || link.startsWith(`${path}/`)) throw Failure.corrupt(`${quote(path)} is a hard link to itself`)
-    split(link, `the target of hard link ${quote(path)}`)
+    split(link, () => `the target of hard link ${quote(path)}`)
     this.#count()
     this.#replaces ||= parent.children.has(name)
     parent.children.set(name, this.#links.add(path, this.#find(link) ?? link))
@@ -172,15 +172,15 @@ function notADirectory(inode: Inode, name: string, path: string): Failure {
 }
 
 /** The components of a path, which messages call `of`. @throws Failure corrupt, limit */
-function split(path: string, of = quote(path)): string[] {
-  if (path.includes('\0') || !path.isWellFormed()) throw Failure.corrupt(`${of} is no path`)
-  if (isLonger(path, PATH_MAX_BYTES)) throw Failure.limit(`${of} is longer than ${PATH_MAX_BYTES} bytes`)
+function split(path: string, of = () => quote(path)): string[] {
+  if (path.includes('\0') || !path.isWellFormed()) throw Failure.corrupt(`${of()} is no path`)
+  if (isLonger(path, PATH_MAX_BYTES)) throw Failure.limit(`${of()} is longer than ${PATH_MAX_BYTES} bytes`)
   const names = path.split('/')
-  if (names.length > DEPTH_MAX) throw Failure.limit(`${of} is deeper than ${DEPTH_MAX} directories`)
+  if (names.length > DEPTH_MAX) throw Failure.limit(`${of()} is deeper than ${DEPTH_MAX} directories`)
   for (const name of names) {
-    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of} is no path`)
+    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of()} is no path`)
     if (isLonger(name, NAME_MAX_BYTES)) {
-      throw Failure.limit(`${of} has a name of more than ${NAME_MAX_BYTES} bytes`)
+      throw Failure.limit(`${of()} has a name of more than ${NAME_MAX_BYTES} bytes`)
     }
   }
   return names
