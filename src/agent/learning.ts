@@ -8,7 +8,6 @@ import { Recorder } from '../layer/recorder.ts'
 import type { KernelMounts } from '../mount/kernel-mounts.ts'
 import type { Registries } from '../registry/registries.ts'
 import type { Store } from '../store/store.ts'
-import type { Agent } from './agent.ts'
 import { log } from './log.ts'
 
 /** A profile that comes later than that helps no start. */
@@ -45,7 +44,7 @@ export function openLearned({ store, registries, builder, platform, closing }: L
 
 /** @param covers the kernel's mounts, whose read-ahead is told from what programs read; undefined: there are none */
 export function openRecorder(
-  { store, builder, platform }: Pick<Agent, 'store' | 'builder' | 'platform'>,
+  { store, builder, platform }: Pick<LearningParts, 'store' | 'builder' | 'platform'>,
   covers: KernelMounts | undefined,
 ): Recorder {
   return new Recorder({
