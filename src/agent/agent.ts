@@ -40,6 +40,8 @@ export interface Agent {
   examinations: Examinations
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number
+  /** Has done what the first image would wait for. To be called when nobody waits for the agent itself. */
+  standBy(): void
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
 }
@@ -103,6 +105,9 @@ export function roomLimits(values: Values): RoomLimits {
  */
 export type Purpose = 'starts' | 'reading'
 
+/** That parse indexes: two layers of an image, side by side. */
+const THREADS_STANDING_BY = 2
+
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
   const platform = platformOf(values)
@@ -113,7 +118,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ threadsMin: purpose === 'starts' ? 1 : 0 })
+  const builder = new IndexBuilder({ standingBy: purpose === 'starts' ? THREADS_STANDING_BY : 0 })
   const closing = new AbortController()
   const budget = new Budget()
   const examinations = new Examinations(store, builder, log, closing.signal)
@@ -141,6 +146,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     layers,
     examinations,
     progress: () => registries.counters().fetched + codecs.counters().verified,
+    standBy: () => registries.prepare(),
     async close() {
       await layers.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])

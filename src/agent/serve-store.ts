@@ -97,7 +97,10 @@ export async function serveStore(
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
   const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed }, () => ready(root, choice.rung))
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed }, () => {
+    ready(root, choice.rung)
+    setImmediate(() => agent.standBy())
+  })
   clearInterval(lettingGo)
   await end()
   await endProofs()
