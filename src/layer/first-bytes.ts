@@ -124,7 +124,7 @@ export class FirstBytes {
     const rest = (part: Uint8Array, at: number) => {
       const place = until - range.start + at
       bytes.set(part, place)
-      options.onPart?.(bytes.subarray(place, place + part.length), place)
+      return options.onPart?.(bytes.subarray(place, place + part.length), place)
     }
     const read = await blob.read({ start: until, end: range.end }, { ...options, onPart: rest })
     bytes.set(read, until - range.start)
@@ -139,7 +139,7 @@ export class FirstBytes {
       if (came > at) {
         const place = at - range.start
         into.set(begun.bytes.subarray(at - begun.range.start, came - begun.range.start), place)
-        onPart?.(into.subarray(place, came - range.start), place)
+        void onPart?.(into.subarray(place, came - range.start), place) // it has come: nothing is held back by waiting
         at = came
       }
       if (at === range.end || begun.isOver) return at === range.end

@@ -31,6 +31,8 @@ export interface LayerParts {
   /** Those that layers may be in, in order of preference; the worker of `builder` knows them. */
   formats?: readonly Format[]
   budget: Budget
+  /** Whether the rest of a layer that is read comes by itself (background.ts); default: no. */
+  isFilled?: boolean
   examiner: Examiner
   /** Whether an origin gives what it is asked for, as far as is known. */
   answers(origin: string): boolean
@@ -99,11 +101,11 @@ export class Layers {
 
   /** @param idleMax layers that are kept open though nobody uses them */
   constructor(parts: LayerParts, idleMax = IDLE_MAX) {
-    const { store, codecs, budget, answers, closing, log } = parts
+    const { store, codecs, budget, isFilled = false, answers, closing, log } = parts
     this.#parts = parts
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
-    this.#trees = new Trees({ store, codecs, budget, answers, signal: closing.signal, log })
+    this.#trees = new Trees({ store, codecs, budget, isFilled, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }
@@ -225,9 +227,14 @@ export class Layers {
     }))
   }
 
-  /** Has the exact blob in a file, from which what needs it is read as long as it is kept. @throws Failure as Examiner.blob */
-  async keep(blob: StoredBlob): Promise<void> {
-    await (await this.#parts.examiner.blob(blob)).close()
+  /**
+   * Has the exact blob of a layer in a file, from which what needs it is read as long as it is kept. What its tar is called begins to be
+   * found out: whoever proves that the layer shows a tree of several waits for that.
+   * @throws Failure as Examiner.blob
+   */
+  async keep(descriptor: Descriptor, blob: StoredBlob): Promise<void> {
+    const { examiner } = this.#parts
+    void examiner.readAhead(descriptor, await examiner.blob(blob)) // never rejects
   }
 
   /** As prove.ts has it. @param layer stays open until this ends */

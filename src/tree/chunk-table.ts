@@ -140,6 +140,7 @@ export function encodeChunks(
   new DataView(bytes.buffer).setUint32(MAGIC.length, start - MAGIC.length - 4, true)
   bytes.set(json, MAGIC.length + 4)
   const to = columnsAt(bytes, start, header)
+  const digests = Buffer.from(bytes.buffer, to.checkDigest.byteOffset, to.checkDigest.length)
   let check = 0
   let place = 0
   for (const [i, chunk] of chunks.entries()) {
@@ -155,7 +156,7 @@ export function encodeChunks(
       to.checkEnd[check] = each.range.end
       to.checkOf[check] = each.of === 'stored' ? STORED : 0
       to.checkAlgorithm[check] = algorithmOf(each.digest) === 'blake3' ? BLAKE3 : 0
-      to.checkDigest.set(Buffer.from(hex(each.digest), 'hex'), check * HASH_BYTES)
+      digests.write(hex(each.digest), check * HASH_BYTES, 'hex')
       check++
     }
     for (const each of chunk.places) {

@@ -22,7 +22,7 @@ function slowBlob(size: number) {
         own.set(bytes.subarray(range.start + came, end), came)
         const at = came
         came = end - range.start
-        onPart?.(own.subarray(at, came), at)
+        void onPart?.(own.subarray(at, came), at)
         if (end === range.end) resolve(own)
       }
       reads.push({ range, give, fail: reject })
@@ -41,7 +41,7 @@ function begin({ blob }: { blob: Blob }, range: Range, room = new FirstBytesRoom
 /** A prefetch of a range, and the parts of it that were handed over. */
 function prefetch(over: Blob, range: Range, signal?: AbortSignal) {
   const parts: string[] = []
-  const onPart = (part: Uint8Array, at: number) => parts.push(`${at}+${part.length}`)
+  const onPart = (part: Uint8Array, at: number) => void parts.push(`${at}+${part.length}`)
   return { parts, read: over.read(range, { priority: 'prefetch', onPart, ...(signal ? { signal } : {}) }) }
 }
 
