@@ -203,6 +203,11 @@ export class IndexBuilder {
     return bytes > STANDING_BY_MAX_BYTES ? this.#pool : (this.#standing ?? this.#pool)
   }
 
+  /** Runs the function `name` of another module in a thread that builds trees. @param module its URL @throws what it throws */
+  async runHere(module: string, name: string, task: object): Promise<unknown> {
+    return await (this.#standing ?? this.#pool).run(task as Tasks, { filename: module, name }) // the module knows its own
+  }
+
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
     this.#watchExaminers()

@@ -12,9 +12,13 @@ const LIFETIME_MS = 5 * 60_000
 export interface Target {
   url: URL
   referer: string | undefined
+  /** Whether the registry leads anybody there. */
+  anonymous: boolean
   /** On the clock of performance.now(). */
   until: number
 }
+
+type Led = NonNullable<Answer['redirect']> & Pick<Target, 'anonymous'>
 
 /** By repository and path, whatever tag led there. */
 export class Targets {
@@ -28,11 +32,12 @@ export class Targets {
     return undefined
   }
 
-  remember(repository: string, path: string, { url, referer, lifetimeMs }: NonNullable<Answer['redirect']>): void {
+  remember(repository: string, path: string, redirect: Led): void {
+    const { url, referer, anonymous, lifetimeMs } = redirect
     const [oldest] = this.#known.keys()
     if (this.#known.size >= TARGETS_MAX && oldest !== undefined) this.#known.delete(oldest)
     const until = performance.now() + (lifetimeMs ?? LIFETIME_MS) - MARGIN_MS
-    this.#known.set(keyOf(repository, path), { url, referer, until })
+    this.#known.set(keyOf(repository, path), { url, referer, anonymous, until })
   }
 
   /** It led nowhere. */

@@ -218,7 +218,10 @@ test('a redirect of a blob counts for all tags of its repository, and for no oth
   registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
   const registries = settings.registries()
   for (const name of ['a/b:v1', 'a/b:v2', 'a/c:v1']) {
-    await registries.source(parseReference(`${registry.host}/${name}`)).blob(layer).read({ start: 0, end: 5 })
+    await registries
+      .source(parseReference(`${registry.host}/${name}`))
+      .blob(layer)
+      .read({ start: 0, end: 5 })
   }
   expect(registry.seen.map(({ path }) => path)).toEqual(['a/b', 'a/c'].map((of) => `/v2/${of}/blobs/${layer.digest}`))
 })
