@@ -129,9 +129,10 @@ export async function serveStore(
     recorder,
   }
   const leave = async () => containerd?.stop()
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () =>
-    ready(root, choice.rung),
-  )
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () => {
+    ready(root, choice.rung)
+    setImmediate(() => agent.standBy())
+  })
   clearInterval(lettingGo)
   await containerd?.end()
   await end()

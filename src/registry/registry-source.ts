@@ -28,8 +28,8 @@ export class RegistrySource implements ImageSource {
     return await this.#ask((each) => resolveImage(this.#reference, this.#documents(each), platform, options))
   }
 
-  async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {
-    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, signal))
+  async manifest(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Manifest> {
+    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, options))
     return found.manifest
   }
 
