@@ -43,7 +43,9 @@ export class Learned {
   readonly #running = new Map<string, Promise<void>>()
   /** By manifest, while it is asked for. */
   readonly #asking = new Map<Digest, Promise<KeptProfile | undefined>>()
-  /** Of images that are open: bytes that foreign profiles may still want. */
+  /** Of images that are open: what is known on this node, looked up once for all of their layers. */
+  readonly #kept = new WeakMap<Manifest, Promise<KeptProfile | undefined>>()
+  /** Of the same: bytes that foreign profiles may still want. */
   readonly #allowances = new WeakMap<Manifest, number>()
   #chunks = 0
 
@@ -68,7 +70,7 @@ export class Learned {
   }
 
   async #prefetch(image: LearnedImage, layer: LearnedLayer): Promise<void> {
-    const known = await this.#known(image).catch((error) => this.#failed(image, error))
+    const known = await this.#known(image)
     const first = known === undefined ? undefined : await this.#begin(image, layer, known)
     const rest = layer.prefetch()
     const late = isFresh(known, image) ? undefined : this.#late(image, layer)
@@ -80,9 +82,16 @@ export class Learned {
     if (found !== undefined) await (await this.#begin(image, layer, found))?.done
   }
 
-  async #known({ reference, digest }: LearnedImage): Promise<KeptProfile | undefined> {
-    const of = { repository: repositoryText(reference), platform: this.#parts.platform }
-    return (await this.#parts.profiles.of({ ...of, manifest: digest })) ?? (await this.#parts.profiles.newest(of))
+  #known(image: LearnedImage): Promise<KeptProfile | undefined> {
+    const { reference, digest, manifest } = image
+    const { profiles, platform } = this.#parts
+    const find = async () => {
+      const of = { repository: repositoryText(reference), platform }
+      return (await profiles.of({ ...of, manifest: digest })) ?? (await profiles.newest(of))
+    }
+    const known = this.#kept.get(manifest) ?? find().catch((error) => this.#failed(image, error))
+    this.#kept.set(manifest, known)
+    return known
   }
 
   /** Once for all layers; what is found is kept. */

@@ -176,8 +176,10 @@ export class Recorder {
       platform: this.#parts.platform,
       manifest: image.digest,
     }
-    const before = (await this.#parts.profiles.of(of))?.profile ?? []
-    await this.#parts.profiles.keep(of, 'start', together(before, profile))
+    const before = await this.#parts.profiles.of(of)
+    // what others say of it must not come to count as what was seen here
+    const known = before === undefined || before.from === 'registry' ? [] : before.profile
+    await this.#parts.profiles.keep(of, 'start', together(known, profile))
   }
 
   async #filesOf(layer: WatchedLayer, reads: readonly FirstRead[]): Promise<{ file: ProfileFile; ms: number }[]> {

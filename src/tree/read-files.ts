@@ -3,6 +3,7 @@ import type { Range } from '../image/blob.ts'
 import { FILE_RANGES_MAX } from '../image/profile.ts'
 import { S_IFDIR, S_IFMT, S_IFREG } from './entry.ts'
 import { ErofsReader } from './erofs-reader.ts'
+import { firstBehind } from './first-behind.ts'
 
 /** Bytes `at` … `end` of a device were read, after those before it in the list. */
 export interface DeviceRead {
@@ -70,19 +71,6 @@ function* contents(reader: ErofsReader): Generator<Placed> {
       if (content !== null) yield { path, ...content }
     }
   }
-}
-
-/** The first read that ends behind `offset`. */
-function firstBehind(sorted: readonly DeviceRead[], offset: number): number {
-  let low = 0
-  let high = sorted.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    const read = sorted[middle] as DeviceRead // middle is below the length
-    if (read.end <= offset) low = middle + 1
-    else high = middle
-  }
-  return low
 }
 
 /** None where they are the whole file; what is in too many pieces is one. */

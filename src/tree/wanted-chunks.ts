@@ -4,6 +4,7 @@ import type { ProfileFile } from '../image/profile.ts'
 import type { ChunkTable } from './chunk-table.ts'
 import { S_IFMT, S_IFREG } from './entry.ts'
 import type { ErofsReader } from './erofs-reader.ts'
+import { firstBehind } from './first-behind.ts'
 
 /** What of a chunk table is looked at. */
 export type PlacedChunks = Pick<ChunkTable, 'length' | 'places'>
@@ -67,16 +68,4 @@ function disjoint(wanted: readonly Range[]): Ordered[] {
     }
   }
   return result
-}
-
-/** The first range that ends behind `at`. */
-function firstBehind(sorted: readonly Range[], at: number): number {
-  let low = 0
-  let high = sorted.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if ((sorted[middle] as Range).end <= at) low = middle + 1
-    else high = middle
-  }
-  return low
 }

@@ -102,7 +102,7 @@ test('who has started an image asks nobody; who knows another version does', asy
   await learned.prefetch(image, layer)
   expect(asked).toBe(1)
   await keep('start', wanted('a'))
-  await learned.prefetch(image, layer)
+  await learned.prefetch({ ...image, manifest: { ...image.manifest } }, layer) // as it is resolved again
   expect(asked).toBe(1)
 })
 

@@ -34,14 +34,14 @@ function layerOf(name: string) {
 }
 
 /** A recorder at a time of its own, and what it keeps. @param cached files that programs read; undefined: who reads is not asked */
-function recorderOf(cached?: readonly string[], before?: Profile) {
+function recorderOf(cached?: readonly string[], before?: Profile, from: KeptProfile['from'] = 'start') {
   const time = { now: 100_000 }
   const kept = new Map<string, Profile>()
   const logged: string[] = []
   const recorder = new Recorder({
     profiles: {
       keep: async ({ manifest }, _, profile) => void kept.set(manifest, profile),
-      of: async () => before && ({ profile: before } as KeptProfile),
+      of: async () => before && ({ from, profile: before } as KeptProfile),
     },
     platform: 'linux/amd64',
     filesOf: async (_, reads) =>
@@ -128,6 +128,16 @@ test('a start of which most was in the cache adds to what is known, another repl
   }
   expect(await run(known(1, 2, 3, 4, 5), 6, 2)).toEqual(['file-1', 'file-2', 'file-3', 'file-4', 'file-5', 'file-6'])
   expect(await run(known(1, 2, 3, 4), 6, 2)).toEqual(['file-6', 'file-2'])
+})
+
+test('what a registry said of an image does not become what was seen here', async () => {
+  const said = [1, 2, 3, 4, 5].map((i) => ({ layer: digest('one'), path: `file-${i}`, ranges: [] }))
+  const { recorder, paths } = recorderOf(undefined, said, 'registry')
+  const { layer, read } = layerOf('one')
+  recorder.watch(image('a'), layer)
+  read(6, 100_000)
+  await recorder.end()
+  expect(paths('a')).toEqual(['file-6'])
 })
 
 test('of a layer of two images, each is told what was read since it was opened; notes end with the last', async () => {
