@@ -46,6 +46,8 @@ export interface Agent {
   examinations: Examinations
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number
+  /** Has done what the first image would wait for. To be called when nobody waits for the agent itself. */
+  standBy(): void
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
 }
@@ -111,6 +113,9 @@ export function roomLimits(values: Values): RoomLimits {
  */
 export type Purpose = 'names' | 'starts' | 'reading'
 
+/** That parse indexes: two layers of an image, side by side. */
+const THREADS_STANDING_BY = 2
+
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
   const manners = purpose === 'reading' ? undefined : backgroundOf(values)
@@ -122,7 +127,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ threadsMin: purpose === 'reading' ? 0 : 1 })
+  const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const examinations = new Examinations(store, builder, log, closing.signal)
@@ -160,6 +165,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     background,
     examinations,
     progress: () => registries.counters().fetched + codecs.counters().verified,
+    standBy: () => registries.prepare(),
     async close() {
       await background?.close()
       await layers.close()

@@ -112,9 +112,10 @@ export async function serveStore(
   const diffid = { policy: diffId, trust, only: !byIndex }
   const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
   const leave = async () => containerd?.stop()
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () =>
-    ready(root, choice.rung),
-  )
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () => {
+    ready(root, choice.rung)
+    setImmediate(() => agent.standBy())
+  })
   clearInterval(lettingGo)
   await containerd?.end()
   await end()

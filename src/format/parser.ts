@@ -32,6 +32,11 @@ const DEADLINE_MS = 120_000
 const EXAMINED_MIN_BYTES_PER_MS = 1000
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 2_000
+/**
+ * What goes to the threads that stand by: indexes of some 8,000 entries. Larger ones have a thread that leaves, since an idle one never
+ * collects its garbage, and beside them the tenth of a second that a thread takes to start is little.
+ */
+const STANDING_BY_MAX_BYTES = 2 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
@@ -49,6 +54,8 @@ export interface BuiltTree extends Tree {
 
 export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
+  /** Those that stand by, if any do. */
+  readonly #standing: Piscina<Tasks, Results | Failed> | undefined
   /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
   readonly #examiners: Piscina<Tasks, Results | Failed>
   /** Threads of `#examiners`, until they have ended: one that the pool has stopped still runs for a moment. */
@@ -58,9 +65,9 @@ export class IndexBuilder {
 
   /**
    * @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats
-   * @param threadsMin how many of those that parse, build and merge stand by: each takes some 10 MB, and a tenth of a second to start
+   * @param standingBy how many threads wait for indexes: each takes some 10 MB, and a tenth of a second to start
    */
-  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, threadsMin = 0 } = {}) {
+  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, standingBy = 0 } = {}) {
     this.#deadlineMs = deadlineMs
     const workers = {
       filename: worker,
@@ -70,7 +77,11 @@ export class IndexBuilder {
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
     }
-    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, minThreads: threadsMin, name: 'build' })
+    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
+    if (standingBy > 0) {
+      const threads = { minThreads: standingBy, maxThreads: standingBy }
+      this.#standing = new Piscina<Tasks, Results | Failed>({ ...workers, ...threads, name: 'build' })
+    }
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
   }
 
@@ -165,7 +176,7 @@ export class IndexBuilder {
     let outcome: Results | Failed
     this.#running++
     try {
-      const pool = name === 'build' || name === 'merge' ? this.#pool : this.#examiners
+      const pool = name === 'build' || name === 'merge' ? this.#builders(task) : this.#examiners
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
       outcome = await pool.run(task, { name, signal: stop, transferList })
     } catch (cause) {
@@ -186,9 +197,20 @@ export class IndexBuilder {
     return outcome as Work[Name][1] // the worker's function of that name answers so
   }
 
+  #builders(task: Tasks): Piscina<Tasks, Results | Failed> {
+    const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : []
+    const bytes = parts.reduce((sum, { length }) => sum + length, 0)
+    return bytes > STANDING_BY_MAX_BYTES ? this.#pool : (this.#standing ?? this.#pool)
+  }
+
+  /** Runs the function `name` of another module in a thread that builds trees. @param module its URL @throws what it throws */
+  async runHere(module: string, name: string, task: object): Promise<unknown> {
+    return await (this.#standing ?? this.#pool).run(task as Tasks, { filename: module, name }) // the module knows its own
+  }
+
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
     this.#watchExaminers()
-    await Promise.all([this.#pool.destroy(), this.#examiners.destroy()])
+    await Promise.all([this.#pool.destroy(), this.#standing?.destroy(), this.#examiners.destroy()])
   }
 }

@@ -33,7 +33,8 @@ import type { SealedCredentials } from './sealed.ts'
 import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
 import { RegistryTarget } from './target.ts'
-import { certificateFolders, readTrust, type Trust } from './trust.ts'
+import { Targets } from './targets.ts'
+import { certificateFolders, readTrust, systemAuthorities, type Trust } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
 export interface RegistriesOptions {
@@ -82,6 +83,11 @@ export class Registries {
     const usual = helpersKeyring(helpers, fileKeyring(this.#places, authfile, told), this.#places)
     const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places, told), usual)
     this.#keyring = firstOf(this.#remembered, creds ? hostKeyring(creds, files) : files)
+  }
+
+  /** Has done what the first connection to any host would wait for. */
+  prepare(): void {
+    systemAuthorities()
   }
 
   /** No I/O happens before the source is asked. */
@@ -210,7 +216,8 @@ export class Registries {
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)
       const streams = new LimitEach<Digest>(1)
-      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ranges: new Ranges() }
+      const learned = { ranges: new Ranges(), targets: new Targets() }
+      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ...learned }
       this.#hosts.set(key, known)
     }
     return known

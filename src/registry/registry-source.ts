@@ -28,8 +28,8 @@ export class RegistrySource implements ImageSource {
     return await this.#ask((each) => resolveImage(this.#reference, this.#documents(each), platform, options))
   }
 
-  async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {
-    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, signal))
+  async manifest(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Manifest> {
+    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, options))
     return found.manifest
   }
 
@@ -79,7 +79,8 @@ export class RegistrySource implements ImageSource {
   }
 
   blob(descriptor: Descriptor): StoredBlob {
-    return new RegistryBlob(descriptor, this.#reference.host, (ask) => this.#ask(ask))
+    const { host, repository } = this.#reference
+    return new RegistryBlob(descriptor, host, repository, (ask) => this.#ask(ask))
   }
 
   async sizeOf(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<number | undefined> {

@@ -104,6 +104,8 @@ function columnsAt(bytes: Uint8Array, start: number, header: Header) {
   })
 }
 
+export type Columns = Readonly<ReturnType<typeof columnsAt>>
+
 function codecOf(number: number, state: Uint8Array | undefined): Codec {
   const name = CODECS[number] as (typeof CODECS)[number] // as encodeChunks wrote it
   if (state === undefined) return { name }
@@ -191,7 +193,7 @@ export class ChunkTable {
   /** Bytes, a multiple of 4096. */
   readonly deviceSize: number
   readonly bytes: Uint8Array
-  readonly #at: ReturnType<typeof columnsAt>
+  readonly #at: Columns
 
   /** @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them; unsupported: they are as another version wrote them */
   constructor(bytes: Uint8Array) {
@@ -239,6 +241,16 @@ export class ChunkTable {
       checks,
       places,
     }
+  }
+
+  /** As the head of this file has them, for walks over all chunks that make nothing. */
+  get columns(): Columns {
+    return this.#at
+  }
+
+  /** The number of a chunk's first check among those of all chunks; for `length`, how many there are. */
+  firstCheck(i: number): number {
+    return i === 0 ? 0 : (this.#at.checksEnd[i - 1] as number)
   }
 
   #digest(check: number): ChunkDigest {
