@@ -92,7 +92,7 @@ async function find(
   { store, trees }: OpeningParts,
   { tree: digest, chunks, record }: KeptLayer,
 ): Promise<Found | undefined> {
-  const { descriptor } = opening
+  const { descriptor, name } = opening
   const together = opening.together?.(record.parts, chunks)
   const verdict = await store.proofs.of(claimOf({ descriptor, tree: digest, together }))
   if (verdict?.verdict === 'refuted') throw refusal({ descriptor, together }, verdict)
