@@ -18,6 +18,7 @@ import { S_IFDIR } from '../tree/entry.ts'
 import type { Agent } from './agent.ts'
 import { places } from './agent-places.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
+import { FilledLayers } from './filled-layers.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { log } from './log.ts'
@@ -78,7 +79,10 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
-  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress })
+  const filled =
+    agent.background &&
+    new FilledLayers({ background: agent.background, completed: (slot) => mount.completed(slot), log })
+  const shared = sharedParts(agent, mount, filled, { trustsDiffIds, byIndex, guard, progress })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -120,11 +124,19 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 function sharedParts(
   { examinations }: Agent,
   mount: DoorMount,
+  filled: FilledLayers | undefined,
   rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress'>,
 ): SharedParts {
   return {
-    attach: (layer, path) => mount.attach(layer, path),
-    release: (slot) => mount.release(slot),
+    async attach(layer, path, image) {
+      const slot = await mount.attach(layer, path)
+      filled?.shown(slot, layer, image)
+      return slot
+    },
+    release(slot) {
+      filled?.released(slot)
+      mount.release(slot)
+    },
     cover: mount.isCovering ? (layer, path) => mount.cover(layer, path) : undefined,
     uncover: (path) => mount.uncover(path),
     quarantine: examinations.quarantine,

@@ -26,6 +26,7 @@ const MEASURED: Measured = {
   cacheFreed: 28,
   inMemory: 29,
   mountsEvicted: 30,
+  background: { layers: 32, left: 33, came: 34 },
 }
 
 test('each number has a name of its own, and is told of what was measured', () => {
