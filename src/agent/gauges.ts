@@ -63,6 +63,7 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('bytes_served', 'bytes', Number(native.served)),
     counter('bytes_fetched', 'bytes', registries.fetched),
     counter('bytes_verified', 'bytes', codecs.verified),
+    counter('bytes_reused', 'bytes', codecs.copied),
     counter('requests', 'requests', registries.requests),
     counter('connections', 'connections', registries.connections),
     counter('retries', 'requests', registries.retries),

@@ -139,6 +139,18 @@ export const COMMANDS: readonly Command[] = [
         help: 'name no layer by its index: for images of people who do not trust each other (docs/upstream-image-ids.md); what is not proven or believed is fetched whole first',
       },
       {
+        name: 'containerd',
+        value: '[NAME=]SOCKET',
+        repeats: true,
+        help: 'answer containerd there as a snapshotter, by this name (default: lazylayer, and stargz for BuildKit); one socket a containerd; may be given several times (docs/containerd.md)',
+      },
+      {
+        name: 'containerd-address',
+        value: 'SOCKET',
+        repeats: true,
+        help: "containerd's own socket, to see what it pulls; several in the order of --containerd (default: /run/containerd/containerd.sock)",
+      },
+      {
         name: 'store-mode',
         value: 'MODE',
         help: 'who may look into the store, in octal: 0755 lets every local user read all images in it (default: 0700)',

@@ -52,7 +52,16 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     await merged.image.close()
     const { rung } = shown.choice
     return await serveUntilEnd(
-      { ...shown, dir, agent, serves: name, layers: () => layers.length, believed: () => 0, list },
+      {
+        ...shown,
+        dir,
+        agent,
+        serves: name,
+        layers: () => layers.length,
+        believed: () => 0,
+        list,
+        leave: async () => {},
+      },
       () => {
         process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
       },

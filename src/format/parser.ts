@@ -186,6 +186,11 @@ export class IndexBuilder {
     return outcome as Work[Name][1] // the worker's function of that name answers so
   }
 
+  /** Runs the function `name` of another module in a thread that builds trees. @param module its URL @throws what it throws */
+  async runHere(module: string, name: string, task: object): Promise<unknown> {
+    return await this.#pool.run(task as Tasks, { filename: module, name }) // the module knows its own
+  }
+
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
     this.#watchExaminers()

@@ -79,7 +79,8 @@ export class RegistrySource implements ImageSource {
   }
 
   blob(descriptor: Descriptor): StoredBlob {
-    return new RegistryBlob(descriptor, this.#reference.host, (ask) => this.#ask(ask))
+    const { host, repository } = this.#reference
+    return new RegistryBlob(descriptor, host, repository, (ask) => this.#ask(ask))
   }
 
   async sizeOf(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<number | undefined> {

@@ -62,9 +62,17 @@ export interface Endures {
   probe: (windowBytes: number) => { headers: Record<string, string>; bytes: number }
 }
 
+/** A content answer. */
+export interface Given extends Answer {
+  /** Whether anybody gets it who asks: neither this request nor the one that led to it said who we are. */
+  readonly anonymous: boolean
+}
+
 interface Target {
   url: URL
   referer: string | undefined
+  /** Whether the registry leads anybody there. */
+  anonymous: boolean
   /** On the clock of performance.now(). */
   until: number
 }
@@ -108,7 +116,7 @@ export class Repository {
    * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a passing failure.
    * @throws Failure missing, denied, corrupt (416), unavailable, timeout, aborted; or what `use` throws
    */
-  async fetch<T>(wanted: Wanted, use: (answer: Answer, claim: () => void) => Promise<T>): Promise<T> {
+  async fetch<T>(wanted: Wanted, use: (answer: Given, claim: () => void) => Promise<T>): Promise<T> {
     const { counters, limits } = this.#client
     const { endures, path, signal } = wanted
     if (endures === undefined) {
@@ -160,7 +168,7 @@ export class Repository {
     }
   }
 
-  async #attempt<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
+  async #attempt<T>(wanted: Wanted, use: (answer: Given) => Promise<T>): Promise<T> {
     const { authority } = this.host
     const { repository } = this.endpoint
     let target = this.#target(wanted.path)
@@ -169,7 +177,9 @@ export class Repository {
       const used = authorization
       const outcome = await this.#send(wanted, target, used, (answer, own) => {
         if (target === undefined && isAccepted(answer, own)) authority.accepted(repository, used)
-        return this.#judge(wanted, target, answer, own, used === undefined && !authority.challenged, use)
+        const anonymous = target?.anonymous ?? authority.isAnonymous(repository, used)
+        const unknown = used === undefined && !authority.challenged
+        return this.#judge(wanted, target, answer, { own, unknown, anonymous }, use)
       })
       if ('value' in outcome) return outcome.value
       if ('expired' in outcome) {
@@ -198,14 +208,15 @@ export class Repository {
     wanted: Wanted,
     target: Target | undefined,
     answer: Answer,
-    own: boolean,
-    unknown: boolean,
-    use: (answer: Answer) => Promise<T>,
+    { own, unknown, anonymous }: { own: boolean; unknown: boolean; anonymous: boolean },
+    use: (answer: Given) => Promise<T>,
   ): Promise<Outcome<T>> {
     const { status } = answer
     if (isContent(status)) {
-      if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
-      return { value: await use(answer) }
+      if (answer.redirect !== undefined && !own && wanted.lasting) {
+        this.#remember(wanted.path, answer.redirect, anonymous)
+      }
+      return { value: await use({ ...answer, anonymous: anonymous && !(await this.#hasIdentity(answer.url.host)) }) }
     }
     if (target !== undefined && EXPIRED.has(status)) {
       this.#targets.delete(wanted.path)
@@ -216,6 +227,12 @@ export class Repository {
     // some registries answer 404 for what they show only to those whom they know
     if (status === 404 && own && unknown) return { refused: answer, missing: await refusalOf(wanted.what, answer, own) }
     throw await refusalOf(wanted.what, answer, own)
+  }
+
+  /** Whether a certificate says who we are to the registry, or to who answered for it. */
+  async #hasIdentity(answering: string): Promise<boolean> {
+    const trusts = await Promise.all([this.server, answering].map((each) => this.host.trust(each)))
+    return trusts.some(({ identities }) => identities.length > 0)
   }
 
   /** The challenge of the registry as a whole (distribution specification, "determining support"), where a repository's answer has none. */
@@ -304,13 +321,14 @@ export class Repository {
     return undefined
   }
 
-  #remember(path: string, redirect: NonNullable<Answer['redirect']>): void {
+  #remember(path: string, redirect: NonNullable<Answer['redirect']>, anonymous: boolean): void {
     const lifetime = redirect.lifetimeMs ?? TARGET_LIFETIME_MS
     const oldest = this.#targets.keys().next().value
     if (this.#targets.size >= TARGETS_MAX && oldest !== undefined) this.#targets.delete(oldest)
     this.#targets.set(path, {
       url: redirect.url,
       referer: redirect.referer,
+      anonymous,
       until: performance.now() + lifetime - TARGET_MARGIN_MS,
     })
   }

@@ -36,6 +36,7 @@ import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
 import { Proofs } from './proofs.ts'
 import { ResolvedTags } from './resolved-tags.ts'
+import { Reuse, type Threads } from './reuse.ts'
 import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
@@ -323,6 +324,11 @@ export class Store {
   numbersOf(tree: Digest, name = ''): Promise<TreeNumbers> {
     const shown = name === '' ? tree : digestOf(new TextEncoder().encode(`${tree} ${name}`))
     return this.#numbers.of(shown, () => this.#files.sizeOf(this.#imagePath(tree)))
+  }
+
+  /** What its trees have in common. @param threads where it is looked for */
+  reuse(threads: Threads): Reuse {
+    return new Reuse(this.dir, this.#locks, threads)
   }
 
   /** An empty file without a name, gone when it is closed. @throws Failure system */

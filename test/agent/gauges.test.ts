@@ -15,7 +15,7 @@ const MEASURED: Measured = {
     outages: 15,
     failedAtOnce: 16,
   },
-  codecs: { decoded: 17, verified: 18, corrupt: 19, reverified: 20 },
+  codecs: { decoded: 17, verified: 18, copied: 32, corrupt: 19, reverified: 20 },
   layers: 21,
   outagesNow: 22,
   cache: { bytes: 23, aside: 24 },

@@ -42,6 +42,7 @@ export function image(name: string, layers: readonly Descriptor[], reference = R
     manifest: { mediaType: OCI_MANIFEST, config: config(`config of ${name}`), layers },
     config: { platform: { os: 'linux', architecture: 'amd64' }, diffIds },
     blob: (descriptor: Descriptor) => ({ digest: descriptor.digest, size: descriptor.size }),
+    repository: 'registry.example.com/app',
     companion: async () => undefined,
   } as unknown as ResolvedImage // what the store uses of it
 }
