@@ -25,6 +25,7 @@ import { FilledLayers } from './filled-layers.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { log } from './log.ts'
+import { proveFilled } from './prove-filled.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
 
@@ -91,7 +92,14 @@ export async function serveStore(
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
   const filled =
     agent.background &&
-    new FilledLayers({ background: agent.background, completed: (slot) => mount.completed(slot), log })
+    new FilledLayers({
+      background: agent.background,
+      async completed(slot, layer, image) {
+        await mount.completed(slot)
+        await proveFilled(layer, image, agent)
+      },
+      log,
+    })
   const shared = sharedParts(agent, mount, filled, { trustsDiffIds, byIndex, guard, progress })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
-import { setStage, type Stage } from './stage.ts'
+import { type Stage, setStage } from './stage.ts'
 
 suite('an image that a program has begun to read', lacking(['fusermount3', 'mount']), () => {
   let stage: Stage
