@@ -24,6 +24,7 @@ import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { FilledLayers } from './filled-layers.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
+import { openRecorder } from './learning.ts'
 import { log } from './log.ts'
 import { proveFilled } from './prove-filled.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
@@ -100,7 +101,12 @@ export async function serveStore(
       },
       log,
     })
-  const shared = sharedParts(agent, mount, filled, { trustsDiffIds, byIndex, guard, progress })
+  const recorder = openRecorder(agent, covers)
+  const prefetch: SharedParts['prefetch'] = async (image, layer) => {
+    recorder.watch(image, layer)
+    await agent.learned.prefetch(image, layer)
+  }
+  const shared = sharedParts(agent, mount, filled, { trustsDiffIds, byIndex, guard, progress, prefetch })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -122,11 +128,23 @@ export async function serveStore(
   }, LET_GO_EVERY_MS).unref()
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
-  const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
+  const served = {
+    dir: root,
+    session,
+    covers,
+    choice,
+    agent,
+    serves: 'store',
+    diffid,
+    list,
+    ended,
+    recorder,
+  }
   const leave = async () => containerd?.stop()
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () =>
-    ready(root, choice.rung),
-  )
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () => {
+    ready(root, choice.rung)
+    setImmediate(() => agent.standBy())
+  })
   clearInterval(lettingGo)
   await containerd?.end()
   await end()
@@ -168,7 +186,7 @@ function sharedParts(
   { examinations }: Agent,
   mount: DoorMount,
   filled: FilledLayers | undefined,
-  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress'>,
+  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress' | 'prefetch'>,
 ): SharedParts {
   return {
     async attach(layer, path, image) {

@@ -26,7 +26,7 @@ export interface ResolvedImage extends Image {
 }
 
 /** An image whose manifest is there, and nothing else yet. */
-export type EarlyImage = Pick<ResolvedImage, 'manifest' | 'origin' | 'repository' | 'blob' | 'companion' | 'sizeOf'>
+export type EarlyImage = Omit<ResolvedImage, 'manifestBytes' | 'configBytes' | 'config'>
 
 /** Where images come from. */
 export interface Sources {
@@ -67,8 +67,8 @@ export class Images {
   }
 
   /**
-   * The image as its source has it now, kept for restarts; by digest, what is kept is as good. Where the source does not answer,
-   * the image is what it was the last time.
+   * The image as its source has it now, kept for restarts: what a tag means is asked each time, and no more than that where the rest is
+   * kept. By digest, what is kept is as good. Where the source does not answer, the image is what it was the last time.
    * @throws Failure
    */
   async resolve(reference: Reference, signal?: AbortSignal): Promise<ResolvedImage> {
@@ -79,10 +79,15 @@ export class Images {
     const source = this.#source(reference)
     try {
       const reach = this.#reach(reference)
-      const onManifest = (manifest: ResolvedImage['manifest']) => this.#early({ manifest, ...reach })
-      const image = await source.resolve(this.#platform, { onManifest, ...(signal === undefined ? {} : { signal }) })
-      await this.#store.putObject(image.digest, image.manifestBytes)
-      await this.#store.putObject(image.manifest.config.digest, image.configBytes)
+      const onManifest = (manifest: ResolvedImage['manifest'], digest: Digest) =>
+        this.#early({ reference, digest, manifest, ...reach })
+      const kept = (digest: Digest) => this.#store.getObject(digest)
+      const options = { onManifest, kept, ...(signal === undefined ? {} : { signal }) }
+      const image = await source.resolve(this.#platform, options)
+      await Promise.all([
+        this.#store.putObject(image.digest, image.manifestBytes),
+        this.#store.putObject(image.manifest.config.digest, image.configBytes),
+      ])
       await this.#store.tags.keep(referenceText(reference), platformText(this.#platform), image.digest)
       return { ...image, ...reach }
     } catch (error) {

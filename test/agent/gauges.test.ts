@@ -27,6 +27,8 @@ const MEASURED: Measured = {
   inMemory: 29,
   mountsEvicted: 30,
   background: { layers: 32, left: 33, came: 34 },
+  chunksProfiled: 92,
+  startsWatched: 93,
 }
 
 test('each number has a name of its own, and is told of what was measured', () => {
