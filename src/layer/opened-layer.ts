@@ -141,7 +141,8 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, fou
       return image
     },
     prefetch() {
-      prefetching ??= prefetch(filler, chunks, AbortSignal.any([signal, store.room.full])).then((result) => {
+      const first = Array.from({ length: chunks.first }, (_, i) => i)
+      prefetching ??= prefetch(filler, first, AbortSignal.any([signal, store.room.full])).then((result) => {
         const { ready, failed, error } = result
         if (error !== undefined) {
           const what = `${failed} of ${ready + failed} chunks wanted first could not be fetched`
