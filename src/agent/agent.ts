@@ -7,7 +7,7 @@ import { Failure } from '../errors.ts'
 import { BUDGET, Budget } from '../fetch/budget.ts'
 import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
-import { hostPlatform, parsePlatform } from '../image/manifest.ts'
+import { hostPlatform, type Platform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { nameAhead, openAhead, startAhead } from '../layer/ahead.ts'
 import { Background } from '../layer/background.ts'
@@ -35,6 +35,8 @@ export interface Agent {
   keeper: Keeper
   registries: Registries
   store: Store
+  /** Of which images are served. */
+  platform: Platform
   codecs: CodecPool
   /** What programs and prefetch have under way. */
   budget: Budget
@@ -152,6 +154,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     keeper: Keeper.current(process.env),
     registries,
     store,
+    platform,
     codecs,
     budget,
     builder,
