@@ -247,8 +247,8 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'setup',
-    arguments: ['podman|crio'],
-    help: 'have an engine look into the stores: edits its configuration, keeping everything else of it',
+    arguments: ['podman|crio|containerd'],
+    help: 'have an engine look into the stores, or ask the snapshotter: edits its configuration, keeping everything else of it',
     flags: [
       ROOT,
       { name: 'dry-run', help: 'show the changes as a diff, and make none' },
