@@ -14,6 +14,7 @@ import { growthEntries } from './cases/growth-entries.ts'
 import { growthLayers } from './cases/growth-layers.ts'
 import { growthReaders } from './cases/growth-readers.ts'
 import { imageWalk } from './cases/image-walk.ts'
+import { learnedStart } from './cases/learned-start.ts'
 import { mappedStart } from './cases/mapped-start.ts'
 import { memory } from './cases/memory.ts'
 import { nydusd } from './cases/nydusd.ts'
@@ -50,6 +51,7 @@ const CASES: readonly Case[] = [
   coldStart,
   ...coldStartLinks,
   coldStartForms,
+  learnedStart,
   readAhead,
   shuffled,
   pageCache,

@@ -3,17 +3,21 @@ import type { Worker } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import { Failure } from '../errors.ts'
 import type { Part } from '../image/part.ts'
+import type { ProfileFile } from '../image/profile.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
+import type { DeviceRead, ReadFile } from '../tree/read-files.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
 import { type Unit, unitText } from './format.ts'
 import { giveBack, taken } from './memory.ts'
 import type { RawExamination, RawExamined } from './raw-split.ts'
-import type { Built, Failed, Merged, Seen, Task } from './worker.ts'
+import type { Built, Failed, Merged, Reads, Seen, Task, Wish } from './worker.ts'
 
 type Work = {
   build: [Task, Built]
   merge: [Uint8Array[], Merged]
+  filesOf: [Reads, { files: readonly ReadFile[] }]
+  chunksOf: [Wish, { wanted: Uint32Array }]
   examine: [Examination, Seen]
   examineRaw: [RawExamination, RawExamined]
 }
@@ -30,6 +34,8 @@ const HEAP_MAX_MB = 3072
 const DEADLINE_MS = 120_000
 /** Stored bytes; decompressing, hashing and writing them takes a tenth of that on a busy machine. */
 const EXAMINED_MIN_BYTES_PER_MS = 1000
+/** Of a profile. */
+const UNTOLD = 'the files that a start reads cannot be told'
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 2_000
 /**
@@ -117,6 +123,25 @@ export class IndexBuilder {
     return merged.image
   }
 
+  /** As readFiles has it; the image's memory goes with it. @throws Failure corrupt, limit, timeout */
+  async filesOf(image: Uint8Array, reads: readonly DeviceRead[]): Promise<readonly ReadFile[]> {
+    const task = { image, reads }
+    const found = await this.#run('filesOf', task, UNTOLD, this.#deadlineMs, undefined, taken(image))
+    return found.files
+  }
+
+  /** As wantedChunks has it; the image's memory goes with it. @throws Failure corrupt, limit, timeout, aborted */
+  async chunksOf(
+    image: Uint8Array,
+    chunks: ChunkTable,
+    files: readonly ProfileFile[],
+    signal: AbortSignal,
+  ): Promise<Uint32Array> {
+    const task = { image, chunks: chunks.bytes, files }
+    const found = await this.#run('chunksOf', task, UNTOLD, this.#deadlineMs, signal, taken(image))
+    return found.wanted
+  }
+
   /**
    * Reads a whole layer (examine.ts). When this settles, however it does, no thread uses the descriptors any more.
    * @throws Failure as examine; limit (out of memory), timeout, aborted
@@ -176,7 +201,7 @@ export class IndexBuilder {
     let outcome: Results | Failed
     this.#running++
     try {
-      const pool = name === 'build' || name === 'merge' ? this.#builders(task) : this.#examiners
+      const pool = name === 'examine' || name === 'examineRaw' ? this.#examiners : this.#builders(task)
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
       outcome = await pool.run(task, { name, signal: stop, transferList })
     } catch (cause) {
@@ -198,7 +223,7 @@ export class IndexBuilder {
   }
 
   #builders(task: Tasks): Piscina<Tasks, Results | Failed> {
-    const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : []
+    const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : 'image' in task ? [task.image] : []
     const bytes = parts.reduce((sum, { length }) => sum + length, 0)
     return bytes > STANDING_BY_MAX_BYTES ? this.#pool : (this.#standing ?? this.#pool)
   }

@@ -76,7 +76,7 @@ export interface ResolveOptions {
   /** What is kept of manifests and configs, by digest, is not asked for again. It is checked like what comes. */
   kept?: (digest: Digest) => Promise<Uint8Array | undefined>
   /** Is called with the manifest of an image before its config is asked for: what it names may be asked for beside that. */
-  onManifest?: (manifest: Manifest) => void
+  onManifest?: (manifest: Manifest, digest: Digest) => void
 }
 
 /** @throws Failure as resolveManifest */
@@ -88,7 +88,7 @@ export async function resolveImage(
 ): Promise<Image> {
   const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, options)
   checkIsImage(manifest, referenceText(reference))
-  onManifest?.(manifest)
+  onManifest?.(manifest, digest)
   const { config } = manifest
   const what = `${referenceText(reference)}: config ${config.digest}`
   checkSize(config, CONFIG_MAX_BYTES, what)

@@ -5,6 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import { LimitEach } from '../limit.ts'
+import { Absences } from './absences.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
 import {
@@ -26,6 +27,7 @@ import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
 import { PushRequests } from './push-requests.ts'
 import { Ranges } from './ranges.ts'
+import { Referrers } from './referrers.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
@@ -72,6 +74,7 @@ export class Registries {
   readonly #hosts = new Map<string, Host>()
   readonly #trusts = new Map<string, Promise<Trust>>()
   readonly #layouts = new Set<LayoutSource>()
+  readonly #absences = new Absences()
 
   constructor(options: RegistriesOptions = {}) {
     const { creds, credsFile, authfile, log: told = () => {} } = options
@@ -113,6 +116,19 @@ export class Registries {
   /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
   signatures(reference: RegistryReference): SignatureSource {
     return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
+  }
+
+  /** A manifest of the same repository under another tag, as RegistrySource.tagged has it. */
+  tagged(
+    reference: RegistryReference,
+    ...wanted: Parameters<RegistrySource['tagged']>
+  ): ReturnType<RegistrySource['tagged']> {
+    return this.#registrySource(reference).tagged(...wanted)
+  }
+
+  /** What refers to images of its repository. No I/O happens before it is asked. */
+  referrers(reference: RegistryReference): Referrers {
+    return new Referrers(this.#registrySource(reference), this.#absences)
   }
 
   /**

@@ -53,7 +53,7 @@ async function start(cache: string) {
     store,
     PLATFORM,
     () => {},
-    (image) => void startAhead(image, layers),
+    (image) => void startAhead(image, layers, async () => {}),
   )
   const tripsTo = async (name: string) => {
     const image = await images.resolve(parseReference(`${registry.host}/${name}`))
