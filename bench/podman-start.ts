@@ -3,7 +3,11 @@
 import { chmod, copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Podman, type PodmanOptions } from '../test/e2e/engines/podman.ts'
+import { type Agent, lazylayerAgent, stargzAgent, withAgent } from './agents.ts'
+import type { Sample, Subject } from './case.ts'
 import type { Served } from './image.ts'
+import { PY } from './py-image.ts'
+import { usageOf } from './usage.ts'
 
 /** Between the moments of bash's clock; the program's output comes through a pipe. */
 const SCRIPT = `
@@ -13,9 +17,13 @@ code=\${PIPESTATUS[0]}
 printf '%s\\n%s\\n' "$begin" "$EPOCHREALTIME"
 exit $code
 `
+export const READY = 'ready s'
+/** A second start, with the link cut. */
+export const AGAIN = 'again s'
+
 const START_TIMEOUT_MS = 120_000
 
-export interface Started {
+interface Started {
   readySeconds: number
   exitSeconds: number
 }
@@ -50,7 +58,7 @@ export async function startByPodman(
 }
 
 /** lazylayer's auth helper for the store at `root`, where a Podman in another root finds it. @returns lines of registries.conf */
-export async function helperFor(work: string, root: string): Promise<string> {
+async function helperFor(work: string, root: string): Promise<string> {
   const bin = join(work, 'bin')
   await mkdir(bin, { recursive: true })
   await chmod(work, 0o755)
@@ -58,4 +66,53 @@ export async function helperFor(work: string, root: string): Promise<string> {
   const helper = join(bin, 'helper')
   await writeFile(helper, `#!/bin/sh\nLAZYLAYER_ROOT=${root} exec ${bin}/auth-helper\n`, { mode: 0o755 })
   return `additional-layer-store-auth-helper = "${helper}"\n`
+}
+
+/** Podman through stargz-store, which is new each turn. @param work a WorkDirectory's path */
+export function stargzByPodman(work: string, image: Served): Subject {
+  return through(stargzAgent, work, image, stargzStores(work))
+}
+
+/** Podman through lazylayer, which is new each turn, as `lazylayer setup podman` has it. @param work a WorkDirectory's path */
+export async function lazylayerByPodman(work: string, image: Served, agent = lazylayerAgent()): Promise<Subject> {
+  return through(agent, work, image, await lazylayerStores(work))
+}
+
+export const stargzStores = (work: string): Stores => ({ additionalLayerStores: [`${join(work, 'stargz')}:ref`] })
+
+export async function lazylayerStores(work: string): Promise<Stores> {
+  const root = join(work, 'store')
+  return { additionalImageStores: [join(root, 'images')], registriesConf: await helperFor(work, root) }
+}
+
+function through(agent: Agent, work: string, image: Served, stores: Stores): Subject {
+  return withAgent(
+    agent,
+    work,
+    async () => image,
+    ({ pid }) => byPodman(work, image, stores, pid),
+  )
+}
+
+/** Two starts of `images/py-esgz`. @param agent process whose use of the machine counts */
+export async function byPodman(work: string, image: Served, stores: Stores, agent?: number): Promise<Sample> {
+  await using podman = await freshPodman(work, image, stores)
+  const before = { ...image.counters(), cpu: agent === undefined ? 0 : (await usageOf(agent)).cpuSeconds }
+  const first = await startByPodman(podman, image, PY.says)
+  const { requests, bytesDown } = image.counters()
+  const usage = agent === undefined ? undefined : await usageOf(agent)
+  await image.link.cut()
+  try {
+    const again = await startByPodman(podman, image, PY.says)
+    return {
+      [READY]: first.readySeconds,
+      'exit s': first.exitSeconds,
+      requests: requests - before.requests,
+      'MB down': (bytesDown - before.bytesDown) / 1e6,
+      ...(usage === undefined ? {} : { 'cpu s': usage.cpuSeconds - before.cpu, 'peak MB': usage.peakMb }),
+      [AGAIN]: again.readySeconds,
+    }
+  } finally {
+    await image.link.mend()
+  }
 }

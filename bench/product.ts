@@ -8,7 +8,7 @@ import { DEVICES_DIRECTORY } from '../src/mount/shown-devices.ts'
 import { AdditionalImageStore } from '../src/stores/image-store.ts'
 import { type Mounted, startMount } from './mount.ts'
 
-const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
+export const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
 
 /** Those that are compared; the first is what root gets. */
 export const MEASURED = ['erofs', 'fuse'] as const satisfies Rung[]
@@ -35,9 +35,13 @@ export interface Product extends Mounted {
   devices: readonly string[]
 }
 
-export async function mountImage({ image, dir, cache, run, rung }: Mounting): Promise<Product> {
+/** @param flags of `mount`, beside those that say where everything is */
+export async function mountImage(
+  { image, dir, cache, run, rung }: Mounting,
+  flags: readonly string[] = [],
+): Promise<Product> {
   for (const each of [dir, cache, run]) await mkdir(each, { recursive: true })
-  const words = [COMMAND, 'mount', '--mount', rung, '--cache', cache, '--tls-verify=false', image, dir]
+  const words = [COMMAND, 'mount', '--mount', rung, '--cache', cache, '--tls-verify=false', ...flags, image, dir]
   const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run })
   const socket = socketFor(run, dir)
   const devices = join(devicesFor(socket), DEVICES_DIRECTORY)

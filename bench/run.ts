@@ -1,29 +1,45 @@
 // `npm run bench`: runs the cases, prints what was measured and why, and writes bench/record/<case>.json.
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
+import { besideBackground } from './cases/beside-background.ts'
+import { coldReads } from './cases/cold-reads.ts'
 import { coldStart } from './cases/cold-start.ts'
 import { coldStartForms } from './cases/cold-start-forms.ts'
+import { coldStartLinks } from './cases/cold-start-links.ts'
+import { growthBytes } from './cases/growth-bytes.ts'
+import { growthEntries } from './cases/growth-entries.ts'
+import { growthLayers } from './cases/growth-layers.ts'
+import { growthReaders } from './cases/growth-readers.ts'
 import { imageWalk } from './cases/image-walk.ts'
+import { learnedStart } from './cases/learned-start.ts'
+import { mappedStart } from './cases/mapped-start.ts'
 import { memory } from './cases/memory.ts'
 import { nydusd } from './cases/nydusd.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
 import { pageCache } from './cases/page-cache.ts'
+import { podmanFar } from './cases/podman-far.ts'
 import { podmanStarts } from './cases/podman-start.ts'
 import { readAhead } from './cases/read-ahead.ts'
 import { sequentialDropped } from './cases/sequential-dropped.ts'
 import { sequentialWarm } from './cases/sequential-warm.ts'
 import { shuffled } from './cases/shuffled.ts'
 import { smallFiles } from './cases/small-files.ts'
+import { twentyStarts } from './cases/twenty-starts.ts'
 import { walk } from './cases/walk.ts'
 import { type Flags, parseFlags, USAGE } from './flags.ts'
+import { growthPlot } from './growth-plot.ts'
 import { measure, missed, takeTurns } from './measure.ts'
 import { detachBelow } from './mount.ts'
+import { svg } from './plot.ts'
 import { compileProbe, type Probe } from './probe.ts'
-import { type Outcome, record, table } from './record.ts'
+import { type Outcome, type Recorded, record, table } from './record.ts'
+import { filled } from './report.ts'
 
+const GROWTH = [growthLayers, growthEntries, growthBytes, growthReaders]
 const CASES: readonly Case[] = [
   walk,
   imageWalk,
@@ -33,15 +49,24 @@ const CASES: readonly Case[] = [
   sequentialWarm,
   sequentialDropped,
   coldStart,
+  ...coldStartLinks,
   coldStartForms,
+  learnedStart,
   readAhead,
   shuffled,
   pageCache,
   ...podmanStarts,
+  podmanFar,
+  twentyStarts,
+  mappedStart,
+  coldReads,
+  besideBackground,
   memory,
   nydusd,
+  ...GROWTH,
 ]
 const HERE = import.meta.dirname
+const DOCS = join(HERE, '../docs')
 /** On the clone's own filesystem: that is the one compared with. */
 const WORK = join(HERE, '../.cache/bench')
 
@@ -75,6 +100,20 @@ async function clear(): Promise<void> {
   await rm(WORK, { recursive: true, force: true })
 }
 
+function recordOf(name: string): Recorded | undefined {
+  const path = join(HERE, 'record', `${name}.json`)
+  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
+}
+
+async function drawRecords(): Promise<void> {
+  for (const { name } of GROWTH) {
+    const recorded = recordOf(name)
+    if (recorded !== undefined) await writeFile(join(DOCS, `${name}.svg`), svg(growthPlot(recorded)))
+  }
+  const page = join(DOCS, 'performance.md')
+  await writeFile(page, filled(await readFile(page, 'utf8'), recordOf))
+}
+
 async function main(words: readonly string[]): Promise<number> {
   if (words.includes('--help')) {
     process.stdout.write(USAGE)
@@ -84,6 +123,10 @@ async function main(words: readonly string[]): Promise<number> {
     words,
     CASES.map((each) => each.name),
   )
+  if (flags.plot) {
+    await drawRecords()
+    return 0
+  }
   const chosen = CASES.filter((each) => flags.cases.length === 0 || flags.cases.includes(each.name))
   const closing: (() => Promise<void>)[] = []
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

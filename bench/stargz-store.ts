@@ -6,13 +6,13 @@ import { dirname, join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { NAMED, type Served } from './image.ts'
-import { endMount, mountsBelow } from './mount.ts'
+import { detachBelow, endMount, mountsBelow } from './mount.ts'
 
 const run = promisify(execFile)
 
 export interface StargzServing {
   image: Served
-  /** Where to mount; below a shared mount, for it is mounted from another namespace. */
+  /** Where to mount. */
   dir: string
   /** Whatever lies in it; a missing one is made. */
   cache: string
@@ -47,6 +47,7 @@ export async function stargzStoreVersion(): Promise<string> {
  */
 export async function serveStargz({ image, dir, cache }: StargzServing): Promise<StargzStore> {
   for (const each of [dir, cache]) await mkdir(each, { recursive: true })
+  await share(dir)
   const { host, port } = new URL(image.origin)
   const files = { hosts: join(cache, 'hosts'), ca: join(cache, 'ca.crt'), config: join(cache, 'config.toml') }
   await writeFile(files.hosts, `127.0.0.1 localhost ${NAMED}\n`)
@@ -77,14 +78,26 @@ export async function serveStargz({ image, dir, cache }: StargzServing): Promise
       complaint = text
     })
   }
+  const stop = async () => {
+    await endMount(child, dir)
+    await detachBelow(dir)
+  }
   const begin = performance.now()
-  while (!(await mountsBelow(dir)).some((each) => each.dir === dir)) {
+  const isMounted = (each: { dir: string; type: string }) => each.dir === dir && each.type.startsWith('fuse')
+  while (!(await mountsBelow(dir)).some(isMounted)) {
     if (child.exitCode !== null) throw new Error(`stargz-store ended before it had mounted: ${complaint.trim()}`)
     if (performance.now() - begin > READY_TIMEOUT_MS) {
-      await endMount(child, dir)
+      await stop()
       throw new Error('stargz-store did not mount')
     }
     await setTimeout(POLL_MS)
   }
-  return { pid: child.pid as number, stop: () => endMount(child, dir) } // it was spawned, and execs
+  return { pid: child.pid as number, stop } // it was spawned, and execs
+}
+
+/** Makes it a mount that shows what is mounted on it from another namespace. */
+async function share(dir: string): Promise<void> {
+  await run('mount', ['--bind', dir, dir])
+  await run('mount', ['--make-private', dir]) // first: where / is shared, it would be in that peer group
+  await run('mount', ['--make-shared', dir])
 }

@@ -246,6 +246,12 @@ export const COMMANDS: readonly Command[] = [
     ],
   },
   {
+    name: 'profile',
+    arguments: ['ls|show|export|import|forget|push', '[IMAGE]', '[FILE]'],
+    help: 'show what starts of images were seen to read, which comes first in their next cold start; push lets all nodes know',
+    flags: [CACHE, FORMAT, PLATFORM, ...REGISTRY],
+  },
+  {
     name: 'setup',
     arguments: ['podman|crio|containerd'],
     help: 'have an engine look into the stores, or ask the snapshotter: edits its configuration, keeping everything else of it',

@@ -65,7 +65,7 @@ export class Replacements {
       for (const { key, layer: before } of snapshots.madeFor(target)) {
         if (namespaceOf(key) !== namespace || before === undefined || isSameLayer(before, layer)) continue
         if (names.whyHidden(before) === undefined) continue
-        await trees.hold(lease)
+        await trees.hold(lease, pulled.image)
         await snapshots.reshow(key, layer)
         trees.letGo(before.tree)
         log(`layer ${layer.blob} of ${layer.reference} is shown in the place of ${before.blob} of ${before.reference}`)
