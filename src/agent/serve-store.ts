@@ -21,10 +21,12 @@ import { places } from './agent-places.ts'
 import type { ContainerdDoor } from './containerd-door.ts'
 import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
+import { FilledLayers } from './filled-layers.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { openRecorder } from './learning.ts'
 import { log } from './log.ts'
+import { proveFilled } from './prove-filled.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
 
@@ -42,6 +44,8 @@ export interface StoreSettings {
   byIndex: boolean
   /** Where containerd asks; none: it is not served. */
   containerd: readonly ContainerdSocket[]
+  /** Where kubelet asks instead of containerd, so that its credentials are known; undefined: nowhere. */
+  criProxy: { path: string; upstream: string } | undefined
   /** As `diffId`, of images that containerd pulls. */
   containerdDiffId: DiffIdPolicy
 }
@@ -89,12 +93,22 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
+  const filled =
+    agent.background &&
+    new FilledLayers({
+      background: agent.background,
+      async completed(slot, layer, image) {
+        await mount.completed(slot)
+        await proveFilled(layer, image, agent)
+      },
+      log,
+    })
   const recorder = openRecorder(agent, covers)
   const prefetch: SharedParts['prefetch'] = async (image, layer) => {
     recorder.watch(image, layer)
     await agent.learned.prefetch(image, layer)
   }
-  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress, prefetch })
+  const shared = sharedParts(agent, mount, filled, { trustsDiffIds, byIndex, guard, progress, prefetch })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -144,7 +158,7 @@ export async function serveStore(
 /** Loaded only where it is asked for: other agents have no part of it in memory. */
 async function openContainerd(
   agent: Agent,
-  { containerd: sockets, containerdDiffId, trust }: StoreSettings,
+  { containerd: sockets, containerdDiffId, trust, criProxy }: StoreSettings,
   session: MountSession,
   shared: SharedParts,
 ): Promise<ContainerdDoor | undefined> {
@@ -155,7 +169,7 @@ async function openContainerd(
   )
   const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
   const { openContainerdDoor } = await import('./containerd-door.ts')
-  return await openContainerdDoor({ ...shared, agent, session, sockets, trustsDiffIds })
+  return await openContainerdDoor({ ...shared, agent, session, sockets, trustsDiffIds, criProxy })
 }
 
 /** The directory to mount on, with what engines stat in it when nothing is mounted. */
@@ -173,11 +187,19 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 function sharedParts(
   { examinations }: Agent,
   mount: DoorMount,
+  filled: FilledLayers | undefined,
   rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress' | 'prefetch'>,
 ): SharedParts {
   return {
-    attach: (layer, path) => mount.attach(layer, path),
-    release: (slot) => mount.release(slot),
+    async attach(layer, path, image) {
+      const slot = await mount.attach(layer, path)
+      filled?.shown(slot, layer, image)
+      return slot
+    },
+    release(slot) {
+      filled?.released(slot)
+      mount.release(slot)
+    },
     cover: mount.isCovering ? (layer, path) => mount.cover(layer, path) : undefined,
     uncover: (path) => mount.uncover(path),
     quarantine: examinations.quarantine,

@@ -44,7 +44,7 @@ export class Wires {
   /** A read of so many bytes begins. */
   begin(origin: string, bytes: number, priority: Priority): Transfer {
     const wire = this.of(origin)
-    const transfer = wire.begin(bytes, priority === 'background')
+    const transfer = wire.begin(bytes, priority)
     if (priority === 'background') return transfer
     const goOn = priority === 'prefetch' && this.#manners.standsAside ? wire.pause() : () => {}
     return this.#counted(transfer, goOn)
