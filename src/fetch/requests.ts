@@ -19,9 +19,8 @@ export interface Limits extends Readonly<Record<Priority, RunLimits>> {}
 export const LIMITS: Limits = {
   demand: { gapMaxBytes: 64 << 10, runMaxBytes: 4 << 20 },
   prefetch: { gapMaxBytes: 64 << 10, runMaxBytes: 8 << 20 },
-  // what is here already is not fetched again: its requests follow one another without a pause, and cost a few hundred bytes. But for the
-  // headers that lie between files, which are in no chunk
-  background: { gapMaxBytes: 4 << 10, runMaxBytes: 4 << 20 },
+  // its ranges are chosen where it is known what is here already (rest.ts)
+  background: { gapMaxBytes: 64 << 10, runMaxBytes: 4 << 20 },
 }
 
 /** Chunks of one request decoded at once: what keeps the workers busy. Those that wait cost nothing. */

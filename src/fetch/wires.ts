@@ -43,7 +43,7 @@ export class Wires {
 
   /** A read of so many bytes begins. */
   begin(origin: string, bytes: number, priority: Priority): Transfer {
-    const transfer = this.of(origin).begin(bytes, priority === 'background')
+    const transfer = this.of(origin).begin(bytes, priority)
     return priority === 'background' ? transfer : this.#counted(transfer)
   }
 
