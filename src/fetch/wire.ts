@@ -45,6 +45,7 @@ export class Wire {
   /** Reads that may begin and have not. */
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
+  readonly #pauses = new Set<object>()
   #answersMs: readonly number[] = []
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
@@ -58,7 +59,7 @@ export class Wire {
 
   /** Whether nothing is read, or about to be. */
   get isIdle(): boolean {
-    return this.#transfers.size + this.#places.size + this.#waiting.size === 0
+    return this.#transfers.size + this.#places.size + this.#waiting.size + this.#pauses.size === 0
   }
 
   /** Bytes that may be on their way for the background. */
@@ -79,11 +80,24 @@ export class Wire {
    * @throws the signal's reason
    */
   async place(signal: AbortSignal): Promise<{ leave(): void }> {
-    while (this.unread >= this.limit) await this.#changed(signal)
+    while (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
     signal.throwIfAborted()
     const place = {}
     this.#places.add(place)
     return { leave: () => void (this.#places.delete(place) && this.#tell()) }
+  }
+
+  /**
+   * No more reads begin in the background until what it returns is called: prefetch asks for as much at once as fills the link, also while
+   * nothing of it comes.
+   */
+  pause(): () => void {
+    const pause = {}
+    this.#pauses.add(pause)
+    return () => {
+      this.#pauses.delete(pause)
+      if (this.#pauses.size === 0) this.#tell()
+    }
   }
 
   /** A read begins; in the background it has a place. */
