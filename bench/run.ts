@@ -15,6 +15,7 @@ import { growthReaders } from './cases/growth-readers.ts'
 import { imageWalk } from './cases/image-walk.ts'
 import { mappedStart } from './cases/mapped-start.ts'
 import { memory } from './cases/memory.ts'
+import { newVersion } from './cases/new-version.ts'
 import { nydusd } from './cases/nydusd.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
@@ -57,6 +58,7 @@ const CASES: readonly Case[] = [
   mappedStart,
   coldReads,
   besideBackground,
+  newVersion,
   memory,
   nydusd,
   ...GROWTH,
