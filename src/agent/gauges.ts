@@ -10,6 +10,7 @@ type Unit =
   | 'chunks'
   | 'connections'
   | 'files'
+  | 'images'
   | 'layers'
   | 'lookups'
   | 'mounts'
@@ -48,9 +49,15 @@ export interface Measured {
   quarantined: number
   /** Layers that are shown because they are believed. */
   believed: number
+  /** Chunks that profiles had asked for. */
+  chunksProfiled: number
+  /** Images whose reads are taken down. */
+  startsWatched: number
   cacheFreed: number
   inMemory: number
   mountsEvicted: number
+  /** What is fetched in the background. */
+  background: { layers: number; left: number; came: number }
 }
 
 /** The list in the order in which it is told, each with its name once. */
@@ -77,6 +84,8 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('lookups_refused', 'lookups', Number(native.refused)),
     counter('chunks_corrupt', 'chunks', codecs.corrupt),
     counter('chunks_reverified', 'chunks', codecs.reverified),
+    counter('chunks_profiled', 'chunks', of.chunksProfiled),
+    gauge('starts_watched', 'images', of.startsWatched),
     counter('images_corrupt', 'files', of.corruptImages),
     counter('records_corrupt', 'files', of.corruptRecords),
     gauge('quarantined', 'layers', of.quarantined),
@@ -87,6 +96,9 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('cache_freed', 'bytes', of.cacheFreed),
     gauge('cache_in_memory', 'bytes', of.inMemory),
     counter('mounts_evicted', 'mounts', of.mountsEvicted),
+    gauge('background_layers', 'layers', of.background.layers),
+    gauge('background_left', 'bytes', of.background.left),
+    counter('background_bytes', 'bytes', of.background.came),
   ]
 }
 

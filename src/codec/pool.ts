@@ -12,7 +12,8 @@ import { CODECS_WASM, loadCodecs } from './wasm.ts'
 const THREADS_MAX = 4
 // To hand memory over costs as much as to copy so many bytes.
 const TRANSFERRED_MIN_BYTES = 64 * 1024
-// An idle thread costs some 10 MB.
+// An idle thread costs some 10 MB; more than these leave after a while.
+const STANDING_BY = 2
 const IDLE_MS = 30_000
 // Who reads back what is decoded needs none.
 const NO_STATE = new Uint8Array(0)
@@ -206,7 +207,7 @@ export class CodecPool {
       // the checkout runs .ts, the package ships .js
       filename: fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? 'worker.ts' : 'worker.js', import.meta.url)),
       name: 'run',
-      minThreads: 1,
+      minThreads: Math.min(STANDING_BY, this.#threads),
       maxThreads: this.#threads,
       idleTimeout: IDLE_MS,
       workerData,

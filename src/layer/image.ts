@@ -26,7 +26,7 @@ export interface ResolvedImage extends Image {
 }
 
 /** An image whose manifest is there, and nothing else yet. */
-export type EarlyImage = Pick<ResolvedImage, 'manifest' | 'origin' | 'repository' | 'blob' | 'companion' | 'sizeOf'>
+export type EarlyImage = Omit<ResolvedImage, 'manifestBytes' | 'configBytes' | 'config'>
 
 /** Where images come from. */
 export interface Sources {
@@ -44,25 +44,31 @@ export class Images {
   readonly #sources = new Map<string, ImageSource>()
   readonly #log: (message: string) => void
   readonly #early: (image: EarlyImage) => void
+  readonly #gathered: Gathers | undefined
 
-  /** @param early is given each image that a registry or layout is asked for, as soon as its manifest is there */
+  /**
+   * @param early is given each image that a registry or layout is asked for, as soon as its manifest is there
+   * @param gathered keeps what is read of registries' blobs; default: nothing does
+   */
   constructor(
     registries: Sources,
     store: Store,
     platform: Platform,
     log: (message: string) => void,
     early: (image: EarlyImage) => void = () => {},
+    gathered?: Gathers,
   ) {
     this.#registries = registries
     this.#store = store
     this.#platform = platform
     this.#log = log
     this.#early = early
+    this.#gathered = gathered
   }
 
   /**
-   * The image as its source has it now, kept for restarts; by digest, what is kept is as good. Where the source does not answer,
-   * the image is what it was the last time.
+   * The image as its source has it now, kept for restarts: what a tag means is asked each time, and no more than that where the rest is
+   * kept. By digest, what is kept is as good. Where the source does not answer, the image is what it was the last time.
    * @throws Failure
    */
   async resolve(reference: Reference, signal?: AbortSignal): Promise<ResolvedImage> {
@@ -73,10 +79,15 @@ export class Images {
     const source = this.#source(reference)
     try {
       const reach = this.#reach(reference)
-      const onManifest = (manifest: ResolvedImage['manifest']) => this.#early({ manifest, ...reach })
-      const image = await source.resolve(this.#platform, { onManifest, ...(signal === undefined ? {} : { signal }) })
-      await this.#store.putObject(image.digest, image.manifestBytes)
-      await this.#store.putObject(image.manifest.config.digest, image.configBytes)
+      const onManifest = (manifest: ResolvedImage['manifest'], digest: Digest) =>
+        this.#early({ reference, digest, manifest, ...reach })
+      const kept = (digest: Digest) => this.#store.getObject(digest)
+      const options = { onManifest, kept, ...(signal === undefined ? {} : { signal }) }
+      const image = await source.resolve(this.#platform, options)
+      await Promise.all([
+        this.#store.putObject(image.digest, image.manifestBytes),
+        this.#store.putObject(image.manifest.config.digest, image.configBytes),
+      ])
       await this.#store.tags.keep(referenceText(reference), platformText(this.#platform), image.digest)
       return { ...image, ...reach }
     } catch (error) {
@@ -124,7 +135,9 @@ export class Images {
 
   #source(reference: Reference): ImageSource {
     const text = referenceText(reference)
-    const source = this.#sources.get(text) ?? withBlobsKept(this.#registries.source(reference))
+    const source =
+      this.#sources.get(text) ??
+      withBlobsKept(this.#registries.source(reference), reference.transport === 'oci' ? undefined : this.#gathered)
     this.#sources.delete(text)
     this.#sources.set(text, source)
     const [oldest] = this.#sources.keys()
@@ -162,7 +175,30 @@ export async function companion(
   }
 }
 
-function withBlobsKept(source: ImageSource): ImageSource {
+/** Keeps what is read of blobs, for who wants one whole later. */
+export interface Gathers {
+  /** @param bytes stay as they are until it resolves. Never rejects. */
+  add(of: StoredBlob, at: number, bytes: Uint8Array): Promise<void>
+}
+
+/** Of what is read of it nothing need be read again. */
+function gathering(blob: StoredBlob, gathered: Gathers | undefined): StoredBlob {
+  if (gathered === undefined) return blob
+  const { digest, size, origin } = blob
+  return {
+    digest,
+    size,
+    origin,
+    async read(range, options) {
+      const bytes = await blob.read(range, options)
+      await gathered.add(blob, range.start, bytes) // whoever waits for its parts has them
+      return bytes
+    },
+    stream: (take, options) => blob.stream(take, options),
+  }
+}
+
+function withBlobsKept(source: ImageSource, gathered: Gathers | undefined): ImageSource {
   const blobs = new Map<string, StoredBlob>()
   return {
     resolve: (platform, options) => source.resolve(platform, options),
@@ -170,7 +206,7 @@ function withBlobsKept(source: ImageSource): ImageSource {
     sizeOf: (digest, options) => source.sizeOf(digest, options),
     blob(descriptor) {
       const key = `${descriptor.digest} ${descriptor.size}`
-      const blob = blobs.get(key) ?? source.blob(descriptor)
+      const blob = blobs.get(key) ?? gathering(source.blob(descriptor), gathered)
       blobs.set(key, blob)
       return blob
     },

@@ -9,6 +9,7 @@
 //   references/<hex>.json       reference and platform -> manifest, so that a restart needs no network
 //   accepted/<hex>.json         images whose signatures a policy accepted
 //   pins/<hex>.json             images whose trees keep all they have (pins.ts)
+//   profiles/<hex>.<hex>.json   what starts read (profiles.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
 //   twins/                      second copies of listed, proofs, references, contested and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
@@ -34,6 +35,7 @@ import type { Locks } from './locks.ts'
 import { memoryFile } from './memory-files.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
+import { Profiles } from './profiles.ts'
 import { Proofs } from './proofs.ts'
 import { ResolvedTags } from './resolved-tags.ts'
 import { Reuse, type Threads } from './reuse.ts'
@@ -95,6 +97,7 @@ export class Store {
   readonly dir: string
   readonly pins: Pins
   readonly tags: ResolvedTags
+  readonly profiles: Profiles
   readonly room: Room
   readonly #disk: Disk | undefined
   readonly #locks: Locks
@@ -129,6 +132,7 @@ export class Store {
     this.#warn = warn
     this.#files = new CacheFiles({ dir, locks, disk, room: this.room, lock, warn })
     this.tags = new ResolvedTags(dir, this.#files, (why) => this.#foundDamaged(why))
+    this.profiles = new Profiles(dir, this.#files, (why) => this.#foundDamaged(why))
     this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, {
       mark: join(dir, TWINS, 'slots.json'),
       ...(disk === undefined ? {} : { refused: (error: unknown) => this.room.refused(error) }),
@@ -216,9 +220,12 @@ export class Store {
 
   /** Keeps what was built from a layer. An image that is there already stays. @throws Failure system */
   async keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
-    await this.#files.keepHashed(this.#imagePath(tree.digest), tree.digest, tree.image)
     const folder = this.#path('layers', hex(layer))
-    await this.#files.keep(join(folder, 'chunks'), tree.chunks.bytes)
+    const kept = await Promise.allSettled([
+      this.#files.keepHashed(this.#imagePath(tree.digest), tree.digest, tree.image),
+      this.#files.keep(join(folder, 'chunks'), tree.chunks.bytes),
+    ])
+    for (const each of kept) if (each.status === 'rejected') throw each.reason // when nothing is written any more
     const table = tableDigest(tree.chunks.bytes)
     await this.#files.keepRecord(join(folder, 'record.json'), { ...record, tree: tree.digest, table })
   }

@@ -26,6 +26,9 @@ const MEASURED: Measured = {
   cacheFreed: 28,
   inMemory: 29,
   mountsEvicted: 30,
+  background: { layers: 194, left: 195, came: 196 },
+  chunksProfiled: 92,
+  startsWatched: 93,
 }
 
 test('each number has a name of its own, and is told of what was measured', () => {

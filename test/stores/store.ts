@@ -163,6 +163,7 @@ export class FakeWorld {
       },
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
       quarantine: this.quarantine,
+      prefetch: async (_, layer) => void (await layer.prefetch()),
       guard: this.guarded.guard,
       release: (slot) => void this.released.push(slot),
       inUse: async () => this.used,
