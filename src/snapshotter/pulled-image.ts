@@ -9,6 +9,7 @@ import type { ResolvedImage } from '../layer/image.ts'
 import { closeLayer, type EagerLayer, type LayerLease, WHOLE } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
 import type { LayerNames } from './names.ts'
+import { type SaidLayer, saidLayers } from './said-layers.ts'
 import type { LazyLayer } from './snapshot.ts'
 
 export interface PulledImageParts {
@@ -30,6 +31,7 @@ const AGAIN_MS = 10_000
 
 export class PulledImage {
   readonly image: ResolvedImage
+  readonly said: readonly SaidLayer[]
   readonly #parts: PulledImageParts
   /** By place; none is waited for by another. */
   readonly #opened: readonly Promise<LayerLease>[]
@@ -40,6 +42,7 @@ export class PulledImage {
   constructor(image: ResolvedImage, parts: PulledImageParts) {
     this.image = image
     this.#parts = parts
+    this.said = saidLayers(image.manifest, parts.layers.plan(image.manifest))
     const { layers } = image.manifest
     const lazy = layers.map((each) => this.#open(each))
     this.#opened = lazy.map((each, place) => this.#whole(each, place))

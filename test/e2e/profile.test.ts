@@ -115,4 +115,15 @@ suite('profiles', lacking(['mount']), () => {
     await mounted('other', 'erofs', comesAhead)
     expect(await shown('other')).toMatchObject({ from: 'registry' })
   })
+
+  test('a profile is exported, forgotten and imported', async () => {
+    const document = join(work.path, 'profile.json')
+    const before = await shown('fuse')
+    await run('profile', 'export', ...flags('fuse'), image, document)
+    await run('profile', 'forget', ...flags('fuse'), image)
+    expect(JSON.parse(await run('profile', 'ls', ...flags('fuse'), '--format=json'))).toEqual([])
+    await run('profile', 'import', ...flags('fuse'), image, document)
+    expect(await shown('fuse')).toMatchObject({ from: 'file', manifest: before.manifest, profile: before.profile })
+    expect(await run('profile', 'ls', ...flags('fuse'))).toContain(`${registry.host}/team/app`)
+  })
 })
