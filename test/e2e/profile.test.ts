@@ -70,7 +70,16 @@ suite('profiles', lacking(['mount']), () => {
   ): Promise<void> {
     const dir = join(work.path, `mnt-${cache}`)
     await mkdir(dir, { recursive: true })
-    const agent = await startAgent(work.path, dir, ['mount', '--mount', rung, ...flags(cache), image, dir])
+    const agent = await startAgent(work.path, dir, [
+      'mount',
+      '--mount',
+      rung,
+      '--background',
+      'off',
+      ...flags(cache),
+      image,
+      dir,
+    ])
     try {
       await use(agent, dir)
     } finally {
