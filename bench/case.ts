@@ -8,6 +8,8 @@ export type Turn = () => Promise<Sample>
 
 export interface Subject {
   name: string
+  /** What a program of others says that it is. */
+  version?: () => Promise<string>
   /** Sets it up and returns what is done each turn. A failure here, or in a first turn that does not count, makes it absent. */
   open(): Promise<Turn>
 }
@@ -44,5 +46,7 @@ export interface Case {
   readonly ratios: readonly Ratio[]
   /** Limit of each subject when nobody says how many; ROUNDS where it is left out. */
   readonly rounds?: number
+  /** The link of the case whatever --link says: its bars are for this one. */
+  readonly link?: LinkShape
   prepare(context: Context): Promise<Subject[]>
 }

@@ -9,14 +9,18 @@ export interface Flags {
   rounds: number | undefined
   link: LinkShape
   strict: boolean
+  /** Draws what was recorded, and measures nothing. */
+  plot: boolean
 }
 
 export const USAGE = `npm run bench [-- CASE…] [--rounds N] [--link rtt=40ms,rate=100mbit] [--strict]
+       npm run bench -- --plot
 
   CASE       what to run; without one, everything
   --rounds   how often each subject has its turn (default: as the case has it, else 5)
   --link     the link between registry and agent, for the cases that have one (default rtt=40ms,rate=100mbit)
   --strict   exit 1 when a bar is missed
+  --plot     measures nothing, and draws the recorded growth cases anew, in docs/
 `
 
 const ROUNDS_MAX = 100
@@ -26,10 +30,17 @@ const UNITS: Readonly<Record<string, number>> = { kbit: 1e3 / 8, mbit: 1e6 / 8, 
 
 /** @throws Failure usage */
 export function parseFlags(words: readonly string[], known: readonly string[]): Flags {
-  const flags: Flags = { cases: [], rounds: undefined, link: parseLink('rtt=40ms,rate=100mbit'), strict: false }
+  const flags: Flags = {
+    cases: [],
+    rounds: undefined,
+    link: parseLink('rtt=40ms,rate=100mbit'),
+    strict: false,
+    plot: false,
+  }
   const rest = words.flatMap((word) => (/^--\w+=/.test(word) ? splitOnce(word, '=') : [word]))
   for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
     if (word === '--strict') flags.strict = true
+    else if (word === '--plot') flags.plot = true
     else if (word === '--rounds') flags.rounds = parseRounds(rest.shift())
     else if (word === '--link') flags.link = parseLink(rest.shift() ?? '')
     else if (known.includes(word)) flags.cases.push(word)

@@ -35,6 +35,9 @@ export interface Link {
   /** On 127.0.0.1. */
   port: number
   counters(): LinkCounters
+  /** Ends every connection and takes no new one, until it is mended. */
+  cut(): void
+  mend(): void
   /** Ends every connection. */
   close(): Promise<void>
 }
@@ -141,8 +144,13 @@ export async function openLink({ target, roundTripMs, bytesPerSecond, clock = ma
   const windowBytes = Math.min(WINDOW_MAX_BYTES, filling + SLACK_BYTES)
   const counters: LinkCounters = { connections: 0, bytesUp: 0, bytesDown: 0 }
   const open = new Set<Socket>()
+  let isCut = false
 
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (client) => {
+    if (isCut) {
+      client.destroy()
+      return
+    }
     counters.connections += 1
     const upstream = dial({ ...target, allowHalfOpen: true, noDelay: true })
     upstream.pause()
@@ -179,6 +187,13 @@ export async function openLink({ target, roundTripMs, bytesPerSecond, clock = ma
   return {
     port: address.port,
     counters: () => ({ ...counters }),
+    cut() {
+      isCut = true
+      for (const socket of open) socket.destroy()
+    },
+    mend() {
+      isCut = false
+    },
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())

@@ -5,6 +5,7 @@ import type { Ratio, Sample, Subject, Turn } from './case.ts'
 
 export interface Samples {
   name: string
+  version?: string
   samples: readonly Sample[]
 }
 
@@ -29,13 +30,13 @@ export async function takeTurns(
   subjects: readonly Subject[],
   rounds: number,
 ): Promise<{ measured: Samples[]; absent: Absent[] }> {
-  const turns: { turn: Turn; name: string; samples: Sample[] }[] = []
+  const turns: { turn: Turn; name: string; version?: string; samples: Sample[] }[] = []
   const absent: Absent[] = []
-  for (const { name, open } of subjects) {
+  for (const { name, version, open } of subjects) {
     try {
       const turn = await open()
       await turn()
-      turns.push({ turn, name, samples: [] })
+      turns.push({ turn, name, ...(version === undefined ? {} : { version: await version() }), samples: [] })
     } catch (error) {
       absent.push({ name, why: describe(error) })
     }
@@ -43,7 +44,7 @@ export async function takeTurns(
   for (let round = 0; round < rounds; round++) {
     for (const { turn, samples } of turns) samples.push(await turn())
   }
-  return { measured: turns.map(({ name, samples }) => ({ name, samples })), absent }
+  return { measured: turns.map(({ turn: _, ...measured }) => measured), absent }
 }
 
 /** @returns undefined for no values */
@@ -54,11 +55,21 @@ export function median(values: readonly number[]): number | undefined {
   return upper === undefined || lower === undefined ? undefined : (lower + upper) / 2
 }
 
+/** The value that 99 of 100 do not pass (nearest rank): of fewer than 100 values the largest. @returns undefined for no values */
+export function percentile99(values: readonly number[]): number | undefined {
+  return values.toSorted((a, b) => a - b)[Math.ceil(values.length * 0.99) - 1]
+}
+
 export function medians(samples: readonly Sample[]): Sample {
+  return eachMetric(samples, median)
+}
+
+/** @param of says one number of several */
+export function eachMetric(samples: readonly Sample[], of: (values: readonly number[]) => number | undefined): Sample {
   const result: Record<string, number> = {}
   for (const metric of Object.keys(samples[0] ?? {})) {
-    const middle = median(samples.flatMap((each) => each[metric] ?? []))
-    if (middle !== undefined) result[metric] = middle
+    const value = of(samples.flatMap((each) => each[metric] ?? []))
+    if (value !== undefined) result[metric] = value
   }
   return result
 }

@@ -1,19 +1,18 @@
 // A tree as a nydus image (RAFS v6, zstd, blake3), made by nydus-image and laid out as converters do: one blob, and a bootstrap layer.
 import { execFile } from 'node:child_process'
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { type Digest, digestOf, hex } from '../src/image/digest.ts'
 import { hostPlatform } from '../src/image/manifest.ts'
+import { nydusdProgram } from './nydusd.ts'
 
 const run = promisify(execFile)
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 
 export interface NydusSource {
-  /** The nydus-image program. */
-  tool: string
   source: string
   /** For the OCI layout; made. */
   dir: string
@@ -27,11 +26,12 @@ interface Layer {
   annotations: Record<string, string>
 }
 
-/** @throws what the program says */
-export async function writeNydusImage({ tool, source, dir, tag }: NydusSource): Promise<void> {
+/** By the program nydus-image beside nydusd. @throws what it says */
+export async function writeNydusImage({ source, dir, tag }: NydusSource): Promise<void> {
   const making = join(dir, 'making')
   const parts = { blobs: join(making, 'blobs'), image: join(making, 'image') }
   for (const each of Object.values(parts)) await mkdir(each, { recursive: true })
+  const tool = join(dirname(nydusdProgram()), 'nydus-image')
   const bootstrap = join(parts.image, 'image.boot')
   await run(tool, ['create', '--log-level', 'error', '--blob-dir', parts.blobs, '--bootstrap', bootstrap, source])
   await run('tar', ['-czf', join(making, 'bootstrap.tar.gz'), '-C', making, 'image/image.boot'])

@@ -27,6 +27,19 @@ const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const READY_TIMEOUT_MS = 30_000
 const POLL_MS = 2
 
+/** @throws where it is not set: nobody has it by chance */
+export function nydusdProgram(): string {
+  const named = process.env.LAZYLAYER_NYDUSD
+  if (!named) throw new Error('LAZYLAYER_NYDUSD is not set: a nydusd program with nydus-image beside it')
+  return named
+}
+
+/** `nydusd VERSION`, as its first line has it: "nydusd Version: <tab> VERSION". */
+export async function nydusdVersion(): Promise<string> {
+  const { stdout } = await run(nydusdProgram(), ['--version'])
+  return `nydusd ${/Version:\s*(\S+)/.exec(stdout)?.[1]}`
+}
+
 /** @throws what nydusd says, when it ends before it has mounted */
 export async function mountNydusd({ program, image, dir, cache }: NydusdMounting): Promise<Mounted> {
   const started = performance.now()

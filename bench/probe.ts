@@ -32,6 +32,8 @@ export interface Probe {
   tree(what: 'walk' | 'readall', dir: string): Promise<Walked>
   /** Reads the files that `list` names, by `program`, which is the probe or a copy of it. */
   list(program: string, dir: string, list: string): Promise<Walked>
+  /** Seconds that a file of the list takes. */
+  times(dir: string, list: string): Promise<{ median: number; p99: number }>
   /** `below`: files whose pages are given back with the file's own. */
   sequential(file: string, bufferBytes: number, passes: number, pages: Pages, below?: readonly string[]): Promise<Read>
   /** Maps the file and touches the byte at `offset`, as a program that is started touches its libraries. */
@@ -76,6 +78,10 @@ export async function compileProbe(dir: string): Promise<Probe> {
     // lazy mount is fetched from runs on this thread.
     list: async (program, root, list) =>
       walked(await call('/bin/sh', '-c', 'exec "$0" "$@"', program, 'readlist', root, list)),
+    times: async (root, list) => {
+      const took = await call(path, 'times', root, list)
+      return { median: field(took, 'median'), p99: field(took, 'p99') }
+    },
     sequential: async (file, bufferBytes, passes, pages, below = []) => {
       const read = await call(path, 'seq', file, String(bufferBytes), String(passes), pages, ...below)
       return { bytes: field(read, 'bytes'), seconds: field(read, 'seconds'), resident: field(read, 'resident') }

@@ -35,9 +35,13 @@ export interface Product extends Mounted {
   devices: readonly string[]
 }
 
-export async function mountImage({ image, dir, cache, run, rung }: Mounting): Promise<Product> {
+/** @param flags of `mount`, beside those that say where everything is */
+export async function mountImage(
+  { image, dir, cache, run, rung }: Mounting,
+  flags: readonly string[] = [],
+): Promise<Product> {
   for (const each of [dir, cache, run]) await mkdir(each, { recursive: true })
-  const words = [COMMAND, 'mount', '--mount', rung, '--cache', cache, '--tls-verify=false', image, dir]
+  const words = [COMMAND, 'mount', '--mount', rung, '--cache', cache, '--tls-verify=false', ...flags, image, dir]
   const mounted = await startMount(words, dir, { RUNTIME_DIRECTORY: run })
   const socket = socketFor(run, dir)
   const devices = join(devicesFor(socket), DEVICES_DIRECTORY)

@@ -1,7 +1,7 @@
 // What a run leaves behind: a table for people, JSON for comparison. Neither names a host, a path or a user.
 import { availableParallelism, release } from 'node:os'
-import type { Case, LinkShape } from './case.ts'
-import { type Absent, type Measured, medians, missed, type Samples } from './measure.ts'
+import type { Case, LinkShape, Sample } from './case.ts'
+import { type Absent, eachMetric, type Measured, medians, missed, percentile99, type Samples } from './measure.ts'
 
 export interface Outcome {
   case: Case
@@ -35,7 +35,12 @@ export function record({
     link: { roundTripMs: link.roundTripMs, bytesPerSecond: rate },
     rounds,
     ratios: ratios.map((each) => ({ ...each, met: each.atLeast === undefined ? null : !missed(each) })),
-    subjects: subjects.map((each) => ({ name: each.name, median: medians(each.samples), samples: each.samples })),
+    subjects: subjects.map(({ samples, ...named }) => ({
+      ...named,
+      median: medians(samples),
+      p99: eachMetric(samples, percentile99),
+      samples,
+    })),
   }
   return `${JSON.stringify(what, (_, value) => (typeof value === 'number' ? Number(value.toPrecision(6)) : value), 2)}\n`
 }
@@ -45,9 +50,9 @@ export function table({ case: { name, explains }, rounds, subjects, absent, rati
   const metrics = [...new Set(subjects.flatMap(({ samples }) => Object.keys(samples[0] ?? {})))]
   const rows = [
     ['', ...metrics],
-    ...subjects.map((each) => {
-      const middle = medians(each.samples)
-      return [each.name, ...metrics.map((metric) => number(middle[metric]))]
+    ...subjects.flatMap(({ name, samples }) => {
+      const row = (title: string, of: Sample) => [title, ...metrics.map((metric) => number(of[metric]))]
+      return [row(name, medians(samples)), row('  p99', eachMetric(samples, percentile99))]
     }),
   ]
   const lines = [
@@ -63,7 +68,7 @@ export function table({ case: { name, explains }, rounds, subjects, absent, rati
 function ratioLine(ratio: Measured): string {
   const value = ratio.median === undefined ? 'not measured' : `${number(ratio.median)}×`
   const spread = ratio.median === undefined ? '' : ` (${number(ratio.least)} to ${number(ratio.most)})`
-  const bar = ratio.atLeast === undefined ? '' : `, bar ${ratio.atLeast}×: ${missed(ratio) ? 'MISSED' : 'met'}`
+  const bar = ratio.atLeast === undefined ? '' : `, bar ${number(ratio.atLeast)}×: ${missed(ratio) ? 'MISSED' : 'met'}`
   return `${ratio.metric}, ${ratio.of} : ${ratio.over} = ${value}${spread}${bar}`
 }
 

@@ -1,28 +1,42 @@
 // `npm run bench`: runs the cases, prints what was measured and why, and writes bench/record/<case>.json.
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
+import { besideBackground } from './cases/beside-background.ts'
+import { coldReads } from './cases/cold-reads.ts'
 import { coldStart } from './cases/cold-start.ts'
 import { coldStartForms } from './cases/cold-start-forms.ts'
+import { coldStartLinks } from './cases/cold-start-links.ts'
+import { growthBytes } from './cases/growth-bytes.ts'
+import { growthEntries } from './cases/growth-entries.ts'
+import { growthLayers } from './cases/growth-layers.ts'
+import { growthReaders } from './cases/growth-readers.ts'
 import { imageWalk } from './cases/image-walk.ts'
+import { mappedStart } from './cases/mapped-start.ts'
 import { memory } from './cases/memory.ts'
 import { nydusd } from './cases/nydusd.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
 import { pageCache } from './cases/page-cache.ts'
+import { podmanFar } from './cases/podman-far.ts'
+import { podmanStarts } from './cases/podman-start.ts'
 import { readAhead } from './cases/read-ahead.ts'
 import { sequentialDropped } from './cases/sequential-dropped.ts'
 import { sequentialWarm } from './cases/sequential-warm.ts'
 import { shuffled } from './cases/shuffled.ts'
 import { smallFiles } from './cases/small-files.ts'
+import { twentyStarts } from './cases/twenty-starts.ts'
 import { walk } from './cases/walk.ts'
 import { type Flags, parseFlags, USAGE } from './flags.ts'
+import { growthPlot } from './growth-plot.ts'
 import { measure, missed, takeTurns } from './measure.ts'
 import { detachBelow } from './mount.ts'
+import { svg } from './plot.ts'
 import { compileProbe, type Probe } from './probe.ts'
 import { type Outcome, record, table } from './record.ts'
 
+const GROWTH = [growthLayers, growthEntries, growthBytes, growthReaders]
 const CASES: readonly Case[] = [
   walk,
   imageWalk,
@@ -32,23 +46,28 @@ const CASES: readonly Case[] = [
   sequentialWarm,
   sequentialDropped,
   coldStart,
+  ...coldStartLinks,
   coldStartForms,
   readAhead,
   shuffled,
   pageCache,
+  ...podmanStarts,
+  podmanFar,
+  twentyStarts,
+  mappedStart,
+  coldReads,
+  besideBackground,
   memory,
   nydusd,
+  ...GROWTH,
 ]
 const HERE = import.meta.dirname
 /** On the clone's own filesystem: that is the one compared with. */
 const WORK = join(HERE, '../.cache/bench')
 
-async function runCase(
-  which: Case,
-  { rounds = which.rounds ?? ROUNDS, link }: Flags,
-  probe: Probe,
-  closing: (() => Promise<void>)[],
-): Promise<Outcome> {
+async function runCase(which: Case, flags: Flags, probe: Probe, closing: (() => Promise<void>)[]): Promise<Outcome> {
+  const { rounds = which.rounds ?? ROUNDS } = flags
+  const link = which.link ?? flags.link
   const dir = join(WORK, which.name)
   await mkdir(dir, { recursive: true })
   try {
@@ -76,6 +95,12 @@ async function clear(): Promise<void> {
   await rm(WORK, { recursive: true, force: true })
 }
 
+/** docs/<case>.svg from bench/record/<case>.json. */
+async function drawRecord(name: string): Promise<void> {
+  const recorded = JSON.parse(await readFile(join(HERE, 'record', `${name}.json`), 'utf8'))
+  await writeFile(join(HERE, '../docs', `${name}.svg`), svg(growthPlot(recorded)))
+}
+
 async function main(words: readonly string[]): Promise<number> {
   if (words.includes('--help')) {
     process.stdout.write(USAGE)
@@ -85,6 +110,10 @@ async function main(words: readonly string[]): Promise<number> {
     words,
     CASES.map((each) => each.name),
   )
+  if (flags.plot) {
+    for (const { name } of GROWTH) await drawRecord(name)
+    return 0
+  }
   const chosen = CASES.filter((each) => flags.cases.length === 0 || flags.cases.includes(each.name))
   const closing: (() => Promise<void>)[] = []
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

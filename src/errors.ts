@@ -3,6 +3,7 @@
 /**
  * usage        the command line or a reference is malformed
  * missing      the registry, the layout or the tree has no such thing
+ * exists       something has that name already
  * denied       the registry refuses us, or the system does
  * unsupported  valid, but not something that can be served (or served lazily)
  * corrupt      bytes differ from their digest, or an index breaks its format
@@ -15,6 +16,7 @@
 export type Code =
   | 'usage'
   | 'missing'
+  | 'exists'
   | 'denied'
   | 'unsupported'
   | 'corrupt'
@@ -50,6 +52,9 @@ export class Failure extends Error {
   }
   static missing(what: string, reason?: Reason): Failure {
     return new Failure('missing', what, reason)
+  }
+  static exists(what: string, reason?: Reason): Failure {
+    return new Failure('exists', what, reason)
   }
   static denied(what: string, reason?: Reason): Failure {
     return new Failure('denied', what, reason)

@@ -1,11 +1,11 @@
 // lazylayer and nydusd on the same nydus image.
 import { rm, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import type { Case, Context, Ratio, Sample } from '../case.ts'
 import { type Served, serveLayout } from '../image.ts'
 import type { Mounted } from '../mount.ts'
 import { writeNydusImage } from '../nydus-image.ts'
-import { mountNydusd } from '../nydusd.ts'
+import { mountNydusd, nydusdProgram, nydusdVersion } from '../nydusd.ts'
 import { BY_EROFS, MEASURED, mountImage, SUBJECTS, serveStore } from '../product.ts'
 import { noise, writeTree } from '../tree.ts'
 
@@ -64,7 +64,7 @@ export const nydusd: Case = {
       await writeTree(join(source, SMALL), SHAPE)
       await writeFile(join(source, LARGE), noise(LARGE, LARGE_BYTES))
       const layout = join(dir, 'image')
-      await writeNydusImage({ tool: join(dirname(program()), 'nydus-image'), source, dir: layout, tag: TAG })
+      await writeNydusImage({ source, dir: layout, tag: TAG })
       return await serveLayout(layout, TAG, defer, link)
     }
     const image = () => {
@@ -74,10 +74,11 @@ export const nydusd: Case = {
     return [
       {
         name: NYDUSD,
+        version: nydusdVersion,
         async open() {
           const from = await image()
           const at = { dir: join(dir, 'mnt'), cache: join(dir, 'cache') }
-          return () => goThrough(context, from, at, () => mountNydusd({ program: program(), image: from, ...at }))
+          return () => goThrough(context, from, at, () => mountNydusd({ program: nydusdProgram(), image: from, ...at }))
         },
       },
       { name: BY_AGENT, open: async () => byAgent(context, await image()) },
@@ -92,13 +93,6 @@ export const nydusd: Case = {
       })),
     ]
   },
-}
-
-/** @throws where it is not set: nobody has it by chance */
-function program(): string {
-  const named = process.env.LAZYLAYER_NYDUSD
-  if (!named) throw new Error('LAZYLAYER_NYDUSD is not set: a nydusd program with nydus-image beside it')
-  return named
 }
 
 /** Only the first file: then the agent begins to prove what it believed. */

@@ -3,6 +3,7 @@
 //   probe walk DIR                  readdir and fstatat of every entry
 //   probe readall DIR               open, read to the end and close every regular file
 //   probe readlist DIR LIST         the same for the files named in LIST, a path below DIR a line
+//   probe times DIR LIST            the same, one time a file: their median, and what 99 of 100 do not pass
 //   probe seq FILE BUFFER PASSES keep|refill|drop [BELOW…]
 //                                   reads FILE from start to end PASSES times; the fastest pass counts
 //   probe fault FILE OFFSET         maps FILE and touches the byte at OFFSET, without advice
@@ -83,7 +84,8 @@ static int open_dir(const char *path) {
   return fd;
 }
 
-static void read_list(const char *root, const char *list) {
+// With `times`, which has room for `room`, notes how long each file took.
+static void read_list(const char *root, const char *list, double *times, size_t room) {
   int dir = open_dir(root);
   FILE *names = fopen(list, "re");
   if (names == NULL) fail(list);
@@ -92,11 +94,27 @@ static void read_list(const char *root, const char *list) {
   ssize_t n;
   while ((n = getline(&line, &size, names)) > 0) {
     if (line[n - 1] == '\n') line[n - 1] = 0;
+    double start = now();
     read_file(dir, line);
+    if (times != NULL && files <= room) times[files - 1] = now() - start;
   }
   free(line);
   fclose(names);
   close(dir);
+}
+
+static int by_size(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void read_times(const char *root, const char *list) {
+  static double times[1 << 16];
+  size_t room = sizeof times / sizeof *times;
+  read_list(root, list, times, room);
+  if (files == 0 || files > room) fail("number of files");
+  qsort(times, files, sizeof *times, by_size);
+  printf("{\"median\":%.9f,\"p99\":%.9f}\n", times[files / 2], times[(files * 99 + 99) / 100 - 1]);
 }
 
 // Pages of the file that are in memory: shows that what is called warm is, and that what is called dropped is not.
@@ -180,7 +198,10 @@ int main(int count, char **words) {
   if (count == 3 && (strcmp(words[1], "walk") == 0 || strcmp(words[1], "readall") == 0)) {
     walk(open_dir(words[2]), words[1][0] == 'r');
   } else if (count == 4 && strcmp(words[1], "readlist") == 0) {
-    read_list(words[2], words[3]);
+    read_list(words[2], words[3], NULL, 0);
+  } else if (count == 4 && strcmp(words[1], "times") == 0) {
+    read_times(words[2], words[3]);
+    return 0;
   } else if (count >= 6 && strcmp(words[1], "seq") == 0) {
     sequential(words[2], strtoul(words[3], NULL, 10), atoi(words[4]), words[5], count - 6, words + 6);
     return 0;
@@ -191,7 +212,7 @@ int main(int count, char **words) {
     printf("{\"bytes\":%lu}\n", (unsigned long)bytes_in_memory(count - 2, words + 2, words[1][0] == 'f'));
     return 0;
   } else {
-    fputs("usage: probe walk|readall DIR, readlist DIR LIST, seq FILE BUFFER PASSES keep|refill|drop [BELOW…],\n"
+    fputs("usage: probe walk|readall DIR, readlist|times DIR LIST, seq FILE BUFFER PASSES keep|refill|drop [BELOW…],\n"
           "             fault FILE OFFSET, resident|forget FILE…\n", stderr);
     return 2;
   }

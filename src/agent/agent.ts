@@ -1,13 +1,16 @@
 // The wiring: everything a command needs to open images, made once from its flags.
 
 import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
-import { Budget } from '../fetch/budget.ts'
+import { BUDGET, Budget } from '../fetch/budget.ts'
+import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
-import { openAhead } from '../layer/ahead.ts'
+import { nameAhead, openAhead, startAhead } from '../layer/ahead.ts'
+import { Background } from '../layer/background.ts'
 import { Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import { Keeper } from '../mount/keeper.ts'
@@ -22,6 +25,7 @@ import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import { places, stateDirectory } from './agent-places.ts'
+import { backgroundOf } from './background.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
 import { givenLogin, text, type Values } from './values.ts'
@@ -37,6 +41,8 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  /** Undefined: nothing is fetched that nobody asks for. */
+  background: Background | undefined
   examinations: Examinations
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number
@@ -95,8 +101,19 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
+/**
+ * What an agent is for.
+ *
+ * names    engines will start programs from images, whose layers have names: what that takes is begun before it is asked for, and threads
+ *          stand by
+ * starts   programs will be started from one image: the same, but nothing is read for names
+ * reading  a command looks at an image, and ends
+ */
+export type Purpose = 'names' | 'starts' | 'reading'
+
 /** @param image as openRegistries has it */
-export async function openAgent(values: Values, image: Reference | undefined): Promise<Agent> {
+export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
+  const manners = purpose === 'reading' ? undefined : backgroundOf(values)
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
@@ -105,21 +122,31 @@ export async function openAgent(values: Values, image: Reference | undefined): P
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder()
+  const builder = new IndexBuilder({ threadsMin: purpose === 'reading' ? 0 : 1 })
   const closing = new AbortController()
-  const budget = new Budget()
+  const budget = new Budget(BUDGET, new Wires(manners))
   const examinations = new Examinations(store, builder, log, closing.signal)
   const layers = new Layers({
     store,
     codecs,
     builder,
     budget,
+    isFilled: manners !== undefined,
     examiner: examinations,
     answers: (origin) => registries.answers(origin),
     closing,
     log,
   })
-  const images = new Images(registries, store, platform, log, (image) => void openAhead(image, layers)) // never rejects
+  const background =
+    manners &&
+    new Background({
+      wires: budget.wires,
+      hasRoom: (bytes) => store.room.hasRoom(bytes),
+      pause: (ms, signal) => sleep(ms, undefined, { ref: false, signal }),
+      log,
+    })
+  const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
+  const images = new Images(registries, store, platform, log, (image) => void ahead(image, layers)) // never rejects
   return {
     native,
     keeper: Keeper.current(process.env),
@@ -130,9 +157,11 @@ export async function openAgent(values: Values, image: Reference | undefined): P
     builder,
     images,
     layers,
+    background,
     examinations,
     progress: () => registries.counters().fetched + codecs.counters().verified,
     async close() {
+      await background?.close()
       await layers.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])
       await store.close()

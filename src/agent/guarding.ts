@@ -4,7 +4,6 @@ import { type Clock, IdleLink } from '../proof/idle-link.ts'
 import { ContestedNames } from '../store/contested.ts'
 import { BelievedProofs } from '../stores/believed-proofs.ts'
 import { Guard } from '../stores/guard.ts'
-import type { DiffIdPolicy } from '../stores/identity.ts'
 import { NameClaims } from '../stores/name-claims.ts'
 import type { Agent } from './agent.ts'
 import { log } from './log.ts'
@@ -22,7 +21,7 @@ const CLOCK: Clock = {
   pause: (ms, signal) => sleep(ms, undefined, { ref: false, ...(signal === undefined ? {} : { signal }) }),
 }
 
-/** @param progress as StoreParts has it. @throws Failure system */
+/** @param keepsApart as GuardParts has it. @param progress as StoreParts has it. @throws Failure system */
 export async function openGuard(
   {
     layers,
@@ -31,7 +30,7 @@ export async function openGuard(
     budget,
     store,
   }: Pick<Agent, 'layers' | 'examinations' | 'registries' | 'budget' | 'store'>,
-  policy: DiffIdPolicy,
+  keepsApart: boolean,
   progress: () => number,
 ): Promise<Guarding> {
   const claims = new NameClaims()
@@ -49,6 +48,6 @@ export async function openGuard(
     signal: layers.signal,
     log,
   })
-  const guard = new Guard({ keepsApart: policy === 'guarded', claims, proofs, contested, progress, log }, before)
+  const guard = new Guard({ keepsApart, claims, proofs, contested, progress, log }, before)
   return { guard, believed: () => proofs.size, end: () => proofs.close() }
 }

@@ -9,6 +9,7 @@ import { KernelMounts } from '../mount/kernel-mounts.ts'
 import { chooseRung, type Rung } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { MountSession } from '../mount/session.ts'
+import { SNAPSHOTS_DIRECTORY } from '../snapshotter/shown-trees.ts'
 import { askers, onlyRootAsks } from '../stores/asker.ts'
 import type { DiffIdPolicy } from '../stores/identity.ts'
 import { AdditionalImageStore } from '../stores/image-store.ts'
@@ -17,6 +18,8 @@ import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
 import type { Agent } from './agent.ts'
 import { places } from './agent-places.ts'
+import type { ContainerdDoor } from './containerd-door.ts'
+import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
@@ -36,6 +39,10 @@ export interface StoreSettings {
   trust: readonly string[]
   /** Whether layers are named by their indexes, too. */
   byIndex: boolean
+  /** Where containerd asks; none: it is not served. */
+  containerd: readonly ContainerdSocket[]
+  /** As `diffId`, of images that containerd pulls. */
+  containerdDiffId: DiffIdPolicy
 }
 
 /** What nobody uses leaves that soon after it may. */
@@ -60,7 +67,10 @@ export async function serveStore(
   const standIns = await StandIns.open(root)
   const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
   const progress = () => progressOf(agent)
-  const { guard, believed, end: endProofs } = await openGuard(agent, diffId, progress)
+  const keepsApart = [diffId, ...(settings.containerd.length > 0 ? [settings.containerdDiffId] : [])].includes(
+    'guarded',
+  )
+  const { guard, believed, end: endProofs } = await openGuard(agent, keepsApart, progress)
   const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds)
   agent.keeper.mounting(root)
   const doors = new Doors()
@@ -84,25 +94,50 @@ export async function serveStore(
   store.show(session)
   const imageDoor = openImageDoor(session, shared)
   doors.addSoon(imageDoor.then(({ door }) => door))
+  const containerd = await openContainerd(agent, settings, session, shared)
   // engines read there; what they do in the other door would be writing
-  const closing = session
-    .closeDirectory(AdditionalImageStore.DIRECTORY)
-    .catch((error) => log(`${AdditionalImageStore.DIRECTORY} is not read-only: ${describe(error)}`))
-    .then(imagesClosed.resolve)
+  const readOnly = [AdditionalImageStore.DIRECTORY, ...(containerd === undefined ? [] : [SNAPSHOTS_DIRECTORY])]
+  const closing = Promise.all(
+    readOnly.map((each) =>
+      session.closeDirectory(each).catch((error) => log(`${each} is not read-only: ${describe(error)}`)),
+    ),
+  ).then(() => imagesClosed.resolve())
   const { list, end } = await imageDoor
   await closing
+  await containerd?.listen()
   const lettingGo = setInterval(() => {
     store.letGo().catch((error) => log(`what nobody uses stays: ${describe(error)}`))
   }, LET_GO_EVERY_MS).unref()
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
   const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed }, () => ready(root, choice.rung))
+  const leave = async () => containerd?.stop()
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () =>
+    ready(root, choice.rung),
+  )
   clearInterval(lettingGo)
+  await containerd?.end()
   await end()
   await endProofs()
   await standIns.close()
   return code
+}
+
+/** Loaded only where it is asked for: other agents have no part of it in memory. */
+async function openContainerd(
+  agent: Agent,
+  { containerd: sockets, containerdDiffId, trust }: StoreSettings,
+  session: MountSession,
+  shared: SharedParts,
+): Promise<ContainerdDoor | undefined> {
+  if (sockets.length === 0) return undefined
+  const belief = beliefOf(
+    containerdDiffId,
+    containerdDiffId === 'guarded' || containerdDiffId === 'claimed' ? trust : [],
+  )
+  const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
+  const { openContainerdDoor } = await import('./containerd-door.ts')
+  return await openContainerdDoor({ ...shared, agent, session, sockets, trustsDiffIds })
 }
 
 /** The directory to mount on, with what engines stat in it when nothing is mounted. */

@@ -118,6 +118,8 @@ export interface ServedMount {
   believed(): number
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<AgentAnswer>
+  /** Ends what clients do here before the mount goes. Never rejects, and takes a second at most. */
+  leave(): Promise<void>
   /** Resolves with a reason when it has ended without our doing. */
   ended: Promise<string>
 }
@@ -151,6 +153,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const stop = async () => {
     if (stopping) return // a second signal changes nothing
     stopping = true
+    await served.leave()
     try {
       if (!(await unmount())) {
         log(`${dir} is busy: detached; programs that use it get errors for what is not cached`)
@@ -165,6 +168,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   ready()
   const reason = await Promise.race([session.ended, served.ended, stopped.promise])
   if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
+  await served.leave()
   // whoever ended one of several mounts meant all of them
   await detach().catch(() => {}) // nothing left is the usual case
   agent.keeper.unmounted(dir)

@@ -68,7 +68,7 @@ interface OpenImage {
 
 async function withImage(name: string, values: Values, use: (image: OpenImage) => Promise<number>): Promise<number> {
   const reference = parseReference(name)
-  const agent: Agent = await openAgent(values, reference)
+  const agent: Agent = await openAgent(values, reference, 'reading')
   try {
     const image = await agent.images.resolve(reference)
     const layers = await openAllLayers(image, agent.layers, beforeWhole(values))

@@ -1,5 +1,6 @@
 // Commands and flags: one list drives parsing, --help and completion.
 import { parseArgs } from 'node:util'
+import { BACKGROUNDS } from '../agent/background.ts'
 import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { DIFF_ID_POLICIES } from '../stores/identity.ts'
@@ -86,6 +87,16 @@ const CONTEXT: Flag = {
   help: 'SELinux label of everything in the mount (not yet tried with SELinux; please tell how it goes)',
 }
 
+/** Of commands that show images to programs. */
+const BACKGROUND: readonly Flag[] = [
+  {
+    name: 'background',
+    value: BACKGROUNDS.join('|'),
+    help: 'idle: when a program reads of an image, the rest of it follows where the link has nothing else to do; full: as fast as a pull; off: for links that cost by the byte (default: idle)',
+  },
+  { name: 'background-max', value: 'RATE', help: 'bytes a second of that at most: 10M (default: as much as there is)' },
+]
+
 /** Of serve and explain. */
 const DIFFID: Flag = {
   name: 'diffid',
@@ -109,6 +120,7 @@ export const COMMANDS: readonly Command[] = [
       MOUNT,
       REQUIRE_LAZY,
       CONTEXT,
+      ...BACKGROUND,
       ...FILLED,
       PLATFORM,
       ...REGISTRY,
@@ -127,12 +139,25 @@ export const COMMANDS: readonly Command[] = [
         help: 'name no layer by its index: for images of people who do not trust each other (docs/upstream-image-ids.md); what is not proven or believed is fetched whole first',
       },
       {
+        name: 'containerd',
+        value: '[NAME=]SOCKET',
+        repeats: true,
+        help: 'answer containerd there as a snapshotter, by this name (default: lazylayer, and stargz for BuildKit); one socket a containerd; may be given several times (docs/containerd.md)',
+      },
+      {
+        name: 'containerd-address',
+        value: 'SOCKET',
+        repeats: true,
+        help: "containerd's own socket, to see what it pulls; several in the order of --containerd (default: /run/containerd/containerd.sock)",
+      },
+      {
         name: 'store-mode',
         value: 'MODE',
         help: 'who may look into the store, in octal: 0755 lets every local user read all images in it (default: 0700)',
       },
       SERVE,
       CONTEXT,
+      ...BACKGROUND,
       ...FILLED,
       PLATFORM,
       {

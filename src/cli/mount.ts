@@ -31,7 +31,7 @@ export async function mount({ positionals, values }: Invocation): Promise<number
   const reference = parseReference(name)
   const wanted = wantedRung(values)
   const context = await wantedContext(values)
-  const agent = await openAgent(values, reference)
+  const agent = await openAgent(values, reference, 'starts')
   try {
     const dir = await prepareDirectory(agent.native, target)
     const { sockets } = places()
@@ -43,12 +43,25 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     for (const each of layers) {
       fetchAhead(each, image, agent).catch((error) => log(`prefetch of ${each.descriptor.digest}: ${describe(error)}`))
     }
+    for (const layer of layers.filter(({ format }) => format !== WHOLE)) {
+      agent.background?.add({ layer, image: image.digest, origin: image.origin, complete: () => {} })
+    }
+    agent.background?.want(image.digest) // whoever mounts one image will read it
     const merged = await openMerged(layers, agent.store, agent.builder)
     const shown = await show({ agent, dir, name, merged, context }, choice, wanted)
     await merged.image.close()
     const { rung } = shown.choice
     return await serveUntilEnd(
-      { ...shown, dir, agent, serves: name, layers: () => layers.length, believed: () => 0, list },
+      {
+        ...shown,
+        dir,
+        agent,
+        serves: name,
+        layers: () => layers.length,
+        believed: () => 0,
+        list,
+        leave: async () => {},
+      },
       () => {
         process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
       },

@@ -3,6 +3,7 @@
 import { resolve } from 'node:path'
 import { openAgent, wantedRung } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
+import { containerdSockets } from '../agent/containerd-sockets.ts'
 import { serveStore } from '../agent/serve-store.ts'
 import { storeMode } from '../agent/store-access.ts'
 import { text, texts } from '../agent/values.ts'
@@ -16,8 +17,11 @@ import { readyText } from './ready.ts'
 import { refuseUntold } from './told.ts'
 
 export async function serve({ positionals, values }: Invocation): Promise<number> {
-  const diffId = text(values, 'diffid') ?? 'proven'
+  const given = text(values, 'diffid')
+  const diffId = given ?? 'proven'
+  const containerdDiffId = given ?? 'guarded'
   if (!isPolicy(diffId)) throw Failure.usage(`--diffid ${diffId} is not one of ${DIFF_ID_POLICIES.join(', ')}`)
+  if (!isPolicy(containerdDiffId)) throw new TypeError('a policy that was one before')
   const byIndex = values['diffid-only'] !== true
   const root = positionals[0] ?? places().root
   if (diffId === 'guarded') await refuseUntold(resolve(root), systemPlaces())
@@ -29,10 +33,12 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     diffId,
     trust: texts(values, 'trust'),
     byIndex,
+    containerd: containerdSockets(texts(values, 'containerd'), texts(values, 'containerd-address'), CONTAINERD),
+    containerdDiffId,
   }
   const credsFile = text(values, 'creds-file')
   if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
-  const agent = await openAgent(values, undefined)
+  const agent = await openAgent(values, undefined, 'names')
   try {
     return await serveStore(agent, settings, (root, rung) => {
       process.stdout.write(readyText(root, rung, settings))
@@ -42,6 +48,9 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     throw error
   }
 }
+
+/** BuildKit, and nerdctl up to 2.2, take a snapshotter for a lazy one by that name alone. */
+const CONTAINERD = { names: ['lazylayer', 'stargz'], address: '/run/containerd/containerd.sock' }
 
 function isPolicy(text: string): text is DiffIdPolicy {
   return (DIFF_ID_POLICIES as readonly string[]).includes(text)

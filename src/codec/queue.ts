@@ -26,7 +26,7 @@ export interface Waiting {
 
 // A hop to a worker costs as much as decoding 64 KiB, so small chunks travel together; but not so many that whoever comes meanwhile waits
 // long. Only those who wait themselves may take more of a worker's time.
-const BATCH_MAX_CHUNKS: Readonly<Record<Priority, number>> = { demand: 32, prefetch: 8 }
+const BATCH_MAX_CHUNKS: Readonly<Record<Priority, number>> = { demand: 32, prefetch: 8, background: 8 }
 const BATCH_MAX_BYTES = 2 ** 20
 // While other threads are idle, chunks of this size go to them one by one.
 const BATCH_MIN_BYTES = 128 * 1024

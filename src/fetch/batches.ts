@@ -21,7 +21,11 @@ export interface BatchesParts {
 
 export class Batches {
   readonly #parts: BatchesParts
-  readonly #queued: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
+  readonly #queued: Readonly<Record<Priority, Set<Flight>>> = {
+    demand: new Set(),
+    prefetch: new Set(),
+    background: new Set(),
+  }
   readonly #absentOf = (chunks: readonly number[]) => this.#parts.flights.absentOf(chunks)
   #flushing = false
   #closed = false
@@ -44,19 +48,17 @@ export class Batches {
   }
 
   delete(flight: Flight): void {
-    this.#queued.demand.delete(flight)
-    this.#queued.prefetch.delete(flight)
+    for (const queued of Object.values(this.#queued)) queued.delete(flight)
   }
 
   close(): void {
     this.#closed = true
-    this.#queued.demand.clear()
-    this.#queued.prefetch.clear()
+    for (const queued of Object.values(this.#queued)) queued.clear()
   }
 
   #flush(): void {
     const { requests, nearby } = this.#parts
-    for (const priority of ['demand', 'prefetch'] as const) {
+    for (const priority of ['demand', 'prefetch', 'background'] as const) {
       const flights = [...this.#queued[priority]].filter((each) => !this.#isNearby(each))
       this.#queued[priority].clear()
       const joined = requests.runs(

@@ -1,8 +1,9 @@
 // How much may be under way at once, over all layers: stored bytes that are asked for and not yet decoded, and requests.
-// Demand and prefetch have a lane each, so that demand never waits for prefetch; and so has each origin, so that nobody waits for
-// another's registry.
+// Demand, prefetch and the background have a lane each, so that none waits for a later one; and so has each origin, so that nobody
+// waits for another's registry.
 import type { Priority } from '../image/blob.ts'
 import { Shelf } from './shelf.ts'
+import { Wires } from './wires.ts'
 
 export interface LaneLimits {
   /** Bytes under way. A single request that is larger has the lane for itself. */
@@ -18,10 +19,12 @@ export const BUDGET: BudgetLimits = {
   demand: { maxBytes: 32 << 20, maxRequests: 64 },
   // two runs of 8 MiB: one is transferred while the other is answered or decoded; scattered small ones go four at a time
   prefetch: { maxBytes: 16 << 20, maxRequests: 4 },
+  // what is on the wire has a narrower bound (wire.ts); ranges are in memory as far as they have come
+  background: { maxBytes: 16 << 20, maxRequests: 32 },
 }
 
 /**
- * All origins together have so many lanes' worth: 8 * (32 + 16) MiB = 384 MiB. So much is in memory only if it all comes at once, and
+ * All origins together have so many lanes' worth: 8 * (32 + 16 + 16) MiB = 512 MiB. So much is in memory only if it all comes at once, and
  * that many registries must stand still with a full lane each before anybody else waits for them.
  */
 export const LANES_MAX = 8
@@ -144,11 +147,18 @@ class Lanes {
 export class Budget {
   /** For what nobody has asked for yet. */
   readonly shelf = new Shelf()
+  /** The ways that all of it takes. */
+  readonly wires: Wires
   readonly #lanes: Readonly<Record<Priority, Lanes>>
   #requests = 0
 
-  constructor(limits: BudgetLimits = BUDGET) {
-    this.#lanes = { demand: new Lanes(limits.demand), prefetch: new Lanes(limits.prefetch) }
+  constructor(limits: BudgetLimits = BUDGET, wires = new Wires()) {
+    this.wires = wires
+    this.#lanes = {
+      demand: new Lanes(limits.demand),
+      prefetch: new Lanes(limits.prefetch),
+      background: new Lanes(limits.background),
+    }
   }
 
   /**

@@ -9,7 +9,7 @@ import type { Flight } from './flights.ts'
 export type Verdict = 'right' | 'damaged' | 'unknown'
 
 /** Under way at once: enough to keep the workers busy with whatever else they have to do. */
-const CHECKS_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 8 }
+const CHECKS_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 8, background: 8 }
 
 export interface ChecksParts {
   /** Right: the chunk's state says so now. */
@@ -23,8 +23,12 @@ export interface ChecksParts {
 
 export class Checks {
   readonly #parts: ChecksParts
-  readonly #waiting: Readonly<Record<Priority, Set<Flight>>> = { demand: new Set(), prefetch: new Set() }
-  readonly #checking: Record<Priority, number> = { demand: 0, prefetch: 0 }
+  readonly #waiting: Readonly<Record<Priority, Set<Flight>>> = {
+    demand: new Set(),
+    prefetch: new Set(),
+    background: new Set(),
+  }
+  readonly #checking: Record<Priority, number> = { demand: 0, prefetch: 0, background: 0 }
   #closed = false
 
   constructor(parts: ChecksParts) {
@@ -40,15 +44,13 @@ export class Checks {
 
   /** Takes it out of those that wait. */
   delete(flight: Flight): void {
-    this.#waiting.demand.delete(flight)
-    this.#waiting.prefetch.delete(flight)
+    for (const waiting of Object.values(this.#waiting)) waiting.delete(flight)
   }
 
   /** No more is begun, and nobody is told of what is under way. */
   close(): void {
     this.#closed = true
-    this.#waiting.demand.clear()
-    this.#waiting.prefetch.clear()
+    for (const waiting of Object.values(this.#waiting)) waiting.clear()
   }
 
   #next(priority: Priority): void {

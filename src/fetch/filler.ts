@@ -151,7 +151,13 @@ export class Filler {
       this.#leave(flight)
       this.#batches.add(flight)
     } else if (flight.stage === 'fetching') {
-      flight.request?.urgent.push(flight)
+      if (this.#requests.comesSoon(flight)) {
+        flight.request?.urgent.push(flight)
+        flight.request?.hurry()
+      } else {
+        flight.request?.flights.delete(flight) // what it is part of goes on
+        this.#batches.add(flight)
+      }
     } else {
       flight.urgent?.()
     }

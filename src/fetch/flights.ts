@@ -92,6 +92,10 @@ export interface Request {
   /** Those that somebody began to wait for while they were fetched: decoded first. */
   readonly urgent: Flight[]
   readonly controller: AbortController
+  /** Bytes of its range that are here, from the first on. */
+  came: number
+  /** Ends a pause of what it brings. */
+  hurry: () => void
   /** Chunks of it that were corrupt and are fetched again. */
   retries: number
 }

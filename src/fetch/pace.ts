@@ -20,6 +20,9 @@ export interface LinkPace {
   readonly roundTripBytes: number
 }
 
+/** Of a link on which nothing is fetched along with a miss: the background brings what lies beside it. */
+export const NOTHING_ALONG: LinkPace = { begin: () => () => {}, roundTripBytes: 0 }
+
 export class Pace implements LinkPace {
   #roundTripMs: number | undefined
   #bytesPerSecond: number | undefined

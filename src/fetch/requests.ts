@@ -1,6 +1,6 @@
 // Ranged reads: each waits for its turn, leaves out what came meanwhile, reads, and has its chunks decoded as they arrive.
 import { Failure } from '../errors.ts'
-import type { Blob, Priority, Range, ReadOptions } from '../image/blob.ts'
+import { BACKGROUND_WINDOW_BYTES, type Blob, type Priority, type Range, type ReadOptions } from '../image/blob.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
@@ -19,10 +19,13 @@ export interface Limits extends Readonly<Record<Priority, RunLimits>> {}
 export const LIMITS: Limits = {
   demand: { gapMaxBytes: 64 << 10, runMaxBytes: 4 << 20 },
   prefetch: { gapMaxBytes: 64 << 10, runMaxBytes: 8 << 20 },
+  // what is here already is not fetched again: its requests follow one another without a pause, and cost a few hundred bytes. But for the
+  // headers that lie between files, which are in no chunk
+  background: { gapMaxBytes: 4 << 10, runMaxBytes: 4 << 20 },
 }
 
 /** Chunks of one request decoded at once: what keeps the workers busy. Those that wait cost nothing. */
-const DECODES_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 32 }
+const DECODES_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 32, background: 32 }
 /** Chunks of one request fetched again: a bit flips here and there; a blob that is wrong altogether does not heal by asking. */
 const RETRIES_MAX = 8
 
@@ -80,6 +83,14 @@ export class Requests {
     return this.#readBlob(blob, range, { priority: 'prefetch', signal: this.#closing.signal })
   }
 
+  /** Whether somebody who begins to wait for a chunk that is being fetched does better to wait for that than to ask for it alone. */
+  comesSoon({ chunk, request }: Flight): boolean {
+    if (request?.priority !== 'background') return true
+    // its own bytes have to come in any case
+    const start = this.#parts.chunks.storedRange(chunk).start - request.range.start
+    return start - request.came <= BACKGROUND_WINDOW_BYTES
+  }
+
   /** Takes a flight out of the request that it is part of; one that nothing is left of is stopped. */
   leave(flight: Flight): void {
     flight.request?.flights.delete(flight)
@@ -114,6 +125,8 @@ export class Requests {
       flights: new Set(flights),
       urgent: [],
       controller: new AbortController(),
+      came: 0,
+      hurry: () => {},
       retries: 0,
     }
     for (const flight of flights) flight.request = request
@@ -177,7 +190,10 @@ export class Requests {
     const { range, controller } = request
     const end = ({ chunk }: Flight) => this.#parts.chunks.storedRange(chunk).end - range.start
     const arrivals = new Arrivals(request, end, (flight, stored) => this.#decode(flight, request, stored))
-    const onPart = (part: Uint8Array, at: number) => arrivals.add(wholeOf(part, at, length(request)), at + part.length)
+    const onPart = (part: Uint8Array, at: number) => {
+      arrivals.add(wholeOf(part, at, length(request)), at + part.length)
+      return this.#hold(request, part.length)
+    }
     const options = { signal: controller.signal, priority: request.priority, onPart }
     let stored: Uint8Array | undefined
     try {
@@ -195,8 +211,8 @@ export class Requests {
     const { flights, again } = this.#parts
     for (const flight of [...request.flights]) {
       if (flight.stage !== 'fetching') continue
-      // whoever joined a prefetch does not fail with it: a smaller and more urgent request may succeed
-      if (request.priority === 'prefetch' && flight.priority === 'demand' && flights.has(flight)) {
+      // whoever joined what nobody waited for does not fail with it: a smaller and more urgent request may succeed
+      if (request.priority !== 'demand' && flight.priority === 'demand' && flights.has(flight)) {
         request.flights.delete(flight)
         again(flight)
       } else {
@@ -206,13 +222,32 @@ export class Requests {
   }
 
   async #readBlob(blob: number, range: Range, options: ReadOptions): Promise<Uint8Array> {
-    const { blobs, counters, pace } = this.#parts
+    const { blobs, budget, counters, origin, pace } = this.#parts
+    const bytes = range.end - range.start
     counters.requests++
-    counters.fetchedBytes += range.end - range.start
+    counters.fetchedBytes += bytes
     const ended = pace.begin()
-    const stored = await blobs(blob).read(range, options)
-    ended(stored.length)
-    return stored
+    const transfer = budget.wires.begin(origin, bytes, options.priority ?? 'demand')
+    const onPart: ReadOptions['onPart'] = (part, at) => {
+      transfer.came(at + part.length)
+      return options.onPart?.(part, at)
+    }
+    try {
+      const stored = await blobs(blob).read(range, { ...options, onPart })
+      ended(stored.length)
+      return stored
+    } finally {
+      transfer.end()
+    }
+  }
+
+  /** What nobody waits for comes no faster than it may. */
+  #hold(request: Request, bytes: number): Promise<void> | undefined {
+    if (request.priority !== 'background') return undefined
+    return this.#parts.budget.wires.hold(bytes, (call) => {
+      request.hurry = call
+      if (request.urgent.length > 0) call()
+    })
   }
 
   async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {
@@ -267,7 +302,6 @@ class Arrivals {
   readonly #left: Set<Flight>
   readonly #decoding = new Set<Promise<void>>()
   #stored: Uint8Array = new Uint8Array()
-  #came = 0
 
   /** @param end where a flight's chunk ends in the request's range */
   constructor(
@@ -284,7 +318,7 @@ class Arrivals {
   /** @param stored memory of the whole range, of which the first `came` bytes are there; another one, when it is read anew */
   add(stored: Uint8Array, came: number): void {
     this.#stored = stored
-    this.#came = came
+    this.#request.came = came
     this.#begin()
   }
 
@@ -308,7 +342,7 @@ class Arrivals {
 
   #next(): Flight | undefined {
     const { urgent, flights } = this.#request
-    const isHere = (each: Flight) => this.#end(each) <= this.#came
+    const isHere = (each: Flight) => this.#end(each) <= this.#request.came
     for (let at = urgent.findIndex(isHere); at >= 0; at = urgent.findIndex(isHere)) {
       const [flight] = urgent.splice(at, 1) as [Flight] // just found
       if (this.#left.delete(flight) && flights.has(flight)) return flight

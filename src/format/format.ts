@@ -1,6 +1,6 @@
 // What a lazy image format is: which of an image's layers together make one tree, how to get that tree's index, and a pure parser from
 // the index to entries and chunks.
-import type { Blob, ReadOptions } from '../image/blob.ts'
+import type { Blob, Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor, Manifest } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
@@ -99,6 +99,11 @@ export interface Format {
    * @throws Failure corrupt, limit, or what reading the source throws
    */
   readIndex(unit: Unit, source: Source, options?: IndexOptions): Promise<Uint8Array>
+  /**
+   * Where in the shown layer's blob lies what a start of the image wants first, as far as an index that `readIndex` returned tells without
+   * being parsed. Undefined: it does not. A hint: nothing but the order of fetching depends on it. Quick, and never throws.
+   */
+  firstBytes(index: Uint8Array, unit: Unit): Range | undefined
   /** Pure. @throws Failure corrupt, limit: naming layer and entry */
   parseIndex(index: Uint8Array, unit: Unit): Contents
 }

@@ -56,8 +56,11 @@ export class IndexBuilder {
   readonly #deadlineMs: number
   #running = 0
 
-  /** @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats */
-  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER } = {}) {
+  /**
+   * @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats
+   * @param threadsMin how many of those that parse, build and merge stand by: each takes some 10 MB, and a tenth of a second to start
+   */
+  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, threadsMin = 0 } = {}) {
     this.#deadlineMs = deadlineMs
     const workers = {
       filename: worker,
@@ -67,7 +70,7 @@ export class IndexBuilder {
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
     }
-    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
+    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, minThreads: threadsMin, name: 'build' })
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
   }
 

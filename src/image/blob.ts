@@ -7,8 +7,11 @@ export interface Range {
   end: number
 }
 
-/** Demand (somebody is waiting for these bytes) passes prefetch. */
-export type Priority = 'demand' | 'prefetch'
+/** Demand (somebody is waiting for these bytes) passes prefetch (somebody will be soon), and both pass the background (nobody may ever be). */
+export type Priority = 'demand' | 'prefetch' | 'background'
+
+/** Of one read in the background so much at most is on its way and not taken yet, where its source can hold it back. */
+export const BACKGROUND_WINDOW_BYTES = 256 << 10
 
 export interface ReadOptions {
   signal?: AbortSignal
@@ -18,9 +21,9 @@ export interface ReadOptions {
    * Is handed each part of the range as it arrives, with its offset in the range, so that work on it can begin before the range is
    * complete. They are pieces of what `read` resolves with, in order and without gaps; where another source has to begin anew, they
    * are pieces of a new array, from offset 0 again. Unverified, as all that is read. A source that has no parts hands over none: what
-   * was not handed over is in what `read` resolves with.
+   * was not handed over is in what `read` resolves with. A registry's waits for what it returns, and lets nothing more come meanwhile.
    */
-  onPart?: (part: Uint8Array, at: number) => void
+  onPart?: (part: Uint8Array, at: number) => Promise<void> | void
 }
 
 export interface Blob {

@@ -66,7 +66,7 @@ function checkNotRefused({ reference }: ResolvedImage, eager: readonly EagerLaye
 }
 
 /** Also a layer whose index is of no use comes back with the reason, where its bytes alone are a tree. */
-async function openOrEager(
+export async function openOrEager(
   image: ResolvedImage,
   descriptor: Descriptor,
   layers: AllLayersOpener,
@@ -82,7 +82,12 @@ async function openOrEager(
   }
 }
 
-async function openWhole(image: ResolvedImage, { descriptor }: EagerLayer, layers: LayerOpener): Promise<LayerLease> {
+/** Fetches a layer that is not lazy, if it was not, and opens it. @throws Failure as Layers.openWhole */
+export async function openWhole(
+  image: ResolvedImage,
+  { descriptor }: EagerLayer,
+  layers: LayerOpener,
+): Promise<LayerLease> {
   const layer = await layers.openWhole(descriptor, image.blob(descriptor), true)
   if (layer === undefined) throw new TypeError('a layer that is fetched whole is open') // as openWhole promises
   return layer

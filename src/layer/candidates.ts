@@ -32,7 +32,7 @@ export class Progress {
           ...options,
           onPart: (part, at) => {
             this.moved()
-            options?.onPart?.(part, at)
+            return options?.onPart?.(part, at)
           },
         }),
     }

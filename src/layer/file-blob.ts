@@ -21,7 +21,7 @@ export class FileBlob implements Blob {
     for (let done = 0; done < bytes.length; ) {
       const { bytesRead } = await this.#file.read(bytes, done, bytes.length - done, start + done)
       if (bytesRead === 0) throw Failure.corrupt(`${this.digest} ends before ${end}`)
-      options?.onPart?.(bytes.subarray(done, done + bytesRead), done)
+      void options?.onPart?.(bytes.subarray(done, done + bytesRead), done) // as a disk does not hold anybody up
       done += bytesRead
     }
     return bytes

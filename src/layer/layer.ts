@@ -100,6 +100,8 @@ export interface Examiner {
   known(layer: OpenLayer): Promise<Verdict | undefined>
   /** Examines a layer that never was. */
   verdict(layer: OpenLayer, blob: StoredBlob): Promise<Verdict>
+  /** Begins to read a layer's tar for what it is called, before a verdict asks for that. Never rejects. @param file is closed here */
+  readAhead(descriptor: Descriptor, file: FileHandle): Promise<void>
   /** As `verdict`, with the blob in `file`, which stays the caller's. */
   judge(layer: OpenLayer, file: FileHandle): Promise<Verdict>
   /** The tree of a layer's tar, whose chunks are pieces of that tar. */

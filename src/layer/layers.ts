@@ -15,6 +15,7 @@ import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { KeptElse } from './file-blob.ts'
+import { FirstBytes, FirstBytesRoom } from './first-bytes.ts'
 import { IndexRoom } from './index-room.ts'
 import { type Examiner, type LayerLease, type OpenLayer, refusal, type Together, type Verdict, WHOLE } from './layer.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
@@ -30,6 +31,8 @@ export interface LayerParts {
   /** Those that layers may be in, in order of preference; the worker of `builder` knows them. */
   formats?: readonly Format[]
   budget: Budget
+  /** Whether the rest of a layer that is read comes by itself (background.ts); default: no. */
+  isFilled?: boolean
   examiner: Examiner
   /** Whether an origin gives what it is asked for, as far as is known. */
   answers(origin: string): boolean
@@ -56,8 +59,14 @@ const BUILDS_MAX = 4
  */
 const IDLE_MAX = 32
 
-/** Where a layer's index may come from. */
-export type From = 'disk' | 'anywhere'
+/**
+ * Where a layer's index may come from.
+ *
+ * disk      no registry is asked
+ * anywhere
+ * start     the same, for a program that is about to start: what the index wants first begins to come before the tree is built
+ */
+export type From = 'disk' | 'anywhere' | 'start'
 
 function notHere({ digest }: Descriptor): Failure {
   return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
@@ -81,6 +90,7 @@ export class Layers {
   readonly #indexes = new LimitEach<string>(INDEXES_MAX)
   readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
   readonly #room = new IndexRoom()
+  readonly #firstRoom = new FirstBytesRoom()
   readonly #builds = new Limit(BUILDS_MAX)
   readonly #closing: AbortController
 
@@ -91,11 +101,11 @@ export class Layers {
 
   /** @param idleMax layers that are kept open though nobody uses them */
   constructor(parts: LayerParts, idleMax = IDLE_MAX) {
-    const { store, codecs, budget, answers, closing, log } = parts
+    const { store, codecs, budget, isFilled = false, answers, closing, log } = parts
     this.#parts = parts
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
-    this.#trees = new Trees({ store, codecs, budget, answers, signal: closing.signal, log })
+    this.#trees = new Trees({ store, codecs, budget, isFilled, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }
@@ -116,7 +126,6 @@ export class Layers {
    * Opens a unit as the layer that shows its tree: from disk where it is known, else by reading its index from `source`. A failure is not
    * remembered.
    * @param origin the registry (host) or layout that it comes from
-   * @param from 'disk': alone
    * @returns what the caller closes
    * @throws Failure aborted (after close), corrupt (quarantined), missing (not on disk), or what reading and parsing the index throw
    */
@@ -125,6 +134,7 @@ export class Layers {
     const format = formatNamed(unit.format, this.#formats)
     const name = nameOf(unit, origin)
     const isAlone = unit.layers.length === 1
+    const first = new FirstBytes(this.#firstRoom, this.signal)
     const rest: Omit<Source, 'blob'> = {
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
       companion: (suffix, signal) => source.companion(suffix, signal),
@@ -135,7 +145,7 @@ export class Layers {
       unit,
       name,
       origin,
-      blobOf: (of) => blobs.of(of),
+      blobOf: (of) => first.over(blobs.of(of)),
       together: isAlone ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(unit.shown))
@@ -144,6 +154,8 @@ export class Layers {
           // of several layers some may have been read whole, for their names
           const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
           const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
+          const firstBytes = from === 'start' && isAlone ? format.firstBytes(index, unit) : undefined
+          if (firstBytes !== undefined) first.begin(blobs.of(unit.shown), firstBytes)
           const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }
@@ -215,9 +227,14 @@ export class Layers {
     }))
   }
 
-  /** Has the exact blob in a file, from which what needs it is read as long as it is kept. @throws Failure as Examiner.blob */
-  async keep(blob: StoredBlob): Promise<void> {
-    await (await this.#parts.examiner.blob(blob)).close()
+  /**
+   * Has the exact blob of a layer in a file, from which what needs it is read as long as it is kept. What its tar is called begins to be
+   * found out: whoever proves that the layer shows a tree of several waits for that.
+   * @throws Failure as Examiner.blob
+   */
+  async keep(descriptor: Descriptor, blob: StoredBlob): Promise<void> {
+    const { examiner } = this.#parts
+    void examiner.readAhead(descriptor, await examiner.blob(blob)) // never rejects
   }
 
   /** As prove.ts has it. @param layer stays open until this ends */

@@ -48,6 +48,7 @@ export class TreeFiller {
   readonly #kept = new Map<Digest, { kept: Kept; member?: Member }>()
   /** Those that made room for others, until they have ended. */
   readonly #leaving = new Set<Promise<void>>()
+  readonly #watching = new Set<(chunk: number) => void>()
 
   /** Whether it is asked: it was added, and made no room for others since. */
   has(filler: LayerFiller): boolean {
@@ -80,6 +81,12 @@ export class TreeFiller {
   #leave(filler: LayerFiller): void {
     const left: Promise<void> = filler.close().finally(() => this.#leaving.delete(left))
     this.#leaving.add(left)
+  }
+
+  /** Has `missed` told of the first of the chunks that a program waits for, each time. @returns what ends that */
+  watch(missed: (chunk: number) => void): () => void {
+    this.#watching.add(missed)
+    return () => this.#watching.delete(missed)
   }
 
   /** Asks `filler`, which needs no registry, before all others while `work` runs, and closes it then. */
@@ -155,6 +162,8 @@ export class TreeFiller {
     else signal?.addEventListener('abort', stop, { once: true })
     if (!ask([...wishes.keys()])) for (const chunk of wishes.keys()) end(chunk, NOBODY)
     else if (priority === 'demand' && wishes.size > 0) looking = setInterval(look, LOOK_MS)
+    const [missed] = wishes.keys()
+    if (priority === 'demand' && missed !== undefined) for (const each of this.#watching) each(missed)
   }
 
   async close(): Promise<void> {

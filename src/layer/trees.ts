@@ -3,6 +3,7 @@ import type { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
 import { Filler } from '../fetch/filler.ts'
+import { NOTHING_ALONG } from '../fetch/pace.ts'
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
@@ -17,6 +18,8 @@ export interface TreeParts {
   codecs: CodecPool
   /** For what registries are asked for. */
   budget: Budget
+  /** Whether the rest of a layer that is read comes by itself (background.ts). */
+  isFilled: boolean
   /** Whether an origin gives what it is asked for, as far as is known. */
   answers(origin: string): boolean
   /** Aborts when the agent stops. */
@@ -123,6 +126,7 @@ export class Trees {
       slots,
       budget,
       origin,
+      ...(this.#parts.isFilled ? { pace: NOTHING_ALONG } : {}),
       decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
       reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })

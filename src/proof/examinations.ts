@@ -8,7 +8,6 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Examination, Examined } from '../format/examine.ts'
 import type { IndexBuilder } from '../format/parser.ts'
-import type { RawExamined } from '../format/raw-split.ts'
 import type { Blob, Range } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
@@ -24,6 +23,7 @@ import type { Tree } from '../tree/tree.ts'
 import { DiskShare } from './disk-share.ts'
 import { KeptBlobs } from './kept-blobs.ts'
 import { Quarantine } from './quarantine.ts'
+import { RawTars } from './raw-tars.ts'
 import { noSplit, withSplit } from './split-files.ts'
 import { Tars } from './tars.ts'
 import { judgeTogether } from './together.ts'
@@ -47,6 +47,7 @@ export class Examinations implements Examiner {
   readonly #examining = new Map<Digest, Examining>()
   /** By claim, as its key. */
   readonly #judging = new Map<string, Promise<Verdict>>()
+  readonly #raw: RawTars
   /** By blob: tars that were let go of, and are wanted again. */
   readonly #restoring = new Map<Digest, Promise<void>>()
   readonly #tars: Tars
@@ -70,6 +71,7 @@ export class Examinations implements Examiner {
       return bavail * bsize
     }
     this.#room = new DiskShare(left, TAR_MAX_BYTES)
+    this.#raw = new RawTars({ wholes: store.wholes, builder, turns: this.#turns, room: this.#room, signal })
     // of their own: most of what a tar is promised it never takes, and a blob's size is known
     this.#blobs = new KeptBlobs(store.wholes, new DiskShare(left, TAR_MAX_BYTES), signal)
   }
@@ -101,6 +103,12 @@ export class Examinations implements Examiner {
     return this.#known(layer, claimOf(layer))
   }
 
+  /** Begins what `judge` of a layer that shows a tree of several waits for. Never rejects. @param file is closed here */
+  async readAhead(descriptor: Descriptor, file: FileHandle): Promise<void> {
+    await this.#raw.read(descriptor, file).catch(() => {}) // whoever judges it tries again, and is told
+    await file.close()
+  }
+
   /** As `verdict`, with the blob in `file`, which stays the caller's. @throws Failure unsupported, limit */
   judge(layer: OpenLayer, file: FileHandle): Promise<Verdict> {
     const claim = claimOf(layer)
@@ -126,7 +134,9 @@ export class Examinations implements Examiner {
     if (kept !== undefined) return kept
     const file = await this.blob(blob)
     const examine = () =>
-      layer.together ? this.#readRaw(layer, file) : this.#examine(layer.descriptor, file, { tar: false })
+      layer.together
+        ? this.#raw.readAgain(layer.descriptor, file)
+        : this.#examine(layer.descriptor, file, { tar: false })
     const again = await examine().finally(() => file.close())
     // the compressor may be another version's by now: its file is as good
     const made = await this.#store.wholes.find(again.split)
@@ -146,7 +156,7 @@ export class Examinations implements Examiner {
   async close(): Promise<void> {
     const examining = [...this.#examining.values()].map(({ examined }) => examined)
     const asked = [...this.#judging.values(), ...this.#restoring.values()]
-    await Promise.allSettled([this.#blobs.close(), ...examining, ...asked])
+    await Promise.allSettled([this.#blobs.close(), this.#raw.settled(), ...examining, ...asked])
     await this.#tars.close()
   }
 
@@ -166,8 +176,10 @@ export class Examinations implements Examiner {
       // while the blob was fetched another may have judged
       const known = await this.#known(layer, claim)
       if (known !== undefined) return known
-      if (layer.together !== undefined)
-        return await this.#judged(layer, claim, await judgeTogether(layer, file, () => this.#readRaw(layer, file)))
+      if (layer.together !== undefined) {
+        const read = () => this.#raw.read(layer.descriptor, file)
+        return await this.#judged(layer, claim, await judgeTogether(layer, file, read))
+      }
       const examining = this.#examining.get(claim.blob)
       if (examining === undefined) return await this.#compare(layer, claim, file)
       const seen = await examining.examined.catch(() => undefined) // whoever asked for it is told
@@ -210,20 +222,6 @@ export class Examinations implements Examiner {
 
   #tell(claim: Claim, verdict: Verdict): void {
     for (const told of this.#told) told(claim, verdict)
-  }
-
-  /** What a layer's tar is called whose files are not shown; its split file, which has all of it, is kept. */
-  #readRaw({ descriptor }: OpenLayer, file: FileHandle): Promise<RawExamined> {
-    const read = () =>
-      withSplit(this.#store.wholes, (split) => {
-        const written = async () => (await split.stat()).size
-        const examine = (tarMaxBytes: number) => {
-          const fds = { blobFd: file.fd, splitFd: split.fd }
-          return this.#builder.examineRaw({ layer: descriptor, ...fds, tarMaxBytes }, { signal: this.#signal })
-        }
-        return this.#room.half(written, examine, this.#signal)
-      })
-    return this.#turns.take(read, this.#signal)
   }
 
   async #withBlob<T>(copies: Copies<StoredBlob>, use: (file: FileHandle) => Promise<T>): Promise<T> {

@@ -45,7 +45,7 @@ export class RegistryBlob implements StoredBlob {
         bytes.set(part, filled)
         const at = filled
         filled += part.length
-        options.onPart?.(bytes.subarray(at, filled), at)
+        return options.onPart?.(bytes.subarray(at, filled), at)
       },
       options,
       false,

@@ -157,9 +157,16 @@ export class Client {
   ): Promise<T> {
     const { proxy, ...way } = this.#connections.way(url)
     const trust = await query.trust(url.host)
-    const { aside = false } = query
-    const leave = aside ? () => {} : await this.#connections.gate(url.origin).enter(query.priority, stop.signal)
-    const use = aside ? 'aside' : typeof query.body === 'object' ? 'upload' : 'shared'
+    const { aside = false, priority } = query
+    const use = aside
+      ? 'aside'
+      : typeof query.body === 'object'
+        ? 'upload'
+        : priority === 'background'
+          ? priority
+          : 'shared'
+    const isQueued = !aside && priority !== 'background' // whoever reads in the background bounds it himself (fetch/wire.ts)
+    const leave = isQueued ? await this.#connections.gate(url.origin).enter(priority, stop.signal) : () => {}
     const agent = this.#connections.agent(trust, url.origin, proxy, use)
     const renewals = this.#connections.renewals(url.origin)
     const pulse = query.pulse ?? new Pulse(this.limits)

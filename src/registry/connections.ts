@@ -1,6 +1,7 @@
 // Connections to registries: one agent a way of securing them, one queue an origin.
 import { Agent } from 'undici'
 import { Failure } from '../errors.ts'
+import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
 import { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
@@ -25,8 +26,9 @@ const ORIGINS_MAX = 1024
  * aside   over the one that all will have when connections are renewed the next time
  * upload  over HTTP/1.1, a connection each: where an upload is given up over HTTP/2, Node.js 20 sends what is left for ever, in a loop
  *         that nothing ends
+ * background  what nobody waits for, over one of its own: how much of a stream is on its way is set for all streams of a connection
  */
-export type Use = 'shared' | 'aside' | 'upload'
+export type Use = 'shared' | 'aside' | 'upload' | 'background'
 
 /** What a connection speaks. */
 export type Protocol = 'HTTP/2' | 'HTTP/1.1'
@@ -115,14 +117,12 @@ export class Connections {
     const key =
       use === 'upload'
         ? `upload ${keyOf(trust, origin, proxy, 0)}`
-        : keyOf(trust, origin, proxy, renewals + Number(use === 'aside'))
+        : `${use === 'background' ? 'background ' : ''}${keyOf(trust, origin, proxy, renewals + Number(use === 'aside'))}`
     if (renewals > 1 && use === 'shared') this.#drop(keyOf(trust, origin, proxy, renewals - 1))
+    if (renewals > 0 && use === 'background') this.#drop(`background ${keyOf(trust, origin, proxy, renewals - 1)}`)
     let agent = this.#agents.get(key)
     if (!agent) {
-      agent =
-        proxy === undefined
-          ? this.#hostsAgent(this.#routes.toHosts(trust, use !== 'upload'), use !== 'upload')
-          : this.#proxyAgent()
+      agent = proxy === undefined ? this.#hostsAgent(trust, use) : this.#proxyAgent()
       this.#agents.set(key, agent)
     }
     return agent
@@ -133,18 +133,22 @@ export class Connections {
     this.#drop(keyOf(trust, origin, proxy, this.renewals(origin) + 1))
   }
 
-  #hostsAgent(connect: Connect, http2: boolean): Agent {
+  #hostsAgent(trust: Trust, use: Use): Agent {
+    const http2 = use !== 'upload'
+    const connect: Connect = this.#routes.toHosts(trust, http2)
+    const isBackground = use === 'background'
+    const window = isBackground ? BACKGROUND_WINDOW_BYTES : STREAM_WINDOW_BYTES
     return new Agent({
       allowH2: http2,
-      connections: this.#limits.connections,
+      connections: isBackground ? 1 : this.#limits.connections,
       maxHeaderSize: HEADERS_MAX_BYTES,
       keepAliveTimeout: KEEP_ALIVE_MS,
       // undici 8.12 checks the setting below, but sends this older option
-      initialWindowSize: STREAM_WINDOW_BYTES,
+      initialWindowSize: window,
       h2Options: {
         maxConcurrentStreams: this.#limits.streams * 2,
         connectionWindowSize: CONNECTION_WINDOW_BYTES,
-        settings: { initialWindowSize: STREAM_WINDOW_BYTES },
+        settings: { initialWindowSize: window },
       },
       connect: (options, callback) =>
         connect(options, (...result) => {

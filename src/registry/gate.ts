@@ -2,6 +2,9 @@
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
 
+/** What waits for a place: the background has a connection of its own. */
+export type Queued = Exclude<Priority, 'background'>
+
 /** More waiting requests than that mean that nobody bounds them; they are refused rather than remembered. */
 const QUEUE_MAX = 16_384
 
@@ -14,7 +17,7 @@ export class Gate {
   /** Requests at once; may change while requests are under way. */
   limit: number
   readonly #reserve: number
-  readonly #queues: Record<Priority, Set<Waiter>> = { demand: new Set(), prefetch: new Set() }
+  readonly #queues: Record<Queued, Set<Waiter>> = { demand: new Set(), prefetch: new Set() }
   #inside = 0
 
   /** Prefetch leaves `reserve` places free, so that demand finds the door open. */
@@ -28,7 +31,7 @@ export class Gate {
   }
 
   /** Resolves with the function that gives the place back. @throws Failure aborted, limit, or the signal's Failure */
-  async enter(priority: Priority, signal?: AbortSignal): Promise<() => void> {
+  async enter(priority: Queued, signal?: AbortSignal): Promise<() => void> {
     if (signal?.aborted) throw abortion(signal)
     if (!this.#open(priority)) await this.#wait(priority, signal)
     else this.#inside++
@@ -41,12 +44,12 @@ export class Gate {
     }
   }
 
-  #open(priority: Priority): boolean {
+  #open(priority: Queued): boolean {
     if (priority === 'demand') return this.#inside < this.limit
     return this.#queues.demand.size === 0 && this.#inside < Math.max(1, this.limit - this.#reserve)
   }
 
-  #wait(priority: Priority, signal?: AbortSignal): Promise<void> {
+  #wait(priority: Queued, signal?: AbortSignal): Promise<void> {
     const queue = this.#queues[priority]
     if (queue.size >= QUEUE_MAX) throw Failure.limit(`more than ${QUEUE_MAX} requests wait for one host`)
     return new Promise((resolve, reject) => {

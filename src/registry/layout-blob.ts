@@ -51,7 +51,7 @@ export class LayoutBlob implements StoredBlob {
         .read(bytes, filled, bytes.length - filled, range.start + filled)
         .catch((cause: unknown) => Promise.reject(Failure.unavailable(`cannot read ${this.#path}`, { cause })))
       if (bytesRead === 0) throw Failure.corrupt(`${this.#path} ends before its ${this.size} bytes`)
-      options.onPart?.(bytes.subarray(filled, filled + bytesRead), filled)
+      void options.onPart?.(bytes.subarray(filled, filled + bytesRead), filled) // who is to wait is nobody: it is no link
       filled += bytesRead
     }
     return bytes

@@ -148,6 +148,14 @@ export class Room {
     return this.#fits(bytes)
   }
 
+  /** Whether so many bytes more make nothing else go. */
+  hasRoom(bytes: number): boolean {
+    if (this.spill === undefined) return true
+    if (this.isRefused) return false
+    const { used, limit } = this.#measured ?? { used: 0, limit: Number.POSITIVE_INFINITY }
+    return used + this.#written + this.#waiting + bytes <= limit * LOW
+  }
+
   /** The disk took what it was given. */
   took(): void {
     if (this.#full.signal.aborted) this.#full = new AbortController()

@@ -14,13 +14,24 @@ test('without flags: all cases, as many rounds as each case has, the usual link,
     rounds: undefined,
     link: { roundTripMs: 40, bytesPerSecond: 12.5e6 },
     strict: false,
+    plot: false,
   })
 })
 
 test('cases and flags come in any order, values with or without an equals sign', () => {
-  const wanted = { cases: ['walk'], rounds: 2, link: { roundTripMs: 5, bytesPerSecond: 125e6 }, strict: true }
+  const wanted = {
+    cases: ['walk'],
+    rounds: 2,
+    link: { roundTripMs: 5, bytesPerSecond: 125e6 },
+    strict: true,
+    plot: false,
+  }
   expect(parseFlags(['--rounds', '2', 'walk', '--strict', '--link=rtt=5ms,rate=1gbit'], KNOWN)).toEqual(wanted)
   expect(parseFlags(['walk', '--link', 'rate=1gbit,rtt=5ms', '--rounds=2', '--strict'], KNOWN)).toEqual(wanted)
+})
+
+test('plots are drawn when they are asked for', () => {
+  expect(parseFlags(['--plot'], KNOWN)).toMatchObject({ plot: true, cases: [] })
 })
 
 test('what a link leaves out is free', () => {

@@ -192,3 +192,20 @@ test('closing a link ends its connections', async () => {
   await over.close()
   await ended
 })
+
+test('a link that is cut ends what is open and takes nothing, until it is mended', async () => {
+  const over = await link({ roundTripMs: 0, bytesPerSecond: Number.POSITIVE_INFINITY })
+  const passes = async (): Promise<string> => {
+    const socket = dial(over)
+    socket.end('hello')
+    return Buffer.concat(await socket.toArray().catch(() => [])).toString()
+  }
+  const open = dial(over)
+  open.write('hello')
+  await once(open, 'data')
+  over.cut()
+  await once(open, 'close')
+  expect(await passes()).toBe('')
+  over.mend()
+  expect(await passes()).toBe('hello')
+})

@@ -1,12 +1,22 @@
 import { expect, test } from 'vitest'
 import type { Subject } from '../../bench/case.ts'
-import { measure, median, medians, missed, takeTurns } from '../../bench/measure.ts'
+import { measure, median, medians, missed, percentile99, takeTurns } from '../../bench/measure.ts'
 
 const samples = (name: string, ...values: number[]) => ({ name, samples: values.map((speed) => ({ speed })) })
 const RATIO = { metric: 'speed', of: 'us', over: 'them', atLeast: 2 }
 
 test('a median is the middle, or between the two in the middle', () => {
   expect([median([3, 1, 2]), median([4, 1, 2, 3]), median([])]).toEqual([2, 2.5, undefined])
+})
+
+test('of a hundred values the 99th percentile is the second largest, of fewer the largest', () => {
+  const upTo = (count: number) => Array.from({ length: count }, (_, i) => count - i)
+  expect([percentile99(upTo(200)), percentile99(upTo(100)), percentile99(upTo(10)), percentile99([])]).toEqual([
+    198,
+    99,
+    10,
+    undefined,
+  ])
 })
 
 test('medians are taken a metric', () => {
@@ -53,6 +63,12 @@ test('subjects take turns, after one turn each that does not count', async () =>
     { name: 'a', samples: [{ turn: 3 }, { turn: 5 }] },
     { name: 'b', samples: [{ turn: 4 }, { turn: 6 }] },
   ])
+})
+
+test('a program of others says its version, once it was measured', async () => {
+  const subject = { name: 'other', version: async () => 'other 1.2', open: async () => async () => ({ speed: 1 }) }
+  const { measured } = await takeTurns([subject], 1)
+  expect(measured).toEqual([{ name: 'other', version: 'other 1.2', samples: [{ speed: 1 }] }])
 })
 
 test('who cannot be opened, or fails in the first turn, is absent with the reason; a later failure ends the run', async () => {

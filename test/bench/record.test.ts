@@ -5,7 +5,7 @@ import { type Outcome, record, table } from '../../bench/record.ts'
 
 const subjects = [
   { name: 'us', samples: [{ speed: 3 }, { speed: 5 }, { speed: 4 }] },
-  { name: 'them', samples: [{ speed: 1 }, { speed: 1 }, { speed: 1.00000049 }] },
+  { name: 'them', version: 'them 1.2', samples: [{ speed: 1 }, { speed: 1 }, { speed: 1.00000049 }] },
 ]
 const ratios = [
   { metric: 'speed', of: 'us', over: 'them', atLeast: 5 },
@@ -20,7 +20,7 @@ const OUTCOME: Outcome = {
   ratios: ratios.map((each) => measure(each, subjects)),
 }
 
-test('a record has ratios, bars, medians, raw samples, the link and the machine', () => {
+test('a record has ratios, bars, medians, 99th percentiles, raw samples, versions, the link and the machine', () => {
   const kept = JSON.parse(record(OUTCOME) ?? '')
   expect(kept).toMatchObject({
     case: 'race',
@@ -33,8 +33,8 @@ test('a record has ratios, bars, medians, raw samples, the link and the machine'
       { met: null },
     ],
     subjects: [
-      { name: 'us', median: { speed: 4 }, samples: [{ speed: 3 }, { speed: 5 }, { speed: 4 }] },
-      { name: 'them', samples: [{ speed: 1 }, { speed: 1 }, { speed: 1 }] },
+      { name: 'us', median: { speed: 4 }, p99: { speed: 5 }, samples: [{ speed: 3 }, { speed: 5 }, { speed: 4 }] },
+      { name: 'them', version: 'them 1.2', samples: [{ speed: 1 }, { speed: 1 }, { speed: 1 }] },
     ],
   })
   expect(kept.machine.kernel).toMatch(/^\d+\.\d+/)
@@ -56,10 +56,12 @@ test('a table says what is measured, the medians, and whether each bar is met', 
   expect(table(OUTCOME).split('\n')).toEqual([
     'race (medians of 3)',
     '  who is faster',
-    '          speed',
-    '    us     4.00',
-    '    them   1.00',
-    '  speed, us : them = 4.00× (3.00 to 5.00), bar 5×: MISSED',
+    '           speed',
+    '    us      4.00',
+    '      p99   5.00',
+    '    them    1.00',
+    '      p99   1.00',
+    '  speed, us : them = 4.00× (3.00 to 5.00), bar 5.00×: MISSED',
     '  speed, them : us = 0.250× (0.200 to 0.333)',
     '',
   ])

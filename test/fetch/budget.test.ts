@@ -7,7 +7,7 @@ const LANE = { maxBytes: 100, maxRequests: 3 }
 const never = new AbortController().signal
 
 test('demand does not wait for prefetch', async () => {
-  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
   await budget.acquire('a', 100, 'prefetch', never)
   void budget.acquire('a', 100, 'prefetch', never) // waits for ever
   const release = await budget.acquire('a', 100, 'demand', never)
@@ -18,7 +18,7 @@ test('demand does not wait for prefetch', async () => {
 test.each(['demand', 'prefetch'] as const)(
   '%s of one origin does not wait for another’s, which stands still',
   async (priority) => {
-    const budget = new Budget({ demand: LANE, prefetch: LANE })
+    const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
     const stop = new AbortController()
     await budget.acquire('hangs', 100, priority, never)
     const stuck = Array.from({ length: 50 }, () => budget.acquire('hangs', 100, priority, stop.signal))
@@ -32,7 +32,7 @@ test.each(['demand', 'prefetch'] as const)(
 )
 
 test('all origins together have eight lanes, and what waits for those is given up like any other', async () => {
-  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
   const releases = await Promise.all(
     Array.from({ length: LANES_MAX }, (_, i) => budget.acquire(`${i}`, 1000, 'demand', never)),
   )
@@ -57,7 +57,7 @@ test('all origins together have eight lanes, and what waits for those is given u
 })
 
 test('a request larger than the lane has it for itself', async () => {
-  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
   const small = await budget.acquire('a', 1, 'demand', never)
   let got = false
   const large = budget.acquire('a', 1000, 'demand', never).then((release) => {
@@ -75,7 +75,7 @@ test('a request larger than the lane has it for itself', async () => {
 })
 
 test('giving up a place lets those behind go', async () => {
-  const budget = new Budget({ demand: LANE, prefetch: LANE })
+  const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
   await budget.acquire('a', 60, 'demand', never)
   const controller = new AbortController()
   const large = budget.acquire('a', 90, 'demand', controller.signal)
@@ -92,7 +92,7 @@ test('no order of requests exceeds the limits, and all are served in order', asy
     fc.asyncProperty(
       fc.array(fc.tuple(fc.integer({ min: 1, max: 150 }), fc.nat(5)), { maxLength: 30 }),
       async (requests) => {
-        const budget = new Budget({ demand: LANE, prefetch: LANE })
+        const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
         const order: number[] = []
         let open = 0
         await Promise.all(

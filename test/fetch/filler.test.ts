@@ -213,8 +213,16 @@ test('a read that fails without a reason is no success', async () => {
   ])
 })
 
-const LANES = { demand: { maxBytes: 1000, maxRequests: 10 }, prefetch: { maxBytes: 200, maxRequests: 1 } }
-const LIMITS = { demand: { gapMaxBytes: 10, runMaxBytes: 200 }, prefetch: { gapMaxBytes: 10, runMaxBytes: 200 } }
+const LANES = {
+  demand: { maxBytes: 1000, maxRequests: 10 },
+  prefetch: { maxBytes: 200, maxRequests: 1 },
+  background: { maxBytes: 200, maxRequests: 1 },
+}
+const LIMITS = {
+  demand: { gapMaxBytes: 10, runMaxBytes: 200 },
+  prefetch: { gapMaxBytes: 10, runMaxBytes: 200 },
+  background: { gapMaxBytes: 10, runMaxBytes: 200 },
+}
 
 test('demand passes prefetch: what is queued is taken out and fetched at once', async () => {
   const layer = new Layer({ chunks: row(10, 100), hold: true, budget: LANES, limits: LIMITS })
@@ -276,6 +284,26 @@ test('demand joins a prefetch request that runs, and does not fail with it', asy
   layer.reads[1]?.answer()
   await wanted
   await expect(ahead).rejects.toMatchObject({ code: 'unavailable' })
+})
+
+test('whoever needs a chunk that comes soon in the background waits for it; what is far behind is asked for alone', async () => {
+  const layer = new Layer({ chunks: row(10, 200 * KIB), hold: true })
+  const rest = layer.filler.fill(Array(10).keys(), 'background')
+  await settle()
+  const soon = layer.filler.fill([1], 'demand')
+  const far = layer.filler.fill([8], 'demand')
+  await settle()
+  expect(layer.reads.map(({ range, priority }) => [range.start, range.end, priority])).toEqual([
+    [0, 2000 * KIB, 'background'],
+    [1600 * KIB, 1800 * KIB, 'demand'],
+  ])
+  layer.reads[1]?.answer()
+  await far
+  layer.reads[0]?.come(400 * KIB)
+  await soon
+  layer.reads[0]?.answer()
+  await rest
+  expect(layer.decoded.toSorted((a, b) => a - b)).toEqual([...Array(10).keys()])
 })
 
 test('of a prefetch request that has arrived, what is wanted now is decoded first', async () => {

@@ -9,8 +9,16 @@ import { runs } from '../fixtures/runs.ts'
 import { type ChunkAt, Layer } from './layer.ts'
 
 const CHUNKS = 24
-const LIMITS = { demand: { gapMaxBytes: 8, runMaxBytes: 120 }, prefetch: { gapMaxBytes: 8, runMaxBytes: 160 } }
-const LANES = { demand: { maxBytes: 240, maxRequests: 4 }, prefetch: { maxBytes: 160, maxRequests: 2 } }
+const LIMITS = {
+  demand: { gapMaxBytes: 8, runMaxBytes: 120 },
+  prefetch: { gapMaxBytes: 8, runMaxBytes: 160 },
+  background: { gapMaxBytes: 8, runMaxBytes: 160 },
+}
+const LANES = {
+  demand: { maxBytes: 240, maxRequests: 4 },
+  prefetch: { maxBytes: 160, maxRequests: 2 },
+  background: { maxBytes: 160, maxRequests: 2 },
+}
 
 const sizes = fc.array(fc.record({ length: fc.integer({ min: 1, max: 60 }), gap: fc.nat(16) }), {
   minLength: CHUNKS,

@@ -101,8 +101,8 @@ export class Layer {
   checking = 0
   mostChecking = 0
   mostDecoding = 0
-  readonly inFlight: Record<Priority, number> = { demand: 0, prefetch: 0 }
-  readonly most: Record<Priority, number> = { demand: 0, prefetch: 0 }
+  readonly inFlight: Record<Priority, number> = { demand: 0, prefetch: 0, background: 0 }
+  readonly most: Record<Priority, number> = { demand: 0, prefetch: 0, background: 0 }
   readonly budget: Budget
   readonly filler: Filler
   readonly #options: LayerOptions

@@ -6,8 +6,16 @@ import { Layer, row, settle } from './layer.ts'
 
 // the real limits, a thousandth of each
 const SMALL = {
-  limits: { demand: { gapMaxBytes: 64, runMaxBytes: 4000 }, prefetch: { gapMaxBytes: 64, runMaxBytes: 8000 } },
-  budget: { demand: { maxBytes: 32_000, maxRequests: 64 }, prefetch: { maxBytes: 16_000, maxRequests: 4 } },
+  limits: {
+    demand: { gapMaxBytes: 64, runMaxBytes: 4000 },
+    prefetch: { gapMaxBytes: 64, runMaxBytes: 8000 },
+    background: { gapMaxBytes: 64, runMaxBytes: 8000 },
+  },
+  budget: {
+    demand: { maxBytes: 32_000, maxRequests: 64 },
+    prefetch: { maxBytes: 16_000, maxRequests: 4 },
+    background: { maxBytes: 16_000, maxRequests: 4 },
+  },
 }
 const never = new AbortController().signal
 

@@ -27,7 +27,7 @@ const INDEX_LENGTH = 4096
 /** Threads that know it. */
 export const PAIR_WORKER = new URL('./pair-worker.ts', import.meta.url).href
 
-export const pair: Format = { name: 'pair', plan, readIndex, parseIndex }
+export const pair: Format = { name: 'pair', plan, readIndex, firstBytes: () => undefined, parseIndex }
 
 function plan({ layers }: Planned): readonly (Unit | string)[] {
   const top = layers.findIndex(({ mediaType }) => mediaType === WHOLE)

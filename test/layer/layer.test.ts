@@ -35,6 +35,26 @@ test('a layer is opened, and its files are what was put in', async () => {
   expect(await contents(layer, 'etc/motd')).toBe('hello\n')
 })
 
+test('for a start, what an index wants first is asked for before the tree is there, and not again', async () => {
+  const { layers } = await openCache(await folder())
+  const files = { first: 'f'.repeat(9000), second: 's'.repeat(9000), rest: 'r'.repeat(300_000), last: 'l' }
+  const made = await lazyLayer(files, { prioritized: ['first', 'second'], level: 0 })
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com', 'start')
+  expect(made.blob.ranges[1]).toEqual({ start: 0, end: expect.any(Number) })
+  expect(await layer.prefetch()).toMatchObject({ ready: layer.chunks.first, failed: 0 })
+  expect(layer.chunks.first).toBeGreaterThan(0)
+  expect(made.blob.ranges).toHaveLength(2)
+  expect(await contents(layer, 'second')).toBe(files.second)
+  expect(made.blob.ranges).toHaveLength(2)
+})
+
+test('whoever only looks at a layer has nothing of it fetched but its index', async () => {
+  const { layers } = await openCache(await folder())
+  const made = await lazyLayer({ first: 'f', rest: 'r' }, { prioritized: ['first'] })
+  await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com')
+  expect(made.blob.ranges).toHaveLength(1)
+})
+
 test('a layer that is open is opened again without reading anything', async () => {
   const { layers } = await openCache(await folder())
   const made = await lazyLayer({ a: 'one' })

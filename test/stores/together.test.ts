@@ -1,10 +1,11 @@
 // Layers that show one tree together, on their way to engines: who bears which name, and who must not.
 import { readFile } from 'node:fs/promises'
 import { gunzipSync, gzipSync } from 'node:zlib'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { FORMATS } from '../../src/format/formats.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
-import { keepForIndex, openAhead } from '../../src/layer/ahead.ts'
+import { keepForIndex, nameAhead, startAhead } from '../../src/layer/ahead.ts'
+import { openAllLayers, refuseWhole } from '../../src/layer/all-layers.ts'
 import { openLayer, type ResolvedImage } from '../../src/layer/image.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
 import { layerId } from '../../src/stores/chain.ts'
@@ -63,10 +64,44 @@ test('what shows the tree is fetched once when it is opened ahead of the config,
   const cache = await open()
   const { whole, layers, diffIds } = made()
   const image = imageOf(layers, { diffIds })
-  const ahead = openAhead(image, cache.layers)
+  const ahead = nameAhead(image, cache.layers)
   await closeChain(await chainOf(cache, image, 'none'))
   await ahead
   expect(whole.blob.ranges).toEqual([{ start: 0, end: whole.blob.size }])
+})
+
+test('what its tar is called is found out while the tree is built, and once', async () => {
+  const cache = await open()
+  const { layers, diffIds } = made()
+  const image = imageOf(layers, { diffIds })
+  const reading = Promise.withResolvers<void>()
+  const { builder } = cache
+  const [build, examineRaw] = [builder.build.bind(builder), builder.examineRaw.bind(builder)]
+  vi.spyOn(builder, 'build').mockImplementation(async (...of) => {
+    await reading.promise
+    return await build(...of)
+  })
+  const read = vi.spyOn(builder, 'examineRaw').mockImplementation(async (...of) => {
+    reading.resolve()
+    return await examineRaw(...of)
+  })
+  const ahead = nameAhead(image, cache.layers)
+  const chain = await chainOf(cache, image, 'none', trustAll)
+  expect(chain.links).toHaveLength(2)
+  await closeChain(chain)
+  await ahead
+  expect(read).toHaveBeenCalledTimes(1)
+})
+
+test('what shows the tree is fetched once for who mounts the image and names no layer, and nothing of it is kept', async () => {
+  const cache = await open()
+  const { whole, layers, diffIds } = made()
+  const image = imageOf(layers, { diffIds })
+  const ahead = startAhead(image, cache.layers)
+  const opened = await openAllLayers(image, cache.layers, refuseWhole)
+  await Promise.all([ahead, ...opened.map((each) => each.close())])
+  expect(whole.blob.ranges).toEqual([{ start: 0, end: whole.blob.size }])
+  expect(cache.store.wholes.has(whole.blob.digest)).toBe(false)
 })
 
 test('what is too large for an index is not fetched for it', async () => {

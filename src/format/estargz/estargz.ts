@@ -26,7 +26,7 @@ import {
 import { readExactly } from '../index-bytes.ts'
 import { giveBack } from '../memory.ts'
 import { checkStored, checkTocDigest } from '../toc/bounds.ts'
-import { wantedFirst } from '../toc/landmarks.ts'
+import { bytesBeforeLandmark, wantedFirst } from '../toc/landmarks.ts'
 import { checkText } from '../toc/text.ts'
 import { parseToc } from '../toc/toc.ts'
 import { decode, endsBeforeToc, type Stored } from './end.ts'
@@ -45,14 +45,15 @@ const MEDIA_TYPES: readonly string[] = [
   'application/vnd.docker.image.rootfs.diff.tar.gzip',
 ]
 
-// Tables are some 0.5 % of their blobs: 1/200 holds nearly every one, and one round trip more costs what 512 KiB do.
+// Tables are some 0.5 % of large blobs: 1/200 holds nearly every one, and one round trip more costs what 512 KiB do. Those of small blobs
+// vary, and 128 KiB hold those of some 1,500 files for 10 ms of 100 Mbit/s.
 const TAIL_FRACTION = 200
-const TAIL_MIN_BYTES = 64 << 10
+const TAIL_MIN_BYTES = 128 << 10
 const TAIL_MAX_BYTES = 512 << 10
 
 const PREFIX_BYTES = 16
 
-export const estargz: Format = { name: 'estargz', plan, readIndex, parseIndex }
+export const estargz: Format = { name: 'estargz', plan, readIndex, firstBytes, parseIndex }
 
 function plan({ layers }: Planned): readonly (Unit | string)[] {
   return layers.map(unitOf)
@@ -159,6 +160,10 @@ function writePrefix(index: Uint8Array, toc: Range): void {
   const prefix = new DataView(index.buffer, index.byteOffset)
   prefix.setBigUint64(0, BigInt(toc.start), true)
   prefix.setBigUint64(8, BigInt(toc.end), true)
+}
+
+function firstBytes(index: Uint8Array): Range | undefined {
+  return bytesBeforeLandmark(index.subarray(PREFIX_BYTES))
 }
 
 function parseIndex(index: Uint8Array, unit: Unit): Contents {

@@ -44,7 +44,10 @@ const VERSION = 'containerd.io/snapshot/nydus-fs-version'
 /** The gzip layer whose chunks a blob of tables is about. */
 const REFERS_TO = 'containerd.io/snapshot/nydus-ref'
 
-export const nydus: Format = { name: 'nydus', plan, readIndex, parseIndex }
+/** Its bootstrap tells nothing unparsed. */
+const firstBytes = () => undefined
+
+export const nydus: Format = { name: 'nydus', plan, readIndex, firstBytes, parseIndex }
 
 /** Only the media type makes a blob, since engines would unpack any other; the bootstrap is the layer above them, which tools may not mark. */
 function plan({ layers }: Planned): readonly (Unit | Refused | string)[] {

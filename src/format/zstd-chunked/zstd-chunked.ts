@@ -24,7 +24,7 @@ import { readExactly } from '../index-bytes.ts'
 import { inflateInto } from '../inflate.ts'
 import { giveBack } from '../memory.ts'
 import { checkInflated, checkStored, checkTocDigest } from '../toc/bounds.ts'
-import { wantedFirst } from '../toc/landmarks.ts'
+import { bytesBeforeLandmark, wantedFirst } from '../toc/landmarks.ts'
 import { checkText } from '../toc/text.ts'
 import { parseToc } from '../toc/toc.ts'
 import { FOOTER_BYTES, parseZstdFooter } from './footer.ts'
@@ -39,7 +39,7 @@ const MEDIA_TYPES: readonly string[] = [
 const SKIPPABLE_HEADER_BYTES = 8
 const PREFIX_BYTES = 8
 
-export const zstdChunked: Format = { name: 'zstd:chunked', plan, readIndex, parseIndex }
+export const zstdChunked: Format = { name: 'zstd:chunked', plan, readIndex, firstBytes, parseIndex }
 
 function plan({ layers }: Planned): readonly (Unit | string)[] {
   return layers.map(unitOf)
@@ -100,6 +100,10 @@ async function readFooter(blob: Blob, what: string, options?: ReadOptions): Prom
   const start = Math.max(blob.size - FOOTER_BYTES, 0)
   const range = { start, end: blob.size }
   return parseZstdFooter(blob.size > 0 ? await readExactly(blob, range, what, options) : new Uint8Array(), what)
+}
+
+function firstBytes(index: Uint8Array): Range | undefined {
+  return bytesBeforeLandmark(index.subarray(PREFIX_BYTES))
 }
 
 function parseIndex(index: Uint8Array, unit: Unit): Contents {

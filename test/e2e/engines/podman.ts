@@ -75,7 +75,12 @@ export class Podman {
 
   /** `podman run ARGS` (or `create`), with what makes containers start on a machine whose limits cannot be raised. */
   container(verb: 'run' | 'create', args: readonly string[], timeoutMs = RUN_TIMEOUT_MS): Promise<Outcome> {
-    return this.run([verb, '--cgroup-parent', `/${this.#cgroup}`, ...args], timeoutMs)
+    return this.exec(this.containerWords(verb, args), timeoutMs)
+  }
+
+  /** The command line of `container`, for what starts it itself. */
+  containerWords(verb: 'run' | 'create', args: readonly string[]): string[] {
+    return ['podman', verb, '--cgroup-parent', `/${this.#cgroup}`, ...args]
   }
 
   /** As `run`; an exit code other than 0 rejects. @returns stdout without the last line's end */

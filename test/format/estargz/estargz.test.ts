@@ -28,9 +28,9 @@ function noise(size: number): Uint8Array {
 }
 
 describe('an index', () => {
-  test('is read with one request of 64 KiB at least', async () => {
+  test('is read with one request of 128 KiB at least', async () => {
     const { ranges, index, layer } = await read(blobOf(EMPTY, 1_000_000))
-    expect(ranges.map(({ start, end }) => end - start)).toEqual([64 << 10])
+    expect(ranges.map(({ start, end }) => end - start)).toEqual([128 << 10])
     expect(index.subarray(16)).toEqual(EMPTY)
     expect(estargz.parseIndex(index, layer).chunks[0]?.stored).toEqual({
       start: 1_000_000,
@@ -45,7 +45,7 @@ describe('an index', () => {
       await estargz.readIndex(layerOf(EMPTY, blob.size), sourceOf(blob))
       return blob.ranges.map(({ start, end }) => end - start)
     }
-    expect(await length(20_000_000)).toEqual([Math.ceil((20_000_000 + tail.length) / 200)])
+    expect(await length(40_000_000)).toEqual([Math.ceil((40_000_000 + tail.length) / 200)])
     expect(await length(100_000_000)).toEqual([Math.ceil((100_000_000 + tail.length) / 200)])
     expect(await length(20_000_000_000)).toEqual([512 << 10])
   })
@@ -59,8 +59,8 @@ describe('an index', () => {
     const bytes = blobOf(json, 5000)
     const { ranges, index } = await read(bytes, json)
     expect(ranges).toEqual([
-      { start: bytes.length - (64 << 10), end: bytes.length },
-      { start: 5000, end: bytes.length - (64 << 10) },
+      { start: bytes.length - (128 << 10), end: bytes.length },
+      { start: 5000, end: bytes.length - (128 << 10) },
     ])
     expect(index.subarray(16)).toEqual(json)
   })

@@ -105,7 +105,7 @@ test('the character in other text of the table is nothing', async () => {
 test('headers that are far from the table take one request; many, or large ones, are left to the engine', async () => {
   const large = (size: number) => item({ name: 'large' }, new Uint8Array(randomBytes(size)))
   const real = called(REAL, { name: AS_JSON }, 'one')
-  const after = item({ name: 'z' }, new Uint8Array(randomBytes(100_000)))
+  const after = item({ name: 'z' }, new Uint8Array(randomBytes(200_000)))
   const near = await entriesOf([large(100_000), item({ name: 'b' }, 'bravo'), real])
   expect(near.requests).toBe(1)
   expect((await entriesOf([item({ name: 'b' }, 'bravo'), real, after])).requests).toBe(2)

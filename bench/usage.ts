@@ -1,0 +1,21 @@
+// What a process has cost so far, as the kernel counts it.
+import { readFile } from 'node:fs/promises'
+
+export interface Usage {
+  cpuSeconds: number
+  /** The most that it had in memory, mapped files included: VmHWM of proc_pid_status(5). */
+  peakMb: number
+}
+
+/** sysconf(_SC_CLK_TCK) is 100 on every Linux that Node runs on. */
+const TICKS_PER_SECOND = 100
+
+export async function usageOf(pid: number): Promise<Usage> {
+  // proc_pid_stat(5): PID (NAME) STATE …; after the name, utime and stime are the 12th and 13th
+  const stat = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ').at(-1)?.split(' ') ?? []
+  const kib = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]
+  return {
+    cpuSeconds: (Number(stat[11]) + Number(stat[12])) / TICKS_PER_SECOND,
+    peakMb: (Number(kib) * 1024) / 1e6,
+  }
+}

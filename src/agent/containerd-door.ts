@@ -1,0 +1,118 @@
+// The snapshotters of `serve --containerd`: on each socket one a name, with the snapshots that it had, and beside the stores of other engines
+// in the same mount. Loaded only where it is asked for.
+import { mkdir, readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { Failure } from '../errors.ts'
+import type { MountSession } from '../mount/session.ts'
+import { inUserNamespace } from '../mount/user-namespace.ts'
+import { ContentStore } from '../snapshotter/content-store.ts'
+import { Folders } from '../snapshotter/folders.ts'
+import { type GrpcSocket, listenGrpc } from '../snapshotter/grpc-socket.ts'
+import { ImageFinder } from '../snapshotter/image-finder.ts'
+import { Pulls } from '../snapshotter/pulls.ts'
+import { readBack, readLeft } from '../snapshotter/read-back.ts'
+import { snapshotsRoutes } from '../snapshotter/routes.ts'
+import { ShownTrees } from '../snapshotter/shown-trees.ts'
+import type { LazyLayer } from '../snapshotter/snapshot.ts'
+import { Snapshots } from '../snapshotter/snapshots.ts'
+import { Snapshotter } from '../snapshotter/snapshotter.ts'
+import type { Store } from '../store/store.ts'
+import type { TrustsDiffIds } from '../stores/identity.ts'
+import { type Patience, patiently } from '../stores/patience.ts'
+import type { Agent } from './agent.ts'
+import { ContainerdNames } from './containerd-names.ts'
+import type { ContainerdSocket } from './containerd-sockets.ts'
+import { folderOf } from './containerd-sockets.ts'
+import type { SharedParts } from './image-door.ts'
+import { log } from './log.ts'
+
+export interface ContainerdDoorParts
+  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'guard' | 'progress'> {
+  agent: Agent
+  session: MountSession
+  sockets: readonly ContainerdSocket[]
+  trustsDiffIds: TrustsDiffIds
+}
+
+export interface ContainerdDoor {
+  /** Begins to answer; the directory of trees must be read-only by then. @throws Failure system */
+  listen(): Promise<void>
+  /** Takes nothing new, and ends what is under way within a second. */
+  stop(): Promise<void>
+  /** For when the mount is gone. Never rejects. */
+  end(): Promise<void>
+}
+
+/**
+ * A client waits as long as its pull does, but not for a registry that brings nothing: what is left to containerd then it asks for itself.
+ * In all: a layer of 10 GB at 100 Mbit/s, which is fetched whole.
+ */
+const PREPARE_PATIENCE: Patience = { stallMs: 20_000, totalMs: 15 * 60_000 }
+
+/** Shows the directory of trees, in a mount whose layers nobody has covered yet. @throws Failure system, usage */
+export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<ContainerdDoor> {
+  const { agent, session, sockets, attach, release, uncover, cover = async () => {}, guard, progress } = parts
+  const { images, layers, examinations, store } = agent
+  const { trustsDiffIds } = parts
+  const { quarantine } = examinations
+  const names = new ContainerdNames({ guard, quarantine, trustsDiffIds, layers, log })
+  const trees = new ShownTrees({ root: session.dir, attach, release, uncover, cover }, session)
+  const overlayOptions = await optionsOfOverlays()
+  const state = join(dirname(session.dir), 'containerd') // beside the mount, which it must outlive
+  await mkdir(state, { recursive: true, mode: 0o711 })
+  const opened = await Promise.all(
+    sockets.map(async (socket) => {
+      const finder = new ImageFinder(new ContentStore(socket.address))
+      const keepObject: Store['putObject'] = (digest, bytes) => store.putObject(digest, bytes)
+      const pulls = new Pulls({ finder, images, keepObject, layers, names, log })
+      const byName = new Map<string, Snapshotter>()
+      const all: Snapshots[] = []
+      for (const name of socket.names) {
+        const folder = folderOf(state, socket.path, name)
+        await mkdir(folder, { recursive: true, mode: 0o711 })
+        const snapshots = await Snapshots.open(join(folder, 'records'), log)
+        const ids = new Set([...snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
+        const folders = await Folders.open(join(folder, 'snapshots'), (id) => ids.has(id), log)
+        const waits = <T>(promise: Promise<T>) => patiently(promise, progress, PREPARE_PATIENCE)
+        const rest = { trees, pulls, names, patiently: waits, overlayOptions, log }
+        byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
+        all.push(snapshots)
+      }
+      return { socket, byName, all, pulls }
+    }),
+  )
+  const shown = opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
+  const reading = { images, layers, trees, names, signal: layers.signal, log }
+  const listening: GrpcSocket[] = []
+  return {
+    async listen() {
+      const left: LazyLayer[] = await readBack(shown, reading)
+      void readLeft(left, reading) // never rejects
+      for (const { socket, byName } of opened) {
+        const find = (name: string) => {
+          const found = byName.get(name)
+          if (found !== undefined) return found
+          throw Failure.missing(`nobody is called ${JSON.stringify(name)} at ${socket.path}`, {
+            fix: `Serve it as --containerd ${name}=${socket.path}.`,
+          })
+        }
+        listening.push(await listenGrpc(socket.path, snapshotsRoutes(find, log)))
+      }
+    },
+    async stop() {
+      await Promise.all(listening.splice(0).map((each) => each.close()))
+    },
+    async end() {
+      for (const { all, pulls } of opened) {
+        await pulls.close()
+        for (const each of all) await each.close().catch(() => {}) // all of it is on disk
+      }
+    },
+  }
+}
+
+/** What every overlay is mounted with here, as containerd's own snapshotter has it. */
+async function optionsOfOverlays(): Promise<string[]> {
+  const index = await readFile('/sys/module/overlay/parameters/index', 'utf8').catch(() => 'N') // not loaded yet: the default
+  return [...(index.startsWith('Y') ? ['index=off'] : []), ...(inUserNamespace() ? ['userxattr'] : [])]
+}

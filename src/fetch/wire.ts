@@ -1,0 +1,152 @@
+// The way to one origin, as the background uses it: how much of its bytes may be asked for and not here yet, so that whoever really
+// waits for something waits for little of it, and the link is full all the same.
+//
+//   limit = bandwidth * round trip, both measured from whatever is read of the origin, but 256 KiB at least
+//
+// Each read counts for what its stream's window lets come (BACKGROUND_WINDOW_BYTES), however long its range is; so more of them are
+// under way where the way is long and wide, and one follows the other without a pause where it is not.
+import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
+
+/**
+ * HTTP/2 asks for more when half of a window was taken, so three quarters are under way on average; and where it is the limit that is
+ * measured, and not the link, it has to grow. On a link that is full a third of this stands in its queue.
+ */
+const GAIN = 3 / 2
+/** As many streams as a connection has for the background, and half a second of 100 Mbit/s. */
+const LIMIT_MAX_BYTES = 8 << 20
+/** What comes in less is a clock's grain, or a burst. */
+const SPAN_MIN_MS = 50
+/** The best rate counts, and fades by that in each span: what else uses the link hides it for a while. */
+const FADES = 0.97
+/** Ways change, and nothing that was measured before a pause counts after it. */
+const FORGET_MS = 60_000
+
+/** One read. */
+export interface Transfer {
+  /** Its first bytes up to `to` are here. */
+  came(to: number): void
+  end(): void
+}
+
+export class Wire {
+  readonly #now: () => number
+  readonly #transfers = new Set<Transfer>()
+  /** Of those in the background, what is asked for and not here. */
+  readonly #left = new Map<Transfer, number>()
+  /** Reads that may begin and have not. */
+  readonly #places = new Set<object>()
+  readonly #waiting = new Set<() => void>()
+  #roundTripMs = Number.POSITIVE_INFINITY
+  #bytesPerMs = 0
+  #span = { at: 0, bytes: 0 }
+  #quietAt = 0
+
+  /** @param now milliseconds */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
+  /** Whether nothing is read, or about to be. */
+  get isIdle(): boolean {
+    return this.#transfers.size + this.#places.size + this.#waiting.size === 0
+  }
+
+  /** Bytes that may be on their way for the background. */
+  get limit(): number {
+    const carried = Number.isFinite(this.#roundTripMs) ? GAIN * this.#bytesPerMs * this.#roundTripMs : 0
+    return Math.min(LIMIT_MAX_BYTES, Math.max(BACKGROUND_WINDOW_BYTES, carried))
+  }
+
+  /** Bytes that are, or are about to be. */
+  get unread(): number {
+    let sum = 0
+    for (const left of this.#left.values()) sum += windowed(left)
+    return sum + this.#places.size * BACKGROUND_WINDOW_BYTES
+  }
+
+  /**
+   * Resolves when one more read may begin in the background; `leave` must be called when it has ended.
+   * @throws the signal's reason
+   */
+  async place(signal: AbortSignal): Promise<{ leave(): void }> {
+    while (this.unread >= this.limit) await this.#changed(signal)
+    signal.throwIfAborted()
+    const place = {}
+    this.#places.add(place)
+    return { leave: () => void (this.#places.delete(place) && this.#tell()) }
+  }
+
+  /** A read begins. @param isBackground and has a place */
+  begin(bytes: number, isBackground: boolean): Transfer {
+    const begun = this.#now()
+    if (this.#transfers.size === 0) this.#wake(begun)
+    let here = 0
+    const transfer = {
+      came: (to: number) => {
+        if (here === 0) this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - begun)
+        const more = to - here
+        here = to
+        if (more > 0) this.#measure(more) // else another source has begun anew
+        if (isBackground) this.#left.set(transfer, bytes - to)
+        if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
+      },
+      end: () => {
+        this.#transfers.delete(transfer)
+        this.#left.delete(transfer)
+        if (this.#transfers.size === 0) this.#quietAt = this.#now()
+        this.#tell()
+      },
+    }
+    this.#transfers.add(transfer)
+    if (isBackground) {
+      const [place] = this.#places
+      if (place !== undefined) this.#places.delete(place)
+      this.#left.set(transfer, bytes)
+    }
+    return transfer
+  }
+
+  #wake(now: number): void {
+    this.#span = { at: now, bytes: 0 }
+    if (now - this.#quietAt < FORGET_MS) return
+    this.#roundTripMs = Number.POSITIVE_INFINITY
+    this.#bytesPerMs = 0
+  }
+
+  #measure(bytes: number): void {
+    const now = this.#now()
+    this.#span.bytes += bytes
+    const ms = now - this.#span.at
+    if (ms < Math.max(SPAN_MIN_MS, this.#roundTripMs)) return
+    this.#bytesPerMs = Math.max(this.#span.bytes / ms, this.#bytesPerMs * FADES)
+    this.#span = { at: now, bytes: 0 }
+    this.#tell()
+  }
+
+  #changed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        this.#waiting.delete(go)
+        reject(signal.reason)
+      }
+      const go = () => {
+        signal.removeEventListener('abort', abort)
+        resolve()
+      }
+      if (signal.aborted) return abort()
+      this.#waiting.add(go)
+      signal.addEventListener('abort', abort, { once: true })
+    })
+  }
+
+  #tell(): void {
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    for (const each of waiting) each()
+  }
+}
+
+/** What of a read may be on its way at once. */
+function windowed(left: number): number {
+  return Math.min(left, BACKGROUND_WINDOW_BYTES)
+}

@@ -1,0 +1,132 @@
+// The rest of one layer, while it is fetched in the background: what is missing of it, and who wants to know when nothing is.
+import { StoredOrder } from '../fetch/order.ts'
+import type { RunLimits } from '../fetch/plan.ts'
+import { Rest, type RestRange } from '../fetch/rest.ts'
+import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
+import type { LayerLease } from './layer.ts'
+
+/** A request is a share of what is left, so that small layers take a few and large ones no thousands … */
+const RANGE_SHARE = 1 / 16
+/** … but a round trip is to be little beside it, and it is in memory as far as it has come. */
+const RANGE_MIN_BYTES = 1 << 20
+const RANGE_MAX_BYTES = 4 << 20
+/** What lies between files is in no chunk, and fetched with them; what is here already is not fetched again. */
+const GAP_MAX_BYTES = 4 << 10
+
+/** What fills a layer that is open. */
+export type RestLayer = Pick<LayerLease, 'chunks' | 'close' | 'filler' | 'reverify' | 'slots'>
+
+export class LayerRest {
+  readonly #layer: RestLayer
+  readonly #rest: Rest
+  readonly #limits: RunLimits
+  readonly #stop = new AbortController()
+  #underWay = 0
+  #left: number
+  /** Ranges that failed, since the last one that came. */
+  failures = 0
+
+  private constructor(layer: RestLayer, open: Uint8Array) {
+    const { chunks, slots } = layer
+    this.#layer = layer
+    this.#left = open.reduce((sum, each, chunk) => sum + each * storedBytes(chunks, chunk), 0)
+    const runMaxBytes = Math.min(RANGE_MAX_BYTES, Math.max(RANGE_MIN_BYTES, this.#left * RANGE_SHARE))
+    this.#limits = { gapMaxBytes: GAP_MAX_BYTES, runMaxBytes }
+    this.#rest = new Rest(open, {
+      order: new StoredOrder(chunks),
+      blobs: chunks.blobs.length,
+      missing: (some) => {
+        const states = slots.statesOf(some)
+        return some.filter((_, i) => states[i] === READY_MISSING)
+      },
+    })
+  }
+
+  /** @param layer is closed when it ends @throws what the disk does */
+  static async of(layer: RestLayer): Promise<LayerRest> {
+    const states = await layer.slots.states()
+    return new LayerRest(
+      layer,
+      states.map((state) => Number(state === READY_MISSING)),
+    )
+  }
+
+  /** Stored bytes that are to come. */
+  get left(): number {
+    return this.#left
+  }
+
+  /** Whether nothing is under way; and, after `next` gave nothing, nothing is left. */
+  get isQuiet(): boolean {
+    return this.#underWay === 0
+  }
+
+  get isStopped(): boolean {
+    return this.#stop.signal.aborted
+  }
+
+  /** Ends what is under way. */
+  stop(): void {
+    this.#stop.abort()
+  }
+
+  /** Somebody misses a chunk: what lies behind it comes next. */
+  near(chunk: number): void {
+    const { chunks } = this.#layer
+    this.#rest.near(chunks.blobOf(chunk), chunks.storedRange(chunk).start)
+  }
+
+  /** What is to be asked for next; undefined: nothing is left to ask for. @throws what the disk does */
+  next(): RestRange | undefined {
+    return this.#rest.next(this.#limits)
+  }
+
+  /** It is not asked for now, but first of all when something is. */
+  giveBack({ chunks }: RestRange): void {
+    this.#rest.giveBack(chunks)
+    const [first] = chunks
+    if (first !== undefined) this.near(first)
+  }
+
+  /** Bytes that a range takes on the device. */
+  sizeOf({ chunks }: RestRange): number {
+    return chunks.reduce((sum, chunk) => sum + this.#layer.chunks.sizeOf(chunk), 0)
+  }
+
+  /** Fetches a range; what fails is left. @returns what it failed with first; undefined: all of it is here. Never rejects. */
+  async fill({ chunks }: RestRange, signal: AbortSignal): Promise<unknown> {
+    this.#underWay++
+    const failed: number[] = []
+    let first: unknown
+    let left = chunks.length
+    await new Promise<void>((resolve) => {
+      const settled = (chunk: number, error?: unknown) => {
+        first ??= error
+        if (error === undefined) this.#left -= storedBytes(this.#layer.chunks, chunk)
+        else failed.push(chunk)
+        if (--left === 0) resolve()
+      }
+      this.#layer.filler.fillEach(chunks, 'background', settled, AbortSignal.any([signal, this.#stop.signal]))
+    })
+    this.#underWay--
+    this.failures = first === undefined ? 0 : this.failures + 1
+    this.#rest.giveBack(failed)
+    return first
+  }
+
+  /** Verifies what an earlier life left. @returns whether nothing is missing now, and all is verified. Never rejects. */
+  async isComplete(): Promise<boolean> {
+    await this.#layer.reverify() // never rejects
+    const states = await this.#layer.slots.states().catch(() => new Uint8Array(1)) // a disk that does not give it back has nothing
+    return states.every((state) => state === READY_VERIFIED)
+  }
+
+  close(): Promise<void> {
+    return this.#layer.close()
+  }
+}
+
+function storedBytes(chunks: Pick<LayerLease['chunks'], 'storedRange'>, chunk: number): number {
+  const { start, end } = chunks.storedRange(chunk)
+  return end - start
+}

@@ -1,0 +1,91 @@
+// containerd's content store, as far as the agent reads it: manifests and configs, which clients fetched themselves, by namespace. What is
+// read is compared with its digest here.
+import { connect } from 'node:net'
+import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
+import { createGrpcTransport } from '@connectrpc/connect-node'
+import { describe, Failure } from '../errors.ts'
+import { type Digest, digestOf, isDigest } from '../image/digest.ts'
+import { Content } from './generated/content_pb.ts'
+import type { Labels } from './snapshot.ts'
+
+/** What finding images needs of it. Called in Prepare, where containerd holds no lock that it would take; never in Commit, Update, Remove. */
+export interface Contents {
+  /** Digests of the manifests in a namespace. @throws Failure unavailable, limit */
+  manifests(namespace: string): Promise<Digest[]>
+  /** Undefined: it is not there. @throws Failure unavailable */
+  labels(namespace: string, digest: Digest): Promise<Labels | undefined>
+  /** All of it; undefined: it is not there. @throws Failure corrupt, limit, unavailable */
+  read(namespace: string, digest: Digest, maxBytes: number): Promise<Uint8Array | undefined>
+}
+
+/** containerd answers from its own disk. */
+const CALL_MS = 10_000
+/** Of a node with some thousand images. */
+const MANIFESTS_MAX = 20_000
+const NAMESPACE = 'containerd-namespace'
+/** containerd's clients put this label on each manifest, before they ask for its layers. */
+const REFERS_TO_CONFIG = 'labels."containerd.io/gc.ref.content.config"'
+
+export class ContentStore implements Contents {
+  readonly #address: string
+  readonly #client: Client<typeof Content>
+
+  /** @param address of containerd's socket; nothing is connected yet */
+  constructor(address: string) {
+    this.#address = address
+    const nodeOptions = { createConnection: () => connect(address) }
+    this.#client = createClient(Content, createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions }))
+  }
+
+  async manifests(namespace: string): Promise<Digest[]> {
+    const found: Digest[] = []
+    await this.#call(async () => {
+      const filters = [REFERS_TO_CONFIG]
+      for await (const { info } of this.#client.list({ filters }, optionsOf(namespace))) {
+        for (const { digest } of info) if (isDigest(digest)) found.push(digest)
+        if (found.length > MANIFESTS_MAX)
+          throw Failure.limit(`namespace ${namespace} has over ${MANIFESTS_MAX} manifests`)
+      }
+    })
+    return found
+  }
+
+  async labels(namespace: string, digest: Digest): Promise<Labels | undefined> {
+    return await this.#call(async () => (await this.#client.info({ digest }, optionsOf(namespace))).info?.labels ?? {})
+  }
+
+  async read(namespace: string, digest: Digest, maxBytes: number): Promise<Uint8Array | undefined> {
+    const parts: Uint8Array[] = []
+    let size = 0
+    const read = await this.#call(async () => {
+      for await (const { data } of this.#client.read({ digest }, optionsOf(namespace))) {
+        size += data.length
+        if (size > maxBytes) throw Failure.limit(`content ${digest} has over ${maxBytes} bytes`)
+        parts.push(data)
+      }
+      return true
+    })
+    if (read === undefined) return undefined
+    const bytes = new Uint8Array(Buffer.concat(parts))
+    if (digestOf(bytes) !== digest) throw Failure.corrupt(`content ${digest} has another digest: ${digestOf(bytes)}`)
+    return bytes
+  }
+
+  /** @returns undefined: there is no such thing */
+  async #call<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work()
+    } catch (cause) {
+      if (cause instanceof Failure) throw cause
+      if (cause instanceof ConnectError && cause.code === Code.NotFound) return undefined
+      throw Failure.unavailable(`containerd does not answer at ${this.#address}`, {
+        why: describe(cause),
+        fix: 'Name its socket with --containerd-address.',
+      })
+    }
+  }
+}
+
+function optionsOf(namespace: string) {
+  return { headers: { [NAMESPACE]: namespace }, timeoutMs: CALL_MS }
+}

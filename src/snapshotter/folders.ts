@@ -1,0 +1,85 @@
+// The directories that snapshots are written in: SNAPSHOTS/<id>/fs and work, on disk before the snapshot is known, and removed behind its end.
+import fs from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe } from '../errors.ts'
+import { diskFailure, makeFolder, systemCode } from '../store/durable.ts'
+
+/** Whom a directory is to belong to, and how. */
+export interface Owner {
+  uid: number
+  gid: number
+  mode: number
+}
+
+const REMOVED = 'removed-'
+const ID = /^[1-9]\d*$/
+
+export class Folders {
+  readonly #dir: string
+  readonly #log: (message: string) => void
+  #removing: Promise<void> = Promise.resolve()
+
+  private constructor(dir: string, log: (message: string) => void) {
+    this.#dir = dir
+    this.#log = log
+  }
+
+  /** @param isKnown whether there is a snapshot of this ID: what nobody knows is removed. @throws Failure system */
+  static async open(dir: string, isKnown: (id: number) => boolean, log: (message: string) => void): Promise<Folders> {
+    await makeFolder(dir)
+    const folders = new Folders(dir, log)
+    for (const name of await fs.readdir(dir)) {
+      if (name.startsWith(REMOVED)) folders.#removeSoon(join(dir, name))
+      else if (!ID.test(name) || !isKnown(Number(name))) await folders.remove(name)
+    }
+    return folders
+  }
+
+  upperOf(id: number): string {
+    return join(this.#dir, String(id), 'fs')
+  }
+
+  workOf(id: number): string {
+    return join(this.#dir, String(id), 'work')
+  }
+
+  /** @throws Failure system */
+  async make(id: number, { uid, gid, mode }: Owner): Promise<void> {
+    const folder = join(this.#dir, String(id))
+    try {
+      await fs.mkdir(folder, { mode: 0o711 })
+      await fs.chmod(folder, 0o711)
+      await fs.mkdir(this.workOf(id), { mode: 0o711 })
+      const upper = this.upperOf(id)
+      await fs.mkdir(upper)
+      await fs.chown(upper, uid, gid)
+      await fs.chmod(upper, mode)
+    } catch (cause) {
+      throw diskFailure(folder, cause)
+    }
+  }
+
+  /** Takes a snapshot's directory away, and removes it behind that. What fails is logged, and tried again at the next start. Never rejects. */
+  async remove(id: number | string): Promise<void> {
+    const folder = join(this.#dir, String(id))
+    const removed = join(this.#dir, `${REMOVED}${id}-${Date.now()}`)
+    try {
+      await fs.rename(folder, removed)
+      this.#removeSoon(removed)
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT') this.#log(`${folder} is not removed: ${describe(error)}`)
+    }
+  }
+
+  /** When all that was taken away is removed. Never rejects. */
+  async settled(): Promise<void> {
+    await this.#removing
+  }
+
+  /** One after the other: a container's files may be many. */
+  #removeSoon(folder: string): void {
+    this.#removing = this.#removing
+      .then(() => fs.rm(folder, { recursive: true, force: true }))
+      .catch((error) => this.#log(`${folder} is not removed: ${describe(error)}`))
+  }
+}

@@ -1,0 +1,70 @@
+// gRPC on a unix socket. A client that keeps its only connection to a server that was told to end would wait for it for ever: so the end
+// comes a moment after it is asked for, whoever still has a call under way.
+import { chmod, mkdir, unlink } from 'node:fs/promises'
+import { createServer, type ServerHttp2Session } from 'node:http2'
+import { connect } from 'node:net'
+import { dirname } from 'node:path'
+import type { ConnectRouter } from '@connectrpc/connect'
+import { connectNodeAdapter } from '@connectrpc/connect-node'
+import { Failure } from '../errors.ts'
+
+export interface GrpcSocket {
+  /** Answers what is under way for a moment, and takes nothing new. Never rejects. */
+  close(): Promise<void>
+}
+
+const DRAIN_MS = 1_000
+/** Labels of a request have some 64 KiB. */
+const REQUEST_MAX_BYTES = 4 << 20
+
+/** For root alone. @throws Failure system: somebody listens there, or nobody can */
+export async function listenGrpc(path: string, routes: (router: ConnectRouter) => void): Promise<GrpcSocket> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  if (await isAnswered(path)) throw Failure.system(`another process listens on ${path}`)
+  await unlink(path).catch(() => {}) // usually there is none
+  const options = { grpcWeb: false, connect: false, readMaxBytes: REQUEST_MAX_BYTES }
+  const server = createServer(connectNodeAdapter({ routes, ...options }))
+  const sessions = new Set<ServerHttp2Session>()
+  server.on('session', (session) => {
+    sessions.add(session)
+    session.once('close', () => sessions.delete(session))
+    session.on('error', () => {}) // of a client that went away
+  })
+  const mask = process.umask(0o177) // from the moment that it is there
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(path, resolve)
+    })
+  } catch (cause) {
+    throw Failure.system(`nothing can listen on ${path}`, { cause })
+  } finally {
+    process.umask(mask)
+  }
+  await chmod(path, 0o600)
+  return {
+    async close() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      for (const session of sessions) session.close()
+      const drained = setTimeout(() => {
+        for (const session of sessions) session.destroy()
+      }, DRAIN_MS)
+      await closed
+      clearTimeout(drained)
+      await unlink(path).catch(() => {}) // the server has removed it
+    },
+  }
+}
+
+/** Whether anybody takes connections there: what is left by a process that died takes none. */
+function isAnswered(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path)
+    const end = (answered: boolean) => {
+      socket.destroy()
+      resolve(answered)
+    }
+    socket.once('connect', () => end(true))
+    socket.once('error', () => end(false))
+  })
+}

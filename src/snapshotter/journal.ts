@@ -1,0 +1,118 @@
+// Records that are on disk before anybody is answered: a file of lines, each a record with its digest. What was being written when the
+// machine lost power is a line that does not fit its digest, and was promised to nobody. The file is written anew when it is opened, and
+// when most of its lines are history.
+import fs, { type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Failure } from '../errors.ts'
+import { diskFailure, readWhole, replaceFile } from '../store/durable.ts'
+import { decodeRecord, encodeRecord } from '../store/record.ts'
+
+/** 100,000 snapshots of 2 KiB; what is longer is no journal of ours. */
+const FILE_MAX_BYTES = 1 << 30
+const NAME = 'journal'
+
+/** `synced`: outlives a power cut. `written`: outlives this process. */
+export type Durability = 'synced' | 'written'
+
+export class Journal {
+  readonly #folder: string
+  #file: FileHandle
+  #length: number
+  #lines: number
+  /** A write failed half way, and could not be taken back: the file must be written anew. */
+  #torn = false
+
+  private constructor(folder: string, file: FileHandle, length: number, lines: number) {
+    this.#folder = folder
+    this.#file = file
+    this.#length = length
+    this.#lines = lines
+  }
+
+  /**
+   * @param folder exists
+   * @param damaged is told how many lines could not be read
+   * @returns every record in the order in which they were appended
+   * @throws Failure system
+   */
+  static async read(folder: string, damaged: (lines: number) => void): Promise<unknown[]> {
+    const bytes = await readWhole(join(folder, NAME), FILE_MAX_BYTES)
+    if (bytes === undefined) return []
+    if (bytes === 'damaged') throw Failure.system(`${join(folder, NAME)} cannot be read`)
+    const records: unknown[] = []
+    let lost = 0
+    let start = 0
+    for (let end = bytes.indexOf(LF); end >= 0; end = bytes.indexOf(LF, start)) {
+      const record = decodeRecord(bytes.subarray(start, end))
+      if (record === undefined) lost++
+      else records.push(record)
+      start = end + 1
+    }
+    if (lost > 0) damaged(lost) // a line without an end was promised to nobody
+    return records
+  }
+
+  /** Begins anew with these records. @throws Failure system */
+  static async write(folder: string, records: Iterable<object>): Promise<Journal> {
+    const { bytes, lines } = encoded(records)
+    const path = join(folder, NAME)
+    await replaceFile(folder, path, bytes)
+    return new Journal(folder, await openEnd(path), bytes.length, lines)
+  }
+
+  /** Lines in the file: records that count, and what they were before. */
+  get lines(): number {
+    return this.#lines
+  }
+
+  /** All of them, or none. One call at a time. @param all what the journal is to hold, if it must be written anew. @throws Failure system */
+  async append(records: readonly object[], durability: Durability, all: () => Iterable<object>): Promise<void> {
+    if (this.#torn) {
+      await this.rewrite(all())
+      this.#torn = false
+    }
+    const { bytes, lines } = encoded(records)
+    try {
+      await this.#file.appendFile(bytes)
+      if (durability === 'synced') await this.#file.datasync()
+    } catch (cause) {
+      await this.#file.truncate(this.#length).catch(() => {
+        this.#torn = true
+      })
+      throw diskFailure(join(this.#folder, NAME), cause)
+    }
+    this.#length += bytes.length
+    this.#lines += lines
+  }
+
+  /** Holds these records alone. @throws Failure system */
+  async rewrite(records: Iterable<object>): Promise<void> {
+    const { bytes, lines } = encoded(records)
+    const path = join(this.#folder, NAME)
+    await replaceFile(this.#folder, path, bytes)
+    const before = this.#file
+    this.#file = await openEnd(path)
+    this.#length = bytes.length
+    this.#lines = lines
+    await before.close()
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close()
+  }
+}
+
+const LF = 10
+
+function encoded(records: Iterable<object>): { bytes: Uint8Array; lines: number } {
+  const all = [...records].map(encodeRecord) // each ends in a line feed, and has no other
+  return { bytes: Buffer.concat(all), lines: all.length }
+}
+
+async function openEnd(path: string): Promise<FileHandle> {
+  try {
+    return await fs.open(path, 'a')
+  } catch (cause) {
+    throw diskFailure(path, cause)
+  }
+}

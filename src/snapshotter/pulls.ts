@@ -1,0 +1,85 @@
+// The images that clients pull just now: a client asks for one layer after the other, and each finds the others under way.
+
+import { Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import { referenceText } from '../image/reference.ts'
+import type { Images, ResolvedImage } from '../layer/image.ts'
+import type { ImageFinder } from './image-finder.ts'
+import { PulledImage, type PulledImageParts } from './pulled-image.ts'
+import type { Labels } from './snapshot.ts'
+
+export interface PullsParts extends PulledImageParts {
+  finder: Pick<ImageFinder, 'find'>
+  images: Pick<Images, 'kept'>
+  /** Keeps a manifest or a config for the next start. @throws Failure system */
+  keepObject(digest: Digest, bytes: Uint8Array): Promise<void>
+}
+
+/** What a pull wants. */
+export interface Wanted {
+  readonly pulled: PulledImage
+  readonly place: number
+  readonly chain: readonly string[]
+}
+
+/** A client asks for an image's layers one after the other; what it has not asked for by then it will not. */
+const PULL_MS = 120_000
+/** More than a node pulls at once: each holds its layers open. */
+const PULLS_MAX = 64
+
+export class Pulls {
+  readonly #parts: PullsParts
+  /** By reference with digest; the one asked for last comes last. */
+  readonly #pulls = new Map<string, { pulled: PulledImage; timer: NodeJS.Timeout }>()
+
+  constructor(parts: PullsParts) {
+    this.#parts = parts
+  }
+
+  /** The image that has a layer for this target; all its layers are being opened. @throws Failure as ImageFinder.find */
+  async find(namespace: string, target: string, labels: Labels): Promise<Wanted> {
+    const { finder, keepObject, images } = this.#parts
+    const { reference, manifest, manifestBytes, configBytes, place, chain } = await finder.find(
+      namespace,
+      target,
+      labels,
+    )
+    const known = this.#pulls.get(referenceText(reference))
+    if (known?.pulled.isStale)
+      void this.#end(referenceText(reference)) // never rejects
+    else if (known !== undefined) {
+      known.timer.refresh()
+      return { pulled: known.pulled, place, chain }
+    }
+    await keepObject(reference.digest, manifestBytes)
+    await keepObject(manifest.config.digest, configBytes)
+    const image = await images.kept(reference)
+    if (image === undefined) throw Failure.missing(`${referenceText(reference)} cannot be read back from the cache`)
+    return { pulled: this.#begin(image), place, chain }
+  }
+
+  /** Never rejects. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#pulls.keys()].map((key) => this.#end(key)))
+  }
+
+  #begin(image: ResolvedImage): PulledImage {
+    const key = referenceText(image.reference)
+    const found = this.#pulls.get(key)
+    if (found !== undefined) return found.pulled // meanwhile
+    const [oldest] = this.#pulls.keys()
+    if (this.#pulls.size >= PULLS_MAX && oldest !== undefined) void this.#end(oldest)
+    const timer = setTimeout(() => void this.#end(key), PULL_MS).unref()
+    const pulled = new PulledImage(image, this.#parts)
+    this.#pulls.set(key, { pulled, timer })
+    return pulled
+  }
+
+  async #end(key: string): Promise<void> {
+    const found = this.#pulls.get(key)
+    if (found === undefined) return
+    this.#pulls.delete(key)
+    clearTimeout(found.timer)
+    await found.pulled.close()
+  }
+}

@@ -1,0 +1,114 @@
+// Lazy layers of an earlier life, shown again before anybody may ask: from disk, without a registry. What is damaged or gone there is
+// fetched again behind the start, until it is there; snapshots that need it are refused meanwhile.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
+import { parseReference } from '../image/reference.ts'
+import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
+import type { LayerLease } from '../layer/layer.ts'
+import type { From } from '../layer/layers.ts'
+import { mapLimited } from '../limit.ts'
+import type { LayerNames } from './names.ts'
+import type { ShownTrees } from './shown-trees.ts'
+import type { LazyLayer } from './snapshot.ts'
+
+export interface ReadBackParts {
+  images: Pick<Images, 'kept' | 'resolve'>
+  layers: LayerOpener
+  trees: Pick<ShownTrees, 'hold' | 'holdAgain'>
+  names: Pick<LayerNames, 'restore'>
+  /** Ends what goes on behind the start. */
+  signal: AbortSignal
+  log(message: string): void
+}
+
+/** Each layer's image on disk is hashed. */
+const READ_AT_ONCE = 8
+const AGAIN_MIN_MS = 5_000
+const AGAIN_MAX_MS = 60_000
+
+/**
+ * Shows layers again, each once for each time that it is in the list.
+ * @returns those that could not be. Never rejects
+ */
+export async function readBack(all: readonly LazyLayer[], parts: ReadBackParts): Promise<LazyLayer[]> {
+  const left: LazyLayer[] = []
+  await mapLimited([...byTree(all).values()], READ_AT_ONCE, async (same) => {
+    const why = await showAgain(same, 'disk', parts)
+    if (why === undefined) return
+    parts.log(`layer ${same[0]?.blob} of ${same[0]?.reference} is not shown again: ${why}`)
+    left.push(...same)
+  })
+  return left
+}
+
+/** Shows what is left as soon as that can be done. Ends when all is shown, or with `signal`; never rejects. */
+export async function readLeft(left: readonly LazyLayer[], parts: ReadBackParts): Promise<void> {
+  const trees = [...byTree(left).values()]
+  await mapLimited(trees, trees.length, async (same) => {
+    for (let waitMs = AGAIN_MIN_MS; !parts.signal.aborted; waitMs = Math.min(waitMs * 2, AGAIN_MAX_MS)) {
+      if ((await showAgain(same, 'anywhere', parts)) === undefined) {
+        parts.log(`layer ${same[0]?.blob} of ${same[0]?.reference} is shown again`)
+        return
+      }
+      await sleep(waitMs, undefined, { signal: parts.signal, ref: false }).catch(() => {}) // then it is over
+    }
+  })
+}
+
+function byTree(layers: readonly LazyLayer[]): Map<Digest, LazyLayer[]> {
+  return Map.groupBy(layers, ({ tree }) => tree)
+}
+
+/** @param same layers with one tree. @returns why not */
+async function showAgain(same: readonly LazyLayer[], from: From, parts: ReadBackParts): Promise<string | undefined> {
+  const { trees, names } = parts
+  const [first] = same
+  if (first === undefined) return undefined
+  try {
+    const image = await imageOf(first, from, parts)
+    const lease = await openAgain(first, image, from, parts)
+    try {
+      await trees.hold(lease)
+      for (const _ of same.slice(1)) trees.holdAgain(first.tree)
+      await names.restore(image, first.place, lease)
+    } finally {
+      await lease.close()
+    }
+    return undefined
+  } catch (error) {
+    return describe(error)
+  }
+}
+
+async function imageOf(
+  { reference: text, manifest }: LazyLayer,
+  from: From,
+  { images, signal }: ReadBackParts,
+): Promise<ResolvedImage> {
+  const reference = { ...parseReference(text), digest: manifest }
+  const kept = await images.kept(reference)
+  if (kept !== undefined) return kept
+  if (from === 'anywhere') return await images.resolve(reference, signal)
+  throw Failure.missing(`manifest ${manifest}, or its config, is not in the cache`)
+}
+
+async function openAgain(
+  { place, blob, tree, index }: LazyLayer,
+  image: ResolvedImage,
+  from: From,
+  { layers }: ReadBackParts,
+): Promise<LayerLease> {
+  const descriptor = image.manifest.layers[place] as Descriptor | undefined
+  if (descriptor?.digest !== blob) throw Failure.corrupt(`manifest ${image.digest} has no layer ${blob} there`)
+  const isWhole = index === undefined
+  const layer = isWhole
+    ? await layers.openWhole(descriptor, image.blob(descriptor), from === 'anywhere', from)
+    : await openLayer(image, descriptor, layers, { from })
+  if (layer === undefined) throw Failure.missing(`layer ${blob} is not in the cache`)
+  if ('why' in layer) throw Failure.unsupported(layer.why)
+  if (layer.tree === tree) return layer
+  await layer.close()
+  throw Failure.corrupt(`layer ${blob} has another tree now: ${layer.tree}`)
+}

@@ -1,0 +1,128 @@
+// Lazy layers as directories that overlays are made of: each tree stands once in the agent's mount, whoever has snapshots of it.
+//
+//   ROOT/snapshots/<32 hex digits of the tree's digest>
+//
+// A tree leaves when no snapshot shows it any more; what containers run on by then lives on in their overlays.
+import { fstat } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { type Digest, hex } from '../image/digest.ts'
+import type { LayerLease, OpenLayer } from '../layer/layer.ts'
+import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
+import { controlNode } from '../mount/session.ts'
+
+/** In the mount's root. */
+export const SNAPSHOTS_DIRECTORY = 'snapshots'
+
+/** The part of a mount that is built here. */
+export interface TreesMount {
+  addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
+  graft(parent: bigint, name: string, slot: number): void
+  remove(parent: bigint, name: string): void
+}
+
+export interface ShownTreesParts {
+  /** Of the mount. */
+  root: string
+  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
+  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  /** Ends that, once for each time that it was attached. */
+  release(slot: number): void
+  /** Mounts it in the kernel, where that is done; resolves when it is, or is not. */
+  cover(layer: OpenLayer, path: readonly string[]): Promise<void>
+  uncover(path: readonly string[]): void
+}
+
+const stat = promisify(fstat)
+/** stat(2): of st_blocks. */
+const BLOCK_BYTES = 512
+const DIRECTORY: NodeAttributes = { mode: 0o40755, uid: 0, gid: 0, mtime: 0n }
+
+interface Shown {
+  readonly layer: OpenLayer
+  /** In which it answers. */
+  slot: Promise<number>
+  /** Snapshots that show it, and pulls that are about to. */
+  holders: number
+}
+
+export class ShownTrees {
+  readonly #parts: ShownTreesParts
+  readonly #mount: TreesMount
+  readonly #node = controlNode(SNAPSHOTS_DIRECTORY)
+  /** By their names. */
+  readonly #shown = new Map<string, Shown>()
+
+  constructor(parts: ShownTreesParts, mount: TreesMount) {
+    this.#parts = parts
+    this.#mount = mount
+    mount.addDirectory(this.#node, ROOT_NODE, SNAPSHOTS_DIRECTORY, DIRECTORY, false)
+  }
+
+  get size(): number {
+    return this.#shown.size
+  }
+
+  /** Where a tree stands, or would. */
+  directoryOf(tree: Digest): string {
+    return join(this.#parts.root, SNAPSHOTS_DIRECTORY, nameOf(tree))
+  }
+
+  has(tree: Digest): boolean {
+    return this.#shown.has(nameOf(tree))
+  }
+
+  /** Bytes of a tree that are on this machine. */
+  async bytesOf(tree: Digest): Promise<number> {
+    const shown = this.#shown.get(nameOf(tree))
+    if (shown === undefined) return 0
+    const { blocks } = await stat(shown.layer.slots.deviceFd)
+    return blocks * BLOCK_BYTES
+  }
+
+  /** Shows a layer's tree until it is let go of as often as it was held. @param layer open until this resolves. @throws what attaching throws */
+  async hold(layer: LayerLease): Promise<void> {
+    const name = nameOf(layer.tree)
+    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name), holders: 0 }
+    this.#shown.set(name, shown)
+    shown.holders++
+    try {
+      await shown.slot
+    } catch (error) {
+      if (this.#shown.get(name) === shown) this.#shown.delete(name)
+      throw error
+    }
+  }
+
+  /** One more of a tree that is held. @returns whether it was */
+  holdAgain(tree: Digest): boolean {
+    const shown = this.#shown.get(nameOf(tree))
+    if (shown !== undefined) shown.holders++
+    return shown !== undefined
+  }
+
+  letGo(tree: Digest): void {
+    const name = nameOf(tree)
+    const shown = this.#shown.get(name)
+    if (shown === undefined || --shown.holders > 0) return
+    this.#shown.delete(name)
+    this.#mount.remove(this.#node, name)
+    this.#parts.uncover([SNAPSHOTS_DIRECTORY, name])
+    shown.slot.then(
+      (slot) => this.#parts.release(slot),
+      () => {}, // it was never attached
+    )
+  }
+
+  async #show(layer: LayerLease, name: string): Promise<number> {
+    const path = [SNAPSHOTS_DIRECTORY, name]
+    const slot = await this.#parts.attach(layer, path)
+    this.#mount.graft(this.#node, name, slot)
+    await this.#parts.cover(layer, path)
+    return slot
+  }
+}
+
+function nameOf(tree: Digest): string {
+  return hex(tree).slice(0, 32)
+}

@@ -1,0 +1,349 @@
+// A snapshotter: what one containerd asks by one name. Requests to make a layer are answered with a lazy one where that can be shown;
+// everything else is ordinary directories and overlays.
+import { lstat } from 'node:fs/promises'
+import { describe, Failure } from '../errors.ts'
+import { type Digest, digestOf } from '../image/digest.ts'
+import { parseFilters, wantedLabel } from './filters.ts'
+import type { Folders, Owner } from './folders.ts'
+import { hostRoot } from './mapping.ts'
+import { type Mount, mountsOf, readyMounts, withoutRepeats } from './mounts.ts'
+import type { LayerNames } from './names.ts'
+import type { Pulls, Wanted } from './pulls.ts'
+import type { ShownTrees } from './shown-trees.ts'
+import {
+  DIFF_ID,
+  GID_MAPPING,
+  type Kind,
+  type Labels,
+  type LazyLayer,
+  namespaceOf,
+  REMOTE,
+  type Snapshot,
+  TARGET,
+  UID_MAPPING,
+} from './snapshot.ts'
+import type { Snapshots } from './snapshots.ts'
+import { measure, type Usage } from './usage.ts'
+
+export interface SnapshotterParts {
+  snapshots: Snapshots
+  folders: Folders
+  trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
+  pulls: Pick<Pulls, 'find'>
+  names: Pick<LayerNames, 'whyHidden'>
+  /** A promise's outcome, or Failure timeout when nothing progresses. The promise itself goes on. */
+  patiently<T>(promise: Promise<T>): Promise<T>
+  /** Options that this machine's overlays need. */
+  overlayOptions: readonly string[]
+  log(message: string): void
+}
+
+/** What a client asks to make. */
+export interface Wish {
+  key: string
+  parent: string
+  labels: Labels
+  /** Whether the client says which namespace it is in with each request, not by keys alone. */
+  tellsNamespace: boolean
+}
+
+/** `exists`: the layer is there, as a committed snapshot that the client finds by its target. */
+export type Prepared = { is: 'mounts'; mounts: Mount[] } | { is: 'exists' }
+
+/** Of a layer without parents. */
+const BASE_OWNER: Owner = { uid: 0, gid: 0, mode: 0o755 }
+/** Messages that are not repeated; each names an image, so they are forgotten from time to time. */
+const TOLD_MAX = 10_000
+
+export class Snapshotter {
+  readonly #parts: SnapshotterParts
+  /** Snapshots that were removed, until their directories are. */
+  readonly #removed: Snapshot[] = []
+  /** What committed layers take, which does not change. By ID. */
+  readonly #usage = new Map<number, Usage>()
+  readonly #told = new Set<string>()
+
+  constructor(parts: SnapshotterParts) {
+    this.#parts = parts
+  }
+
+  /** @throws Failure exists, missing, unsupported, unavailable, limit, system */
+  async prepare(wish: Wish): Promise<Prepared> {
+    const { key, parent } = wish
+    const labels = withoutLabel(wish.labels, REMOTE) // it is ours to say
+    const target = labels[TARGET]
+    this.#checkNew(key, parent)
+    if (target === undefined) return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels }) }
+    const lazy = await this.#lazy({ ...wish, labels }, target)
+    if (lazy !== undefined) return lazy
+    return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels: withoutMappings(labels) }) }
+  }
+
+  /** @throws Failure as `prepare` */
+  async view({ key, parent, labels }: Omit<Wish, 'tellsNamespace'>): Promise<Mount[]> {
+    this.#checkNew(key, parent)
+    return await this.#make('view', { key, parent, labels: withoutLabel(labels, REMOTE) })
+  }
+
+  /** @throws Failure missing; unsupported: it is a layer; unavailable: a layer of it cannot be shown */
+  mounts(key: string): Mount[] {
+    const snapshot = this.#found(key)
+    if (snapshot.kind === 'committed') throw Failure.unsupported(`snapshot ${key} is committed`)
+    return this.#mountsOf(snapshot)
+  }
+
+  /** @throws Failure as Snapshots.commit */
+  async commit(key: string, name: string, labels: Labels, parent: string): Promise<void> {
+    await this.#parts.snapshots.commit(key, name, withoutLabel(labels, REMOTE), parent)
+  }
+
+  /** What is left of it goes when the client says `cleanup`. @throws Failure as Snapshots.remove */
+  async remove(key: string): Promise<void> {
+    this.#removed.push(await this.#parts.snapshots.remove(key))
+  }
+
+  /** @throws Failure missing */
+  stat(key: string): Snapshot {
+    return this.#found(key)
+  }
+
+  /** @param paths of what changes: `labels`, or `labels.<key>`; none: all labels. @throws Failure missing, usage, system */
+  async update(key: string, labels: Labels, paths: readonly string[]): Promise<Snapshot> {
+    const other = paths.find((each) => each !== 'labels' && !each.startsWith(LABEL_PATH))
+    if (other !== undefined) throw Failure.usage(`${JSON.stringify(other)} of a snapshot cannot be changed`)
+    return await this.#parts.snapshots.relabel(key, (before) => relabelled(before, labels, paths))
+  }
+
+  /**
+   * @param namespace that the client says it is in; undefined: it says none, as the collector does, and is shown all
+   * @throws Failure usage
+   */
+  *list(filters: readonly string[], namespace: string | undefined): Generator<Snapshot> {
+    const { snapshots } = this.#parts
+    const matches = parseFilters(filters)
+    const targets = wantedLabel(filters, TARGET)
+    if (targets === undefined) {
+      for (const each of snapshots.all()) if (matches(each)) yield each
+      return
+    }
+    for (const target of targets)
+      for (const each of snapshots.madeFor(target))
+        if (matches(each) && (namespace === undefined || namespaceOf(each.key) === namespace)) yield each
+  }
+
+  /** @throws Failure missing */
+  async usage(key: string): Promise<Usage> {
+    const { kind, id, layer } = this.#found(key)
+    const { trees, folders } = this.#parts
+    if (layer !== undefined) return { bytes: await trees.bytesOf(layer.tree), inodes: 0 }
+    const known = this.#usage.get(id)
+    if (known !== undefined) return known
+    const usage = await measure(folders.upperOf(id))
+    if (kind === 'committed') this.#usage.set(id, usage)
+    return usage
+  }
+
+  /** Lets go of what was removed: directories go behind this. */
+  async cleanup(): Promise<void> {
+    const { trees, folders } = this.#parts
+    for (const { id, layer } of this.#removed.splice(0)) {
+      this.#usage.delete(id)
+      if (layer === undefined) await folders.remove(id)
+      else trees.letGo(layer.tree)
+    }
+  }
+
+  /** Makes a layer without its bytes, where that can be done; undefined: it cannot be, which is logged. */
+  async #lazy(wish: Wish, target: string): Promise<Prepared | undefined> {
+    const { pulls, patiently } = this.#parts
+    let wanted: Wanted
+    try {
+      wanted = await patiently(pulls.find(namespaceOf(wish.key), target, wish.labels))
+      this.#checkPlace(wish.parent, wanted)
+    } catch (error) {
+      this.#tell(`a layer for ${target} is left to containerd: ${describe(error)}`)
+      return undefined
+    }
+    const { pulled, place } = wanted
+    const giving = new AbortController()
+    try {
+      const { signal } = giving
+      return await patiently(pulled.use(place, ({ layer, lease }) => this.#show(wish, target, layer, lease, signal)))
+    } catch (error) {
+      giving.abort() // who was answered otherwise must not find it later
+      if (error instanceof Failure && error.code === 'exists') throw error
+      const never = pulled.whyNeverUnpacked(place)
+      const what = `layer ${pulled.image.manifest.layers[place]?.digest}`
+      if (never !== undefined) throw Failure.unsupported(`${what} cannot be shown: ${describe(error)}`, { why: never })
+      this.#tell(`${what} is left to containerd: ${describe(error)}`)
+      return undefined
+    }
+  }
+
+  async #show(
+    { key, parent, labels, tellsNamespace }: Wish,
+    target: string,
+    layer: LazyLayer,
+    lease: Parameters<ShownTrees['hold']>[0],
+    signal: AbortSignal,
+  ): Promise<Prepared | undefined> {
+    const { snapshots, trees } = this.#parts
+    const all = { ...withoutMappings(labels), [REMOTE]: 'true' }
+    await trees.hold(lease)
+    try {
+      signal.throwIfAborted()
+      if (labels[DIFF_ID] !== undefined) {
+        const made = await snapshots.add({ key, kind: 'active', parent, labels: all, id: snapshots.reserve(), layer })
+        return { is: 'mounts', mounts: readyMounts(this.#lowerOf(snapshots.chain(made))) }
+      }
+      const name = nameOf(namespaceOf(key), target, parent, layer)
+      const others = snapshots.madeFor(target).filter((each) => each.parent === parent && each.key !== name)
+      // who does not say its namespace is shown them, too, and takes the first that it sees
+      if (!tellsNamespace && others.some(({ layer: other }) => !isSame(other, layer)))
+        throw Failure.unsupported('another namespace has another layer for the same target')
+      if (snapshots.get(name) === undefined)
+        await snapshots.add({ key: name, kind: 'committed', parent, labels: all, id: snapshots.reserve(), layer })
+      else trees.letGo(layer.tree) // it is held once already
+      return { is: 'exists' }
+    } catch (error) {
+      trees.letGo(layer.tree)
+      throw error
+    }
+  }
+
+  /** That a layer stands where its image has it. @throws Failure unsupported */
+  #checkPlace(parent: string, { place, chain }: Wanted): void {
+    const below = parent === '' ? undefined : this.#found(parent).labels[TARGET]
+    if (below === chain[place - 1]) return
+    throw Failure.unsupported(`it is to stand on ${below ?? 'nothing'}, and stands on ${chain[place - 1] ?? 'nothing'}`)
+  }
+
+  #checkNew(key: string, parent: string): void {
+    if (this.#parts.snapshots.get(key) !== undefined) throw Failure.exists(`snapshot ${key} is there already`)
+    if (parent !== '' && this.#found(parent).kind !== 'committed')
+      throw Failure.unsupported(`parent ${parent} is not committed`)
+  }
+
+  /** An ordinary one. */
+  async #make(kind: Exclude<Kind, 'committed'>, wish: Pick<Wish, 'key' | 'parent' | 'labels'>): Promise<Mount[]> {
+    const { snapshots, folders } = this.#parts
+    const { key, parent, labels } = wish
+    const id = snapshots.reserve()
+    await folders.make(id, await this.#ownerOf(parent, labels))
+    try {
+      const made = await snapshots.add({ key, kind, parent, labels, id })
+      return this.#mountsOf(made)
+    } catch (error) {
+      if (snapshots.get(key)?.id !== id) await folders.remove(id)
+      throw error
+    }
+  }
+
+  /** The root of a container is as its image has it; in a user namespace it is its root's. */
+  async #ownerOf(parent: string, labels: Labels): Promise<Owner> {
+    const owner = parent === '' ? BASE_OWNER : await this.#rootOf(this.#found(parent))
+    const uids = labels[UID_MAPPING]
+    const gids = labels[GID_MAPPING]
+    return {
+      mode: owner.mode,
+      uid: uids === undefined ? owner.uid : hostRoot(uids),
+      gid: gids === undefined ? owner.gid : hostRoot(gids),
+    }
+  }
+
+  async #rootOf(parent: Snapshot): Promise<Owner> {
+    this.#checkShown([parent])
+    const { uid, gid, mode } = await lstat(this.#directoryOf(parent))
+    return { uid, gid, mode: mode & 0o7777 }
+  }
+
+  #mountsOf(snapshot: Snapshot): Mount[] {
+    const { folders, snapshots, overlayOptions } = this.#parts
+    const { id, kind, labels, layer } = snapshot
+    const chain = snapshots.chain(snapshot)
+    if (layer !== undefined) return readyMounts(this.#lowerOf(chain))
+    const below = chain.slice(1)
+    // what is unpacked on a layer is no container of it
+    if (labels[TARGET] === undefined) this.#checkNotHidden(below)
+    const mapped = Object.entries({ uidmap: labels[UID_MAPPING], gidmap: labels[GID_MAPPING] })
+    return mountsOf({
+      lower: kind === 'view' && below.length === 0 ? [folders.upperOf(id)] : this.#lowerOf(below),
+      own: kind === 'view' ? undefined : { upper: folders.upperOf(id), work: folders.workOf(id) },
+      overlay: overlayOptions,
+      mapped: mapped.flatMap(([option, value]) => (value === undefined ? [] : [`${option}=${value}`])),
+    })
+  }
+
+  #lowerOf(chain: readonly Snapshot[]): string[] {
+    this.#checkShown(chain)
+    return withoutRepeats(chain.map((each) => this.#directoryOf(each)))
+  }
+
+  #directoryOf({ id, layer }: Snapshot): string {
+    const { trees, folders } = this.#parts
+    return layer === undefined ? folders.upperOf(id) : trees.directoryOf(layer.tree)
+  }
+
+  /** @throws Failure unavailable */
+  #checkShown(chain: readonly Snapshot[]): void {
+    const missing = chain.find(({ layer }) => layer !== undefined && !this.#parts.trees.has(layer.tree))?.layer
+    if (missing === undefined) return
+    throw Failure.unavailable(`layer ${missing.blob} of ${missing.reference} cannot be shown now`, {
+      why: 'it is not in the cache any more, and was not fetched again yet',
+      fix: 'Look into the log of lazylayer for the reason.',
+    })
+  }
+
+  /** @throws Failure unavailable */
+  #checkNotHidden(chain: readonly Snapshot[]): void {
+    for (const { layer } of chain) {
+      const why = layer && this.#parts.names.whyHidden(layer)
+      if (layer !== undefined && why !== undefined)
+        throw Failure.unavailable(`layer ${layer.blob} of ${layer.reference} is not given to containers`, { why })
+    }
+  }
+
+  #found(key: string): Snapshot {
+    const found = this.#parts.snapshots.get(key)
+    if (found === undefined) throw Failure.missing(`there is no snapshot ${key}`)
+    return found
+  }
+
+  #tell(message: string): void {
+    if (this.#told.has(message)) return
+    if (this.#told.size >= TOLD_MAX) this.#told.clear()
+    this.#told.add(message)
+    this.#parts.log(message)
+  }
+}
+
+const LABEL_PATH = 'labels.'
+
+/** An empty value takes a label away. */
+function relabelled(before: Labels, labels: Labels, paths: readonly string[]): Labels {
+  const isAll = paths.length === 0 || paths.includes('labels')
+  const named = paths.flatMap((each) => (each.startsWith(LABEL_PATH) ? [each.slice(LABEL_PATH.length)] : []))
+  const changed = isAll ? labels : Object.fromEntries(named.map((key) => [key, labels[key] ?? '']))
+  const kept = isAll ? Object.fromEntries(Object.entries(before).filter(([key]) => key === REMOTE)) : before
+  return Object.fromEntries(Object.entries({ ...kept, ...changed }).filter(([, value]) => value !== ''))
+}
+
+/** Of layers, whose labels an image can write. */
+function withoutMappings(labels: Labels): Labels {
+  return withoutLabel(withoutLabel(labels, UID_MAPPING), GID_MAPPING)
+}
+
+function withoutLabel(labels: Labels, label: string): Labels {
+  const { [label]: _, ...others } = labels
+  return others
+}
+
+function isSame(one: LazyLayer | undefined, other: LazyLayer): boolean {
+  return one?.blob === other.blob && one.tree === other.tree
+}
+
+/** A name that tells what it shows, and on what: nobody else's snapshot has it. */
+function nameOf(namespace: string, target: string, parent: string, { blob, index, tree }: LazyLayer): string {
+  const shows: Digest = digestOf(new TextEncoder().encode(JSON.stringify([parent, blob, index, tree])))
+  return `${namespace}/${target}/${shows}`
+}

@@ -1,0 +1,183 @@
+// A containerd of a test's own: its root, state, sockets, containers and mounts are below one work directory and in one sandbox.
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises'
+import { connect } from 'node:http2'
+import { createConnection } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { type Outcome, succeed } from './command.ts'
+import { lacking } from './needs.ts'
+import { answers } from './registry.ts'
+import { Sandbox } from './sandbox.ts'
+
+/** trixie: 1.7. sid: what is newest there (2.1 at the time of writing). */
+export type ContainerdFlavour = 'trixie' | 'sid'
+
+export interface ContainerdOptions {
+  flavour: ContainerdFlavour
+  /** A WorkDirectory's path. */
+  work: string
+  /** Of the proxy snapshotter `lazylayer`. */
+  socket: string
+  trust: readonly { host: string; caFile: string }[]
+}
+
+/** Why none can run here. */
+export const CONTAINERD_LACKS = lacking(['unshare', 'nsenter', 'runc', 'apt-get', 'dpkg'])
+
+const READY_MS = 60_000
+const CALL_MS = 120_000
+
+export class Containerd {
+  /** Its directory. */
+  readonly path: string
+  readonly #sandbox: Sandbox
+  readonly #bin: string
+  #running: Promise<Outcome> | undefined
+
+  private constructor(path: string, sandbox: Sandbox, bin: string) {
+    this.path = path
+    this.#sandbox = sandbox
+    this.#bin = bin
+  }
+
+  /** Where a Containerd of this work directory and flavour listens. */
+  static addressIn(path: string): string {
+    return join(path, 'c.sock')
+  }
+
+  /** Root only. Unpacks its programs where they are missing. It is not running yet. @param path of its own, existing */
+  static async prepare(path: string, options: ContainerdOptions): Promise<Containerd> {
+    const { work, flavour } = options
+    const script = fileURLToPath(new URL('containerd.sh', import.meta.url))
+    const bin = (await succeed('sh', [script, flavour])).trim()
+    for (const each of options.trust) {
+      const folder = join(path, 'certs.d', each.host)
+      await mkdir(folder, { recursive: true })
+      await writeFile(join(folder, 'hosts.toml'), `server = "https://${each.host}"\nca = "${each.caFile}"\n`)
+    }
+    await writeFile(join(path, 'config.toml'), configuration(path, options))
+    const configurationFolder = await mkdtemp(join(path, 'etc-'))
+    const env = { PATH: `${bin}:/usr/sbin:/usr/bin:/sbin:/bin` }
+    const sandbox = await Sandbox.start({ work, configuration: configurationFolder, root: '/', env })
+    return new Containerd(path, sandbox, bin)
+  }
+
+  /** Resolves when it answers. */
+  async start(): Promise<void> {
+    const { path } = this
+    const log = join(path, 'log')
+    const line = `echo $$ >${path}/pid; exec ${this.#bin}/containerd --config ${path}/config.toml >>${log} 2>&1`
+    this.#running = this.#sandbox.run(['sh', '-c', line], 24 * 3_600_000)
+    this.#running.catch(() => {}) // its log tells
+    const deadline = Date.now() + READY_MS
+    while (!(await answers(Containerd.addressIn(path)))) {
+      if (Date.now() > deadline) throw new Error(`containerd did not start: see ${log}`)
+      await sleep(50)
+    }
+  }
+
+  /** Kills it; its containers go on. */
+  async kill(): Promise<void> {
+    await this.run(['sh', '-c', `kill -9 $(cat ${this.path}/pid)`])
+    await this.#running?.catch(() => {})
+  }
+
+  /** `ctr ARGS` in a namespace, whatever its exit code. */
+  ctr(namespace: string, ...args: string[]): Promise<Outcome> {
+    return this.run(['ctr', '--address', Containerd.addressIn(this.path), '--namespace', namespace, ...args])
+  }
+
+  /** Any program, where it runs. */
+  run(argv: readonly string[]): Promise<Outcome> {
+    return this.#sandbox.run(argv, CALL_MS)
+  }
+
+  /** Pulls an image as kubelet has it pulled. @returns the gRPC status, and what it says */
+  pullByCri(image: string): Promise<{ status: number; message: string }> {
+    return pullImage(Containerd.addressIn(this.path), image)
+  }
+
+  async close(): Promise<void> {
+    await this.#sandbox.close()
+  }
+}
+
+function configuration(path: string, { socket, flavour }: ContainerdOptions): string {
+  const cri = 'plugins."io.containerd.grpc.v1.cri"'
+  const v17 = `
+[${cri}]
+  sandbox_image = "registry.example.com/pause:1"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+[${cri}.containerd]
+  snapshotter = "lazylayer"
+  disable_snapshot_annotations = false
+[${cri}.registry]
+  config_path = "${path}/certs.d"
+`
+  const v2 = `
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "lazylayer"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "${path}/certs.d"
+[plugins."io.containerd.cri.v1.runtime"]
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+`
+  return `version = ${flavour === 'trixie' ? 2 : 3}
+root = "${path}/root"
+state = "${path}/state"
+[grpc]
+  address = "${Containerd.addressIn(path)}"
+[ttrpc]
+  address = "${path}/t.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "${path}/opt"
+[proxy_plugins.lazylayer]
+  type = "snapshot"
+  address = "${socket}"
+  [proxy_plugins.lazylayer.exports]
+    root = "${path}"
+    enable_remote_snapshot_annotations = "true"
+[plugins."io.containerd.transfer.v1.local"]
+  config_path = "${path}/certs.d"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux/amd64"
+  snapshotter = "lazylayer"
+  differ = "walking"
+${flavour === 'trixie' ? v17 : v2}`
+}
+
+/** PullImageRequest { image: ImageSpec { image } } of CRI's v1, by hand: two nested fields of number 1. */
+function pullRequest(image: string): Buffer {
+  const field = (bytes: Buffer) => Buffer.concat([Buffer.from([0x0a, bytes.length]), bytes])
+  const message = field(field(Buffer.from(image)))
+  const head = Buffer.alloc(5)
+  head.writeUInt32BE(message.length, 1)
+  return Buffer.concat([head, message])
+}
+
+function pullImage(address: string, image: string): Promise<{ status: number; message: string }> {
+  if (image.length > 100) throw new Error('lengths are written in one byte')
+  return new Promise((resolve, reject) => {
+    const session = connect('http://localhost', { createConnection: () => createConnection(address) })
+    session.once('error', reject)
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/runtime.v1.ImageService/PullImage',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    })
+    const told = (headers: Record<string, unknown>) => {
+      const status = headers['grpc-status']
+      if (status !== undefined) resolve({ status: Number(status), message: String(headers['grpc-message'] ?? '') })
+    }
+    stream.once('response', told)
+    stream.once('trailers', told)
+    stream.once('error', reject)
+    stream.once('close', () => session.close())
+    stream.resume()
+    stream.end(pullRequest(image))
+  })
+}

@@ -1,0 +1,91 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import { describe, expect, test } from 'vitest'
+import { Wire } from '../../src/fetch/wire.ts'
+
+const KIB = 1024
+const MIB = KIB * KIB
+const never = new AbortController().signal
+
+/** A way whose clock is ours. */
+function way() {
+  const clock = { ms: 0 }
+  const wire = new Wire(() => clock.ms)
+  /** Begins reads in the background as long as there is room, and says how many. */
+  const beginAll = async (bytes: number) => {
+    let begun = 0
+    for (; wire.unread < wire.limit; begun++) {
+      await wire.place(never)
+      wire.begin(bytes, true)
+    }
+    return begun
+  }
+  return { wire, clock, beginAll }
+}
+
+describe('on the way to an origin', () => {
+  test('that nothing is known of, one window’s bytes are under way, however long the range is', async () => {
+    const { wire, beginAll } = way()
+    expect(await beginAll(4 * MIB)).toBe(1)
+    expect(wire.unread).toBe(256 * KIB)
+  })
+
+  test('of which much is carried in a round trip, more reads are under way, but not twice what it carries', async () => {
+    const { wire, clock, beginAll } = way()
+    // 12.5 MB/s, 80 ms: 1 MB
+    const transfer = wire.begin(10 * MIB, false)
+    for (let ms = 1; ms <= 500; ms++) {
+      clock.ms = 80 + ms
+      transfer.came(ms * 12_500)
+    }
+    transfer.end()
+    expect(wire.limit).toBeGreaterThan(1_000_000)
+    expect(wire.limit).toBeLessThan(2_000_000)
+    expect(await beginAll(MIB)).toBe(Math.ceil(wire.limit / (256 * KIB)))
+  })
+
+  test('the next read may begin when what is left of the one before is less than its window', async () => {
+    const { wire } = way()
+    await wire.place(never)
+    const first = wire.begin(MIB, true)
+    let begun = false
+    void wire.place(never).then(() => {
+      begun = true
+    })
+    first.came(768 * KIB)
+    await turn()
+    expect(begun).toBe(false)
+    first.came(769 * KIB)
+    await turn()
+    expect(begun).toBe(true)
+  })
+
+  test('a read that was let in and never begins gives its room back', async () => {
+    const { wire } = way()
+    const place = await wire.place(never)
+    expect(wire.unread).toBe(256 * KIB)
+    place.leave()
+    expect(wire.unread).toBe(0)
+  })
+
+  test('what was measured is forgotten after a pause', () => {
+    const { wire, clock } = way()
+    const transfer = wire.begin(10 * MIB, false)
+    for (let ms = 1; ms <= 500; ms++) {
+      clock.ms = 80 + ms
+      transfer.came(ms * 12_500)
+    }
+    transfer.end()
+    clock.ms += 60_001
+    wire.begin(KIB, false)
+    expect(wire.limit).toBe(256 * KIB)
+  })
+
+  test('whoever waits for room is told when it is over', async () => {
+    const { wire } = way()
+    await wire.place(never)
+    const over = new AbortController()
+    const waiting = wire.place(over.signal)
+    over.abort(new Error('over'))
+    await expect(waiting).rejects.toThrow('over')
+  })
+})

@@ -1,0 +1,143 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { Failure } from '../../src/errors.ts'
+import type { Blob, Range, ReadOptions } from '../../src/image/blob.ts'
+import { digestOf } from '../../src/image/digest.ts'
+import { FirstBytes, FirstBytesRoom } from '../../src/layer/first-bytes.ts'
+
+const never = new AbortController().signal
+
+/** A blob whose reads end when the test says so; its bytes tell their places. */
+function slowBlob(size: number) {
+  const bytes = Uint8Array.from({ length: size }, (_, i) => i % 251)
+  const reads: { range: Range; give: (end: number) => void; fail: (error: Error) => void }[] = []
+  const blob: Blob = {
+    digest: digestOf(bytes),
+    size,
+    read: (range, { onPart }: ReadOptions = {}) => {
+      const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>()
+      const own = new Uint8Array(range.end - range.start)
+      let came = 0
+      const give = (end: number) => {
+        own.set(bytes.subarray(range.start + came, end), came)
+        const at = came
+        came = end - range.start
+        void onPart?.(own.subarray(at, came), at)
+        if (end === range.end) resolve(own)
+      }
+      reads.push({ range, give, fail: reject })
+      return promise
+    },
+  }
+  return { bytes, blob, reads }
+}
+
+function begin({ blob }: { blob: Blob }, range: Range, room = new FirstBytesRoom()) {
+  const first = new FirstBytes(room, never)
+  first.begin(blob, range)
+  return first.over(blob)
+}
+
+/** A prefetch of a range, and the parts of it that were handed over. */
+function prefetch(over: Blob, range: Range, signal?: AbortSignal) {
+  const parts: string[] = []
+  const onPart = (part: Uint8Array, at: number) => void parts.push(`${at}+${part.length}`)
+  return { parts, read: over.read(range, { priority: 'prefetch', onPart, ...(signal ? { signal } : {}) }) }
+}
+
+test('a prefetch is given what was begun before it, as it arrives, and nothing is read twice', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  slow.reads[0]?.give(200)
+  const { parts, read } = prefetch(over, { start: 50, end: 600 })
+  await sleep(0)
+  slow.reads[0]?.give(400)
+  await sleep(0)
+  expect(parts).toEqual(['0+150', '150+200'])
+  slow.reads[0]?.give(600)
+  expect(await read).toEqual(slow.bytes.subarray(50, 600))
+  expect(slow.reads).toHaveLength(1)
+})
+
+test('ascending ranges share it, and the last one reads the rest of its own from the blob', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  slow.reads[0]?.give(600)
+  expect(await prefetch(over, { start: 0, end: 300 }).read).toEqual(slow.bytes.subarray(0, 300))
+  const { parts, read } = prefetch(over, { start: 300, end: 900 })
+  await sleep(0)
+  expect(slow.reads.map(({ range }) => range)).toEqual([
+    { start: 0, end: 600 },
+    { start: 600, end: 900 },
+  ])
+  slow.reads[1]?.give(700)
+  slow.reads[1]?.give(900)
+  expect(await read).toEqual(slow.bytes.subarray(300, 900))
+  expect(parts).toEqual(['0+300', '300+100', '400+200'])
+})
+
+test('bytes that were given once are read anew: they may have been wrong', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  slow.reads[0]?.give(600)
+  await prefetch(over, { start: 0, end: 300 }).read
+  const again = prefetch(over, { start: 100, end: 200 }).read
+  expect(slow.reads[1]?.range).toEqual({ start: 100, end: 200 })
+  slow.reads[1]?.give(200)
+  expect(await again).toEqual(slow.bytes.subarray(100, 200))
+})
+
+test('what somebody waits for does not wait for it', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  const demand = over.read({ start: 500, end: 510 })
+  slow.reads[1]?.give(510)
+  expect(await demand).toEqual(slow.bytes.subarray(500, 510))
+})
+
+test('when it fails, all of what was wanted of it is read from the blob', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  slow.reads[0]?.give(200)
+  const { read } = prefetch(over, { start: 0, end: 500 })
+  slow.reads[0]?.fail(Failure.unavailable('the registry is away'))
+  await sleep(0)
+  slow.reads[1]?.give(500)
+  expect(await read).toEqual(slow.bytes.subarray(0, 500))
+})
+
+test('who gives up waits no longer, and takes nothing from the others', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  const gone = new AbortController()
+  const [left, stays] = [prefetch(over, { start: 0, end: 300 }, gone.signal), prefetch(over, { start: 300, end: 600 })]
+  gone.abort()
+  await expect(left.read).rejects.toMatchObject({ code: 'aborted' })
+  slow.reads[0]?.give(600)
+  expect(await stays.read).toEqual(slow.bytes.subarray(300, 600))
+})
+
+test('at most 8 MiB of each blob, and of four blobs at a time, are in memory', async () => {
+  const room = new FirstBytesRoom()
+  const slow = Array.from({ length: 6 }, () => slowBlob(9 << 20))
+  const range = { start: 0, end: 9 << 20 }
+  const over = slow.slice(0, 5).map((each) => begin(each, range, room))
+  expect(slow.map(({ reads }) => reads.length)).toEqual([1, 1, 1, 1, 0, 0])
+  expect(slow[0]?.reads[0]?.range).toEqual({ start: 0, end: 8 << 20 })
+  slow[0]?.reads[0]?.give(8 << 20)
+  await prefetch(over[0] as Blob, { start: 0, end: 8 << 20 }).read
+  begin(slow[5] as (typeof slow)[0], range, room)
+  expect(slow[5]?.reads).toHaveLength(1)
+})
+
+test('a range outside the blob is not begun', () => {
+  const slow = slowBlob(1000)
+  for (const [start, end] of [
+    [0, 1001],
+    [-1, 5],
+    [5, 5],
+    [0, Number.NaN],
+  ] as const)
+    begin(slow, { start, end })
+  expect(slow.reads).toEqual([])
+})
