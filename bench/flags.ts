@@ -9,7 +9,7 @@ export interface Flags {
   rounds: number | undefined
   link: LinkShape
   strict: boolean
-  /** Draws what was recorded, and measures nothing. */
+  /** Makes tables and plots of what was recorded, and measures nothing. */
   plot: boolean
 }
 
@@ -20,7 +20,7 @@ export const USAGE = `npm run bench [-- CASE…] [--rounds N] [--link rtt=40ms,r
   --rounds   how often each subject has its turn (default: as the case has it, else 5)
   --link     the link between registry and agent, for the cases that have one (default rtt=40ms,rate=100mbit)
   --strict   exit 1 when a bar is missed
-  --plot     measures nothing, and draws the recorded growth cases anew, in docs/
+  --plot     measures nothing, and makes the tables and plots of docs/performance.md anew from what was recorded
 `
 
 const ROUNDS_MAX = 100

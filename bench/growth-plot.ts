@@ -1,17 +1,11 @@
 // What the record of a growth case shows, as a plot.
 import type { Plotted } from './plot.ts'
-
-/** The part of a record that is drawn. */
-export interface GrowthRecord {
-  case: string
-  rounds: number
-  subjects: readonly { name: string; median: Readonly<Record<string, number>> }[]
-}
+import type { Recorded } from './record.ts'
 
 /** A subject of `growth.ts` is called `WHO, SIZE UNIT`. */
 const NAME = /^(.+), ([\d,]+) (\w+)$/
 
-export function growthPlot({ case: name, rounds, subjects }: GrowthRecord): Plotted {
+export function growthPlot({ case: name, rounds, subjects }: Recorded): Plotted {
   const sized = subjects.map((each) => {
     const [, who = each.name, size = '', unit = ''] = NAME.exec(each.name) ?? []
     return { who, size: Number(size.replaceAll(',', '')), unit, median: each.median }

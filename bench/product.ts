@@ -8,7 +8,7 @@ import { DEVICES_DIRECTORY } from '../src/mount/shown-devices.ts'
 import { AdditionalImageStore } from '../src/stores/image-store.ts'
 import { type Mounted, startMount } from './mount.ts'
 
-const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
+export const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
 
 /** Those that are compared; the first is what root gets. */
 export const MEASURED = ['erofs', 'fuse'] as const satisfies Rung[]

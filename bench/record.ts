@@ -12,6 +12,13 @@ export interface Outcome {
   ratios: readonly Measured[]
 }
 
+/** The part of a record that is shown elsewhere. */
+export interface Recorded {
+  case: string
+  rounds: number
+  subjects: readonly { name: string; median: Readonly<Record<string, number>> }[]
+}
+
 /** JSON text for `bench/record/<case>.json`; of a run in which somebody was absent nothing is kept (their reasons name paths). */
 export function record({
   case: { name, explains },
@@ -72,7 +79,8 @@ function ratioLine(ratio: Measured): string {
   return `${ratio.metric}, ${ratio.of} : ${ratio.over} = ${value}${spread}${bar}`
 }
 
-function number(value: number | undefined): string {
+/** With three digits at least. */
+export function number(value: number | undefined): string {
   if (value === undefined) return '-'
   return value >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(3)
 }

@@ -1,4 +1,5 @@
 // `npm run bench`: runs the cases, prints what was measured and why, and writes bench/record/<case>.json.
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
@@ -13,6 +14,7 @@ import { growthEntries } from './cases/growth-entries.ts'
 import { growthLayers } from './cases/growth-layers.ts'
 import { growthReaders } from './cases/growth-readers.ts'
 import { imageWalk } from './cases/image-walk.ts'
+import { learnedStart } from './cases/learned-start.ts'
 import { mappedStart } from './cases/mapped-start.ts'
 import { memory } from './cases/memory.ts'
 import { nydusd } from './cases/nydusd.ts'
@@ -34,7 +36,8 @@ import { measure, missed, takeTurns } from './measure.ts'
 import { detachBelow } from './mount.ts'
 import { svg } from './plot.ts'
 import { compileProbe, type Probe } from './probe.ts'
-import { type Outcome, record, table } from './record.ts'
+import { type Outcome, type Recorded, record, table } from './record.ts'
+import { filled } from './report.ts'
 
 const GROWTH = [growthLayers, growthEntries, growthBytes, growthReaders]
 const CASES: readonly Case[] = [
@@ -48,6 +51,7 @@ const CASES: readonly Case[] = [
   coldStart,
   ...coldStartLinks,
   coldStartForms,
+  learnedStart,
   readAhead,
   shuffled,
   pageCache,
@@ -62,6 +66,7 @@ const CASES: readonly Case[] = [
   ...GROWTH,
 ]
 const HERE = import.meta.dirname
+const DOCS = join(HERE, '../docs')
 /** On the clone's own filesystem: that is the one compared with. */
 const WORK = join(HERE, '../.cache/bench')
 
@@ -95,10 +100,18 @@ async function clear(): Promise<void> {
   await rm(WORK, { recursive: true, force: true })
 }
 
-/** docs/<case>.svg from bench/record/<case>.json. */
-async function drawRecord(name: string): Promise<void> {
-  const recorded = JSON.parse(await readFile(join(HERE, 'record', `${name}.json`), 'utf8'))
-  await writeFile(join(HERE, '../docs', `${name}.svg`), svg(growthPlot(recorded)))
+function recordOf(name: string): Recorded | undefined {
+  const path = join(HERE, 'record', `${name}.json`)
+  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
+}
+
+async function drawRecords(): Promise<void> {
+  for (const { name } of GROWTH) {
+    const recorded = recordOf(name)
+    if (recorded !== undefined) await writeFile(join(DOCS, `${name}.svg`), svg(growthPlot(recorded)))
+  }
+  const page = join(DOCS, 'performance.md')
+  await writeFile(page, filled(await readFile(page, 'utf8'), recordOf))
 }
 
 async function main(words: readonly string[]): Promise<number> {
@@ -111,7 +124,7 @@ async function main(words: readonly string[]): Promise<number> {
     CASES.map((each) => each.name),
   )
   if (flags.plot) {
-    for (const { name } of GROWTH) await drawRecord(name)
+    await drawRecords()
     return 0
   }
   const chosen = CASES.filter((each) => flags.cases.length === 0 || flags.cases.includes(each.name))

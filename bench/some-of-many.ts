@@ -28,9 +28,21 @@ export interface Start {
   /** What the start reads, the program first, in that order. */
   wanted: readonly string[]
   pulled(image: Served): Turn
-  /** @param flags of `mount` */
-  lazily(image: Served, flags?: readonly string[]): Turn
+  /**
+   * @param flags of `mount`
+   * @param cache what it starts with; default: an empty one, anew each time
+   */
+  lazily(image: Served, flags?: readonly string[], cache?: StartCache): Turn
 }
+
+export interface StartCache {
+  /** Below the case's folder. */
+  name: string
+  /** Called before each start. */
+  empty(dir: string): Promise<void>
+}
+
+const NEW: StartCache = { name: 'cache', empty: (dir) => rm(dir, { recursive: true, force: true }) }
 
 export async function someOfMany({ dir, probe }: Context, shape: TreeShape): Promise<Start> {
   const source = join(dir, 'tree')
@@ -49,15 +61,15 @@ export async function someOfMany({ dir, probe }: Context, shape: TreeShape): Pro
       const begin = beginning(image)
       return fullPull(image, join(dir, 'pulled')).then((root) => start(image, root, reading, begin))
     },
-    lazily(image, flags = []) {
+    lazily(image, flags = [], cache = NEW) {
       const mounting = {
         image: image.reference,
         dir: join(dir, 'mnt'),
-        cache: join(dir, 'cache'),
+        cache: join(dir, cache.name),
         run: join(dir, 'run'),
       }
       return async () => {
-        await rm(mounting.cache, { recursive: true, force: true })
+        await cache.empty(mounting.cache)
         const begin = beginning(image)
         const mounted = await mountImage({ ...mounting, rung: 'erofs' }, flags)
         try {

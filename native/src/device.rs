@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use rustix::fs::{Advice, fadvise};
 
 use crate::bytes::{u32_at, u64_at};
+use crate::first_reads::FirstReads;
 use crate::map::Ready;
 
 const PLACE: usize = 24;
@@ -38,6 +39,7 @@ pub struct Device {
     spill: OnceLock<Spill>,
     /// A bit for each TOUCHED_BYTES that were read since it was last asked.
     touched: Box<[AtomicU8]>,
+    first_reads: FirstReads,
     /// Sorted and disjoint.
     places: Vec<Place>,
 }
@@ -69,7 +71,8 @@ impl Device {
             places.push(Place { at, end, chunk });
         }
         let touched = (0..size.div_ceil(TOUCHED_BYTES).div_ceil(8)).map(|_| AtomicU8::new(0)).collect();
-        Ok(Self { number, size, file, ready, spill: OnceLock::new(), touched, places })
+        let first_reads = FirstReads::new(places.len());
+        Ok(Self { number, size, file, ready, spill: OnceLock::new(), touched, first_reads, places })
     }
 
     /// From now on chunks may also be in memory. The first pair of files stays.
@@ -91,6 +94,24 @@ impl Device {
             {
                 byte.fetch_or(bit, Relaxed);
             }
+        }
+    }
+
+    /// Notes what is read for the first time.
+    pub fn first_reads(&self) -> &FirstReads {
+        &self.first_reads
+    }
+
+    /// Start and end of a place on the device.
+    pub fn place(&self, index: u32) -> Option<(u64, u64)> {
+        self.places.get(index as usize).map(|place| (place.at, place.end))
+    }
+
+    fn note(&self, from: u64, to: u64) {
+        if self.first_reads.is_noting() {
+            let first = self.places.partition_point(|place| place.end <= from);
+            let read = self.places[first..].iter().take_while(|place| place.at < to).count();
+            (first..first + read).for_each(|place| self.first_reads.note(place));
         }
     }
 
@@ -139,6 +160,8 @@ impl Device {
         mut by: impl FnMut(&mut [u8]) -> Result<usize, i32>,
     ) -> Result<(), i32> {
         let end = at + into.len() as u64;
+        // in the order in which programs want them, not in that in which they come
+        self.note(at, end);
         loop {
             let taken_back = self.taken_back();
             let mut all_there = true;

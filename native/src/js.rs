@@ -1,6 +1,7 @@
 //! The addon's edge to JavaScript: the contract is `src/mount/native.ts`. Here: its numbers, and its errors.
 
 pub mod mounts;
+pub mod reads;
 pub mod room;
 pub mod session;
 

@@ -3,9 +3,11 @@
 
 mod asker;
 mod bytes;
+mod cached;
 mod control;
 mod device;
 mod erofs;
+mod first_reads;
 mod helper;
 mod inode;
 pub mod js;

@@ -51,6 +51,18 @@ pub fn is_only_opener(fd: RawFd) -> bool {
     granted
 }
 
+/// The same on every machine, since system calls of all of them are numbered together.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// How many pages of `length` bytes from `from` on of an open file the kernel has in its cache (cachestat(2), Linux 6.5).
+pub fn cached_pages(file: impl AsFd, from: u64, length: u64) -> io::Result<u64> {
+    let range = [from, length];
+    let mut found = [0_u64; 5]; // cached, dirty, in writeback, evicted, recently evicted
+    // SAFETY: two numbers are read and five are written, as the call's structures are; both outlive it.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_fd().as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(found[0]) }
+}
+
 /// Makes a mount read-only, nosuid, nodev and private.
 pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
     let attributes = libc::mount_attr {

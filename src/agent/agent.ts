@@ -7,12 +7,13 @@ import { Failure } from '../errors.ts'
 import { BUDGET, Budget } from '../fetch/budget.ts'
 import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
-import { hostPlatform, parsePlatform } from '../image/manifest.ts'
+import { hostPlatform, type Platform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { nameAhead, openAhead, startAhead } from '../layer/ahead.ts'
 import { Background } from '../layer/background.ts'
-import { Images } from '../layer/image.ts'
+import { type EarlyImage, Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
+import type { Learned } from '../layer/learned.ts'
 import { Keeper } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
@@ -26,6 +27,7 @@ import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
 import { places, stateDirectory } from './agent-places.ts'
 import { backgroundOf } from './background.ts'
+import { openLearned } from './learning.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
 import { givenLogin, text, type Values } from './values.ts'
@@ -41,11 +43,15 @@ export interface Agent {
   builder: IndexBuilder
   images: Images
   layers: Layers
+  learned: Learned
   /** Undefined: nothing is fetched that nobody asks for. */
   background: Background | undefined
   examinations: Examinations
+  platform: Platform
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number
+  /** Has done what the first image would wait for. To be called when nobody waits for the agent itself. */
+  standBy(): void
   /** Stops fetching and frees everything; mounts must be gone. */
   close(): Promise<void>
 }
@@ -111,6 +117,9 @@ export function roomLimits(values: Values): RoomLimits {
  */
 export type Purpose = 'names' | 'starts' | 'reading'
 
+/** That parse indexes: two layers of an image, side by side. */
+const THREADS_STANDING_BY = 2
+
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
   const manners = purpose === 'reading' ? undefined : backgroundOf(values)
@@ -122,7 +131,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ threadsMin: purpose === 'reading' ? 0 : 1 })
+  const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const examinations = new Examinations(store, builder, log, closing.signal)
@@ -137,6 +146,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     closing,
     log,
   })
+  const learned = openLearned({ store, registries, builder, platform, closing: closing.signal })
   const background =
     manners &&
     new Background({
@@ -146,7 +156,10 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
       log,
     })
   const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
-  const images = new Images(registries, store, platform, log, (image) => void ahead(image, layers)) // never rejects
+  const early = (image: EarlyImage) => {
+    void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
+  }
+  const images = new Images(registries, store, platform, log, early)
   return {
     native,
     keeper: Keeper.current(process.env),
@@ -157,9 +170,12 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     builder,
     images,
     layers,
+    learned,
     background,
     examinations,
+    platform,
     progress: () => registries.counters().fetched + codecs.counters().verified,
+    standBy: () => registries.prepare(),
     async close() {
       await background?.close()
       await layers.close()

@@ -27,7 +27,7 @@ import type { SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 
 export interface ContainerdDoorParts
-  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'guard' | 'progress'> {
+  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'guard' | 'progress' | 'prefetch'> {
   agent: Agent
   session: MountSession
   sockets: readonly ContainerdSocket[]
@@ -64,7 +64,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
     sockets.map(async (socket) => {
       const finder = new ImageFinder(new ContentStore(socket.address))
       const keepObject: Store['putObject'] = (digest, bytes) => store.putObject(digest, bytes)
-      const pulls = new Pulls({ finder, images, keepObject, layers, names, log })
+      const pulls = new Pulls({ finder, images, keepObject, layers, names, prefetch: parts.prefetch, log })
       const byName = new Map<string, Snapshotter>()
       const all: Snapshots[] = []
       for (const name of socket.names) {

@@ -10,6 +10,7 @@ type Unit =
   | 'chunks'
   | 'connections'
   | 'files'
+  | 'images'
   | 'layers'
   | 'lookups'
   | 'mounts'
@@ -48,6 +49,10 @@ export interface Measured {
   quarantined: number
   /** Layers that are shown because they are believed. */
   believed: number
+  /** Chunks that profiles had asked for. */
+  chunksProfiled: number
+  /** Images whose reads are taken down. */
+  startsWatched: number
   cacheFreed: number
   inMemory: number
   mountsEvicted: number
@@ -61,6 +66,7 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('bytes_served', 'bytes', Number(native.served)),
     counter('bytes_fetched', 'bytes', registries.fetched),
     counter('bytes_verified', 'bytes', codecs.verified),
+    counter('bytes_reused', 'bytes', codecs.copied),
     counter('requests', 'requests', registries.requests),
     counter('connections', 'connections', registries.connections),
     counter('retries', 'requests', registries.retries),
@@ -76,6 +82,8 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('lookups_refused', 'lookups', Number(native.refused)),
     counter('chunks_corrupt', 'chunks', codecs.corrupt),
     counter('chunks_reverified', 'chunks', codecs.reverified),
+    counter('chunks_profiled', 'chunks', of.chunksProfiled),
+    gauge('starts_watched', 'images', of.startsWatched),
     counter('images_corrupt', 'files', of.corruptImages),
     counter('records_corrupt', 'files', of.corruptRecords),
     gauge('quarantined', 'layers', of.quarantined),

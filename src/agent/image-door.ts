@@ -36,7 +36,16 @@ export interface ImageDoor {
 /** What both doors are opened with. */
 export type SharedParts = Pick<
   StoreParts,
-  'attach' | 'release' | 'cover' | 'uncover' | 'quarantine' | 'progress' | 'trustsDiffIds' | 'byIndex' | 'now'
+  | 'attach'
+  | 'release'
+  | 'cover'
+  | 'uncover'
+  | 'quarantine'
+  | 'progress'
+  | 'trustsDiffIds'
+  | 'byIndex'
+  | 'now'
+  | 'prefetch'
 > &
   Pick<ImageStoreParts, 'guard'>
 

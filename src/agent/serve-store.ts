@@ -23,6 +23,7 @@ import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
+import { openRecorder } from './learning.ts'
 import { log } from './log.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
@@ -88,7 +89,12 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
-  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress })
+  const recorder = openRecorder(agent, covers)
+  const prefetch: SharedParts['prefetch'] = async (image, layer) => {
+    recorder.watch(image, layer)
+    await agent.learned.prefetch(image, layer)
+  }
+  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress, prefetch })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -110,11 +116,23 @@ export async function serveStore(
   }, LET_GO_EVERY_MS).unref()
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
-  const served = { dir: root, session, covers, choice, agent, serves: 'store', diffid, list, ended }
+  const served = {
+    dir: root,
+    session,
+    covers,
+    choice,
+    agent,
+    serves: 'store',
+    diffid,
+    list,
+    ended,
+    recorder,
+  }
   const leave = async () => containerd?.stop()
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () =>
-    ready(root, choice.rung),
-  )
+  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () => {
+    ready(root, choice.rung)
+    setImmediate(() => agent.standBy())
+  })
   clearInterval(lettingGo)
   await containerd?.end()
   await end()
@@ -155,7 +173,7 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 function sharedParts(
   { examinations }: Agent,
   mount: DoorMount,
-  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress'>,
+  rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress' | 'prefetch'>,
 ): SharedParts {
   return {
     attach: (layer, path) => mount.attach(layer, path),

@@ -6,6 +6,7 @@ import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { within } from '../engines/machine.ts'
 import { describe, Failure } from '../errors.ts'
+import type { Recorder } from '../layer/recorder.ts'
 import { isKernelMount, type KernelMount, type KernelMounts } from '../mount/kernel-mounts.ts'
 import type { RungChoice } from '../mount/ladder.ts'
 import { mountPoints, mountTable } from '../mount/mount-table.ts'
@@ -99,6 +100,9 @@ export function goneFrom(dir: string): Promise<string> {
 /** Who has just ended may hold it a moment longer: the kernel closes files, and ends overlays, behind a process's end. */
 const UNMOUNT_AFTER_MS = [0, 50, 200, 500]
 
+/** Of what would still like to look at it. */
+const ENDING_MS = 2_000
+
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -116,6 +120,8 @@ export interface ServedMount {
   layers(): number
   /** Layers that are shown under DiffIDs that are only believed. */
   believed(): number
+  /** Ends before the mount does, while all of it can still be looked at. */
+  recorder: Pick<Recorder, 'size' | 'end'>
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<AgentAnswer>
   /** Ends what clients do here before the mount goes. Never rejects, and takes a second at most. */
@@ -129,6 +135,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const { dir, session, covers, agent } = served
   const path = socketFor(places().sockets, dir)
   const unmount = async () => {
+    await Promise.race([served.recorder.end(), sleep(ENDING_MS)])
     for (const waitMs of UNMOUNT_AFTER_MS) {
       await sleep(waitMs)
       if ((await covers?.unmount()) !== false && (await session.unmount())) return true
@@ -189,6 +196,7 @@ async function statusOf({
   diffid,
   layers,
   believed,
+  recorder,
 }: ServedMount): Promise<Status> {
   const points = await mountPoints()
   const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
@@ -207,6 +215,8 @@ async function statusOf({
     corruptRecords: agent.store.counters.corruptRecords,
     quarantined: agent.examinations.quarantine.size,
     believed: believed(),
+    chunksProfiled: agent.learned.chunks,
+    startsWatched: recorder.size,
     cacheFreed: agent.store.room.freed,
     inMemory: agent.store.room.spill?.bytes ?? 0,
     mountsEvicted: covers?.evicted ?? 0,

@@ -5,20 +5,19 @@
 //   prune           contents that nobody uses go, the least recently used first, down to a size if one is given
 //   verify          all contents are hashed; what is wrong goes, and is fetched again
 //   pin, unpin      an image keeps what the cache has of it
-import { stat, statfs } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
-import { places } from '../agent/agent-places.ts'
-import { log, printable } from '../agent/log.ts'
+import { statfs } from 'node:fs/promises'
+import { printable } from '../agent/log.ts'
 import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { hostPlatform, parsePlatform } from '../image/manifest.ts'
 import { parseReference, referenceText } from '../image/reference.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { usageOf } from '../store/contents.ts'
-import { parseAmount, type RoomLimits } from '../store/room-limits.ts'
-import { Store } from '../store/store.ts'
+import { parseAmount } from '../store/room-limits.ts'
+import type { Store } from '../store/store.ts'
 import { pinnedLayers } from './cache/image.ts'
 import { listTrees } from './cache/list.ts'
+import { openCache } from './cache/open.ts'
 import type { Invocation } from './flags.ts'
 import { count, printJson, sizeText, table } from './output.ts'
 
@@ -26,8 +25,6 @@ type Values = Invocation['values']
 type Run = (store: Store, values: Values, image: string | undefined) => Promise<number>
 
 const OPERATIONS: Readonly<Record<string, Run>> = { ls, du, prune, verify, pin, unpin }
-/** Those that an agent was given are its own business. */
-const NO_LIMITS: RoomLimits = { max: { percent: 100 }, minFree: { bytes: 0 } }
 const OF_IMAGES = new Set(['pin', 'unpin'])
 
 export async function cache({ positionals, values }: Invocation): Promise<number> {
@@ -39,12 +36,7 @@ export async function cache({ positionals, values }: Invocation): Promise<number
   if (OF_IMAGES.has(name) !== (image !== undefined)) {
     throw Failure.usage(OF_IMAGES.has(name) ? `cache ${name} takes an image` : `cache ${name} takes no image`)
   }
-  const dir = resolve(text(values, 'cache') ?? places().cache)
-  await stat(join(dir, 'version')).catch((cause) => {
-    throw Failure.missing(`there is no cache in ${dir}`, { cause, fix: 'Name another one with --cache DIR.' })
-  })
-  const native = openNative()
-  const store = await Store.open(dir, native, log, native.disk === null ? {} : { disk: native.disk, limits: NO_LIMITS })
+  const store = await openCache(values)
   try {
     return await operation(store, values, image)
   } finally {

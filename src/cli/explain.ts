@@ -14,7 +14,7 @@ import type { Unit } from '../format/format.ts'
 import { planUnits, type Unplanned } from '../format/formats.ts'
 import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../image/reference.ts'
-import { companion, type ResolvedImage, sourceOf } from '../layer/image.ts'
+import { companion, placeOf, type ResolvedImage, sourceOf } from '../layer/image.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
@@ -143,9 +143,10 @@ function reach(
   registries: Registries,
   reference: Reference,
   platform: Platform,
-): Pick<ResolvedImage, 'blob' | 'sizeOf' | 'companion'> {
+): Pick<ResolvedImage, 'repository' | 'blob' | 'sizeOf' | 'companion'> {
   const source = registries.source(reference)
   return {
+    repository: placeOf(reference).repository,
     blob: (descriptor) => source.blob(descriptor),
     sizeOf: (digest, signal) => source.sizeOf(digest, signal ? { signal } : {}),
     companion: (suffix, signal) => companion((each) => registries.source(each), reference, platform, suffix, signal),

@@ -241,6 +241,12 @@ export const COMMANDS: readonly Command[] = [
     ],
   },
   {
+    name: 'profile',
+    arguments: ['ls|show|export|import|forget|push', '[IMAGE]', '[FILE]'],
+    help: 'show what starts of images were seen to read, which comes first in their next cold start; push lets all nodes know',
+    flags: [CACHE, FORMAT, PLATFORM, ...REGISTRY],
+  },
+  {
     name: 'setup',
     arguments: ['podman|crio'],
     help: 'have an engine look into the stores: edits its configuration, keeping everything else of it',

@@ -19,6 +19,7 @@ const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
   cat: async () => (await import('./files.ts')).cat,
   status: async () => (await import('./status.ts')).status,
   cache: async () => (await import('./cache.ts')).cache,
+  profile: async () => (await import('./profile.ts')).profile,
   setup: async () => (await import('./setup.ts')).setup,
   doctor: async () => (await import('./doctor.ts')).doctor,
 }

@@ -7,6 +7,7 @@
 import { rmdir } from 'node:fs/promises'
 import { type Agent, openAgent, wantedRung } from '../agent/agent.ts'
 import { devicesFor, places, socketFor } from '../agent/agent-places.ts'
+import { openRecorder } from '../agent/learning.ts'
 import { log } from '../agent/log.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
 import { describe, Failure } from '../errors.ts'
@@ -51,9 +52,12 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     const shown = await show({ agent, dir, name, merged, context }, choice, wanted)
     await merged.image.close()
     const { rung } = shown.choice
+    const recorder = openRecorder(agent, shown.covers)
+    for (const each of layers) recorder.watch(image, each)
     return await serveUntilEnd(
       {
         ...shown,
+        recorder,
         dir,
         agent,
         serves: name,
@@ -73,9 +77,9 @@ export async function mount({ positionals, values }: Invocation): Promise<number
 }
 
 /** Of a lazy layer what its image wants first; of one that was fetched whole all, while its tar is at hand. */
-async function fetchAhead(layer: OpenLayer, image: ResolvedImage, { layers }: Agent): Promise<void> {
+async function fetchAhead(layer: OpenLayer, image: ResolvedImage, { layers, learned }: Agent): Promise<void> {
   if (layer.format === WHOLE) await layers.prove(layer, image.blob(layer.descriptor))
-  else await layer.prefetch()
+  else await learned.prefetch(image, layer)
 }
 
 interface ShownMount extends Pick<ServedMount, 'session' | 'covers' | 'choice' | 'ended'> {}

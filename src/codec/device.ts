@@ -3,7 +3,7 @@ import { readSync, writeSync } from 'node:fs'
 import { Failure } from '../errors.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import { READY_HEADER_BYTES } from '../tree/ready.ts'
-import { errnoOf, type Slot } from './job.ts'
+import { errnoOf, type Piece, type Slot } from './job.ts'
 import { chunkName, type Verified } from './verify.ts'
 
 const FULL = ['ENOSPC', 'EDQUOT', 'EFBIG']
@@ -52,6 +52,13 @@ export function readPlaces(chunk: Chunk, slot: Slot): Uint8Array | null {
     end = Math.max(end, from + length)
   }
   return bytes
+}
+
+/** The decoded chunk as these pieces have it; bytes that are in none are zeros. null: some of them end too early. @throws Failure system */
+export function readPieces(chunk: Chunk, pieces: readonly Piece[]): Uint8Array | null {
+  const bytes = new Uint8Array(chunk.size)
+  const isRead = pieces.every(({ fd, at, start, end }) => readAll(fd, bytes.subarray(start, end), at))
+  return isRead ? bytes : null
 }
 
 /** One byte, one pwrite: nobody else's is touched. */

@@ -11,11 +11,21 @@ export interface Slot {
   chunk: number
 }
 
-/** Without `stored`, the chunk is one that an earlier process left on the device. */
+/** Where bytes of a decoded chunk may be, which its checks then tell: on another tree's device. */
+export interface Piece {
+  /** As a slot's. */
+  fd: number
+  at: number
+  /** In the decoded chunk. */
+  start: number
+  end: number
+}
+
 export interface Job {
   chunk: Chunk
   slot: Slot
-  stored: Uint8Array | null
+  /** What the chunk is made of: its stored bytes, or pieces of it; 'kept': what an earlier process left in its places. */
+  from: Uint8Array | readonly Piece[] | 'kept'
 }
 
 /** `bytes`: how many verified bytes the places hold. */

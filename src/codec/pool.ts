@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
 import { describe, Failure } from '../errors.ts'
 import { type Chunk, type Codec, stateOf } from '../tree/chunk.ts'
-import { type Job, type Outcome, type Slot, unpack, type WorkerSetup } from './job.ts'
+import { type Job, type Outcome, type Piece, type Slot, unpack, type WorkerSetup } from './job.ts'
 import { type Batch, Queue, type Turn } from './queue.ts'
 import { CODECS_WASM, loadCodecs } from './wasm.ts'
 
@@ -12,7 +12,8 @@ import { CODECS_WASM, loadCodecs } from './wasm.ts'
 const THREADS_MAX = 4
 // To hand memory over costs as much as to copy so many bytes.
 const TRANSFERRED_MIN_BYTES = 64 * 1024
-// An idle thread costs some 10 MB.
+// An idle thread costs some 10 MB; more than these leave after a while.
+const STANDING_BY = 2
 const IDLE_MS = 30_000
 // Who reads back what is decoded needs none.
 const NO_STATE = new Uint8Array(0)
@@ -22,6 +23,8 @@ export interface CodecCounters {
   decoded: number
   /** Bytes of places that were proven, by `decode` and by `verify`. */
   verified: number
+  /** Bytes of places that `copy` filled. */
+  copied: number
   /** Chunks whose bytes were wrong, fetched or found in the cache. */
   corrupt: number
   /** Chunks of an earlier life that were found right. */
@@ -44,7 +47,7 @@ export class CodecPool {
   readonly #threads: number
   readonly #warn: (message: string) => void
   readonly #module: URL
-  readonly #counters: CodecCounters = { decoded: 0, verified: 0, corrupt: 0, reverified: 0 }
+  readonly #counters: CodecCounters = { decoded: 0, verified: 0, copied: 0, corrupt: 0, reverified: 0 }
   readonly #running = new Set<Promise<void>>()
   readonly #queue = new Queue()
   /** Threads that have started. */
@@ -72,7 +75,7 @@ export class CodecPool {
    * ready byte is then as before
    */
   async decode(chunk: Chunk, stored: Uint8Array, into: Slot, turn: Turn): Promise<void> {
-    const bytes = await this.#run({ chunk, slot: into, stored }, turn)
+    const bytes = await this.#run({ chunk, slot: into, from: stored }, turn)
     this.#counters.decoded++
     this.#counters.verified += bytes
   }
@@ -85,7 +88,7 @@ export class CodecPool {
   async verify(chunk: Chunk, slot: Slot, turn: Turn): Promise<Verdict> {
     let bytes: number
     try {
-      bytes = await this.#run({ chunk, slot, stored: null }, turn)
+      bytes = await this.#run({ chunk, slot, from: 'kept' }, turn)
     } catch (error) {
       if (error instanceof Failure && error.code === 'corrupt') return 'damaged'
       if (error instanceof Failure && error.code === 'unsupported') return 'unknown'
@@ -94,6 +97,17 @@ export class CodecPool {
     this.#counters.verified += bytes
     this.#counters.reverified++
     return 'right'
+  }
+
+  /**
+   * As `decode`, but of what lies elsewhere decoded.
+   * @param pieces each check's own; their descriptors are open until this settles
+   * @throws Failure missing: they are not (any more) what the chunk's checks say; as `decode`
+   */
+  async copy(chunk: Chunk, pieces: readonly Piece[], into: Slot, turn: Turn): Promise<void> {
+    const bytes = await this.#run({ chunk, slot: into, from: pieces }, turn)
+    this.#counters.copied += bytes
+    this.#counters.verified += bytes
   }
 
   counters(): CodecCounters {
@@ -193,7 +207,7 @@ export class CodecPool {
       // the checkout runs .ts, the package ships .js
       filename: fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? 'worker.ts' : 'worker.js', import.meta.url)),
       name: 'run',
-      minThreads: 1,
+      minThreads: Math.min(STANDING_BY, this.#threads),
       maxThreads: this.#threads,
       idleTimeout: IDLE_MS,
       workerData,
@@ -214,8 +228,8 @@ export class CodecPool {
  * both of them collect garbage, which one that is idle never does.
  */
 function parcel(jobs: readonly Job[]): { jobs: Job[]; buffer: ArrayBuffer } {
-  const length = jobs.reduce((sum, { chunk, stored }) => {
-    return stored === null ? sum : sum + stored.length + (stateOf(chunk.codec)?.length ?? 0)
+  const length = jobs.reduce((sum, { chunk, from }) => {
+    return from instanceof Uint8Array ? sum + from.length + (stateOf(chunk.codec)?.length ?? 0) : sum
   }, 0)
   const all = Buffer.allocUnsafeSlow(length)
   let at = 0
@@ -225,10 +239,10 @@ function parcel(jobs: readonly Job[]): { jobs: Job[]; buffer: ArrayBuffer } {
     at += bytes.length
     return packed
   }
-  const packed = jobs.map(({ chunk, slot, stored }) => ({
-    chunk: { ...chunk, codec: withState(chunk.codec, stored === null ? () => NO_STATE : pack) },
+  const packed = jobs.map(({ chunk, slot, from }) => ({
+    chunk: { ...chunk, codec: withState(chunk.codec, from instanceof Uint8Array ? pack : () => NO_STATE) },
     slot,
-    stored: stored && pack(stored),
+    from: from instanceof Uint8Array ? pack(from) : from,
   }))
   return { jobs: packed, buffer: all.buffer }
 }

@@ -3,7 +3,7 @@
 // while somebody does.
 //
 //   demand      decode, verify      somebody waits
-//   ahead       decode              stored bytes that are in memory until they are decoded
+//   ahead       decode, copy        stored bytes that are in memory until they are decoded; pieces on other devices
 //   background  verify              whole caches after a restart: minutes of it
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
@@ -76,7 +76,7 @@ export class Queue {
       waiting.reject(gaveUp(signal))
       return
     }
-    let kind: Kind = turn.priority === 'demand' ? 'demand' : waiting.job.stored === null ? 'background' : 'ahead'
+    let kind: Kind = turn.priority === 'demand' ? 'demand' : waiting.job.from === 'kept' ? 'background' : 'ahead'
     if (this.#waiting[kind].size >= WAITING_MAX_CHUNKS) {
       waiting.reject(Failure.limit(`${WAITING_MAX_CHUNKS} chunks wait for a codec worker already`))
       return
@@ -162,7 +162,7 @@ function nextOf(waiting: ReadonlySet<Entry>, idle: number, max: { chunks: number
 
 /** Bytes a worker has to go through, roughly; decoded ones for a chunk that is read back. */
 function weight({ waiting: { job } }: Entry): number {
-  return job.stored?.length ?? job.chunk.size
+  return job.from instanceof Uint8Array ? job.from.length : job.chunk.size
 }
 
 function gaveUp({ reason }: AbortSignal): Failure {

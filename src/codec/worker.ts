@@ -4,9 +4,9 @@ import { Failure } from '../errors.ts'
 import { CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, type Chunk } from '../tree/chunk.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
 import type { Decoder } from './decoder.ts'
-import { readPlaces, setReady, writePlaces } from './device.ts'
-import { type Job, type Outcome, pack, type Slot, type WorkerSetup } from './job.ts'
-import { chunkName, verify } from './verify.ts'
+import { readPieces, readPlaces, setReady, writePlaces } from './device.ts'
+import { type Job, type Outcome, type Piece, pack, type Slot, type WorkerSetup } from './job.ts'
+import { chunkName, type Verified, verify } from './verify.ts'
 import { WasmDecoder } from './wasm.ts'
 
 let decoder: Promise<Decoder> | undefined
@@ -18,16 +18,15 @@ export async function run(jobs: readonly Job[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   for (const job of jobs) {
     try {
-      outcomes.push({
-        bytes: job.stored ? await fill(codecs, job.chunk, job.stored, job.slot) : reverify(codecs, job.chunk, job.slot),
-      })
+      outcomes.push({ bytes: await done(codecs, job) })
     } catch (error) {
       outcomes.push({ failed: pack(error) })
     }
   }
   codecs.release()
   // all lie on one buffer that is nobody else's
-  const buffer = jobs.find(({ stored }) => stored !== null)?.stored?.buffer
+  const stored = jobs.map(({ from }) => from).find((from) => from instanceof Uint8Array)
+  const buffer = stored?.buffer
   if (buffer instanceof ArrayBuffer) buffer.transfer(0)
   return outcomes
 }
@@ -38,8 +37,13 @@ async function loadDecoder(): Promise<Decoder> {
   return (await import('./fallback.ts')).fallbackDecoder()
 }
 
-async function fill(codecs: Decoder, chunk: Chunk, stored: Uint8Array, slot: Slot): Promise<number> {
+function done(codecs: Decoder, { chunk, from, slot }: Job): number | Promise<number> {
   requireBounds(chunk)
+  if (from === 'kept') return reverify(codecs, chunk, slot)
+  return from instanceof Uint8Array ? fill(codecs, chunk, from, slot) : copy(codecs, chunk, from, slot)
+}
+
+async function fill(codecs: Decoder, chunk: Chunk, stored: Uint8Array, slot: Slot): Promise<number> {
   const want = chunk.stored.end - chunk.stored.start
   if (stored.length !== want)
     throw Failure.corrupt(`${chunkName(chunk)}: want ${want} stored bytes, got ${stored.length}`)
@@ -68,12 +72,33 @@ async function decode(codecs: Decoder, chunk: Chunk, stored: Uint8Array) {
 
 /** What is found wrong is told and not written down: another process may have put it right since it was read. */
 function reverify(codecs: Decoder, chunk: Chunk, slot: Slot): number {
-  requireBounds(chunk)
   const bytes = readPlaces(chunk, slot)
   if (!bytes) throw Failure.corrupt(`${chunkName(chunk)}: the cache holds less than its places`)
   verify(chunk, bytes, 'gone', (pieces) => codecs.digests(pieces))
   setReady(slot, READY_VERIFIED)
   return chunk.places.reduce((sum, { length }) => sum + length, 0)
+}
+
+/**
+ * Pieces are verified as whatever comes is, when they were read: a device may lose them at any moment, and then they are missing, and not
+ * corrupt.
+ */
+function copy(codecs: Decoder, chunk: Chunk, pieces: readonly Piece[], slot: Slot): number {
+  const bytes = readPieces(chunk, pieces)
+  if (bytes === null) throw gone(chunk)
+  let verified: Verified
+  try {
+    verified = verify(chunk, bytes, 'gone', (all) => codecs.digests(all))
+  } catch (error) {
+    throw error instanceof Failure && error.code === 'corrupt' ? gone(chunk, error) : error
+  }
+  const written = writePlaces(chunk, verified, slot)
+  setReady(slot, READY_VERIFIED)
+  return written
+}
+
+function gone(chunk: Chunk, cause?: Failure): Failure {
+  return Failure.missing(`${chunkName(chunk)}: pieces of it are not where they were`, { cause })
 }
 
 /** Limits first: nothing is allocated for a chunk that breaks them. */

@@ -65,8 +65,8 @@ export class Batches {
         flights.filter((each) => !each.alone),
         priority,
       )
-      // prefetch in the order in which the image wants its files
-      if (priority === 'prefetch') joined.sort((a, b) => lowest(a) - lowest(b))
+      // prefetch in the order in which it was asked for
+      if (priority === 'prefetch') sortByFirst(joined, flights)
       const single = flights.filter((each) => each.alone).flatMap((each) => requests.runs([each], priority))
       for (const run of single) requests.launch(run, priority)
       for (const run of joined) {
@@ -125,6 +125,11 @@ export class Batches {
   }
 }
 
-function lowest(run: Run): number {
-  return run.chunks.reduce((least, each) => Math.min(least, each))
+/** The run first that has the first of these. */
+function sortByFirst(runs: Run[], flights: readonly Flight[]): void {
+  const order = new Map(flights.map(({ chunk }, i) => [chunk, i]))
+  const first = new Map(
+    runs.map((run) => [run, run.chunks.reduce((least, each) => Math.min(least, order.get(each) ?? least), order.size)]),
+  )
+  runs.sort((a, b) => (first.get(a) as number) - (first.get(b) as number)) // each has one
 }

@@ -1,4 +1,5 @@
-// Bytes of an earlier life, verified in place: a few at a time, so that what waits for its turn costs no more than its flight.
+// What needs no registry, a few at a time, so that what waits for its turn costs no more than its flight: bytes of an earlier life,
+// verified in place, and chunks that are copied from elsewhere.
 import type { Priority } from '../image/blob.ts'
 import type { Flight } from './flights.ts'
 
@@ -42,9 +43,9 @@ export class Checks {
     this.#next(flight.priority)
   }
 
-  /** Takes it out of those that wait. */
-  delete(flight: Flight): void {
-    for (const waiting of Object.values(this.#waiting)) waiting.delete(flight)
+  /** Takes it out of those that wait. @returns whether it did */
+  delete(flight: Flight): boolean {
+    return Object.values(this.#waiting).some((waiting) => waiting.delete(flight))
   }
 
   /** No more is begun, and nobody is told of what is under way. */

@@ -10,6 +10,8 @@ export interface FillerCounters {
   /** Chunks decoded and verified, and their decoded bytes. */
   filled: number
   filledBytes: number
+  /** Chunks that were copied from elsewhere. */
+  copied: number
   /** Chunks that waited for somebody else's flight. */
   joined: number
   /** Chunks of an earlier life found right, or wrong, on the disk. */
@@ -29,6 +31,7 @@ export function noCounters(): FillerCounters {
     nearbyHits: 0,
     filled: 0,
     filledBytes: 0,
+    copied: 0,
     joined: 0,
     reverified: 0,
     damaged: 0,

@@ -3,6 +3,8 @@
 //
 //   wish ─┬─ there, from an earlier life ── checks.ts ─┬─ right
 //         │                                            └─ damaged ─┐
+//         ├─ elsewhere ────────────────────── checks.ts ─┬─ copied │
+//         │                                              └─ gone ──┤
 //         └─ missing ──────────────────────────────────────────────┴─ batches.ts ── requests.ts ── decoded
 //   flights.ts knows who waits for each chunk meanwhile
 import type { Blob, Priority } from '../image/blob.ts'
@@ -31,6 +33,19 @@ import { type LinkPace, Pace } from './pace.ts'
 import { Plan } from './plan.ts'
 import { LIMITS, type Limits, Requests } from './requests.ts'
 
+/** Where chunks may be, decoded, that need not be fetched then. */
+export interface Elsewhere {
+  has(chunk: number): boolean
+  /** Verifies, writes, and sets the chunk's state to READY_VERIFIED. @throws why it was not copied */
+  copy(chunk: Chunk, index: number, turn: Turn): Promise<void>
+}
+
+/** For those who know of nowhere. */
+export const NOWHERE: Elsewhere = {
+  has: () => false,
+  copy: () => Promise.reject(new TypeError('there is nothing to copy')),
+}
+
 export interface FillerOptions {
   chunks: ChunkTable
   blobs: (blob: number) => Blob
@@ -39,6 +54,8 @@ export interface FillerOptions {
   decode: (chunk: Chunk, stored: Uint8Array, index: number, turn: Turn) => Promise<void>
   /** Reads a READY_STORED chunk back; right: its state is READY_VERIFIED now. @throws what keeps it from being told */
   reverify: (chunk: Chunk, index: number, turn: Turn) => Promise<Verdict>
+  /** Default: nowhere. */
+  elsewhere?: Elsewhere
   /** Shared by all fillers of the process. */
   budget: Budget
   /** Who is asked: within the budget, fillers wait only for those of the same origin. */
@@ -51,6 +68,8 @@ export interface FillerOptions {
 export class Filler {
   readonly #flights: Flights
   readonly #checks: Checks
+  readonly #copies: Checks
+  readonly #elsewhere: Elsewhere
   readonly #batches: Batches
   readonly #requests: Requests
   readonly #nearby: Nearby
@@ -59,7 +78,7 @@ export class Filler {
   readonly #counters = noCounters()
 
   constructor(options: FillerOptions) {
-    const { chunks, slots, reverify, limits = LIMITS, pace = new Pace(), budget } = options
+    const { chunks, slots, reverify, elsewhere = NOWHERE, limits = LIMITS, pace = new Pace(), budget } = options
     const order = new StoredOrder(chunks)
     this.#flights = new Flights(slots)
     const track = (work: Promise<void>) => this.#track(work)
@@ -68,11 +87,22 @@ export class Filler {
     this.#requests = new Requests({ ...options, ...shared, limits, pace, again: (flight) => this.#batches.add(flight) })
     const plan = new Plan(order, limits.demand)
     this.#batches = new Batches({ ...shared, requests: this.#requests, plan, nearby: this.#nearby })
+    const turn = (flight: Flight) => turnOf(flight, this.#closing.signal)
     this.#checks = new Checks({
-      verify: (flight) => reverify(chunks.get(flight.chunk), flight.chunk, turnOf(flight, this.#closing.signal)),
+      verify: (flight) => reverify(chunks.get(flight.chunk), flight.chunk, turn(flight)),
       track,
       checked: (flight, verdict) => this.#checked(flight, verdict),
       failed: (flight, error) => this.#flights.fail(flight, error),
+    })
+    this.#elsewhere = elsewhere
+    this.#copies = new Checks({
+      verify: async (flight) => {
+        await elsewhere.copy(chunks.get(flight.chunk), flight.chunk, turn(flight))
+        return 'right'
+      },
+      track,
+      checked: (flight) => this.#copied(flight),
+      failed: (flight) => this.#fetch(flight), // a registry has it as well, and tells what is wrong
     })
   }
 
@@ -117,6 +147,7 @@ export class Filler {
     this.#nearby.close()
     this.#flights.failAll()
     this.#checks.close()
+    this.#copies.close()
     this.#batches.close()
     await Promise.all(this.#work)
   }
@@ -137,6 +168,7 @@ export class Filler {
     const flight = this.#flights.begin(chunk, priority)
     flight.waiters.add(waiter)
     if (stored) this.#checks.add(flight)
+    else if (this.#elsewhere.has(chunk)) this.#copies.add(flight)
     else this.#batches.add(flight)
   }
 
@@ -145,8 +177,7 @@ export class Filler {
     if (flight.priority === 'demand') return
     flight.priority = 'demand'
     if (flight.stage === 'unchecked') {
-      this.#checks.delete(flight)
-      this.#checks.add(flight)
+      for (const each of [this.#checks, this.#copies]) if (each.delete(flight)) each.add(flight)
     } else if (flight.stage === 'queued' && flight.request?.priority !== 'demand') {
       this.#leave(flight)
       this.#batches.add(flight)
@@ -173,6 +204,16 @@ export class Filler {
       this.#counters.damaged++
       flight.damaged = true
     }
+    this.#fetch(flight)
+  }
+
+  #copied(flight: Flight): void {
+    this.#counters.copied++
+    this.#flights.settle(flight)
+  }
+
+  /** Unless nobody wants it any more. */
+  #fetch(flight: Flight): void {
     if (flight.waiters.size === 0) this.#drop(flight)
     else this.#batches.add(flight)
   }
@@ -200,6 +241,7 @@ export class Filler {
   /** Takes a flight out of whatever it waits in. */
   #leave(flight: Flight): void {
     this.#checks.delete(flight)
+    this.#copies.delete(flight)
     this.#batches.delete(flight)
     this.#requests.leave(flight)
   }

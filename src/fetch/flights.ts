@@ -1,7 +1,7 @@
 // Where each chunk is: on the device, or under way. One flight a chunk, from the first wish for it to its end, knows who waits for it;
 // whatever works on a flight ends it here.
 //
-//   unchecked -> checking -> ready                      bytes of an earlier life that still match
+//   unchecked -> checking -> ready                      bytes of an earlier life that still match, or a copy of what is elsewhere
 //                   |
 //                   v
 //                queued -> fetching -> decoding -> ready

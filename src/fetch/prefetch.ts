@@ -1,6 +1,5 @@
-// Fetches what the image itself wants ready first: chunks 0 … first - 1, in few large ranges, while demand passes.
+// Fetches what is likely to be read soon, in few large ranges, while demand passes.
 import { Failure } from '../errors.ts'
-import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Fills } from './flights.ts'
 
 export interface Prefetched {
@@ -13,24 +12,24 @@ export interface Prefetched {
 }
 
 /**
- * Resolves when everything is settled, and always. It stops early when `signal` aborts, and when the disk fails or is full:
+ * The first of these chunks come first. Resolves when everything is settled, and always. It stops early when `signal` aborts, and when the disk fails or is full:
  * what is left of it is for those who wait.
  */
-export async function prefetch(filler: Fills, table: ChunkTable, signal: AbortSignal): Promise<Prefetched> {
+export async function prefetch(filler: Fills, chunks: Iterable<number>, signal: AbortSignal): Promise<Prefetched> {
   const stop = new AbortController()
   const result: Prefetched = { ready: 0, failed: 0 }
-  const first = Array.from({ length: table.first }, (_, i) => i)
-  if (first.length === 0) return result
+  const wanted = [...new Set(chunks)]
+  if (wanted.length === 0) return result
   return new Promise((resolve) => {
     filler.fillEach(
-      first,
+      wanted,
       'prefetch',
       (_, error) => {
         if (error === undefined) result.ready++
         else result.failed++
         if (error !== undefined && !(error instanceof Failure && error.code === 'aborted')) result.error ??= error
         if (error instanceof Failure && error.code === 'system') stop.abort()
-        if (result.ready + result.failed === first.length) resolve(result)
+        if (result.ready + result.failed === wanted.length) resolve(result)
       },
       AbortSignal.any([signal, stop.signal]),
     )

@@ -61,6 +61,8 @@ export interface Refused {
 
 /** Where indexes and chunks come from. */
 export interface Source {
+  /** As a Giver has it. */
+  readonly repository: string
   /** No I/O happens before it is read. */
   blob(of: { digest: Digest; size: number }): Blob
   /**

@@ -3,17 +3,21 @@ import type { Worker } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import { Failure } from '../errors.ts'
 import type { Part } from '../image/part.ts'
+import type { ProfileFile } from '../image/profile.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
+import type { DeviceRead, ReadFile } from '../tree/read-files.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Examination, Examined } from './examine.ts'
 import { type Unit, unitText } from './format.ts'
 import { giveBack, taken } from './memory.ts'
 import type { RawExamination, RawExamined } from './raw-split.ts'
-import type { Built, Failed, Merged, Seen, Task } from './worker.ts'
+import type { Built, Failed, Merged, Reads, Seen, Task, Wish } from './worker.ts'
 
 type Work = {
   build: [Task, Built]
   merge: [Uint8Array[], Merged]
+  filesOf: [Reads, { files: readonly ReadFile[] }]
+  chunksOf: [Wish, { wanted: Uint32Array }]
   examine: [Examination, Seen]
   examineRaw: [RawExamination, RawExamined]
 }
@@ -30,8 +34,15 @@ const HEAP_MAX_MB = 3072
 const DEADLINE_MS = 120_000
 /** Stored bytes; decompressing, hashing and writing them takes a tenth of that on a busy machine. */
 const EXAMINED_MIN_BYTES_PER_MS = 1000
+/** Of a profile. */
+const UNTOLD = 'the files that a start reads cannot be told'
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 2_000
+/**
+ * What goes to the threads that stand by: indexes of some 8,000 entries. Larger ones have a thread that leaves, since an idle one never
+ * collects its garbage, and beside them the tenth of a second that a thread takes to start is little.
+ */
+const STANDING_BY_MAX_BYTES = 2 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
@@ -49,6 +60,8 @@ export interface BuiltTree extends Tree {
 
 export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
+  /** Those that stand by, if any do. */
+  readonly #standing: Piscina<Tasks, Results | Failed> | undefined
   /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
   readonly #examiners: Piscina<Tasks, Results | Failed>
   /** Threads of `#examiners`, until they have ended: one that the pool has stopped still runs for a moment. */
@@ -58,9 +71,9 @@ export class IndexBuilder {
 
   /**
    * @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats
-   * @param threadsMin how many of those that parse, build and merge stand by: each takes some 10 MB, and a tenth of a second to start
+   * @param standingBy how many threads wait for indexes: each takes some 10 MB, and a tenth of a second to start
    */
-  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, threadsMin = 0 } = {}) {
+  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, standingBy = 0 } = {}) {
     this.#deadlineMs = deadlineMs
     const workers = {
       filename: worker,
@@ -70,7 +83,11 @@ export class IndexBuilder {
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
     }
-    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, minThreads: threadsMin, name: 'build' })
+    this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
+    if (standingBy > 0) {
+      const threads = { minThreads: standingBy, maxThreads: standingBy }
+      this.#standing = new Piscina<Tasks, Results | Failed>({ ...workers, ...threads, name: 'build' })
+    }
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
   }
 
@@ -104,6 +121,25 @@ export class IndexBuilder {
     const what = 'the layers cannot be merged'
     const merged = await this.#run('merge', images, what, this.#deadlineMs, undefined)
     return merged.image
+  }
+
+  /** As readFiles has it; the image's memory goes with it. @throws Failure corrupt, limit, timeout */
+  async filesOf(image: Uint8Array, reads: readonly DeviceRead[]): Promise<readonly ReadFile[]> {
+    const task = { image, reads }
+    const found = await this.#run('filesOf', task, UNTOLD, this.#deadlineMs, undefined, taken(image))
+    return found.files
+  }
+
+  /** As wantedChunks has it; the image's memory goes with it. @throws Failure corrupt, limit, timeout, aborted */
+  async chunksOf(
+    image: Uint8Array,
+    chunks: ChunkTable,
+    files: readonly ProfileFile[],
+    signal: AbortSignal,
+  ): Promise<Uint32Array> {
+    const task = { image, chunks: chunks.bytes, files }
+    const found = await this.#run('chunksOf', task, UNTOLD, this.#deadlineMs, signal, taken(image))
+    return found.wanted
   }
 
   /**
@@ -165,7 +201,7 @@ export class IndexBuilder {
     let outcome: Results | Failed
     this.#running++
     try {
-      const pool = name === 'build' || name === 'merge' ? this.#pool : this.#examiners
+      const pool = name === 'examine' || name === 'examineRaw' ? this.#examiners : this.#builders(task)
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
       outcome = await pool.run(task, { name, signal: stop, transferList })
     } catch (cause) {
@@ -186,9 +222,20 @@ export class IndexBuilder {
     return outcome as Work[Name][1] // the worker's function of that name answers so
   }
 
+  #builders(task: Tasks): Piscina<Tasks, Results | Failed> {
+    const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : 'image' in task ? [task.image] : []
+    const bytes = parts.reduce((sum, { length }) => sum + length, 0)
+    return bytes > STANDING_BY_MAX_BYTES ? this.#pool : (this.#standing ?? this.#pool)
+  }
+
+  /** Runs the function `name` of another module in a thread that builds trees. @param module its URL @throws what it throws */
+  async runHere(module: string, name: string, task: object): Promise<unknown> {
+    return await (this.#standing ?? this.#pool).run(task as Tasks, { filename: module, name }) // the module knows its own
+  }
+
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
     this.#watchExaminers()
-    await Promise.all([this.#pool.destroy(), this.#examiners.destroy()])
+    await Promise.all([this.#pool.destroy(), this.#standing?.destroy(), this.#examiners.destroy()])
   }
 }

@@ -2,6 +2,9 @@
 import { Failure } from '../errors.ts'
 import { DEPTH_MAX, NAME_MAX_BYTES, PATH_MAX_BYTES } from '../tree/entries.ts'
 
+/** A component that a path of the tree does not have: an empty one, `.` or `..`. */
+const UNCLEAN = /(?:^|\/)\.{0,2}(?:\/|$)/
+
 /** `text` quoted for a message, shortened. */
 export function quote(text: unknown): string {
   const quoted = JSON.stringify(text) ?? String(text)
@@ -16,11 +19,12 @@ export function quote(text: unknown): string {
 export function cleanPath(name: string, of: { readonly what: string }): string {
   if (name.includes('\0')) throw Failure.corrupt(`${of.what}: the path has a NUL`)
   if (!name.isWellFormed()) throw Failure.corrupt(`${of.what}: the path is no Unicode text`)
+  // most names; a character has at most three bytes a UTF-16 unit, so that no limit is near
+  if (name.length * 3 <= NAME_MAX_BYTES && !UNCLEAN.test(name)) return name
   const parts = name.split('/').filter((part) => part !== '' && part !== '.')
   if (parts.includes('..')) throw Failure.corrupt(`${of.what}: the path has a ".."`)
   if (parts.length > DEPTH_MAX) throw Failure.limit(`${of.what}: the path is deeper than ${DEPTH_MAX}`)
   const path = parts.join('/')
-  // a character has at most three bytes a UTF-16 unit, so short paths need no counting
   if (path.length * 3 > NAME_MAX_BYTES) {
     if (Buffer.byteLength(path) > PATH_MAX_BYTES) {
       throw Failure.limit(`${of.what}: the path is longer than ${PATH_MAX_BYTES} bytes`)

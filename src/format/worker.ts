@@ -3,9 +3,14 @@ import { move, transferableSymbol, valueSymbol } from 'piscina'
 import { type Code, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Part } from '../image/part.ts'
+import type { ProfileFile } from '../image/profile.ts'
 import { buildTree } from '../tree/build.ts'
+import { ChunkTable } from '../tree/chunk-table.ts'
+import { ErofsReader } from '../tree/erofs-reader.ts'
 import { mergeImages } from '../tree/merge.ts'
+import { type DeviceRead, type ReadFile, readFiles } from '../tree/read-files.ts'
 import type { Tree } from '../tree/tree.ts'
+import { wantedChunks } from '../tree/wanted-chunks.ts'
 import type { Examination, Examined } from './examine.ts'
 import { type Contents, type Format, type Unit, unitText } from './format.ts'
 import { FORMATS, formatNamed } from './formats.ts'
@@ -38,6 +43,20 @@ export interface Merged {
   image: Uint8Array
 }
 
+/** An image, and what was read of its devices. */
+export interface Reads {
+  image: Uint8Array
+  reads: readonly DeviceRead[]
+}
+
+/** A tree, and the files of it that are wanted. */
+export interface Wish {
+  image: Uint8Array
+  /** A chunk table's bytes. */
+  chunks: Uint8Array
+  files: readonly ProfileFile[]
+}
+
 /** The parts of an `Examined`. */
 export type Seen = Omit<Examined, 'tree'> & Grown
 
@@ -66,6 +85,18 @@ export function merge(images: Uint8Array[]): Merged | Failed {
     const image = mergeImages(images)
     return moved({ image }, image)
   })
+}
+
+/** As readFiles has it. */
+export function filesOf({ image, reads }: Reads): { files: readonly ReadFile[] } | Failed {
+  return attempt(() => ({ files: readFiles(image, reads) }))
+}
+
+/** As wantedChunks has it. */
+export function chunksOf({ image, chunks, files }: Wish): { wanted: Uint32Array } | Failed {
+  return attempt(() => ({
+    wanted: Uint32Array.from(wantedChunks(new ErofsReader(image), new ChunkTable(chunks), files)),
+  }))
 }
 
 /** A whole layer, read and compared. */

@@ -13,6 +13,14 @@ export type Priority = 'demand' | 'prefetch' | 'background'
 /** Of one read in the background so much at most is on its way and not taken yet, where its source can hold it back. */
 export const BACKGROUND_WINDOW_BYTES = 256 << 10
 
+/** Who gives bytes. */
+export interface Giver {
+  /** A repository, as references name it (`registry.example.com/team/app`), or a layout (`oci:/dir`). */
+  readonly repository: string
+  /** Whether it gives them to anybody who asks, without credentials. */
+  readonly anonymous: boolean
+}
+
 export interface ReadOptions {
   signal?: AbortSignal
   /** Default: demand. */
@@ -24,6 +32,8 @@ export interface ReadOptions {
    * was not handed over is in what `read` resolves with. A registry's waits for what it returns, and lets nothing more come meanwhile.
    */
   onPart?: (part: Uint8Array, at: number) => Promise<void> | void
+  /** Is told who gives the bytes, and awaited, before any of them is handed over. A source that does not know never calls it. */
+  onGiver?: (giver: Giver) => Promise<void>
 }
 
 export interface Blob {

@@ -34,7 +34,7 @@ export interface Config {
   diffIds: readonly Digest[]
 }
 
-const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
+export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
 /** Engines read no annotations of its layers. */

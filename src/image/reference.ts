@@ -96,6 +96,11 @@ export function referenceText(of: Reference): string {
   return of.transport === 'oci' ? `oci:${of.dir}${version}` : `${of.host}/${of.repository}${version}`
 }
 
+/** Of all versions of an image: the canonical text without tag and digest. */
+export function repositoryText(of: Reference): string {
+  return of.transport === 'oci' ? `oci:${of.dir}` : `${of.host}/${of.repository}`
+}
+
 function malformed(text: string, why: string): Failure {
   return Failure.usage(`${JSON.stringify(text)} is no image reference`, {
     why,

@@ -1,6 +1,7 @@
 // What an image's layers are opened from comes early: their indexes while the config does, and what two need of a blob once.
 import type { Descriptor } from '../image/manifest.ts'
 import { type EarlyImage, type ResolvedImage, sourceOf } from './image.ts'
+import type { LayerLease } from './layer.ts'
 import type { Layers } from './layers.ts'
 
 type Opener = Pick<Layers, 'plan' | 'open'>
@@ -11,20 +12,24 @@ type Keeper = Pick<Layers, 'plan' | 'keep' | 'everProven'>
  * does. Never rejects; what fails is tried again by them.
  */
 export async function openAhead(image: EarlyImage, layers: Opener): Promise<void> {
-  await openUnits(image, layers, new Set(), async () => {})
+  const nothing = async () => {}
+  await openUnits(image, layers, new Set(), nothing, nothing)
 }
 
+/** Fetches what is wanted first of a layer that is open. */
+type Prefetch = (layer: LayerLease) => Promise<unknown>
+
 /**
- * The same for an image that a program is about to start from: what its indexes want first begins to come with them. Not above a layer that
+ * The same for an image that a program is about to start from: what is wanted first begins to come with the indexes. Not above a layer that
  * is not lazy, since engines fetch all of those themselves, as a rule.
  */
-export async function startAhead(image: EarlyImage, layers: Opener): Promise<void> {
-  await openUnits(image, layers, startingIn(image, layers), async () => {})
+export async function startAhead(image: EarlyImage, layers: Opener, prefetch: Prefetch): Promise<void> {
+  await openUnits(image, layers, startingIn(image, layers), prefetch, async () => {})
 }
 
 /** The same for an image whose layers will be named: as keepForIndex has it. */
-export async function nameAhead(image: EarlyImage, layers: Opener & Keeper): Promise<void> {
-  await openUnits(image, layers, startingIn(image, layers), (shown) => keepForIndex(image, shown, layers))
+export async function nameAhead(image: EarlyImage, layers: Opener & Keeper, prefetch: Prefetch): Promise<void> {
+  await openUnits(image, layers, startingIn(image, layers), prefetch, (shown) => keepForIndex(image, shown, layers))
 }
 
 /** Units of which a start wants something. */
@@ -39,14 +44,19 @@ async function openUnits(
   image: EarlyImage,
   layers: Opener,
   starting: ReadonlySet<unknown>,
+  prefetch: Prefetch,
   before: (shown: Descriptor) => Promise<void>,
 ): Promise<void> {
   const units = new Set([...layers.plan(image.manifest).values()].flatMap((each) => ('why' in each ? [] : [each])))
   const opening = [...units].map(async (unit) => {
     await before(unit.shown)
-    const from = starting.has(unit) ? 'start' : 'anywhere'
-    const layer = await layers.open(unit, sourceOf(image), image.origin, from)
-    await layer.close() // it stays open for a while
+    const starts = starting.has(unit)
+    const layer = await layers.open(unit, sourceOf(image), image.origin, starts ? 'start' : 'anywhere')
+    try {
+      if (starts) await prefetch(layer)
+    } finally {
+      await layer.close() // it stays open for a while
+    }
   })
   await Promise.allSettled(opening)
 }

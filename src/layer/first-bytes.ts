@@ -5,7 +5,7 @@
 //          └─ tree built ─ device open ─ filler ─ read ─▶ taken from what arrives, the rest from the blob
 import { Failure } from '../errors.ts'
 import { giveBack } from '../format/memory.ts'
-import type { Blob, Range, ReadOptions } from '../image/blob.ts'
+import type { Blob, Giver, Range, ReadOptions } from '../image/blob.ts'
 
 /** Of one blob: what 100 Mbit/s bring in the time that it takes to build a large tree. It is one request of prefetch, usually. */
 const EACH_MAX_BYTES = 8 << 20
@@ -34,6 +34,8 @@ export class FirstBytesRoom {
 interface Begun {
   readonly blob: Blob
   readonly range: Range
+  /** Who gives it: each is there before what it gave. */
+  readonly givers: Giver[]
   /** As much of it as came: views of the same memory, each a longer one. */
   bytes: Uint8Array
   isOver: boolean
@@ -66,6 +68,7 @@ export class FirstBytes {
     const begun: Begun = {
       blob,
       range: { start, end: Math.min(end, start + EACH_MAX_BYTES) },
+      givers: [],
       bytes: new Uint8Array(),
       isOver: false,
       error: undefined,
@@ -96,7 +99,8 @@ export class FirstBytes {
     try {
       const onPart = ({ buffer, byteOffset, length }: Uint8Array, at: number) =>
         came(new Uint8Array(buffer, byteOffset - at, at + length))
-      came(await blob.read(range, { priority: 'prefetch', signal: this.#signal, onPart }))
+      const onGiver = async (giver: Giver) => void begun.givers.push(giver)
+      came(await blob.read(range, { priority: 'prefetch', signal: this.#signal, onPart, onGiver }))
     } catch (error) {
       begun.error = error
     }
@@ -132,9 +136,16 @@ export class FirstBytes {
   }
 
   /** Copies what arrives of `range`. @returns false: not all of it came. @throws Failure aborted */
-  async #take(begun: Begun, range: Range, into: Uint8Array, { signal, onPart }: ReadOptions): Promise<boolean> {
-    const { waiting } = begun
+  async #take(
+    begun: Begun,
+    range: Range,
+    into: Uint8Array,
+    { signal, onPart, onGiver }: ReadOptions,
+  ): Promise<boolean> {
+    const { givers, waiting } = begun
+    let told = 0
     for (let at = range.start; ; ) {
+      for (; told < givers.length; told++) await onGiver?.(givers[told] as Giver) // told is below the length
       const came = Math.min(begun.range.start + begun.bytes.length, range.end)
       if (came > at) {
         const place = at - range.start

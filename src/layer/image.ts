@@ -17,6 +17,8 @@ import type { From, Layers } from './layers.ts'
 export interface ResolvedImage extends Image {
   /** The registry or the layout: what one of them says of blobs counts for its own. */
   origin: string
+  /** Where in it, as a Giver has it. */
+  repository: string
   blob(descriptor: Descriptor): StoredBlob
   sizeOf: Source['sizeOf']
   /** As a format's Source wants it; asked once, however many layers ask: the signal of the first ends it. */
@@ -24,7 +26,7 @@ export interface ResolvedImage extends Image {
 }
 
 /** An image whose manifest is there, and nothing else yet. */
-export type EarlyImage = Pick<ResolvedImage, 'manifest' | 'origin' | 'blob' | 'companion' | 'sizeOf'>
+export type EarlyImage = Omit<ResolvedImage, 'manifestBytes' | 'configBytes' | 'config'>
 
 /** Where images come from. */
 export interface Sources {
@@ -59,8 +61,8 @@ export class Images {
   }
 
   /**
-   * The image as its source has it now, kept for restarts; by digest, what is kept is as good. Where the source does not answer,
-   * the image is what it was the last time.
+   * The image as its source has it now, kept for restarts: what a tag means is asked each time, and no more than that where the rest is
+   * kept. By digest, what is kept is as good. Where the source does not answer, the image is what it was the last time.
    * @throws Failure
    */
   async resolve(reference: Reference, signal?: AbortSignal): Promise<ResolvedImage> {
@@ -71,10 +73,15 @@ export class Images {
     const source = this.#source(reference)
     try {
       const reach = this.#reach(reference)
-      const onManifest = (manifest: ResolvedImage['manifest']) => this.#early({ manifest, ...reach })
-      const image = await source.resolve(this.#platform, { onManifest, ...(signal === undefined ? {} : { signal }) })
-      await this.#store.putObject(image.digest, image.manifestBytes)
-      await this.#store.putObject(image.manifest.config.digest, image.configBytes)
+      const onManifest = (manifest: ResolvedImage['manifest'], digest: Digest) =>
+        this.#early({ reference, digest, manifest, ...reach })
+      const kept = (digest: Digest) => this.#store.getObject(digest)
+      const options = { onManifest, kept, ...(signal === undefined ? {} : { signal }) }
+      const image = await source.resolve(this.#platform, options)
+      await Promise.all([
+        this.#store.putObject(image.digest, image.manifestBytes),
+        this.#store.putObject(image.manifest.config.digest, image.configBytes),
+      ])
       await this.#store.tags.keep(referenceText(reference), platformText(this.#platform), image.digest)
       return { ...image, ...reach }
     } catch (error) {
@@ -101,11 +108,11 @@ export class Images {
     return { reference, digest, manifestBytes, manifest, configBytes, config, ...this.#reach(reference) }
   }
 
-  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'blob' | 'sizeOf' | 'companion'> {
+  #reach(reference: Reference): Pick<ResolvedImage, 'origin' | 'repository' | 'blob' | 'sizeOf' | 'companion'> {
     const source = this.#source(reference)
     const companions = new Map<string, ReturnType<Source['companion']>>()
     return {
-      origin: reference.transport === 'oci' ? `oci:${resolve(reference.dir)}` : reference.host,
+      ...placeOf(reference),
       blob: (descriptor) => source.blob(descriptor),
       sizeOf: (digest, signal) => source.sizeOf(digest, signal ? { signal } : {}),
       companion: (suffix, signal) => {
@@ -129,6 +136,15 @@ export class Images {
     if (this.#sources.size > SOURCES_MAX && oldest !== undefined) this.#sources.delete(oldest)
     return source
   }
+}
+
+/** Where an image of this reference is. */
+export function placeOf(reference: Reference): Pick<ResolvedImage, 'origin' | 'repository'> {
+  if (reference.transport === 'docker') {
+    return { origin: reference.host, repository: `${reference.host}/${reference.repository}` }
+  }
+  const layout = `oci:${resolve(reference.dir)}`
+  return { origin: layout, repository: layout }
 }
 
 /** As Source.companion has it, of an image with this reference. */
@@ -194,10 +210,11 @@ export async function openLayer(
 /** Where units of an image are read from. */
 export function sourceOf({
   manifest,
+  repository,
   blob,
   sizeOf,
   companion,
-}: Pick<ResolvedImage, 'manifest' | 'blob' | 'sizeOf' | 'companion'>): Source {
+}: Pick<ResolvedImage, 'manifest' | 'repository' | 'blob' | 'sizeOf' | 'companion'>): Source {
   // a layer's descriptor may say more of where it is
   const descriptorOf = ({ digest, size }: Parameters<Source['blob']>[0]): Descriptor =>
     manifest.layers.find((each) => each.digest === digest && each.size === size) ?? {
@@ -206,7 +223,7 @@ export function sourceOf({
       size,
       annotations: {},
     }
-  return { blob: (of) => blob(descriptorOf(of)), sizeOf, companion }
+  return { repository, blob: (of) => blob(descriptorOf(of)), sizeOf, companion }
 }
 
 /** Puts images of trees together, lowest first, off the main thread. */

@@ -2,7 +2,7 @@
 import type { OpenLayer } from './layer.ts'
 
 /** All of it, hashed just now. @throws Failure as OpenLayer.openImage */
-export async function readImage(layer: OpenLayer): Promise<Uint8Array> {
+export async function readImage(layer: Pick<OpenLayer, 'openImage'>): Promise<Uint8Array> {
   const image = await layer.openImage()
   try {
     return new Uint8Array(await image.readFile())

@@ -14,7 +14,8 @@ import type { Proof, Refutation } from '../store/proofs.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import type { Copies } from './copies.ts'
-import type { TreeFiller } from './tree-filler.ts'
+import type { LayerFiller, TreeFiller } from './tree-filler.ts'
+import type { BlobOf } from './trees.ts'
 
 /** A layer that can be served lazily, for as long as somebody has it open. */
 export interface OpenLayer {
@@ -32,6 +33,8 @@ export interface OpenLayer {
   readonly chunks: ChunkTable
   readonly slots: Device
   readonly filler: TreeFiller
+  /** One that reads this layer's blobs from files; for TreeFiller.withFile. @param kind of file: those of one wait for one another */
+  fileFiller(blobOf: BlobOf, kind: string): LayerFiller
   /**
    * The numbers of the tree where it is shown as `name`, the same for ever. Each name has its own, because the kernel knows
    * a directory by one name only: looked up by another, it moves there, with what is mounted on it.

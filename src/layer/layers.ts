@@ -11,6 +11,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
 import { Limit, LimitEach } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
+import type { Reuse } from '../store/reuse.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
@@ -81,6 +82,7 @@ interface SharedLayer extends Shared {
 export class Layers {
   readonly #parts: LayerParts
   readonly #trees: Trees
+  readonly #reuse: Reuse
   readonly #open: Leases<string, SharedLayer>
   readonly #opening: OpeningParts
   /** By manifest. */
@@ -105,7 +107,9 @@ export class Layers {
     this.#parts = parts
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
-    this.#trees = new Trees({ store, codecs, budget, isFilled, answers, signal: closing.signal, log })
+    this.#reuse = store.reuse(parts.builder)
+    const shared = { store, reuse: this.#reuse, codecs, budget }
+    this.#trees = new Trees({ ...shared, isFilled, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }
@@ -136,6 +140,7 @@ export class Layers {
     const isAlone = unit.layers.length === 1
     const first = new FirstBytes(this.#firstRoom, this.signal)
     const rest: Omit<Source, 'blob'> = {
+      repository: source.repository,
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
       companion: (suffix, signal) => source.companion(suffix, signal),
     }
@@ -145,6 +150,7 @@ export class Layers {
       unit,
       name,
       origin,
+      repository: source.repository,
       blobOf: (of) => first.over(blobs.of(of)),
       together: isAlone ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
@@ -153,9 +159,11 @@ export class Layers {
           const { wholes } = this.#parts.store
           // of several layers some may have been read whole, for their names
           const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
+          // what is first in another version of an image is mostly first in this one, and here
+          const hasOlder = this.#reuse.hasImage(source.repository)
           const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
           const firstBytes = from === 'start' && isAlone ? format.firstBytes(index, unit) : undefined
-          if (firstBytes !== undefined) first.begin(blobs.of(unit.shown), firstBytes)
+          if (firstBytes !== undefined && !(await hasOlder)) first.begin(blobs.of(unit.shown), firstBytes)
           const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }
@@ -188,6 +196,7 @@ export class Layers {
       unit,
       name,
       origin: name, // its own: it needs nobody
+      repository: name,
       blobOf: (of) => blobs.of(of),
       together: () => togetherOf(unit, descriptor, shown.together?.parts, shown.chunks),
       build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
@@ -220,6 +229,7 @@ export class Layers {
       unit: undefined,
       name,
       origin: name, // its own: the tar is here, and when it is not, any of the copies may bring it
+      repository: name, // no image's: who of those that have the blob brought the tar is not known
       blobOf: (tar) => examiner.tarBlob(tar, descriptor, blobs.of(descriptor)),
       together: undefined,
       build: () =>
@@ -241,7 +251,7 @@ export class Layers {
   prove(layer: OpenLayer, blob: StoredBlob): Promise<Verdict> {
     const { examiner, store } = this.#parts
     const isKept = (of: Digest) => store.wholes.has(of)
-    return prove(layer, blob, { examiner, trees: this.#trees, isKept, signal: this.signal, full: store.room.full })
+    return prove(layer, blob, { examiner, isKept, signal: this.signal, full: store.room.full })
   }
 
   /**

@@ -28,6 +28,8 @@ export interface Opening {
   name: string
   /** Those of one origin may wait for one another. */
   origin: string
+  /** Whose image it is, as a Giver has it. */
+  repository: string
   /** Where its chunks are read from. */
   blobOf: BlobOf
   build(signal: AbortSignal): Promise<BuiltTree>
@@ -90,26 +92,27 @@ async function find(opening: Opening, { store, trees }: OpeningParts): Promise<F
   const together = opening.together?.(record.parts, chunks)
   const verdict = await store.proofs.of(claimOf({ descriptor, tree: digest, together }))
   if (verdict?.verdict === 'refuted') throw refusal({ descriptor, together }, verdict)
-  const tree = await trees.take(digest, chunks)
+  const tree = await trees.take(digest, chunks, keyOf(name))
   return tree && { digest, chunks, together, tree }
 }
 
 function open(opening: Opening, { store, trees, signal, log }: OpeningParts, found: Found): Opened {
   const { digest, chunks, together, tree } = found
-  const { descriptor, format, unit, origin, blobOf } = opening
+  const { descriptor, format, unit, origin, repository, blobOf } = opening
   const { slots, filler, reverify, close } = tree
+  const fileFiller: OpenLayer['fileFiller'] = (files, kind) => trees.fileFiller(tree, chunks, files, kind, repository)
   let own: LayerFiller | undefined
   const fill = () => {
     if (unit !== undefined && chunks.length > 0 && !filler.hasKept(descriptor.digest)) {
       const kept = (of: ChunkBlob) => new KeptBlob(of, store.wholes)
       filler.addKept(descriptor.digest, {
         isThere: store.wholes.areThere(chunks.blobs.map(({ digest }) => digest)),
-        filler: () => trees.fileFiller(chunks, kept, slots, 'kept'),
+        filler: () => fileFiller(kept, 'kept'),
       })
     }
     if (own !== undefined && filler.has(own)) return
     const progress = new Progress()
-    own = trees.filler(chunks, (of) => progress.of(blobOf(of)), slots, origin)
+    own = trees.filler(tree, chunks, (of) => progress.of(blobOf(of)), origin, repository)
     filler.add(own, origin, progress)
   }
   fill()
@@ -124,6 +127,7 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, fou
     chunks,
     slots,
     filler,
+    fileFiller,
     reverify,
     verdict: () => store.proofs.of(claimOf({ descriptor, tree: digest, together })),
     numbersAs: (name) => store.numbersOf(digest, name),
@@ -133,7 +137,8 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, fou
       return image
     },
     prefetch() {
-      prefetching ??= prefetch(filler, chunks, AbortSignal.any([signal, store.room.full])).then((result) => {
+      const first = Array.from({ length: chunks.first }, (_, i) => i)
+      prefetching ??= prefetch(filler, first, AbortSignal.any([signal, store.room.full])).then((result) => {
         const { ready, failed, error } = result
         if (error !== undefined) {
           const what = `${failed} of ${ready + failed} chunks wanted first could not be fetched`

@@ -5,11 +5,9 @@ import type { StoredBlob } from '../registry/source.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
 import { FileBlob } from './file-blob.ts'
 import { type Examiner, type OpenLayer, TOGETHER, type Verdict, WHOLE } from './layer.ts'
-import type { Trees } from './trees.ts'
 
 export interface ProveParts {
   examiner: Examiner
-  trees: Trees
   /** Whether a blob is on disk, all of it. */
   isKept(blob: Digest): boolean
   /** Aborts when the agent stops. */
@@ -72,7 +70,7 @@ async function fill(layer: OpenLayer, { signal, full }: ProveParts): Promise<voi
 /** The same from a file that holds its blob; whoever reads meanwhile is served from there, too. */
 async function fillFrom(layer: OpenLayer, local: FileBlob, parts: ProveParts): Promise<void> {
   if (parts.signal.aborted) throw Failure.aborted('the agent is stopping') // the device may be closed
-  const file = parts.trees.fileFiller(layer.chunks, () => local, layer.slots, 'file')
+  const file = layer.fileFiller(() => local, 'file')
   await layer.filler.withFile(file, () => fill(layer, parts))
 }
 

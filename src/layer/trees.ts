@@ -2,19 +2,24 @@
 import type { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
-import { Filler } from '../fetch/filler.ts'
+import { Filler, type FillerOptions } from '../fetch/filler.ts'
 import { NOTHING_ALONG } from '../fetch/pace.ts'
-import type { Blob } from '../image/blob.ts'
+import type { Blob, Giver } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
+import type { Provenance } from '../store/provenance.ts'
+import type { Reuse } from '../store/reuse.ts'
 import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
+import { Elsewhere } from './elsewhere.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
+import { MarkedBlob } from './marked-blob.ts'
 import { Reverification } from './reverification.ts'
 import { TreeFiller } from './tree-filler.ts'
 
 export interface TreeParts {
   store: Store
+  reuse: Reuse
   codecs: CodecPool
   /** For what registries are asked for. */
   budget: Budget
@@ -31,8 +36,13 @@ export interface TreeParts {
 export type BlobOf = (blob: ChunkBlob) => Blob
 
 export interface OpenTree {
+  digest: Digest
+  chunks: ChunkTable
+  /** Which a layer of it is kept under. */
+  layer: Digest
   slots: Device
   filler: TreeFiller
+  provenance: Provenance
   /** As OpenLayer.reverify. */
   reverify(): Promise<void>
 }
@@ -59,10 +69,18 @@ export class Trees {
     this.#open = new Leases(IDLE_MAX, parts.log)
   }
 
-  /** Undefined when the image is not (or not intact) on disk. @throws what opening the device throws */
-  async take(digest: Digest, chunks: ChunkTable): Promise<(OpenTree & Pick<Lease<unknown>, 'close'>) | undefined> {
+  /**
+   * Undefined when the image is not (or not intact) on disk.
+   * @param layer which `chunks` is kept under
+   * @throws what opening the device throws
+   */
+  async take(
+    digest: Digest,
+    chunks: ChunkTable,
+    layer: Digest,
+  ): Promise<(OpenTree & Pick<Lease<unknown>, 'close'>) | undefined> {
     try {
-      const { of, close } = await this.#open.take(digest, () => this.#begin(digest, chunks))
+      const { of, close } = await this.#open.take(digest, () => this.#begin(digest, chunks, layer))
       return { ...(await of.ready), close }
     } catch (error) {
       if (error === NOT_INTACT) return undefined
@@ -70,14 +88,19 @@ export class Trees {
     }
   }
 
-  /** One that asks a registry. @param origin those of one wait for one another */
-  filler(chunks: ChunkTable, blobOf: BlobOf, slots: Device, origin: string): Filler {
-    return this.#filler(chunks, blobOf, slots, this.#parts.budget, origin)
+  /**
+   * One that asks a registry, for what is on no device that the repository's images may have bytes of.
+   * @param chunks of a layer that makes the tree: where they are stored is its own
+   * @param origin those of one wait for one another
+   */
+  filler(tree: OpenTree, chunks: ChunkTable, blobOf: BlobOf, origin: string, repository: string): Filler {
+    const elsewhere = this.#elsewhere(tree, repository)
+    return this.#filler(tree, chunks, blobOf, origin, repository, { budget: this.#parts.budget, elsewhere })
   }
 
-  /** One that asks nobody. @param kind of file: those of one wait for one another */
-  fileFiller(chunks: ChunkTable, blobOf: BlobOf, slots: Device, kind: string): Filler {
-    return this.#filler(chunks, blobOf, slots, this.#fileBudget, kind)
+  /** One that asks nobody. @param kind of file: those of one wait for one another @param repository whose image's the file is */
+  fileFiller(tree: OpenTree, chunks: ChunkTable, blobOf: BlobOf, kind: string, repository: string): Filler {
+    return this.#filler(tree, chunks, blobOf, kind, repository, { budget: this.#fileBudget })
   }
 
   /** Ends all that are open, whoever has them. */
@@ -85,9 +108,9 @@ export class Trees {
     await this.#open.close()
   }
 
-  #begin(digest: Digest, chunks: ChunkTable): SharedTree {
+  #begin(digest: Digest, chunks: ChunkTable, layer: Digest): SharedTree {
     const ending = new AbortController()
-    const ready = this.#openTree(digest, chunks, AbortSignal.any([this.#parts.signal, ending.signal]))
+    const ready = this.#openTree(digest, chunks, layer, AbortSignal.any([this.#parts.signal, ending.signal]))
     return {
       ready,
       async end() {
@@ -99,7 +122,7 @@ export class Trees {
     }
   }
 
-  async #openTree(digest: Digest, chunks: ChunkTable, signal: AbortSignal): Promise<OpenTree> {
+  async #openTree(digest: Digest, chunks: ChunkTable, layer: Digest, signal: AbortSignal): Promise<OpenTree> {
     const image = await this.#parts.store.openImage(digest)
     if (image === undefined) throw NOT_INTACT
     await image.close()
@@ -111,21 +134,46 @@ export class Trees {
       verifying ??= this.#reverification.of({ slots, filler }, signal)
       return verifying
     }
-    return { slots, filler, reverify }
+    const provenance = this.#parts.reuse.provenance(digest, layer, slots)
+    return { digest, chunks, layer, slots, filler, provenance, reverify }
   }
 
-  #filler(chunks: ChunkTable, blobOf: BlobOf, slots: Device, budget: Budget, origin: string): Filler {
+  #elsewhere({ digest, chunks, layer, slots, provenance }: OpenTree, repository: string): Elsewhere {
+    const { codecs, log, reuse, signal } = this.#parts
+    return new Elsewhere({
+      chunks,
+      find: () => reuse.find({ tree: digest, layer, repository }, slots),
+      open: (holder) => reuse.open(holder),
+      mark: ({ anonymous }) => provenance.add({ repository, anonymous }),
+      copy: (chunk, pieces, index, turn) => slots.fill(index, (slot) => codecs.copy(chunk, pieces, slot, turn)),
+      log: (message) => {
+        if (!signal.aborted) log(message)
+      },
+    })
+  }
+
+  #filler(
+    { slots, provenance }: OpenTree,
+    chunks: ChunkTable,
+    blobOf: BlobOf,
+    origin: string,
+    repository: string,
+    rest: Pick<FillerOptions, 'budget' | 'elsewhere'>,
+  ): Filler {
     const { codecs } = this.#parts
+    const own = { repository, anonymous: false }
+    const mark = (giver: Giver) => provenance.add(giver)
     const blobs: Blob[] = [] // each made when it is read for the first time: an image may have many
     return new Filler({
       chunks,
       blobs: (number) => {
-        blobs[number] ??= blobOf(chunks.blobs[number] as ChunkBlob) // the table lists those that its chunks name
+        // the table lists those that its chunks name
+        blobs[number] ??= new MarkedBlob(blobOf(chunks.blobs[number] as ChunkBlob), own, mark)
         return blobs[number]
       },
       slots,
-      budget,
       origin,
+      ...rest,
       ...(this.#parts.isFilled ? { pace: NOTHING_ALONG } : {}),
       decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
       reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),

@@ -55,6 +55,7 @@ export class Grafts {
     )
     const detach = slots.attach({
       takeTouched: () => this.#session.takeTouched(number),
+      reads: this.#session.readsOf(number),
       spill: (deviceFd, readyFd) => this.#session.spillDevice(number, deviceFd, readyFd, chunks.length),
     })
     this.#devices.set(layer.tree, { number, detach })

@@ -7,11 +7,12 @@
 import type { FileHandle } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
+import type { Digest } from '../image/digest.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { holdComplete, type Release } from './complete.ts'
 import type { Grafts } from './graft.ts'
 import { type MountEntry, mountPoints } from './mount-table.ts'
-import type { NativeModule } from './native.ts'
+import type { FilePart, NativeModule } from './native.ts'
 import { lowerDirsBelow } from './overlays.ts'
 import { isBusy, isGone, type MountSession } from './session.ts'
 import { ShownDevices } from './shown-devices.ts'
@@ -43,6 +44,7 @@ export interface KernelMount {
 
 interface Covered {
   readonly devices: number
+  readonly trees: ReadonlySet<Digest>
   /** Of the devices that are cache files: one each. */
   held: readonly Release[]
   /** While it is being mounted or unmounted. */
@@ -95,6 +97,18 @@ export class KernelMounts {
   /** Mounts that were ended to make room for others. */
   get evicted(): number {
     return this.#evicted
+  }
+
+  /**
+   * Of parts of a layer's files, which of them programs have read in a mount of it; undefined: it is mounted nowhere. The kernel reads devices
+   * ahead, over the ends of files; but into the cache of a file that is mounted comes only what somebody reads of it.
+   * @throws what the system throws: Linux before 6.5 does not say
+   */
+  async readParts(tree: Digest, parts: readonly FilePart[]): Promise<boolean[] | undefined> {
+    const dirs = [...this.#covered].flatMap(([dir, { trees, changing }]) => (trees.has(tree) && !changing ? dir : []))
+    if (dirs.length === 0) return undefined
+    const found = await Promise.all(dirs.map((dir) => this.#native.cachedParts(dir, parts)))
+    return parts.map((_, i) => found.some((each) => each[i] === 1))
   }
 
   /**
@@ -250,7 +264,8 @@ export class KernelMounts {
     }
     if (this.#closed) return 'the agent is stopping'
     if (this.#touch(target)) return undefined
-    const covered: Covered = { devices: layers.length, held: [], changing: true }
+    const trees = new Set(layers.map(({ tree }) => tree))
+    const covered: Covered = { devices: layers.length, trees, held: [], changing: true }
     this.#covered.set(target, covered)
     try {
       await this.#work(covered, async () => {

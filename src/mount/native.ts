@@ -107,6 +107,15 @@ export interface NativeSession {
   spillDevice(device: number, deviceFd: number, readyFd: number, chunks: number): void
   /** What was read of a device since the last time: a bit a mebibyte, the lowest first. */
   takeTouched(device: number): Uint8Array
+  /**
+   * The places of a device that were read for the first time since the last call, in that order: start, end, and milliseconds since 1970 of
+   * each. Noted from the device's beginning until there are 16384; also what was then not there.
+   */
+  takeReads(device: number): Float64Array
+  /** Notes reads of a device anew, as if nothing of it had been read. */
+  noteReads(device: number): void
+  /** Notes no more of them. */
+  ignoreReads(device: number): void
   /** Makes slot number `slot` answer from an image. Throws when the image breaks a bound. */
   addTree(slot: number, spec: TreeSpec): void
   /** What the kernel still knows of it is ESTALE. Where it is grafted there is nothing any more, and the name may be removed. */
@@ -169,6 +178,13 @@ export interface MountOptions {
   readOnly: boolean
 }
 
+/** Bytes `start` up to `end` of a file. */
+export interface FilePart {
+  path: string
+  start: number
+  end: number
+}
+
 /** What fails in the system throws with `code`: EBUSY, EINVAL, EPERM … */
 export interface NativeModule {
   /** Opens /dev/fuse (O_CLOEXEC). */
@@ -194,6 +210,11 @@ export interface NativeModule {
   unmount(dir: string, lazy: boolean): Promise<void>
   /** Whether `dir` is a mount whose server is gone (stat says ENOTCONN). Off the main thread, at most a second. */
   isDead(dir: string): Promise<boolean>
+  /**
+   * Of parts of files below mounted `dir`, by their paths from there: a byte each, 1 where the kernel has pages of it. Off the main thread.
+   * Throws ENOSYS (as E38) before Linux 6.5.
+   */
+  cachedParts(dir: string, parts: readonly FilePart[]): Promise<Uint8Array>
   /** flock(2) without waiting: whether the lock was got. Ends with the descriptor. */
   tryLock(fd: number, exclusive: boolean): boolean
   /** What makes room in the cache (store/disk.ts); null: nothing does. */

@@ -38,6 +38,7 @@ function withoutAddon(cause: unknown): NativeModule {
     mountFuseByHelper: async () => absent(),
     mountErofs: async () => absent(),
     bindReadOnly: async () => absent(),
+    cachedParts: async () => absent(),
     Session: class {
       constructor() {
         absent()

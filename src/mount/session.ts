@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { errno, Failure } from '../errors.ts'
+import type { ReadNotes } from '../store/device.ts'
 import type {
   DeviceSpec,
   MountOptions,
@@ -171,6 +172,15 @@ export class MountSession implements Session {
 
   takeTouched(device: number): Uint8Array {
     return this.#session.takeTouched(device)
+  }
+
+  /** As NativeSession has them. */
+  readsOf(device: number): ReadNotes {
+    return {
+      take: () => this.#session.takeReads(device),
+      begin: () => this.#session.noteReads(device),
+      end: () => this.#session.ignoreReads(device),
+    }
   }
 
   addTree(slot: number, spec: TreeSpec): void {

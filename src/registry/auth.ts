@@ -101,6 +101,13 @@ export class Authority {
     return token.credentials === undefined ? 'anonymous' : 'credentials'
   }
 
+  /** Whether a request for `repository` that carries `used` says nothing of who we are; false where that is not known any more. */
+  isAnonymous(repository: string, used: string | undefined): boolean {
+    if (used === undefined) return true
+    const token = this.#tokens.get(repository)
+    return token?.authorization === used && token.credentials === undefined
+  }
+
   /** The registry answered a request that carried `used`, and did not refuse it. */
   accepted(repository: string, used: string | undefined): void {
     const token = this.#tokens.get(repository)

@@ -5,7 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { contentEncoding } from './body.ts'
 import type { Answer } from './client.ts'
-import type { Repository } from './repository.ts'
+import type { Given, Repository } from './repository.ts'
 import { passing } from './retry.ts'
 import type { StoredBlob, StreamOptions } from './source.ts'
 
@@ -25,10 +25,13 @@ export class RegistryBlob implements StoredBlob {
   readonly digest: Digest
   readonly size: number
   readonly origin: string
+  readonly #repository: string
   readonly #ask: Ask
 
-  constructor(descriptor: Descriptor, origin: string, ask: Ask) {
+  /** @param repository as references name it, without the host that it is at, which is the origin */
+  constructor(descriptor: Descriptor, origin: string, repository: string, ask: Ask) {
     this.origin = origin
+    this.#repository = `${origin}/${repository}`
     this.digest = descriptor.digest
     this.size = descriptor.size
     this.#ask = ask
@@ -70,7 +73,7 @@ export class RegistryBlob implements StoredBlob {
   async #transfer(
     rest: () => Range,
     take: (part: Uint8Array) => Promise<void> | void,
-    { priority = 'demand', signal }: ReadOptions,
+    { priority = 'demand', signal, onGiver }: ReadOptions,
     whole: boolean,
   ): Promise<void> {
     const { start } = rest()
@@ -101,7 +104,7 @@ export class RegistryBlob implements StoredBlob {
         priority,
         signal,
       }
-      const use = (answer: Answer, claim: () => void) => {
+      const use = async (answer: Given, claim: () => void) => {
         const { ranges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
@@ -112,7 +115,8 @@ export class RegistryBlob implements StoredBlob {
           claim()
           return take(part)
         }
-        return this.#take(answer, range, taken)
+        await onGiver?.({ repository: this.#repository, anonymous: answer.anonymous })
+        await this.#take(answer, range, taken)
       }
       const fetch = () => repository.fetch(wanted, use)
       if (whole) await repository.host.streams.take(this.digest, fetch, signal ?? new AbortController().signal)

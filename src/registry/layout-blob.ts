@@ -43,6 +43,7 @@ export class LayoutBlob implements StoredBlob {
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
     checkRange(range, this)
+    await options.onGiver?.({ repository: this.origin, anonymous: false })
     const bytes = new Uint8Array(range.end - range.start)
     const file = await this.#open()
     for (let filled = 0; filled < bytes.length; ) {

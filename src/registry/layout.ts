@@ -34,8 +34,8 @@ export class LayoutSource implements ImageSource {
     return await resolveImage(this.#reference, this.#documents(platform), platform, options)
   }
 
-  async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {
-    return (await resolveManifest(this.#reference, this.#documents(platform), platform, signal)).manifest
+  async manifest(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Manifest> {
+    return (await resolveManifest(this.#reference, this.#documents(platform), platform, options)).manifest
   }
 
   #documents(platform: Platform): Documents {

@@ -51,7 +51,7 @@ export async function resolveManifest(
   reference: Reference,
   documents: Documents,
   platform: Platform,
-  signal: AbortSignal | undefined,
+  { signal, kept }: Pick<ResolveOptions, 'signal' | 'kept'>,
 ): Promise<BareManifest> {
   const name = referenceText(reference)
   const root = await documents.root(signal)
@@ -64,7 +64,7 @@ export async function resolveManifest(
     const chosen = choosePlatform(document, platform, name)
     const what = `${name}: manifest ${chosen.digest}`
     checkSize(chosen, MANIFEST_MAX_BYTES, what)
-    bytes = await documents.manifest(chosen, signal)
+    bytes = (await kept?.(chosen.digest)) ?? (await documents.manifest(chosen, signal))
     digest = check(bytes, chosen, what)
     document = parse(bytes, chosen.mediaType, what)
   }
@@ -73,8 +73,10 @@ export async function resolveManifest(
 
 export interface ResolveOptions {
   signal?: AbortSignal
+  /** What is kept of manifests and configs, by digest, is not asked for again. It is checked like what comes. */
+  kept?: (digest: Digest) => Promise<Uint8Array | undefined>
   /** Is called with the manifest of an image before its config is asked for: what it names may be asked for beside that. */
-  onManifest?: (manifest: Manifest) => void
+  onManifest?: (manifest: Manifest, digest: Digest) => void
 }
 
 /** @throws Failure as resolveManifest */
@@ -82,15 +84,15 @@ export async function resolveImage(
   reference: Reference,
   documents: Documents,
   platform: Platform,
-  { signal, onManifest }: ResolveOptions,
+  { onManifest, ...options }: ResolveOptions,
 ): Promise<Image> {
-  const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, signal)
+  const { digest, bytes, manifest } = await resolveManifest(reference, documents, platform, options)
   checkIsImage(manifest, referenceText(reference))
-  onManifest?.(manifest)
+  onManifest?.(manifest, digest)
   const { config } = manifest
   const what = `${referenceText(reference)}: config ${config.digest}`
   checkSize(config, CONFIG_MAX_BYTES, what)
-  const configBytes = await documents.config(config, signal)
+  const configBytes = (await options.kept?.(config.digest)) ?? (await documents.config(config, options.signal))
   check(configBytes, config, what)
   return {
     reference,

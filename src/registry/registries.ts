@@ -5,6 +5,7 @@ import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import { LimitEach } from '../limit.ts'
+import { Absences } from './absences.ts'
 import { Authority } from './auth.ts'
 import { Client, type Counters } from './client.ts'
 import {
@@ -26,6 +27,7 @@ import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
 import { PushRequests } from './push-requests.ts'
 import { Ranges } from './ranges.ts'
+import { Referrers } from './referrers.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
 import { type Host, Repository } from './repository.ts'
@@ -33,7 +35,8 @@ import type { SealedCredentials } from './sealed.ts'
 import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
 import { RegistryTarget } from './target.ts'
-import { certificateFolders, readTrust, type Trust } from './trust.ts'
+import { Targets } from './targets.ts'
+import { certificateFolders, readTrust, systemAuthorities, type Trust } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
 export interface RegistriesOptions {
@@ -71,6 +74,7 @@ export class Registries {
   readonly #hosts = new Map<string, Host>()
   readonly #trusts = new Map<string, Promise<Trust>>()
   readonly #layouts = new Set<LayoutSource>()
+  readonly #absences = new Absences()
 
   constructor(options: RegistriesOptions = {}) {
     const { creds, credsFile, authfile, log: told = () => {} } = options
@@ -82,6 +86,11 @@ export class Registries {
     const usual = helpersKeyring(helpers, fileKeyring(this.#places, authfile, told), this.#places)
     const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places, told), usual)
     this.#keyring = firstOf(this.#remembered, creds ? hostKeyring(creds, files) : files)
+  }
+
+  /** Has done what the first connection to any host would wait for. */
+  prepare(): void {
+    systemAuthorities()
   }
 
   /** No I/O happens before the source is asked. */
@@ -107,6 +116,19 @@ export class Registries {
   /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
   signatures(reference: RegistryReference): SignatureSource {
     return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
+  }
+
+  /** A manifest of the same repository under another tag, as RegistrySource.tagged has it. */
+  tagged(
+    reference: RegistryReference,
+    ...wanted: Parameters<RegistrySource['tagged']>
+  ): ReturnType<RegistrySource['tagged']> {
+    return this.#registrySource(reference).tagged(...wanted)
+  }
+
+  /** What refers to images of its repository. No I/O happens before it is asked. */
+  referrers(reference: RegistryReference): Referrers {
+    return new Referrers(this.#registrySource(reference), this.#absences)
   }
 
   /**
@@ -210,7 +232,8 @@ export class Registries {
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)
       const streams = new LimitEach<Digest>(1)
-      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ranges: new Ranges() }
+      const learned = { ranges: new Ranges(), targets: new Targets() }
+      known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ...learned }
       this.#hosts.set(key, known)
     }
     return known

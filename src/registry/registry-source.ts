@@ -2,11 +2,11 @@
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { type Descriptor, MANIFEST_MAX_BYTES, MANIFEST_TYPES, type Manifest, type Platform } from '../image/manifest.ts'
-import { type RegistryReference, referenceText } from '../image/reference.ts'
+import { type RegistryReference, referenceText, repositoryText } from '../image/reference.ts'
 import { RegistryBlob, sizeIn } from './blob.ts'
 import { readAll } from './body.ts'
 import { type Documents, type Image, type ResolveOptions, resolveImage, resolveManifest } from './manifests.ts'
-import type { Repository } from './repository.ts'
+import type { Repository, Wanted } from './repository.ts'
 import type { ImageSource, StoredBlob } from './source.ts'
 
 /** Failures of one endpoint after which the next may do better. */
@@ -28,8 +28,8 @@ export class RegistrySource implements ImageSource {
     return await this.#ask((each) => resolveImage(this.#reference, this.#documents(each), platform, options))
   }
 
-  async manifest(platform: Platform, { signal }: { signal?: AbortSignal } = {}): Promise<Manifest> {
-    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, signal))
+  async manifest(platform: Platform, options: { signal?: AbortSignal } = {}): Promise<Manifest> {
+    const found = await this.#ask((each) => resolveManifest(this.#reference, this.#documents(each), platform, options))
     return found.manifest
   }
 
@@ -42,10 +42,24 @@ export class RegistrySource implements ImageSource {
       tag,
     })
     const headers = () => ({ accept: MANIFEST_TYPES.join(', ') })
-    const wanted = { path: `manifests/${tag}`, what, lasting: false, headers, signal }
+    return await this.#optional({ path: `manifests/${tag}`, what, headers, priority: 'demand', signal }, maxBytes)
+  }
+
+  /** Of the same repository, behind all that somebody waits for; undefined where there is none. @throws Failure as resolve */
+  async document(path: string, accept: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const what = `${this.name}: ${path}`
+    return await this.#optional({ path, what, headers: () => ({ accept }), priority: 'prefetch', signal }, maxBytes)
+  }
+
+  /** The repository, with its host. */
+  get name(): string {
+    return repositoryText(this.#reference)
+  }
+
+  async #optional(wanted: Omit<Wanted, 'lasting'>, maxBytes: number): Promise<Uint8Array | undefined> {
     try {
       return await this.#ask((each) =>
-        each.fetch({ ...wanted, priority: 'demand' }, (answer) => readAll(answer, maxBytes, what)),
+        each.fetch({ ...wanted, lasting: false }, (answer) => readAll(answer, maxBytes, wanted.what)),
       )
     } catch (error) {
       if (error instanceof Failure && error.code === 'missing') return undefined
@@ -79,7 +93,8 @@ export class RegistrySource implements ImageSource {
   }
 
   blob(descriptor: Descriptor): StoredBlob {
-    return new RegistryBlob(descriptor, this.#reference.host, (ask) => this.#ask(ask))
+    const { host, repository } = this.#reference
+    return new RegistryBlob(descriptor, host, repository, (ask) => this.#ask(ask))
   }
 
   async sizeOf(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<number | undefined> {

@@ -12,6 +12,7 @@ import type { Outages } from './outages.ts'
 import type { Ranges } from './ranges.ts'
 import { isRefusal, notLetIn, refusalOf } from './refusal.ts'
 import { isPassing, isUnanswered, retry } from './retry.ts'
+import type { Target, Targets } from './targets.ts'
 import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
@@ -28,6 +29,7 @@ export interface Host {
   /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
   readonly streams: LimitEach<Digest>
   readonly ranges: Ranges
+  readonly targets: Targets
 }
 
 /** A document or blob, and how it is wanted. */
@@ -62,21 +64,14 @@ export interface Endures {
   probe: (windowBytes: number) => { headers: Record<string, string>; bytes: number }
 }
 
-interface Target {
-  url: URL
-  referer: string | undefined
-  /** On the clock of performance.now(). */
-  until: number
+/** A content answer. */
+export interface Given extends Answer {
+  /** Whether anybody gets it who asks: neither this request nor the one that led to it said who we are. */
+  readonly anonymous: boolean
 }
 
 /** So long a host that did not answer over TLS, and did over HTTP, is asked over HTTP alone. */
 const UNANSWERED_MS = 5 * 60_000
-/** Blobs whose storage URLs are remembered. */
-const TARGETS_MAX = 1024
-/** A signed URL is used no more so long before it ends, so that a transfer can still begin. */
-const TARGET_MARGIN_MS = 5_000
-/** One that does not say how long it lasts is used that long. */
-const TARGET_LIFETIME_MS = 5 * 60_000
 /** What a storage answers to a signed URL whose time has passed. */
 const EXPIRED = new Set([400, 401, 403, 404, 410])
 /** A request may be refused without a token or with an old one, with a new one, with one from other credentials, and with one that
@@ -91,7 +86,6 @@ export class Repository {
   readonly endpoint: Endpoint
   readonly host: Host
   readonly #client: Client
-  readonly #targets = new Map<string, Target>()
 
   constructor(endpoint: Endpoint, host: Host, client: Client) {
     this.endpoint = endpoint
@@ -108,7 +102,7 @@ export class Repository {
    * Asks until there is a content answer (200 or 206) and hands it to `use`, which may be called again after a passing failure.
    * @throws Failure missing, denied, corrupt (416), unavailable, timeout, aborted; or what `use` throws
    */
-  async fetch<T>(wanted: Wanted, use: (answer: Answer, claim: () => void) => Promise<T>): Promise<T> {
+  async fetch<T>(wanted: Wanted, use: (answer: Given, claim: () => void) => Promise<T>): Promise<T> {
     const { counters, limits } = this.#client
     const { endures, path, signal } = wanted
     if (endures === undefined) {
@@ -160,16 +154,18 @@ export class Repository {
     }
   }
 
-  async #attempt<T>(wanted: Wanted, use: (answer: Answer) => Promise<T>): Promise<T> {
+  async #attempt<T>(wanted: Wanted, use: (answer: Given) => Promise<T>): Promise<T> {
     const { authority } = this.host
     const { repository } = this.endpoint
-    let target = this.#target(wanted.path)
+    let target = this.host.targets.of(repository, wanted.path)
     let authorization = target ? undefined : await authority.authorization(repository, wanted.signal)
     for (let refusals = 0; ; ) {
       const used = authorization
       const outcome = await this.#send(wanted, target, used, (answer, own) => {
         if (target === undefined && isAccepted(answer, own)) authority.accepted(repository, used)
-        return this.#judge(wanted, target, answer, own, used === undefined && !authority.challenged, use)
+        const anonymous = target?.anonymous ?? authority.isAnonymous(repository, used)
+        const unknown = used === undefined && !authority.challenged
+        return this.#judge(wanted, target, answer, { own, unknown, anonymous }, use)
       })
       if ('value' in outcome) return outcome.value
       if ('expired' in outcome) {
@@ -198,17 +194,20 @@ export class Repository {
     wanted: Wanted,
     target: Target | undefined,
     answer: Answer,
-    own: boolean,
-    unknown: boolean,
-    use: (answer: Answer) => Promise<T>,
+    { own, unknown, anonymous }: { own: boolean; unknown: boolean; anonymous: boolean },
+    use: (answer: Given) => Promise<T>,
   ): Promise<Outcome<T>> {
     const { status } = answer
+    const { targets } = this.host
+    const { repository } = this.endpoint
     if (isContent(status)) {
-      if (answer.redirect !== undefined && !own && wanted.lasting) this.#remember(wanted.path, answer.redirect)
-      return { value: await use(answer) }
+      if (answer.redirect !== undefined && !own && wanted.lasting) {
+        targets.remember(repository, wanted.path, { ...answer.redirect, anonymous })
+      }
+      return { value: await use({ ...answer, anonymous: anonymous && !(await this.#hasIdentity(answer.url.host)) }) }
     }
     if (target !== undefined && EXPIRED.has(status)) {
-      this.#targets.delete(wanted.path)
+      targets.forget(repository, wanted.path)
       return { expired: true }
     }
     // only the registry itself may ask who we are
@@ -216,6 +215,12 @@ export class Repository {
     // some registries answer 404 for what they show only to those whom they know
     if (status === 404 && own && unknown) return { refused: answer, missing: await refusalOf(wanted.what, answer, own) }
     throw await refusalOf(wanted.what, answer, own)
+  }
+
+  /** Whether a certificate says who we are to the registry, or to who answered for it. */
+  async #hasIdentity(answering: string): Promise<boolean> {
+    const trusts = await Promise.all([this.server, answering].map((each) => this.host.trust(each)))
+    return trusts.some(({ identities }) => identities.length > 0)
   }
 
   /** The challenge of the registry as a whole (distribution specification, "determining support"), where a repository's answer has none. */
@@ -264,7 +269,7 @@ export class Repository {
         return await send(target.url, () => {})
       } catch (error) {
         // whatever the storage's trouble is, the registry may know another place
-        if (isPassing(error)) this.#targets.delete(wanted.path)
+        if (isPassing(error)) host.targets.forget(endpoint.repository, wanted.path)
         throw error
       }
     }
@@ -295,24 +300,6 @@ export class Repository {
         host.schemeUntil = speaksHttp(error) ? Number.POSITIVE_INFINITY : performance.now() + UNANSWERED_MS
       })
     }
-  }
-
-  #target(path: string): Target | undefined {
-    const target = this.#targets.get(path)
-    if (target === undefined || performance.now() < target.until) return target
-    this.#targets.delete(path)
-    return undefined
-  }
-
-  #remember(path: string, redirect: NonNullable<Answer['redirect']>): void {
-    const lifetime = redirect.lifetimeMs ?? TARGET_LIFETIME_MS
-    const oldest = this.#targets.keys().next().value
-    if (this.#targets.size >= TARGETS_MAX && oldest !== undefined) this.#targets.delete(oldest)
-    this.#targets.set(path, {
-      url: redirect.url,
-      referer: redirect.referer,
-      until: performance.now() + lifetime - TARGET_MARGIN_MS,
-    })
   }
 }
 

@@ -9,6 +9,7 @@
 // It is asked at the location that registries.conf names, never at a mirror. A location that leads to another host gets no credentials.
 import { Failure } from '../errors.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
+import { OCI_MANIFEST } from '../image/manifest.ts'
 import type { Answer } from './client.ts'
 import type { PushRequests } from './push-requests.ts'
 import { redirectTarget } from './redirect.ts'
@@ -70,6 +71,26 @@ export class RegistryTarget {
     mediaType: string,
     { tag, signal }: { tag?: string; signal?: AbortSignal } = {},
   ): Promise<Digest> {
+    await this.#put(bytes, mediaType, tag, signal)
+    return digestOf(bytes)
+  }
+
+  /**
+   * The same of one that has a subject, under its digest.
+   * @returns whether the registry lists it among what refers to the subject; else the list is the pusher's to keep
+   * @throws Failure as pushBlob
+   */
+  async pushReferrer(bytes: Uint8Array, subject: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<boolean> {
+    return (await this.#put(bytes, OCI_MANIFEST, undefined, signal)) === subject
+  }
+
+  /** @returns the subject that the registry says it has understood */
+  async #put(
+    bytes: Uint8Array,
+    mediaType: string,
+    tag: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<string | undefined> {
     const requests = await this.#ready()
     const digest = digestOf(bytes)
     const what = `${this.#name}: manifest ${tag ?? digest}`
@@ -77,17 +98,16 @@ export class RegistryTarget {
     const step = async () => {
       const url = await requests.url(`manifests/${tag ?? digest}`, signal)
       const request = { method: 'PUT', url, headers, body: () => once(bytes), what, signal } as const
-      await requests.send(request, async (answer) => {
+      return await requests.send(request, async (answer) => {
         if (answer.status !== 201) throw await refusal(what, answer)
         const kept = answer.header('docker-content-digest')
-        if (kept === undefined || kept === digest) return
+        if (kept === undefined || kept === digest) return answer.header('oci-subject')
         throw Failure.corrupt(`${what}: the registry keeps other bytes`, {
           why: `want ${digest}, got ${kept.slice(0, 100)}`,
         })
       })
     }
-    await requests.retry(step, signal)
-    return digest
+    return await requests.retry(step, signal)
   }
 
   #ready(): Promise<PushRequests> {

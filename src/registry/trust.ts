@@ -56,7 +56,7 @@ async function list(folder: string): Promise<string[]> {
   }
 }
 
-/** The authorities that the system trusts; those that Node brings where the system has none. Some 80 ms at the first call. */
+/** The authorities that the system trusts; those that Node brings where the system has none. Some 30 ms at the first call. */
 export function systemAuthorities(): string[] {
   // a bundle and a folder of the same certificates are usual
   const found = new Set(getCACertificates('system'))

@@ -14,6 +14,8 @@ import type { LazyLayer } from './snapshot.ts'
 export interface PulledImageParts {
   layers: AllLayersOpener & Pick<Layers, 'prove' | 'keep' | 'everProven'>
   names: LayerNames
+  /** Has fetched ahead what is wanted first of a layer. @throws what that throws */
+  prefetch(image: ResolvedImage, layer: LayerLease): Promise<void>
   log(message: string): void
 }
 
@@ -90,7 +92,7 @@ export class PulledImage {
   async #whole(opening: Promise<LayerLease | EagerLayer>, place: number): Promise<LayerLease> {
     const layer = await opening
     if (!('why' in layer)) {
-      void layer.prefetch() // logs what it could not fetch
+      this.#parts.prefetch(this.image, layer).catch(ignore) // it logs what it could not fetch
       return layer
     }
     const what = `${referenceText(this.image.reference)}: layer ${place + 1}, ${layer.descriptor.digest},`

@@ -37,6 +37,7 @@ const FOLDERS = [
   'accepted',
   'slots',
   'pins',
+  'profiles',
   'listed',
   'proofs',
   'wholes',

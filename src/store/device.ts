@@ -8,8 +8,26 @@ import { isRefusal } from './durable.ts'
 import type { Slots } from './slots.ts'
 import type { DeviceSpill, Slot, Spill } from './spill.ts'
 
+/** What is noted of reads, as native code has it. */
+export interface ReadNotes {
+  /** Start, end and milliseconds since 1970 of each place that was read for the first time, since the last call. */
+  take(): Float64Array
+  /** Anew, as if nothing had been read. */
+  begin(): void
+  end(): void
+}
+
+/** Bytes `at` … `end` of the device were read for the first time. */
+export interface FirstRead {
+  readonly at: number
+  readonly end: number
+  /** Milliseconds since 1970. */
+  readonly ms: number
+}
+
 /** What reads a device beside this thread. */
 export interface DeviceReader {
+  readonly reads: ReadNotes
   /** A bit for each USED_PIECE_BYTES that were read since the last time, the lowest first. */
   takeTouched(): Uint8Array
   /** From now on chunks may be in these files, too. */
@@ -194,6 +212,28 @@ export class Device {
   /** Learns what was read since the last time. */
   collect(): void {
     for (const reader of this.#readers) this.#slots.clock.touchAll(reader.takeTouched())
+  }
+
+  /** Notes reads anew. What begins to read the device later does so by itself. */
+  noteReads(): void {
+    for (const { reads } of this.#readers) reads.begin()
+  }
+
+  /** What was noted since the last time, in no order where there are several readers. */
+  takeReads(): FirstRead[] {
+    const found: FirstRead[] = []
+    for (const { reads } of this.#readers) {
+      const flat = reads.take()
+      for (let i = 0; i + 2 < flat.length; i += 3) {
+        found.push({ at: flat[i] as number, end: flat[i + 1] as number, ms: flat[i + 2] as number }) // three each
+      }
+    }
+    return found
+  }
+
+  /** Notes no more of them: reads then cost nothing for it. */
+  ignoreReads(): void {
+    for (const { reads } of this.#readers) reads.end()
   }
 
   /** Writes down what was used when. */

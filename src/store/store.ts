@@ -9,6 +9,7 @@
 //   references/<hex>.json       reference and platform -> manifest, so that a restart needs no network
 //   accepted/<hex>.json         images whose signatures a policy accepted
 //   pins/<hex>.json             images whose trees keep all they have (pins.ts)
+//   profiles/<hex>.<hex>.json   what starts read (profiles.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
 //   twins/                      second copies of listed, proofs, references, contested and accepted (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
@@ -34,8 +35,10 @@ import type { Locks } from './locks.ts'
 import { memoryFile } from './memory-files.ts'
 import { Numbers, type TreeNumbers } from './numbers.ts'
 import { Pins } from './pins.ts'
+import { Profiles } from './profiles.ts'
 import { Proofs } from './proofs.ts'
 import { ResolvedTags } from './resolved-tags.ts'
+import { Reuse, type Threads } from './reuse.ts'
 import { Room } from './room.ts'
 import type { RoomLimits } from './room-limits.ts'
 import { Slots } from './slots.ts'
@@ -94,6 +97,7 @@ export class Store {
   readonly dir: string
   readonly pins: Pins
   readonly tags: ResolvedTags
+  readonly profiles: Profiles
   readonly room: Room
   readonly #disk: Disk | undefined
   readonly #locks: Locks
@@ -128,6 +132,7 @@ export class Store {
     this.#warn = warn
     this.#files = new CacheFiles({ dir, locks, disk, room: this.room, lock, warn })
     this.tags = new ResolvedTags(dir, this.#files, (why) => this.#foundDamaged(why))
+    this.profiles = new Profiles(dir, this.#files, (why) => this.#foundDamaged(why))
     this.#numbers = new Numbers(join(dir, 'slots'), join(dir, TEMPORARY), locks, {
       mark: join(dir, TWINS, 'slots.json'),
       ...(disk === undefined ? {} : { refused: (error: unknown) => this.room.refused(error) }),
@@ -323,6 +328,11 @@ export class Store {
   numbersOf(tree: Digest, name = ''): Promise<TreeNumbers> {
     const shown = name === '' ? tree : digestOf(new TextEncoder().encode(`${tree} ${name}`))
     return this.#numbers.of(shown, () => this.#files.sizeOf(this.#imagePath(tree)))
+  }
+
+  /** What its trees have in common. @param threads where it is looked for */
+  reuse(threads: Threads): Reuse {
+    return new Reuse(this.dir, this.#locks, threads)
   }
 
   /** An empty file without a name, gone when it is closed. @throws Failure system */

@@ -37,6 +37,7 @@ const OTHER_NAMES = [
   'accepted',
   'contested',
   'pins',
+  'profiles',
   'crowded',
   'wholes',
   'credentials',

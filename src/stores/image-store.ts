@@ -59,6 +59,8 @@ export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   release(slot: number): void
   quarantine: Pick<Quarantine, 'of' | 'watch'>
   guard: Pick<Guard, 'meet' | 'shown' | 'watch' | 'whyNot' | 'whyHidden'>
+  /** Has fetched ahead what is wanted first of a layer of an image. @throws what that throws */
+  prefetch(image: ResolvedImage, layer: OpenLayer): Promise<void>
   /** A layer's tar-split file, made from all of its bytes if need be. */
   split(layer: OpenLayer, blob: StoredBlob): Promise<LateFile>
   /** Whether layers that bear no DiffIDs are named by their indexes. */
@@ -239,7 +241,9 @@ export class AdditionalImageStore {
     for (let round = 0; round <= image.manifest.layers.length; round++) {
       const chain = await this.#apart.open(image, this.#opening, prove)
       // before anything is mounted: the registry need not wait for that
-      for (const { layer } of chain.links) void layer?.prefetch().catch((error) => this.#tell(describe(error)))
+      for (const { layer } of chain.links) {
+        if (layer !== undefined) void this.#parts.prefetch(image, layer).catch((error) => this.#tell(describe(error)))
+      }
       const attached = await this.#attach(chain)
       const applied = await this.#claiming(attached, () => this.#apply(attached))
       if (applied !== undefined) return applied

@@ -55,6 +55,8 @@ export interface StoreParts extends ShownParts {
   standIn(path: readonly string[]): Promise<void>
   /** Whether that was done, in this life or an earlier one. */
   hasStandIn(path: readonly string[]): Promise<boolean>
+  /** Has fetched ahead what is wanted first of a layer of an image. @throws what that throws */
+  prefetch(image: ResolvedImage, layer: OpenLayer): Promise<void>
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
   trustsDiffIds: TrustsDiffIds
@@ -315,7 +317,7 @@ export class AdditionalLayerStore implements Door {
     try {
       const layer = await opening
       if ('why' in layer) throw notLazy(layer)
-      await layer.prefetch()
+      await this.#parts.prefetch(image, layer)
     } catch (error) {
       this.#leave(referenceText(image.reference), descriptor.digest, error)
     }

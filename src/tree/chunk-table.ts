@@ -104,6 +104,8 @@ function columnsAt(bytes: Uint8Array, start: number, header: Header) {
   })
 }
 
+export type Columns = Readonly<ReturnType<typeof columnsAt>>
+
 function codecOf(number: number, state: Uint8Array | undefined): Codec {
   const name = CODECS[number] as (typeof CODECS)[number] // as encodeChunks wrote it
   if (state === undefined) return { name }
@@ -140,6 +142,7 @@ export function encodeChunks(
   new DataView(bytes.buffer).setUint32(MAGIC.length, start - MAGIC.length - 4, true)
   bytes.set(json, MAGIC.length + 4)
   const to = columnsAt(bytes, start, header)
+  const digests = Buffer.from(bytes.buffer, to.checkDigest.byteOffset, to.checkDigest.length)
   let check = 0
   let place = 0
   for (const [i, chunk] of chunks.entries()) {
@@ -155,7 +158,7 @@ export function encodeChunks(
       to.checkEnd[check] = each.range.end
       to.checkOf[check] = each.of === 'stored' ? STORED : 0
       to.checkAlgorithm[check] = algorithmOf(each.digest) === 'blake3' ? BLAKE3 : 0
-      to.checkDigest.set(Buffer.from(hex(each.digest), 'hex'), check * HASH_BYTES)
+      digests.write(hex(each.digest), check * HASH_BYTES, 'hex')
       check++
     }
     for (const each of chunk.places) {
@@ -190,7 +193,7 @@ export class ChunkTable {
   /** Bytes, a multiple of 4096. */
   readonly deviceSize: number
   readonly bytes: Uint8Array
-  readonly #at: ReturnType<typeof columnsAt>
+  readonly #at: Columns
 
   /** @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them; unsupported: they are as another version wrote them */
   constructor(bytes: Uint8Array) {
@@ -238,6 +241,16 @@ export class ChunkTable {
       checks,
       places,
     }
+  }
+
+  /** As the head of this file has them, for walks over all chunks that make nothing. */
+  get columns(): Columns {
+    return this.#at
+  }
+
+  /** The number of a chunk's first check among those of all chunks; for `length`, how many there are. */
+  firstCheck(i: number): number {
+    return i === 0 ? 0 : (this.#at.checksEnd[i - 1] as number)
   }
 
   #digest(check: number): ChunkDigest {

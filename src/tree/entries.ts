@@ -50,6 +50,8 @@ class Grower {
   readonly #whiteouts = new Map<Directory, Map<string, Entry>>()
   #entries = 0
   #inodes = 1
+  /** Whether some entry took the place of another. */
+  #replaces = false
 
   add(entry: Entry): void {
     if (++this.#entries > ENTRIES_MAX) throw Failure.limit(`the layer has more than ${ENTRIES_MAX} entries`)
@@ -91,6 +93,7 @@ class Grower {
       }
     }
     for (const each of this.#opaque) each.xattrs = new Map([...each.xattrs, [OPAQUE_XATTR, OPAQUE]])
+    if (!this.#replaces) return { root: this.#root, files: this.#files }
     const reached = reachable(this.#root)
     return { root: this.#root, files: this.#files.filter(({ inode }) => reached.has(inode)) }
   }
@@ -108,6 +111,7 @@ class Grower {
       return
     }
     this.#count()
+    this.#replaces ||= present !== undefined
     parent.children.set(name, inode)
     if (inode.size > 0) this.#files.push({ path: entry.path, inode, extents: entry.extents ?? [] })
     else if (entry.extents?.length) throw Failure.corrupt(`${quote(entry.path)} is empty and has contents`)
@@ -116,8 +120,9 @@ class Grower {
   #addLink(parent: Directory, name: string, { path }: Entry, link: string): void {
     // what is at `path` goes first, so it cannot be linked to, nor can what is below
     if (link === path || link.startsWith(`${path}/`)) throw Failure.corrupt(`${quote(path)} is a hard link to itself`)
-    split(link, `the target of hard link ${quote(path)}`)
+    split(link, () => `the target of hard link ${quote(path)}`)
     this.#count()
+    this.#replaces ||= parent.children.has(name)
     parent.children.set(name, this.#links.add(path, this.#find(link) ?? link))
   }
 
@@ -167,18 +172,23 @@ function notADirectory(inode: Inode, name: string, path: string): Failure {
 }
 
 /** The components of a path, which messages call `of`. @throws Failure corrupt, limit */
-function split(path: string, of = quote(path)): string[] {
-  if (path.includes('\0') || !path.isWellFormed()) throw Failure.corrupt(`${of} is no path`)
-  if (Buffer.byteLength(path) > PATH_MAX_BYTES) throw Failure.limit(`${of} is longer than ${PATH_MAX_BYTES} bytes`)
+function split(path: string, of = () => quote(path)): string[] {
+  if (path.includes('\0') || !path.isWellFormed()) throw Failure.corrupt(`${of()} is no path`)
+  if (isLonger(path, PATH_MAX_BYTES)) throw Failure.limit(`${of()} is longer than ${PATH_MAX_BYTES} bytes`)
   const names = path.split('/')
-  if (names.length > DEPTH_MAX) throw Failure.limit(`${of} is deeper than ${DEPTH_MAX} directories`)
+  if (names.length > DEPTH_MAX) throw Failure.limit(`${of()} is deeper than ${DEPTH_MAX} directories`)
   for (const name of names) {
-    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of} is no path`)
-    if (Buffer.byteLength(name) > NAME_MAX_BYTES) {
-      throw Failure.limit(`${of} has a name of more than ${NAME_MAX_BYTES} bytes`)
+    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of()} is no path`)
+    if (isLonger(name, NAME_MAX_BYTES)) {
+      throw Failure.limit(`${of()} has a name of more than ${NAME_MAX_BYTES} bytes`)
     }
   }
   return names
+}
+
+/** Of most names their letters tell: none has more than three bytes a unit. */
+function isLonger(text: string, maxBytes: number): boolean {
+  return text.length * 3 > maxBytes && Buffer.byteLength(text) > maxBytes
 }
 
 function reachable(root: Directory): Set<Inode> {

@@ -24,6 +24,8 @@ export interface Plan {
   /** Each directory: its number and its parent's, and where its entries begin and end in the next two columns. */
   directories: { number: number; parent: number; first: number; end: number }[]
   entryNames: string[]
+  /** Bytes of each name. */
+  entryBytes: number[]
   entryNumbers: number[]
   offsets: Float64Array
   /** Bytes of a directory's entries or of a symlink's target; as many of their last bytes as lie behind the inode. */
@@ -38,7 +40,7 @@ export interface Plan {
 export function planImage(root: Directory, devices: number): Plan {
   const plan = number(root)
   for (const { number, first, end } of plan.directories)
-    plan.dataBytes[number] = entriesBytes(plan.entryNames, first, end)
+    plan.dataBytes[number] = entriesBytes(plan.entryBytes, first, end)
   const start = align((DEVICE_TABLE_SLOT + devices) * DEVICE_SLOT_BYTES, BLOCK_BYTES)
   plan.size = placePlain(plan, align(placeInodes(plan, start), BLOCK_BYTES))
   return plan
@@ -70,8 +72,8 @@ function number(root: Directory): Plan {
   const nlinks = [2]
   const directories: Plan['directories'] = []
   const entryNames: string[] = []
+  const entryBytes: number[] = []
   const entryNumbers: number[] = []
-  const linked = new Map<Inode, number>()
   const raise = (of: number) => {
     nlinks[of] = (nlinks[of] as number) + 1
   }
@@ -84,10 +86,13 @@ function number(root: Directory): Plan {
     const below: typeof pending = []
     for (const name of sortNames(['.', '..', ...children.keys()])) {
       const child = children.get(name)
-      let of = child === undefined ? (name === '.' ? number : parent) : linked.get(child)
+      let of = child === undefined ? (name === '.' ? number : parent) : child.number
+      // what another plan has left there is no number of this one
+      if (child !== undefined && of !== undefined && inodes[of] !== child) of = undefined
       if (child !== undefined && of !== undefined) raise(of)
       if (child !== undefined && of === undefined) {
         of = inodes.length
+        child.number = of
         inodes.push(child)
         if (isDirectory(child)) {
           nlinks.push(2)
@@ -95,10 +100,10 @@ function number(root: Directory): Plan {
           below.push({ number: of, parent: number })
         } else {
           nlinks.push(1)
-          linked.set(child, of)
         }
       }
       entryNames.push(name)
+      entryBytes.push(Buffer.byteLength(name))
       entryNumbers.push(of as number)
     }
     directories.push({ number, parent, first, end: entryNames.length })
@@ -109,6 +114,7 @@ function number(root: Directory): Plan {
     nlinks,
     directories,
     entryNames,
+    entryBytes,
     entryNumbers,
     offsets: new Float64Array(inodes.length),
     dataBytes: new Uint32Array(inodes.length),
@@ -119,11 +125,11 @@ function number(root: Directory): Plan {
 }
 
 /** What a directory's entries take: whole blocks, then the used part of the last. */
-function entriesBytes(names: readonly string[], first: number, end: number): number {
+function entriesBytes(names: readonly number[], first: number, end: number): number {
   let blocks = 0
   let used = 0
   for (let i = first; i < end; i++) {
-    const size = DIRENT_BYTES + Buffer.byteLength(names[i] as string)
+    const size = DIRENT_BYTES + (names[i] as number)
     if (used + size > BLOCK_BYTES) {
       blocks++
       used = 0
@@ -136,7 +142,9 @@ function entriesBytes(names: readonly string[], first: number, end: number): num
 /** An inode with what lies behind it crosses no block unless it is larger than one. */
 function placeInodes(plan: Plan, start: number): number {
   let at = start
-  for (const [i, inode] of plan.inodes.entries()) {
+  let i = -1
+  for (const inode of plan.inodes) {
+    i++
     if (inode.target !== undefined) plan.dataBytes[i] = Buffer.byteLength(inode.target)
     let size = INODE_BYTES + xattrsBytes(inode.xattrs)
     const tail = (plan.dataBytes[i] as number) % BLOCK_BYTES
@@ -149,14 +157,16 @@ function placeInodes(plan: Plan, start: number): number {
     if (size > room) at += room
     plan.offsets[i] = at
     at = align(at + size, NID_BYTES)
-    refuseBeyondLimit(at)
   }
+  refuseBeyondLimit(at)
   return at
 }
 
 function placePlain(plan: Plan, start: number): number {
   let at = start
-  for (const [i, bytes] of plan.dataBytes.entries()) {
+  for (let i = 0; i < plan.dataBytes.length; i++) {
+    const bytes = plan.dataBytes[i] as number
+    if (bytes === 0) continue
     const plain = align(bytes - (plan.tailBytes[i] as number), BLOCK_BYTES)
     if (plain === 0) continue
     plan.plainAt[i] = at

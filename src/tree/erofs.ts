@@ -58,7 +58,7 @@ export function writeImage(root: Directory, devices: readonly Device[]): Uint8Ar
   const plan = planImage(root, devices.length)
   const buffer = Buffer.from(new ArrayBuffer(plan.size))
   const view = new DataView(buffer.buffer)
-  for (const [i, inode] of plan.inodes.entries()) writeInode(plan, i, inode, buffer, view)
+  for (let i = 0; i < plan.inodes.length; i++) writeInode(plan, i, plan.inodes[i] as Inode, buffer, view)
   for (const each of plan.directories) writeEntries(plan, each, buffer, view)
   writeSuper(plan, devices, buffer, view)
   return new Uint8Array(buffer.buffer)
@@ -81,9 +81,11 @@ function writeInode(plan: Plan, i: number, inode: Inode, buffer: Buffer, view: D
   view.setUint32(at + INODE.ino, i + 1, true)
   view.setUint32(at + INODE.uid, inode.uid, true)
   view.setUint32(at + INODE.gid, inode.gid, true)
-  const nanoseconds = ((inode.mtime % NANOSECONDS) + NANOSECONDS) % NANOSECONDS
-  view.setBigInt64(at + INODE.mtime, (inode.mtime - nanoseconds) / NANOSECONDS, true)
-  view.setUint32(at + INODE.mtimeNs, Number(nanoseconds), true)
+  const nanoseconds = Number(inode.mtime % NANOSECONDS)
+  const seconds = Number(inode.mtime / NANOSECONDS) // which a number holds exactly
+  // before 1970 both are below 0 here, and only seconds are in an image
+  writeI64(view, at + INODE.mtime, nanoseconds < 0 ? seconds - 1 : seconds)
+  view.setUint32(at + INODE.mtimeNs, nanoseconds < 0 ? nanoseconds + Number(NANOSECONDS) : nanoseconds, true)
   view.setUint32(at + INODE.nlink, plan.nlinks[i] as number, true)
   if (xattrs > 0) writeXattrs(inode.xattrs, at + INODE_BYTES, buffer, view)
   const behind = at + INODE_BYTES + xattrs
@@ -121,7 +123,7 @@ function writeEntries(plan: Plan, of: Plan['directories'][number], buffer: Buffe
     let used = 0
     let stop = i
     for (; stop < end; stop++) {
-      const size = DIRENT_BYTES + Buffer.byteLength(plan.entryNames[stop] as string)
+      const size = DIRENT_BYTES + (plan.entryBytes[stop] as number)
       if (used + size > BLOCK_BYTES) break
       used += size
     }
@@ -164,6 +166,12 @@ function nid(plan: Plan, number: number): number {
 function writeU64(view: DataView, at: number, value: number): void {
   view.setUint32(at, value % 2 ** 32, true)
   view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
+}
+
+function writeI64(view: DataView, at: number, value: number): void {
+  const high = Math.floor(value / 2 ** 32)
+  view.setUint32(at, value - high * 2 ** 32, true)
+  view.setInt32(at + 4, high, true)
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {

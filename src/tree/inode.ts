@@ -28,6 +28,8 @@ export interface Inode {
   content?: Content | null
   /** Directories only. */
   children?: Map<string, Inode>
+  /** Its number in the image that was planned last; of which the plan has to tell whether it is its own. */
+  number?: number
 }
 
 export interface Directory extends Inode {

@@ -18,22 +18,21 @@ export const XATTR_MAX_BYTES = 0xffff
 export const XATTRS_OF_ENTRY_MAX_BYTES = XATTRS_MAX_BYTES - 128
 /** Linux takes all ones for "no such user". */
 const ID_MAX = 0xffff_fffe
-/** Seconds that a number holds exactly: both ways from 1970, 285 million years. */
-const SECONDS_MAX = BigInt(Number.MAX_SAFE_INTEGER)
-const NANOSECONDS = 1_000_000_000n
+/** Seconds that a number holds exactly, both ways from 1970: 285 million years, in nanoseconds. */
+const MTIME_MAX = BigInt(Number.MAX_SAFE_INTEGER) * 1_000_000_000n + 999_999_999n
 /** Linux keeps 12 bits of major and 20 of minor. */
 const MAJOR_MAX = 0xfff
 const MINOR_MAX = 0xfffff
 
 /** @throws Failure corrupt, limit: naming the entry */
 export function makeInode(entry: Entry): Inode {
-  const of = JSON.stringify(entry.path)
+  const of = () => JSON.stringify(entry.path) // of few entries it is asked
   const type = entry.mode & S_IFMT
-  if (!isUpTo(entry.mode, 0xffff)) throw Failure.corrupt(`${of}: ${entry.mode} is no mode`)
-  for (const id of [entry.uid, entry.gid]) if (!isUpTo(id, ID_MAX)) throw Failure.corrupt(`${of}: ${id} is no owner`)
-  const seconds = entry.mtime / NANOSECONDS
-  if (seconds > SECONDS_MAX || seconds < -SECONDS_MAX)
-    throw Failure.limit(`${of}: ${entry.mtime} ns is no time Linux keeps`)
+  if (!isUpTo(entry.mode, 0xffff)) throw Failure.corrupt(`${of()}: ${entry.mode} is no mode`)
+  if (!isUpTo(entry.uid, ID_MAX) || !isUpTo(entry.gid, ID_MAX))
+    throw Failure.corrupt(`${of()}: ${entry.uid}:${entry.gid} is no owner`)
+  if (entry.mtime > MTIME_MAX || entry.mtime < -MTIME_MAX)
+    throw Failure.limit(`${of()}: ${entry.mtime} ns is no time Linux keeps`)
   const { mode, uid, gid, mtime } = entry
   const inode: Inode = {
     mode,
@@ -45,9 +44,10 @@ export function makeInode(entry: Entry): Inode {
   }
   switch (type) {
     case S_IFREG:
-      if (!Number.isSafeInteger(entry.size) || entry.size < 0) throw Failure.corrupt(`${of}: ${entry.size} is no size`)
+      if (!Number.isSafeInteger(entry.size) || entry.size < 0)
+        throw Failure.corrupt(`${of()}: ${entry.size} is no size`)
       if (entry.size > FILE_MAX_BYTES)
-        throw Failure.limit(`${of}: ${entry.size} bytes, at most ${FILE_MAX_BYTES} are accepted`)
+        throw Failure.limit(`${of()}: ${entry.size} bytes, at most ${FILE_MAX_BYTES} are accepted`)
       inode.size = entry.size
       inode.content = null
       break
@@ -63,7 +63,7 @@ export function makeInode(entry: Entry): Inode {
     case S_IFBLK: {
       const [major, minor] = entry.rdev ?? []
       if (!isUpTo(major, MAJOR_MAX) || !isUpTo(minor, MINOR_MAX))
-        throw Failure.corrupt(`${of}: ${major}:${minor} is no device`)
+        throw Failure.corrupt(`${of()}: ${major}:${minor} is no device`)
       inode.rdev = [major, minor]
       break
     }
@@ -71,7 +71,7 @@ export function makeInode(entry: Entry): Inode {
     case S_IFSOCK:
       break
     default:
-      throw Failure.corrupt(`${of}: mode 0${entry.mode.toString(8)} has no file type`)
+      throw Failure.corrupt(`${of()}: mode 0${entry.mode.toString(8)} has no file type`)
   }
   return inode
 }
@@ -80,11 +80,11 @@ function isUpTo(value: number | undefined, max: number): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= max
 }
 
-function checkedTarget(target: string | undefined, of: string): string {
-  if (!target) throw Failure.corrupt(`${of} is a symlink to nothing`)
-  if (target.includes('\0') || !target.isWellFormed()) throw Failure.corrupt(`${of}: the symlink's target is no path`)
+function checkedTarget(target: string | undefined, of: () => string): string {
+  if (!target) throw Failure.corrupt(`${of()} is a symlink to nothing`)
+  if (target.includes('\0') || !target.isWellFormed()) throw Failure.corrupt(`${of()}: the symlink's target is no path`)
   if (Buffer.byteLength(target) > TARGET_MAX_BYTES) {
-    throw Failure.limit(`${of}: the symlink's target is longer than ${TARGET_MAX_BYTES} bytes`)
+    throw Failure.limit(`${of()}: the symlink's target is longer than ${TARGET_MAX_BYTES} bytes`)
   }
   return target
 }
@@ -104,12 +104,12 @@ function canHold(name: string, type: number): boolean {
 function keptXattrs(
   xattrs: ReadonlyMap<string, Uint8Array>,
   type: number,
-  of: string,
+  of: () => string,
 ): ReadonlyMap<string, Uint8Array> {
   const kept = new Map<string, Uint8Array>()
   for (const [name, value] of xattrs) {
     if (!canHold(name, type)) continue
-    const what = `${of}: xattr ${JSON.stringify(name.slice(0, XATTR_NAME_MAX_BYTES))}`
+    const what = `${of()}: xattr ${JSON.stringify(name.slice(0, XATTR_NAME_MAX_BYTES))}`
     if (name.includes('\0') || !name.isWellFormed()) throw Failure.corrupt(`${what} is no name`)
     if (Buffer.byteLength(name) > XATTR_NAME_MAX_BYTES) {
       throw Failure.limit(`${what} has a name of more than ${XATTR_NAME_MAX_BYTES} bytes`)
@@ -121,7 +121,7 @@ function keptXattrs(
   }
   const bytes = xattrsBytes(kept)
   if (bytes > XATTRS_OF_ENTRY_MAX_BYTES) {
-    throw Failure.limit(`${of}: ${bytes} bytes of xattrs, at most ${XATTRS_OF_ENTRY_MAX_BYTES} are accepted`)
+    throw Failure.limit(`${of()}: ${bytes} bytes of xattrs, at most ${XATTRS_OF_ENTRY_MAX_BYTES} are accepted`)
   }
   return kept.size === 0 ? NO_XATTRS : kept
 }

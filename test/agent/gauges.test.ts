@@ -15,7 +15,7 @@ const MEASURED: Measured = {
     outages: 15,
     failedAtOnce: 16,
   },
-  codecs: { decoded: 17, verified: 18, corrupt: 19, reverified: 20 },
+  codecs: { decoded: 17, verified: 18, copied: 32, corrupt: 19, reverified: 20 },
   layers: 21,
   outagesNow: 22,
   cache: { bytes: 23, aside: 24 },
@@ -26,6 +26,8 @@ const MEASURED: Measured = {
   cacheFreed: 28,
   inMemory: 29,
   mountsEvicted: 30,
+  chunksProfiled: 92,
+  startsWatched: 93,
 }
 
 test('each number has a name of its own, and is told of what was measured', () => {

@@ -88,7 +88,7 @@ test.each([
 test('a password belongs to one image; a store takes a file of them, by host', () => {
   const commands = (flag: string) =>
     COMMANDS.filter(({ flags }) => flags.some(({ name }) => name === flag)).map(({ name }) => name)
-  expect(commands('creds')).toEqual(['mount', 'pull', 'inspect', 'explain', 'ls', 'cat', 'doctor'])
+  expect(commands('creds')).toEqual(['mount', 'pull', 'inspect', 'explain', 'ls', 'cat', 'profile', 'doctor'])
   expect(commands('creds-file')).toEqual(['serve'])
   expect(() => parse('serve', '--creds', 'ada:secret')).toThrow(
     expect.objectContaining({ fix: expect.stringContaining('--creds-file FILE') }),

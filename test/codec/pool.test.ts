@@ -52,6 +52,39 @@ describe.each([
     expect(device.ready(8)).toBe(0)
   })
 
+  test('a chunk is put together from pieces on other devices, which are checked when they were read', async () => {
+    using device = new Device()
+    using one = new Device()
+    using other = new Device()
+    const check = (start: number, end: number) =>
+      ({ of: 'decoded', range: { start, end }, digest: digestOf(bytes.subarray(start, end)) }) as const
+    const places = [
+      { from: 0, length: 20_000, at: 4096 },
+      { from: 20_000, length: 30_000, at: 81_920 },
+    ]
+    const checks = [check(0, 20_000), check(20_000, 50_000)]
+    const chunk = chunkOf('gzip', bytes, store('gzip', bytes), { checks, places })
+    one.write(100, bytes.subarray(0, 20_000))
+    other.write(7, bytes.subarray(20_000))
+    const pieces = [
+      { fd: one.deviceFd, at: 100, start: 0, end: 20_000 },
+      { fd: other.deviceFd, at: 7, start: 20_000, end: 50_000 },
+    ]
+    const before = pool.counters()
+    await pool.copy(chunk, pieces, device.slot(3), NOW)
+    expect(device.read(4096, 20_000)).toEqual(bytes.subarray(0, 20_000))
+    expect(device.read(81_920, 30_000)).toEqual(bytes.subarray(20_000))
+    expect(device.ready(3)).toBe(READY_VERIFIED)
+    expect(pool.counters()).toMatchObject({ copied: before.copied + bytes.length, corrupt: before.corrupt })
+    // a hole in one of them, and one that is shorter than it was
+    one.write(200, new Uint8Array(4096))
+    await expect(pool.copy(chunk, pieces, device.slot(4), NOW)).rejects.toMatchObject({ code: 'missing' })
+    const beyond = pieces.map((piece) => ({ ...piece, at: piece.at + 100_000 }))
+    await expect(pool.copy(chunk, beyond, device.slot(4), NOW)).rejects.toMatchObject({ code: 'missing' })
+    expect(device.ready(4)).toBe(READY_MISSING)
+    expect(pool.counters()).toMatchObject({ corrupt: before.corrupt })
+  })
+
   test('the stored bytes stay the caller’s, whatever memory they lie on', async () => {
     using device = new Device()
     const stored = store('gzip', bytes)

@@ -17,7 +17,11 @@ function queue() {
   const rejected = new Map<number, string>()
   const add = (size: number, kind: 'decode' | 'verify', turn: Turn) => {
     const bytes = new Uint8Array(size)
-    const job = { chunk: chunkOf('none', bytes, bytes), slot: NOWHERE, stored: kind === 'decode' ? bytes : null }
+    const job = {
+      chunk: chunkOf('none', bytes, bytes),
+      slot: NOWHERE,
+      from: kind === 'decode' ? bytes : ('kept' as const),
+    }
     it.add({ job, resolve: () => {}, reject: ({ code }) => void rejected.set(size, code) }, turn)
   }
   const sizes = (batch: Batch | undefined) => batch?.all.map(({ job }) => job.chunk.size)

@@ -1,7 +1,7 @@
 // The pushing half of a fake registry (distribution specification, "push"): what arrives is put on a shelf.
 import { memoryContent, type RegistryAnswer, refusal } from '../../src/build/registry.ts'
 import { type Digest, digestOf, isDigest } from '../../src/image/digest.ts'
-import type { MemoryShelf } from './image.ts'
+import { json, type MemoryShelf, OCI_INDEX } from './image.ts'
 import type { Seen } from './registry.ts'
 
 export interface UploadOptions {
@@ -11,6 +11,8 @@ export interface UploadOptions {
   mountable?: ReadonlyMap<string, readonly Digest[]>
   /** Where uploads go instead: another server, or '' for what a relative location leads to. */
   storage?: string
+  /** It lists what refers to a manifest by itself. */
+  lists?: boolean
 }
 
 /** Answers what would change something; undefined: it is no such request. */
@@ -18,6 +20,8 @@ export class Uploads {
   readonly #shelf: MemoryShelf
   readonly #options: UploadOptions
   readonly #begun = new Map<string, Uint8Array>()
+  /** By subject. */
+  readonly #referrers = new Map<string, object[]>()
 
   constructor(shelf: MemoryShelf, options: UploadOptions = {}) {
     this.#shelf = shelf
@@ -25,7 +29,7 @@ export class Uploads {
   }
 
   answer({ method, path, header }: Seen, body: Uint8Array): RegistryAnswer | undefined {
-    if (method === 'GET' || method === 'HEAD') return undefined
+    if (method === 'GET' || method === 'HEAD') return this.#list(path)
     const url = new URL(path, 'http://x')
     if (body.length > (this.#options.requestMaxBytes ?? Number.POSITIVE_INFINITY)) return refusal(413, 'SIZE', 'large')
     const [, repository = '', rest = ''] = /^\/v2\/(.+)\/(blobs\/uploads\/.*|manifests\/.+)$/.exec(url.pathname) ?? []
@@ -62,16 +66,37 @@ export class Uploads {
     return empty(202, { location })
   }
 
+  #list(path: string): RegistryAnswer | undefined {
+    const [, subject] = /[/]referrers[/]([^/?]+)/.exec(path) ?? []
+    if (subject === undefined || this.#options.lists !== true) return undefined
+    const bytes = json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: this.#referrers.get(subject) ?? [] })
+    const headers = { 'content-type': OCI_INDEX, 'content-length': `${bytes.length}` }
+    return { status: 200, headers, body: memoryContent(bytes).read(0, bytes.length) }
+  }
+
   #manifest(version: string, header: Seen['header'], body: Uint8Array): RegistryAnswer {
-    const { config, layers = [] } = JSON.parse(Buffer.from(body).toString('utf8')) as {
+    const document = JSON.parse(Buffer.from(body).toString('utf8')) as {
       config?: { digest: Digest }
       layers?: { digest: Digest }[]
+      subject?: { digest: Digest }
+      artifactType?: string
+      annotations?: Record<string, string>
     }
+    const { config, layers = [], subject, artifactType, annotations } = document
     const absent = [...(config ? [config] : []), ...layers].find(({ digest }) => !this.#shelf.blobs.has(digest))
     if (absent) return refusal(404, 'MANIFEST_BLOB_UNKNOWN', `${absent.digest} is unknown`)
     const content = memoryContent(body, header('content-type'))
     for (const each of [version, content.digest]) this.#shelf.manifests.set(each, content)
-    return created(content.digest)
+    if (subject === undefined || this.#options.lists !== true) return created(content.digest)
+    const listed = {
+      mediaType: content.mediaType,
+      digest: content.digest,
+      size: content.size,
+      artifactType,
+      annotations,
+    }
+    this.#referrers.set(subject.digest, [...(this.#referrers.get(subject.digest) ?? []), listed])
+    return empty(201, { 'docker-content-digest': content.digest, 'oci-subject': subject.digest })
   }
 }
 

@@ -60,7 +60,7 @@ if (samples === undefined) {
         origin: 'registry.example.com',
       })
       reads.length = 0
-      const done = await prefetch(filler, chunks, new AbortController().signal)
+      const done = await prefetch(filler, Array(chunks.first).keys(), new AbortController().signal)
       expect(done).toEqual({ ready: chunks.first, failed: 0 })
       if (chunks.first > 0) {
         expect(reads).toHaveLength(1)

@@ -35,5 +35,10 @@ export function sourceOf(
   blob: Blob,
   companions: Record<string, Awaited<ReturnType<Source['companion']>>> = {},
 ): Source {
-  return { blob: () => blob, sizeOf: async () => undefined, companion: async (suffix) => companions[suffix] }
+  return {
+    repository: 'registry.example.com/app',
+    blob: () => blob,
+    sizeOf: async () => undefined,
+    companion: async (suffix) => companions[suffix],
+  }
 }

@@ -14,8 +14,10 @@ import { header, LAYER } from './tar/tar-craft.ts'
 
 const encode = (entries: readonly unknown[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 
-describe('an index builder', () => {
-  const builder = new IndexBuilder()
+describe.each([
+  ['an index builder', new IndexBuilder()],
+  ['one whose threads stand by', new IndexBuilder({ standingBy: 1 })],
+])('%s', (_, builder) => {
   afterAll(() => builder.close())
 
   test('builds in a worker what would be built here', async () => {

@@ -141,3 +141,17 @@ test('a range outside the blob is not begun', () => {
     begin(slow, { start, end })
   expect(slow.reads).toEqual([])
 })
+
+test('who gave what was begun is told to whoever takes it, before any of it', async () => {
+  const bytes = new Uint8Array(600)
+  const giver = { repository: 'registry.example.com/app', anonymous: false }
+  const read: Blob['read'] = async ({ start, end }, options) => {
+    await options?.onGiver?.(giver)
+    return bytes.subarray(start, end)
+  }
+  const over = begin({ blob: { digest: digestOf(bytes), size: bytes.length, read } }, { start: 0, end: 600 })
+  const told: unknown[] = []
+  const onGiver = async (each: unknown) => void told.push(each)
+  await over.read({ start: 0, end: 600 }, { priority: 'prefetch', onGiver, onPart: () => void told.push('part') })
+  expect(told).toEqual([giver, 'part'])
+})

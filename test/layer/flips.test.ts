@@ -52,7 +52,12 @@ function sourceOf({ stored, companion }: Image): Source {
     },
   })
   const companions = companion?.map((descriptor) => ({ descriptor, blob: blob(descriptor) }))
-  return { blob, sizeOf: async () => undefined, companion: async () => companions }
+  return {
+    repository: 'registry.example.com/app',
+    blob,
+    sizeOf: async () => undefined,
+    companion: async () => companions,
+  }
 }
 
 function unitsOf({ layers }: Image): Unit[] {

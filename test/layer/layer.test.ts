@@ -390,7 +390,12 @@ test('close waits for no registry that is asked for an index in another image', 
   const { wait, begun } = standingStill(1)
   const opening = layers.open(
     unitOf(descriptor),
-    { blob: () => blob, sizeOf: async () => undefined, companion: (_, signal) => wait(signal) },
+    {
+      repository: 'registry.example.com/app',
+      blob: () => blob,
+      sizeOf: async () => undefined,
+      companion: (_, signal) => wait(signal),
+    },
     'registry.example.com',
   )
   const outcome = expect(opening).rejects.toMatchObject({ code: 'aborted' })

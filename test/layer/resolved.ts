@@ -27,6 +27,7 @@ export function imageOf(layers: readonly Made[], options: ImageOptions = {}): Re
     manifest: { mediaType, config: config('config'), layers: layers.map((each) => each.descriptor) },
     config: { diffIds },
     blob: (of: Descriptor) => blobs.get(of.digest),
+    repository: `${origin}/app`,
     companion: async () => undefined,
   } as unknown as ResolvedImage // what opening layers uses of it
 }

@@ -23,6 +23,7 @@ function fakeSession() {
     addDevice: (...[spec, filler, failed]: Parameters<MountSession['addDevice']>) =>
       devices.push({ spec, filler, failed }),
     takeTouched: () => new Uint8Array(),
+    readsOf: () => ({ take: () => new Float64Array(), begin: () => {}, end: () => {} }),
     addTree(slot: number, spec: TreeSpec) {
       if (trees.has(slot)) throw new Error(`slot ${slot} is taken`)
       trees.set(slot, spec)

@@ -9,7 +9,7 @@ import { parseReference } from '../../src/image/reference.ts'
 import type { Limits } from '../../src/registry/limits.ts'
 import type { Fault } from '../fake/faults.ts'
 import { MemoryShelf, pattern } from '../fake/image.ts'
-import { type FakeRegistry, startRegistry } from '../fake/registry.ts'
+import { type FakeRegistry, startRegistry, testCertificate } from '../fake/registry.ts'
 import { Settings } from '../fake/settings.ts'
 import { fetchInto } from './whole.ts'
 
@@ -412,4 +412,54 @@ test('a whole blob goes to a file in bounded memory, one request, and is verifie
   } finally {
     await rm(dir, { recursive: true })
   }
+})
+
+/** Who gave the first byte of the blob, as it was told before that came. */
+async function giver(registries: ReturnType<Settings['registries']>) {
+  const blob = registries.source(parseReference(`${registry.host}/a/b:v1`)).blob(layer)
+  const told: unknown[] = []
+  await blob.read(
+    { start: 0, end: 1 },
+    { onGiver: async (each) => void told.push(each), onPart: () => void told.push('part') },
+  )
+  expect(told.pop()).toBe('part')
+  expect(told).toHaveLength(1)
+  return told[0]
+}
+
+test('a read tells whose bytes it brings, and whether anybody gets them', async () => {
+  const creds = { host: registry.host, username: 'ada', password: 'hunter2' }
+  const repository = `${registry.host}/a/b`
+  // credentials that nobody asked for were not shown
+  expect(await giver(settings.registries({ creds }))).toEqual({ repository, anonymous: true })
+  registry.auth = { scheme: 'bearer' }
+  expect(await giver(settings.registries())).toEqual({ repository, anonymous: true })
+  registry.auth = { scheme: 'bearer', users: new Map([['ada', 'hunter2']]) }
+  expect(await giver(settings.registries({ creds }))).toEqual({ repository, anonymous: false })
+  registry.auth = { scheme: 'basic', username: 'ada', password: 'hunter2' }
+  expect(await giver(settings.registries({ creds }))).toEqual({ repository, anonymous: false })
+})
+
+test('what a registry leads to only whom it knows is not anybody’s, also when it is asked for without the registry', async () => {
+  const storage = await startRegistry({ shelf })
+  await settings.trust(storage.host, storage.cert)
+  registry.auth = { scheme: 'basic', username: 'ada', password: 'hunter2' }
+  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}?sig=1` }]
+  const registries = settings.registries({ creds: { host: registry.host, username: 'ada', password: 'hunter2' } })
+  const blob = registries.source(parseReference(`${registry.host}/a/b:v1`)).blob(layer)
+  const told: boolean[] = []
+  const read = (start: number) =>
+    blob.read({ start, end: start + 1 }, { onGiver: async ({ anonymous }) => void told.push(anonymous) })
+  await read(0)
+  await read(5)
+  expect(told).toEqual([false, false])
+  expect(registry.count('blob')).toBe(2) // refused, and led away: then the storage alone is asked
+  await storage.close()
+})
+
+test('where a certificate says who we are, what comes is not anybody’s', async () => {
+  const { cert, key } = await testCertificate()
+  await settings.write(`etc/containers/certs.d/${registry.host}/client.cert`, cert)
+  await settings.write(`etc/containers/certs.d/${registry.host}/client.key`, key)
+  expect(await giver(settings.registries())).toMatchObject({ anonymous: false })
 })

@@ -213,6 +213,19 @@ test('a redirect to another origin is followed without credentials, and remember
   expect(registries.counters().redirects).toBe(1)
 })
 
+test('a redirect of a blob counts for all tags of its repository, and for no other', async () => {
+  const [registry, storage] = [await start(), await start()]
+  registry.faults = [{ match: /blobs/, redirect: `${storage.url}/v2/x/blobs/${layer.digest}` }]
+  const registries = settings.registries()
+  for (const name of ['a/b:v1', 'a/b:v2', 'a/c:v1']) {
+    await registries
+      .source(parseReference(`${registry.host}/${name}`))
+      .blob(layer)
+      .read({ start: 0, end: 5 })
+  }
+  expect(registry.seen.map(({ path }) => path)).toEqual(['a/b', 'a/c'].map((of) => `/v2/${of}/blobs/${layer.digest}`))
+})
+
 test('a redirect of a tag is not remembered: the tag may move', async () => {
   const [registry, storage] = [await start(), await start()]
   const [old, recent] = [shelf.addImage([pattern(1)]), shelf.addImage([pattern(2)])]

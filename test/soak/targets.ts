@@ -1,5 +1,6 @@
 // All that is soaked.
 import type { Target } from './target.ts'
+import { artifacts } from './targets/artifact.ts'
 import { chunks } from './targets/chunks.ts'
 import { estargzToc } from './targets/estargz-toc.ts'
 import { manifest } from './targets/manifest.ts'
@@ -8,6 +9,7 @@ import { nydusLayer } from './targets/nydus-layer.ts'
 import { nydusLz4 } from './targets/nydus-lz4.ts'
 import { nydusTables } from './targets/nydus-tables.ts'
 import { nydusToc } from './targets/nydus-toc.ts'
+import { profile } from './targets/profile.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
 import { tar } from './targets/tar.ts'
@@ -15,6 +17,8 @@ import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
 export const TARGETS: readonly Target[] = [
   manifest,
+  profile,
+  ...artifacts,
   tar,
   estargzToc,
   zstdChunkedToc,

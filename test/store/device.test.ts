@@ -7,7 +7,7 @@ import type { Disk } from '../../src/store/disk.ts'
 import { Store } from '../../src/store/store.ts'
 import { READY_MISSING, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { CHUNK_BYTES, refusal, write } from './chunks.ts'
-import { disk } from './disk.ts'
+import { disk, NO_READS } from './disk.ts'
 import { flock } from './flock.ts'
 import { folder } from './folder.ts'
 import { tree } from './layer.ts'
@@ -178,7 +178,11 @@ test('readers of the device are told of the memory once, those that come later a
   const device = await open(await folder())
   const { deviceFd } = device
   const told: string[] = []
-  const reader = (name: string) => ({ takeTouched: () => new Uint8Array(), spill: () => void told.push(name) })
+  const reader = (name: string) => ({
+    reads: NO_READS,
+    takeTouched: () => new Uint8Array(),
+    spill: () => void told.push(name),
+  })
   device.attach(reader('first'))
   for (const chunk of [0, 1]) {
     await device.fill(chunk, (slot) => (slot.deviceFd === deviceFd ? Promise.reject(refusal('ENOSPC')) : write(slot)))

@@ -31,3 +31,6 @@ function run(program: string, args: string[], fd: number): void {
   if (error) throw error
   if (status !== 0) throw new Error(`${program}: ${stderr}`)
 }
+
+/** What a reader of a device tells that notes nothing. */
+export const NO_READS = { take: () => new Float64Array(), begin: () => {}, end: () => {} }

@@ -7,7 +7,7 @@ import { Store } from '../../src/store/store.ts'
 import { READY_MISSING, READY_VERIFIED } from '../../src/tree/ready.ts'
 import type { Tree } from '../../src/tree/tree.ts'
 import { CHUNK_BYTES, refusal, write } from './chunks.ts'
-import { disk } from './disk.ts'
+import { disk, NO_READS } from './disk.ts'
 import { flock } from './flock.ts'
 import { folder } from './folder.ts'
 import { tree } from './layer.ts'
@@ -51,7 +51,7 @@ const used = (bits: number) => {
     next = 0
     return Uint8Array.of(now)
   }
-  return { takeTouched, spill: () => {} }
+  return { reads: NO_READS, takeTouched, spill: () => {} }
 }
 
 test('of a device in use the piece that was not read for longest goes first, and no more than must', async () => {

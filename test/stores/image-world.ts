@@ -137,6 +137,7 @@ export class World {
       cover: async (_, path) => void this.covered.push(path.join('/')),
       uncover: (path) => void this.uncovered.push(path.join('/')),
       quarantine: this.quarantine,
+      prefetch: async (_, layer) => void (await layer.prefetch()),
       guard: this.guarded.guard,
       trustsDiffIds: trustNone,
       byIndex: true,

@@ -42,6 +42,7 @@ export function image(name: string, layers: readonly Descriptor[], reference = R
     manifest: { mediaType: OCI_MANIFEST, config: config(`config of ${name}`), layers },
     config: { platform: { os: 'linux', architecture: 'amd64' }, diffIds },
     blob: (descriptor: Descriptor) => ({ digest: descriptor.digest, size: descriptor.size }),
+    repository: 'registry.example.com/app',
     companion: async () => undefined,
   } as unknown as ResolvedImage // what the store uses of it
 }
@@ -162,6 +163,7 @@ export class FakeWorld {
       },
       wholeBlob: async () => ({ fd: 5, close: async () => {} }),
       quarantine: this.quarantine,
+      prefetch: async (_, layer) => void (await layer.prefetch()),
       guard: this.guarded.guard,
       release: (slot) => void this.released.push(slot),
       inUse: async () => this.used,

@@ -7,12 +7,17 @@ export class RafsBytes {
   readonly bytes: Uint8Array
   readonly #what: string | (() => string)
   readonly #view: DataView
+  readonly #buffer: Buffer
 
-  /** @param what names the bootstrap in errors: asked then, because most names are of no use */
-  constructor(bytes: Uint8Array, what: string | (() => string), view?: DataView) {
+  /**
+   * @param what names the bootstrap in errors: asked then, because most names are of no use
+   * @param same of the same bytes
+   */
+  constructor(bytes: Uint8Array, what: string | (() => string), same?: RafsBytes) {
     this.bytes = bytes
     this.#what = what
-    this.#view = view ?? new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#buffer = same ? same.#buffer : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#view = same ? same.#view : new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
   /** Names the bootstrap, or what of it is read, in errors. */
@@ -23,7 +28,7 @@ export class RafsBytes {
   /** The same, a part of which is read: errors name it. */
   within(part: string | (() => string)): RafsBytes {
     const what = () => `${this.what}: ${typeof part === 'string' ? part : part()}`
-    return new RafsBytes(this.bytes, what, this.#view)
+    return new RafsBytes(this.bytes, what, this)
   }
 
   /** `length` bytes at `at`, which `of` names. Fields within need no further check. @throws Failure corrupt */
@@ -46,9 +51,9 @@ export class RafsBytes {
 
   /** An offset or a size. @throws Failure corrupt where a number cannot hold it, as no file can be so large */
   u64(at: number, of: string): number {
-    const value = this.#view.getBigUint64(at, true)
-    if (value <= Number.MAX_SAFE_INTEGER) return Number(value)
-    throw Failure.corrupt(`${this.what}: ${of} at ${at} is ${value}`)
+    const value = this.u32(at + 4) * 2 ** 32 + this.u32(at)
+    if (Number.isSafeInteger(value)) return value
+    throw Failure.corrupt(`${this.what}: ${of} at ${at} is ${this.bits(at)}`)
   }
 
   /** Flags. */
@@ -59,6 +64,11 @@ export class RafsBytes {
   /** Seconds since 1970, which may be before it. */
   i64(at: number): bigint {
     return this.#view.getBigInt64(at, true)
+  }
+
+  /** `length` bytes at `at` as hex digits. */
+  hex(at: number, length: number): string {
+    return this.#buffer.toString('hex', at, at + length)
   }
 
   slice({ start, end }: Range): Uint8Array {

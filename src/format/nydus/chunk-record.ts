@@ -20,22 +20,25 @@ export const CHUNK = { compressed: 0x1, encrypted: 0x4, batch: 0x8 } as const
  */
 export function recordAt(of: RafsBytes, at: number, digesters: readonly Digester[]): ChunkRecord {
   of.range(at, RECORD_BYTES, 'a chunk record')
-  const where = () => `${of.what}: chunk record at ${at}`
   const blob = of.u32(at + 32)
   const digester = digesters[blob]
-  if (digester === undefined) throw Failure.corrupt(`${where()}: it names blob ${blob} of ${digesters.length}`)
+  if (digester === undefined) throw Failure.corrupt(`${where(of, at)}: it names blob ${blob} of ${digesters.length}`)
   const flags = of.u32(at + 36)
-  if (flags & CHUNK.encrypted) throw encrypted(where())
+  if (flags & CHUNK.encrypted) throw encrypted(where(of, at))
   const size = of.u32(at + 44)
   if (size === 0 || size > RAFS_CHUNK_MAX_BYTES) {
-    throw Failure.corrupt(`${where()}: ${size} bytes, chunks have 1 to ${RAFS_CHUNK_MAX_BYTES}`)
+    throw Failure.corrupt(`${where(of, at)}: ${size} bytes, chunks have 1 to ${RAFS_CHUNK_MAX_BYTES}`)
   }
   const index = of.u32(at + 72)
-  if (index >= RAFS_CHUNK_NUMBERS) throw Failure.corrupt(`${where()}: its number is ${index}`)
+  if (index >= RAFS_CHUNK_NUMBERS) throw Failure.corrupt(`${where(of, at)}: its number is ${index}`)
   const start = of.u64(at + 48, 'the offset of a chunk')
-  const digest = chunkDigest(digester, of.slice({ start: at, end: at + DIGEST_BYTES }))
+  const digest: ChunkDigest = `${digester}:${of.hex(at, DIGEST_BYTES)}`
   const stored = { start, end: start + of.u32(at + 40) }
   return { blob, index, digest, flags, stored, size, fileOffset: of.u64(at + 64, 'the place of a chunk in its file') }
+}
+
+function where(of: RafsBytes, at: number): string {
+  return `${of.what}: chunk record at ${at}`
 }
 
 /** DIGEST_BYTES as text. */

@@ -27,7 +27,7 @@ export function contentsOf(rafs: Rafs, tables: readonly BlobTables[], unit: Unit
     what,
   )
   const places = rafs.chunks.map((chunk) => stored.add(chunk))
-  const whiteout = rafs.entries.find(({ path }) => WHITEOUT.test(path))
+  const whiteout = rafs.entries.find(({ path }) => path.includes('.wh.') && WHITEOUT.test(path))
   if (whiteout !== undefined) {
     throw Failure.unsupported(`${what}: bootstrap: ${quote(whiteout.path)} is a whiteout`, {
       why: 'the tree of a whole image has none left: this is the bootstrap of a single layer',

@@ -7,10 +7,10 @@
 // `mtime` is nanoseconds; a hard link has `link`, a symlink `target`, a device `devMajor` and `devMinor`; values of `xattrs` are base64.
 import { Failure } from '../../errors.ts'
 import type { Digest } from '../../image/digest.ts'
+import { PIECES_MAX } from '../../tree/alike.ts'
 import { NONE, type StoredChunk } from '../../tree/chunk.ts'
 import { ENTRIES_MAX } from '../../tree/entries.ts'
 import type { Entry, Extent } from '../../tree/entry.ts'
-import { PIECES_MAX } from '../../tree/layout.ts'
 import type { Contents } from '../format.ts'
 import { Fields } from '../toc/fields.ts'
 

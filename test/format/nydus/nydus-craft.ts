@@ -54,7 +54,12 @@ export function sourceOver(blobs: ReadonlyMap<Digest, MemoryBlob>): Source {
     if (found === undefined || found.size !== size) throw new Error(`no blob ${digest} of ${size} bytes`)
     return found
   }
-  return { blob, sizeOf: async (digest) => blobs.get(digest)?.size, companion: async () => undefined }
+  return {
+    repository: 'registry.example.com/app',
+    blob,
+    sizeOf: async (digest) => blobs.get(digest)?.size,
+    companion: async () => undefined,
+  }
 }
 
 export const SOME_BLOB = new MemoryBlob(new TextEncoder().encode('x'.repeat(100_000)))

@@ -10,6 +10,7 @@ import { BLOCK_BYTES } from './superblock.ts'
 
 const ENTRY_BYTES = 12
 const NAME_AT = 8
+const REPLACEMENT = '\ufffd'
 
 export interface Child6 {
   name: string
@@ -21,18 +22,23 @@ export function childrenIn(content: Uint8Array, of: { readonly what: string }): 
   const children: Child6[] = []
   const names = new Set<string>()
   for (let at = 0; at < content.length; at += BLOCK_BYTES) {
-    for (const child of childrenOf(content.subarray(at, at + BLOCK_BYTES), `${of.what}: block ${at / BLOCK_BYTES}`)) {
-      if (names.has(child.name)) throw Failure.corrupt(`${of.what}: the name ${quote(child.name)} stands in it twice`)
-      names.add(child.name)
-      if (child.name !== '.' && child.name !== '..') children.push(child)
-    }
+    addChildren(
+      content.subarray(at, at + BLOCK_BYTES),
+      () => `${of.what}: block ${at / BLOCK_BYTES}`,
+      (child) => {
+        if (names.has(child.name)) throw Failure.corrupt(`${of.what}: the name ${quote(child.name)} stands in it twice`)
+        names.add(child.name)
+        if (child.name !== '.' && child.name !== '..') children.push(child)
+      },
+    )
   }
   return children
 }
 
-function* childrenOf(block: Uint8Array, what: string): Iterable<Child6> {
+function addChildren(block: Uint8Array, what: () => string, add: (child: Child6) => void): void {
+  const text = Buffer.from(block.buffer, block.byteOffset, block.length)
   const view = new DataView(block.buffer, block.byteOffset, block.length)
-  const broken = (at: number, why: string) => Failure.corrupt(`${what}: its entry at ${at} is broken`, { why })
+  const broken = (at: number, why: string) => Failure.corrupt(`${what()}: its entry at ${at} is broken`, { why })
   if (block.length < ENTRY_BYTES) throw broken(0, `the block has ${block.length} bytes`)
   const namesAt = view.getUint16(NAME_AT, true)
   if (namesAt < ENTRY_BYTES || namesAt % ENTRY_BYTES !== 0 || namesAt > block.length) {
@@ -42,11 +48,13 @@ function* childrenOf(block: Uint8Array, what: string): Iterable<Child6> {
     const isLast = at + ENTRY_BYTES === namesAt
     const end = isLast ? endOfLast(block, start) : view.getUint16(at + ENTRY_BYTES + NAME_AT, true)
     if (end <= start || end > block.length) throw broken(at, `its name would lie between ${start} and ${end}`)
-    const bytes = block.subarray(start, end)
-    if (!isUtf8(bytes)) throw Failure.unsupported(`${what}: the name at ${start} is no UTF-8`)
-    const name = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8')
+    const name = text.toString('utf8', start, end)
+    // what is no UTF-8 becomes that
+    if (name.includes(REPLACEMENT) && !isUtf8(block.subarray(start, end))) {
+      throw Failure.unsupported(`${what()}: the name at ${start} is no UTF-8`)
+    }
     if (name.includes('/') || name.includes('\0')) throw broken(at, `${quote(name)} is no name`)
-    yield { name, nid: Number(view.getBigUint64(at, true)) }
+    add({ name, nid: view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true) })
     start = end
   }
 }

@@ -49,9 +49,14 @@ class Walk {
   /** Of inodes, their xattrs, contents and lists of chunks. */
   #bytes = 0
   #extents = 0
+  /** What is being added: errors name it. */
+  #nid = 0
+  #path = ''
+  readonly #inode: RafsBytes
 
   constructor(from: RafsBytes, superblock: Superblock6, chunks: Chunks6) {
     this.#from = from
+    this.#inode = from.within(() => `inode ${this.#nid} (${quote(this.#path)})`)
     this.#superblock = superblock
     this.#chunks = chunks
   }
@@ -90,7 +95,9 @@ class Walk {
   #add(path: string, nid: number): Open | undefined {
     if (this.entries.length >= ENTRIES_MAX)
       throw Failure.limit(`${this.#from.what}: it has more than ${ENTRIES_MAX} entries`)
-    const from = this.#from.within(() => `inode ${nid} (${quote(path)})`)
+    this.#nid = nid
+    this.#path = path
+    const from = this.#inode
     const known = this.#firsts.get(nid)
     if (known !== undefined) {
       this.#addLink(known, path, from)

@@ -1,0 +1,118 @@
+// What a start reads is learned, and has the next one's bytes fetched before anybody asks: on the same node, and on others by way of the registry.
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { noise } from '../../bench/tree.ts'
+import { folderEntries } from '../../src/build/folder.ts'
+import { writeImage } from '../../src/build/layout-writer.ts'
+import { type Content, layoutShelf } from '../../src/build/registry.ts'
+import type { Digest } from '../../src/image/digest.ts'
+import { MemoryShelf } from '../fake/image.ts'
+import { type FakeRegistry, startRegistry } from '../fake/registry.ts'
+import { Uploads } from '../fake/uploads.ts'
+import { type Agent, lazylayer, startAgent } from './agent.ts'
+import { succeed } from './engines/command.ts'
+import { lacking } from './engines/needs.ts'
+import { suite } from './engines/suite.ts'
+import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
+
+/** Small files side by side: the kernel reads the device far ahead of who reads them one after the other. */
+const FILES = 400
+const FILE_BYTES = 10 << 10
+const name = (i: number) => `file-${String(i).padStart(3, '0')}`
+const READ = [300, ...Array.from({ length: 40 }, (_, i) => 100 + i), 7].map(name)
+
+/** What lies in a layout, and what was pushed beside it. */
+class Shelf extends MemoryShelf {
+  readonly #layout: ReturnType<typeof layoutShelf>
+
+  constructor(dir: string) {
+    super()
+    this.#layout = layoutShelf(dir)
+  }
+
+  override async manifest(repository: string, version: string): Promise<Content | undefined> {
+    return (await super.manifest(repository, version)) ?? (await this.#layout.manifest(repository, version))
+  }
+
+  override async blob(repository: string, digest: Digest): Promise<Content | undefined> {
+    return (await super.blob(repository, digest)) ?? (await this.#layout.blob(repository, digest))
+  }
+}
+
+suite('profiles', lacking(['mount']), () => {
+  let work: WorkDirectory
+  let registry: FakeRegistry
+  let image: string
+  const flags = (cache: string) => ['--cache', join(work.path, cache), '--tls-verify=false']
+
+  beforeAll(async () => {
+    work = await makeWorkDirectory()
+    const [source, layout] = [join(work.path, 'tree'), join(work.path, 'layout')]
+    await mkdir(source)
+    await mkdir(layout)
+    for (let i = 0; i < FILES; i++) await writeFile(join(source, name(i)), noise(name(i), FILE_BYTES))
+    const layers = [{ kind: 'estargz' as const, entries: folderEntries(source), options: { level: 1 } }]
+    await writeImage({ dir: layout, tag: 'one', layers })
+    const shelf = new Shelf(layout)
+    registry = await startRegistry({ shelf, uploads: new Uploads(shelf) })
+    image = `docker://${registry.host}/team/app:one`
+  })
+  afterAll(async () => {
+    await registry?.close()
+    await work?.remove()
+  })
+
+  async function mounted(
+    cache: string,
+    rung: string,
+    use: (agent: Agent, dir: string) => Promise<void>,
+  ): Promise<void> {
+    const dir = join(work.path, `mnt-${cache}`)
+    await mkdir(dir, { recursive: true })
+    const agent = await startAgent(work.path, dir, ['mount', '--mount', rung, ...flags(cache), image, dir])
+    try {
+      await use(agent, dir)
+    } finally {
+      await agent.stop()
+    }
+  }
+
+  async function run(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await lazylayer(work.path, ...args)
+    expect(stderr).toBe('')
+    expect(code).toBe(0)
+    return stdout
+  }
+
+  const shown = async (cache: string) =>
+    JSON.parse(await run('profile', 'show', ...flags(cache), '--format=json', image))
+  const readThem = (_: Agent, dir: string) =>
+    succeed(
+      'cat',
+      READ.map((each) => join(dir, each)),
+    ).then(() => {})
+  const comesAhead = (agent: Agent) =>
+    expect.poll(async () => (await agent.status()).bytes.verified).toBe(READ.length * FILE_BYTES)
+
+  test.each(['erofs', 'fuse'])(
+    'what programs read is learned, and not what the kernel read ahead: %s',
+    async (rung) => {
+      await mounted(rung, rung, readThem)
+      const { from, profile } = await shown(rung)
+      expect(from).toBe('start')
+      expect(profile.map(({ path }: { path: string }) => path)).toEqual(READ)
+    },
+  )
+
+  test('the next start with an empty cache finds what it reads fetched before', async () => {
+    await run('cache', 'prune', '--cache', join(work.path, 'erofs'))
+    await mounted('erofs', 'erofs', comesAhead)
+  })
+
+  test('a profile that was pushed orders the start of a node that never saw the image', async () => {
+    expect(await run('profile', 'push', ...flags('erofs'), image)).toContain(`/${READ[0]}\n`)
+    await mounted('other', 'erofs', comesAhead)
+    expect(await shown('other')).toMatchObject({ from: 'registry' })
+  })
+})
