@@ -7,6 +7,7 @@ import { Failure } from '../errors.ts'
 import { BUDGET, Budget } from '../fetch/budget.ts'
 import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
+import type { Digest } from '../image/digest.ts'
 import { hostPlatform, type Platform, parsePlatform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { nameAhead, openAhead, startAhead } from '../layer/ahead.ts'
@@ -22,6 +23,7 @@ import { Examinations } from '../proof/examinations.ts'
 import { thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
+import { GatheredBlobs } from '../store/gathered-blobs.ts'
 import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.ts'
 import { SealedFolder } from '../store/sealed-folder.ts'
 import { Store } from '../store/store.ts'
@@ -46,6 +48,8 @@ export interface Agent {
   learned: Learned
   /** Undefined: nothing is fetched that nobody asks for. */
   background: Background | undefined
+  /** What was read of blobs, for their proofs. Undefined: it is not kept. */
+  gathered: GatheredBlobs | undefined
   examinations: Examinations
   platform: Platform
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
@@ -120,6 +124,17 @@ export type Purpose = 'names' | 'starts' | 'reading'
 /** That parse indexes: two layers of an image, side by side. */
 const THREADS_STANDING_BY = 2
 
+/** Of what was not proven. */
+function gatheredBlobs({ wholes, proofs, room }: Store): GatheredBlobs {
+  const isProven = async (blob: Digest, together: boolean) =>
+    (await proofs.about(blob, together)).some(({ verdict }) => verdict === 'proven')
+  return new GatheredBlobs({
+    begin: () => wholes.begin(),
+    hasRoom: (bytes) => room.hasRoom(bytes),
+    isWanted: async (blob) => !(wholes.has(blob) || (await isProven(blob, false)) || (await isProven(blob, true))),
+  })
+}
+
 /** @param image as openRegistries has it */
 export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
   const manners = purpose === 'reading' ? undefined : backgroundOf(values)
@@ -134,7 +149,8 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
-  const examinations = new Examinations(store, builder, log, closing.signal)
+  const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
+  const examinations = new Examinations(store, builder, log, closing.signal, gathered)
   const layers = new Layers({
     store,
     codecs,
@@ -159,7 +175,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const early = (image: EarlyImage) => {
     void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
   }
-  const images = new Images(registries, store, platform, log, early)
+  const images = new Images(registries, store, platform, log, early, gathered)
   return {
     native,
     keeper: Keeper.current(process.env),
@@ -172,6 +188,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     layers,
     learned,
     background,
+    gathered,
     examinations,
     platform,
     progress: () => registries.counters().fetched + codecs.counters().verified,
@@ -179,6 +196,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     async close() {
       await background?.close()
       await layers.close()
+      await gathered?.close()
       await Promise.all([codecs.close(), builder.close(), registries.close()])
       await store.close()
     },

@@ -56,6 +56,8 @@ export interface Measured {
   cacheFreed: number
   inMemory: number
   mountsEvicted: number
+  /** What is fetched in the background. */
+  background: { layers: number; left: number; came: number }
 }
 
 /** The list in the order in which it is told, each with its name once. */
@@ -94,6 +96,9 @@ export function gaugesOf(of: Measured): Gauge[] {
     counter('cache_freed', 'bytes', of.cacheFreed),
     gauge('cache_in_memory', 'bytes', of.inMemory),
     counter('mounts_evicted', 'mounts', of.mountsEvicted),
+    gauge('background_layers', 'layers', of.background.layers),
+    gauge('background_left', 'bytes', of.background.left),
+    counter('background_bytes', 'bytes', of.background.came),
   ]
 }
 

@@ -21,10 +21,12 @@ import { places } from './agent-places.ts'
 import type { ContainerdDoor } from './containerd-door.ts'
 import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
+import { FilledLayers } from './filled-layers.ts'
 import { openGuard } from './guarding.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { openRecorder } from './learning.ts'
 import { log } from './log.ts'
+import { proveFilled } from './prove-filled.ts'
 import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
 
@@ -89,12 +91,22 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
+  const filled =
+    agent.background &&
+    new FilledLayers({
+      background: agent.background,
+      async completed(slot, layer, image) {
+        await mount.completed(slot)
+        await proveFilled(layer, image, agent)
+      },
+      log,
+    })
   const recorder = openRecorder(agent, covers)
   const prefetch: SharedParts['prefetch'] = async (image, layer) => {
     recorder.watch(image, layer)
     await agent.learned.prefetch(image, layer)
   }
-  const shared = sharedParts(agent, mount, { trustsDiffIds, byIndex, guard, progress, prefetch })
+  const shared = sharedParts(agent, mount, filled, { trustsDiffIds, byIndex, guard, progress, prefetch })
   const store = layerStore(agent, mount, standIns, shared, mode)
   doors.add(store)
   store.show(session)
@@ -173,11 +185,19 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 function sharedParts(
   { examinations }: Agent,
   mount: DoorMount,
+  filled: FilledLayers | undefined,
   rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress' | 'prefetch'>,
 ): SharedParts {
   return {
-    attach: (layer, path) => mount.attach(layer, path),
-    release: (slot) => mount.release(slot),
+    async attach(layer, path, image) {
+      const slot = await mount.attach(layer, path)
+      filled?.shown(slot, layer, image)
+      return slot
+    },
+    release(slot) {
+      filled?.released(slot)
+      mount.release(slot)
+    },
     cover: mount.isCovering ? (layer, path) => mount.cover(layer, path) : undefined,
     uncover: (path) => mount.uncover(path),
     quarantine: examinations.quarantine,

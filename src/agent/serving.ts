@@ -220,6 +220,7 @@ async function statusOf({
     cacheFreed: agent.store.room.freed,
     inMemory: agent.store.room.spill?.bytes ?? 0,
     mountsEvicted: covers?.evicted ?? 0,
+    background: agent.background?.progress ?? { layers: 0, left: 0, came: 0 },
   })
   return {
     pid: process.pid,

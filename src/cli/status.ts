@@ -29,6 +29,8 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
       log(
         `${cache.dir}: ${sizeText(cache.aside)} of ${sizeText(cache.bytes)} are set aside; the next start removes them`,
       )
+    const { background_left: left = 0, background_layers: filling = 0 } = counters
+    if (filling > 0) log(`${root}: ${sizeText(left)} of ${count(filling, 'layer')} are still to come in the background`)
     if (seen === 'no' && unseen !== undefined) log(unseen)
     const quarantined = counters.quarantined ?? 0
     if (quarantined > 0) log(`${root}: ${count(quarantined, 'layer')} quarantined; the agent's log says which and why`)

@@ -44,20 +44,26 @@ export class Images {
   readonly #sources = new Map<string, ImageSource>()
   readonly #log: (message: string) => void
   readonly #early: (image: EarlyImage) => void
+  readonly #gathered: Gathers | undefined
 
-  /** @param early is given each image that a registry or layout is asked for, as soon as its manifest is there */
+  /**
+   * @param early is given each image that a registry or layout is asked for, as soon as its manifest is there
+   * @param gathered keeps what is read of registries' blobs; default: nothing does
+   */
   constructor(
     registries: Sources,
     store: Store,
     platform: Platform,
     log: (message: string) => void,
     early: (image: EarlyImage) => void = () => {},
+    gathered?: Gathers,
   ) {
     this.#registries = registries
     this.#store = store
     this.#platform = platform
     this.#log = log
     this.#early = early
+    this.#gathered = gathered
   }
 
   /**
@@ -129,7 +135,9 @@ export class Images {
 
   #source(reference: Reference): ImageSource {
     const text = referenceText(reference)
-    const source = this.#sources.get(text) ?? withBlobsKept(this.#registries.source(reference))
+    const source =
+      this.#sources.get(text) ??
+      withBlobsKept(this.#registries.source(reference), reference.transport === 'oci' ? undefined : this.#gathered)
     this.#sources.delete(text)
     this.#sources.set(text, source)
     const [oldest] = this.#sources.keys()
@@ -167,7 +175,30 @@ export async function companion(
   }
 }
 
-function withBlobsKept(source: ImageSource): ImageSource {
+/** Keeps what is read of blobs, for who wants one whole later. */
+export interface Gathers {
+  /** @param bytes stay as they are until it resolves. Never rejects. */
+  add(of: StoredBlob, at: number, bytes: Uint8Array): Promise<void>
+}
+
+/** Of what is read of it nothing need be read again. */
+function gathering(blob: StoredBlob, gathered: Gathers | undefined): StoredBlob {
+  if (gathered === undefined) return blob
+  const { digest, size, origin } = blob
+  return {
+    digest,
+    size,
+    origin,
+    async read(range, options) {
+      const bytes = await blob.read(range, options)
+      await gathered.add(blob, range.start, bytes) // whoever waits for its parts has them
+      return bytes
+    },
+    stream: (take, options) => blob.stream(take, options),
+  }
+}
+
+function withBlobsKept(source: ImageSource, gathered: Gathers | undefined): ImageSource {
   const blobs = new Map<string, StoredBlob>()
   return {
     resolve: (platform, options) => source.resolve(platform, options),
@@ -175,7 +206,7 @@ function withBlobsKept(source: ImageSource): ImageSource {
     sizeOf: (digest, options) => source.sizeOf(digest, options),
     blob(descriptor) {
       const key = `${descriptor.digest} ${descriptor.size}`
-      const blob = blobs.get(key) ?? source.blob(descriptor)
+      const blob = blobs.get(key) ?? gathering(source.blob(descriptor), gathered)
       blobs.set(key, blob)
       return blob
     },

@@ -140,6 +140,12 @@ export class DoorMount {
     if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
   }
 
+  /** All of a layer is here. @throws what unmounting throws */
+  async completed(slot: number): Promise<void> {
+    const shown = this.#shown.get(slot)
+    if (shown !== undefined) await this.#parts.covers?.renew(this.#target(shown.path))
+  }
+
   /** Ends what `cover` did at this path, also for those who use it; what overlays are made of lives on in them. */
   uncover(path: readonly string[]): void {
     this.#parts.covers

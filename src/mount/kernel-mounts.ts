@@ -172,6 +172,18 @@ export class KernelMounts {
     return true
   }
 
+  /**
+   * Mounts what is complete by now from its cache file, where it was mounted when something of it was missing, unless somebody uses that
+   * mount. Overlays that are made of it have one of their own. @throws what unmounting throws
+   */
+  async renew(target: string): Promise<void> {
+    const [covered, known] = [this.#covered.get(target), this.#known.get(target)]
+    if (covered === undefined || known === undefined || covered.held.length === covered.devices) return
+    if (!(await this.release(target))) return
+    this.#known.set(target, known)
+    await this.cover(known.layer, target)
+  }
+
   async #uncover(target: string): Promise<void> {
     const covered = this.#covered.get(target)
     if (covered === undefined) return

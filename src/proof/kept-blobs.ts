@@ -5,8 +5,10 @@ import type { Digest } from '../image/digest.ts'
 import type { Copies } from '../layer/copies.ts'
 import { LimitEach } from '../limit.ts'
 import { fetchWhole, type StoredBlob } from '../registry/source.ts'
+import type { GatheredBlobs } from '../store/gathered-blobs.ts'
 import type { WholeFiles } from '../store/wholes.ts'
 import type { DiskShare } from './disk-share.ts'
+import { withGathered } from './with-gathered.ts'
 
 /** Of one origin, which may be slow: then its own wait. As many as engines pull at once. */
 const FETCHES_AT_ONCE = 4
@@ -31,6 +33,7 @@ export class KeptBlobs {
   readonly #files: Files
   readonly #room: DiskShare
   readonly #signal: AbortSignal
+  readonly #gathered: Pick<GatheredBlobs, 'take'> | undefined
   /** By origin. */
   readonly #turns = new LimitEach<string>(FETCHES_AT_ONCE)
   /** By origin and digest: an origin is asked for a blob once at a time. */
@@ -44,11 +47,13 @@ export class KeptBlobs {
   /**
    * @param room on the files' disk
    * @param signal ends whatever is under way
+   * @param gathered what was read of blobs before, if that is kept
    */
-  constructor(files: Files, room: DiskShare, signal: AbortSignal) {
+  constructor(files: Files, room: DiskShare, signal: AbortSignal, gathered?: Pick<GatheredBlobs, 'take'>) {
     this.#files = files
     this.#room = room
     this.#signal = signal
+    this.#gathered = gathered
   }
 
   /**
@@ -108,6 +113,22 @@ export class KeptBlobs {
     // while it waited for its turn another may have brought it
     const kept = await this.#files.find(blob.digest)
     if (kept !== undefined) return await kept.close()
+    const gathered = await this.#gathered?.take(blob)
+    if (gathered === undefined) return await this.#fetchAll(blob, moved, stopped)
+    try {
+      await this.#fetchAll(withGathered(blob, gathered), moved, stopped)
+    } catch (error) {
+      // a bit of what was read before was wrong, or of what came now
+      if (!(error instanceof Failure) || error.code !== 'corrupt') throw error
+      await this.#fetchAll(blob, moved, stopped)
+    } finally {
+      await gathered.file.close()
+      await fs.rm(gathered.path, { force: true })
+      gathered.end()
+    }
+  }
+
+  async #fetchAll(blob: StoredBlob, moved: () => void, stopped: AbortSignal): Promise<void> {
     const { file, path } = await this.#files.begin()
     const hashing = this.#files.hash(file)
     const slow = new AbortController()
@@ -132,7 +153,7 @@ export class KeptBlobs {
     }
     // nobody has to wait for another registry now
     for (const [other, { stop }] of this.#fetches) {
-      if (other !== blob && other.digest === blob.digest) stop.abort()
+      if (other.origin !== blob.origin && other.digest === blob.digest) stop.abort()
     }
   }
 }

@@ -70,7 +70,7 @@ async function showAgain(same: readonly LazyLayer[], from: From, parts: ReadBack
     const image = await imageOf(first, from, parts)
     const lease = await openAgain(first, image, from, parts)
     try {
-      await trees.hold(lease)
+      await trees.hold(lease, image)
       for (const _ of same.slice(1)) trees.holdAgain(first.tree)
       await names.restore(image, first.place, lease)
     } finally {

@@ -7,6 +7,7 @@ import { fstat } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type Digest, hex } from '../image/digest.ts'
+import type { ResolvedImage } from '../layer/image.ts'
 import type { LayerLease, OpenLayer } from '../layer/layer.ts'
 import { type NodeAttributes, ROOT_NODE } from '../mount/native.ts'
 import { controlNode } from '../mount/session.ts'
@@ -24,8 +25,8 @@ export interface TreesMount {
 export interface ShownTreesParts {
   /** Of the mount. */
   root: string
-  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
-  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  /** Makes a layer's tree, of this image, answer in the mount at this path from the root, and holds it open. @returns its slot there */
+  attach(layer: LayerLease, path: readonly string[], image: ResolvedImage): Promise<number>
   /** Ends that, once for each time that it was attached. */
   release(slot: number): void
   /** Mounts it in the kernel, where that is done; resolves when it is, or is not. */
@@ -80,10 +81,14 @@ export class ShownTrees {
     return blocks * BLOCK_BYTES
   }
 
-  /** Shows a layer's tree until it is let go of as often as it was held. @param layer open until this resolves. @throws what attaching throws */
-  async hold(layer: LayerLease): Promise<void> {
+  /**
+   * Shows the tree of an image's layer until it is let go of as often as it was held.
+   * @param layer open until this resolves
+   * @throws what attaching throws
+   */
+  async hold(layer: LayerLease, image: ResolvedImage): Promise<void> {
     const name = nameOf(layer.tree)
-    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name), holders: 0 }
+    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name, image), holders: 0 }
     this.#shown.set(name, shown)
     shown.holders++
     try {
@@ -114,9 +119,9 @@ export class ShownTrees {
     )
   }
 
-  async #show(layer: LayerLease, name: string): Promise<number> {
+  async #show(layer: LayerLease, name: string, image: ResolvedImage): Promise<number> {
     const path = [SNAPSHOTS_DIRECTORY, name]
-    const slot = await this.#parts.attach(layer, path)
+    const slot = await this.#parts.attach(layer, path, image)
     this.#mount.graft(this.#node, name, slot)
     await this.#parts.cover(layer, path)
     return slot

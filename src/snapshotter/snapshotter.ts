@@ -3,6 +3,8 @@
 import { lstat } from 'node:fs/promises'
 import { describe, Failure } from '../errors.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
+import type { ResolvedImage } from '../layer/image.ts'
+import type { LayerLease } from '../layer/layer.ts'
 import { parseFilters, wantedLabel } from './filters.ts'
 import type { Folders, Owner } from './folders.ts'
 import { hostRoot } from './mapping.ts'
@@ -168,7 +170,12 @@ export class Snapshotter {
     const giving = new AbortController()
     try {
       const { signal } = giving
-      return await patiently(pulled.use(place, ({ layer, lease }) => this.#show(wish, target, layer, lease, signal)))
+      return await patiently(
+        pulled.use(place, ({ layer, lease }) => {
+          const show = { layer, lease, image: pulled.image }
+          return this.#show(wish, target, show, signal)
+        }),
+      )
     } catch (error) {
       giving.abort() // who was answered otherwise must not find it later
       if (error instanceof Failure && error.code === 'exists') throw error
@@ -183,13 +190,12 @@ export class Snapshotter {
   async #show(
     { key, parent, labels, tellsNamespace }: Wish,
     target: string,
-    layer: LazyLayer,
-    lease: Parameters<ShownTrees['hold']>[0],
+    { layer, lease, image }: { layer: LazyLayer; lease: LayerLease; image: ResolvedImage },
     signal: AbortSignal,
   ): Promise<Prepared | undefined> {
     const { snapshots, trees } = this.#parts
     const all = { ...withoutMappings(labels), [REMOTE]: 'true' }
-    await trees.hold(lease)
+    await trees.hold(lease, image)
     try {
       signal.throwIfAborted()
       if (labels[DIFF_ID] !== undefined) {

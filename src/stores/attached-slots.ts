@@ -1,8 +1,9 @@
 // What the image store has attached in its mount: held while an owner of an ID has it, or an ID shows it.
+import type { ResolvedImage } from '../layer/image.ts'
 import type { LayerLease } from '../layer/layer.ts'
 
 export interface Attaches {
-  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  attach(layer: LayerLease, path: readonly string[], image: ResolvedImage): Promise<number>
   release(slot: number): void
 }
 
@@ -20,12 +21,13 @@ export class AttachedSlots {
     this.#needed = needed
   }
 
-  /** Attaches the layers of a chain, or none. @throws what `attach` throws */
+  /** Attaches the layers of an image's chain, or none. @throws what `attach` throws */
   async attachAll(
+    image: ResolvedImage,
     links: readonly { id: string; layer: LayerLease | undefined }[],
     pathOf: (id: string) => readonly string[],
   ): Promise<Slots> {
-    const attaching = links.map(async ({ layer, id }) => layer && (await this.#mount.attach(layer, pathOf(id))))
+    const attaching = links.map(async ({ layer, id }) => layer && (await this.#mount.attach(layer, pathOf(id), image)))
     const attached = await Promise.allSettled(attaching)
     const slots = attached.map((each) => (each.status === 'fulfilled' ? each.value : undefined))
     const failed = attached.find((each) => each.status === 'rejected')

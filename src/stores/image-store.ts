@@ -53,8 +53,8 @@ import { Turnover, type TurnoverParts } from './turnover.ts'
 
 export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   listings: Listings
-  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
-  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  /** Makes a layer's tree, of this image, answer in the mount at this path from the root, and holds it open. @returns its slot there */
+  attach(layer: LayerLease, path: readonly string[], image: ResolvedImage): Promise<number>
   /** Ends that, once for each time that it was attached: nothing shows that slot any more. */
   release(slot: number): void
   quarantine: Pick<Quarantine, 'of' | 'watch'>
@@ -260,7 +260,7 @@ export class AdditionalImageStore {
   /** @throws as `attach`; the chain is closed then */
   async #attach(chain: Chain): Promise<Attached> {
     try {
-      const slots = await this.#attached.attachAll(chain.links, (id) => this.#root.diffOf(id))
+      const slots = await this.#attached.attachAll(chain.image, chain.links, (id) => this.#root.diffOf(id))
       return { chain, slots }
     } catch (error) {
       await closeChain(chain)
@@ -331,7 +331,7 @@ export class AdditionalImageStore {
     const blobIds = links.map(({ id, descriptor }) => blobId(id, descriptor.digest))
     this.#images.set(keyOf(listed), { image: listed, ids, blobIds, config: chain.image.manifest.config.digest, known })
     await this.#list.write(ids)
-    await this.#listOtherBlobs(links)
+    await this.#listOtherBlobs(chain.image, links)
   }
 
   /** Has a layer proven later that is shown under its DiffID because its image is believed. */
@@ -344,12 +344,12 @@ export class AdditionalImageStore {
    * Gives a layer an entry of its own where the list has it as another blob of the same tar. These entries are not kept on disk, because
    * they follow from the images. Only an engine that looks for a blob finds them; what it makes of them has the tar's usual ID.
    */
-  async #listOtherBlobs(links: readonly ChainLink[]): Promise<void> {
+  async #listOtherBlobs(image: ResolvedImage, links: readonly ChainLink[]): Promise<void> {
     const ids: string[] = []
     for (const link of links) {
       const id = this.#owners.otherBlobId(link)
       if (id === undefined || link.layer === undefined) continue
-      const slot = await this.#parts.attach(link.layer, this.#root.diffOf(id))
+      const slot = await this.#parts.attach(link.layer, this.#root.diffOf(id), image)
       this.#attached.hold([slot])
       if (this.#owners.claimOtherBlob(link, slot, id)) ids.push(id)
     }

@@ -257,7 +257,7 @@ export class AdditionalLayerStore implements Door {
       const isProven = verdict !== undefined
       const blob = image.blob(descriptor)
       const toShow = { known, name: digest, descriptor, blob, info, claim: named, isProven }
-      const slot = await this.#parts.attach(layer, diffOf(known, digest))
+      const slot = await this.#parts.attach(layer, diffOf(known, digest), image)
       let isShown = false
       try {
         isShown = this.#shown.add(toShow, layer, slot)
@@ -265,7 +265,7 @@ export class AdditionalLayerStore implements Door {
       } finally {
         if (!isShown) this.#parts.release(slot)
       }
-      if (byDiffId && isProven) await this.#replace(claim, layer)
+      if (byDiffId && isProven) await this.#replace(claim, layer, image)
     } finally {
       await layer.close() // what is shown is held by the mount
     }
@@ -275,9 +275,9 @@ export class AdditionalLayerStore implements Door {
    * Shows a proven layer also where one was shown that lost its DiffID to it: an engine knows a layer by its DiffID, and goes on to look
    * where it found that first, whichever image it makes a container of.
    */
-  async #replace(claim: NameClaim, layer: LayerLease): Promise<void> {
+  async #replace(claim: NameClaim, layer: LayerLease, image: ResolvedImage): Promise<void> {
     for (const { directory, path } of this.#shown.lostTo(claim.diffId)) {
-      const slot = await this.#parts.attach(layer, path)
+      const slot = await this.#parts.attach(layer, path, image)
       if (!this.#shown.show(directory, layer, slot, claim)) this.#parts.release(slot)
     }
   }

@@ -2,6 +2,7 @@
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { ResolvedImage } from '../layer/image.ts'
 import type { LayerLease, OpenLayer } from '../layer/layer.ts'
 import { refusal } from '../layer/layer.ts'
 import { mapLimited } from '../limit.ts'
@@ -26,8 +27,8 @@ export interface StoreMount {
 export interface ShownParts {
   quarantine: Pick<Quarantine, 'of' | 'watch'>
   guard: Pick<Guard, 'meet' | 'shown' | 'watch' | 'whyNot'>
-  /** Makes a layer's tree answer in the mount at this path from the root, and holds the layer open. @returns its slot there */
-  attach(layer: LayerLease, path: readonly string[]): Promise<number>
+  /** Makes a layer's tree, of this image, answer in the mount at this path from the root, and holds it open. @returns its slot there */
+  attach(layer: LayerLease, path: readonly string[], image: ResolvedImage): Promise<number>
   /** Ends that: nothing shows that slot any more. */
   release(slot: number): void
   /** The paths from the root of layers that overlays are made of. */

@@ -26,6 +26,7 @@ const MEASURED: Measured = {
   cacheFreed: 28,
   inMemory: 29,
   mountsEvicted: 30,
+  background: { layers: 194, left: 195, came: 196 },
   chunksProfiled: 92,
   startsWatched: 93,
 }

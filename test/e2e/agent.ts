@@ -60,10 +60,15 @@ export function lazylayerAs({ through = [], env = {} }: As, ...args: string[]): 
   return command(program, rest, { env })
 }
 
-/** `lazylayer mount …` or `serve …` on `dir`, running and ready. */
+/**
+ * `lazylayer mount …` or `serve …` on `dir`, running and ready; without a background unless `args` say which, since most tests are about
+ * what reads ask for.
+ */
 export async function startAgent(work: string, dir: string, args: readonly string[], as: As = {}): Promise<Agent> {
   const { through = [], env = environment(work), sockets = `${work}/run` } = as
-  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, ...args]
+  const [name = '', ...flags] = args
+  const background = args.includes('--background') ? [] : ['--background', 'off']
+  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, name, ...background, ...flags]
   const child = spawn(program, rest, {
     env,
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -8,7 +8,9 @@ import { Copies } from '../../src/layer/copies.ts'
 import { DiskShare } from '../../src/proof/disk-share.ts'
 import { KeptBlobs } from '../../src/proof/kept-blobs.ts'
 import type { StoredBlob } from '../../src/registry/source.ts'
+import { GatheredBlobs } from '../../src/store/gathered-blobs.ts'
 import { WholeFiles } from '../../src/store/wholes.ts'
+import { noise } from '../codec/fixture.ts'
 import { openCache, openFiles } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
 
@@ -85,6 +87,48 @@ test('a blob is fetched once from a source, whoever asks, and not at all when it
   for (const each of await Promise.all([1, 2, 3].map(() => contents(blobs.of(blob))))) expect(each).toEqual(BYTES)
   expect(await contents(blobs.of(denies()))).toEqual(BYTES)
   expect(streams).toBe(1)
+  await clean()
+})
+
+/** With what was read of a blob before. */
+async function gatheredBefore(blob: StoredBlob, ...pieces: [at: number, bytes: Uint8Array][]) {
+  const { store, agent, clean } = await wholeBlobs()
+  const gathered = new GatheredBlobs({
+    begin: () => store.wholes.begin(),
+    hasRoom: () => true,
+    isWanted: async () => true,
+  })
+  for (const [at, bytes] of pieces) await gathered.add(blob, at, bytes)
+  const room = new DiskShare(async () => 2 ** 30, 2 ** 40)
+  return { blobs: new KeptBlobs(store.wholes, room, agent.signal, gathered), clean }
+}
+
+test('what was read of a blob before is not fetched again', async () => {
+  const fetched: [number, number][] = []
+  const bytes = new Uint8Array(noise(100_000))
+  const blob: StoredBlob = {
+    ...blobOf(() => Promise.reject(new Error('only what is missing is wanted')), bytes),
+    async read({ start, end }, options) {
+      expect(options?.priority).toBe('background')
+      fetched.push([start, end])
+      return bytes.slice(start, end)
+    },
+  }
+  const before = [0, 40_000, 70_000].map((at): [number, Uint8Array] => [at, bytes.slice(at, at + 29_000)])
+  const { blobs, clean } = await gatheredBefore(blob, ...before)
+  expect(await contents(blobs.of(blob))).toEqual(bytes)
+  expect(fetched).toEqual([
+    [29_000, 40_000],
+    [69_000, 70_000],
+    [99_000, 100_000],
+  ])
+  await clean()
+})
+
+test('where what was read before is wrong, all of it is fetched', async () => {
+  const blob = brings()
+  const { blobs, clean } = await gatheredBefore(blob, [0, BYTES.toReversed()])
+  expect(await contents(blobs.of(blob))).toEqual(BYTES)
   await clean()
 })
 

@@ -28,9 +28,9 @@ async function guardedStore(keepsApart = true) {
 function looks(world: World) {
   const trees = new Map<number, Digest>()
   const { attach } = world.parts
-  world.parts.attach = async (layer, path) => {
+  world.parts.attach = async (layer, path, image) => {
     // as in a mount, each tree has slots of its own
-    const slot = await attach(layer, [...path, layer.tree])
+    const slot = await attach(layer, [...path, layer.tree], image)
     trees.set(slot, layer.tree)
     return slot
   }
