@@ -51,6 +51,7 @@ export interface Agent {
   /** What was read of blobs, for their proofs. Undefined: it is not kept. */
   gathered: GatheredBlobs | undefined
   examinations: Examinations
+  /** Of which images are served. */
   platform: Platform
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
   progress(): number

@@ -6,16 +6,21 @@ import { Failure } from '../errors.ts'
 import type { MountSession } from '../mount/session.ts'
 import { inUserNamespace } from '../mount/user-namespace.ts'
 import { ContentStore } from '../snapshotter/content-store.ts'
+import { type CriProxyParts, serveCriProxy } from '../snapshotter/cri-proxy.ts'
 import { Folders } from '../snapshotter/folders.ts'
 import { type GrpcSocket, listenGrpc } from '../snapshotter/grpc-socket.ts'
+import { ImageEvents } from '../snapshotter/image-events.ts'
 import { ImageFinder } from '../snapshotter/image-finder.ts'
+import { watchImages } from '../snapshotter/image-watch.ts'
 import { Pulls } from '../snapshotter/pulls.ts'
 import { readBack, readLeft } from '../snapshotter/read-back.ts'
+import { Replacements } from '../snapshotter/replacements.ts'
 import { snapshotsRoutes } from '../snapshotter/routes.ts'
 import { ShownTrees } from '../snapshotter/shown-trees.ts'
 import type { LazyLayer } from '../snapshotter/snapshot.ts'
 import { Snapshots } from '../snapshotter/snapshots.ts'
 import { Snapshotter } from '../snapshotter/snapshotter.ts'
+import type { ToldCredentials } from '../snapshotter/told-credentials.ts'
 import type { Store } from '../store/store.ts'
 import type { TrustsDiffIds } from '../stores/identity.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
@@ -32,6 +37,8 @@ export interface ContainerdDoorParts
   session: MountSession
   sockets: readonly ContainerdSocket[]
   trustsDiffIds: TrustsDiffIds
+  /** Undefined: kubelet is not asked to tell its credentials. */
+  criProxy: Pick<CriProxyParts, 'path' | 'upstream'> | undefined
 }
 
 export interface ContainerdDoor {
@@ -67,6 +74,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
       const pulls = new Pulls({ finder, images, keepObject, layers, names, prefetch: parts.prefetch, log })
       const byName = new Map<string, Snapshotter>()
       const all: Snapshots[] = []
+      const replacing: Replacements[] = []
       for (const name of socket.names) {
         const folder = folderOf(state, socket.path, name)
         await mkdir(folder, { recursive: true, mode: 0o711 })
@@ -74,21 +82,38 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         const ids = new Set([...snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
         const folders = await Folders.open(join(folder, 'snapshots'), (id) => ids.has(id), log)
         const waits = <T>(promise: Promise<T>) => patiently(promise, progress, PREPARE_PATIENCE)
-        const rest = { trees, pulls, names, patiently: waits, overlayOptions, log }
+        const replacements = new Replacements({ snapshots, trees, names, log })
+        replacing.push(replacements)
+        const rest = { trees, replacements, pulls, names, patiently: waits, overlayOptions, log }
         byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
         all.push(snapshots)
       }
-      return { socket, byName, all, pulls }
+      return { socket, byName, all, pulls, finder, replacing }
     }),
   )
-  const shown = opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
-  const reading = { images, layers, trees, names, signal: layers.signal, log }
+  const layersNow = () =>
+    opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
+  const reading = { images, layers, trees, names, layersNow, signal: layers.signal, log }
   const listening: GrpcSocket[] = []
+  const told = ({ reference, credentials }: ToldCredentials) => agent.registries.remember(reference, credentials)
   return {
     async listen() {
-      const left: LazyLayer[] = await readBack(shown, reading)
+      const left: LazyLayer[] = await readBack(reading)
       void readLeft(left, reading) // never rejects
-      for (const { socket, byName } of opened) {
+      for (const { socket, byName, finder, pulls, replacing } of opened) {
+        const source = new ImageEvents(socket.address)
+        const { platform } = agent
+        const watching = {
+          source,
+          finder,
+          pulls,
+          replacements: replacing,
+          layers,
+          platform,
+          signal: layers.signal,
+          log,
+        }
+        void watchImages(watching) // never rejects
         const find = (name: string) => {
           const found = byName.get(name)
           if (found !== undefined) return found
@@ -98,6 +123,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         }
         listening.push(await listenGrpc(socket.path, snapshotsRoutes(find, log)))
       }
+      if (parts.criProxy !== undefined) listening.push(await serveCriProxy({ ...parts.criProxy, told }))
     },
     async stop() {
       await Promise.all(listening.splice(0).map((each) => each.close()))

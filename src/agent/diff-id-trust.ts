@@ -1,7 +1,7 @@
 // Makes what decides, by `serve --diffid` and `--trust`, which images' claims of DiffIDs are trusted.
 import { describe, Failure } from '../errors.ts'
 import { referenceText } from '../image/reference.ts'
-import { loadPolicy, type PolicyPlaces, policyPlaces } from '../policy/policy.ts'
+import type { PolicyPlaces } from '../policy/policy.ts'
 import type { Registries } from '../registry/registries.ts'
 import type { Store } from '../store/store.ts'
 import { type DiffIdPolicy, type TrustsDiffIds, trustAll, trustNone } from '../stores/identity.ts'
@@ -36,10 +36,13 @@ export async function diffIdTrust(
   { policy, trust }: Belief,
   registries: Pick<Registries, 'signatures' | 'verifies'>,
   store: Pick<Store, 'accepted' | 'keepAccepted'>,
-  places: PolicyPlaces = policyPlaces(),
+  where?: PolicyPlaces,
 ): Promise<TrustsDiffIds> {
   if (policy === 'proven') return trustNone
   if (policy !== 'signed') return trust.length === 0 ? trustAll : trustNamed(trust, registries)
+  // what reads signatures, and YAML, is a tenth of what an agent loads at its start, and most need none of it
+  const { loadPolicy, policyPlaces } = await import('../policy/policy.ts')
+  const places = where ?? policyPlaces()
   await loadPolicy(places, AbortSignal.timeout(CHECK_TIMEOUT_MS)) // said at the start, not at the first image
   const checks = new Map<string, { at: number; outcome: ReturnType<TrustsDiffIds> }>()
   return async (image, failing = 'why') => {

@@ -3,6 +3,7 @@ import type { IndexBuilder } from '../format/parser.ts'
 import { type Platform, platformText } from '../image/manifest.ts'
 import { PROFILE_MAX_BYTES, PROFILE_TYPE, parseProfile } from '../image/profile.ts'
 import { referenceText } from '../image/reference.ts'
+import type { Background } from '../layer/background.ts'
 import { Learned, type LearnedParts } from '../layer/learned.ts'
 import { Recorder } from '../layer/recorder.ts'
 import type { KernelMounts } from '../mount/kernel-mounts.ts'
@@ -44,7 +45,12 @@ export function openLearned({ store, registries, builder, platform, closing }: L
 
 /** @param covers the kernel's mounts, whose read-ahead is told from what programs read; undefined: there are none */
 export function openRecorder(
-  { store, builder, platform }: Pick<LearningParts, 'store' | 'builder' | 'platform'>,
+  {
+    store,
+    builder,
+    platform,
+    background,
+  }: Pick<LearningParts, 'store' | 'builder' | 'platform'> & { background: Background | undefined },
   covers: KernelMounts | undefined,
 ): Recorder {
   return new Recorder({
@@ -52,6 +58,7 @@ export function openRecorder(
     platform: platformText(platform),
     filesOf: (image, reads) => builder.filesOf(image, reads),
     readParts: async (tree, parts) => await covers?.readParts(tree, parts),
+    began: ({ digest }) => background?.want(digest),
     log,
   })
 }

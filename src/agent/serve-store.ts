@@ -44,6 +44,8 @@ export interface StoreSettings {
   byIndex: boolean
   /** Where containerd asks; none: it is not served. */
   containerd: readonly ContainerdSocket[]
+  /** Where kubelet asks instead of containerd, so that its credentials are known; undefined: nowhere. */
+  criProxy: { path: string; upstream: string } | undefined
   /** As `diffId`, of images that containerd pulls. */
   containerdDiffId: DiffIdPolicy
 }
@@ -156,7 +158,7 @@ export async function serveStore(
 /** Loaded only where it is asked for: other agents have no part of it in memory. */
 async function openContainerd(
   agent: Agent,
-  { containerd: sockets, containerdDiffId, trust }: StoreSettings,
+  { containerd: sockets, containerdDiffId, trust, criProxy }: StoreSettings,
   session: MountSession,
   shared: SharedParts,
 ): Promise<ContainerdDoor | undefined> {
@@ -167,7 +169,7 @@ async function openContainerd(
   )
   const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
   const { openContainerdDoor } = await import('./containerd-door.ts')
-  return await openContainerdDoor({ ...shared, agent, session, sockets, trustsDiffIds })
+  return await openContainerdDoor({ ...shared, agent, session, sockets, trustsDiffIds, criProxy })
 }
 
 /** The directory to mount on, with what engines stat in it when nothing is mounted. */

@@ -151,6 +151,11 @@ export const COMMANDS: readonly Command[] = [
         help: "containerd's own socket, to see what it pulls; several in the order of --containerd (default: /run/containerd/containerd.sock)",
       },
       {
+        name: 'cri-proxy',
+        value: 'SOCKET',
+        help: "answer kubelet there as its image service, by handing all on to the first containerd, to see the credentials that pods' images are pulled with (kubelet: imageServiceEndpoint)",
+      },
+      {
         name: 'store-mode',
         value: 'MODE',
         help: 'who may look into the store, in octal: 0755 lets every local user read all images in it (default: 0700)',
@@ -248,8 +253,8 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'setup',
-    arguments: ['podman|crio'],
-    help: 'have an engine look into the stores: edits its configuration, keeping everything else of it',
+    arguments: ['podman|crio|containerd'],
+    help: 'have an engine look into the stores, or ask the snapshotter: edits its configuration, keeping everything else of it',
     flags: [
       ROOT,
       { name: 'dry-run', help: 'show the changes as a diff, and make none' },

@@ -3,14 +3,15 @@
 import { resolve } from 'node:path'
 import { openAgent, wantedRung } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
-import { containerdSockets } from '../agent/containerd-sockets.ts'
-import { serveStore } from '../agent/serve-store.ts'
+import { type ContainerdSocket, containerdSockets } from '../agent/containerd-sockets.ts'
+import { type StoreSettings, serveStore } from '../agent/serve-store.ts'
 import { storeMode } from '../agent/store-access.ts'
-import { text, texts } from '../agent/values.ts'
+import { text, texts, type Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { readAuthFile } from '../registry/credentials.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
+import { CONTAINERD_ADDRESS } from './containerd-address.ts'
 import type { Invocation } from './flags.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
@@ -25,6 +26,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   const byIndex = values['diffid-only'] !== true
   const root = positionals[0] ?? places().root
   if (diffId === 'guarded') await refuseUntold(resolve(root), systemPlaces())
+  const containerd = containerdSockets(texts(values, 'containerd'), texts(values, 'containerd-address'), CONTAINERD)
   const settings = {
     root,
     rung: wantedRung(values),
@@ -33,7 +35,8 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     diffId,
     trust: texts(values, 'trust'),
     byIndex,
-    containerd: containerdSockets(texts(values, 'containerd'), texts(values, 'containerd-address'), CONTAINERD),
+    containerd,
+    criProxy: criProxy(values, containerd),
     containerdDiffId,
   }
   const credsFile = text(values, 'creds-file')
@@ -50,7 +53,15 @@ export async function serve({ positionals, values }: Invocation): Promise<number
 }
 
 /** BuildKit, and nerdctl up to 2.2, take a snapshotter for a lazy one by that name alone. */
-const CONTAINERD = { names: ['lazylayer', 'stargz'], address: '/run/containerd/containerd.sock' }
+const CONTAINERD = { names: ['lazylayer', 'stargz'], address: CONTAINERD_ADDRESS }
+
+/** @throws Failure usage */
+function criProxy(values: Values, [first]: readonly ContainerdSocket[]): StoreSettings['criProxy'] {
+  const path = text(values, 'cri-proxy')
+  if (path === undefined) return undefined
+  if (first === undefined) throw Failure.usage('--cri-proxy is of no use without --containerd')
+  return { path: resolve(path), upstream: first.address }
+}
 
 function isPolicy(text: string): text is DiffIdPolicy {
   return (DIFF_ID_POLICIES as readonly string[]).includes(text)

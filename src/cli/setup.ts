@@ -1,4 +1,4 @@
-// lazylayer setup podman|crio: has the engine look into our stores.
+// lazylayer setup podman|crio|containerd: has the engine look into our stores, or ask our snapshotter (setup/containerd.ts).
 //
 //   crio.conf.d/50-lazylayer.conf         where CRI-O is here and reads that storage.conf: no internal_repair, which would wipe its
 //                                         storage; it stays while CRI-O knows any additional image store
@@ -9,31 +9,38 @@
 // In this order, and undone from storage.conf to the file for CRI-O's repair, so that nothing that setup does has CRI-O know the image
 // store while it would repair. Files of CRI-O's own may say otherwise, or name a store themselves: then setup says so.
 
-import { resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { places } from '../agent/agent-places.ts'
 import { graphRoots } from '../agent/graph-roots.ts'
 import { log } from '../agent/log.ts'
-import { text } from '../agent/values.ts'
+import { text, type Values } from '../agent/values.ts'
 import { findHelper } from '../engines/helper-here.ts'
 import { findEngines } from '../engines/here.ts'
 import { machineFiles } from '../engines/machine.ts'
+import { runProgram } from '../engines/program.ts'
 import { VENDOR_STORAGE_CONF } from '../engines/storage-conf.ts'
 import { Failure } from '../errors.ts'
+import { hostPlatform } from '../image/manifest.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Invocation } from './flags.ts'
 import { apply } from './setup/apply.ts'
+import { planContainerd, planContainerdUndo } from './setup/containerd.ts'
 import { hasUnit } from './setup/crio.ts'
 import { unifiedDiff } from './setup/diff.ts'
 import { hasLazyImages } from './setup/lazy-images.ts'
-import { LAZY_IMAGES, planSetup, planUndo, type SetupRequest } from './setup/plan.ts'
+import { type Change, LAZY_IMAGES, planSetup, planUndo, type SetupRequest } from './setup/plan.ts'
 
 const NO_UNIT =
   'lazylayer.service is not installed, so nothing starts the agent at boot: docs/operations.md says how (As a service)'
 
+/** Where `setup containerd` has it listen, as docs/containerd.md says to serve it. */
+const CONTAINERD_SOCKET = 'containerd.sock'
+
 export async function setup({ positionals, values }: Invocation): Promise<number> {
   const engine = positionals[0]
+  if (engine === 'containerd') return await setupContainerd(values)
   if (engine !== 'podman' && engine !== 'crio') {
-    throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix: 'Use podman or crio.' })
+    throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix: 'Use podman, crio or containerd.' })
   }
   const { found, silent } = await findEngines()
   const root = resolve(text(values, 'root') ?? places().root)
@@ -53,6 +60,29 @@ export async function setup({ positionals, values }: Invocation): Promise<number
     const roots = await graphRoots(request.places, machineFiles)
     if (await hasLazyImages(root, roots, machineFiles)) log(LAZY_IMAGES)
   }
+  await carryOut(changes, values)
+  for (const note of notes) if (note !== LAZY_IMAGES) log(note)
+  if (!isUndo && request.places.uid === 0 && !(await hasUnit(request.places))) log(NO_UNIT)
+  return 0
+}
+
+async function setupContainerd(values: Values): Promise<number> {
+  const { os, architecture } = hostPlatform()
+  const root = resolve(text(values, 'root') ?? places().root)
+  const socket = join(places().sockets, CONTAINERD_SOCKET)
+  const wishes = { socket, root: dirname(root), platform: `${os}/${architecture}` }
+  const printed = (await runProgram('containerd', ['--version']))?.stdout
+  const request = { places: systemPlaces(), wishes, printed }
+  const isUndo = values.undo === true
+  const { changes, notes } = isUndo ? await planContainerdUndo(request) : await planContainerd(request)
+  await carryOut(changes, values)
+  for (const note of notes) log(note)
+  if (!isUndo && !(await hasUnit(request.places))) log(NO_UNIT)
+  return 0
+}
+
+/** Or shows what it would do. */
+async function carryOut(changes: readonly Change[], values: Values): Promise<void> {
   if (values['dry-run'] === true) {
     for (const { path, before, after } of changes) process.stdout.write(unifiedDiff(path, before, after))
   } else {
@@ -62,7 +92,4 @@ export async function setup({ positionals, values }: Invocation): Promise<number
     }
   }
   if (changes.length === 0) process.stdout.write('nothing to change\n')
-  for (const note of notes) if (note !== LAZY_IMAGES) log(note)
-  if (!isUndo && request.places.uid === 0 && !(await hasUnit(request.places))) log(NO_UNIT)
-  return 0
 }

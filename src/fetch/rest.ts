@@ -14,6 +14,11 @@ export interface RestParts {
   missing(chunks: readonly number[]): readonly number[]
 }
 
+export interface RestLimits extends RunLimits {
+  /** Bytes of chunks that are here, and come once more with what lies around them. */
+  againMaxBytes: number
+}
+
 /** Chunks of one request. */
 export interface RestRange {
   readonly chunks: readonly number[]
@@ -25,6 +30,8 @@ interface Found {
   readonly chunk: number
   readonly start: number
   readonly end: number
+  /** Bytes of chunks that are here and lie between it and the one before. */
+  readonly again: number
 }
 
 export class Rest {
@@ -47,17 +54,22 @@ export class Rest {
   }
 
   /** The next range; undefined: all were given out. */
-  next({ gapMaxBytes, runMaxBytes }: RunLimits): RestRange | undefined {
+  next(limits: RestLimits): RestRange | undefined {
     while (this.#count > 0) {
-      const found = this.#look(gapMaxBytes, runMaxBytes)
+      const found = this.#look(limits)
       const missing = new Set(this.#parts.missing(found.map(({ chunk }) => chunk)))
-      // what came meanwhile is a gap now
       const run: Found[] = []
+      let again = 0
       for (const each of found) {
-        const last = run.at(-1)
-        if (!missing.has(each.chunk)) this.#take(each.chunk)
-        else if (last === undefined || each.start - last.end <= gapMaxBytes) run.push(each)
-        else break
+        again += each.again
+        if (!missing.has(each.chunk)) {
+          this.#take(each.chunk) // it came meanwhile
+          again += each.end - each.start
+          continue
+        }
+        if (run.length > 0 && again > limits.againMaxBytes) break
+        run.push(each)
+        again = 0
       }
       const [first, last] = [run[0], run.at(-1)]
       if (first === undefined || last === undefined) continue
@@ -83,17 +95,23 @@ export class Rest {
   }
 
   /** Those that are open from the cursor on, as far as one request would go; some, as some are open. */
-  #look(gapMaxBytes: number, runMaxBytes: number): Found[] {
+  #look({ gapMaxBytes, runMaxBytes, againMaxBytes }: RestLimits): Found[] {
     for (;;) {
       const { blob, start } = this.#at
       const found: Found[] = []
+      let again = 0
       for (const { chunk, stored } of this.#parts.order.from(blob, start)) {
-        if (this.#open[chunk] !== 1) continue
         const [first, last] = [found[0], found.at(-1)]
+        if (this.#open[chunk] !== 1) {
+          if (last !== undefined) again += stored.end - stored.start
+          if (again > againMaxBytes) break
+          continue
+        }
         const goesOn = first === undefined || stored.end - first.start <= runMaxBytes
         if (!goesOn || found.length === LOOKED_MAX) break
         if (last !== undefined && stored.start - last.end > gapMaxBytes) break
-        found.push({ chunk, ...stored })
+        found.push({ chunk, ...stored, again })
+        again = 0
       }
       if (found.length > 0) return found
       this.#at = { blob: (blob + 1) % this.#parts.blobs, start: 0 }

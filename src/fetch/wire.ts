@@ -5,7 +5,7 @@
 //
 // Each read counts for what its stream's window lets come (BACKGROUND_WINDOW_BYTES), however long its range is; so more of them are
 // under way where the way is long and wide, and one follows the other without a pause where it is not.
-import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
+import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
 
 /**
  * HTTP/2 asks for more when half of a window was taken, so three quarters are under way on average; and where it is the limit that is
@@ -15,9 +15,11 @@ const GAIN = 3 / 2
 /** As many streams as a connection has for the background, and half a second of 100 Mbit/s. */
 const LIMIT_MAX_BYTES = 8 << 20
 /** What comes in less is a clock's grain, or a burst. */
-const SPAN_MIN_MS = 50
+const SPAN_MS = 100
 /** The best rate counts, and fades by that in each span: what else uses the link hides it for a while. */
-const FADES = 0.97
+const FADES = 0.9
+/** In each span the limit grows by that at most: the first answer of a connection took several round trips, and a second one tells. */
+const GROWS = 2
 /** Ways change, and nothing that was measured before a pause counts after it. */
 const FORGET_MS = 60_000
 
@@ -36,9 +38,11 @@ export class Wire {
   /** Reads that may begin and have not. */
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
+  readonly #pauses = new Set<object>()
   #roundTripMs = Number.POSITIVE_INFINITY
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
+  #grown = BACKGROUND_WINDOW_BYTES
   #quietAt = 0
 
   /** @param now milliseconds */
@@ -48,13 +52,13 @@ export class Wire {
 
   /** Whether nothing is read, or about to be. */
   get isIdle(): boolean {
-    return this.#transfers.size + this.#places.size + this.#waiting.size === 0
+    return this.#transfers.size + this.#places.size + this.#waiting.size + this.#pauses.size === 0
   }
 
   /** Bytes that may be on their way for the background. */
   get limit(): number {
     const carried = Number.isFinite(this.#roundTripMs) ? GAIN * this.#bytesPerMs * this.#roundTripMs : 0
-    return Math.min(LIMIT_MAX_BYTES, Math.max(BACKGROUND_WINDOW_BYTES, carried))
+    return Math.max(BACKGROUND_WINDOW_BYTES, Math.min(this.#grown, carried))
   }
 
   /** Bytes that are, or are about to be. */
@@ -69,24 +73,40 @@ export class Wire {
    * @throws the signal's reason
    */
   async place(signal: AbortSignal): Promise<{ leave(): void }> {
-    while (this.unread >= this.limit) await this.#changed(signal)
+    while (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
     signal.throwIfAborted()
     const place = {}
     this.#places.add(place)
     return { leave: () => void (this.#places.delete(place) && this.#tell()) }
   }
 
-  /** A read begins. @param isBackground and has a place */
-  begin(bytes: number, isBackground: boolean): Transfer {
+  /**
+   * No more reads begin in the background until what it returns is called: prefetch asks for as much at once as fills the link, also while
+   * nothing of it comes.
+   */
+  pause(): () => void {
+    const pause = {}
+    this.#pauses.add(pause)
+    return () => {
+      this.#pauses.delete(pause)
+      if (this.#pauses.size === 0) this.#tell()
+    }
+  }
+
+  /** A read begins; in the background it has a place. */
+  begin(bytes: number, priority: Priority): Transfer {
     const begun = this.#now()
+    const isBackground = priority === 'background'
+    // a prefetch may find its first bytes here, because they were asked for with the index
+    const tells = priority !== 'prefetch'
     if (this.#transfers.size === 0) this.#wake(begun)
     let here = 0
     const transfer = {
       came: (to: number) => {
-        if (here === 0) this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - begun)
+        if (here === 0 && tells) this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - begun)
         const more = to - here
         here = to
-        if (more > 0) this.#measure(more) // else another source has begun anew
+        if (more > 0 && tells) this.#measure(more) // else another source has begun anew
         if (isBackground) this.#left.set(transfer, bytes - to)
         if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
       },
@@ -111,13 +131,15 @@ export class Wire {
     if (now - this.#quietAt < FORGET_MS) return
     this.#roundTripMs = Number.POSITIVE_INFINITY
     this.#bytesPerMs = 0
+    this.#grown = BACKGROUND_WINDOW_BYTES
   }
 
   #measure(bytes: number): void {
     const now = this.#now()
     this.#span.bytes += bytes
     const ms = now - this.#span.at
-    if (ms < Math.max(SPAN_MIN_MS, this.#roundTripMs)) return
+    if (ms < SPAN_MS) return
+    this.#grown = Math.min(this.limit * GROWS, LIMIT_MAX_BYTES)
     this.#bytesPerMs = Math.max(this.#span.bytes / ms, this.#bytesPerMs * FADES)
     this.#span = { at: now, bytes: 0 }
     this.#tell()

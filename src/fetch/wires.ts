@@ -43,8 +43,11 @@ export class Wires {
 
   /** A read of so many bytes begins. */
   begin(origin: string, bytes: number, priority: Priority): Transfer {
-    const transfer = this.of(origin).begin(bytes, priority === 'background')
-    return priority === 'background' ? transfer : this.#counted(transfer)
+    const wire = this.of(origin)
+    const transfer = wire.begin(bytes, priority)
+    if (priority === 'background') return transfer
+    const goOn = priority === 'prefetch' && this.#manners.standsAside ? wire.pause() : () => {}
+    return this.#counted(transfer, goOn)
   }
 
   /**
@@ -67,8 +70,8 @@ export class Wires {
     })
   }
 
-  /** An answer that is waited for uses no link. */
-  #counted(transfer: Transfer): Transfer {
+  /** An answer that is waited for uses no link. @param goOn called at its end */
+  #counted(transfer: Transfer, goOn: () => void): Transfer {
     let flows = false
     return {
       came: (to) => {
@@ -81,6 +84,7 @@ export class Wires {
         flows = false
         if (this.#flowing === 0) for (const go of [...this.#aside]) go()
         transfer.end()
+        goOn()
       },
     }
   }

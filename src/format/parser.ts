@@ -106,8 +106,8 @@ export class IndexBuilder {
     const transferList = gives === true ? taken(index) : []
     try {
       const built = await this.#run('build', task, what, this.#deadlineMs, signal, transferList)
-      const { image, digest, chunks, parts } = built
-      return { image, digest, chunks: new ChunkTable(chunks), ...(parts === undefined ? {} : { parts }) }
+      const { image, digest, chunks, content, parts } = built
+      return { image, digest, chunks: new ChunkTable(chunks, content), ...(parts === undefined ? {} : { parts }) }
     } finally {
       if (gives === true) giveBack(index) // it never went
     }
@@ -147,8 +147,8 @@ export class IndexBuilder {
    * @throws Failure as examine; limit (out of memory), timeout, aborted
    */
   async examine(examination: Examination, options: BuildOptions = {}): Promise<Examined> {
-    const { image, digest: tree, chunks, ...seen } = await this.#examined('examine', examination, options)
-    return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks) } }
+    const { image, digest: tree, chunks, content, ...seen } = await this.#examined('examine', examination, options)
+    return { ...seen, tree: { image, digest: tree, chunks: new ChunkTable(chunks, content) } }
   }
 
   /** Reads a whole layer for its tar alone (raw-split.ts); as `examine`. */

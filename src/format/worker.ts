@@ -32,6 +32,8 @@ export interface Grown {
   image: Uint8Array
   digest: Digest
   chunks: Uint8Array
+  /** Digest of what the chunks hold. */
+  content: Digest
 }
 
 /** And what its index says of its unit's other layers. */
@@ -71,7 +73,7 @@ export function buildOf(formats: readonly Format[], { index, unit }: Task): Buil
     try {
       const contents = formatNamed(unit.format, formats).parseIndex(index, unit)
       const { image, digest, chunks } = treeOf(contents, unit)
-      const built = { image, digest, chunks: chunks.bytes, parts: contents.parts }
+      const built = { image, digest, chunks: chunks.bytes, content: chunks.contentDigest(), parts: contents.parts }
       return moved(built, image, chunks.bytes)
     } finally {
       giveBack(index) // a message's is nobody else's
@@ -105,7 +107,8 @@ export async function examine(examination: Examination): Promise<Seen | Failed> 
     const { examine: examineLayer } = await import('./examine.ts')
     const { tree, ...seen } = await examineLayer(examination)
     const { image, digest } = tree
-    return moved({ ...seen, image, digest, chunks: tree.chunks.bytes }, image, tree.chunks.bytes)
+    const chunks = tree.chunks.bytes
+    return moved({ ...seen, image, digest, chunks, content: tree.chunks.contentDigest() }, image, chunks)
   } catch (error) {
     return failed(error)
   }

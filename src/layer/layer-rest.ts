@@ -1,17 +1,18 @@
 // The rest of one layer, while it is fetched in the background: what is missing of it, and who wants to know when nothing is.
 import { StoredOrder } from '../fetch/order.ts'
-import type { RunLimits } from '../fetch/plan.ts'
-import { Rest, type RestRange } from '../fetch/rest.ts'
+import { Rest, type RestLimits, type RestRange } from '../fetch/rest.ts'
 import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
 import type { LayerLease } from './layer.ts'
 
 /** A request is a share of what is left, so that small layers take a few and large ones no thousands … */
-const RANGE_SHARE = 1 / 16
+const RANGE_SHARE = 1 / 8
 /** … but a round trip is to be little beside it, and it is in memory as far as it has come. */
 const RANGE_MIN_BYTES = 1 << 20
 const RANGE_MAX_BYTES = 4 << 20
-/** What lies between files is in no chunk, and fetched with them; what is here already is not fetched again. */
-const GAP_MAX_BYTES = 4 << 10
+/** What lies between files is in no chunk (headers, and what another file has as well), and comes with them: a pull has it, too. */
+const GAP_MAX_BYTES = 64 << 10
+/** What is here already comes once more only where it is as little as a request. */
+const AGAIN_MAX_BYTES = 1 << 10
 
 /** What fills a layer that is open. */
 export type RestLayer = Pick<LayerLease, 'chunks' | 'close' | 'filler' | 'reverify' | 'slots'>
@@ -19,7 +20,7 @@ export type RestLayer = Pick<LayerLease, 'chunks' | 'close' | 'filler' | 'reveri
 export class LayerRest {
   readonly #layer: RestLayer
   readonly #rest: Rest
-  readonly #limits: RunLimits
+  readonly #limits: RestLimits
   readonly #stop = new AbortController()
   #underWay = 0
   #left: number
@@ -31,7 +32,7 @@ export class LayerRest {
     this.#layer = layer
     this.#left = open.reduce((sum, each, chunk) => sum + each * storedBytes(chunks, chunk), 0)
     const runMaxBytes = Math.min(RANGE_MAX_BYTES, Math.max(RANGE_MIN_BYTES, this.#left * RANGE_SHARE))
-    this.#limits = { gapMaxBytes: GAP_MAX_BYTES, runMaxBytes }
+    this.#limits = { gapMaxBytes: GAP_MAX_BYTES, runMaxBytes, againMaxBytes: AGAIN_MAX_BYTES }
     this.#rest = new Rest(open, {
       order: new StoredOrder(chunks),
       blobs: chunks.blobs.length,

@@ -6,7 +6,7 @@ import type { BuiltTree } from '../format/parser.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
-import type { Store } from '../store/store.ts'
+import type { KeptLayer, Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { Progress } from './candidates.ts'
 import { claimOf } from './claim.ts'
@@ -62,14 +62,17 @@ export function keyOf(name: string): Digest {
 export async function openFromDiskOrBuild(opening: Opening, parts: OpeningParts): Promise<Opened> {
   const { descriptor, format, unit, name, build } = opening
   const { store, signal } = parts
-  const known = await find(opening, parts)
+  const kept = await store.layer(keyOf(name))
+  const known = kept && (await find(opening, parts, kept))
   if (known !== undefined) return open(opening, parts, known)
   const built = await build(signal)
   const index = unit?.shown === descriptor ? { indexDigest: unit.index } : {}
   const others = built.parts === undefined ? {} : { parts: built.parts }
-  await store.keepLayer(keyOf(name), { format, ...index, ...others }, built)
-  const again = await find(opening, parts)
-  if (again !== undefined) return open(opening, parts, again)
+  const record = { format, ...index, ...others }
+  await store.keepLayer(keyOf(name), record, built)
+  const { digest: tree, chunks } = built
+  const found = await find(opening, parts, { record, tree, chunks })
+  if (found !== undefined) return open(opening, parts, found)
   throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {
     fix: 'Check the disk below the cache directory.',
   })
@@ -83,12 +86,13 @@ interface Found {
   tree: NonNullable<Awaited<ReturnType<Trees['take']>>>
 }
 
-/** Undefined when it is not on disk, or damaged there. */
-async function find(opening: Opening, { store, trees }: OpeningParts): Promise<Found | undefined> {
+/** Undefined when its image is not on disk, or damaged there. */
+async function find(
+  opening: Opening,
+  { store, trees }: OpeningParts,
+  { tree: digest, chunks, record }: KeptLayer,
+): Promise<Found | undefined> {
   const { descriptor, name } = opening
-  const known = await store.layer(keyOf(name))
-  if (known === undefined) return undefined
-  const { tree: digest, chunks, record } = known
   const together = opening.together?.(record.parts, chunks)
   const verdict = await store.proofs.of(claimOf({ descriptor, tree: digest, together }))
   if (verdict?.verdict === 'refuted') throw refusal({ descriptor, together }, verdict)

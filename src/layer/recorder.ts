@@ -36,6 +36,8 @@ export interface RecorderParts {
     tree: Digest,
     parts: readonly { path: string; start: number; end: number }[],
   ): Promise<readonly boolean[] | undefined>
+  /** Is told of an image that a program has begun to read, perhaps more than once; also where nothing of it was missing. */
+  began?(image: WatchedImage): void
   log(message: string): void
   /** Milliseconds since 1970. */
   now?: () => number
@@ -108,6 +110,7 @@ export class Recorder {
     for (const each of [...this.#watched.values()]) {
       const start = this.#startOf(each)
       const last = start.at(-1)
+      if (last !== undefined) this.#parts.began?.(each.image)
       if (last === undefined ? now - each.since > WAIT_MAX_MS : now - last.ms > QUIET_MS) this.#end(each, start)
     }
   }

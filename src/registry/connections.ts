@@ -1,5 +1,4 @@
 // Connections to registries: one agent a way of securing them, one queue an origin.
-import { Agent } from 'undici'
 import { Failure } from '../errors.ts'
 import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
 import { Gate } from './gate.ts'
@@ -7,6 +6,7 @@ import type { Limits } from './limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
 import { type Connect, Routes, type Way } from './routes.ts'
 import type { Trust } from './trust.ts'
+import { Agent } from './undici.ts'
 
 /** Prefetch leaves this many places of a host to demand. */
 const DEMAND_RESERVE = 2

@@ -56,11 +56,11 @@ export const LIMITS: Readonly<Limits> = {
   windowMs: 10_000,
   // 6.4 KiB/s, over all streams: below it a reader waits longer than for another try
   windowBytes: 64 << 10,
-  // a sixteenth of the host's floor: its share of `streams`
+  // a forty-eighth of the host's floor: its share of `streams`
   streamMs: 60_000,
-  streamBytes: 24 << 10,
+  streamBytes: 8 << 10,
   // all other streams of a connection, once
-  overtakes: 16,
+  overtakes: 48,
   // most answers begin within a second; one request more, to a host that is merely slow, does little harm
   hedgeMs: 5_000,
   totalMs: 60_000,
@@ -76,8 +76,9 @@ export const LIMITS: Readonly<Limits> = {
   pauseMs: 200,
   pauseMaxMs: 5_000,
   retryAfterMaxMs: 20_000,
-  // enough to fill a long fat link with 256 KiB windows, few enough that demand is not queued behind it at the server
-  streams: 16,
+  // scattered small reads fill a link as well: 48 of 10 KiB are 100 Mbit/s at 40 ms. Large ones have narrower bounds (fetch/budget.ts), so
+  // that demand is not queued behind them at the server; servers allow 100 or more
+  streams: 48,
   // what browsers use for a host
   connections: 6,
 }

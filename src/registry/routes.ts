@@ -2,13 +2,14 @@
 import { lookup } from 'node:dns'
 import type { LookupFunction, Socket } from 'node:net'
 import { createSecureContext, type SecureContext } from 'node:tls'
-import { buildConnector } from 'undici'
+import type { buildConnector } from 'undici'
 import { Failure } from '../errors.ts'
 import { isOffLimits, NAME_IT } from './off-limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
 import { notingCertificates } from './tls-failure.ts'
 import { systemAuthorities, type Trust } from './trust.ts'
 import { Tunnels } from './tunnel.ts'
+import { makeConnector } from './undici.ts'
 
 /** How requests to an origin go out. */
 export interface Way {
@@ -72,8 +73,8 @@ export class Routes {
       timeout: this.#connectMs,
       autoSelectFamily: true,
     }
-    const toNamed = notingCertificates(buildConnector(secured))
-    const toOthers = notingCertificates(buildConnector({ ...secured, lookup: withinLimits }))
+    const toNamed = notingCertificates(makeConnector(secured))
+    const toOthers = notingCertificates(makeConnector({ ...secured, lookup: withinLimits }))
     return (options, callback) => {
       const host = options.host ?? options.hostname
       const proxy = this.#proxies(new URL(`${options.protocol}//${host}`))
@@ -91,7 +92,7 @@ export class Routes {
   /** Connects to a proxy itself, which the user's environment names: it may be wherever it is. */
   toProxy(): Connect {
     const trust = { verify: true, authorities: [], identities: [] }
-    return buildConnector({
+    return makeConnector({
       allowH2: false,
       secureContext: secureContext(trust),
       timeout: this.#connectMs,

@@ -1,9 +1,10 @@
 // Connections through a forward proxy: CONNECT for HTTPS, so that TLS is spoken with the registry and the proxy sees its name alone.
 import type { Duplex } from 'node:stream'
-import { type buildConnector, Pool } from 'undici'
+import type { buildConnector } from 'undici'
 import { Failure } from '../errors.ts'
 import type { ForwardProxy } from './proxies.ts'
 import { passing, unanswered } from './retry.ts'
+import { Pool } from './undici.ts'
 
 /** Opens tunnels through one proxy. */
 export class Tunnels {

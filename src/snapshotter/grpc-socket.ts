@@ -1,7 +1,7 @@
 // gRPC on a unix socket. A client that keeps its only connection to a server that was told to end would wait for it for ever: so the end
 // comes a moment after it is asked for, whoever still has a call under way.
 import { chmod, mkdir, unlink } from 'node:fs/promises'
-import { createServer, type ServerHttp2Session } from 'node:http2'
+import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import type { ConnectRouter } from '@connectrpc/connect'
@@ -19,11 +19,15 @@ const REQUEST_MAX_BYTES = 4 << 20
 
 /** For root alone. @throws Failure system: somebody listens there, or nobody can */
 export async function listenGrpc(path: string, routes: (router: ConnectRouter) => void): Promise<GrpcSocket> {
+  const options = { grpcWeb: false, connect: false, readMaxBytes: REQUEST_MAX_BYTES }
+  return await listenHttp2(path, createServer(connectNodeAdapter({ routes, ...options })))
+}
+
+/** The same with a server that knows what to answer. */
+export async function listenHttp2(path: string, server: Http2Server): Promise<GrpcSocket> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   if (await isAnswered(path)) throw Failure.system(`another process listens on ${path}`)
   await unlink(path).catch(() => {}) // usually there is none
-  const options = { grpcWeb: false, connect: false, readMaxBytes: REQUEST_MAX_BYTES }
-  const server = createServer(connectNodeAdapter({ routes, ...options }))
   const sessions = new Set<ServerHttp2Session>()
   server.on('session', (session) => {
     sessions.add(session)

@@ -5,7 +5,14 @@
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
-import { CONFIG_MAX_BYTES, MANIFEST_MAX_BYTES, type Manifest, parseConfig, parseManifest } from '../image/manifest.ts'
+import {
+  CONFIG_MAX_BYTES,
+  type ImageIndex,
+  MANIFEST_MAX_BYTES,
+  type Manifest,
+  parseConfig,
+  parseManifest,
+} from '../image/manifest.ts'
 import { parseRegistryReference, type RegistryReference } from '../image/reference.ts'
 import type { Contents } from './content-store.ts'
 import type { Labels } from './snapshot.ts'
@@ -22,7 +29,7 @@ export interface FoundImage {
   readonly place: number
 }
 
-type KnownImage = Pick<FoundImage, 'manifest' | 'chain'>
+export type KnownImage = Pick<FoundImage, 'manifest' | 'chain'>
 
 const IMAGE_REF = 'containerd.io/snapshot/cri.image-ref'
 const MANIFEST_DIGEST = 'containerd.io/snapshot/cri.manifest-digest'
@@ -71,6 +78,32 @@ export class ImageFinder {
     return { ...whole, place, reference: { ...reference, digest } }
   }
 
+  /**
+   * The manifest that an image means, with the chain IDs of its layers; undefined: it is none that could be served.
+   * @param choose of an index the manifest; undefined: it has none
+   * @throws as Contents
+   */
+  async manifestOf(
+    namespace: string,
+    digest: Digest,
+    choose: (index: ImageIndex) => Digest | undefined,
+  ): Promise<(KnownImage & { digest: Digest }) | undefined> {
+    const image = await this.#image(namespace, digest)
+    if (image !== undefined) return { ...image, digest }
+    const bytes = await this.#contents.read(namespace, digest, MANIFEST_MAX_BYTES)
+    const index = bytes && parseManifest(bytes, `image ${digest}`)
+    const chosen = index !== undefined && 'manifests' in index ? choose(index) : undefined
+    const found = chosen && (await this.#image(namespace, chosen))
+    return found && chosen && { ...found, digest: chosen }
+  }
+
+  /** An image with a manifest that is there. @param said what may be its reference. @throws Failure missing; as Contents */
+  async open(namespace: string, digest: Digest, said: string): Promise<Omit<FoundImage, 'place'>> {
+    const whole = await this.#read(namespace, digest)
+    if (whole === undefined) throw Failure.missing(`manifest ${digest} is gone from namespace ${namespace}`)
+    return { ...whole, reference: { ...(await this.#referenceOf(namespace, digest, said)), digest } }
+  }
+
   async #image(namespace: string, digest: Digest): Promise<KnownImage | undefined> {
     const known = this.#known.get(digest)
     if (known !== undefined) this.#remember(digest, known)
@@ -107,7 +140,7 @@ export class ImageFinder {
     }
   }
 
-  /** Where the client fetched a manifest from. @param said by a label: it counts if it is one of these. */
+  /** Where the client fetched a manifest from. @param said by a label, or a name: it counts if it is one of these. */
   async #referenceOf(namespace: string, digest: Digest, said: string | undefined): Promise<RegistryReference> {
     const labels = (await this.#contents.labels(namespace, digest)) ?? {}
     const sources = Object.entries(labels).flatMap(([key, value]) =>

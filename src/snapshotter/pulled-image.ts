@@ -9,6 +9,7 @@ import type { ResolvedImage } from '../layer/image.ts'
 import { closeLayer, type EagerLayer, type LayerLease, WHOLE } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
 import type { LayerNames } from './names.ts'
+import { type SaidLayer, saidLayers } from './said-layers.ts'
 import type { LazyLayer } from './snapshot.ts'
 
 export interface PulledImageParts {
@@ -30,6 +31,7 @@ const AGAIN_MS = 10_000
 
 export class PulledImage {
   readonly image: ResolvedImage
+  readonly said: readonly SaidLayer[]
   readonly #parts: PulledImageParts
   /** By place; none is waited for by another. */
   readonly #opened: readonly Promise<LayerLease>[]
@@ -40,6 +42,7 @@ export class PulledImage {
   constructor(image: ResolvedImage, parts: PulledImageParts) {
     this.image = image
     this.#parts = parts
+    this.said = saidLayers(image.manifest, parts.layers.plan(image.manifest))
     const { layers } = image.manifest
     const lazy = layers.map((each) => this.#open(each))
     this.#opened = lazy.map((each, place) => this.#whole(each, place))
@@ -107,13 +110,12 @@ export class PulledImage {
     const lease = await opening
     await met
     const open = async (at: number) => (await (this.#opened[at] as Promise<LayerLease>)).again()
+    // where all of it is at hand nothing is believed
+    if (lease.format === WHOLE) await layers.prove(lease, image.blob(lease.descriptor))
     let why = await names.take(image, place, lease, open)
-    if (why !== undefined && lease.together === undefined) {
+    if (why !== undefined && lease.together === undefined && lease.format !== WHOLE) {
       await layers.prove(lease, image.blob(lease.descriptor))
       why = await names.take(image, place, lease, open)
-    } else if (lease.format === WHOLE) {
-      // its tar is at hand now
-      void layers.prove(lease, image.blob(lease.descriptor)).catch(ignore) // it is read when somebody reads it
     }
     if (why !== undefined) throw Failure.unsupported(`layer ${lease.descriptor.digest} has no name here`, { why })
     return { lease, layer: this.#record(place, lease) }

@@ -4,12 +4,12 @@ import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { Images, ResolvedImage } from '../layer/image.ts'
-import type { ImageFinder } from './image-finder.ts'
+import type { FoundImage, ImageFinder } from './image-finder.ts'
 import { PulledImage, type PulledImageParts } from './pulled-image.ts'
 import type { Labels } from './snapshot.ts'
 
 export interface PullsParts extends PulledImageParts {
-  finder: Pick<ImageFinder, 'find'>
+  finder: Pick<ImageFinder, 'find' | 'open'>
   images: Pick<Images, 'kept'>
   /** Keeps a manifest or a config for the next start. @throws Failure system */
   keepObject(digest: Digest, bytes: Uint8Array): Promise<void>
@@ -38,24 +38,32 @@ export class Pulls {
 
   /** The image that has a layer for this target; all its layers are being opened. @throws Failure as ImageFinder.find */
   async find(namespace: string, target: string, labels: Labels): Promise<Wanted> {
-    const { finder, keepObject, images } = this.#parts
-    const { reference, manifest, manifestBytes, configBytes, place, chain } = await finder.find(
-      namespace,
-      target,
-      labels,
-    )
+    const found = await this.#parts.finder.find(namespace, target, labels)
+    const { place, chain } = found
+    return { pulled: await this.#pulled(found), place, chain }
+  }
+
+  /** The same of an image that is there. @throws Failure as ImageFinder.open */
+  async open(namespace: string, manifest: Digest, said: string): Promise<PulledImage> {
+    const [known] = [...this.#pulls.values()].filter(({ pulled }) => pulled.image.digest === manifest)
+    return known?.pulled ?? (await this.#pulled(await this.#parts.finder.open(namespace, manifest, said)))
+  }
+
+  async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
+    const { keepObject, images } = this.#parts
+    const { reference, manifest, manifestBytes, configBytes } = found
     const known = this.#pulls.get(referenceText(reference))
     if (known?.pulled.isStale)
       void this.#end(referenceText(reference)) // never rejects
     else if (known !== undefined) {
       known.timer.refresh()
-      return { pulled: known.pulled, place, chain }
+      return known.pulled
     }
     await keepObject(reference.digest, manifestBytes)
     await keepObject(manifest.config.digest, configBytes)
     const image = await images.kept(reference)
     if (image === undefined) throw Failure.missing(`${referenceText(reference)} cannot be read back from the cache`)
-    return { pulled: this.#begin(image), place, chain }
+    return this.#begin(image)
   }
 
   /** Never rejects. */

@@ -57,3 +57,8 @@ export function namespaceOf(key: string): string {
   const slash = key.indexOf('/')
   return slash < 0 ? '' : key.slice(0, slash)
 }
+
+/** Whether two show the same, read in the same way. */
+export function isSameLayer(one: LazyLayer | undefined, other: LazyLayer): boolean {
+  return one?.blob === other.blob && one.tree === other.tree
+}

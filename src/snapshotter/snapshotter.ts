@@ -11,10 +11,13 @@ import { hostRoot } from './mapping.ts'
 import { type Mount, mountsOf, readyMounts, withoutRepeats } from './mounts.ts'
 import type { LayerNames } from './names.ts'
 import type { Pulls, Wanted } from './pulls.ts'
+import { relabelled } from './relabelled.ts'
+import type { Replacements } from './replacements.ts'
 import type { ShownTrees } from './shown-trees.ts'
 import {
   DIFF_ID,
   GID_MAPPING,
+  isSameLayer,
   type Kind,
   type Labels,
   type LazyLayer,
@@ -33,6 +36,7 @@ export interface SnapshotterParts {
   trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
   pulls: Pick<Pulls, 'find'>
   names: Pick<LayerNames, 'whyHidden'>
+  replacements: Pick<Replacements, 'differs' | 'replace' | 'settled'>
   /** A promise's outcome, or Failure timeout when nothing progresses. The promise itself goes on. */
   patiently<T>(promise: Promise<T>): Promise<T>
   /** Options that this machine's overlays need. */
@@ -111,8 +115,6 @@ export class Snapshotter {
 
   /** @param paths of what changes: `labels`, or `labels.<key>`; none: all labels. @throws Failure missing, usage, system */
   async update(key: string, labels: Labels, paths: readonly string[]): Promise<Snapshot> {
-    const other = paths.find((each) => each !== 'labels' && !each.startsWith(LABEL_PATH))
-    if (other !== undefined) throw Failure.usage(`${JSON.stringify(other)} of a snapshot cannot be changed`)
     return await this.#parts.snapshots.relabel(key, (before) => relabelled(before, labels, paths))
   }
 
@@ -157,7 +159,7 @@ export class Snapshotter {
 
   /** Makes a layer without its bytes, where that can be done; undefined: it cannot be, which is logged. */
   async #lazy(wish: Wish, target: string): Promise<Prepared | undefined> {
-    const { pulls, patiently } = this.#parts
+    const { pulls, replacements, patiently } = this.#parts
     let wanted: Wanted
     try {
       wanted = await patiently(pulls.find(namespaceOf(wish.key), target, wish.labels))
@@ -166,7 +168,11 @@ export class Snapshotter {
       this.#tell(`a layer for ${target} is left to containerd: ${describe(error)}`)
       return undefined
     }
-    const { pulled, place } = wanted
+    const { pulled, place, chain } = wanted
+    const namespace = namespaceOf(wish.key)
+    // what stands below may be another image's, which containerd has under the same chain
+    const below = chain.slice(0, place)
+    if (replacements.differs(namespace, below, pulled.said)) void replacements.replace(namespace, pulled, below) // never rejects
     const giving = new AbortController()
     try {
       const { signal } = giving
@@ -205,7 +211,7 @@ export class Snapshotter {
       const name = nameOf(namespaceOf(key), target, parent, layer)
       const others = snapshots.madeFor(target).filter((each) => each.parent === parent && each.key !== name)
       // who does not say its namespace is shown them, too, and takes the first that it sees
-      if (!tellsNamespace && others.some(({ layer: other }) => !isSame(other, layer)))
+      if (!tellsNamespace && others.some(({ layer: other }) => !isSameLayer(other, layer)))
         throw Failure.unsupported('another namespace has another layer for the same target')
       if (snapshots.get(name) === undefined)
         await snapshots.add({ key: name, kind: 'committed', parent, labels: all, id: snapshots.reserve(), layer })
@@ -232,8 +238,9 @@ export class Snapshotter {
 
   /** An ordinary one. */
   async #make(kind: Exclude<Kind, 'committed'>, wish: Pick<Wish, 'key' | 'parent' | 'labels'>): Promise<Mount[]> {
-    const { snapshots, folders } = this.#parts
+    const { snapshots, folders, replacements } = this.#parts
     const { key, parent, labels } = wish
+    if (labels[TARGET] === undefined && parent !== '') await replacements.settled(snapshots.chain(this.#found(parent)))
     const id = snapshots.reserve()
     await folders.make(id, await this.#ownerOf(parent, labels))
     try {
@@ -323,17 +330,6 @@ export class Snapshotter {
   }
 }
 
-const LABEL_PATH = 'labels.'
-
-/** An empty value takes a label away. */
-function relabelled(before: Labels, labels: Labels, paths: readonly string[]): Labels {
-  const isAll = paths.length === 0 || paths.includes('labels')
-  const named = paths.flatMap((each) => (each.startsWith(LABEL_PATH) ? [each.slice(LABEL_PATH.length)] : []))
-  const changed = isAll ? labels : Object.fromEntries(named.map((key) => [key, labels[key] ?? '']))
-  const kept = isAll ? Object.fromEntries(Object.entries(before).filter(([key]) => key === REMOTE)) : before
-  return Object.fromEntries(Object.entries({ ...kept, ...changed }).filter(([, value]) => value !== ''))
-}
-
 /** Of layers, whose labels an image can write. */
 function withoutMappings(labels: Labels): Labels {
   return withoutLabel(withoutLabel(labels, UID_MAPPING), GID_MAPPING)
@@ -342,10 +338,6 @@ function withoutMappings(labels: Labels): Labels {
 function withoutLabel(labels: Labels, label: string): Labels {
   const { [label]: _, ...others } = labels
   return others
-}
-
-function isSame(one: LazyLayer | undefined, other: LazyLayer): boolean {
-  return one?.blob === other.blob && one.tree === other.tree
 }
 
 /** A name that tells what it shows, and on what: nobody else's snapshot has it. */

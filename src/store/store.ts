@@ -220,9 +220,12 @@ export class Store {
 
   /** Keeps what was built from a layer. An image that is there already stays. @throws Failure system */
   async keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
-    await this.#files.keepHashed(this.#imagePath(tree.digest), tree.digest, tree.image)
     const folder = this.#path('layers', hex(layer))
-    await this.#files.keep(join(folder, 'chunks'), tree.chunks.bytes)
+    const kept = await Promise.allSettled([
+      this.#files.keepHashed(this.#imagePath(tree.digest), tree.digest, tree.image),
+      this.#files.keep(join(folder, 'chunks'), tree.chunks.bytes),
+    ])
+    for (const each of kept) if (each.status === 'rejected') throw each.reason // when nothing is written any more
     const table = tableDigest(tree.chunks.bytes)
     await this.#files.keepRecord(join(folder, 'record.json'), { ...record, tree: tree.digest, table })
   }

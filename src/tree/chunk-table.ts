@@ -13,8 +13,9 @@
 import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
 import type { Range } from '../image/blob.ts'
-import { algorithmOf, type ChunkDigest, type Digest, digestOf, hex } from '../image/digest.ts'
+import { algorithmOf, type ChunkDigest, type Digest, hex } from '../image/digest.ts'
 import { type Check, type Chunk, type Codec, type Place, stateOf } from './chunk.ts'
+import { contentDigestOf } from './content-digest.ts'
 
 export interface ChunkBlob {
   digest: Digest
@@ -194,9 +195,14 @@ export class ChunkTable {
   readonly deviceSize: number
   readonly bytes: Uint8Array
   readonly #at: Columns
+  #content: Digest | undefined
 
-  /** @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them; unsupported: they are as another version wrote them */
-  constructor(bytes: Uint8Array) {
+  /**
+   * @param content as contentDigest gives it, where that is known
+   * @throws Failure corrupt when the bytes are not as `encodeChunks` wrote them; unsupported: they are as another version wrote them
+   */
+  constructor(bytes: Uint8Array, content?: Digest) {
+    this.#content = content
     // typed columns need their own alignment; a Buffer's own slice would not copy
     this.bytes = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes)
     const hash = createHash('sha256').update(this.bytes.subarray(0, -HASH_BYTES)).digest()
@@ -306,59 +312,35 @@ export class ChunkTable {
   /** Places as the native side wants them: {at u64, length u64, chunk u32, zero u32}, little-endian, sorted by `at`. */
   packedPlaces(): Uint8Array {
     const { placeAt, placeLength, placeChunk } = this.#at
-    const order = Uint32Array.from(placeAt, (_, i) => i).sort((a, b) => (placeAt[a] as number) - (placeAt[b] as number))
-    const packed = new DataView(new ArrayBuffer(order.length * 24))
-    order.forEach((from, i) => {
-      packed.setBigUint64(i * 24, BigInt(placeAt[from] as number), true)
-      packed.setBigUint64(i * 24 + 8, BigInt(placeLength[from] as number), true)
-      packed.setUint32(i * 24 + 16, placeChunk[from] as number, true)
-    })
-    return new Uint8Array(packed.buffer)
+    const order = Uint32Array.from(placeAt, (_, i) => i)
+    // mostly they are in that order
+    if (!placeAt.every((at, i) => i === 0 || at >= (placeAt[i - 1] as number))) {
+      order.sort((a, b) => (placeAt[a] as number) - (placeAt[b] as number))
+    }
+    const words = new Uint32Array(order.length * 6)
+    for (let i = 0; i < order.length; i++) {
+      const from = order[i] as number
+      const [at, length] = [placeAt[from] as number, placeLength[from] as number]
+      words[i * 6] = at // its lower half
+      words[i * 6 + 1] = at / 2 ** 32
+      words[i * 6 + 2] = length
+      words[i * 6 + 3] = length / 2 ** 32
+      words[i * 6 + 4] = placeChunk[from] as number
+    }
+    return new Uint8Array(words.buffer)
   }
 
   /**
-   * The decoded side (sizes, checks of decoded bytes, places, zeros) as a digest: what a device of this layout holds, byte for byte,
-   * however it is stored. It stands in the image's device slot, so that images that look alike and differ in contents do not
-   * share a device.
+   * What a device of this layout holds (content-digest.ts). It stands in the image's device slot, so that images that look alike and differ
+   * in contents do not share a device.
    */
   contentDigest(): Digest {
-    const { size, checksEnd, placesEnd, checkOf, checkStart, checkEnd, checkAlgorithm, checkDigest } = this.#at
-    const { placeFrom, placeLength, placeAt, zeroStart, zeroEnd } = this.#at
-    // a chunk: size, numbers of checks and places; a check: range, digest; a place: three numbers. The start of a check by BLAKE3
-    // is below 0: -1 stands for 0. A run of zeros has a start as no chunk has a size.
-    const bytes = new Uint8Array(
-      this.length * 16 + checkOf.length * (16 + HASH_BYTES) + placeAt.length * 24 + zeroStart.length * 16,
+    const { checkOf, checkAlgorithm } = this.#at
+    this.#content ??= contentDigestOf(
+      this.#at,
+      (check) => checkOf[check] !== STORED,
+      (check) => checkAlgorithm[check] === BLAKE3,
     )
-    const view = new DataView(bytes.buffer)
-    let at = 0
-    let check = 0
-    let place = 0
-    for (let i = 0; i < this.length; i++) {
-      const head = at
-      at += 16
-      let checks = 0
-      for (; check < (checksEnd[i] as number); check++) {
-        if (checkOf[check] === STORED) continue
-        const start = checkStart[check] as number
-        view.setFloat64(at, checkAlgorithm[check] === BLAKE3 ? -1 - start : start, true)
-        view.setFloat64(at + 8, checkEnd[check] as number, true)
-        bytes.set(checkDigest.subarray(check * HASH_BYTES, (check + 1) * HASH_BYTES), at + 16)
-        at += 16 + HASH_BYTES
-        checks++
-      }
-      view.setFloat64(head, size[i] as number, true)
-      view.setUint32(head + 8, checks, true)
-      view.setUint32(head + 12, (placesEnd[i] as number) - place, true)
-      for (; place < (placesEnd[i] as number); place++, at += 24) {
-        view.setFloat64(at, placeFrom[place] as number, true)
-        view.setFloat64(at + 8, placeLength[place] as number, true)
-        view.setFloat64(at + 16, placeAt[place] as number, true)
-      }
-    }
-    for (let i = 0; i < zeroStart.length; i++, at += 16) {
-      view.setFloat64(at, -1 - (zeroStart[i] as number), true)
-      view.setFloat64(at + 8, zeroEnd[i] as number, true)
-    }
-    return digestOf(bytes.subarray(0, at))
+    return this.#content
   }
 }

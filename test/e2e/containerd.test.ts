@@ -2,25 +2,37 @@
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { writeImage } from '../../src/build/layout-writer.ts'
 import { type Agent, gone } from './agent.ts'
-import { type AppStore, byEngine, makeAppStore, STORE_LACKS } from './engine-store.ts'
-import { CONTAINERD_LACKS, Containerd } from './engines/containerd.ts'
+import { type AppImage, named, writeApp } from './app-image.ts'
+import { claim } from './claim.ts'
+import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
+import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
 
-suite('containerd 1.7', STORE_LACKS ?? CONTAINERD_LACKS, () => {
-  let store: AppStore
+const file = (path: string, text: string) => ({ path, type: 'file' as const, content: Buffer.from(text) })
+
+for (const flavour of ['trixie', 'sid', 'built'] as const)
+  suite(`containerd of ${flavour}`, STORE_LACKS ?? containerdLacks(flavour), () => tests(flavour))
+
+function tests(flavour: ContainerdFlavour): void {
+  let store: EngineStore
+  let app: AppImage
   let containerd: Containerd
   let agent: Agent
   let serve: () => Promise<Agent>
 
   beforeAll(async () => {
-    store = await makeAppStore()
-    const path = join(store.work.path, 'c')
+    store = await makeStore(async (dir) => {
+      app = await writeApp(join(dir, 'app'))
+      return { layout: app.layout, tags: [app.tag, ...(await writeOthers(app.layout))] }
+    })
+    const { registry, work } = store
+    const path = join(work.path, 'c')
     await mkdir(path)
     const socket = join(path, 's.sock')
     serve = () => store.serve('cache', '--containerd', socket, '--containerd-address', Containerd.addressIn(path))
-    const { registry, work } = store
-    containerd = await Containerd.prepare(path, { flavour: 'trixie', work: work.path, socket, trust: [registry] })
+    containerd = await Containerd.prepare(path, { flavour, work: work.path, socket, trust: [registry] })
     agent = await serve()
     await containerd.start()
   })
@@ -30,26 +42,27 @@ suite('containerd 1.7', STORE_LACKS ?? CONTAINERD_LACKS, () => {
   })
 
   const NAME = ['--snapshotter', 'lazylayer']
-  const run = (id: string, namespace = 'k8s.io') =>
-    containerd.ctr(namespace, 'run', '--rm', '--net-host', ...NAME, store.image, id)
-  const snapshots = async (namespace = 'k8s.io') =>
-    (await containerd.ctr(namespace, 'snapshots', ...NAME, 'ls')).stdout.split('\n').slice(1).filter(Boolean).length
-  /** Layers that containerd itself has asked for. */
-  const layersFetched = async () =>
-    byEngine(await store.registry.log()).filter(({ uri }) =>
-      store.app.layers.some(({ digest }) => uri.includes(digest)),
-    )
-  const works = { code: 0, stdout: '' }
+  const image = (tag: string) => `${store.registry.host}/${tag}:${tag}`
+  let runs = 0
+  const run = (tag = app.tag, ...command: string[]) =>
+    containerd.ctr('k8s.io', 'run', '--rm', '--net-host', ...NAME, image(tag), `c${runs++}`, ...command)
   /** containerd tries to connect again up to 3 s after it could not. */
-  const runsSoon = (id: string) =>
-    expect.poll(() => run(`${id}${Math.random()}`), { interval: 500, timeout: 20_000 }).toMatchObject(works)
+  const runsSoon = () => expect.poll(() => run(), { interval: 500, timeout: 20_000 }).toMatchObject(works())
+  const works = () => ({ code: 0, stdout: app.says })
+  const pull = async (tag = app.tag) => {
+    await store.registry.clear()
+    expect(await containerd.pullByCri(image(tag))).toEqual({ status: 0, message: '' })
+  }
+  const snapshots = async () =>
+    (await containerd.ctr('k8s.io', 'snapshots', ...NAME, 'ls')).stdout.split('\n').slice(1).filter(Boolean).length
+  /** By containerd itself, beside configs. */
+  const blobsFetched = async () =>
+    byEngine(await store.registry.log()).filter(({ kind, bytes }) => kind === 'blob' && bytes > 2_000)
 
   test('an image that kubelet has pulled runs, and containerd has fetched no layer of it', async () => {
-    works.stdout = store.app.says
-    await store.registry.clear()
-    expect(await containerd.pullByCri(store.image)).toEqual({ status: 0, message: '' })
-    expect(await run('one')).toMatchObject(works)
-    expect(await layersFetched()).toEqual([])
+    await pull()
+    expect(await run()).toMatchObject(works())
+    expect(await blobsFetched()).toEqual([])
     expect(await snapshots()).toBe(3)
   })
 
@@ -59,26 +72,63 @@ suite('containerd 1.7', STORE_LACKS ?? CONTAINERD_LACKS, () => {
     await agent.ended
     await store.registry.clear()
     agent = await serve()
-    await runsSoon('two')
+    await runsSoon()
     await containerd.kill()
     await containerd.start()
-    expect(await run('three')).toMatchObject(works)
+    expect(await run()).toMatchObject(works())
     expect(await store.stop()).toBe(0)
     agent = await serve()
-    await runsSoon('four')
-    expect(await layersFetched()).toEqual([])
+    await runsSoon()
+    expect(await blobsFetched()).toEqual([])
   })
 
   test('what containerd removes is gone, and what it pulls again is lazy again', async () => {
-    expect(await containerd.ctr('k8s.io', 'images', 'rm', '--sync', store.image)).toMatchObject({ code: 0 })
     const { stdout } = await containerd.ctr('k8s.io', 'images', 'ls', '-q')
-    for (const left of stdout.split('\n').filter(Boolean))
-      await containerd.ctr('k8s.io', 'images', 'rm', '--sync', left)
+    for (const each of stdout.split('\n').filter(Boolean))
+      await containerd.ctr('k8s.io', 'images', 'rm', '--sync', each)
     await expect.poll(() => snapshots()).toBe(0)
     await expect.poll(() => readdir(join(store.root, 'snapshots'))).toEqual([])
-    await store.registry.clear()
-    expect(await containerd.pullByCri(store.image)).toEqual({ status: 0, message: '' })
-    expect(await run('five')).toMatchObject(works)
-    expect(await layersFetched()).toEqual([])
+    await pull()
+    expect(await run()).toMatchObject(works())
+    expect(await blobsFetched()).toEqual([])
   })
-})
+
+  test('of an image with a plain base containerd fetches no layer either', async () => {
+    await pull('mixed')
+    expect(await run('mixed')).toMatchObject({ code: 0, stdout: 'lazy above plain\n' })
+    expect(await blobsFetched()).toEqual([])
+  })
+
+  test('an image has its own files, though a hostile one claimed its layer before', async () => {
+    await pull('hostile')
+    expect(await run('hostile')).toMatchObject({ code: 0, stdout: 'evil\n' })
+    await pull('victim') // containerd knows all of its chains, and asks nothing
+    await expect.poll(() => agent.log(), { timeout: 20_000 }).toContain('in the place of')
+    expect(await run('victim')).toMatchObject({ code: 0, stdout: 'good\n' })
+    expect(await blobsFetched()).toEqual([])
+  })
+}
+
+/** With a plain base; one whose layer another claims; and that other. @returns their tags */
+async function writeOthers(layout: string): Promise<string[]> {
+  const programs = [
+    ...(await named(['cat'])),
+    ...['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const })),
+  ]
+  const base = programs.filter((each, i) => programs.findIndex(({ path }) => path === each.path) === i)
+  const write = (tag: string, kind: 'gzip' | 'estargz', who: string) =>
+    writeImage({
+      dir: layout,
+      tag,
+      config: { Cmd: ['/bin/cat', '/etc/who'], Labels: { tag } },
+      layers: [
+        { kind, entries: base },
+        { kind: 'estargz', entries: [file('etc/who', who)] },
+      ],
+    })
+  await write('mixed', 'gzip', 'lazy above plain\n')
+  const victim = await write('victim', 'estargz', 'good\n')
+  const hostile = await write('hostile', 'estargz', 'evil\n')
+  await claim(layout, hostile.manifestDigest, victim.diffIds)
+  return ['mixed', 'victim', 'hostile']
+}

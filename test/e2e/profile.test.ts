@@ -70,7 +70,16 @@ suite('profiles', lacking(['mount']), () => {
   ): Promise<void> {
     const dir = join(work.path, `mnt-${cache}`)
     await mkdir(dir, { recursive: true })
-    const agent = await startAgent(work.path, dir, ['mount', '--mount', rung, ...flags(cache), image, dir])
+    const agent = await startAgent(work.path, dir, [
+      'mount',
+      '--mount',
+      rung,
+      '--background',
+      'off',
+      ...flags(cache),
+      image,
+      dir,
+    ])
     try {
       await use(agent, dir)
     } finally {
@@ -114,5 +123,16 @@ suite('profiles', lacking(['mount']), () => {
     expect(await run('profile', 'push', ...flags('erofs'), image)).toContain(`/${READ[0]}\n`)
     await mounted('other', 'erofs', comesAhead)
     expect(await shown('other')).toMatchObject({ from: 'registry' })
+  })
+
+  test('a profile is exported, forgotten and imported', async () => {
+    const document = join(work.path, 'profile.json')
+    const before = await shown('fuse')
+    await run('profile', 'export', ...flags('fuse'), image, document)
+    await run('profile', 'forget', ...flags('fuse'), image)
+    expect(JSON.parse(await run('profile', 'ls', ...flags('fuse'), '--format=json'))).toEqual([])
+    await run('profile', 'import', ...flags('fuse'), image, document)
+    expect(await shown('fuse')).toMatchObject({ from: 'file', manifest: before.manifest, profile: before.profile })
+    expect(await run('profile', 'ls', ...flags('fuse'))).toContain(`${registry.host}/team/app`)
   })
 })

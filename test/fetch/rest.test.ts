@@ -3,7 +3,7 @@ import { StoredOrder } from '../../src/fetch/order.ts'
 import { Rest } from '../../src/fetch/rest.ts'
 import { type ChunkAt, row, tableOf } from './layer.ts'
 
-const LIMITS = { gapMaxBytes: 10, runMaxBytes: 300 }
+const LIMITS = { gapMaxBytes: 60, runMaxBytes: 300, againMaxBytes: 20 }
 
 /** The rest of a layer of which all is missing, but those that are here. */
 function restOf(chunks: readonly ChunkAt[], here = new Set<number>()) {
@@ -28,12 +28,17 @@ describe('what is missing of a layer is given out', () => {
   })
 
   test('with what lies between files, but nothing larger', () => {
-    const chunks = [...row(2, 100, 10), { blob: 0, stored: { start: 221, end: 300 } }]
+    const chunks = [...row(2, 80, 60), { blob: 0, stored: { start: 281, end: 300 } }]
     expect(restOf(chunks).ranges()).toEqual([[0, 1], [2]])
   })
 
   test('a chunk that is larger than a request in one of its own', () => {
     expect(restOf(row(2, 1000)).ranges()).toEqual([[0], [1]])
+  })
+
+  test('with what is here between them, if it is little', () => {
+    const chunks = [50, 60, 110].map((end, i) => ({ blob: 0, stored: { start: [0, 50, 60][i] as number, end } }))
+    expect(restOf(chunks, new Set([1])).ranges()).toEqual([[0, 2]])
   })
 
   test('around what came meanwhile', () => {

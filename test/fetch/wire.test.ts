@@ -15,7 +15,7 @@ function way() {
     let begun = 0
     for (; wire.unread < wire.limit; begun++) {
       await wire.place(never)
-      wire.begin(bytes, true)
+      wire.begin(bytes, 'background')
     }
     return begun
   }
@@ -32,7 +32,7 @@ describe('on the way to an origin', () => {
   test('of which much is carried in a round trip, more reads are under way, but not twice what it carries', async () => {
     const { wire, clock, beginAll } = way()
     // 12.5 MB/s, 80 ms: 1 MB
-    const transfer = wire.begin(10 * MIB, false)
+    const transfer = wire.begin(10 * MIB, 'demand')
     for (let ms = 1; ms <= 500; ms++) {
       clock.ms = 80 + ms
       transfer.came(ms * 12_500)
@@ -46,7 +46,7 @@ describe('on the way to an origin', () => {
   test('the next read may begin when what is left of the one before is less than its window', async () => {
     const { wire } = way()
     await wire.place(never)
-    const first = wire.begin(MIB, true)
+    const first = wire.begin(MIB, 'background')
     let begun = false
     void wire.place(never).then(() => {
       begun = true
@@ -69,14 +69,14 @@ describe('on the way to an origin', () => {
 
   test('what was measured is forgotten after a pause', () => {
     const { wire, clock } = way()
-    const transfer = wire.begin(10 * MIB, false)
+    const transfer = wire.begin(10 * MIB, 'demand')
     for (let ms = 1; ms <= 500; ms++) {
       clock.ms = 80 + ms
       transfer.came(ms * 12_500)
     }
     transfer.end()
     clock.ms += 60_001
-    wire.begin(KIB, false)
+    wire.begin(KIB, 'demand')
     expect(wire.limit).toBe(256 * KIB)
   })
 
@@ -87,5 +87,16 @@ describe('on the way to an origin', () => {
     const waiting = wire.place(over.signal)
     over.abort(new Error('over'))
     await expect(waiting).rejects.toThrow('over')
+  })
+
+  test('what a prefetch finds here already tells nothing of a round trip', async () => {
+    const { wire, clock } = way()
+    wire.begin(MIB, 'prefetch').came(1)
+    const transfer = wire.begin(10 * MIB, 'background')
+    for (let ms = 1; ms <= 500; ms++) {
+      clock.ms = 80 + ms
+      transfer.came(ms * 12_500)
+    }
+    expect(wire.limit).toBeGreaterThan(1_000_000)
   })
 })

@@ -50,3 +50,25 @@ test('no more comes in a second than may', () => {
   clock.ms = 5000 // what was not used then is not saved up
   expect(throttle.take(100)).toBe(100)
 })
+
+test('nothing begins in the background while prefetch is under way, though nothing of it comes yet', async () => {
+  const signal = AbortSignal.timeout(10_000)
+  const places = async ({ standsAside }: { standsAside: boolean }) => {
+    const wires = new Wires({ standsAside, maxBytesPerSecond: unlimited })
+    const prefetch = wires.begin('registry.example.com', 100, 'prefetch')
+    let begins = false
+    void wires
+      .of('registry.example.com')
+      .place(signal)
+      .then(() => {
+        begins = true
+      })
+    await turn()
+    const before = begins
+    prefetch.end()
+    await turn()
+    return [before, begins]
+  }
+  expect(await places({ standsAside: true })).toEqual([false, true])
+  expect(await places({ standsAside: false })).toEqual([true, true])
+})

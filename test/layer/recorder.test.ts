@@ -38,6 +38,7 @@ function recorderOf(cached?: readonly string[], before?: Profile, from: KeptProf
   const time = { now: 100_000 }
   const kept = new Map<string, Profile>()
   const logged: string[] = []
+  const began = new Set<string>()
   const recorder = new Recorder({
     profiles: {
       keep: async ({ manifest }, _, profile) => void kept.set(manifest, profile),
@@ -47,11 +48,12 @@ function recorderOf(cached?: readonly string[], before?: Profile, from: KeptProf
     filesOf: async (_, reads) =>
       reads.map(({ at }, first): ReadFile => ({ path: `file-${at / PAGE}`, ranges: [], size: PAGE, first })),
     readParts: async (_, parts) => cached && parts.map(({ path }) => cached.includes(path)),
+    began: ({ digest }) => void began.add(digest),
     log: (message) => void logged.push(message),
     now: () => time.now,
   })
   const paths = (of: string) => kept.get(digest(of))?.map(({ path }) => path)
-  return { recorder, time, paths, kept, logged }
+  return { recorder, time, paths, kept, logged, began }
 }
 
 test('what was read until a quiet moment is kept, in its order, over all layers', async () => {
@@ -175,4 +177,14 @@ test('what fails is logged, and fails nobody', async () => {
   read(1, 100_000)
   await recorder.end()
   expect(logged).toEqual([expect.stringContaining('damaged')])
+})
+
+test('of an image that is read it is told at once, and not of one that is only watched', () => {
+  const { recorder, time, began } = recorderOf()
+  const [one, other] = [layerOf('one'), layerOf('other')]
+  recorder.watch(image('a'), one.layer)
+  recorder.watch(image('b'), other.layer)
+  one.read(3, time.now)
+  recorder.poll()
+  expect([...began]).toEqual([digest('a')])
 })

@@ -61,6 +61,20 @@ test('HTTP/2 is spoken where it is offered: one connection, however many reads b
   expect(registries.counters()).toMatchObject({ requests: 60, connections: 1, retries: 0 })
 })
 
+test('what nobody waits for has a connection of its own, of whose streams 256 KiB at most are on their way', async () => {
+  const registry = await start()
+  const { registries, read } = open(registry)
+  expectRight(await many(5, read))
+  expectRight(await many(20, (start, end) => read(start, end, 'background')))
+  expectRight(await many(5, read))
+  const seen = registry.seen.filter(({ kind }) => kind === 'blob')
+  expect(new Set(seen.map(({ connection, window }) => `${connection} ${window}`))).toEqual(
+    new Set([`1 ${2 << 20}`, `2 ${256 << 10}`]),
+  )
+  expect(seen.filter(({ connection }) => connection === 2)).toHaveLength(20)
+  expect(registries.counters().connections).toBe(2)
+})
+
 test('HTTP/1.1 is spoken elsewhere, over at most so many connections', async () => {
   const registry = await start({ http2: false })
   const { registries, read } = open(registry, { connections: 3 })

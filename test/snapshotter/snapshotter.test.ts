@@ -13,6 +13,7 @@ import { Folders } from '../../src/snapshotter/folders.ts'
 import { Snapshots as Service } from '../../src/snapshotter/generated/snapshots_pb.ts'
 import { type GrpcSocket, listenGrpc } from '../../src/snapshotter/grpc-socket.ts'
 import type { PulledImage } from '../../src/snapshotter/pulled-image.ts'
+import { Replacements } from '../../src/snapshotter/replacements.ts'
 import { snapshotsRoutes } from '../../src/snapshotter/routes.ts'
 import type { LazyLayer } from '../../src/snapshotter/snapshot.ts'
 import { Snapshots } from '../../src/snapshotter/snapshots.ts'
@@ -46,6 +47,7 @@ class World {
   readonly said: string[] = []
   late = Promise.withResolvers<void>()
   client!: Client<typeof Service>
+  replacements!: Replacements
   #snapshots!: Snapshots
   #socket!: GrpcSocket
 
@@ -62,18 +64,22 @@ class World {
     this.#snapshots = await Snapshots.open(join(this.dir, 'records'), log)
     const ids = new Set([...this.#snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
     const folders = await Folders.open(join(this.dir, 'snapshots'), (id) => ids.has(id), log)
+    const trees = {
+      directoryOf: (tree: Digest) => this.treeDirectory(tree),
+      has: (tree: Digest) => this.held.includes(tree),
+      hold: async ({ tree }: { tree: Digest }) => void this.held.push(tree),
+      letGo: (tree: Digest) => void this.held.splice(this.held.indexOf(tree), 1),
+      bytesOf: async () => 4_096,
+    }
+    const names = { whyHidden: ({ tree }: LazyLayer) => this.hidden.get(tree) }
+    this.replacements = new Replacements({ snapshots: this.#snapshots, trees, names, log })
     const snapshotter = new Snapshotter({
       snapshots: this.#snapshots,
       folders,
-      trees: {
-        directoryOf: (tree) => this.treeDirectory(tree),
-        has: (tree) => this.held.includes(tree),
-        hold: async ({ tree }) => void this.held.push(tree),
-        letGo: (tree) => void this.held.splice(this.held.indexOf(tree), 1),
-        bytesOf: async () => 4_096,
-      },
-      pulls: { find: (_, target) => this.#find(target) },
-      names: { whyHidden: ({ tree }) => this.hidden.get(tree) },
+      trees,
+      names,
+      replacements: this.replacements,
+      pulls: { find: (_, target) => this.find(target) },
       patiently: (promise) =>
         Promise.race([
           promise,
@@ -94,7 +100,7 @@ class World {
     this.client = createClient(Service, createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions }))
   }
 
-  async #find(target: string) {
+  async find(target: string) {
     const answer = this.answers.get(target)
     if (answer === undefined) throw Failure.missing('no such image')
     const place = Number(target.slice(-1))
@@ -107,7 +113,12 @@ class World {
       return await work({ layer, lease: { tree: layer.tree } as LayerLease })
     }
     const whyNeverUnpacked = () => (answer === 'never' ? 'it is no tar' : undefined)
-    const pulled = { use, whyNeverUnpacked, image: { manifest: { layers } } } as unknown as PulledImage // what is used of it
+    const said = layers.map((_, i) => ({
+      blob: i === place && typeof answer === 'object' ? answer.blob : digest('f'),
+      index: undefined,
+    }))
+    const image = { manifest: { layers }, digest: digest('e') }
+    const pulled = { use, whyNeverUnpacked, image, said } as unknown as PulledImage // what is used of it
     return { pulled, place, chain: layers.map((_, i) => `chain${i}` as Digest) }
   }
 
@@ -242,6 +253,32 @@ describe('a client that asks for layers of an image', () => {
 })
 
 describe('a container', () => {
+  test('of an image whose layer is true stands on that, where a liar had its chain first', async () => {
+    world.answers.set('chain0', lazyLayer(0, 'a'))
+    const base = await world.exists('chain0', '')
+    world.answers.set('chain0', lazyLayer(0, 'b'))
+    const { pulled, chain } = await world.find('chain0')
+    const first = chain.slice(0, 1)
+    expect(world.replacements.differs('ns', first, pulled.said)).toBe(true)
+    expect(world.replacements.differs('other', first, pulled.said)).toBe(false)
+    const directoryFor = async (key: string) => {
+      const { mounts } = await world.client.view(at({ key, parent: base }))
+      return mounts[0]?.source
+    }
+    // as long as nothing is known against it, it keeps the chain
+    await world.replacements.replace('ns', pulled, first)
+    expect(await directoryFor('ns/1/view')).toBe(world.treeDirectory(digest('a')))
+    world.hidden.set(digest('a'), 'it lies')
+    await world.replacements.replace('ns', pulled, first)
+    expect(await directoryFor('ns/2/view')).toBe(world.treeDirectory(digest('b')))
+    expect(world.replacements.differs('ns', first, pulled.said)).toBe(false)
+    expect(world.held).toEqual([digest('b')])
+    await world.stop()
+    await world.start()
+    world.held.push(digest('b'))
+    expect(await directoryFor('ns/3/view')).toBe(world.treeDirectory(digest('b')))
+  })
+
   test('does not start on a layer that its image has no right to, nor on one that is not there now', async () => {
     world.answers.set('chain0', lazyLayer(0, 'a'))
     const base = await world.exists('chain0', '')

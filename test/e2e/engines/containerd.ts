@@ -10,8 +10,8 @@ import { lacking } from './needs.ts'
 import { answers } from './registry.ts'
 import { Sandbox } from './sandbox.ts'
 
-/** trixie: 1.7. sid: what is newest there (2.1 at the time of writing). */
-export type ContainerdFlavour = 'trixie' | 'sid'
+/** trixie: 1.7. sid: what is newest there (2.1 at the time of writing). built: the programs that LAZYLAYER_TEST_CONTAINERD names a directory of. */
+export type ContainerdFlavour = 'trixie' | 'sid' | 'built'
 
 export interface ContainerdOptions {
   flavour: ContainerdFlavour
@@ -22,8 +22,14 @@ export interface ContainerdOptions {
   trust: readonly { host: string; caFile: string }[]
 }
 
-/** Why none can run here. */
-export const CONTAINERD_LACKS = lacking(['unshare', 'nsenter', 'runc', 'apt-get', 'dpkg'])
+const BUILT = process.env.LAZYLAYER_TEST_CONTAINERD
+
+/** Why this flavour cannot run here; undefined where it can. */
+export function containerdLacks(flavour: ContainerdFlavour): string | undefined {
+  if (flavour === 'sid' && process.env.LAZYLAYER_TEST_SID === undefined) return 'LAZYLAYER_TEST_SID is not set'
+  if (flavour === 'built' && BUILT === undefined) return 'LAZYLAYER_TEST_CONTAINERD names no directory'
+  return lacking(['unshare', 'nsenter', 'runc', 'apt-get', 'dpkg'])
+}
 
 const READY_MS = 60_000
 const CALL_MS = 120_000
@@ -50,7 +56,7 @@ export class Containerd {
   static async prepare(path: string, options: ContainerdOptions): Promise<Containerd> {
     const { work, flavour } = options
     const script = fileURLToPath(new URL('containerd.sh', import.meta.url))
-    const bin = (await succeed('sh', [script, flavour])).trim()
+    const bin = flavour === 'built' ? (BUILT ?? '') : (await succeed('sh', [script, flavour])).trim()
     for (const each of options.trust) {
       const folder = join(path, 'certs.d', each.host)
       await mkdir(folder, { recursive: true })
