@@ -20,7 +20,14 @@ const SPAN_MS = 100
 const FADES = 0.9
 /** In each span the limit grows by that at most: the first answer of a connection took several round trips, and a second one tells. */
 const GROWS = 2
-/** Ways change, and nothing that was measured before a pause counts after it. */
+/**
+ * What comes sooner was here: the first bytes of a layer are asked for with its index (layer/first-bytes.ts), and tell of no round trip. A
+ * prefetch tells of none at all. Where answers are really so quick, one window is enough for any link.
+ */
+const ANSWER_MIN_MS = 1
+/** So many last answers count: some come of what was begun before, and ways change. */
+const ANSWERS = 16
+/** Nothing that was measured before a pause counts after it. */
 const FORGET_MS = 60_000
 
 /** One read. */
@@ -39,7 +46,7 @@ export class Wire {
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
   readonly #pauses = new Set<object>()
-  #roundTripMs = Number.POSITIVE_INFINITY
+  #answersMs: readonly number[] = []
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
   #grown = BACKGROUND_WINDOW_BYTES
@@ -97,13 +104,12 @@ export class Wire {
   begin(bytes: number, priority: Priority): Transfer {
     const begun = this.#now()
     const isBackground = priority === 'background'
-    // a prefetch may find its first bytes here, because they were asked for with the index
     const tells = priority !== 'prefetch'
     if (this.#transfers.size === 0) this.#wake(begun)
     let here = 0
     const transfer = {
       came: (to: number) => {
-        if (here === 0 && tells) this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - begun)
+        if (here === 0 && tells) this.#answered(this.#now() - begun)
         const more = to - here
         here = to
         if (more > 0 && tells) this.#measure(more) // else another source has begun anew
@@ -126,10 +132,19 @@ export class Wire {
     return transfer
   }
 
+  #answered(ms: number): void {
+    if (ms >= ANSWER_MIN_MS) this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
+  }
+
+  /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */
+  get #roundTripMs(): number {
+    return Math.min(...this.#answersMs)
+  }
+
   #wake(now: number): void {
     this.#span = { at: now, bytes: 0 }
     if (now - this.#quietAt < FORGET_MS) return
-    this.#roundTripMs = Number.POSITIVE_INFINITY
+    this.#answersMs = []
     this.#bytesPerMs = 0
     this.#grown = BACKGROUND_WINDOW_BYTES
   }
