@@ -17,6 +17,7 @@ import { imageWalk } from './cases/image-walk.ts'
 import { learnedStart } from './cases/learned-start.ts'
 import { mappedStart } from './cases/mapped-start.ts'
 import { memory } from './cases/memory.ts'
+import { newVersion } from './cases/new-version.ts'
 import { nydusd } from './cases/nydusd.ts'
 import { overlaySmallFiles } from './cases/overlay-small-files.ts'
 import { overlayWalk } from './cases/overlay-walk.ts'
@@ -61,6 +62,7 @@ const CASES: readonly Case[] = [
   mappedStart,
   coldReads,
   besideBackground,
+  newVersion,
   memory,
   nydusd,
   ...GROWTH,

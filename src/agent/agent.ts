@@ -1,6 +1,6 @@
 // The wiring: everything a command needs to open images, made once from its flags.
 
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
@@ -20,7 +20,7 @@ import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { Examinations } from '../proof/examinations.ts'
-import { thisUser } from '../registry/places.ts'
+import { systemPlaces, thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
 import { GatheredBlobs } from '../store/gathered-blobs.ts'
@@ -32,7 +32,7 @@ import { backgroundOf } from './background.ts'
 import { openLearned } from './learning.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
-import { givenLogin, text, type Values } from './values.ts'
+import { givenLogin, text, texts, type Values } from './values.ts'
 
 export interface Agent {
   native: NativeModule
@@ -61,6 +61,8 @@ export interface Agent {
   close(): Promise<void>
 }
 
+const CONTAINERD_HOSTS = 'containerd/certs.d'
+
 /** @param image the one that the command names; `undefined` where it names none. @throws Failure usage */
 export function openRegistries(values: Values, image: Reference | undefined, sealed?: SealedCredentials): Registries {
   const login = givenLogin(values)
@@ -78,6 +80,10 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
+    // as the engine that is served reads them
+    ...(texts(values, 'containerd').length === 0
+      ? {}
+      : { containerdHosts: join(systemPlaces().etc, CONTAINERD_HOSTS) }),
     log,
   })
 }

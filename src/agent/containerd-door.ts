@@ -91,13 +91,14 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
       return { socket, byName, all, pulls, finder, replacing }
     }),
   )
-  const shown = opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
-  const reading = { images, layers, trees, names, signal: layers.signal, log }
+  const layersNow = () =>
+    opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
+  const reading = { images, layers, trees, names, layersNow, signal: layers.signal, log }
   const listening: GrpcSocket[] = []
   const told = ({ reference, credentials }: ToldCredentials) => agent.registries.remember(reference, credentials)
   return {
     async listen() {
-      const left: LazyLayer[] = await readBack(shown, reading)
+      const left: LazyLayer[] = await readBack(reading)
       void readLeft(left, reading) // never rejects
       for (const { socket, byName, finder, pulls, replacing } of opened) {
         const source = new ImageEvents(socket.address)

@@ -21,10 +21,12 @@ import { loadNative } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { whyUnseen } from '../mount/propagation.ts'
 import { systemPlaces } from '../registry/places.ts'
+import { CONTAINERD_ADDRESS } from './containerd-address.ts'
 import { apart } from './doctor/apart.ts'
 import { cache } from './doctor/cache.ts'
 import type { DoctorCheck, Finding } from './doctor/check.ts'
 import { codecs } from './doctor/codecs.ts'
+import { containerd } from './doctor/containerd.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { agent, deadMounts, propagation, type Silent } from './doctor/mounts.ts'
@@ -85,11 +87,13 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     mounts: () => mountTable(),
     untold: () => untoldHere(root, settings, here),
     agents,
+    containerd: containerdHere,
     unseen: whyUnseen,
   }
   const checks: readonly DoctorCheck<typeof needs>[] = [
     ...[node, addon, codecs, kernel, fuse, requestTimeout, cache],
     ...engines,
+    containerd,
     ...[storage, crioConf, registries, authHelper, agent, apart, store, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
@@ -175,6 +179,14 @@ async function askAgents(sockets: string): Promise<{ statuses: Status[]; silent:
   })
   await Promise.all(asked)
   return { statuses, silent }
+}
+
+/** gRPC is loaded only where somebody answers. */
+async function containerdHere() {
+  const seen = await machineFiles.look(CONTAINERD_ADDRESS)
+  if (seen === undefined || !seen.writable) return undefined
+  const { askContainerd } = await import('../snapshotter/plugins.ts')
+  return await askContainerd(CONTAINERD_ADDRESS)
 }
 
 function once<T>(make: () => Promise<T>): () => Promise<T> {

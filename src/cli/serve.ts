@@ -11,6 +11,7 @@ import { Failure } from '../errors.ts'
 import { readAuthFile } from '../registry/credentials.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { DIFF_ID_POLICIES, type DiffIdPolicy } from '../stores/identity.ts'
+import { CONTAINERD_ADDRESS } from './containerd-address.ts'
 import type { Invocation } from './flags.ts'
 import { wantedContext } from './label.ts'
 import { readyText } from './ready.ts'
@@ -52,7 +53,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
 }
 
 /** BuildKit, and nerdctl up to 2.2, take a snapshotter for a lazy one by that name alone. */
-const CONTAINERD = { names: ['lazylayer', 'stargz'], address: '/run/containerd/containerd.sock' }
+const CONTAINERD = { names: ['lazylayer', 'stargz'], address: CONTAINERD_ADDRESS }
 
 /** @throws Failure usage */
 function criProxy(values: Values, [first]: readonly ContainerdSocket[]): StoreSettings['criProxy'] {

@@ -162,11 +162,13 @@ export class Filler {
     if (known !== undefined) {
       this.#counters.joined++
       known.waiters.add(waiter)
-      if (priority === 'demand') this.#promote(known)
+      if (priority === 'demand') {
+        this.#promote(known)
+        this.#batches.reached(chunk)
+      }
       return
     }
-    const flight = this.#flights.begin(chunk, priority)
-    flight.waiters.add(waiter)
+    const flight = this.#flights.begin(chunk, priority, waiter)
     if (stored) this.#checks.add(flight)
     else if (this.#elsewhere.has(chunk)) this.#copies.add(flight)
     else this.#batches.add(flight)

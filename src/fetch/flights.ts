@@ -136,9 +136,10 @@ export class Flights {
     return this.#flights.get(chunk)
   }
 
-  /** A chunk that has no flight. Nobody waits for it yet. */
-  begin(chunk: number, priority: Priority): Flight {
+  /** A chunk that has no flight. */
+  begin(chunk: number, priority: Priority, ...waiters: readonly Waiter[]): Flight {
     const flight = newFlight(chunk, priority)
+    for (const each of waiters) flight.waiters.add(each)
     this.#flights.set(chunk, flight)
     return flight
   }

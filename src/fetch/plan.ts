@@ -1,11 +1,11 @@
 // What to ask for: few requests for neighbouring chunks, and what should come along with a miss.
 //
-// A single miss gets nothing more. A reader that goes through the layer in stored order (an import of a package, a walk that reads small
-// files) shows as misses that each begin where an earlier one ended: from the third on, chunks behind the miss come along, twice as many
-// bytes each time.
+// A single miss gets nothing more. A reader that goes through the layer in stored order (a large file, an import of a package, a walk that
+// reads small files) shows as misses that each begin where an earlier one ended: from the third on, what lies behind the miss is fetched,
+// twice as many bytes each time. Once the reader is half through it, which shows when he waits for a chunk that is under way, the next
+// part is asked for; so the link is not idle while he reads.
 //
-// The layer is in stored order nearly everywhere, so "behind" is where the next chunks in stored order lie. What comes along is in
-// the same request; a round trip of 20 ms at 100 Mbit/s is worth 250 KB, so 1 MiB saves several of them for 84 ms of transfer.
+// The layer is in stored order nearly everywhere, so "behind" is where the next chunks in stored order lie.
 import type { Range } from '../image/blob.ts'
 import type { StoredChunk, StoredOrder } from './order.ts'
 
@@ -52,51 +52,68 @@ export function runs(chunks: readonly Wanted[], limits: RunLimits): Run[] {
   return result
 }
 
-/** Those of some chunks that are neither here nor under way. All are asked for at once, because each asking is a system call. */
-export type AbsentOf = (chunks: readonly number[]) => readonly number[]
-
-/** Widening begins with this and doubles … */
+/** Reading ahead begins with this, or with as much as was missed, and doubles … */
 const AHEAD_MIN_BYTES = 128 << 10
-/** … up to this. */
-const AHEAD_MAX_BYTES = 1 << 20
-/** Misses in a row, each behind the other, before anything comes along. */
+/** … up to this: what 100 Mbit/s bring in 0.7 s, and a reader who stops has had fetched for nothing. */
+const AHEAD_MAX_BYTES = 8 << 20
+/** Misses in a row, each behind the other, before anything is read ahead. */
 const NEIGHBOURS_MIN = 3
 /** Readers told apart, the oldest forgotten first. */
 const READERS_MAX = 8
 
+/** Those of some chunks that are neither here nor under way. All are asked for at once, because each asking is a system call. */
+export type AbsentOf = (chunks: readonly number[]) => readonly number[]
+
 interface Reader {
-  blob: number
+  readonly blob: number
+  /** Stored bytes up to here were missed, or waited for. */
+  at: number
   /** Stored bytes up to here were asked for. */
   end: number
   neighbours: number
+  /** How far ahead of him was asked for last. */
+  aheadBytes: number
 }
 
 export class Plan {
   readonly #order: StoredOrder
-  readonly #limits: RunLimits
-  #readers: Reader[] = []
+  readonly #limits: Pick<RunLimits, 'gapMaxBytes'>
+  #readers: readonly Reader[] = []
 
-  /** Misses that one request could join count as neighbours; what comes along keeps within one request. */
-  constructor(order: StoredOrder, limits: RunLimits) {
+  /** @param limits misses that one request could join count as neighbours */
+  constructor(order: StoredOrder, limits: Pick<RunLimits, 'gapMaxBytes'>) {
     this.#order = order
     this.#limits = limits
   }
 
-  /** The chunks that should come along with a miss of `range`, in stored order. */
-  ahead(blob: number, range: Range, absentOf: AbsentOf): number[] {
+  /** The chunks to fetch ahead of whoever misses `range`, in stored order. */
+  missed(blob: number, range: Range, absentOf: AbsentOf): number[] {
+    const reader = this.#reader(blob, range.start) ?? { blob, at: 0, end: 0, neighbours: 0, aheadBytes: 0 }
+    reader.neighbours++
+    this.#readers = [reader, ...this.#readers.filter((each) => each !== reader)].slice(0, READERS_MAX)
+    return this.#ahead(reader, range, absentOf)
+  }
+
+  /** The same, while `range` is under way: only for who is read ahead of. */
+  reached(blob: number, range: Range, absentOf: AbsentOf): number[] {
     const reader = this.#reader(blob, range.start)
-    reader.end = range.end
-    if (reader.neighbours < NEIGHBOURS_MIN) return []
-    const doublings = Math.min(reader.neighbours - NEIGHBOURS_MIN, Math.log2(AHEAD_MAX_BYTES / AHEAD_MIN_BYTES))
-    const limit = Math.min(range.end + AHEAD_MIN_BYTES * 2 ** doublings, range.start + this.#limits.runMaxBytes)
+    return reader === undefined ? [] : this.#ahead(reader, range, absentOf)
+  }
+
+  #ahead(reader: Reader, range: Range, absentOf: AbsentOf): number[] {
+    reader.at = Math.max(reader.at, range.end)
+    reader.end = Math.max(reader.end, range.end)
+    if (reader.neighbours < NEIGHBOURS_MIN || reader.end - reader.at > reader.aheadBytes / 2) return []
+    const bytes = Math.min(AHEAD_MAX_BYTES, Math.max(AHEAD_MIN_BYTES, reader.aheadBytes * 2, range.end - range.start))
+    reader.aheadBytes = bytes
     const behind: StoredChunk[] = []
-    for (const each of this.#order.from(blob, range.end)) {
-      if (each.stored.end > limit) break
+    for (const each of this.#order.from(reader.blob, reader.end)) {
+      if (each.stored.end > reader.at + bytes) break
       behind.push(each)
     }
     const absent = new Set(absentOf(behind.map(({ chunk }) => chunk)))
     const result: number[] = []
-    let wantedEnd = range.end
+    let wantedEnd = reader.end
     for (const { chunk, stored } of behind) {
       if (stored.start - wantedEnd > this.#limits.gapMaxBytes) break // what lies between is here already
       reader.end = Math.max(reader.end, stored.end)
@@ -107,13 +124,9 @@ export class Plan {
     return result
   }
 
-  #reader(blob: number, start: number): Reader {
-    const found = this.#readers.find(
-      (each) => each.blob === blob && start >= each.end && start - each.end <= this.#limits.gapMaxBytes,
-    )
-    const reader = found ?? { blob, end: 0, neighbours: 0 }
-    reader.neighbours++
-    this.#readers = [reader, ...this.#readers.filter((each) => each !== reader)].slice(0, READERS_MAX)
-    return reader
+  /** Who reads on from here. */
+  #reader(blob: number, start: number): Reader | undefined {
+    const gap = this.#limits.gapMaxBytes
+    return this.#readers.find((each) => each.blob === blob && start >= each.at && start <= each.end + gap)
   }
 }

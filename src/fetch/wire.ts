@@ -20,7 +20,20 @@ const SPAN_MS = 100
 const FADES = 0.9
 /** In each span the limit grows by that at most: the first answer of a connection took several round trips, and a second one tells. */
 const GROWS = 2
-/** Ways change, and nothing that was measured before a pause counts after it. */
+/**
+ * What comes sooner was here: the first bytes of a layer are asked for with its index (layer/first-bytes.ts), and tell of no round trip. A
+ * prefetch tells of none at all. Where answers are really so quick, one window is enough for any link.
+ */
+const ANSWER_MIN_MS = 1
+/** So many last answers count: some come of what was begun before, and ways change. */
+const ANSWERS = 16
+/**
+ * A miss costs little on a way that is shorter, and a program that starts needs the processor more than what it has not read yet: there the
+ * background waits until nobody has read for a while.
+ */
+const SHORT_MS = 5
+const QUIET_MS = 1_000
+/** Nothing that was measured before a pause counts after it. */
 const FORGET_MS = 60_000
 
 /** One read. */
@@ -31,6 +44,7 @@ export interface Transfer {
 }
 
 export class Wire {
+  readonly #standsAside: boolean
   readonly #now: () => number
   readonly #transfers = new Set<Transfer>()
   /** Of those in the background, what is asked for and not here. */
@@ -39,14 +53,23 @@ export class Wire {
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
   readonly #pauses = new Set<object>()
-  #roundTripMs = Number.POSITIVE_INFINITY
+  #answersMs: readonly number[] = []
+  /** Whether an answer came at once. */
+  #isQuick = false
+  /** Reads that somebody waits for, or will soon, and when the last of them ended. */
+  #others = 0
+  #othersEndedAt = Number.NEGATIVE_INFINITY
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
   #grown = BACKGROUND_WINDOW_BYTES
   #quietAt = 0
 
-  /** @param now milliseconds */
-  constructor(now: () => number = () => performance.now()) {
+  /**
+   * @param standsAside where the way is short it waits for others to be quiet
+   * @param now milliseconds
+   */
+  constructor(standsAside = true, now: () => number = () => performance.now()) {
+    this.#standsAside = standsAside
     this.#now = now
   }
 
@@ -73,7 +96,12 @@ export class Wire {
    * @throws the signal's reason
    */
   async place(signal: AbortSignal): Promise<{ leave(): void }> {
-    while (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
+    for (;;) {
+      const quietInMs = this.#quietInMs
+      if (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
+      else if (quietInMs > 0) await this.#changed(signal, quietInMs)
+      else break
+    }
     signal.throwIfAborted()
     const place = {}
     this.#places.add(place)
@@ -97,13 +125,13 @@ export class Wire {
   begin(bytes: number, priority: Priority): Transfer {
     const begun = this.#now()
     const isBackground = priority === 'background'
-    // a prefetch may find its first bytes here, because they were asked for with the index
     const tells = priority !== 'prefetch'
     if (this.#transfers.size === 0) this.#wake(begun)
+    if (!isBackground) this.#others++
     let here = 0
     const transfer = {
       came: (to: number) => {
-        if (here === 0 && tells) this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - begun)
+        if (here === 0 && tells) this.#answered(this.#now() - begun)
         const more = to - here
         here = to
         if (more > 0 && tells) this.#measure(more) // else another source has begun anew
@@ -111,6 +139,8 @@ export class Wire {
         if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
       },
       end: () => {
+        if (!isBackground && this.#transfers.has(transfer)) this.#others--
+        if (!isBackground) this.#othersEndedAt = this.#now()
         this.#transfers.delete(transfer)
         this.#left.delete(transfer)
         if (this.#transfers.size === 0) this.#quietAt = this.#now()
@@ -126,10 +156,28 @@ export class Wire {
     return transfer
   }
 
+  /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
+  get #quietInMs(): number {
+    const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
+    if (!this.#standsAside || !isShort) return 0
+    return this.#others > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
+  }
+
+  #answered(ms: number): void {
+    if (ms < ANSWER_MIN_MS) this.#isQuick = true
+    else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
+  }
+
+  /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */
+  get #roundTripMs(): number {
+    return Math.min(...this.#answersMs)
+  }
+
   #wake(now: number): void {
     this.#span = { at: now, bytes: 0 }
     if (now - this.#quietAt < FORGET_MS) return
-    this.#roundTripMs = Number.POSITIVE_INFINITY
+    this.#answersMs = []
+    this.#isQuick = false
     this.#bytesPerMs = 0
     this.#grown = BACKGROUND_WINDOW_BYTES
   }
@@ -145,16 +193,23 @@ export class Wire {
     this.#tell()
   }
 
-  #changed(signal: AbortSignal): Promise<void> {
+  /** @param ms at the latest; undefined: whenever that is */
+  #changed(signal: AbortSignal, ms?: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const abort = () => {
+      const end = () => {
+        clearTimeout(timer)
         this.#waiting.delete(go)
+        signal.removeEventListener('abort', abort)
+      }
+      const abort = () => {
+        end()
         reject(signal.reason)
       }
       const go = () => {
-        signal.removeEventListener('abort', abort)
+        end()
         resolve()
       }
+      const timer = ms === undefined ? undefined : setTimeout(go, ms).unref()
       if (signal.aborted) return abort()
       this.#waiting.add(go)
       signal.addEventListener('abort', abort, { once: true })

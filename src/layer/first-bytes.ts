@@ -106,7 +106,7 @@ export class FirstBytes {
     }
     begun.isOver = true
     for (const each of waiting) each()
-    if (begun.error !== undefined && begun.readers === 0) begun.end()
+    if (begun.readers === 0 && (begun.error !== undefined || begun.taken === range.end)) begun.end()
     else setTimeout(begun.end, UNTAKEN_MS).unref()
   }
 
@@ -114,14 +114,17 @@ export class FirstBytes {
     const begun = this.#begun
     const isHere = begun?.blob === blob && begun.taken <= range.start && range.start < begun.range.end
     // what somebody waits for comes faster on its own
-    if (begun === undefined || !isHere || options.priority !== 'prefetch') return await blob.read(range, options)
+    if (begun === undefined || !isHere || (options.priority ?? 'demand') === 'demand')
+      return await blob.read(range, options)
     const until = Math.min(range.end, begun.range.end)
     begun.taken = until
     begun.readers++
     const bytes = new Uint8Array(range.end - range.start)
     const came = await this.#take(begun, { start: range.start, end: until }, bytes, options).finally(() => {
       begun.readers--
-      if (begun.readers === 0 && (begun.error !== undefined || begun.taken === begun.range.end)) begun.end()
+      // who reads it may still write its memory away
+      if (begun.isOver && begun.readers === 0 && (begun.error !== undefined || begun.taken === begun.range.end))
+        begun.end()
     })
     if (!came) return await blob.read(range, options)
     if (until === range.end) return bytes

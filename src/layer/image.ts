@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Source } from '../format/format.ts'
+import type { ReadOptions } from '../image/blob.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import { type Descriptor, type Platform, parseConfig, parseManifest, platformText } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
@@ -189,10 +190,19 @@ function gathering(blob: StoredBlob, gathered: Gathers | undefined): StoredBlob 
     digest,
     size,
     origin,
-    async read(range, options) {
-      const bytes = await blob.read(range, options)
-      await gathered.add(blob, range.start, bytes) // whoever waits for its parts has them
-      return bytes
+    async read(range, options = {}) {
+      let came: Uint8Array = new Uint8Array()
+      const onPart: ReadOptions['onPart'] = (part, at) => {
+        came = new Uint8Array(part.buffer, part.byteOffset - at, at + part.length)
+        return options.onPart?.(part, at)
+      }
+      try {
+        came = await blob.read(range, { ...options, onPart })
+        return came
+      } finally {
+        // also what came of one that was given up; whoever waits for its parts has them
+        await gathered.add(blob, range.start, came)
+      }
     },
     stream: (take, options) => blob.stream(take, options),
   }

@@ -2,6 +2,7 @@
 import { describe, Failure } from '../errors.ts'
 import { type Prefetched, prefetch } from '../fetch/prefetch.ts'
 import type { Unit } from '../format/format.ts'
+import { giveBack } from '../format/memory.ts'
 import type { BuiltTree } from '../format/parser.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
@@ -71,6 +72,7 @@ export async function openFromDiskOrBuild(opening: Opening, parts: OpeningParts)
   const record = { format, ...index, ...others }
   await store.keepLayer(keyOf(name), record, built)
   const { digest: tree, chunks } = built
+  if (unit !== undefined) giveBack(built.image) // it is a file now, and was made for us alone
   const found = await find(opening, parts, { record, tree, chunks })
   if (found !== undefined) return open(opening, parts, found)
   throw Failure.corrupt(`layer ${descriptor.digest}: its tree cannot be read back from the cache`, {

@@ -183,6 +183,12 @@ function covered(prefix: string, name: string): number {
   return name.length === prefix.length || '/:@'.includes(name.charAt(prefix.length)) ? prefix.length : 0
 }
 
+/** Whether a rule says anything of a reference. */
+export function isNamed(rules: readonly HostRule[], reference: RegistryReference): boolean {
+  const names = aliasesOf(referenceText(reference))
+  return rules.some((rule) => names.some((name) => covered(rule.prefix, name) > 0))
+}
+
 /** The longer prefix is the more particular one; of equal lengths a wildcard is less so. */
 function rank(rule: HostRule): number {
   return rule.prefix.length - (rule.prefix.startsWith('*.') ? 0.5 : 0)

@@ -17,7 +17,16 @@ import {
   namedFileKeyring,
 } from './credentials.ts'
 import { Hedge } from './hedge.ts'
-import { type Endpoint, endpoints, namedHosts, readCredentialHelpers, readHostRules } from './hosts.ts'
+import {
+  type Endpoint,
+  endpoints,
+  type HostRule,
+  isNamed,
+  namedHosts,
+  readCredentialHelpers,
+  readHostRules,
+} from './hosts.ts'
+import { type HostFiles, readContainerdHosts } from './hosts-toml.ts'
 import { LayoutSource } from './layout.ts'
 import { LIMITS, type Limits } from './limits.ts'
 import type { Credentials } from './login.ts'
@@ -36,7 +45,7 @@ import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
 import { RegistryTarget } from './target.ts'
 import { Targets } from './targets.ts'
-import { certificateFolders, readTrust, systemAuthorities, type Trust } from './trust.ts'
+import { certificateFolders, readTrust, systemAuthorities, type Trust, withFiles } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
 export interface RegistriesOptions {
@@ -50,6 +59,8 @@ export interface RegistriesOptions {
   tlsVerify?: boolean
   /** --cert-dir: instead of the certs.d folders. */
   certDir?: string
+  /** containerd's certs.d, for registries that registries.conf says nothing of. Default: it is not read. */
+  containerdHosts?: string
   /** Where what is remembered outlives this process. Default: nowhere. */
   sealed?: SealedCredentials
   /** Instead of CONTAINERS_REGISTRIES_CONF and the usual files. */
@@ -73,6 +84,10 @@ export class Registries {
   /** By keyOf. */
   readonly #hosts = new Map<string, Host>()
   readonly #trusts = new Map<string, Promise<Trust>>()
+  /** Of hosts that containerd's settings name; as many as there are there. */
+  readonly #hostFiles = new Map<string, HostFiles>()
+  /** Of these settings. */
+  readonly #said = new Set<string>()
   readonly #layouts = new Set<LayoutSource>()
   readonly #absences = new Absences()
 
@@ -109,7 +124,7 @@ export class Registries {
    * @throws Failure usage, denied (blocked), system: registries.conf
    */
   async verifies(reference: RegistryReference): Promise<boolean> {
-    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    const rules = await this.#rules(reference)
     return endpoints(rules, reference, this.#options.tlsVerify === false).every(({ insecure }) => !insecure)
   }
 
@@ -212,10 +227,25 @@ export class Registries {
   }
 
   async #repositories(reference: RegistryReference): Promise<Repository[]> {
-    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    const rules = await this.#rules(reference)
     for (const host of namedHosts(rules)) this.#client.named(host)
     const found = endpoints(rules, reference, this.#options.tlsVerify === false)
     return found.map((endpoint) => new Repository(endpoint, this.#host(endpoint), this.#client))
+  }
+
+  /** What is set now of who answers for a reference. */
+  async #rules(reference: RegistryReference): Promise<HostRule[]> {
+    const rules = await readHostRules(this.#places, this.#options.registriesConf)
+    const { containerdHosts, log = () => {} } = this.#options
+    if (containerdHosts === undefined || isNamed(rules, reference)) return rules
+    const found = await readContainerdHosts(containerdHosts, reference.host)
+    if (found === undefined) return rules
+    for (const [host, files] of found.files) this.#hostFiles.set(host, files)
+    for (const why of found.left.filter((each) => !this.#said.has(each))) {
+      this.#said.add(why)
+      log(why)
+    }
+    return [...rules, found.rule]
   }
 
   #host({ host, insecure }: Endpoint): Host {
@@ -259,7 +289,9 @@ export class Registries {
     const server = registry === 'docker.io' ? 'registry-1.docker.io' : registry
     const known = host === server ? registry : host
     const folders = certDir === undefined ? certificateFolders(this.#places, known) : [join(certDir)]
-    const trust = await readTrust(folders, !insecure)
+    const own = await readTrust(folders, !insecure)
+    const files = this.#hostFiles.get(host)
+    const trust = files === undefined ? own : await withFiles(own, files)
     // a client certificate named for the registry is shown to nobody else
     return certDir !== undefined && host !== server ? { ...trust, identities: [] } : trust
   }

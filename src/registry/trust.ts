@@ -45,6 +45,24 @@ export async function readTrust(folders: readonly string[], verify: boolean): Pr
   return { verify, authorities, identities }
 }
 
+/** The same with files that are named one by one. @throws Failure usage: one is not there; system */
+export async function withFiles(
+  { verify, authorities, identities }: Trust,
+  named: { authorities: readonly string[]; identities: readonly { cert: string; key: string }[] },
+): Promise<Trust> {
+  const read = async (path: string) => {
+    const text = await readText(path)
+    if (text === undefined) throw Failure.usage(`${path} does not exist`, { why: 'it was named in hosts.toml' })
+    return text
+  }
+  const pairs = named.identities.map(async ({ cert, key }) => ({ cert: await read(cert), key: await read(key) }))
+  return {
+    verify,
+    authorities: [...authorities, ...(await Promise.all(named.authorities.map(read)))],
+    identities: [...identities, ...(await Promise.all(pairs))],
+  }
+}
+
 async function list(folder: string): Promise<string[]> {
   try {
     const names = (await readdir(folder)).sort()

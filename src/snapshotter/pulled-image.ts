@@ -110,13 +110,12 @@ export class PulledImage {
     const lease = await opening
     await met
     const open = async (at: number) => (await (this.#opened[at] as Promise<LayerLease>)).again()
+    // where all of it is at hand nothing is believed
+    if (lease.format === WHOLE) await layers.prove(lease, image.blob(lease.descriptor))
     let why = await names.take(image, place, lease, open)
-    if (why !== undefined && lease.together === undefined) {
+    if (why !== undefined && lease.together === undefined && lease.format !== WHOLE) {
       await layers.prove(lease, image.blob(lease.descriptor))
       why = await names.take(image, place, lease, open)
-    } else if (lease.format === WHOLE) {
-      // its tar is at hand now
-      void layers.prove(lease, image.blob(lease.descriptor)).catch(ignore) // it is read when somebody reads it
     }
     if (why !== undefined) throw Failure.unsupported(`layer ${lease.descriptor.digest} has no name here`, { why })
     return { lease, layer: this.#record(place, lease) }

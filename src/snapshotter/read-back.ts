@@ -2,7 +2,6 @@
 // fetched again behind the start, until it is there; snapshots that need it are refused meanwhile.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, Failure } from '../errors.ts'
-import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { parseReference } from '../image/reference.ts'
 import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
@@ -18,6 +17,8 @@ export interface ReadBackParts {
   layers: LayerOpener
   trees: Pick<ShownTrees, 'hold' | 'holdAgain'>
   names: Pick<LayerNames, 'restore'>
+  /** Those of all snapshots, one each. */
+  layersNow(): LazyLayer[]
   /** Ends what goes on behind the start. */
   signal: AbortSignal
   log(message: string): void
@@ -29,39 +30,48 @@ const AGAIN_MIN_MS = 5_000
 const AGAIN_MAX_MS = 60_000
 
 /**
- * Shows layers again, each once for each time that it is in the list.
- * @returns those that could not be. Never rejects
+ * Shows layers again, each once for each snapshot that shows it.
+ * @returns one of each kind that could not be. Never rejects
  */
-export async function readBack(all: readonly LazyLayer[], parts: ReadBackParts): Promise<LazyLayer[]> {
+export async function readBack(parts: ReadBackParts): Promise<LazyLayer[]> {
   const left: LazyLayer[] = []
-  await mapLimited([...byTree(all).values()], READ_AT_ONCE, async (same) => {
+  await mapLimited([...Map.groupBy(parts.layersNow(), keyOf).values()], READ_AT_ONCE, async (same) => {
+    const [first] = same
     const why = await showAgain(same, 'disk', parts)
-    if (why === undefined) return
-    parts.log(`layer ${same[0]?.blob} of ${same[0]?.reference} is not shown again: ${why}`)
-    left.push(...same)
+    if (why === undefined || first === undefined) return
+    parts.log(`layer ${first.blob} of ${first.reference} is not shown again: ${why}`)
+    left.push(first)
   })
   return left
 }
 
-/** Shows what is left as soon as that can be done. Ends when all is shown, or with `signal`; never rejects. */
-export async function readLeft(left: readonly LazyLayer[], parts: ReadBackParts): Promise<void> {
-  const trees = [...byTree(left).values()]
-  await mapLimited(trees, trees.length, async (same) => {
-    for (let waitMs = AGAIN_MIN_MS; !parts.signal.aborted; waitMs = Math.min(waitMs * 2, AGAIN_MAX_MS)) {
+/** Shows what is left as soon as that can be done, as long as a snapshot shows it. Ends with `signal`, too; never rejects. @param againMs before the second try */
+export async function readLeft(
+  left: readonly LazyLayer[],
+  parts: ReadBackParts,
+  againMs = AGAIN_MIN_MS,
+): Promise<void> {
+  const { layersNow, signal, log } = parts
+  const keepTrying = async (layer: LazyLayer) => {
+    for (let waitMs = againMs; !signal.aborted; waitMs = Math.min(waitMs * 2, AGAIN_MAX_MS)) {
+      const same = layersNow().filter((each) => keyOf(each) === keyOf(layer))
+      if (same.length === 0) return // they were removed
       if ((await showAgain(same, 'anywhere', parts)) === undefined) {
-        parts.log(`layer ${same[0]?.blob} of ${same[0]?.reference} is shown again`)
+        log(`layer ${layer.blob} of ${layer.reference} is shown again`)
         return
       }
-      await sleep(waitMs, undefined, { signal: parts.signal, ref: false }).catch(() => {}) // then it is over
+      await sleep(waitMs, undefined, { signal, ref: false }).catch(() => {}) // then it is over
     }
-  })
+  }
+  await Promise.all(left.map(keepTrying))
 }
 
-function byTree(layers: readonly LazyLayer[]): Map<Digest, LazyLayer[]> {
-  return Map.groupBy(layers, ({ tree }) => tree)
+/** The same layer of the same image: its name is restored with it. */
+function keyOf({ manifest, place, blob, tree }: LazyLayer): string {
+  return `${manifest} ${place} ${blob} ${tree}`
 }
 
-/** @param same layers with one tree. @returns why not */
+/** @param same layers of one kind. @returns why not */
 async function showAgain(same: readonly LazyLayer[], from: From, parts: ReadBackParts): Promise<string | undefined> {
   const { trees, names } = parts
   const [first] = same

@@ -30,9 +30,20 @@ const TREES_MAX = 1024
 /** Chunk tables that are read for one tree. A table has some 120 bytes a chunk: a million chunks, in a second. */
 const TABLES_MAX_BYTES = 128 << 20
 
-/** Whether some tree with a device was first an image's of this repository. */
-export function hasImage({ cache, repository }: Pick<PieceTask, 'cache' | 'repository'>): boolean {
-  return treesByUse(cache).some((name) => recordOf(cache, name)?.repository === repository)
+/** What trees with a device are to a repository's images. */
+export interface Look {
+  /** Some are an image's of this repository. */
+  readonly older: boolean
+  /** There are some that its images may have bytes of. */
+  readonly any: boolean
+}
+
+export function look({ cache, repository }: Pick<PieceTask, 'cache' | 'repository'>): Look {
+  const records = treesByUse(cache).flatMap((name) => recordOf(cache, name) ?? [])
+  return {
+    older: records.some((record) => record.repository === repository),
+    any: records.some((record) => mayHave(record, repository)),
+  }
 }
 
 /** Undefined: nothing was found. What cannot be read has nothing. */

@@ -63,6 +63,8 @@ export interface ProvenanceParts {
   layer: Digest
   /** The ready bytes of its chunks. @throws what the system throws */
   states(): Promise<Uint8Array>
+  /** Is told when the record is another one. */
+  kept(): void
 }
 
 /** Of a tree whose device is open. */
@@ -94,11 +96,14 @@ export class Provenance {
 
   async #write(giver: Giver): Promise<void> {
     if (this.#covers(giver)) return
-    const { folder, locks } = this.#parts
+    const { folder, locks, kept } = this.#parts
     await lockedFolder(locks, folder, async () => {
       const found = await readProvenance(folder)
       const record = await this.#joined(found, giver)
-      if (record !== found) await keep(folder, record)
+      if (record !== found) {
+        await keep(folder, record)
+        kept()
+      }
       this.#known = record.private === null ? 'unknown' : 'some'
       for (const each of record.private ?? []) this.#private.add(each)
     }).catch(async (error) => {

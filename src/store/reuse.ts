@@ -5,11 +5,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Digest, hex } from '../image/digest.ts'
 import { READY_MISSING } from '../tree/ready.ts'
 import type { Locks } from './locks.ts'
-import type { Pieces } from './piece-worker.ts'
+import type { Look, Pieces } from './piece-worker.ts'
 import { Provenance } from './provenance.ts'
 
 /** Who reads waits for it: longer than that the registry is as good. */
 const FIND_MAX_MS = 1_000
+
+/** The layers of an image are opened within that time. */
+const LOOK_AGAIN_MS = 2_000
+/** Images that are opened within that time. */
+const LOOKS_MAX = 64
+const NOTHING: Look = { older: false, any: false }
 
 /** The same folder holds piece-worker.ts in a checkout and piece-worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './piece-worker.ts' : './piece-worker.js', import.meta.url)
@@ -36,6 +42,8 @@ export class Reuse {
   readonly #cache: string
   readonly #locks: Locks
   readonly #threads: Threads
+  /** By repository. */
+  readonly #looks = new Map<string, { at: number; look: Promise<Look> }>()
 
   /** @param cache its folder */
   constructor(cache: string, locks: Locks, threads: Threads) {
@@ -46,13 +54,32 @@ export class Reuse {
 
   /** Where the bytes of a tree come from that is open. @param layer which a layer of it is kept under */
   provenance(tree: Digest, layer: Digest, device: States): Provenance {
-    return new Provenance({ folder: this.#folder(hex(tree)), locks: this.#locks, layer, states: () => device.states() })
+    return new Provenance({
+      folder: this.#folder(hex(tree)),
+      locks: this.#locks,
+      layer,
+      states: () => device.states(),
+      kept: () => this.#looks.clear(),
+    })
   }
 
   /** Whether an image of this repository is here already, so that most of another is here, too. False where that is not known in time. */
   async hasImage(repository: string): Promise<boolean> {
-    const asked = this.#ask('hasImage', { cache: this.#cache, repository })
-    return (await asked.catch(() => undefined)) === true // who cannot be asked knows of none
+    return (await this.#look(repository)).older
+  }
+
+  /** Asked once for the layers of an image; who cannot be asked knows of nothing. */
+  #look(repository: string): Promise<Look> {
+    const now = performance.now()
+    const known = this.#looks.get(repository)
+    if (known !== undefined && now - known.at < LOOK_AGAIN_MS) return known.look
+    const look = this.#ask('look', { cache: this.#cache, repository }).then(
+      (found) => (found ?? NOTHING) as Look, // what the worker's function of that name returns
+      () => NOTHING,
+    )
+    if (this.#looks.size >= LOOKS_MAX) this.#looks.clear()
+    this.#looks.set(repository, { at: now, look })
+    return look
   }
 
   /**
@@ -63,12 +90,14 @@ export class Reuse {
   async find(wanted: WantedPieces, device: States): Promise<Pieces | undefined> {
     const { tree, layer, repository } = wanted
     if (!(await device.states()).includes(READY_MISSING)) return undefined
+    // threads that build this image's other layers are not waited for in vain
+    if (!(await this.#look(repository)).any) return undefined
     const task = { cache: this.#cache, tree: hex(tree), layer: hex(layer), repository }
     return (await this.#ask('find', task)) as Pieces | undefined // what the worker's function of that name returns
   }
 
   /** Undefined: there was no answer in time. */
-  async #ask(name: 'find' | 'hasImage', task: object): Promise<unknown> {
+  async #ask(name: 'find' | 'look', task: object): Promise<unknown> {
     const late = new AbortController()
     const asked = this.#threads.runHere(WORKER, name, task)
     try {

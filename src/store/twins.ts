@@ -45,8 +45,8 @@ interface Copy<T> {
 /** @throws Failure system */
 export async function keepTwins(cache: string, name: string, record: object): Promise<void> {
   const bytes = doubled(record)
-  await keepFile(cache, join(cache, name), bytes)
-  await keepFile(cache, join(cache, TWINS, name), bytes)
+  // at once, for each is whole or as it was: an engine may wait for the disk here
+  await Promise.all([join(cache, name), join(cache, TWINS, name)].map((path) => keepFile(cache, path, bytes)))
 }
 
 /** The record, restored where it was damaged; undefined: there is none, or nothing is left of it, which is told. @throws Failure system */

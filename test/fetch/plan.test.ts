@@ -87,7 +87,7 @@ function walk(plan: Plan, from: number, misses: number, isAbsent: (chunk: number
   const counts: number[] = []
   let next = from
   for (let i = 0; i < misses; i++) {
-    const ahead = plan.ahead(0, table.storedRange(next), (chunks) => chunks.filter(isAbsent))
+    const ahead = plan.missed(0, table.storedRange(next), (chunks) => chunks.filter(isAbsent))
     counts.push(ahead.length)
     next = Math.max(next, ...ahead) + 1
   }
@@ -95,16 +95,44 @@ function walk(plan: Plan, from: number, misses: number, isAbsent: (chunk: number
 }
 
 test('a single miss gets nothing more', () => {
-  expect(new Plan(new StoredOrder(table), LIMITS).ahead(0, table.storedRange(500), all)).toEqual([])
+  expect(new Plan(new StoredOrder(table), LIMITS).missed(0, table.storedRange(500), all)).toEqual([])
 })
 
 test('misses here and there get nothing more', () => {
   const plan = new Plan(new StoredOrder(table), LIMITS)
-  for (let i = 0; i < 200; i++) expect(plan.ahead(0, table.storedRange((i * 397) % 1000), all)).toEqual([])
+  for (let i = 0; i < 200; i++) expect(plan.missed(0, table.storedRange((i * 397) % 1000), all)).toEqual([])
 })
 
-test('misses in a row get more each time, up to 1 MiB', () => {
-  expect(walk(new Plan(new StoredOrder(table), LIMITS), 0, 8)).toEqual([0, 0, 12, 25, 51, 102, 102, 102])
+test('misses in a row have more read ahead each time, up to 8 MiB', () => {
+  const long = tableOf(row(4000, 10 * KIB))
+  const plan = new Plan(new StoredOrder(long), LIMITS)
+  const counts: number[] = []
+  for (let next = 0, i = 0; i < 10; i++) {
+    const ahead = plan.missed(0, long.storedRange(next), all)
+    counts.push(ahead.length)
+    next = Math.max(next, ...ahead) + 1
+  }
+  expect(counts).toEqual([0, 0, 12, 25, 51, 102, 204, 409, 819, 819])
+})
+
+test('of large chunks one is read ahead first', () => {
+  const plan = new Plan(new StoredOrder(tableOf(row(40, 1024 * KIB))), LIMITS)
+  const large = tableOf(row(40, 1024 * KIB))
+  const ahead = (chunk: number) => plan.missed(0, large.storedRange(chunk), all)
+  expect([0, 1, 2, 4].map(ahead)).toEqual([[], [], [3], [5, 6]])
+})
+
+test('whoever has come half through what was read ahead, and waits, has more read ahead of him', () => {
+  const long = tableOf(row(400, 10 * KIB))
+  const plan = new Plan(new StoredOrder(long), LIMITS)
+  const ahead = (chunk: number) => plan.reached(0, long.storedRange(chunk), all)
+  for (const chunk of [0, 1]) plan.missed(0, long.storedRange(chunk), all)
+  expect(plan.missed(0, long.storedRange(2), all)).toEqual(Array.from({ length: 12 }, (_, i) => 3 + i))
+  for (const chunk of [3, 4, 5, 6, 7]) expect(ahead(chunk)).toEqual([])
+  expect(ahead(8)).toEqual(Array.from({ length: 19 }, (_, i) => 15 + i)) // twice as far, of which six are under way
+  for (const chunk of [9, 20]) expect(ahead(chunk)).toEqual([])
+  expect(ahead(21)).toEqual(Array.from({ length: 39 }, (_, i) => 34 + i))
+  expect(ahead(21)).toEqual([])
 })
 
 test('readers that take turns are told apart', () => {
@@ -112,7 +140,7 @@ test('readers that take turns are told apart', () => {
   const next = [0, 300, 600]
   for (let round = 0; round < 3; round++) {
     next.forEach((chunk, i) => {
-      expect(plan.ahead(0, table.storedRange(chunk), all)).toHaveLength(round === 2 ? 12 : 0)
+      expect(plan.missed(0, table.storedRange(chunk), all)).toHaveLength(round === 2 ? 12 : 0)
       next[i] = chunk + 1
     })
   }
@@ -123,13 +151,11 @@ test('what is here already does not come along, and ends it where a gap would be
   expect(walk(new Plan(new StoredOrder(table), LIMITS), 0, 3, (chunk) => chunk < 5 || chunk > 12)).toEqual([0, 0, 2])
 })
 
-test('it ends at the end of the blob and within one request', () => {
+test('it ends at the end of the blob', () => {
   const two = tableOf([...row(10, 10 * KIB), ...row(10, 10 * KIB).map((each) => ({ ...each, blob: 1 }))])
   const plan = new Plan(new StoredOrder(two), LIMITS)
-  for (const chunk of [5, 6]) plan.ahead(0, two.storedRange(chunk), all)
-  expect(plan.ahead(0, two.storedRange(7), all)).toEqual([8, 9])
-  const small = new Plan(new StoredOrder(table), { ...LIMITS, runMaxBytes: 30 * KIB })
-  expect(walk(small, 0, 4)).toEqual([0, 0, 2, 2])
+  for (const chunk of [5, 6]) plan.missed(0, two.storedRange(chunk), all)
+  expect(plan.missed(0, two.storedRange(7), all)).toEqual([8, 9])
 })
 
 test('what comes along lies behind the miss, in stored order, whatever the layout', () => {
@@ -143,9 +169,9 @@ test('what comes along lies behind the miss, in stored order, whatever the layou
       const shuffled = tableOf(places.map((i) => chunks[i] as (typeof chunks)[number]))
       const plan = new Plan(new StoredOrder(shuffled), LIMITS)
       const at = (i: number) => shuffled.storedRange(places.indexOf(i))
-      plan.ahead(0, at(from), all)
-      plan.ahead(0, at(from + 1), all)
-      const ahead = plan.ahead(0, at(from + 2), all)
+      plan.missed(0, at(from), all)
+      plan.missed(0, at(from + 1), all)
+      const ahead = plan.missed(0, at(from + 2), all)
       const want = Array.from({ length: Math.min(6, 40 - from - 3) }, (_, i) => places.indexOf(from + 3 + i))
       expect(ahead).toEqual(want)
     }),

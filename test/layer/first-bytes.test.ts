@@ -155,3 +155,12 @@ test('who gave what was begun is told to whoever takes it, before any of it', as
   await over.read({ start: 0, end: 600 }, { priority: 'prefetch', onGiver, onPart: () => void told.push('part') })
   expect(told).toEqual([giver, 'part'])
 })
+
+test('the background is given what was begun, too', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, { start: 0, end: 600 })
+  const read = over.read({ start: 0, end: 600 }, { priority: 'background' })
+  slow.reads[0]?.give(600)
+  expect(await read).toEqual(slow.bytes.slice(0, 600))
+  expect(slow.reads).toHaveLength(1)
+})

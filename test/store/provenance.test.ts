@@ -18,7 +18,8 @@ async function tree(name = 'tree') {
   const path = join(cache, 'trees', name)
   await mkdir(path, { recursive: true })
   const states = { now: Uint8Array.of(0, 0) }
-  const process = () => new Provenance({ folder: path, locks: flock, layer: LAYER, states: async () => states.now })
+  const process = () =>
+    new Provenance({ folder: path, locks: flock, layer: LAYER, states: async () => states.now, kept: () => {} })
   const record = () => readProvenance(path)
   return { path, file: join(path, 'from.json'), states, process, record }
 }
