@@ -45,6 +45,7 @@ interface Shown {
   slot: Promise<number>
   /** Snapshots that show it, and pulls that are about to. */
   holders: number
+  isThere: boolean
 }
 
 export class ShownTrees {
@@ -69,8 +70,9 @@ export class ShownTrees {
     return join(this.#parts.root, SNAPSHOTS_DIRECTORY, nameOf(tree))
   }
 
+  /** Whether it stands there. */
   has(tree: Digest): boolean {
-    return this.#shown.has(nameOf(tree))
+    return this.#shown.get(nameOf(tree))?.isThere === true
   }
 
   /** Bytes of a tree that are on this machine. */
@@ -88,11 +90,12 @@ export class ShownTrees {
    */
   async hold(layer: LayerLease, image: ResolvedImage): Promise<void> {
     const name = nameOf(layer.tree)
-    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name, image), holders: 0 }
+    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name, image), holders: 0, isThere: false }
     this.#shown.set(name, shown)
     shown.holders++
     try {
       await shown.slot
+      shown.isThere = true
     } catch (error) {
       if (this.#shown.get(name) === shown) this.#shown.delete(name)
       throw error
