@@ -2,15 +2,23 @@
 //
 //   <!-- record NAME: METRIC, METRIC -->   all metrics where none is named
 //   <!-- end -->
+//
+// and below it its plot, where there is one.
 import { number, type Recorded } from './record.ts'
 
 const TABLE = /(<!-- record ([\w-]+)(?:: ([^>]+?))? -->\n)[\s\S]*?(<!-- end -->)/g
 
-/** `text` with its tables. A record that is not there leaves its table as it is. */
-export function filled(text: string, recordOf: (name: string) => Recorded | undefined): string {
+/** `text` with its tables. A record that is not there leaves its table as it is. @param plotted records that have a plot, `NAME.svg` beside the page */
+export function filled(
+  text: string,
+  recordOf: (name: string) => Recorded | undefined,
+  plotted: readonly string[] = [],
+): string {
   return text.replace(TABLE, (whole, opens: string, name: string, metrics: string | undefined, closes: string) => {
     const recorded = recordOf(name)
-    return recorded === undefined ? whole : `${opens}\n${tableOf(recorded, metrics?.split(', '))}\n${closes}`
+    if (recorded === undefined) return whole
+    const plot = plotted.includes(name) ? `![${name}](${name}.svg)\n\n` : ''
+    return `${opens}\n${tableOf(recorded, metrics?.split(', '))}\n${plot}${closes}`
   })
 }
 

@@ -108,12 +108,15 @@ function recordOf(name: string): Recorded | undefined {
 }
 
 async function drawRecords(): Promise<void> {
+  const plotted: string[] = []
   for (const { name } of GROWTH) {
     const recorded = recordOf(name)
-    if (recorded !== undefined) await writeFile(join(DOCS, `${name}.svg`), svg(growthPlot(recorded)))
+    if (recorded === undefined) continue
+    await writeFile(join(DOCS, `${name}.svg`), svg(growthPlot(recorded)))
+    plotted.push(name)
   }
   const page = join(DOCS, 'performance.md')
-  await writeFile(page, filled(await readFile(page, 'utf8'), recordOf))
+  await writeFile(page, filled(await readFile(page, 'utf8'), recordOf, plotted))
 }
 
 async function main(words: readonly string[]): Promise<number> {

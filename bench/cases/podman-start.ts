@@ -1,7 +1,7 @@
 // The main job: how long `podman run` of a real image takes until its program says its line.
 import { join } from 'node:path'
 import { makeWorkDirectory } from '../../test/e2e/engines/work-directory.ts'
-import { stargzAgent } from '../agents.ts'
+import { lazylayerAgent, stargzAgent } from '../agents.ts'
 import type { Case, LinkShape, Ratio } from '../case.ts'
 import { NO_DELAY, serveLayout } from '../image.ts'
 import { serveNear } from '../near.ts'
@@ -11,6 +11,8 @@ import { PY, pyLayout, writePlainPy } from '../py-image.ts'
 
 const WAN: LinkShape = { roundTripMs: 40, bytesPerSecond: 12.5e6 }
 
+/** Only what is asked for, and what the image wants first. */
+const ALONE = `${BY_EROFS}, --background off`
 const STARGZ = stargzAgent.name
 const PULLED = 'full pull'
 
@@ -44,6 +46,7 @@ function podmanStart({ name, link, isOptimized, atMost }: Form): Case {
     rounds: 10,
     ratios: [
       atMost === undefined ? ready : { ...ready, atLeast: 1 / atMost },
+      { metric: READY, of: STARGZ, over: ALONE },
       { metric: READY, of: PULLED, over: BY_EROFS },
       { metric: AGAIN, of: PULLED, over: BY_EROFS, atLeast: 1 / 1.1 },
       { metric: 'cpu s', of: STARGZ, over: BY_EROFS, atLeast: 1 },
@@ -61,6 +64,7 @@ function podmanStart({ name, link, isOptimized, atMost }: Form): Case {
         { name: PULLED, open: async () => () => byPodman(work.path, image, {}) },
         stargzByPodman(work.path, image),
         await lazylayerByPodman(work.path, image),
+        await lazylayerByPodman(work.path, image, lazylayerAgent(ALONE, ['--background', 'off'])),
       ]
     },
   }

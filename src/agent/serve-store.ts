@@ -93,17 +93,17 @@ export async function serveStore(
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
   const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
+  const recorder = openRecorder(agent, covers)
   const filled =
     agent.background &&
     new FilledLayers({
       background: agent.background,
       async completed(slot, layer, image) {
-        await mount.completed(slot)
-        await proveFilled(layer, image, agent)
+        const mounted = recorder.over(layer.tree).then(() => mount.completed(slot))
+        await Promise.all([mounted, proveFilled(layer, image, agent)])
       },
       log,
     })
-  const recorder = openRecorder(agent, covers)
   const prefetch: SharedParts['prefetch'] = async (image, layer) => {
     recorder.watch(image, layer)
     await agent.learned.prefetch(image, layer)

@@ -22,8 +22,16 @@ const UNKEPT_FLAGS = ['--detach', '-d', '--help', '-h']
 const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
 const FORWARDED_WITHOUT_TERMINAL = ['SIGINT', 'SIGQUIT']
 
-/** An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever. 1: in MB. */
-const AGENT_FLAGS = ['--max-semi-space-size=1']
+/** From here on V8's middle compiler is on, Maglev: without it nothing would stand in for TurboFan. */
+const MAGLEV_NODE = 24
+/**
+ * An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever (1: in MB). And
+ * it works in bursts of a second: TurboFan's code comes when they are over, and a quarter of the processor time goes into making it.
+ */
+const AGENT_FLAGS = [
+  '--max-semi-space-size=1',
+  ...(isOlder(process.versions.node, [MAGLEV_NODE, 0]) ? [] : ['--no-turbofan']),
+]
 
 const self = fileURLToPath(import.meta.url)
 const root = dirname(dirname(dirname(self)))
@@ -34,15 +42,15 @@ const REPAIR = isInstalled ? 'install lazylayer again, with its optional package
 const COMPILED = join(root, '.cache/node')
 const args = process.argv.slice(2)
 
-if (isOld(process.versions.node)) runOnPackagedNode()
+if (isOlder(process.versions.node, NODE_MIN)) runOnPackagedNode()
 else {
   if (wantsKeeper()) becomeKeeper()
   await runMain()
 }
 
-function isOld(version) {
+function isOlder(version, [leastMajor, leastMinor]) {
   const [major, minor] = version.split('.').map(Number)
-  return major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])
+  return major < leastMajor || (major === leastMajor && minor < leastMinor)
 }
 
 function runOnPackagedNode() {

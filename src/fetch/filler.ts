@@ -37,7 +37,7 @@ import { LIMITS, type Limits, Requests } from './requests.ts'
 export interface Elsewhere {
   has(chunk: number): boolean
   /** Verifies, writes, and sets the chunk's state to READY_VERIFIED. @throws why it was not copied */
-  copy(chunk: Chunk, index: number, turn: Turn): Promise<void>
+  copy(chunk: number, turn: Turn): Promise<void>
 }
 
 /** For those who know of nowhere. */
@@ -97,7 +97,7 @@ export class Filler {
     this.#elsewhere = elsewhere
     this.#copies = new Checks({
       verify: async (flight) => {
-        await elsewhere.copy(chunks.get(flight.chunk), flight.chunk, turn(flight))
+        await elsewhere.copy(flight.chunk, turn(flight))
         return 'right'
       },
       track,

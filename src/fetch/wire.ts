@@ -27,6 +27,12 @@ const GROWS = 2
 const ANSWER_MIN_MS = 1
 /** So many last answers count: some come of what was begun before, and ways change. */
 const ANSWERS = 16
+/**
+ * A miss costs little on a way that is shorter, and a program that starts needs the processor more than what it has not read yet: there the
+ * background waits until nobody has read for a while.
+ */
+const SHORT_MS = 5
+const QUIET_MS = 1_000
 /** Nothing that was measured before a pause counts after it. */
 const FORGET_MS = 60_000
 
@@ -38,6 +44,7 @@ export interface Transfer {
 }
 
 export class Wire {
+  readonly #standsAside: boolean
   readonly #now: () => number
   readonly #transfers = new Set<Transfer>()
   /** Of those in the background, what is asked for and not here. */
@@ -47,13 +54,22 @@ export class Wire {
   readonly #waiting = new Set<() => void>()
   readonly #pauses = new Set<object>()
   #answersMs: readonly number[] = []
+  /** Whether an answer came at once. */
+  #isQuick = false
+  /** Reads that somebody waits for, or will soon, and when the last of them ended. */
+  #others = 0
+  #othersEndedAt = Number.NEGATIVE_INFINITY
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
   #grown = BACKGROUND_WINDOW_BYTES
   #quietAt = 0
 
-  /** @param now milliseconds */
-  constructor(now: () => number = () => performance.now()) {
+  /**
+   * @param standsAside where the way is short it waits for others to be quiet
+   * @param now milliseconds
+   */
+  constructor(standsAside = true, now: () => number = () => performance.now()) {
+    this.#standsAside = standsAside
     this.#now = now
   }
 
@@ -80,7 +96,12 @@ export class Wire {
    * @throws the signal's reason
    */
   async place(signal: AbortSignal): Promise<{ leave(): void }> {
-    while (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
+    for (;;) {
+      const quietInMs = this.#quietInMs
+      if (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
+      else if (quietInMs > 0) await this.#changed(signal, quietInMs)
+      else break
+    }
     signal.throwIfAborted()
     const place = {}
     this.#places.add(place)
@@ -106,6 +127,7 @@ export class Wire {
     const isBackground = priority === 'background'
     const tells = priority !== 'prefetch'
     if (this.#transfers.size === 0) this.#wake(begun)
+    if (!isBackground) this.#others++
     let here = 0
     const transfer = {
       came: (to: number) => {
@@ -117,6 +139,8 @@ export class Wire {
         if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
       },
       end: () => {
+        if (!isBackground && this.#transfers.has(transfer)) this.#others--
+        if (!isBackground) this.#othersEndedAt = this.#now()
         this.#transfers.delete(transfer)
         this.#left.delete(transfer)
         if (this.#transfers.size === 0) this.#quietAt = this.#now()
@@ -132,8 +156,16 @@ export class Wire {
     return transfer
   }
 
+  /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
+  get #quietInMs(): number {
+    const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
+    if (!this.#standsAside || !isShort) return 0
+    return this.#others > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
+  }
+
   #answered(ms: number): void {
-    if (ms >= ANSWER_MIN_MS) this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
+    if (ms < ANSWER_MIN_MS) this.#isQuick = true
+    else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
   }
 
   /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */
@@ -145,6 +177,7 @@ export class Wire {
     this.#span = { at: now, bytes: 0 }
     if (now - this.#quietAt < FORGET_MS) return
     this.#answersMs = []
+    this.#isQuick = false
     this.#bytesPerMs = 0
     this.#grown = BACKGROUND_WINDOW_BYTES
   }
@@ -160,16 +193,23 @@ export class Wire {
     this.#tell()
   }
 
-  #changed(signal: AbortSignal): Promise<void> {
+  /** @param ms at the latest; undefined: whenever that is */
+  #changed(signal: AbortSignal, ms?: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const abort = () => {
+      const end = () => {
+        clearTimeout(timer)
         this.#waiting.delete(go)
+        signal.removeEventListener('abort', abort)
+      }
+      const abort = () => {
+        end()
         reject(signal.reason)
       }
       const go = () => {
-        signal.removeEventListener('abort', abort)
+        end()
         resolve()
       }
+      const timer = ms === undefined ? undefined : setTimeout(go, ms).unref()
       if (signal.aborted) return abort()
       this.#waiting.add(go)
       signal.addEventListener('abort', abort, { once: true })

@@ -35,7 +35,7 @@ export class Wires {
     let wire = this.#each.get(origin)
     if (wire === undefined) {
       if (this.#each.size >= WIRES_MAX) for (const [of, each] of this.#each) if (each.isIdle) this.#each.delete(of)
-      wire = new Wire()
+      wire = new Wire(this.#manners.standsAside)
       this.#each.set(origin, wire)
     }
     return wire

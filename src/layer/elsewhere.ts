@@ -22,6 +22,9 @@ export interface ElsewhereParts {
   log(message: string): void
 }
 
+/** One for all: thousands may be wanted before it is known. */
+const ON_NONE = Failure.missing('the chunk is on no other device')
+
 /** A holder's device, while it is read. */
 interface Held {
   readonly file: Promise<FileHandle>
@@ -56,13 +59,12 @@ export class Elsewhere {
   }
 
   /** @throws Failure missing: it is not there (any more); as CodecPool.copy */
-  async copy(chunk: Chunk, index: number, turn: Turn): Promise<void> {
+  async copy(index: number, turn: Turn): Promise<void> {
     await this.#found
     const { chunks, mark, copy } = this.#parts
-    if (this.#pieces === undefined || this.#pieces === 'looking' || !this.has(index)) {
-      throw Failure.missing(`chunk ${index} is on no other device`)
-    }
+    if (this.#pieces === undefined || this.#pieces === 'looking' || !this.has(index)) throw ON_NONE
     const { holder, at } = this.#pieces
+    const chunk = chunks.get(index)
     const first = chunks.firstCheck(index)
     const numbers = chunk.checks.map((_, i) => holder[first + i] as number) // one a check
     await mark(this.#pieces)

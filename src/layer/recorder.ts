@@ -76,6 +76,8 @@ export class Recorder {
   /** By tree. */
   readonly #noted = new Map<Digest, Noted>()
   readonly #keeping = new Set<Promise<void>>()
+  /** Called when an image is watched no more. */
+  readonly #left = new Set<() => void>()
   #polling: NodeJS.Timeout | undefined
 
   constructor(parts: RecorderParts) {
@@ -101,6 +103,18 @@ export class Recorder {
     const [oldest] = this.#watched.values()
     if (this.#watched.size > WATCHED_MAX && oldest !== undefined) this.#leave(oldest)
     this.#polling ??= setInterval(() => this.poll(), POLL_MS).unref()
+  }
+
+  /**
+   * Resolves when no start is being taken down that has read this tree, which takes some minutes at most: whoever mounts it anew makes it
+   * impossible to tell what programs have read. Never rejects.
+   */
+  async over(tree: Digest): Promise<void> {
+    this.#collect()
+    while ([...this.#watched.values()].some((each) => each.layers.has(tree) && this.#startOf(each).length > 0)) {
+      await new Promise<void>((resolve) => this.#left.add(resolve))
+    }
+    await Promise.all(this.#keeping)
   }
 
   /** Takes what was noted, and keeps the starts that are over. */
@@ -154,6 +168,10 @@ export class Recorder {
       if ([...this.#watched.values()].some((each) => each.layers.has(tree))) continue
       layer.slots.ignoreReads()
       this.#noted.delete(tree)
+    }
+    for (const each of [...this.#left]) {
+      this.#left.delete(each)
+      each()
     }
     if (this.#watched.size > 0) return
     clearInterval(this.#polling)

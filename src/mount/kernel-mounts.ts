@@ -179,16 +179,20 @@ export class KernelMounts {
   async renew(target: string): Promise<void> {
     const [covered, known] = [this.#covered.get(target), this.#known.get(target)]
     if (covered === undefined || known === undefined || covered.held.length === covered.devices) return
-    if (!(await this.release(target))) return
-    this.#known.set(target, known)
-    await this.cover(known.layer, target)
+    if (covered.changing || this.#uncovering.has(target) || this.#closed) return
+    let ended = false
+    await this.#work(covered, async () => {
+      ended = await this.#end(target)
+    })
+    // it may be shown no more: what was found to lie meanwhile is not mounted again
+    if (ended && this.#known.get(target) === known) await this.cover(known.layer, target)
   }
 
   async #uncover(target: string): Promise<void> {
     const covered = this.#covered.get(target)
     if (covered === undefined) return
     // what is being mounted is no mount yet, and would be one that nobody knows of
-    while (covered.changing) await Promise.allSettled([...this.#working, this.#evicting])
+    while (covered.changing) await Promise.allSettled([...this.#working, this.#evicting, sleep(1)]) // who releases it is none of these
     if (this.#covered.get(target) === covered) await this.#work(covered, () => this.#detach(target))
   }
 

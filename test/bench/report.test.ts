@@ -28,6 +28,12 @@ after
   expect(filled(made, recordOf)).toBe(made)
 })
 
+test('a plot stands below its table', () => {
+  const made = filled('<!-- record race: s -->\n<!-- end -->', recordOf, ['race'])
+  expect(made).toContain('| them | 2.00 |\n\n![race](race.svg)\n\n<!-- end -->')
+  expect(filled(made, recordOf, ['race'])).toBe(made)
+})
+
 test('a table may have some of the metrics, and one without a record stays as it is', () => {
   expect(filled('<!-- record race: requests -->\n<!-- end -->', recordOf)).toContain('| us | 12,345 |')
   const other = '<!-- record other -->\nkept\n<!-- end -->'

@@ -1,5 +1,5 @@
 // What a start reads is learned, and has the next one's bytes fetched before anybody asks: on the same node, and on others by way of the registry.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
@@ -90,7 +90,7 @@ suite('profiles', lacking(['mount']), () => {
   async function run(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await lazylayer(work.path, ...args)
     expect(stderr).toBe('')
-    expect(code).toBe(0)
+    if (code !== 0) throw new Error(stdout)
     return stdout
   }
 
@@ -123,6 +123,24 @@ suite('profiles', lacking(['mount']), () => {
     expect(await run('profile', 'push', ...flags('erofs'), image)).toContain(`/${READ[0]}\n`)
     await mounted('other', 'erofs', comesAhead)
     expect(await shown('other')).toMatchObject({ from: 'registry' })
+  })
+
+  test('what programs read of a store is learned', async () => {
+    const root = join(work.path, 'root')
+    const serve = ['serve', '--mount', 'erofs', ...flags('store'), root]
+    const agent = await startAgent(work.path, root, serve)
+    try {
+      await run('pull', '--root', root, '--require-lazy', image)
+      const layers = join(root, 'images/overlay')
+      const [id = ''] = (await readdir(layers)).filter((each) => /^[0-9a-f]{64}$/.test(each))
+      await expect.poll(async () => (await agent.status()).mounts.map(({ kind }) => kind)).toContain('erofs')
+      await readThem(agent, join(layers, id, 'diff'))
+    } finally {
+      await agent.stop()
+    }
+    const { from, profile } = await shown('store')
+    expect(from).toBe('start')
+    expect(profile.map(({ path }: { path: string }) => path)).toEqual(READ)
   })
 
   test('a profile is exported, forgotten and imported', async () => {

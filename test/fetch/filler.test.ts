@@ -31,6 +31,27 @@ test('what is verified is not asked for, and what is asked for in one turn is jo
   expect(layer.reads).toHaveLength(1)
 })
 
+test('what is elsewhere is copied, once, and what cannot be copied is fetched', async () => {
+  const layer = new Layer({ chunks: row(4, 100) })
+  layer.elsewhere.set(0, undefined).set(1, Failure.missing('it went')).set(3, undefined)
+  layer.states[3] = READY_STORED // of an earlier life: that is looked at first
+  await Promise.all([layer.filler.fill([0, 1, 2, 3], 'demand'), layer.filler.fill([0], 'demand')])
+  expect(ranges(layer)).toEqual([[100, 300]])
+  expect(layer.decoded.sort()).toEqual([1, 2])
+  expect(layer.filler.counters).toMatchObject({ copied: 1, filled: 2, reverified: 1, corrupt: 0 })
+})
+
+test('who begins to wait for a chunk that waits to be copied passes the others', async () => {
+  const layer = new Layer({ chunks: row(40, 100) })
+  const all = [...Array(40).keys()]
+  for (const chunk of all) layer.elsewhere.set(chunk, undefined)
+  const order: number[] = []
+  layer.filler.fillEach(all, 'prefetch', (chunk) => order.push(chunk))
+  await layer.filler.fill([39], 'demand')
+  expect(order.indexOf(39)).toBeLessThan(16)
+  expect(layer.turns.get(39)).toMatchObject({ priority: 'demand' })
+})
+
 test('fillEach tells of each chunk once', async () => {
   const layer = new Layer({ chunks: row(3, 100) })
   layer.states[0] = READY_VERIFIED

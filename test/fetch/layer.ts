@@ -94,6 +94,8 @@ export class Layer {
   readonly unrepeatable = new Set<number>()
   /** Whether a decode ends with its signal, as one that a worker has not begun. */
   heedsSignal = false
+  /** Chunks that are said to be elsewhere, and what keeps them from being copied, if anything does. */
+  readonly elsewhere = new Map<number, Failure | undefined>()
   /** READY_STORED chunks that do not match. */
   readonly rotten = new Set<number>()
   /** Set: what the next reads fail with. */
@@ -156,6 +158,16 @@ export class Layer {
         if (this.unrepeatable.has(index)) return 'unknown'
         this.states[index] = READY_VERIFIED
         return 'right'
+      },
+      elsewhere: {
+        has: (chunk) => this.elsewhere.has(chunk),
+        copy: async (chunk, turn) => {
+          this.#given(chunk, turn)
+          await this.#wait()
+          const error = this.elsewhere.get(chunk)
+          if (error !== undefined) throw error
+          this.states[chunk] = READY_VERIFIED
+        },
       },
       budget: this.budget,
       origin: 'registry.example.com',

@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Wire } from '../../src/fetch/wire.ts'
 
 const KIB = 1024
@@ -7,9 +7,9 @@ const MIB = KIB * KIB
 const never = new AbortController().signal
 
 /** A way whose clock is ours. */
-function way() {
+function way(standsAside = true) {
   const clock = { ms: 0 }
-  const wire = new Wire(() => clock.ms)
+  const wire = new Wire(standsAside, () => clock.ms)
   /** Begins reads in the background as long as there is room, and says how many. */
   const beginAll = async (bytes: number) => {
     let begun = 0
@@ -87,6 +87,45 @@ describe('on the way to an origin', () => {
     const waiting = wire.place(over.signal)
     over.abort(new Error('over'))
     await expect(waiting).rejects.toThrow('over')
+  })
+
+  describe('that is short', () => {
+    beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
+    afterEach(() => void vi.useRealTimers())
+
+    /** A demand read that is answered after so long. @returns whether the background has begun, which waits since then */
+    const read = (answerMs: number, standsAside = true) => {
+      const { wire, clock } = way(standsAside)
+      const demand = wire.begin(KIB, 'demand')
+      clock.ms = answerMs
+      demand.came(KIB)
+      demand.end()
+      let begun = false
+      void wire.place(never).then(() => {
+        begun = true
+      })
+      const pass = async (ms: number) => {
+        clock.ms += ms
+        await vi.advanceTimersByTimeAsync(ms)
+        return begun
+      }
+      return { wire, pass }
+    }
+
+    test.each([0, 3])('the background waits until nobody has read for a second: %s ms', async (answerMs) => {
+      const { wire, pass } = read(answerMs)
+      expect(await pass(900)).toBe(false)
+      const more = wire.begin(KIB, 'prefetch')
+      expect(await pass(1500)).toBe(false)
+      more.end()
+      expect(await pass(900)).toBe(false)
+      expect(await pass(1000)).toBe(true)
+    })
+
+    test('it does not wait on a longer one, nor when it does not stand aside', async () => {
+      expect(await read(10).pass(0)).toBe(true)
+      expect(await read(3, false).pass(0)).toBe(true)
+    })
   })
 
   test('what a prefetch finds here already tells nothing of a round trip', async () => {

@@ -156,6 +156,26 @@ test('of a layer of two images, each is told what was read since it was opened; 
   expect([paths('a'), paths('b')]).toEqual([['file-1', 'file-2'], ['file-2']])
 })
 
+test('who wants to mount a tree anew waits for the starts that read it', async () => {
+  const { recorder, time, paths } = recorderOf()
+  const { layer, read } = layerOf('one')
+  recorder.watch(image('a'), layer)
+  await recorder.over(layer.tree) // nobody reads it yet
+  read(1, 100_000)
+  let over = false
+  const waiting = recorder.over(layer.tree).then(() => {
+    over = true
+  })
+  time.now = 105_000
+  recorder.poll()
+  await Promise.resolve()
+  expect(over).toBe(false)
+  time.now = 120_000
+  recorder.poll()
+  await waiting
+  expect(paths('a')).toEqual(['file-1'])
+})
+
 test('images that nobody starts are watched for a day, and not more than 64', () => {
   vi.useFakeTimers()
   const { recorder, time } = recorderOf()
