@@ -17,6 +17,9 @@ import type { SourceEntry } from '../build/source-entry.ts'
 import { describe } from '../errors.ts'
 import { errorText, sizeText } from './output.ts'
 
+/** What is counted is what was asked for, not what follows by itself. */
+const ASKED_ONLY = ['--background', 'off']
+
 const run = promisify(execFile)
 const CLONE = fileURLToPath(new URL('../../', import.meta.url))
 const LAUNCHER = join(CLONE, 'src/cli/lazylayer.js')
@@ -79,6 +82,7 @@ async function demo(): Promise<void> {
     mounted,
     '--cache',
     join(dir, 'cache'),
+    ...ASKED_ONLY,
     ...certificates,
   ])
   say(agent.line.replaceAll(dir, '…'))
@@ -113,6 +117,7 @@ async function container(dir: string, reference: string, certificates: string[],
     'claimed',
     '--cache',
     join(dir, 'cache-podman'),
+    ...ASKED_ONLY,
     ...certificates,
   ])
   say(agent.line.replaceAll(dir, '…'))

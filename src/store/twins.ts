@@ -46,7 +46,9 @@ interface Copy<T> {
 export async function keepTwins(cache: string, name: string, record: object): Promise<void> {
   const bytes = doubled(record)
   // at once, for each is whole or as it was: an engine may wait for the disk here
-  await Promise.all([join(cache, name), join(cache, TWINS, name)].map((path) => keepFile(cache, path, bytes)))
+  const paths = [join(cache, name), join(cache, TWINS, name)]
+  const kept = await Promise.allSettled(paths.map((path) => keepFile(cache, path, bytes)))
+  for (const each of kept) if (each.status === 'rejected') throw each.reason
 }
 
 /** The record, restored where it was damaged; undefined: there is none, or nothing is left of it, which is told. @throws Failure system */

@@ -93,21 +93,6 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await blobsFetched()).toEqual([])
   })
 
-  // since 2.0
-  test.skipIf(flavour === 'trixie')(
-    'in a user namespace its files are its root’s, and nothing of it is copied',
-    async () => {
-      const map = ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536', '--remap-labels']
-      const args = ['run', '--rm', '--net-host', ...NAME, ...map, image(app.tag), 'mapped']
-      const line = 'stat -c %u:%g /bin/sh /etc/shadow /; cat /proc/self/uid_map; /app/hello'
-      expect(await containerd.ctr('k8s.io', ...args, 'sh', '-c', line)).toMatchObject({
-        code: 0,
-        stdout: expect.stringMatching(/^0:0\n0:42\n0:0\n\s+0\s+100000\s+65536\nhello/),
-      })
-      expect(await blobsFetched()).toEqual([])
-    },
-  )
-
   test('of an image with a plain base containerd fetches no layer either', async () => {
     await pull('mixed')
     expect(await run('mixed')).toMatchObject({ code: 0, stdout: 'lazy above plain\n' })

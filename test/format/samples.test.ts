@@ -38,8 +38,7 @@ function sampleTests(): void {
     test(`py-esgz, layer ${layer + 1} shows what its tar holds`, async () => {
       const sample = sampleLayers('images/py-esgz', 'py')[layer] as SampleLayer
       const { contents, reads } = await open(sample)
-      // the second layer's table is larger than 1/200 of its blob
-      expect(reads).toBe(layer + 1)
+      expect(reads).toBe(1)
       expect(listing(contents, sample.bytes)).toEqual(tarListing(sample.path))
       expect(contents.first.length).toBeGreaterThan(10)
       expect(contents.first).toEqual(contents.first.map((_, i) => i))

@@ -47,8 +47,6 @@ function lacks({ failed, capabilities, exports }: SnapshotterPlugin, { major, mi
     const fix = "Take rebase out of the plugin's capabilities in config.toml."
     found.push(problem(`${text} loses layers below those that are there, because the plugin declares rebase`, fix))
   }
-  if (major >= 2 && !capabilities.includes('remap-ids'))
-    found.push(warning(`${text} copies the whole image for each container in a user namespace`, SETUP))
   if ((major > 2 || (major === 2 && minor >= 1)) && exports.enable_remote_snapshot_annotations !== 'true')
     found.push(
       warning(

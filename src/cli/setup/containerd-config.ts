@@ -75,11 +75,9 @@ function valuesFor(version: number, { socket, root }: ContainerdWishes): [ValueP
     version === 2
       ? [{ table: cri, key: 'disable_snapshot_annotations' }, false]
       : [{ table: [...PLUGIN, 'exports'], key: 'enable_remote_snapshot_annotations' }, 'true']
-  // what containerd before 2.0 does not know it passes over
   return [
     [{ table: PLUGIN, key: 'type' }, 'snapshot'],
     [{ table: PLUGIN, key: 'address' }, socket],
-    [{ table: PLUGIN, key: 'capabilities' }, ['remap-ids']],
     [{ table: [...PLUGIN, 'exports'], key: 'root' }, root],
     annotations,
     [{ table: cri, key: 'snapshotter' }, SNAPSHOTTER],

@@ -38,7 +38,6 @@ describe('a configuration', () => {
         lazylayer: {
           type: 'snapshot',
           address: wishes.socket,
-          capabilities: ['remap-ids'],
           exports: { root: wishes.root },
         },
       },
