@@ -65,7 +65,7 @@ export class Snapshots {
   }
 
   /** In no order. */
-  all(): IterableIterator<Snapshot> {
+  all(): MapIterator<Snapshot> {
     return this.#byKey.values()
   }
 

@@ -23,7 +23,9 @@ const layerOf = (place: number, tree = `tree of ${place}`): LazyLayer => ({
 function world(shown: LazyLayer[]) {
   const end = new AbortController()
   const leases = new FakeLeases()
-  const [claimed, held, letGo]: Digest[][] = [[], [], []]
+  const claimed: Digest[] = []
+  const held: Digest[] = []
+  const letGo: Digest[] = []
   const said: string[] = []
   const restored: number[] = []
   /** Whether the cache has the layers; whether the registry gives them. */
