@@ -47,7 +47,6 @@ export async function mount({ positionals, values }: Invocation): Promise<number
     for (const layer of layers.filter(({ format }) => format !== WHOLE)) {
       agent.background?.add({ layer, image: image.digest, origin: image.origin, complete: () => {} })
     }
-    agent.background?.want(image.digest) // whoever mounts one image will read it
     const merged = await openMerged(layers, agent.store, agent.builder)
     const shown = await show({ agent, dir, name, merged, context }, choice, wanted)
     await merged.image.close()
