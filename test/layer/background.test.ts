@@ -195,6 +195,28 @@ describe('the rest of an image', () => {
     expect(layer.held.now).toBe(0)
   })
 
+  test('ends without waiting until it is looked whether all is here', async () => {
+    const { add, background, complete, fills } = rig()
+    const never = new Promise<void>(() => {})
+    const gone = add('gone', 2, { reverify: () => never })
+    const stopped = add('stopped', 2, { image: 'another', reverify: () => never })
+    gone.miss(0)
+    await settle()
+    fills[0]?.end()
+    await settle()
+    gone.letGo()
+    await settle()
+    expect(gone.held.now).toBe(0)
+    stopped.miss(0)
+    await settle()
+    fills[1]?.end()
+    await settle()
+    expect(stopped.held.now).toBe(1)
+    await background.close()
+    expect(stopped.held.now).toBe(0)
+    expect(complete).toEqual([])
+  })
+
   test('ends with the agent', async () => {
     const { add, background } = rig()
     const layer = add('stopped', 8)
