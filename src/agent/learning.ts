@@ -38,7 +38,7 @@ export function openLearned({ store, registries, builder, platform, closing }: L
     platform: platformText(platform),
     chunksOf: (image, chunks, files, signal) => builder.chunksOf(image, chunks, files, signal),
     published,
-    signal: AbortSignal.any([closing, store.room.full]),
+    signal: () => AbortSignal.any([closing, store.room.full]),
     log,
   })
 }

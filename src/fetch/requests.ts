@@ -195,6 +195,8 @@ export class Requests {
       return this.#hold(request, part.length)
     }
     const options = { signal: controller.signal, priority: request.priority, onPart }
+    // who is stopped waits for nothing
+    controller.signal.addEventListener('abort', () => request.hurry(), { once: true })
     let stored: Uint8Array | undefined
     try {
       stored = await this.#readBlob(request.blob, range, options)
@@ -246,7 +248,7 @@ export class Requests {
     if (request.priority !== 'background') return undefined
     return this.#parts.budget.wires.hold(bytes, (call) => {
       request.hurry = call
-      if (request.urgent.length > 0) call()
+      if (request.urgent.length > 0 || request.controller.signal.aborted) call()
     })
   }
 

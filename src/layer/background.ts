@@ -158,7 +158,7 @@ export class Background {
 
   async #ended(rest: LayerRest): Promise<void> {
     const filling = this.#fillings.get(rest)
-    const isComplete = !this.#closing.signal.aborted && !rest.isStopped && (await rest.isComplete())
+    const isComplete = await rest.isComplete(this.#closing.signal)
     this.#fillings.delete(rest)
     for (const shown of filling?.for ?? []) {
       if (isComplete) shown.of.complete()

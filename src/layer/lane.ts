@@ -50,9 +50,10 @@ export class Lane {
     })
   }
 
-  /** One of them goes before the others. */
+  /** One of them goes before the others; nothing, where it has ended. */
   first(rest: LayerRest): void {
-    if (this.#rests[0] !== rest) this.#rests = [rest, ...this.#rests.filter((each) => each !== rest)]
+    if (this.#rests[0] !== rest && this.#rests.includes(rest))
+      this.#rests = [rest, ...this.#rests.filter((each) => each !== rest)]
   }
 
   /** When nothing is under way. */

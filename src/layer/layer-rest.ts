@@ -1,4 +1,5 @@
 // The rest of one layer, while it is fetched in the background: what is missing of it, and who wants to know when nothing is.
+import { once } from 'node:events'
 import { StoredOrder } from '../fetch/order.ts'
 import { Rest, type RestLimits, type RestRange } from '../fetch/rest.ts'
 import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
@@ -115,9 +116,15 @@ export class LayerRest {
     return first
   }
 
-  /** Verifies what an earlier life left. @returns whether nothing is missing now, and all is verified. Never rejects. */
-  async isComplete(): Promise<boolean> {
-    await this.#layer.reverify() // never rejects
+  /**
+   * Verifies what an earlier life left, which may be gigabytes: whoever stops it, or aborts `signal`, does not wait for that.
+   * @returns whether nothing is missing now, and all is verified. Never rejects.
+   */
+  async isComplete(signal: AbortSignal): Promise<boolean> {
+    const over = AbortSignal.any([signal, this.#stop.signal])
+    if (over.aborted) return false
+    await Promise.race([this.#layer.reverify(), once(over, 'abort')]) // neither rejects
+    if (over.aborted) return false
     const states = await this.#layer.slots.states().catch(() => new Uint8Array(1)) // a disk that does not give it back has nothing
     return states.every((state) => state === READY_VERIFIED)
   }

@@ -22,8 +22,8 @@ export interface LearnedParts {
   chunksOf(image: Uint8Array, chunks: ChunkTable, files: Profile, signal: AbortSignal): Promise<Iterable<number>>
   /** What the repository of an image says of its starts; undefined: nothing. Throws what asking it throws. */
   published(reference: Reference, manifest: Digest, signal: AbortSignal): Promise<Profile | undefined>
-  /** Aborts when the cache has no room, or the agent stops. */
-  signal: AbortSignal
+  /** Aborts when the cache has no room, or the agent stops; where there is room again, it is another one. */
+  signal(): AbortSignal
   log(message: string): void
 }
 
@@ -99,7 +99,7 @@ export class Learned {
     const { digest, reference } = image
     const { profiles, platform, published, signal } = this.#parts
     const ask = async () => {
-      const profile = await published(reference, digest, signal)
+      const profile = await published(reference, digest, signal())
       if (profile === undefined) return undefined
       const of = { repository: repositoryText(reference), platform: platform, manifest: digest }
       await profiles.keep(of, 'registry', profile)
@@ -122,7 +122,8 @@ export class Learned {
   ): Promise<{ done: Promise<unknown> } | undefined> {
     const files = filesIn(known, image.manifest, layer.descriptor.digest)
     if (files.length === 0) return undefined
-    const { chunksOf, signal } = this.#parts
+    const { chunksOf } = this.#parts
+    const signal = this.#parts.signal()
     try {
       const wanted = await chunksOf(await readImage(layer), layer.chunks, files, signal)
       const chunks = known.from === 'start' ? [...wanted] : this.#allowed(image.manifest, layer.chunks, wanted)
@@ -149,7 +150,7 @@ export class Learned {
   }
 
   #failed({ digest }: LearnedImage, error: unknown): undefined {
-    if (!this.#parts.signal.aborted) this.#parts.log(`profile of ${digest}: ${describe(error)}`)
+    if (!this.#parts.signal().aborted) this.#parts.log(`profile of ${digest}: ${describe(error)}`)
     return undefined
   }
 }

@@ -96,9 +96,12 @@ export class Recorder {
     const watched = found ?? { image, since: this.#now(), layers: new Map() }
     this.#watched.set(image.digest, watched)
     watched.layers.set(layer.tree, layer)
-    if (!this.#noted.has(layer.tree)) {
+    const noted = this.#noted.get(layer.tree)
+    // it may have been closed, and opened again, since an image of it was pulled
+    if (noted?.layer.slots !== layer.slots) {
+      noted?.reads.push(...noted.layer.slots.takeReads())
       layer.slots.noteReads()
-      this.#noted.set(layer.tree, { layer, reads: [] })
+      this.#noted.set(layer.tree, { layer, reads: noted?.reads ?? [] })
     }
     const [oldest] = this.#watched.values()
     if (this.#watched.size > WATCHED_MAX && oldest !== undefined) this.#leave(oldest)
@@ -164,9 +167,9 @@ export class Recorder {
 
   #leave({ image, layers }: Watched): void {
     this.#watched.delete(image.digest)
-    for (const [tree, layer] of layers) {
+    for (const tree of layers.keys()) {
       if ([...this.#watched.values()].some((each) => each.layers.has(tree))) continue
-      layer.slots.ignoreReads()
+      this.#noted.get(tree)?.layer.slots.ignoreReads()
       this.#noted.delete(tree)
     }
     for (const each of [...this.#left]) {

@@ -28,7 +28,7 @@ const PULL = '/runtime.v1.ImageService/PullImage'
 const PULL_MAX_BYTES = 1 << 20
 /** Of gRPC (status codes): the service cannot be had now. */
 const UNAVAILABLE = 14
-const { HTTP2_HEADER_PATH, NGHTTP2_FLAG_END_STREAM, NGHTTP2_CANCEL } = constants
+const { HTTP2_HEADER_PATH, NGHTTP2_FLAG_END_STREAM, NGHTTP2_CANCEL, NGHTTP2_NO_ERROR } = constants
 
 /** @throws Failure as listenHttp2 */
 export async function serveCriProxy({ path, upstream, told }: CriProxyParts): Promise<GrpcSocket> {
@@ -102,7 +102,8 @@ function answered(stream: ServerHttp2Stream, call: ClientHttp2Stream): Promise<v
       call.pipe(stream)
     })
     call.once('close', () => {
-      if (stream.headersSent) resolve()
+      // one that breaks off has no end that would be handed on
+      if (stream.headersSent && call.rstCode === NGHTTP2_NO_ERROR) resolve()
       else reject(new Error('it ended without an answer'))
     })
   })

@@ -31,6 +31,13 @@ export interface FoundImage {
 
 export type KnownImage = Pick<FoundImage, 'manifest' | 'chain'>
 
+type ReadImage = Omit<FoundImage, 'reference' | 'place'>
+
+interface Known {
+  readonly image: KnownImage | undefined
+  readonly bytes: number
+}
+
 const IMAGE_REF = 'containerd.io/snapshot/cri.image-ref'
 const MANIFEST_DIGEST = 'containerd.io/snapshot/cri.manifest-digest'
 const LAYER_DIGEST = 'containerd.io/snapshot/cri.layer-digest'
@@ -38,13 +45,14 @@ const LAYER_DIGEST = 'containerd.io/snapshot/cri.layer-digest'
 const SOURCE = 'containerd.io/distribution.source.'
 /** Manifests that are remembered; each has some KiB. */
 const KNOWN_MAX = 4_096
-/** What is larger is read again: nobody's manifests fill the memory. */
-const KNOWN_MAX_BYTES = 128 << 10
+/** Of all of them as they were read: nobody's manifests fill the memory. */
+const KNOWN_MAX_BYTES = 32 << 20
 
 export class ImageFinder {
   readonly #contents: Contents
-  /** By digest, which their bytes had; undefined: no image's. The one used last comes last. */
-  readonly #known = new Map<Digest, KnownImage | undefined>()
+  /** By digest, which their bytes had; an image of undefined: it is none. The one used last comes last. */
+  readonly #known = new Map<Digest, Known>()
+  #knownBytes = 0
 
   constructor(contents: Contents) {
     this.#contents = contents
@@ -72,8 +80,7 @@ export class ImageFinder {
     if (found.some(({ image }) => !isSameUpTo(first.place, image, first.image)))
       throw Failure.unsupported(`images in namespace ${namespace} have different layers for ${target}`)
     const { digest, place } = found.at(-1) ?? first
-    const whole = await this.#read(namespace, digest)
-    if (whole === undefined) throw Failure.missing(`manifest ${digest} is gone from namespace ${namespace}`)
+    const whole = await this.#whole(namespace, digest)
     const reference = await this.#referenceOf(namespace, digest, labels[IMAGE_REF])
     return { ...whole, place, reference: { ...reference, digest } }
   }
@@ -99,45 +106,58 @@ export class ImageFinder {
 
   /** An image with a manifest that is there. @param said what may be its reference. @throws Failure missing; as Contents */
   async open(namespace: string, digest: Digest, said: string): Promise<Omit<FoundImage, 'place'>> {
-    const whole = await this.#read(namespace, digest)
-    if (whole === undefined) throw Failure.missing(`manifest ${digest} is gone from namespace ${namespace}`)
+    const whole = await this.#whole(namespace, digest)
     return { ...whole, reference: { ...(await this.#referenceOf(namespace, digest, said)), digest } }
   }
 
   async #image(namespace: string, digest: Digest): Promise<KnownImage | undefined> {
     const known = this.#known.get(digest)
-    if (known !== undefined) this.#remember(digest, known)
-    if (known !== undefined || this.#known.has(digest)) return known
+    if (known !== undefined) {
+      this.#known.delete(digest)
+      this.#known.set(digest, known)
+      return known.image
+    }
     const read = await this.#read(namespace, digest)
-    const bytes = read === undefined ? 0 : read.manifestBytes.length + read.configBytes.length
-    if (bytes > KNOWN_MAX_BYTES) return read
+    // of a pull under way some of it is not there yet, and of another namespace's none may be
+    if (read === 'absent') return undefined
     const image = read && { manifest: read.manifest, chain: read.chain }
-    this.#remember(digest, image)
+    this.#remember(digest, { image, bytes: read === undefined ? 0 : read.manifestBytes.length })
     return image
   }
 
-  #remember(digest: Digest, image: KnownImage | undefined): void {
-    this.#known.delete(digest)
-    this.#known.set(digest, image)
-    const [oldest] = this.#known.keys()
-    if (this.#known.size > KNOWN_MAX && oldest !== undefined) this.#known.delete(oldest)
+  #remember(digest: Digest, known: Known): void {
+    if (this.#known.has(digest)) return // meanwhile
+    this.#known.set(digest, known)
+    this.#knownBytes += known.bytes
+    for (const [oldest, { bytes }] of this.#known) {
+      if (this.#known.size <= KNOWN_MAX && this.#knownBytes <= KNOWN_MAX_BYTES) return
+      this.#known.delete(oldest)
+      this.#knownBytes -= bytes
+    }
   }
 
-  async #read(namespace: string, digest: Digest): Promise<Omit<FoundImage, 'reference' | 'place'> | undefined> {
-    const manifestBytes = await this.#contents.read(namespace, digest, MANIFEST_MAX_BYTES)
-    if (manifestBytes === undefined) return undefined
+  /** Undefined: it is no image that the agent could serve: an artifact, or another tool's. */
+  async #read(namespace: string, digest: Digest): Promise<ReadImage | 'absent' | undefined> {
     try {
+      const manifestBytes = await this.#contents.read(namespace, digest, MANIFEST_MAX_BYTES)
+      if (manifestBytes === undefined) return 'absent'
       const manifest = parseManifest(manifestBytes, `manifest ${digest}`)
       if (!('layers' in manifest)) return undefined
       const configBytes = await this.#contents.read(namespace, manifest.config.digest, CONFIG_MAX_BYTES)
-      if (configBytes === undefined) return undefined
+      if (configBytes === undefined) return 'absent'
       const { diffIds } = parseConfig(configBytes, manifest.layers.length, `config ${manifest.config.digest}`)
       return { manifest, manifestBytes, configBytes, chain: chainOf(diffIds) }
     } catch (error) {
-      // of an artifact, or another platform's tool: it is no image that the agent could serve
       if (error instanceof Failure && error.code !== 'unavailable') return undefined
       throw error
     }
+  }
+
+  /** @throws Failure missing */
+  async #whole(namespace: string, digest: Digest): Promise<ReadImage> {
+    const read = await this.#read(namespace, digest)
+    if (read !== undefined && read !== 'absent') return read
+    throw Failure.missing(`manifest ${digest} is gone from namespace ${namespace}`)
   }
 
   /** Where the client fetched a manifest from. @param said by a label, or a name: it counts if it is one of these. */

@@ -68,5 +68,6 @@ async function look({ namespace, name, digest }: ImageTarget, parts: ImageWatchP
   const concerned = replacements.filter((each) => each.differs(namespace, found.chain, said))
   if (concerned.length === 0) return
   const pulled = await pulls.open(namespace, found.digest, name)
-  for (const each of concerned) await each.replace(namespace, pulled, found.chain)
+  // a registry that brings nothing keeps no other image from being looked at
+  for (const each of concerned) void each.replace(namespace, pulled, found.chain) // never rejects
 }

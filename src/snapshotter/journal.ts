@@ -4,7 +4,7 @@
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
-import { diskFailure, readWhole, replaceFile } from '../store/durable.ts'
+import { diskFailure, dropDamaged, readWhole, replaceFile } from '../store/durable.ts'
 import { decodeRecord, encodeRecord } from '../store/record.ts'
 
 /** 100,000 snapshots of 2 KiB; what is longer is no journal of ours. */
@@ -19,7 +19,7 @@ export class Journal {
   #file: FileHandle
   #length: number
   #lines: number
-  /** A write failed half way, and could not be taken back: the file must be written anew. */
+  /** What is open may not be what the next process reads: a write could not be taken back, or the file was not replaced. It must be written anew. */
   #torn = false
 
   private constructor(folder: string, file: FileHandle, length: number, lines: number) {
@@ -54,6 +54,8 @@ export class Journal {
 
   /** Begins anew with these records. @throws Failure system */
   static async write(folder: string, records: Iterable<object>): Promise<Journal> {
+    // written by a process that died before it was done
+    for (const left of (await fs.readdir(folder)).filter((each) => each !== NAME)) await dropDamaged(join(folder, left))
     const { bytes, lines } = encoded(records)
     const path = join(folder, NAME)
     await replaceFile(folder, path, bytes)
@@ -67,10 +69,7 @@ export class Journal {
 
   /** All of them, or none. One call at a time. @param all what the journal is to hold, if it must be written anew. @throws Failure system */
   async append(records: readonly object[], durability: Durability, all: () => Iterable<object>): Promise<void> {
-    if (this.#torn) {
-      await this.rewrite(all())
-      this.#torn = false
-    }
+    if (this.#torn) await this.rewrite(all())
     const { bytes, lines } = encoded(records)
     try {
       await this.#file.appendFile(bytes)
@@ -89,9 +88,15 @@ export class Journal {
   async rewrite(records: Iterable<object>): Promise<void> {
     const { bytes, lines } = encoded(records)
     const path = join(this.#folder, NAME)
-    await replaceFile(this.#folder, path, bytes)
     const before = this.#file
-    this.#file = await openEnd(path)
+    try {
+      await replaceFile(this.#folder, path, bytes)
+      this.#file = await openEnd(path)
+    } catch (error) {
+      this.#torn = true // the file that is open may have no name any more
+      throw error
+    }
+    this.#torn = false
     this.#length = bytes.length
     this.#lines = lines
     await before.close()

@@ -45,8 +45,7 @@ export class Pulls {
 
   /** The same of an image that is there. @throws Failure as ImageFinder.open */
   async open(namespace: string, manifest: Digest, said: string): Promise<PulledImage> {
-    const [known] = [...this.#pulls.values()].filter(({ pulled }) => pulled.image.digest === manifest)
-    return known?.pulled ?? (await this.#pulled(await this.#parts.finder.open(namespace, manifest, said)))
+    return await this.#pulled(await this.#parts.finder.open(namespace, manifest, said))
   }
 
   async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
@@ -57,6 +56,8 @@ export class Pulls {
       void this.#end(referenceText(reference)) // never rejects
     else if (known !== undefined) {
       known.timer.refresh()
+      this.#pulls.delete(referenceText(reference))
+      this.#pulls.set(referenceText(reference), known)
       return known.pulled
     }
     await keepObject(reference.digest, manifestBytes)

@@ -15,7 +15,7 @@ import type { LazyLayer } from './snapshot.ts'
 export interface ReadBackParts {
   images: Pick<Images, 'kept' | 'resolve'>
   layers: LayerOpener
-  trees: Pick<ShownTrees, 'hold' | 'holdAgain'>
+  trees: Pick<ShownTrees, 'claim' | 'hold' | 'letGo'>
   names: Pick<LayerNames, 'restore'>
   /** Those of all snapshots, one each. */
   layersNow(): LazyLayer[]
@@ -30,17 +30,19 @@ const AGAIN_MIN_MS = 5_000
 const AGAIN_MAX_MS = 60_000
 
 /**
- * Shows layers again, each once for each snapshot that shows it.
+ * Shows layers again, each until no snapshot shows it.
  * @returns one of each kind that could not be. Never rejects
  */
 export async function readBack(parts: ReadBackParts): Promise<LazyLayer[]> {
   const left: LazyLayer[] = []
-  await mapLimited([...Map.groupBy(parts.layersNow(), keyOf).values()], READ_AT_ONCE, async (same) => {
-    const [first] = same
-    const why = await showAgain(same, 'disk', parts)
-    if (why === undefined || first === undefined) return
-    parts.log(`layer ${first.blob} of ${first.reference} is not shown again: ${why}`)
-    left.push(first)
+  const layers = parts.layersNow()
+  for (const { tree } of layers) parts.trees.claim(tree)
+  const kinds = new Map(layers.map((each) => [keyOf(each), each]))
+  await mapLimited([...kinds.values()], READ_AT_ONCE, async (layer) => {
+    const why = await showAgain(layer, 'disk', parts)
+    if (why === undefined) return
+    parts.log(`layer ${layer.blob} of ${layer.reference} is not shown again: ${why}`)
+    left.push(layer)
   })
   return left
 }
@@ -54,9 +56,8 @@ export async function readLeft(
   const { layersNow, signal, log } = parts
   const keepTrying = async (layer: LazyLayer) => {
     for (let waitMs = againMs; !signal.aborted; waitMs = Math.min(waitMs * 2, AGAIN_MAX_MS)) {
-      const same = layersNow().filter((each) => keyOf(each) === keyOf(layer))
-      if (same.length === 0) return // they were removed
-      if ((await showAgain(same, 'anywhere', parts)) === undefined) {
+      if (!layersNow().some((each) => keyOf(each) === keyOf(layer))) return // they were removed
+      if ((await showAgain(layer, 'anywhere', parts)) === undefined) {
         log(`layer ${layer.blob} of ${layer.reference} is shown again`)
         return
       }
@@ -71,18 +72,16 @@ function keyOf({ manifest, place, blob, tree }: LazyLayer): string {
   return `${manifest} ${place} ${blob} ${tree}`
 }
 
-/** @param same layers of one kind. @returns why not */
-async function showAgain(same: readonly LazyLayer[], from: From, parts: ReadBackParts): Promise<string | undefined> {
+/** For the snapshots that claimed its tree and are there still. @returns why not */
+async function showAgain(layer: LazyLayer, from: From, parts: ReadBackParts): Promise<string | undefined> {
   const { trees, names } = parts
-  const [first] = same
-  if (first === undefined) return undefined
   try {
-    const image = await imageOf(first, from, parts)
-    const lease = await openAgain(first, image, from, parts)
+    const image = await imageOf(layer, from, parts)
+    const lease = await openAgain(layer, image, from, parts)
     try {
+      await names.restore(image, layer.place, lease)
       await trees.hold(lease, image)
-      for (const _ of same.slice(1)) trees.holdAgain(first.tree)
-      await names.restore(image, first.place, lease)
+      trees.letGo(lease.tree) // those that claimed it hold it now
     } finally {
       await lease.close()
     }

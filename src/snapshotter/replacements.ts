@@ -20,10 +20,13 @@ export interface ReplacementsParts {
 
 /** As long as the guard has images be read whole. */
 const DECIDED_MS = 10_000
+/** Each holds an image's layers open. What is not replaced stays hidden. */
+const RUNNING_MAX = 64
 
 export class Replacements {
   readonly #parts: ReplacementsParts
-  readonly #running = new Set<Promise<void>>()
+  /** By namespace, image, and how many of its chains. */
+  readonly #running = new Map<string, Promise<void>>()
 
   constructor(parts: ReplacementsParts) {
     this.#parts = parts
@@ -42,12 +45,20 @@ export class Replacements {
 
   /** Has layers of an image take the place of those that lost these chains. Waits until it is known which did; never rejects. */
   async replace(namespace: string, pulled: PulledImage, chain: readonly string[]): Promise<void> {
+    const { digest } = pulled.image
+    const key = `${namespace} ${digest} ${chain.length}`
+    const known = this.#running.get(key)
+    if (known !== undefined) return await known
+    if (this.#running.size >= RUNNING_MAX) {
+      this.#parts.log(`${digest} takes nobody's place: too many others are about to`)
+      return
+    }
     const running = mapLimited([...chain.entries()], 1, ([place, target]) =>
       this.#replaceAt(namespace, pulled, place, target),
     )
-      .catch((error) => this.#parts.log(`${pulled.image.digest} takes nobody's place: ${describe(error)}`))
-      .then(() => void this.#running.delete(running))
-    this.#running.add(running)
+      .catch((error) => this.#parts.log(`${digest} takes nobody's place: ${describe(error)}`))
+      .then(() => void this.#running.delete(key))
+    this.#running.set(key, running)
     await running
   }
 
@@ -56,7 +67,7 @@ export class Replacements {
     const { names } = this.#parts
     const isHidden = chain.some(({ layer }) => layer !== undefined && names.whyHidden(layer) !== undefined)
     if (!isHidden || this.#running.size === 0) return
-    await Promise.race([Promise.all(this.#running), sleep(DECIDED_MS, undefined, { ref: false })])
+    await Promise.race([Promise.all(this.#running.values()), sleep(DECIDED_MS, undefined, { ref: false })])
   }
 
   async #replaceAt(namespace: string, pulled: PulledImage, place: number, target: string): Promise<void> {
@@ -66,9 +77,16 @@ export class Replacements {
         if (namespaceOf(key) !== namespace || before === undefined || isSameLayer(before, layer)) continue
         if (names.whyHidden(before) === undefined) continue
         await trees.hold(lease, pulled.image)
-        await snapshots.reshow(key, layer)
+        const what = `layer ${layer.blob} of ${layer.reference}`
+        try {
+          await snapshots.reshow(key, before, layer)
+        } catch (error) {
+          trees.letGo(layer.tree)
+          log(`${what} is not shown in the place of ${before.blob}: ${describe(error)}`)
+          continue
+        }
         trees.letGo(before.tree)
-        log(`layer ${layer.blob} of ${layer.reference} is shown in the place of ${before.blob} of ${before.reference}`)
+        log(`${what} is shown in the place of ${before.blob} of ${before.reference}`)
       }
     })
   }

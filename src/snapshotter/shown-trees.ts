@@ -43,8 +43,6 @@ interface Shown {
   readonly layer: OpenLayer
   /** In which it answers. */
   slot: Promise<number>
-  /** Snapshots that show it, and pulls that are about to. */
-  holders: number
   isThere: boolean
 }
 
@@ -54,6 +52,8 @@ export class ShownTrees {
   readonly #node = controlNode(SNAPSHOTS_DIRECTORY)
   /** By their names. */
   readonly #shown = new Map<string, Shown>()
+  /** Snapshots that are to show a tree, whether or not it can be shown, and pulls that are about to. By the trees' names. */
+  readonly #holders = new Map<string, number>()
 
   constructor(parts: ShownTreesParts, mount: TreesMount) {
     this.#parts = parts
@@ -83,36 +83,42 @@ export class ShownTrees {
     return blocks * BLOCK_BYTES
   }
 
+  /** A snapshot of an earlier life is to show a tree: somebody will hold it for all of them as soon as it can be shown. */
+  claim(tree: Digest): void {
+    const name = nameOf(tree)
+    this.#holders.set(name, (this.#holders.get(name) ?? 0) + 1)
+  }
+
   /**
-   * Shows the tree of an image's layer until it is let go of as often as it was held.
+   * Shows the tree of an image's layer until it is let go of as often as it was held and claimed.
    * @param layer open until this resolves
-   * @throws what attaching throws
+   * @throws what attaching throws; then it is not held
    */
   async hold(layer: LayerLease, image: ResolvedImage): Promise<void> {
     const name = nameOf(layer.tree)
-    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name, image), holders: 0, isThere: false }
+    const shown = this.#shown.get(name) ?? { layer, slot: this.#show(layer, name, image), isThere: false }
     this.#shown.set(name, shown)
-    shown.holders++
+    this.claim(layer.tree)
     try {
       await shown.slot
       shown.isThere = true
     } catch (error) {
       if (this.#shown.get(name) === shown) this.#shown.delete(name)
+      this.letGo(layer.tree)
       throw error
     }
   }
 
-  /** One more of a tree that is held. @returns whether it was */
-  holdAgain(tree: Digest): boolean {
-    const shown = this.#shown.get(nameOf(tree))
-    if (shown !== undefined) shown.holders++
-    return shown !== undefined
-  }
-
   letGo(tree: Digest): void {
     const name = nameOf(tree)
+    const left = (this.#holders.get(name) ?? 0) - 1
+    if (left > 0) {
+      this.#holders.set(name, left)
+      return
+    }
+    this.#holders.delete(name)
     const shown = this.#shown.get(name)
-    if (shown === undefined || --shown.holders > 0) return
+    if (shown === undefined) return
     this.#shown.delete(name)
     this.#mount.remove(this.#node, name)
     this.#parts.uncover([SNAPSHOTS_DIRECTORY, name])

@@ -65,7 +65,7 @@ export class Snapshots {
   }
 
   /** In no order. */
-  all(): IterableIterator<Snapshot> {
+  all(): MapIterator<Snapshot> {
     return this.#byKey.values()
   }
 
@@ -149,10 +149,12 @@ export class Snapshots {
     })
   }
 
-  /** A lazy layer shows another one from now on. @throws Failure missing, system */
-  reshow(key: string, layer: LazyLayer): Promise<Snapshot> {
+  /** A lazy layer shows another one from now on. @throws Failure missing; unsupported: it does not show `before` any more; system */
+  reshow(key: string, before: LazyLayer, layer: LazyLayer): Promise<Snapshot> {
     return this.#inTurn('synced', () => {
-      const put = { ...this.#found(key), layer }
+      const found = this.#found(key)
+      if (found.layer !== before) throw Failure.unsupported(`snapshot ${key} shows another layer by now`)
+      const put = { ...found, layer }
       return { change: { put }, result: put }
     })
   }
@@ -177,7 +179,7 @@ export class Snapshots {
   async #tidy(): Promise<void> {
     const { lines } = this.#journal
     if (lines < HISTORY_MIN_LINES || lines < this.#byKey.size * HISTORY_MAX) return
-    await this.#journal.rewrite(this.#records()).catch(() => {}) // what is there stays good, and is tidied another time
+    await this.#journal.rewrite(this.#records()).catch(() => {}) // what comes next tries again, and is refused if it cannot
   }
 
   #records(): Iterable<object> {

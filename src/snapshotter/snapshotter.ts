@@ -122,17 +122,13 @@ export class Snapshotter {
    * @param namespace that the client says it is in; undefined: it says none, as the collector does, and is shown all
    * @throws Failure usage
    */
-  *list(filters: readonly string[], namespace: string | undefined): Generator<Snapshot> {
+  list(filters: readonly string[], namespace: string | undefined): Iterable<Snapshot> {
     const { snapshots } = this.#parts
     const matches = parseFilters(filters)
     const targets = wantedLabel(filters, TARGET)
-    if (targets === undefined) {
-      for (const each of snapshots.all()) if (matches(each)) yield each
-      return
-    }
-    for (const target of targets)
-      for (const each of snapshots.madeFor(target))
-        if (matches(each) && (namespace === undefined || namespaceOf(each.key) === namespace)) yield each
+    if (targets === undefined) return snapshots.all().filter(matches)
+    const isShown = ({ key }: Snapshot) => namespace === undefined || namespaceOf(key) === namespace
+    return targets.flatMap((target) => snapshots.madeFor(target)).filter((each) => matches(each) && isShown(each))
   }
 
   /** @throws Failure missing */

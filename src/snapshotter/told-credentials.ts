@@ -11,6 +11,9 @@ export interface ToldCredentials {
 
 /** gRPC over HTTP/2, "Length-Prefixed-Message": whether it is compressed, then four bytes of length. */
 const HEAD_BYTES = 5
+const DOCKER = 'docker.io'
+/** What Docker Hub is called in files of credentials. */
+const DOCKER_SERVERS: ReadonlySet<string> = new Set(['index.docker.io', 'registry-1.docker.io'])
 
 /** @param message as it is on the wire. @returns undefined: it tells of none, or is no such request; whoever answers it says so */
 export function toldCredentials(message: Uint8Array): ToldCredentials | undefined {
@@ -18,8 +21,9 @@ export function toldCredentials(message: Uint8Array): ToldCredentials | undefine
   try {
     const { image, auth } = fromBinary(PullImageRequestSchema, message.subarray(HEAD_BYTES))
     if (image === undefined || auth === undefined) return undefined
-    const { username, password, identityToken } = auth
+    const { username, password, identityToken, serverAddress } = auth
     const reference = parseRegistryReference(image.image)
+    if (!isFor(serverAddress, reference.host)) return undefined
     if (identityToken !== '') return { reference, credentials: { identityToken } }
     if (username !== '') return { reference, credentials: { username, password } }
     // base64 may end in zeros, which kubelet takes off, too
@@ -28,4 +32,11 @@ export function toldCredentials(message: Uint8Array): ToldCredentials | undefine
   } catch {
     return undefined // no such message, or no reference
   }
+}
+
+/** Whether credentials that are said to be a server's are this host's, as containerd decides it: those of another are shown to nobody. */
+function isFor(serverAddress: string, host: string): boolean {
+  if (serverAddress === '') return true
+  const url = new URL(serverAddress.includes('://') ? serverAddress : `https://${serverAddress}`)
+  return url.host === host || (host === DOCKER && DOCKER_SERVERS.has(url.host))
 }

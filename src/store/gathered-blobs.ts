@@ -33,10 +33,11 @@ export interface GatheredParts {
 const FILES_MAX = 128
 /** Of one: more is read here and there, and would be asked for by as many requests. */
 const PIECES_MAX = 4096
+/** Blobs that are remembered not to be gathered; one that is forgotten is begun once more, and given up again. */
+const GIVEN_UP_MAX = 4096
 
 interface Gathering {
-  readonly size: number
-  /** Undefined: it is not gathered. */
+  /** Undefined: it is not to be gathered. */
   readonly file: Promise<{ file: FileHandle; path: string } | undefined>
   readonly writing: Set<Promise<void>>
   /** In order, none touching another. */
@@ -49,6 +50,8 @@ export class GatheredBlobs {
   readonly #all = new Map<string, Gathering>()
   /** Those that somebody has taken. */
   readonly #taken = new Set<string>()
+  /** What is read of them is not kept until somebody wants one whole: half of it is worth nothing. The one given up first comes first. */
+  readonly #givenUp = new Set<string>()
 
   constructor(parts: GatheredParts) {
     this.#parts = parts
@@ -57,7 +60,7 @@ export class GatheredBlobs {
   /** Keeps bytes that were read of a blob, which stay as they are until it resolves. Never rejects: what cannot be kept is not. */
   async add(of: GatheredName, at: number, bytes: Uint8Array): Promise<void> {
     const key = keyOf(of)
-    if (this.#taken.has(key)) return
+    if (this.#taken.has(key) || this.#givenUp.has(key)) return
     const gathering = this.#all.get(key) ?? this.#begin(of)
     this.#all.delete(key)
     this.#all.set(key, gathering)
@@ -77,6 +80,7 @@ export class GatheredBlobs {
   async take(of: GatheredName): Promise<Gathered | undefined> {
     const key = keyOf(of)
     const gathering = this.#all.get(key)
+    this.#givenUp.delete(key)
     if (gathering === undefined) return undefined
     this.#all.delete(key)
     this.#taken.add(key)
@@ -106,12 +110,12 @@ export class GatheredBlobs {
     }
     const [oldest] = this.#all.keys()
     if (this.#all.size >= FILES_MAX && oldest !== undefined) void this.#drop(oldest) // never rejects
-    return { size, file: open(), writing: new Set(), here: [] }
+    return { file: open(), writing: new Set(), here: [] }
   }
 
   async #write(gathering: Gathering, at: number, bytes: Uint8Array): Promise<void> {
     const found = await gathering.file
-    if (found === undefined) return
+    if (found === undefined) throw new Error('not wanted')
     if (gathering.here.length > PIECES_MAX || !this.#parts.hasRoom(bytes.length)) throw new Error('too much')
     for (let done = 0; done < bytes.length; ) {
       done += (await found.file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
@@ -122,8 +126,10 @@ export class GatheredBlobs {
   async #drop(key: string): Promise<void> {
     const gathering = this.#all.get(key)
     if (gathering === undefined) return
-    // what is read of it from now on is not gathered: half of it is worth nothing
-    this.#all.set(key, { ...gathering, file: Promise.resolve(undefined), here: [] })
+    this.#all.delete(key)
+    this.#givenUp.add(key)
+    const [first] = this.#givenUp
+    if (this.#givenUp.size > GIVEN_UP_MAX && first !== undefined) this.#givenUp.delete(first)
     await remove(await gathering.file)
   }
 }

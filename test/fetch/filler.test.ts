@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
+import { Wires } from '../../src/fetch/wires.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 
@@ -519,4 +520,25 @@ test('whoever is told may cancel and ask again at once', async () => {
   await again.promise
   expect(told).toEqual(['0 unavailable', '1 aborted', '2 aborted'])
   expect(layer.states.every((state) => state === READY_VERIFIED)).toBe(true)
+})
+
+test('the background that is held back to its rate ends at once when it is stopped', async () => {
+  const wires = new Wires({ standsAside: false, maxBytesPerSecond: 1 })
+  const layer = new Layer({ chunks: row(4, 100), hold: true, wires })
+  const rest = layer.filler.fill(Array(4).keys(), 'background')
+  rest.catch(() => {}) // it is stopped
+  await settle()
+  const [read] = layer.reads
+  let goesOn = 0
+  const come = (to: number) => {
+    read?.come(to)
+    void Promise.resolve(read?.held).then(() => goesOn++)
+  }
+  come(100)
+  await settle()
+  expect(goesOn).toBe(0)
+  await layer.filler.close()
+  come(200)
+  await settle()
+  expect(goesOn).toBe(2)
 })

@@ -6,6 +6,7 @@ import { Budget, type BudgetLimits } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
 import type { Turn } from '../../src/fetch/flights.ts'
 import type { Limits } from '../../src/fetch/requests.ts'
+import type { Wires } from '../../src/fetch/wires.ts'
 import type { Blob, Priority, Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { NONE } from '../../src/tree/chunk.ts'
@@ -53,6 +54,8 @@ export interface Read {
   answer(): void
   /** Hands over its bytes up to that offset in the range. */
   come(to: number): void
+  /** Resolves when more may come after that; undefined: now. */
+  held: Promise<void> | undefined
   /** What comes next comes from its beginning, on other memory. */
   anew(): void
   fail(error: unknown): void
@@ -65,6 +68,7 @@ export interface LayerOptions {
   first?: number
   limits?: Limits
   budget?: BudgetLimits
+  wires?: Wires
   /** What the link carries in a round trip; default: as measured. */
   roundTripBytes?: number
   /** Limit of the event loop that the next read, decode or check takes; a read of 'hold' waits for its answer(). */
@@ -113,7 +117,7 @@ export class Layer {
     this.#options = options
     this.table = tableOf(options.chunks, options.first)
     this.states = new Uint8Array(options.chunks.length)
-    this.budget = new Budget(options.budget)
+    this.budget = new Budget(options.budget, options.wires)
     this.filler = new Filler({
       chunks: this.table,
       blobs: (blob) => this.#blob(blob),
@@ -207,13 +211,14 @@ export class Layer {
           answer: resolve,
           come(to) {
             bytes.set(all.subarray(came, to), came)
-            onPart?.(bytes.subarray(came, to), came)
+            read.held = onPart?.(bytes.subarray(came, to), came) ?? undefined
             came = to
           },
           anew() {
             bytes = new Uint8Array(all.length)
             came = 0
           },
+          held: undefined,
           fail: reject,
           aborted: false,
           done: false,

@@ -32,7 +32,11 @@ function rig(hasRoom: () => boolean = () => true) {
     log: (message) => logged.push(message),
   })
   onTestFinished(() => background.close())
-  const add = (name: string, count: number, { image = 'an image', origin = ORIGIN, size = 512 * KIB } = {}) => {
+  const add = (
+    name: string,
+    count: number,
+    { image = 'an image', origin = ORIGIN, size = 512 * KIB, reverify = async (): Promise<void> => {} } = {},
+  ) => {
     const table = tableOf(row(count, size))
     const states = new Uint8Array(count).fill(READY_MISSING)
     const missed = new Set<(chunk: number) => void>()
@@ -63,7 +67,7 @@ function rig(hasRoom: () => boolean = () => true) {
           fills.push({ layer: name, chunks: [...chunks], end })
         },
       },
-      reverify: async () => {},
+      reverify,
       again: lease,
       close: async () => {},
     } as unknown as BackgroundLayer['layer']
@@ -173,6 +177,43 @@ describe('the rest of an image', () => {
     await settle()
     expect(layer.held.now).toBe(0)
     expect(asked()).toEqual(['gone 0,1'])
+    expect(complete).toEqual([])
+  })
+
+  test('is over once, also where a program misses something while it is looked whether all is here', async () => {
+    const { add, complete, fills } = rig()
+    const looking = Promise.withResolvers<void>()
+    const layer = add('looked at', 2, { reverify: () => looking.promise })
+    layer.miss(0)
+    await settle()
+    fills[0]?.end()
+    await settle()
+    layer.miss(1)
+    looking.resolve()
+    await settle()
+    expect(complete).toEqual(['looked at'])
+    expect(layer.held.now).toBe(0)
+  })
+
+  test('ends without waiting until it is looked whether all is here', async () => {
+    const { add, background, complete, fills } = rig()
+    const never = new Promise<void>(() => {})
+    const gone = add('gone', 2, { reverify: () => never })
+    const stopped = add('stopped', 2, { image: 'another', reverify: () => never })
+    gone.miss(0)
+    await settle()
+    fills[0]?.end()
+    await settle()
+    gone.letGo()
+    await settle()
+    expect(gone.held.now).toBe(0)
+    stopped.miss(0)
+    await settle()
+    fills[1]?.end()
+    await settle()
+    expect(stopped.held.now).toBe(1)
+    await background.close()
+    expect(stopped.held.now).toBe(0)
     expect(complete).toEqual([])
   })
 

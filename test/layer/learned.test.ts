@@ -23,7 +23,11 @@ function noise(seed: string, length: number): string {
 }
 
 /** An image of one layer, open, on an empty cache. */
-async function world(published: LearnedParts['published'] = async () => undefined, made?: MadeLayer) {
+async function world(
+  published: LearnedParts['published'] = async () => undefined,
+  made?: MadeLayer,
+  signal = () => new AbortController().signal,
+) {
   const cache = await openCache(await folder())
   const one = made ?? (await lazyLayer(FILES))
   const image = imageOf([one])
@@ -34,7 +38,7 @@ async function world(published: LearnedParts['published'] = async () => undefine
     platform: 'linux/amd64',
     chunksOf: (...of) => cache.builder.chunksOf(...of),
     published,
-    signal: new AbortController().signal,
+    signal,
     log: (message) => void logged.push(message),
   })
   const of = (manifest: ResolvedImage['digest']) => ({ repository: `${ORIGIN}/app`, platform: 'linux/amd64', manifest })
@@ -67,6 +71,18 @@ test('what the last start read is fetched ahead, in its order and nothing else',
   const [first, second] = made.blob.ranges.map(({ start }) => start)
   expect(first).toBeGreaterThan(second as number)
   expect(learned.chunks).toBe(2)
+})
+
+test('a cache that was full learns nothing less when it has room again', async () => {
+  let full = new AbortController()
+  const { image, layer, learned, keep, wanted, there } = await world(undefined, undefined, () => full.signal)
+  await keep('start', wanted('a'))
+  full.abort()
+  await learned.prefetch(image, layer)
+  expect(await there()).toBe('')
+  full = new AbortController()
+  await learned.prefetch(image, layer)
+  expect(await there()).toBe('a')
 })
 
 test('what was learned of another version holds for the same paths, in whatever layer they are now', async () => {

@@ -90,6 +90,18 @@ test('as long as something new is read, and as long as nothing is, it waits', as
   expect(paths('a')).toEqual(['file-1', 'file-2'])
 })
 
+test('a layer that was closed after the pull, and is opened again for the start, is noted anew', async () => {
+  const { recorder, paths } = recorderOf()
+  const [pulled, started] = [layerOf('one'), layerOf('one')]
+  recorder.watch(image('a'), pulled.layer)
+  recorder.watch(image('a'), started.layer)
+  expect(started.noted.on).toBe(true)
+  started.read(3, 100_000)
+  await recorder.end()
+  expect(paths('a')).toEqual(['file-3'])
+  expect(started.noted.on).toBe(false)
+})
+
 test('the end of a mount is the end of a start', async () => {
   const { recorder, paths } = recorderOf()
   const { layer, read } = layerOf('one')

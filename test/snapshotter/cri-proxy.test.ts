@@ -40,6 +40,13 @@ describe('a request to pull', () => {
   check('tells of a token', request('a', { identityToken: 't', username: 'u' }), { identityToken: 't' })
   check('tells of none', request('a'), undefined)
   check('tells of nothing of use', request('a', { serverAddress: 'x' }), undefined)
+  const login = { username: 'u', password: 'p' }
+  const saidFor = (image: string, serverAddress: string) => request(image, { ...login, serverAddress })
+  check('tells of its own server', saidFor('r.example.com:5000/a', 'https://r.example.com:5000/v2/'), login)
+  check('tells of Docker Hub', saidFor('nginx', 'https://index.docker.io/v1/'), login)
+  check("tells of another server's", saidFor('r.example.com/a', 'other.example.com'), undefined)
+  check("tells of another port's", saidFor('r.example.com/a', 'r.example.com:5000'), undefined)
+  check('names no server', saidFor('r.example.com/a', 'https://'), undefined)
   check('names no image', request('A//B', { username: 'u', password: 'p' }), undefined)
   check('is cut off', request('r.example.com/a', { username: 'u', password: 'p' }).subarray(0, 12), undefined)
   check('is compressed', Buffer.concat([Buffer.from([1]), request('a', { username: 'u' }).subarray(1)]), undefined)
@@ -87,6 +94,11 @@ describe('the passthrough', () => {
       for await (const part of stream.iterator({ destroyOnReturn: false })) parts.push(part)
       const body = Buffer.concat(parts)
       asked.push({ headers, body })
+      if (headers[':path'] === '/dies') {
+        stream.respond({ 'content-type': 'application/grpc' })
+        stream.write(body, () => stream.session?.destroy())
+        return
+      }
       if (headers[':path'] === '/fails') {
         stream.respond({ 'grpc-status': '5', 'grpc-message': 'gone' }, { endStream: true })
         return
@@ -153,6 +165,10 @@ describe('the passthrough', () => {
     expect(await call('/fails', request('a'))).toMatchObject({
       headers: { 'grpc-status': '5', 'grpc-message': 'gone' },
     })
+  })
+
+  test('breaks off an answer that breaks off', async () => {
+    await expect(call('/dies', request('a'))).rejects.toMatchObject({ code: 'ERR_HTTP2_STREAM_ERROR' })
   })
 
   test('says that nobody answers, and goes on when somebody does again', async () => {

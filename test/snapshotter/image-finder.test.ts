@@ -126,6 +126,17 @@ describe('an image is found', () => {
     expect(store.reads - before).toBe(2) // the manifest and the config that it gives back
   })
 
+  test('once it is there, though it was looked for before all of it was', async () => {
+    const store = new Fake()
+    const manifest = store.image(['1'], ['a'])
+    const [config] = [...store.all].filter(([, { isManifest }]) => !isManifest)
+    const finder = new ImageFinder(store)
+    store.all.delete(config?.[0] as Digest)
+    await expect(finder.find('k8s.io', base, {})).rejects.toMatchObject({ code: 'missing' })
+    store.all.set(...(config as NonNullable<typeof config>))
+    expect((await finder.find('k8s.io', base, {})).reference.digest).toBe(manifest)
+  })
+
   test('but not where it was fetched from nowhere', async () => {
     const store = new Fake()
     store.image(['1'], ['a'], {})

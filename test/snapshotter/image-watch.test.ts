@@ -58,7 +58,10 @@ test('those that differ from what is shown are opened, the others cost nothing, 
       {
         namespaces: () => new Set(['ns']),
         differs: (_, __, said: readonly SaidLayer[]) => said[0]?.blob !== digest('one'),
-        replace: async (namespace, _, chain) => void replaced.push(`${namespace} ${chain}`),
+        replace: (namespace, _, chain) => {
+          replaced.push(`${namespace} ${chain}`)
+          return new Promise(() => {}) // its registry brings nothing
+        },
       },
     ],
     layers: { plan: planUnits },

@@ -23,7 +23,9 @@ const layerOf = (place: number, tree = `tree of ${place}`): LazyLayer => ({
 function world(shown: LazyLayer[]) {
   const end = new AbortController()
   const leases = new FakeLeases()
+  const claimed: Digest[] = []
   const held: Digest[] = []
+  const letGo: Digest[] = []
   const said: string[] = []
   const restored: number[] = []
   /** Whether the cache has the layers; whether the registry gives them. */
@@ -43,23 +45,26 @@ function world(shown: LazyLayer[]) {
       openWhole: async () => undefined,
     },
     trees: {
+      claim: (tree) => void claimed.push(tree),
       hold: async ({ tree }) => void held.push(tree),
-      holdAgain: (tree) => held.push(tree) > 0,
+      letGo: (tree) => void letGo.push(tree),
     },
     names: { restore: async (_, place) => void restored.push(place) },
     layersNow: () => shown,
     signal: end.signal,
     log: (message) => void said.push(message),
   }
-  return { parts, held, said, restored, state, end }
+  return { parts, claimed, held, letGo, said, restored, state, end }
 }
 
 describe('layers of an earlier life', () => {
   test('are shown again from disk, once for each snapshot, under their names', async () => {
-    const { parts, held, restored, state } = world([layerOf(0), layerOf(1), layerOf(0)])
+    const { parts, claimed, held, letGo, restored, state } = world([layerOf(0), layerOf(1), layerOf(0)])
     state.registry = false
     expect(await readBack(parts)).toEqual([])
-    expect(held.sort()).toEqual([digest('tree of 0'), digest('tree of 0'), digest('tree of 1')].sort())
+    expect(claimed).toEqual([digest('tree of 0'), digest('tree of 1'), digest('tree of 0')])
+    expect(held.sort()).toEqual([digest('tree of 0'), digest('tree of 1')].sort())
+    expect(letGo.sort()).toEqual(held)
     expect(restored.sort()).toEqual([0, 1])
   })
 

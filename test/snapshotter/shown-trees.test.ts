@@ -35,7 +35,7 @@ test('a tree stands once, in the mount, as long as somebody holds it', async () 
   const { trees, said } = world()
   expect(trees.directoryOf(tree)).toBe(`/store/snapshots/${NAME}`)
   await Promise.all([trees.hold(layer, app), trees.hold(layer, app)])
-  expect(trees.holdAgain(tree)).toBe(true)
+  trees.claim(tree)
   expect(said).toEqual([
     'directory snapshots',
     `attach snapshots/${NAME}`,
@@ -47,7 +47,7 @@ test('a tree stands once, in the mount, as long as somebody holds it', async () 
   expect(trees.has(tree)).toBe(true)
   said.length = 0
   trees.letGo(tree)
-  expect([trees.has(tree), trees.size, trees.holdAgain(tree)]).toEqual([false, 0, false])
+  expect([trees.has(tree), trees.size]).toEqual([false, 0])
   trees.letGo(tree) // once more than it was held
   await expect.poll(() => said).toEqual([`remove ${NAME}`, `uncover snapshots/${NAME}`, 'release 5'])
 })
@@ -62,4 +62,17 @@ test('one that cannot be shown is held by nobody, and shown by the next who can'
   state.attach = Promise.resolve(6)
   await trees.hold(layer, app)
   expect(trees.has(tree)).toBe(true)
+})
+
+test('one that is claimed and cannot be shown yet stays for who holds it when the claim ends', async () => {
+  const { trees } = world()
+  trees.claim(tree) // a snapshot of an earlier life
+  expect(trees.has(tree)).toBe(false)
+  await trees.hold(layer, app) // a new one
+  trees.letGo(tree)
+  expect(trees.has(tree)).toBe(true)
+  trees.claim(tree)
+  trees.letGo(tree)
+  trees.letGo(tree)
+  expect([trees.has(tree), trees.size]).toEqual([false, 0])
 })

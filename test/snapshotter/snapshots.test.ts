@@ -1,7 +1,7 @@
 import fs from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type LazyLayer, TARGET } from '../../src/snapshotter/snapshot.ts'
 import { Snapshots } from '../../src/snapshotter/snapshots.ts'
 
@@ -119,6 +119,33 @@ describe('snapshots', () => {
     expect((await fs.readFile(join(folder, 'journal'), 'utf8')).split('\n').length).toBeLessThan(1_100)
     const after = await open()
     expect(after.get('base')?.labels.turn).toBe('2499')
+    await after.close()
+  })
+
+  test('are kept though the journal could not be opened again when it was tidied', async () => {
+    const snapshots = await filled()
+    const { open: really } = fs
+    const opening = vi.spyOn(fs, 'open').mockImplementation((path, flags, mode) => {
+      return flags === 'a' ? Promise.reject(new Error('EMFILE')) : really(path, flags, mode)
+    })
+    const turns = async () => {
+      for (let i = 0; i < 1_000; i++) await snapshots.relabel('base', (labels) => ({ ...labels, turn: String(i) }))
+    }
+    await expect(turns()).rejects.toMatchObject({ code: 'system' })
+    opening.mockRestore()
+    await snapshots.relabel('base', (labels) => ({ ...labels, turn: 'last' }))
+    await snapshots.close()
+    const after = await open()
+    expect(after.get('base')?.labels.turn).toBe('last')
+    await after.close()
+  })
+
+  test('leave no file of a process that died while it wrote', async () => {
+    await (await filled()).close()
+    await fs.writeFile(join(folder, 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6'), 'half')
+    const after = await open()
+    expect(await fs.readdir(folder)).toEqual(['journal'])
+    expect(after.size).toBe(2)
     await after.close()
   })
 

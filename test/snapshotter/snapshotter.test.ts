@@ -68,7 +68,10 @@ class World {
       directoryOf: (tree: Digest) => this.treeDirectory(tree),
       has: (tree: Digest) => this.held.includes(tree),
       hold: async ({ tree }: { tree: Digest }) => void this.held.push(tree),
-      letGo: (tree: Digest) => void this.held.splice(this.held.indexOf(tree), 1),
+      letGo: (tree: Digest) => {
+        const at = this.held.indexOf(tree)
+        if (at >= 0) this.held.splice(at, 1)
+      },
       bytesOf: async () => 4_096,
     }
     const names = { whyHidden: ({ tree }: LazyLayer) => this.hidden.get(tree) }
@@ -279,6 +282,31 @@ describe('a container', () => {
     expect(await directoryFor('ns/3/view')).toBe(world.treeDirectory(digest('b')))
   })
 
+  test('stands on the true layer once, though it is put there twice at once, and nothing is held for one that is gone', async () => {
+    world.answers.set('chain0', lazyLayer(0, 'a'))
+    const base = await world.exists('chain0', '')
+    world.hidden.set(digest('a'), 'it lies')
+    world.answers.set('chain0', lazyLayer(0, 'b'))
+    const { pulled, chain } = await world.find('chain0')
+    await Promise.all([
+      world.replacements.replace('ns', pulled, chain.slice(0, 1)), // its layers are asked for
+      world.replacements.replace('ns', pulled, chain), // and it is seen
+    ])
+    expect(world.held).toEqual([digest('b')])
+    world.hidden.set(digest('b'), 'it lies, too')
+    world.answers.set('chain0', lazyLayer(0, 'c'))
+    const third = await world.find('chain0')
+    const use: PulledImage['use'] = (place, work) =>
+      third.pulled.use(place, async (ready) => {
+        const working = work(ready) // it has seen what is shown
+        await world.client.remove(at({ key: base }))
+        return await working
+      })
+    await world.replacements.replace('ns', { ...third.pulled, use } as PulledImage, chain.slice(0, 1))
+    await world.client.cleanup(at({}))
+    expect(world.held).toEqual([])
+  })
+
   test('does not start on a layer that its image has no right to, nor on one that is not there now', async () => {
     world.answers.set('chain0', lazyLayer(0, 'a'))
     const base = await world.exists('chain0', '')
@@ -372,6 +400,22 @@ describe('a snapshotter', () => {
     await refused(world.client.stat(at({ key: 'gone' })), Code.NotFound)
     await refused(world.client.stat({ snapshotter: 'other', key: 'ns/1/x' }), Code.NotFound)
     await refused(world.client.commit(at({ key: 'gone', name: 'x' })), Code.NotFound)
+    await refused(
+      world.client
+        .list(at({ filters: ['=='] }))
+        [Symbol.asyncIterator]()
+        .next(),
+      Code.InvalidArgument,
+    )
+  })
+
+  test('is served in the place of a dead one, for root alone, and in that of nothing else', async () => {
+    expect((await fs.stat(join(world.dir, 's.sock'))).mode & 0o777).toBe(0o600)
+    const other = join(world.dir, 'config.toml')
+    await fs.writeFile(other, 'version = 3')
+    await expect(listenGrpc(other, () => {})).rejects.toMatchObject({ code: 'system' })
+    await expect(listenGrpc(join(world.dir, 's.sock'), () => {})).rejects.toThrow('another process listens')
+    expect(await fs.readFile(other, 'utf8')).toBe('version = 3')
   })
 
   test('lists in parts, all of it to whoever says no namespace', async () => {

@@ -89,3 +89,14 @@ test('of many blobs the one that nothing was read of for longest goes', async ()
   await gathered.close()
   expect(await left()).toEqual([])
 })
+
+test('however many blobs are read, few have files', async () => {
+  const { gathered, add, left } = await gathering()
+  for (let i = 0; i < 200; i++) await add(0, 10, { ...BLOB, origin: `${i}.example.com` })
+  await expect.poll(async () => (await left()).length).toBeLessThanOrEqual(128)
+  await add(0, 1000, { ...BLOB, origin: '0.example.com' }) // it was given up, and stays so
+  expect(gathered.missing({ ...BLOB, origin: '0.example.com' })).toBe(1000)
+  expect(gathered.missing({ ...BLOB, origin: '199.example.com' })).toBe(990)
+  await gathered.close()
+  expect(await left()).toEqual([])
+})

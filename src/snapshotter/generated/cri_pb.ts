@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file cri.proto.
  */
 export const file_cri: GenFile = /*@__PURE__*/
-  fileDesc("CgljcmkucHJvdG8SCnJ1bnRpbWUudjEiGgoJSW1hZ2VTcGVjEg0KBWltYWdlGAEgASgJIlYKCkF1dGhDb25maWcSEAoIdXNlcm5hbWUYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSDAoEYXV0aBgDIAEoCRIWCg5pZGVudGl0eV90b2tlbhgFIAEoCSJeChBQdWxsSW1hZ2VSZXF1ZXN0EiQKBWltYWdlGAEgASgLMhUucnVudGltZS52MS5JbWFnZVNwZWMSJAoEYXV0aBgCIAEoCzIWLnJ1bnRpbWUudjEuQXV0aENvbmZpZ2IGcHJvdG8z");
+  fileDesc("CgljcmkucHJvdG8SCnJ1bnRpbWUudjEiGgoJSW1hZ2VTcGVjEg0KBWltYWdlGAEgASgJIm4KCkF1dGhDb25maWcSEAoIdXNlcm5hbWUYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSDAoEYXV0aBgDIAEoCRIWCg5zZXJ2ZXJfYWRkcmVzcxgEIAEoCRIWCg5pZGVudGl0eV90b2tlbhgFIAEoCSJeChBQdWxsSW1hZ2VSZXF1ZXN0EiQKBWltYWdlGAEgASgLMhUucnVudGltZS52MS5JbWFnZVNwZWMSJAoEYXV0aBgCIAEoCzIWLnJ1bnRpbWUudjEuQXV0aENvbmZpZ2IGcHJvdG8z");
 
 /**
  * @generated from message runtime.v1.ImageSpec
@@ -49,6 +49,11 @@ export type AuthConfig = Message<"runtime.v1.AuthConfig"> & {
    * @generated from field: string auth = 3;
    */
   auth: string;
+
+  /**
+   * @generated from field: string server_address = 4;
+   */
+  serverAddress: string;
 
   /**
    * @generated from field: string identity_token = 5;
