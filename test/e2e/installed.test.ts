@@ -78,6 +78,8 @@ suite('the installed package', reason, () => {
   let registry: LayoutRegistry
   let sandbox: Sandbox
   let pages: Documented[]
+  /** What a start of the image would read. */
+  let profile: string
   /** Lines of pages that were run, whoever ran them. */
   const ran = new Set<string>()
 
@@ -93,7 +95,9 @@ suite('the installed package', reason, () => {
       { path: 'etc', type: 'dir' as const },
       { path: 'etc/os-release', type: 'file' as const, content: Buffer.from(RELEASE) },
     ]
-    await writeImage({ dir: layout, tag: '1', layers: [{ kind: 'estargz', entries }], config: { Cmd: ['/none'] } })
+    const image = { dir: layout, tag: '1', layers: [{ kind: 'estargz' as const, entries }], config: { Cmd: ['/none'] } }
+    const [layer] = (await writeImage(image)).layers
+    profile = JSON.stringify({ version: 1, layers: [layer?.digest], folders: ['etc'], files: [[0, 0, 'os-release']] })
     registry = await serveLayout(layout, work.path)
     const configuration = join(work.path, 'etc')
     await configure(configuration, registry)
@@ -110,8 +114,9 @@ suite('the installed package', reason, () => {
         `echo '{"auths": {}}' >/etc/lazylayer/auth.json`,
         `install -o ${USER.uid} /etc/lazylayer/auth.json ${USER.home}`,
         `install -o ${USER.uid} -d ${USER.home}/mnt`,
-        // no more of CRI-O than setup asks for: it is not in Debian
+        // no more of CRI-O, which is not in Debian, and of containerd than setup asks for
         `printf '#!/bin/sh\\necho crio version 1.37.0\\n' >/usr/bin/crio && chmod 755 /usr/bin/crio`,
+        `printf '#!/bin/sh\\necho containerd containerd.io 2.1.9\\n' >/usr/bin/containerd && chmod 755 /usr/bin/containerd`,
         // as systemd and udev have it
         'ln -sf ../proc/self/mounts /etc/mtab',
         'mknod -m 666 /tmp/fuse c 10 229 && mount --bind /tmp/fuse /dev/fuse',
@@ -187,6 +192,20 @@ suite('the installed package', reason, () => {
     await each(as, 'cat', async (line) => expect(await done(as, line)).toBe(RELEASE))
   }
 
+  async function learns(as: Person) {
+    await done(as, `echo '${profile}' >app.json`)
+    const kinds = ['import', 'ls', 'show', 'export', 'push', 'forget']
+    const lines = of(as, 'profile')
+    for (const line of lines) expect(kinds).toContain(line.split(' ')[2])
+    for (const kind of kinds) {
+      for (const line of lines.filter((each) => each.split(' ')[2] === kind)) {
+        const said = await done(as, line)
+        if (kind === 'show' || kind === 'push') expect(said, line).toContain('etc/os-release')
+        note(as, line)
+      }
+    }
+  }
+
   async function mounts(as: Person) {
     const umount = async (dir: string) => {
       const lines = of(as, 'umount').filter((line) => line.endsWith(` ${dir}`))
@@ -260,12 +279,14 @@ suite('the installed package', reason, () => {
 
   test('root types what the pages show', { timeout: FLOW_TIMEOUT_MS }, async () => {
     await readsImages(ROOT)
+    await learns(ROOT)
     await mounts(ROOT)
     await serves(ROOT, () => asked(ROOT))
   })
 
   test('a plain user types what the pages show', { timeout: FLOW_TIMEOUT_MS }, async () => {
     await readsImages(PLAIN)
+    await learns(PLAIN)
     await mounts(PLAIN)
     expect(await done(PLAIN, 'lazylayer serve', [1])).toContain('podman unshare')
     await serves(PLAIN, () => asked(PLAIN))
@@ -289,7 +310,7 @@ suite('the installed package', reason, () => {
 
 /** Whether a line is about what only root has. */
 function isRoots(line: string): boolean {
-  return line.includes(' /var/lib/') || line.includes('setup crio')
+  return line.includes(' /var/lib/') || /setup (crio|containerd)/.test(line) || line.includes('--containerd ')
 }
 
 /** Packs this checkout, and installs it into a Debian root as README says. @returns the root, which is `dir`'s alone */

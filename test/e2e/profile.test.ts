@@ -5,9 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
 import { folderEntries } from '../../src/build/folder.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { type Content, layoutShelf } from '../../src/build/registry.ts'
-import type { Digest } from '../../src/image/digest.ts'
-import { MemoryShelf } from '../fake/image.ts'
+import { PushedLayout } from '../fake/pushed-layout.ts'
 import { type FakeRegistry, startRegistry } from '../fake/registry.ts'
 import { Uploads } from '../fake/uploads.ts'
 import { type Agent, lazylayer, startAgent } from './agent.ts'
@@ -21,24 +19,6 @@ const FILES = 400
 const FILE_BYTES = 10 << 10
 const name = (i: number) => `file-${String(i).padStart(3, '0')}`
 const READ = [300, ...Array.from({ length: 40 }, (_, i) => 100 + i), 7].map(name)
-
-/** What lies in a layout, and what was pushed beside it. */
-class Shelf extends MemoryShelf {
-  readonly #layout: ReturnType<typeof layoutShelf>
-
-  constructor(dir: string) {
-    super()
-    this.#layout = layoutShelf(dir)
-  }
-
-  override async manifest(repository: string, version: string): Promise<Content | undefined> {
-    return (await super.manifest(repository, version)) ?? (await this.#layout.manifest(repository, version))
-  }
-
-  override async blob(repository: string, digest: Digest): Promise<Content | undefined> {
-    return (await super.blob(repository, digest)) ?? (await this.#layout.blob(repository, digest))
-  }
-}
 
 suite('profiles', lacking(['mount']), () => {
   let work: WorkDirectory
@@ -54,7 +34,7 @@ suite('profiles', lacking(['mount']), () => {
     for (let i = 0; i < FILES; i++) await writeFile(join(source, name(i)), noise(name(i), FILE_BYTES))
     const layers = [{ kind: 'estargz' as const, entries: folderEntries(source), options: { level: 1 } }]
     await writeImage({ dir: layout, tag: 'one', layers })
-    const shelf = new Shelf(layout)
+    const shelf = new PushedLayout(layout)
     registry = await startRegistry({ shelf, uploads: new Uploads(shelf) })
     image = `docker://${registry.host}/team/app:one`
   })
