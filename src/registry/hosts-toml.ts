@@ -19,7 +19,7 @@ export interface ContainerdHosts {
   rule: HostRule
   /** By `host[:port]`, of the registry and of its mirrors. */
   files: ReadonlyMap<string, HostFiles>
-  /** Mirrors that are left out, and why: a sentence each. */
+  /** Mirrors that are left out, and what the server is asked without, and why: a sentence each. */
   left: readonly string[]
 }
 
@@ -32,7 +32,7 @@ const HOSTS_MAX = 64
 /** What is set for a registry; undefined: nothing is. @param dir certs.d. @throws Failure usage, naming the file; system */
 export async function readContainerdHosts(dir: string, host: string): Promise<ContainerdHosts | undefined> {
   if (host.includes('/') || host.startsWith('.')) return undefined
-  for (const name of [host, DEFAULT]) {
+  for (const name of [host.replace(/:(\d+)$/, '_$1_'), host, DEFAULT]) {
     const path = join(dir, name, FILE)
     const text = await readText(path)
     if (text !== undefined) return parseHostsToml(text, path, host)
@@ -69,6 +69,8 @@ export function parseHostsToml(text: string, path: string, host: string): Contai
   const { server = '' } = table
   if (typeof server !== 'string') throw fail('server is no text')
   const at = placeOf(server === '' ? host : server, fail)
+  const lacks = whyLeft(table, at)
+  if (lacks !== undefined) left.push(`${path}: the server ${at.host} is asked by its host alone: ${lacks}`)
   if (!files.has(at.host)) files.set(at.host, filesOf(table, dirname(path), fail))
   const insecure = at.isHttp || table.skip_verify === true
   // what no file spells out is as far as any other name that an image gives (off-limits.ts)

@@ -42,6 +42,8 @@ const FOLDERS = [
   'proofs',
   'wholes',
   TWINS,
+  join(TWINS, 'listed'),
+  join(TWINS, 'references'),
 ]
 /** How often it is tried to put on disk what is in memory for want of room there. */
 const TRY_AGAIN_MS = 5_000
@@ -70,10 +72,14 @@ export class CacheFiles {
     this.#memory = parts.disk && new MemoryFiles(parts.disk)
   }
 
-  /** The file holds exactly `bytes` from now on; its folder is made if need be. @throws Failure system */
-  async keep(path: string, bytes: Uint8Array): Promise<void> {
+  /**
+   * The file holds exactly `bytes` from now on; its folder is made if need be.
+   * @param after it is put there after this, and not at all where this fails
+   * @throws Failure system; what `after` throws
+   */
+  async keep(path: string, bytes: Uint8Array, after?: Promise<unknown>): Promise<void> {
     try {
-      await this.withRoom(() => this.#write(path, bytes))
+      await this.withRoom(() => this.#write(path, (temporary) => replaceFile(temporary, path, bytes, after)))
       this.#memory?.forget(path)
     } catch (error) {
       if (!isRefusal(error) || !this.#memory?.keep(path, bytes)) throw error
@@ -82,9 +88,9 @@ export class CacheFiles {
     }
   }
 
-  /** Its name is part of it: a record in another's place says nothing. @throws Failure system */
-  async keepRecord(path: string, record: object): Promise<void> {
-    await this.keep(path, encodeRecord({ ...record, name: relative(this.#parts.dir, path) }))
+  /** Its name is part of it: a record in another's place says nothing. @param after, @throws as `keep` */
+  async keepRecord(path: string, record: object, after?: Promise<unknown>): Promise<void> {
+    await this.keep(path, encodeRecord({ ...record, name: relative(this.#parts.dir, path) }), after)
   }
 
   /** Keeps a file of this digest. One that is there and intact may be mounted, and is never replaced. @throws Failure system */
@@ -168,9 +174,9 @@ export class CacheFiles {
     await this.#lock?.close()
   }
 
-  async #write(path: string, bytes: Uint8Array, put: typeof replaceFile | typeof claimFile = replaceFile) {
+  async #write(path: string, put: (temporary: string) => Promise<unknown>): Promise<void> {
     await makeFolder(dirname(path))
-    await put(join(this.#parts.dir, TEMPORARY), path, bytes)
+    await put(join(this.#parts.dir, TEMPORARY))
   }
 
   /** Puts on disk what is in memory, in the order in which it came, as far as the disk takes it. */
@@ -182,7 +188,8 @@ export class CacheFiles {
         if (bytes === undefined) continue // meanwhile it was written
         await this.#enter()
         // an image that is there may be mounted
-        await this.#write(path, bytes, path.startsWith(join(this.#parts.dir, 'trees')) ? claimFile : replaceFile)
+        const put = path.startsWith(join(this.#parts.dir, 'trees')) ? claimFile : replaceFile
+        await this.#write(path, (temporary) => put(temporary, path, bytes))
         this.#memory?.forget(path)
         room.took()
       }

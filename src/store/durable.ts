@@ -66,8 +66,8 @@ export async function makeFolder(path: string): Promise<void> {
       made = await madeNow(path)
       found = await fs.stat(path)
     }
-    if ((found.mode & 0o7777) !== FOLDER_MODE) await fs.chmod(path, FOLDER_MODE)
-    if (made) await syncFolder(dirname(path))
+    const corrected = (found.mode & 0o7777) === FOLDER_MODE ? undefined : fs.chmod(path, FOLDER_MODE)
+    await allOf([corrected, made ? syncFolder(dirname(path)) : undefined])
   } catch (cause) {
     throw diskFailure(path, cause)
   }
@@ -113,52 +113,72 @@ export async function openTemporary(temporary: string): Promise<{ file: FileHand
   }
 }
 
-async function writeTemporary(temporary: string, path: string, bytes: Uint8Array): Promise<string> {
+/** Names a file that is written and synced. */
+type Give = (temporary: string) => Promise<void>
+
+/**
+ * Writes a file and has it named; resolves when both are durable. Whatever can be done at the same time is: on a machine that is busy,
+ * each call of the system is a turn of the loop that waits behind others.
+ */
+async function putFile(temporary: string, path: string, bytes: Uint8Array, give: Give): Promise<void> {
   const name = join(temporary, randomUUID())
-  let handle: FileHandle | undefined
+  const opening = [fs.open(name, 'wx', FILE_MODE), fs.open(dirname(path), 'r')] as const
   try {
-    handle = await fs.open(name, 'wx', FILE_MODE)
-    await handle.chmod(FILE_MODE)
-    await handle.writeFile(bytes)
-    await handle.sync()
-    return name
+    const [file, folder] = await allOf(opening)
+    await allOf([file.chmod(FILE_MODE), file.writeFile(bytes)])
+    await file.sync()
+    await give(name)
+    await folder.sync()
   } catch (cause) {
     await fs.rm(name, { force: true })
     throw diskFailure(path, cause)
   } finally {
-    await handle?.close()
+    const opened = await Promise.allSettled(opening)
+    await allOf(opened.map((each) => (each.status === 'fulfilled' ? each.value.close() : undefined)))
   }
 }
 
-/** `path` holds exactly `bytes` from now on. `temporary` is a folder on the same filesystem. @throws Failure system */
-export async function replaceFile(temporary: string, path: string, bytes: Uint8Array): Promise<void> {
-  const name = await writeTemporary(temporary, path, bytes)
-  try {
+/** As Promise.all, but what one fails for is told only when none is under way any more. */
+async function allOf<const T extends readonly unknown[]>(
+  work: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(work)
+  return await Promise.all(work)
+}
+
+/**
+ * `path` holds exactly `bytes` from now on.
+ * @param temporary a folder on the same filesystem
+ * @param after it is put there after this, and not at all where this fails
+ * @throws Failure system; what `after` throws
+ */
+export async function replaceFile(
+  temporary: string,
+  path: string,
+  bytes: Uint8Array,
+  after: Promise<unknown> = Promise.resolve(),
+): Promise<void> {
+  await putFile(temporary, path, bytes, async (name) => {
+    await after
     await fs.rename(name, path).catch(async (error) => {
       if (systemCode(error) !== 'EISDIR') throw error
       await dropDamaged(path)
       await fs.rename(name, path)
     })
-    await syncFolder(dirname(path))
-  } catch (cause) {
-    await fs.rm(name, { force: true })
-    throw diskFailure(path, cause)
-  }
+  })
 }
 
 /** The same, but a `path` that exists is kept. @returns whether it was made. @throws Failure system */
 export async function claimFile(temporary: string, path: string, bytes: Uint8Array): Promise<boolean> {
-  const name = await writeTemporary(temporary, path, bytes)
-  try {
-    await fs.link(name, path)
-    await syncFolder(dirname(path))
-    return true
-  } catch (cause) {
-    if (systemCode(cause) === 'EEXIST') return false
-    throw diskFailure(path, cause)
-  } finally {
+  let isTaken = false
+  await putFile(temporary, path, bytes, async (name) => {
+    await fs.link(name, path).catch((error) => {
+      if (systemCode(error) !== 'EEXIST') throw error
+      isTaken = true
+    })
     await fs.rm(name, { force: true })
-  }
+  })
+  return !isTaken
 }
 
 /** Renames what is damaged to `*.corrupt`, in place of an earlier one; one that is gone is what was wanted. @throws what the system throws */

@@ -53,6 +53,15 @@ interface Kept {
   nids: number
 }
 
+interface Asked extends PromiseWithResolvers<TreeNumbers> {
+  readonly tree: Digest
+  readonly imageBytes: () => Promise<number>
+}
+
+interface Wanted extends Asked {
+  readonly nids: number
+}
+
 export class Numbers {
   readonly #folder: string
   readonly #temporary: string
@@ -66,8 +75,10 @@ export class Numbers {
   readonly #baseless = new Set<number>()
   /** The lowest that no tree has, as far as files were read. */
   #nextBase = 0
-  /** The last call: one process asks for the lock once at a time. */
-  #turn: Promise<unknown> = Promise.resolve()
+  /** Those that are given numbers in the next turn. */
+  readonly #asked = new Map<Digest, Asked>()
+  /** The last turn: one process asks for the lock once at a time. */
+  #turn: Promise<void> = Promise.resolve()
   /** The next that are this process's alone. */
   #alone: TreeNumbers = { slot: SLOT_MAX, inodeBase: ALONE_BASE }
 
@@ -96,9 +107,18 @@ export class Numbers {
   async of(tree: Digest, imageBytes: () => Promise<number>): Promise<TreeNumbers> {
     const known = this.#get(tree)
     if (known !== undefined) return known
-    const given = this.#turn.then(() => this.#get(tree) ?? this.#give(tree, imageBytes))
-    this.#turn = given.catch(() => {}) // told to whoever asked; the next one tries anew
-    return given
+    const same = this.#asked.get(tree)
+    if (same !== undefined) return await same.promise
+    const asked = { tree, imageBytes, ...Promise.withResolvers<TreeNumbers>() }
+    this.#asked.set(tree, asked)
+    if (this.#asked.size === 1) {
+      this.#turn = this.#turn.then(() => {
+        const all = [...this.#asked.values()]
+        this.#asked.clear()
+        return this.#giveAll(all)
+      })
+    }
+    return await asked.promise
   }
 
   #get(tree: Digest): TreeNumbers | undefined {
@@ -106,14 +126,42 @@ export class Numbers {
     return slot === undefined || inodeBase === undefined ? undefined : { slot, inodeBase }
   }
 
-  async #give(tree: Digest, imageBytes: () => Promise<number>): Promise<TreeNumbers> {
-    const nids = Math.ceil((await imageBytes()) / NID_BYTES)
-    return await this.#giveKept(tree, nids).catch((error) => {
-      const isUnmade = systemCode(error) === 'ENOENT' // the folder: the disk did not take it, which was told
-      if (this.#refused === undefined || !(isRefusal(error) || isUnmade)) throw error
-      if (!isUnmade) this.#refused(error)
-      return this.#get(tree) ?? this.#giveAlone(tree, nids) // only the mark was not taken
-    })
+  /** The layers of an image are asked for at once: the disk takes the numbers of many as fast as those of one. Never rejects. */
+  async #giveAll(asked: readonly Asked[]): Promise<void> {
+    const sized = await Promise.all(
+      asked.map(async (each) => {
+        try {
+          const known = this.#get(each.tree) // since it was asked for
+          if (known !== undefined) {
+            each.resolve(known)
+            return []
+          }
+          return [{ ...each, nids: Math.ceil((await each.imageBytes()) / NID_BYTES) }]
+        } catch (error) {
+          each.reject(error)
+          return []
+        }
+      }),
+    )
+    const wanted = sized.flat()
+    if (wanted.length === 0) return
+    const failures = await this.#keepAll(wanted).catch((error: unknown) => new Map(wanted.map((each) => [each, error])))
+    for (const each of wanted) {
+      try {
+        const numbers = failures.has(each) ? this.#given(each, failures.get(each)) : this.#get(each.tree)
+        each.resolve(numbers as TreeNumbers) // kept
+      } catch (error) {
+        each.reject(error)
+      }
+    }
+  }
+
+  /** What is given though the disk did not take it. @throws `error`, Failure limit */
+  #given({ tree, nids }: Wanted, error: unknown): TreeNumbers {
+    const isUnmade = systemCode(error) === 'ENOENT' // the folder: the disk did not take it, which was told
+    if (this.#refused === undefined || !(isRefusal(error) || isUnmade)) throw error
+    if (!isUnmade) this.#refused(error)
+    return this.#get(tree) ?? this.#giveAlone(tree, nids) // only the mark was not taken
   }
 
   /** For as long as this process lives. @throws Failure limit */
@@ -125,25 +173,43 @@ export class Numbers {
     return { slot, inodeBase }
   }
 
-  async #giveKept(tree: Digest, nids: number): Promise<TreeNumbers> {
+  /** @returns why some of them were not kept, or not marked */
+  async #keepAll(wanted: readonly Wanted[]): Promise<Map<Wanted, unknown>> {
     return await lockedFolder(this.#locks, this.#folder, async () => {
       await this.#read()
-      const found = this.#get(tree)
-      if (found !== undefined) return found
-      const slot = this.#known.get(hex(tree))?.slot
-      const numbers = { slot: slot ?? this.#last + 1, inodeBase: this.#nextBase }
-      const record = encodeRecord({ ...numbers, tree: hex(tree), nids })
-      if (slot === undefined) await this.#claim(numbers.slot, record)
-      else await replaceFile(this.#temporary, this.#path(slot), record)
-      this.#note(numbers.slot, { tree: hex(tree), inodeBase: numbers.inodeBase, nids }, 0)
       const mark: Mark = { last: this.#last, nextBase: this.#nextBase }
-      if (this.#mark !== undefined) await replaceFile(this.#temporary, this.#mark, encodeRecord(mark))
-      return numbers
+      const fresh = wanted.filter(({ tree }) => this.#get(tree) === undefined)
+      // numbers are told apart before the first await
+      const keeping = fresh.map((each) => this.#keep(each, mark))
+      // one that is ahead of the files burns numbers, and gives none twice
+      const marking = fresh.length > 0 ? this.#keepMark(mark) : undefined
+      const [marked, ...kept] = await Promise.allSettled([marking, ...keeping])
+      const failures = new Map<Wanted, unknown>()
+      for (const [i, each] of fresh.entries()) {
+        const failed = [kept[i], marked].find((one) => one?.status === 'rejected')
+        if (failed?.status === 'rejected') failures.set(each, failed.reason)
+      }
+      return failures
     })
   }
 
+  /** Gives the next numbers after the mark, and moves it, in this turn. @throws Failure limit, system */
+  async #keep({ tree, nids }: Wanted, mark: Mark): Promise<void> {
+    const known = this.#known.get(hex(tree))?.slot
+    if (known === undefined && mark.last >= this.#alone.slot) throw tooMany(this.#folder)
+    const numbers = { slot: known ?? ++mark.last, inodeBase: mark.nextBase }
+    mark.nextBase += nids
+    const record = encodeRecord({ ...numbers, tree: hex(tree), nids })
+    if (known === undefined) await this.#claim(numbers.slot, record)
+    else await replaceFile(this.#temporary, this.#path(known), record)
+    this.#note(numbers.slot, { tree: hex(tree), inodeBase: numbers.inodeBase, nids }, 0)
+  }
+
+  async #keepMark(mark: Mark): Promise<void> {
+    if (this.#mark !== undefined) await replaceFile(this.#temporary, this.#mark, encodeRecord(mark))
+  }
+
   async #claim(slot: number, record: Uint8Array): Promise<void> {
-    if (slot > this.#alone.slot) throw tooMany(this.#folder)
     // the lock keeps others away; not replacing holds even where a filesystem has no locks worth the name
     if (!(await claimFile(this.#temporary, this.#path(slot), record))) {
       throw Failure.system(`slot ${slot} of ${this.#folder} was taken in spite of the lock`, {

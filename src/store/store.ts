@@ -221,13 +221,16 @@ export class Store {
   /** Keeps what was built from a layer. An image that is there already stays. @throws Failure system */
   async keepLayer(layer: Digest, record: LayerRecord, tree: Tree): Promise<void> {
     const folder = this.#path('layers', hex(layer))
-    const kept = await Promise.allSettled([
+    const parts = [
       this.#files.keepHashed(this.#imagePath(tree.digest), tree.digest, tree.image),
       this.#files.keep(join(folder, 'chunks'), tree.chunks.bytes),
-    ])
-    for (const each of kept) if (each.status === 'rejected') throw each.reason // when nothing is written any more
+    ]
+    const named = Promise.all(parts)
     const table = tableDigest(tree.chunks.bytes)
-    await this.#files.keepRecord(join(folder, 'record.json'), { ...record, tree: tree.digest, table })
+    // written beside what it names, and put in its place after it
+    const recorded = this.#files.keepRecord(join(folder, 'record.json'), { ...record, tree: tree.digest, table }, named)
+    const kept = await Promise.allSettled([...parts, named, recorded])
+    for (const each of kept) if (each.status === 'rejected') throw each.reason // when nothing is written any more
   }
 
   /** @throws Failure system */

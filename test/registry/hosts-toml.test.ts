@@ -74,6 +74,13 @@ client = [["c.pem", "c.key"], "both.pem"]
     expect(left.join()).not.toContain('secret')
   })
 
+  test('says what the server is asked without', () => {
+    const { rule, left } = parsed('server = "https://r.example.com/proxy"\n[header]\nx-token = "secret"')
+    expect(rule.location).toBe('r.example.com')
+    expect(left).toEqual([expect.stringContaining('r.example.com is asked by its host alone: it has a path')])
+    expect(left.join()).not.toContain('secret')
+  })
+
   const refuse = (text: string) =>
     test(`is refused that is ${JSON.stringify(text)}`, () =>
       expect(() => parsed(text)).toThrow(expect.objectContaining({ code: expect.stringMatching(/usage|limit/) })))
@@ -124,6 +131,12 @@ describe('an image', () => {
       await write(folder, `[host."https://${mirror.host}"]\n  ca = "ca.pem"\n`)
       expect((await resolve('registry.example.com/app:1')).manifest.layers).toHaveLength(1)
     })
+
+  test('of a registry with a port comes by the folder that containerd looks into first', async () => {
+    await write('registry.example.com:5000', 'server = 5')
+    await write('registry.example.com_5000_', `[host."https://${mirror.host}"]\n  ca = "ca.pem"\n`)
+    expect((await resolve('registry.example.com:5000/app:1')).manifest.layers).toHaveLength(1)
+  })
 
   test('goes by registries.conf alone, where that says anything of it', async () => {
     await write('registry.example.com', `[host."https://${mirror.host}"]\n  ca = "ca.pem"\n`)

@@ -1,6 +1,6 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import fs, { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { beforeEach, expect, test } from 'vitest'
+import { beforeEach, expect, test, vi } from 'vitest'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { Numbers, SLOT_MAX, type TreeNumbers } from '../../src/store/numbers.ts'
 import { flock } from './flock.ts'
@@ -122,6 +122,25 @@ test('what is known of how far numbers were given keeps those of lost files from
   // without it, or with one that is damaged, it goes by the files
   await writeFile(join(dir, 'mark'), '{')
   expect(await give(marked(), 'f')).toEqual({ slot: 6, inodeBase: 500 })
+})
+
+test('those that are asked for at once have numbers without a gap, and are marked once; one that fails holds up no other', async () => {
+  const mark = join(dir, 'mark')
+  const marked = () => new Numbers(join(dir, 'slots'), join(dir, 'tmp'), flock, { mark })
+  const numbers = marked()
+  const renames = vi.spyOn(fs, 'rename')
+  try {
+    const failed = numbers.of(digest('gone'), () => Promise.reject(new Error('gone')))
+    const given = Promise.all(['a', 'b', 'a', 'c'].map((each) => give(numbers, each)))
+    await expect(failed).rejects.toThrow('gone')
+    const [a, b, again, c] = await given
+    expect([a, b, c]).toEqual([1, 2, 3].map((slot) => ({ slot, inodeBase: 100 * (slot - 1) })))
+    expect(again).toEqual(a)
+    expect(renames.mock.calls.filter(([, to]) => to === mark)).toHaveLength(1)
+  } finally {
+    renames.mockRestore()
+  }
+  expect(await give(marked(), 'd')).toEqual({ slot: 4, inodeBase: 300 })
 })
 
 test('numbers that changed places belong to nobody', async () => {
