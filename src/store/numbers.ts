@@ -10,6 +10,7 @@ import fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
 import { type Digest, hex } from '../image/digest.ts'
+import { mapLimited } from '../limit.ts'
 import { NID_BYTES } from '../tree/erofs-format.ts'
 import { IMAGE_MAX_BYTES } from '../tree/erofs-plan.ts'
 import { claimFile, isRefusal, lockedFolder, readWhole, replaceFile, systemCode } from './durable.ts'
@@ -27,6 +28,8 @@ const ALONE_BASE = 2 ** 45
 const NIDS_MAX = IMAGE_MAX_BYTES / NID_BYTES
 const HEX = /^[0-9a-f]{64}$/
 const FILE_MAX_BYTES = 1024
+/** As many calls as the threads of the event loop take at a time, and some that wait. */
+const READ_AT_ONCE = 16
 
 export interface TreeNumbers {
   slot: number
@@ -219,13 +222,15 @@ export class Numbers {
   }
 
   async #read(): Promise<void> {
-    const fresh = (await fs.readdir(this.#folder))
+    const [names, mark] = await Promise.all([fs.readdir(this.#folder), this.#readMark()])
+    const fresh = names
       .filter((name) => /^[1-9][0-9]{0,6}$/.test(name) && Number(name) > this.#last && Number(name) <= SLOT_MAX)
       .map(Number)
       .sort((a, b) => a - b)
-    const mark = await this.#readMark()
-    for (const slot of [...this.#baseless, ...fresh]) {
-      const bytes = await readWhole(this.#path(slot), FILE_MAX_BYTES)
+    const slots = [...this.#baseless, ...fresh]
+    const read = await mapLimited(slots, READ_AT_ONCE, (slot) => readWhole(this.#path(slot), FILE_MAX_BYTES))
+    for (const [i, slot] of slots.entries()) {
+      const bytes = read[i]
       const kept = bytes === undefined || bytes === 'damaged' ? undefined : decode(bytes)
       this.#note(slot, kept?.slot === undefined || kept.slot === slot ? kept : undefined, mark?.last ?? 0)
     }

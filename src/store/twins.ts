@@ -7,6 +7,7 @@
 // Whoever reads one that is damaged, or gone, has it restored from what is left of it.
 import fs from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { Failure } from '../errors.ts'
 import {
   ABSENT,
   diskFailure,
@@ -113,8 +114,12 @@ export async function namesOfTwins(cache: string, folder: string): Promise<strin
 }
 
 async function keepFile(cache: string, path: string, bytes: Uint8Array): Promise<void> {
-  await makeFolders(cache, dirname(path))
-  await replaceFile(join(cache, TEMPORARY), path, bytes)
+  const put = () => replaceFile(join(cache, TEMPORARY), path, bytes)
+  await put().catch(async (error) => {
+    if (!ABSENT.has(systemCode(error instanceof Failure ? error.cause : error))) throw error
+    await makeFolders(cache, dirname(path)) // they are there but for the first time, or when something happened to them
+    await put()
+  })
 }
 
 async function makeFolders(cache: string, folder: string): Promise<void> {

@@ -1,5 +1,5 @@
 // containerd with lazylayer as its snapshotter: pulls fetch no layer, containers run, and nothing that either was told is lost.
-import { mkdir, readdir } from 'node:fs/promises'
+import { chmod, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
@@ -30,6 +30,7 @@ function tests(flavour: ContainerdFlavour): void {
     const { registry, work } = store
     const path = join(work.path, 'c')
     await mkdir(path)
+    await chmod(work.path, 0o711) // roots of user namespaces get to their containers by it
     const socket = join(path, 's.sock')
     serve = () => store.serve('cache', '--containerd', socket, '--containerd-address', Containerd.addressIn(path))
     containerd = await Containerd.prepare(path, { flavour, work: work.path, socket, trust: [registry] })
@@ -92,6 +93,19 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await run()).toMatchObject(works())
     expect(await blobsFetched()).toEqual([])
   })
+
+  // since 2.3
+  if (flavour === 'built')
+    test('in a user namespace its files are its root’s, and nothing of it is copied', async () => {
+      await pull()
+      const map = ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536', '--remap-labels']
+      const args = ['run', '--rm', ...NAME, ...map, image(app.tag), 'mapped']
+      const line = 'stat -c %u:%g /bin/sh /etc/shadow /; cat /proc/self/uid_map; /app/hello'
+      const { code, stdout, stderr } = await containerd.ctr('k8s.io', ...args, 'sh', '-c', line)
+      expect(code === 0 ? '' : stderr).toBe('')
+      expect(stdout).toMatch(/^0:0\n0:42\n0:0\n\s+0\s+100000\s+65536\nhello/)
+      expect(await blobsFetched()).toEqual([])
+    })
 
   test('of an image with a plain base containerd fetches no layer either', async () => {
     await pull('mixed')

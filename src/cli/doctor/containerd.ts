@@ -2,7 +2,7 @@
 import { parseVersion, type Version } from '../../engines/versions.ts'
 import { describe, Failure } from '../../errors.ts'
 import type { RunningContainerd, SnapshotterPlugin } from '../../snapshotter/plugins.ts'
-import { SNAPSHOTTER } from '../setup/containerd-config.ts'
+import { mapsLayers, REMAP_IDS, SNAPSHOTTER } from '../setup/containerd-config.ts'
 import { type DoctorCheck, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface ContainerdNeeds {
@@ -46,6 +46,15 @@ function lacks({ failed, capabilities, exports }: SnapshotterPlugin, { major, mi
   if (capabilities.includes('rebase')) {
     const fix = "Take rebase out of the plugin's capabilities in config.toml."
     found.push(problem(`${text} loses layers below those that are there, because the plugin declares rebase`, fix))
+  }
+  const isMapping = capabilities.includes(REMAP_IDS)
+  if (mapsLayers({ major, minor }) && !isMapping)
+    found.push(warning(`${text} copies the whole image for each container in a user namespace`, SETUP))
+  if (major === 2 && (minor === 1 || minor === 2) && isMapping) {
+    const fix = `Take ${REMAP_IDS} out of the plugin's capabilities in config.toml, or install containerd 2.3.`
+    found.push(
+      problem(`${text} starts no container in a user namespace, because the plugin declares ${REMAP_IDS}`, fix),
+    )
   }
   if ((major > 2 || (major === 2 && minor >= 1)) && exports.enable_remote_snapshot_annotations !== 'true')
     found.push(

@@ -8,6 +8,7 @@ import {
   valueAt,
   withoutTables,
 } from '../../engines/toml-values.ts'
+import type { Version } from '../../engines/versions.ts'
 import { Failure } from '../../errors.ts'
 
 export interface ContainerdWishes {
@@ -17,10 +18,20 @@ export interface ContainerdWishes {
   root: string
   /** As containerd has it: `linux/amd64`. */
   platform: string
+  /** Of the snapshotter, as far as this containerd makes good use of them. */
+  capabilities: readonly string[]
 }
 
 /** What containerd calls us. */
 export const SNAPSHOTTER = 'lazylayer'
+
+/** Has containerd map a container's layers to its user namespace, not copy them. */
+export const REMAP_IDS = 'remap-ids'
+
+/** Whether a containerd maps layers with all mounts in them: 2.1 and 2.2 leave those out, and containers find nothing there. */
+export function mapsLayers({ major, minor }: Pick<Version, 'major' | 'minor'>): boolean {
+  return major > 2 || (major === 2 && minor >= 3)
+}
 
 const PLUGIN = ['proxy_plugins', SNAPSHOTTER]
 const UNPACK = ['plugins', 'io.containerd.transfer.v1.local', 'unpack_config']
@@ -68,7 +79,7 @@ export function withoutSnapshotter(text: string, original: string | undefined, w
   return edited
 }
 
-function valuesFor(version: number, { socket, root }: ContainerdWishes): [ValuePlace, TomlValue][] {
+function valuesFor(version: number, { socket, root, capabilities }: ContainerdWishes): [ValuePlace, TomlValue][] {
   const cri =
     version === 2 ? ['plugins', 'io.containerd.grpc.v1.cri', 'containerd'] : ['plugins', 'io.containerd.cri.v1.images']
   const annotations: [ValuePlace, TomlValue] =
@@ -78,6 +89,9 @@ function valuesFor(version: number, { socket, root }: ContainerdWishes): [ValueP
   return [
     [{ table: PLUGIN, key: 'type' }, 'snapshot'],
     [{ table: PLUGIN, key: 'address' }, socket],
+    ...(capabilities.length > 0
+      ? [[{ table: PLUGIN, key: 'capabilities' }, capabilities] satisfies [ValuePlace, TomlValue]]
+      : []),
     [{ table: [...PLUGIN, 'exports'], key: 'root' }, root],
     annotations,
     [{ table: cri, key: 'snapshotter' }, SNAPSHOTTER],

@@ -1,16 +1,23 @@
 // Which files `setup containerd` changes, and how; reads them, writes none.
 import { join } from 'node:path'
-import { parseVersion } from '../../engines/versions.ts'
+import { parseVersion, type Version } from '../../engines/versions.ts'
 import { Failure } from '../../errors.ts'
 import { readText } from '../../registry/file.ts'
 import type { Places } from '../../registry/places.ts'
 import { DROP_IN, MADE } from './changes.ts'
-import { type ContainerdWishes, configVersion, withoutSnapshotter, withSnapshotter } from './containerd-config.ts'
+import {
+  type ContainerdWishes,
+  configVersion,
+  mapsLayers,
+  REMAP_IDS,
+  withoutSnapshotter,
+  withSnapshotter,
+} from './containerd-config.ts'
 import type { Change, SetupPlan } from './plan.ts'
 
 export interface ContainerdSetup {
   places: Places
-  wishes: ContainerdWishes
+  wishes: Omit<ContainerdWishes, 'capabilities'>
   /** What `containerd --version` printed; undefined: it is not here. */
   printed: string | undefined
 }
@@ -33,7 +40,7 @@ export async function planContainerd({ places, wishes, printed }: ContainerdSetu
   const path = configOf(places)
   const before = await readText(path)
   const base = before ?? `${MADE}\nversion = ${version.major < 2 ? 2 : 3}\n`
-  const after = named(path, () => withSnapshotter(base, wishes))
+  const after = named(path, () => withSnapshotter(base, wishesOf(wishes, version)))
   const backup = `${path}${BACKUP}`
   const isFirst = before !== undefined && (await readText(backup)) === undefined
   const config: Change = { path, before, after, ...(isFirst ? { backup: { path: backup, keep: true } } : {}) }
@@ -45,14 +52,14 @@ export async function planContainerd({ places, wishes, printed }: ContainerdSetu
 }
 
 /** @throws Failure as planContainerd, but for containerd */
-export async function planContainerdUndo({ places, wishes }: ContainerdSetup): Promise<SetupPlan> {
+export async function planContainerdUndo({ places, wishes, printed }: ContainerdSetup): Promise<SetupPlan> {
   const path = configOf(places)
   const before = await readText(path)
   const backup = `${path}${BACKUP}`
   const original = await readText(backup)
   const changes = [await unitChange(places, undefined)]
   if (before !== undefined) {
-    const left = named(path, () => withoutSnapshotter(before, original, wishes))
+    const left = named(path, () => withoutSnapshotter(before, original, wishesOf(wishes, parseVersion(printed ?? ''))))
     const isMade = original === undefined && before.startsWith(MADE)
     const after = isMade ? undefined : left
     changes.push({ path, before, after, ...(original === undefined ? {} : { backup: { path: backup, keep: false } }) })
@@ -60,6 +67,10 @@ export async function planContainerdUndo({ places, wishes }: ContainerdSetup): P
   const needed = changes.filter((each) => each.before !== each.after || each.backup !== undefined)
   const remove = 'images that were pulled through lazylayer cannot be used without it: remove them, and pull them again'
   return { changes: needed, notes: needed.length === 0 ? [] : [remove, RESTART] }
+}
+
+function wishesOf(wishes: ContainerdSetup['wishes'], version: Version | undefined): ContainerdWishes {
+  return { ...wishes, capabilities: version !== undefined && mapsLayers(version) ? [REMAP_IDS] : [] }
 }
 
 function configOf({ etc, uid }: Places): string {

@@ -9,7 +9,12 @@ import { withoutSnapshotter, withSnapshotter } from '../../../src/cli/setup/cont
 import { systemPlaces } from '../../../src/registry/places.ts'
 import { folder } from '../../store/folder.ts'
 
-const wishes = { socket: '/run/lazylayer/containerd.sock', root: '/var/lib/lazylayer', platform: 'linux/amd64' }
+const wishes = {
+  socket: '/run/lazylayer/containerd.sock',
+  root: '/var/lib/lazylayer',
+  platform: 'linux/amd64',
+  capabilities: ['remap-ids'],
+}
 
 const V2 = `# Debian's
 version = 2
@@ -38,6 +43,7 @@ describe('a configuration', () => {
         lazylayer: {
           type: 'snapshot',
           address: wishes.socket,
+          capabilities: wishes.capabilities,
           exports: { root: wishes.root },
         },
       },
@@ -116,6 +122,21 @@ describe('setup', () => {
     for (const each of (await planContainerdUndo(request)).changes) await apply(each)
     expect([await read(path), await read(`${path}.before-lazylayer`)]).toEqual([V2, undefined])
     expect((await planContainerdUndo(request)).changes).toEqual([])
+  })
+
+  test('declares that layers can be mapped to a containerd that maps all of them, and to no other', async () => {
+    for (const [printed, is] of [
+      ['containerd github.com/containerd/containerd/v2 v2.2.1 x', false],
+      ['containerd github.com/containerd/containerd/v2 v2.3.0 x', true],
+    ] as const) {
+      const { path, request } = await machine('version = 3\n')
+      const of = { ...request, printed }
+      for (const each of (await planContainerd(of)).changes) await apply(each)
+      expect((await read(path))?.includes('capabilities = ["remap-ids"]')).toBe(is)
+      expect((await planContainerd(of)).changes).toEqual([])
+      for (const each of (await planContainerdUndo(of)).changes) await apply(each)
+      expect(await read(path)).toBe('version = 3\n')
+    }
   })
 
   test('makes the file where there is none, and removes that', async () => {

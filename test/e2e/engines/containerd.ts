@@ -143,6 +143,7 @@ state = "${path}/state"
 [proxy_plugins.lazylayer]
   type = "snapshot"
   address = "${socket}"
+  ${flavour === 'built' ? 'capabilities = ["remap-ids"]' : '# 2.1 maps layers without the mounts in them'}
   [proxy_plugins.lazylayer.exports]
     root = "${path}"
     enable_remote_snapshot_annotations = "true"
