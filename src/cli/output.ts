@@ -1,5 +1,5 @@
 // What commands print.
-import { printable } from '../agent/log.ts'
+import { printable, printableJson } from '../agent/log.ts'
 import { Failure } from '../errors.ts'
 import type { Unit } from '../format/format.ts'
 import { type Digest, hex } from '../image/digest.ts'
@@ -36,7 +36,7 @@ export function formatText({ format, version }: Pick<Unit, 'format' | 'version'>
 }
 
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`)
+  process.stdout.write(`${printableJson(JSON.stringify(value, undefined, 2))}\n`)
 }
 
 /** An error in at most three lines: what, why, what to do. Faults of our own come with their stack. */

@@ -79,7 +79,7 @@ export class Background {
       if (image.layers.size === 0) this.#images.delete(of.image)
       const [rest, filling] = this.#fillingOf(shown) ?? []
       filling?.for.delete(shown)
-      if (filling?.for.size === 0) rest?.stop()
+      if (rest !== undefined && filling?.for.size === 0) filling.lane.stop(rest)
     }
   }
 

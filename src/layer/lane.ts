@@ -33,6 +33,8 @@ export class Lane {
   #running: Promise<void> | undefined
   #againMs = AGAIN_MIN_MS
   #hasFailed = false
+  /** Ends the pause after a failure. */
+  #goOn = new AbortController()
 
   constructor(parts: LaneParts) {
     this.#parts = parts
@@ -54,6 +56,12 @@ export class Lane {
   first(rest: LayerRest): void {
     if (this.#rests[0] !== rest && this.#rests.includes(rest))
       this.#rests = [rest, ...this.#rests.filter((each) => each !== rest)]
+  }
+
+  /** Lets go of one: what holds it waits neither for the others nor for a pause. */
+  stop(rest: LayerRest): void {
+    rest.stop()
+    this.#goOn.abort()
   }
 
   /** When nothing is under way. */
@@ -80,9 +88,11 @@ export class Lane {
     for (const each of left) await this.#parts.ended(each)
   }
 
-  /** Begins the next request, or waits for one to end. @throws what the disk does; the signal's reason */
+  /** Ends what was stopped, or begins the next request, or waits for one to end. @throws what the disk does; the signal's reason */
   async #step(): Promise<void> {
     const { wire, signal } = this.#parts
+    const stopped = this.#rests.find((each) => each.isStopped && each.isQuiet)
+    if (stopped !== undefined) return await this.#end(stopped)
     const place = await wire().place(signal)
     const begun = this.#hasFailed ? undefined : this.#begin()
     const ended = begun === undefined ? this.#rests.find((each) => each.isQuiet) : undefined
@@ -130,7 +140,8 @@ export class Lane {
 
   async #rest(): Promise<void> {
     const { pause, signal } = this.#parts
-    await pause(this.#againMs, signal).catch(() => {}) // then it is over
+    this.#goOn = new AbortController()
+    await pause(this.#againMs, AbortSignal.any([signal, this.#goOn.signal])).catch(() => {}) // then it is over
     this.#againMs = Math.min(this.#againMs * 2, AGAIN_MAX_MS)
     this.#hasFailed = false
   }

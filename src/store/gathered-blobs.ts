@@ -61,6 +61,8 @@ export class GatheredBlobs {
   async add(of: GatheredName, at: number, bytes: Uint8Array): Promise<void> {
     const key = keyOf(of)
     if (this.#taken.has(key) || this.#givenUp.has(key)) return
+    // what else is in the cache is whole, or is read: half of a blob goes first
+    if (!this.#parts.hasRoom(bytes.length)) return await this.close()
     const gathering = this.#all.get(key) ?? this.#begin(of)
     this.#all.delete(key)
     this.#all.set(key, gathering)
@@ -95,6 +97,7 @@ export class GatheredBlobs {
     return undefined
   }
 
+  /** Throws away all of it. */
   async close(): Promise<void> {
     await Promise.all([...this.#all.keys()].map((key) => this.#drop(key)))
   }
@@ -116,7 +119,7 @@ export class GatheredBlobs {
   async #write(gathering: Gathering, at: number, bytes: Uint8Array): Promise<void> {
     const found = await gathering.file
     if (found === undefined) throw new Error('not wanted')
-    if (gathering.here.length > PIECES_MAX || !this.#parts.hasRoom(bytes.length)) throw new Error('too much')
+    if (gathering.here.length > PIECES_MAX) throw new Error('too much')
     for (let done = 0; done < bytes.length; ) {
       done += (await found.file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
     }

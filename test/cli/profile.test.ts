@@ -10,7 +10,12 @@ import { folder } from '../store/folder.ts'
 
 const IMAGE = 'registry.example.com/app:1'
 const digest = (of: string) => digestOf(new TextEncoder().encode(of))
-const FILES = [{ layer: digest('layer'), path: 'usr/bin/\u001b[31mred', ranges: [{ start: 0, end: 4096 }] }]
+const FILES = [
+  { layer: digest('layer'), path: 'usr/bin/\u001b[31mred\u009b31m\u202eder', ranges: [{ start: 0, end: 4096 }] },
+]
+
+/** What a terminal obeys. */
+const steering = (text: string) => ['\u001b', '\u009b', '\u202e'].filter((each) => text.includes(each))
 
 /** Runs the command on a cache. @returns what it printed */
 async function run(cache: string, ...args: string[]): Promise<string> {
@@ -42,7 +47,14 @@ test('what is known of another version is shown, with nothing that a terminal ob
   const shown = await run(await started(), 'show', '--platform', 'linux/amd64', IMAGE)
   expect(shown).toContain(digest('manifest'))
   expect(shown).toContain('0-4096')
-  expect(shown).not.toContain('\u001b')
+  expect(steering(shown)).toEqual([])
+  expect(shown).toContain('red\\x9b31m\\u202eder')
+})
+
+test('JSON of it says the same, and steers no terminal either', async () => {
+  const shown = await run(await started(), 'show', '--platform', 'linux/amd64', '--format', 'json', IMAGE)
+  expect(steering(shown)).toEqual([])
+  expect(JSON.parse(shown)).toMatchObject({ profile: FILES })
 })
 
 test('what was exported is what is shown, and forgetting takes all versions', async () => {

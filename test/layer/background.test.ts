@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
@@ -18,7 +19,7 @@ interface Fill {
 }
 
 /** Layers that are filled when the test says so. */
-function rig(hasRoom: () => boolean = () => true) {
+function rig(hasRoom: () => boolean = () => true, pause = async (_ms: number, _signal: AbortSignal) => {}) {
   const fills: Fill[] = []
   const pauses: number[] = []
   const complete: string[] = []
@@ -26,8 +27,9 @@ function rig(hasRoom: () => boolean = () => true) {
   const background = new Background({
     wires: new Wires(),
     hasRoom,
-    pause: async (ms) => {
+    pause: async (ms, signal) => {
       pauses.push(ms)
+      await pause(ms, signal)
     },
     log: (message) => logged.push(message),
   })
@@ -178,6 +180,26 @@ describe('the rest of an image', () => {
     expect(layer.held.now).toBe(0)
     expect(asked()).toEqual(['gone 0,1'])
     expect(complete).toEqual([])
+  })
+
+  test('is let go of while other layers are fetched, and while a registry that failed is left alone', async () => {
+    const { add, fills, asked } = rig(undefined, (_, signal) => once(signal, 'abort').then(() => {}))
+    const long = add('long', 8, { image: 'long' })
+    const gone = add('gone', 2)
+    long.miss(0)
+    await settle()
+    gone.miss(0)
+    await settle()
+    gone.letGo()
+    fills[0]?.end()
+    await settle()
+    expect(gone.held.now).toBe(0)
+    expect(asked()).toEqual(['long 0,1', 'long 2,3'])
+    fills[1]?.end(Failure.unavailable('no registry'))
+    await settle()
+    long.letGo()
+    await settle()
+    expect(long.held.now).toBe(0)
   })
 
   test('is over once, also where a program misses something while it is looked whether all is here', async () => {

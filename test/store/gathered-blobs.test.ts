@@ -100,3 +100,15 @@ test('however many blobs are read, few have files', async () => {
   await gathered.close()
   expect(await left()).toEqual([])
 })
+
+test('where the cache has no more room, what was gathered of any blob goes', async () => {
+  let room = true
+  const { gathered, add, left } = await gathering({ hasRoom: () => room })
+  const other = { ...BLOB, origin: 'other.example.com' }
+  await add(0, 500, other)
+  await add(0, 500)
+  room = false
+  await add(500, 600)
+  expect(await left()).toEqual([])
+  expect([gathered.missing(BLOB), gathered.missing(other)]).toEqual([1000, 1000])
+})
