@@ -7,7 +7,7 @@ import type { BuiltTree } from '../format/parser.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
-import type { KeptLayer, Store } from '../store/store.ts'
+import { type KeptLayer, RESTART, type Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { Progress } from './candidates.ts'
 import { claimOf } from './claim.ts'
@@ -15,8 +15,6 @@ import { KeptBlob } from './file-blob.ts'
 import { type OpenLayer, refusal, type Together } from './layer.ts'
 import type { LayerFiller } from './tree-filler.ts'
 import type { BlobOf, Trees } from './trees.ts'
-
-const RESTART = 'Stop and start the agent: it is built again then.'
 
 /** How a layer is opened that is not on disk yet. */
 export interface Opening {

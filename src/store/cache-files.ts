@@ -124,11 +124,16 @@ export class CacheFiles {
     return (await this.#memory?.open(path)) ?? (await openHashed(path, digest))
   }
 
-  /** @throws Failure system */
-  async sizeOf(path: string): Promise<number> {
+  /** Undefined: it is not there. @throws Failure system */
+  async sizeOf(path: string): Promise<number | undefined> {
     const inMemory = this.#memory?.sizeOf(path)
     if (inMemory !== undefined) return inMemory
-    return (await fs.stat(path).catch((cause) => Promise.reject(diskFailure(path, cause)))).size
+    try {
+      return (await fs.stat(path)).size
+    } catch (cause) {
+      if (systemCode(cause) === 'ENOENT') return undefined
+      throw diskFailure(path, cause)
+    }
   }
 
   /** Removes a file that is damaged, or renames it to `*.corrupt`; where the disk takes nothing, it stays. @throws Failure system */

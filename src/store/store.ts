@@ -93,6 +93,9 @@ export interface StoreRoom {
   limits?: RoomLimits
 }
 
+/** What to do about a tree whose image turned out to be damaged while it was in use. */
+export const RESTART = 'Stop and start the agent: it is built again then.'
+
 export class Store {
   readonly dir: string
   readonly pins: Pins
@@ -329,11 +332,15 @@ export class Store {
 
   /**
    * The numbers of a tree where it is shown as `name`: the same for ever, given now if it has none.
-   * @throws Failure limit, system, timeout
+   * @throws Failure corrupt: its image was set aside meanwhile; limit, system, timeout
    */
   numbersOf(tree: Digest, name = ''): Promise<TreeNumbers> {
     const shown = name === '' ? tree : digestOf(new TextEncoder().encode(`${tree} ${name}`))
-    return this.#numbers.of(shown, () => this.#files.sizeOf(this.#imagePath(tree)))
+    return this.#numbers.of(shown, async () => {
+      const size = await this.#files.sizeOf(this.#imagePath(tree))
+      if (size === undefined) throw Failure.corrupt('its image on disk is damaged', { fix: RESTART })
+      return size
+    })
   }
 
   /** What its trees have in common. @param threads where it is looked for */

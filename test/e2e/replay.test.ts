@@ -103,7 +103,9 @@ suite('calls at the additional layer store', lacking(['fusermount3', 'getfattr']
       for (const path of paths) expect(await codeOf(() => rmdir(path))).toBe('ENOENT')
       await expectContainer(lower, graph)
       // of the manifest, or of a chunk that was read once
-      expect(stage.registry.seen.slice(requests)).toEqual([])
+      // it may ask again whether its repository knows of starts, and nobody waits for that
+      const aboutStarts = /\/referrers\/|\/manifests\/sha256-|^\/v2\/$/
+      expect(stage.registry.seen.slice(requests).filter(({ path }) => !aboutStarts.test(path))).toEqual([])
       expect(agent.log()).toBe('')
     })
   }
