@@ -7,6 +7,8 @@ import { SkipReporter } from './test/reporter.ts'
 
 // They end what hangs, and say nothing of how fast a machine is: one that is busy takes ten times as long as an idle one.
 const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: { timeout: 120_000 } } }
+/** As for agents (src/cli/lazylayer.js): V8 may end a process that frees what it made for calls from WebAssembly, such as Node's own for types. */
+const NODE_FLAGS = { execArgv: ['--wasm-wrapper-tiering-budget=2000000000'] }
 /** The kernel's log, its caches, what it reads ahead, and thousands of mounts. */
 const ALONE = ['erofs', 'native', 'readahead', 'many-layers'].map((name) => `test/e2e/${name}.test.ts`)
 /** The longest first: one of them that began last would go on when all others have ended. */
@@ -38,6 +40,7 @@ export default defineConfig({
           exclude: ['test/e2e/**'],
           maxWorkers: '100%', // vitest leaves a core to itself
           sequence: { groupOrder: 1 },
+          ...NODE_FLAGS,
           ...DEADLINES,
         },
       },
@@ -47,6 +50,7 @@ export default defineConfig({
           include: ALONE,
           fileParallelism: false,
           sequence: { groupOrder: 2 },
+          ...NODE_FLAGS,
           ...DEADLINES,
         },
       },
@@ -57,6 +61,7 @@ export default defineConfig({
           exclude: ALONE,
           maxWorkers: 3,
           sequence: { groupOrder: 3 },
+          ...NODE_FLAGS,
           ...DEADLINES,
         },
       },
