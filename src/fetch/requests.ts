@@ -86,8 +86,9 @@ export class Requests {
   comesSoon({ chunk, request }: Flight): boolean {
     if (request?.priority !== 'background') return true
     // its own bytes have to come in any case
-    const start = this.#parts.chunks.storedRange(chunk).start - request.range.start
-    return start - request.came <= BACKGROUND_WINDOW_BYTES
+    const { start, end } = this.#parts.chunks.storedRange(chunk)
+    // what lies before it takes no longer than asking for it again would, or is on its way already
+    return start - request.range.start - request.came <= Math.max(BACKGROUND_WINDOW_BYTES, end - start)
   }
 
   /** Takes a flight out of the request that it is part of; one that nothing is left of is stopped. */

@@ -308,6 +308,18 @@ test('demand joins a prefetch request that runs, and does not fail with it', asy
   await expect(ahead).rejects.toMatchObject({ code: 'unavailable' })
 })
 
+test('who reads on through large chunks that come in the background waits for each, and nothing comes twice', async () => {
+  const MIB = 1 << 20
+  const layer = new Layer({ chunks: row(4, MIB), hold: true })
+  const rest = layer.filler.fill(Array(4).keys(), 'background')
+  await settle()
+  const read = layer.filler.fill([1], 'demand')
+  await settle()
+  expect(layer.reads).toHaveLength(1)
+  layer.reads[0]?.answer()
+  await Promise.all([rest, read])
+})
+
 test('whoever needs a chunk that comes soon in the background waits for it; what is far behind is asked for alone', async () => {
   const layer = new Layer({ chunks: row(10, 200 * KIB), hold: true })
   const rest = layer.filler.fill(Array(10).keys(), 'background')
