@@ -52,12 +52,12 @@ export class Wire {
   /** Reads that may begin and have not. */
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
-  readonly #pauses = new Set<object>()
   #answersMs: readonly number[] = []
   /** Whether an answer came at once. */
   #isQuick = false
-  /** Reads that somebody waits for, or will soon, and when the last of them ended. */
-  #others = 0
+  /** Reads that have begun and not ended. */
+  readonly #underWay: Record<Priority, number> = { demand: 0, prefetch: 0, background: 0 }
+  /** When the last one ended that somebody waited for, or would have soon. */
   #othersEndedAt = Number.NEGATIVE_INFINITY
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
@@ -65,7 +65,7 @@ export class Wire {
   #quietAt = 0
 
   /**
-   * @param standsAside where the way is short it waits for others to be quiet
+   * @param standsAside prefetch passes it, and where the way is short it waits for others to be quiet
    * @param now milliseconds
    */
   constructor(standsAside = true, now: () => number = () => performance.now()) {
@@ -75,7 +75,7 @@ export class Wire {
 
   /** Whether nothing is read, or about to be. */
   get isIdle(): boolean {
-    return this.#transfers.size + this.#places.size + this.#waiting.size + this.#pauses.size === 0
+    return this.#transfers.size + this.#places.size + this.#waiting.size === 0
   }
 
   /** Bytes that may be on their way for the background. */
@@ -98,7 +98,7 @@ export class Wire {
   async place(signal: AbortSignal): Promise<{ leave(): void }> {
     for (;;) {
       const quietInMs = this.#quietInMs
-      if (this.unread >= this.limit || this.#pauses.size > 0) await this.#changed(signal)
+      if (this.unread >= this.limit || this.#isPaused) await this.#changed(signal)
       else if (quietInMs > 0) await this.#changed(signal, quietInMs)
       else break
     }
@@ -108,17 +108,9 @@ export class Wire {
     return { leave: () => void (this.#places.delete(place) && this.#tell()) }
   }
 
-  /**
-   * No more reads begin in the background until what it returns is called: prefetch asks for as much at once as fills the link, also while
-   * nothing of it comes.
-   */
-  pause(): () => void {
-    const pause = {}
-    this.#pauses.add(pause)
-    return () => {
-      this.#pauses.delete(pause)
-      if (this.#pauses.size === 0) this.#tell()
-    }
+  /** Prefetch asks for as much at once as fills the link, also while nothing of it comes. */
+  get #isPaused(): boolean {
+    return this.#standsAside && this.#underWay.prefetch > 0
   }
 
   /** A read begins; in the background it has a place. */
@@ -127,7 +119,7 @@ export class Wire {
     const isBackground = priority === 'background'
     const tells = priority !== 'prefetch'
     if (this.#transfers.size === 0) this.#wake(begun)
-    if (!isBackground) this.#others++
+    this.#underWay[priority]++
     let here = 0
     const transfer = {
       came: (to: number) => {
@@ -139,9 +131,8 @@ export class Wire {
         if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
       },
       end: () => {
-        if (!isBackground && this.#transfers.has(transfer)) this.#others--
+        if (this.#transfers.delete(transfer)) this.#underWay[priority]--
         if (!isBackground) this.#othersEndedAt = this.#now()
-        this.#transfers.delete(transfer)
         this.#left.delete(transfer)
         if (this.#transfers.size === 0) this.#quietAt = this.#now()
         this.#tell()
@@ -160,7 +151,8 @@ export class Wire {
   get #quietInMs(): number {
     const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
     if (!this.#standsAside || !isShort) return 0
-    return this.#others > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
+    const { demand, prefetch } = this.#underWay
+    return demand + prefetch > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
   }
 
   #answered(ms: number): void {

@@ -43,11 +43,8 @@ export class Wires {
 
   /** A read of so many bytes begins. */
   begin(origin: string, bytes: number, priority: Priority): Transfer {
-    const wire = this.of(origin)
-    const transfer = wire.begin(bytes, priority)
-    if (priority === 'background') return transfer
-    const goOn = priority === 'prefetch' && this.#manners.standsAside ? wire.pause() : () => {}
-    return this.#counted(transfer, goOn)
+    const transfer = this.of(origin).begin(bytes, priority)
+    return priority === 'background' ? transfer : this.#counted(transfer)
   }
 
   /**
@@ -70,8 +67,8 @@ export class Wires {
     })
   }
 
-  /** An answer that is waited for uses no link. @param goOn called at its end */
-  #counted(transfer: Transfer, goOn: () => void): Transfer {
+  /** An answer that is waited for uses no link. */
+  #counted(transfer: Transfer): Transfer {
     let flows = false
     return {
       came: (to) => {
@@ -84,7 +81,6 @@ export class Wires {
         flows = false
         if (this.#flowing === 0) for (const go of [...this.#aside]) go()
         transfer.end()
-        goOn()
       },
     }
   }
