@@ -46,7 +46,7 @@ const RESTORED_AT_ONCE = 8
 
 /** For a mount that is about to be made; undefined: nobody could go on with it. */
 export function stateOf({ native, keeper }: Agent, mounted: Mounted): SessionState | undefined {
-  if (native.disk === null || !keeper.present) return undefined
+  if (native.disk === null || !keeper.succeeds) return undefined
   const state = SessionState.create(native.disk)
   state.set(MOUNTED_RECORD, mounted)
   return state

@@ -8,6 +8,7 @@ import type { NativeModule } from './native.ts'
 const SOCKET = 'LAZYLAYER_KEEPER'
 const HELD = 'LAZYLAYER_HELD'
 const BESIDE = 'LAZYLAYER_BESIDE'
+export const PATIENCE_MS = 30_000
 /** It takes an agent that is silent for four times as long for one that hangs. */
 const BEAT_MS = 1_000
 const HEAR_MS = 10
@@ -22,22 +23,36 @@ export class Keeper {
   /** Whether that agent is still there: then nothing may be read of its connection before `prepared` resolves. */
   readonly isBeside: boolean
 
-  private constructor(fd: number | undefined, held: readonly number[], isBeside: boolean) {
+  /** How long programs wait when there is nobody to go on. 0: nobody is to. */
+  readonly #patienceMs: number
+
+  private constructor(fd: number | undefined, held: readonly number[], isBeside: boolean, patienceMs: number) {
     this.#fd = fd
     this.held = held
     this.isBeside = isBeside
+    this.#patienceMs = patienceMs
+    if (patienceMs > 0) this.#send(`patience ${patienceMs}`)
   }
 
-  /** The keeper this process runs under, if it does; otherwise its messages go nowhere. */
-  static current(env: NodeJS.ProcessEnv): Keeper {
+  /**
+   * The keeper this process runs under, if it does; otherwise its messages go nowhere.
+   * @param patienceMs how long programs wait for an agent that goes on; 0: none is to
+   */
+  static current(env: NodeJS.ProcessEnv, patienceMs = PATIENCE_MS): Keeper {
     const fd = Number(env[SOCKET])
-    if (!Number.isInteger(fd) || fd <= 2) return new Keeper(undefined, [], false)
+    if (!Number.isInteger(fd) || fd <= 2) return new Keeper(undefined, [], false, 0)
     const held = env[HELD]?.split(',').map(Number) ?? []
-    return new Keeper(fd, held.every((each) => Number.isInteger(each) && each > 2) ? held : [], env[BESIDE] === '1')
+    const areNumbers = held.every((each) => Number.isInteger(each) && each > 2)
+    return new Keeper(fd, areNumbers ? held : [], env[BESIDE] === '1', patienceMs)
   }
 
   get present(): boolean {
     return this.#fd !== undefined
+  }
+
+  /** Whether another agent goes on when this one dies. */
+  get succeeds(): boolean {
+    return this.present && this.#patienceMs > 0
   }
 
   /** Before mount(2), so that no death comes too early. `dir`: absolute, without symlinks. */
@@ -58,11 +73,6 @@ export class Keeper {
     } catch {
       return false // it died
     }
-  }
-
-  /** How long programs wait when there is nobody to go on. */
-  patience(ms: number): void {
-    this.#send(`patience ${ms}`)
   }
 
   /**

@@ -124,7 +124,7 @@ impl Keeper {
     /// Until there is something to do.
     fn wait(&mut self) -> io::Result<()> {
         let deadlines = [
-            self.agent.as_ref().and_then(|agent| agent.silent_at(BEAT)),
+            self.agent.as_ref().and_then(|agent| agent.silent_at(BEAT)).filter(|_| !self.held.is_empty()),
             self.agent.as_ref().and_then(|agent| agent.kill_at),
             self.beside.as_ref().and_then(|beside| beside.kill_at),
             self.start_at,
@@ -254,7 +254,7 @@ impl Keeper {
     fn kill_late(&mut self) {
         let now = Instant::now();
         if let Some(agent) = &mut self.agent {
-            if agent.silent_at(BEAT).is_some_and(|at| at <= now) {
+            if !self.held.is_empty() && agent.silent_at(BEAT).is_some_and(|at| at <= now) {
                 say(&format!("the agent (process {}) hangs: nothing was heard of it for {BEAT:?}; it is killed", agent.id()));
                 agent.kill();
             } else if agent.kill_at.is_some_and(|at| at <= now) {

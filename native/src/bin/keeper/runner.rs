@@ -14,7 +14,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType, recvmsg, send, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType, recvmsg, send,
+    socketpair,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -130,7 +131,8 @@ impl Agent {
             }
             let (message, descriptors) = self.receive()?;
             // what has no NUL behind it is not whole
-            let mut records: Vec<_> = message.split_inclusive(|&byte| byte == 0).filter_map(|each| each.strip_suffix(&[0])).collect();
+            let mut records: Vec<_> =
+                message.split_inclusive(|&byte| byte == 0).filter_map(|each| each.strip_suffix(&[0])).collect();
             let last = records.pop();
             self.records.extend(records.into_iter().map(|record| (record.to_vec(), Vec::new())));
             self.records.extend(last.map(|record| (record.to_vec(), descriptors)));
