@@ -73,7 +73,8 @@ export async function mount({ positionals, values }: Invocation): Promise<number
         leave: async () => {},
       },
       () => {
-        process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
+        if (taken !== undefined) log(`goes on with ${dir}`)
+        else process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(layers.length, 'layer')})\n`)
       },
     )
   } catch (error) {
