@@ -156,7 +156,9 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
       expect(found).toMatchObject({ wrong: 0, errors: [] })
       expect(await mountsBelow(root)).toEqual(before)
       for (const each of layers) {
-        expect(NAMES).toContain((await readdir(await look(root, each))).at(-1))
+        expect(await readdir(await look(root, each))).toEqual(
+          expect.arrayContaining([expect.stringMatching(/^(one|two)$/)]),
+        )
       }
       expect(await mountsBelow(root)).toEqual(before)
       expect(await command('umount', [merged])).toMatchObject({ code: 0 })
