@@ -77,8 +77,8 @@ export class RegistryBlob implements StoredBlob {
   async #readTogether(...[parts, took, givenBy, signal]: Parameters<AskTogether>): Promise<void> {
     let asked = false
     await this.#ask(async (repository, left, all) => {
-      const { ranges } = repository.host
-      if (asked || !ranges.goTogether) throw NOT_TOGETHER
+      const { severalRanges } = repository.host
+      if (asked || !severalRanges.mayCome) throw NOT_TOGETHER
       const wanted = {
         path: `blobs/${this.digest}`,
         lasting: true,
@@ -101,7 +101,7 @@ export class RegistryBlob implements StoredBlob {
         asked = true
         const boundary = answer.status === 206 ? boundaryOf(answer.header('content-type')) : undefined
         if (boundary === undefined) {
-          ranges.cameApart()
+          severalRanges.cameApart()
           throw NOT_TOGETHER
         }
         await givenBy({ repository: this.#repository, anonymous: answer.anonymous })
@@ -142,7 +142,7 @@ export class RegistryBlob implements StoredBlob {
     await this.#ask(async (repository, left, all) => {
       const first = rest()
       if (first.start === first.end) return
-      if (first.start > SKIP_MAX_BYTES && repository.host.ranges.ignoredFor(this.#nameIn(repository))) {
+      if (first.start > SKIP_MAX_BYTES && repository.host.ignoredRanges.of(this.#nameIn(repository))) {
         throw rangeless(repository)
       }
       let began = 0
@@ -167,17 +167,17 @@ export class RegistryBlob implements StoredBlob {
         signal,
       }
       const use = async (answer: Given, claim: () => void) => {
-        const { ranges } = repository.host
+        const { ignoredRanges, severalRanges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
-        if (answer.status === 206) ranges.came(name)
-        else if (range.start > 0 || range.end < this.size) ranges.cameWhole(name, began)
-        if (range.start > SKIP_MAX_BYTES && ranges.ignoredFor(name)) throw rangeless(repository)
+        if (answer.status === 206) ignoredRanges.came(name)
+        else if (range.start > 0 || range.end < this.size) ignoredRanges.cameWhole(name, began)
+        if (range.start > SKIP_MAX_BYTES && ignoredRanges.of(name)) throw rangeless(repository)
         const taken = (part: Uint8Array) => {
           claim()
           return take(part)
         }
-        ranges.answered(answer.url.host === repository.server)
+        severalRanges.came(answer.url.host === repository.server)
         await onGiver?.({ repository: this.#repository, anonymous: answer.anonymous })
         await this.#take(answer, range, taken)
       }
