@@ -3,6 +3,7 @@
 // labels, too. So they only choose among manifests that are in the client's own namespace: the layer must stand there, in a chain of
 // DiffIDs that comes to the target; and its repository is one that the client fetched the manifest from.
 import { Failure } from '../errors.ts'
+import { BUILDKIT_LAYER_DIGEST } from '../format/engine-index.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
 import {
   CONFIG_MAX_BYTES,
@@ -46,7 +47,6 @@ interface Known {
 const IMAGE_REF = 'containerd.io/snapshot/cri.image-ref'
 const MANIFEST_DIGEST = 'containerd.io/snapshot/cri.manifest-digest'
 const LAYER_DIGEST = 'containerd.io/snapshot/cri.layer-digest'
-const BUILDKIT_LAYER_DIGEST = 'containerd.io/snapshot/remote/stargz.digest'
 /** Manifests of an index; images for all platforms that there are have some dozens. */
 const PLATFORMS_MAX = 100
 /** Of a manifest's content: behind it the host, without its port; the value is repositories, comma separated. */

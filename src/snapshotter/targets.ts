@@ -1,7 +1,7 @@
 // What clients call the layers of an image before they have them: made of what the image claims. Pure.
 import { createHash } from 'node:crypto'
-import { TOC_DIGEST } from '../format/estargz/estargz.ts'
-import { type Digest, isDigest } from '../image/digest.ts'
+import { buildKitIndex } from '../format/engine-index.ts'
+import type { Digest } from '../image/digest.ts'
 import type { Manifest } from '../image/manifest.ts'
 
 /** Chain IDs, the base first: each is the digest of the one below and a DiffID (OCI image specification, "Layer ChainID"). */
@@ -17,8 +17,9 @@ export function chainOf(diffIds: readonly Digest[]): Digest[] {
  */
 export function buildKitTargetsOf({ layers }: Pick<Manifest, 'layers'>, diffIds: readonly Digest[]): string[] {
   const bound = diffIds.map((diffId, place) => {
-    const toc = layers[place]?.annotations[TOC_DIGEST]
-    return isDigest(toc) ? onTopOf(diffId, toc) : diffId
+    const layer = layers[place]
+    const index = layer && buildKitIndex(layer)
+    return index === undefined ? diffId : onTopOf(diffId, index)
   })
   return chainOf(bound).map((chain) => `buildkit-layer-snapshot-v1-${chain.replace(':', '-')}`)
 }
