@@ -6,6 +6,7 @@ import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import { LimitEach } from '../limit.ts'
 import { Absences } from './absences.ts'
+import type { AnswerClass, Times } from './answer-times.ts'
 import { Authority } from './auth.ts'
 import { IgnoredRanges, Redirects } from './blob-habits.ts'
 import { Client, type Counters } from './client.ts'
@@ -217,6 +218,11 @@ export class Registries {
 
   counters(): Counters {
     return { ...this.#client.counters }
+  }
+
+  /** How long requests took until their answers began. */
+  times(): Record<AnswerClass, Times> {
+    return this.#client.times.all()
   }
 
   /** Ends connections and closes layouts; what is under way fails with `aborted`. */
