@@ -1,5 +1,5 @@
 // Agents that die with their mounts in use: the keeper starts the next, which goes on, and programs notice nothing.
-import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
@@ -12,7 +12,7 @@ import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
-import { verifyingReader } from './verifying-reader.ts'
+import { type VerifyingReader, verifyingReader } from './verifying-reader.ts'
 
 const TIMEOUT_MS = 300_000
 /** SIGKILLs of each kind of mount; `npm run soak` has more. */
@@ -93,12 +93,13 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     return await now()
   }
 
-  /** Kills agents, each after the one before has gone on. */
-  async function killAgents(running: Agent): Promise<void> {
+  /** Kills agents, each after the one before has gone on and some was read. */
+  async function killAgents(running: Agent, reader: VerifyingReader): Promise<void> {
     let { pid } = running
     for (let i = 0; i < KILLS; i++) {
       process.kill(pid, 'SIGKILL')
       pid = await successor(running, pid)
+      await reader.more()
     }
   }
 
@@ -142,7 +143,7 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
       const devices = await Promise.all(hidden.map((each) => devicesBelow(at('run', each, '.devices'))))
       const before = await mountsBelow(work.path)
       const reader = await verifyingReader(at(name), plain, devices.flat())
-      await killAgents(running)
+      await killAgents(running, reader)
       const found = await reader.end()
       console.log(`mount, ${rung}: ${KILLS} kills, ${JSON.stringify(found)}`)
       expect(found).toMatchObject({ wrong: 0, errors: [] })
@@ -162,7 +163,7 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
       const before = await mountsBelow(root)
       const devices = rung === 'erofs' ? await devicesBelow(join(root, '.devices')) : []
       const reader = await verifyingReader(merged, plain, devices)
-      await killAgents(running)
+      await killAgents(running, reader)
       const found = await reader.end()
       console.log(`serve, ${rung}: ${KILLS} kills, ${JSON.stringify(found)}`)
       expect(found).toMatchObject({ wrong: 0, errors: [] })
@@ -234,6 +235,23 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     expect(await lazylayer(work.path, 'umount', root)).toMatchObject({ code: 0 })
     expect(await running.ended).toBe(0)
     expect(await mountsBelow(root)).toEqual([])
+  })
+
+  test('where the numbers of its trees are lost nobody goes on with its mount, and all is there again', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const root = at('numbers')
+    const running = await start(root, 'numbers', ['serve', root, '--mount', 'fuse'])
+    const merged = await container(root, 'numbers')
+    await rename(at('cache-numbers/slots'), at('slots'))
+    process.kill(running.pid, 'SIGKILL')
+    await successor(running, running.pid)
+    await expect(readdir(join(merged, 'one'))).rejects.toThrow(/ENOTCONN|ECONNABORTED|EIO/)
+    expect(running.log()).toContain(
+      'is detached, and programs that use it get errors: the numbers of its trees are lost',
+    )
+    const other = await container(root, 'numbers-2')
+    expect(await readFile(join(other, 'two/f1'))).toEqual(await readFile(join(plain, 'two/f1')))
   })
 
   test('without a successor its readers get errors, and its mounts are detached', { timeout: TIMEOUT_MS }, async () => {

@@ -53,6 +53,8 @@ use store::Store;
 
 /// An agent that is silent for longer is stopped, or hangs.
 const BEAT: Duration = Duration::from_secs(4);
+/// Later than it should, the keeper itself was held up: by a machine that was paused, or has too much to do.
+const LATE: Duration = Duration::from_secs(1);
 /// One that dies sooner after it was ready is no better than one that never was.
 const STEADY: Duration = Duration::from_millis(500);
 /// How long readers wait for a successor, unless the agent says otherwise.
@@ -145,7 +147,14 @@ impl Keeper {
             self.until.filter(|_| !self.is_served()),
         ];
         let first = deadlines.into_iter().flatten().min();
-        self.runner.wait(&[self.agent.as_ref(), self.beside.as_ref()], first)
+        self.runner.wait(&[self.agent.as_ref(), self.beside.as_ref()], first)?;
+        // where this program had no turn, its agent had none either
+        if first.is_some_and(|first| first.elapsed() > LATE)
+            && let Some(agent) = &mut self.agent
+        {
+            agent.beat();
+        }
+        Ok(())
     }
 
     fn is_served(&self) -> bool {
