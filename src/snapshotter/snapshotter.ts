@@ -10,6 +10,7 @@ import type { Folders, Owner } from './folders.ts'
 import { hostRoot } from './mapping.ts'
 import { type Mount, mountsOf, readyMounts, withoutRepeats } from './mounts.ts'
 import type { LayerNames } from './names.ts'
+import type { ParentsCheck } from './parents-check.ts'
 import type { Pulls, Wanted } from './pulls.ts'
 import { relabelled } from './relabelled.ts'
 import type { Replacements } from './replacements.ts'
@@ -36,7 +37,8 @@ export interface SnapshotterParts {
   trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
   pulls: Pick<Pulls, 'find'>
   names: Pick<LayerNames, 'whyHidden'>
-  replacements: Pick<Replacements, 'differs' | 'replace' | 'settled'>
+  replacements: Pick<Replacements, 'differs' | 'replace'>
+  parents: Pick<ParentsCheck, 'check'>
   /** A promise's outcome, or Failure timeout when nothing progresses. The promise itself goes on. */
   patiently<T>(promise: Promise<T>): Promise<T>
   /** Options that this machine's overlays need. */
@@ -234,9 +236,9 @@ export class Snapshotter {
 
   /** An ordinary one. */
   async #make(kind: Exclude<Kind, 'committed'>, wish: Pick<Wish, 'key' | 'parent' | 'labels'>): Promise<Mount[]> {
-    const { snapshots, folders, replacements } = this.#parts
+    const { snapshots, folders, parents } = this.#parts
     const { key, parent, labels } = wish
-    if (labels[TARGET] === undefined && parent !== '') await replacements.settled(snapshots.chain(this.#found(parent)))
+    if (labels[TARGET] === undefined && parent !== '') await parents.check(namespaceOf(key), parent)
     const id = snapshots.reserve()
     await folders.make(id, await this.#ownerOf(parent, labels))
     try {

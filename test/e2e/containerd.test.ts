@@ -20,7 +20,7 @@ function tests(flavour: ContainerdFlavour): void {
   let app: AppImage
   let containerd: Containerd
   let agent: Agent
-  let serve: () => Promise<Agent>
+  let serve: (...more: string[]) => Promise<Agent>
 
   beforeAll(async () => {
     store = await makeStore(async (dir) => {
@@ -32,7 +32,8 @@ function tests(flavour: ContainerdFlavour): void {
     await mkdir(path)
     await chmod(work.path, 0o711) // roots of user namespaces get to their containers by it
     const socket = join(path, 's.sock')
-    serve = () => store.serve('cache', '--containerd', socket, '--containerd-address', Containerd.addressIn(path))
+    const args = ['--containerd', socket, '--containerd-address', Containerd.addressIn(path)]
+    serve = (...more) => store.serve('cache', ...args, ...more)
     containerd = await Containerd.prepare(path, { flavour, work: work.path, socket, trust: [registry] })
     agent = await serve()
     await containerd.start()
@@ -117,9 +118,19 @@ function tests(flavour: ContainerdFlavour): void {
     await pull('hostile')
     expect(await run('hostile')).toMatchObject({ code: 0, stdout: 'evil\n' })
     await pull('victim') // containerd knows all of its chains, and asks nothing
-    await expect.poll(() => agent.log(), { timeout: 20_000 }).toContain('in the place of')
     expect(await run('victim')).toMatchObject({ code: 0, stdout: 'good\n' })
+    expect(agent.log()).toContain('in the place of')
     expect(await blobsFetched()).toEqual([])
+  })
+
+  test('where nothing is believed a hostile image is not even there', async () => {
+    expect(await store.stop()).toBe(0)
+    agent = await serve('--diffid', 'proven')
+    await expect.poll(() => containerd.pullByCri(image('hostile2')), { interval: 500, timeout: 20_000 }).toMatchObject({
+      message: expect.stringMatching(/wrong diff id/),
+    })
+    await pull('victim2')
+    expect(await run('victim2')).toMatchObject({ code: 0, stdout: 'good\n' })
   })
 }
 
@@ -137,12 +148,15 @@ async function writeOthers(layout: string): Promise<string[]> {
       config: { Cmd: ['/bin/cat', '/etc/who'], Labels: { tag } },
       layers: [
         { kind, entries: base },
-        { kind: 'estargz', entries: [file('etc/who', who)] },
+        { kind: 'estargz', entries: [file('etc/who', who), file('etc/tag', tag.replace(/^[a-z]+/, ''))] },
       ],
     })
   await write('mixed', 'gzip', 'lazy above plain\n')
-  const victim = await write('victim', 'estargz', 'good\n')
-  const hostile = await write('hostile', 'estargz', 'evil\n')
-  await claim(layout, hostile.manifestDigest, victim.diffIds)
-  return ['mixed', 'victim', 'hostile']
+  const pairs = ['', '2'].map((of) => [`victim${of}`, `hostile${of}`] as const)
+  for (const [victim, hostile] of pairs) {
+    const { diffIds } = await write(victim, 'estargz', 'good\n')
+    const { manifestDigest } = await write(hostile, 'estargz', 'evil\n')
+    await claim(layout, manifestDigest, diffIds)
+  }
+  return ['mixed', ...pairs.flat()]
 }

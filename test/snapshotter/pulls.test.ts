@@ -39,7 +39,14 @@ function pulls(repositoryOf: (namespace: string) => string): Pulls {
       everProven: async () => false,
       everRefuted: async () => false,
     },
-    names: { meet: async () => {}, take: away, restore: async () => {}, whyHidden: () => undefined },
+    names: {
+      meet: async () => {},
+      take: away,
+      restore: async () => {},
+      whyHidden: () => undefined,
+      isBelieved: () => true,
+      prove: async () => {},
+    },
     prefetch: async () => {},
     log: () => {},
   }

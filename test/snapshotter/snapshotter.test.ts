@@ -82,6 +82,7 @@ class World {
       trees,
       names,
       replacements: this.replacements,
+      parents: { check: async () => {} },
       pulls: { find: (_, target) => this.find(target) },
       patiently: (promise) =>
         Promise.race([
