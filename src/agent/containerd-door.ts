@@ -88,7 +88,8 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         await mkdir(folder, { recursive: true, mode: 0o711 })
         const snapshots = await Snapshots.open(join(folder, 'records'), log)
         const ids = new Set([...snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
-        const folders = await Folders.open(join(folder, 'snapshots'), (id) => ids.has(id), log)
+        const unknown = snapshots.isDamaged ? 'is kept' : 'is removed'
+        const folders = await Folders.open(join(folder, 'snapshots'), (id) => ids.has(id), unknown, log)
         const waits = <T>(promise: Promise<T>) => patiently(promise, progress, PREPARE_PATIENCE)
         const replacements = new Replacements({ snapshots, trees, names, log })
         replacing.push(replacements)

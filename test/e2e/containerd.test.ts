@@ -126,9 +126,11 @@ function tests(flavour: ContainerdFlavour): void {
   test('where nothing is believed a hostile image is not even there', async () => {
     expect(await store.stop()).toBe(0)
     agent = await serve('--diffid', 'proven')
-    await expect.poll(() => containerd.pullByCri(image('hostile2')), { interval: 500, timeout: 20_000 }).toMatchObject({
-      message: expect.stringMatching(/wrong diff id/),
-    })
+    await expect
+      .poll(() => containerd.pullByCri(image('hostile2')), { interval: 500, timeout: 20_000 })
+      .toMatchObject({
+        message: expect.stringMatching(/wrong diff id/),
+      })
     await pull('victim2')
     expect(await run('victim2')).toMatchObject({ code: 0, stdout: 'good\n' })
   })

@@ -63,7 +63,8 @@ class World {
     const log = (message: string) => this.said.push(message)
     this.#snapshots = await Snapshots.open(join(this.dir, 'records'), log)
     const ids = new Set([...this.#snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
-    const folders = await Folders.open(join(this.dir, 'snapshots'), (id) => ids.has(id), log)
+    const unknown = this.#snapshots.isDamaged ? 'is kept' : 'is removed'
+    const folders = await Folders.open(join(this.dir, 'snapshots'), (id) => ids.has(id), unknown, log)
     const trees = {
       directoryOf: (tree: Digest) => this.treeDirectory(tree),
       has: (tree: Digest) => this.held.includes(tree),
@@ -346,6 +347,22 @@ describe('a snapshotter', () => {
     world.held.push(digest('a'))
     expect((await world.client.mounts(at({ key: 'ns/1/container' }))).mounts).toEqual(mounts)
     await expect.poll(() => fs.readdir(join(world.dir, 'snapshots'))).toEqual(['2'])
+  })
+
+  test('keeps the directory of a container whose record is damaged', async () => {
+    const { mounts } = await world.prepare('ns/1/container', '')
+    await fs.writeFile(join(mounts[0]?.source ?? '', 'file'), 'of the container')
+    await world.stop()
+    const journal = join(world.dir, 'records/journal')
+    await fs.writeFile(journal, (await fs.readFile(journal, 'utf8')).replace('active', 'astive'))
+    for (let i = 0; i < 2; i++) {
+      await world.start()
+      await expect(world.client.stat(at({ key: 'ns/1/container' }))).rejects.toMatchObject({ code: Code.NotFound })
+      const [kept = ''] = await fs.readdir(join(world.dir, 'snapshots'))
+      expect(await fs.readFile(join(world.dir, 'snapshots', kept, 'fs/file'), 'utf8')).toBe('of the container')
+      await world.stop()
+    }
+    await world.start()
   })
 
   test('removes what it is told to, children first, and lets go of it at the collection’s end', async () => {
