@@ -57,17 +57,16 @@ export class Folders {
     return join(this.#dir, String(id), 'work')
   }
 
-  /** @throws Failure system */
+  /** As much as can be at once: on a busy machine each call of the system is a turn of the loop that waits behind others. @throws Failure system */
   async make(id: number, { uid, gid, mode }: Owner): Promise<void> {
     const folder = join(this.#dir, String(id))
+    const [upper, work] = [this.upperOf(id), this.workOf(id)]
     try {
-      await fs.mkdir(folder, { mode: 0o711 })
-      await fs.chmod(folder, 0o711)
-      await fs.mkdir(this.workOf(id), { mode: 0o711 })
-      const upper = this.upperOf(id)
-      await fs.mkdir(upper)
-      await fs.chown(upper, uid, gid)
-      await fs.chmod(upper, mode)
+      await fs.mkdir(folder)
+      await Promise.all([fs.mkdir(work), fs.mkdir(upper)])
+      // whatever the umask is
+      const owned = isOwn(uid, gid) ? Promise.resolve() : fs.chown(upper, uid, gid) // which may take bits away
+      await Promise.all([fs.chmod(folder, 0o711), fs.chmod(work, 0o711), owned.then(() => fs.chmod(upper, mode))])
     } catch (cause) {
       throw diskFailure(folder, cause)
     }
@@ -107,4 +106,9 @@ export class Folders {
       .then(() => fs.rm(folder, { recursive: true, force: true }))
       .catch((error) => this.#log(`${folder} is not removed: ${describe(error)}`))
   }
+}
+
+/** Whether what this process makes is theirs anyway. */
+function isOwn(uid: number, gid: number): boolean {
+  return uid === process.geteuid?.() && gid === process.getegid?.()
 }
