@@ -63,6 +63,7 @@ const names = { whyHidden: () => undefined, isBelieved: () => true, prove: nothi
 const pulls = {
   find: () => Promise.reject(new Error('nothing is pulled')),
   open: () => Promise.reject(new Error('nothing is pulled')),
+  whyNeverUnpacked: async () => undefined,
 }
 const replacements = { differs: () => false, replace: nothing, settled: nothing }
 const parents = new ParentsCheck({

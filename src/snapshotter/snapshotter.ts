@@ -11,7 +11,7 @@ import { hostRoot } from './mapping.ts'
 import { type Mount, mountsOf, readyMounts, withoutRepeats } from './mounts.ts'
 import type { LayerNames } from './names.ts'
 import type { ParentsCheck } from './parents-check.ts'
-import type { Pulls, Wanted } from './pulls.ts'
+import type { Pulls, Refused, Wanted } from './pulls.ts'
 import { relabelled } from './relabelled.ts'
 import type { Replacements } from './replacements.ts'
 import type { ShownTrees } from './shown-trees.ts'
@@ -27,6 +27,9 @@ import {
   type Snapshot,
   TARGET,
   UID_MAPPING,
+  unpackedChain,
+  withoutLabel,
+  withoutMappings,
 } from './snapshot.ts'
 import type { Snapshots } from './snapshots.ts'
 import { measure, type Usage } from './usage.ts'
@@ -35,7 +38,7 @@ export interface SnapshotterParts {
   snapshots: Snapshots
   folders: Folders
   trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
-  pulls: Pick<Pulls, 'find'>
+  pulls: Pick<Pulls, 'find' | 'whyNeverUnpacked'>
   names: Pick<LayerNames, 'whyHidden'>
   replacements: Pick<Replacements, 'differs' | 'replace'>
   parents: Pick<ParentsCheck, 'check'>
@@ -81,7 +84,10 @@ export class Snapshotter {
     const labels = withoutLabel(wish.labels, REMOTE) // it is ours to say
     const target = labels[TARGET]
     this.#checkNew(key, parent)
-    if (target === undefined) return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels }) }
+    if (target === undefined) {
+      await this.#checkUnpackable(key)
+      return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels }) }
+    }
     const lazy = await this.#lazy({ ...wish, labels }, target)
     if (lazy !== undefined) return lazy
     return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels: withoutMappings(labels) }) }
@@ -158,14 +164,14 @@ export class Snapshotter {
   /** Makes a layer without its bytes, where that can be done; undefined: it cannot be, which is logged. */
   async #lazy(wish: Wish, target: string): Promise<Prepared | undefined> {
     const { pulls, replacements, patiently } = this.#parts
-    let wanted: Wanted
+    let wanted: Wanted | Refused
     try {
       wanted = await patiently(pulls.find(namespaceOf(wish.key), target, wish.labels))
-      this.#checkPlace(wish.parent, wanted)
     } catch (error) {
       this.#tell(`a layer for ${target} is left to containerd: ${describe(error)}`)
       return undefined
     }
+    if ('refused' in wanted) throw Failure.unsupported('this image cannot be pulled', { why: wanted.refused })
     const { pulled, place, chain } = wanted
     const namespace = namespaceOf(wish.key)
     // what stands below may be another image's, which containerd has under the same chain
@@ -174,6 +180,7 @@ export class Snapshotter {
     const giving = new AbortController()
     try {
       const { signal } = giving
+      this.#checkPlace(wish.parent, wanted)
       return await patiently(
         pulled.use(place, ({ layer, lease }) => {
           const show = { layer, lease, image: pulled.image }
@@ -219,6 +226,20 @@ export class Snapshotter {
       trees.letGo(layer.tree)
       throw error
     }
+  }
+
+  /** That a client which unpacks a layer itself gets what its image means by it. @throws Failure unsupported */
+  async #checkUnpackable(key: string): Promise<void> {
+    const chain = unpackedChain(key)
+    if (chain === undefined) return
+    const { pulls } = this.#parts
+    const finding = pulls.whyNeverUnpacked(namespaceOf(key), chain)
+    const why = await this.#parts.patiently(finding).catch(() => undefined) // then nothing is known of it
+    if (why === undefined) return
+    throw Failure.unsupported(`this image cannot be pulled by a client that asks for no lazy layers`, {
+      why,
+      fix: 'Pull it through CRI, or with a containerd of 2.1 or later.',
+    })
   }
 
   /** That a layer stands where its image has it. @throws Failure unsupported */
@@ -326,16 +347,6 @@ export class Snapshotter {
     this.#told.add(message)
     this.#parts.log(message)
   }
-}
-
-/** Of layers, whose labels an image can write. */
-function withoutMappings(labels: Labels): Labels {
-  return withoutLabel(withoutLabel(labels, UID_MAPPING), GID_MAPPING)
-}
-
-function withoutLabel(labels: Labels, label: string): Labels {
-  const { [label]: _, ...others } = labels
-  return others
 }
 
 /** A name that tells what it shows, and on what: nobody else's snapshot has it. */

@@ -2,13 +2,17 @@
 import { chmod, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { noise } from '../../bench/tree.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
+import { endOfArchive } from '../../src/build/tar.ts'
+import { member } from '../format/tar/tar-craft.ts'
 import { type Agent, gone } from './agent.ts'
 import { type AppImage, named, writeApp } from './app-image.ts'
 import { claim } from './claim.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
+import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
 
 const file = (path: string, text: string) => ({ path, type: 'file' as const, content: Buffer.from(text) })
 
@@ -114,6 +118,21 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await blobsFetched()).toEqual([])
   })
 
+  test('a nydus image is lazy, and one that nobody can show is not pulled: its reason is told before any of it is fetched', async () => {
+    await pull('nydus')
+    expect(await run('nydus')).toMatchObject({ code: 0, stdout: 'from nydus\n' })
+    expect(await blobsFetched()).toEqual([])
+    await store.registry.clear()
+    const byCtr = ['images', 'pull', '--hosts-dir', join(containerd.path, 'certs.d'), ...NAME, image('broken')]
+    const pulls = [
+      (await containerd.pullByCri(image('broken'))).message,
+      ...(flavour === 'trixie' ? [] : [(await containerd.ctr('default', ...byCtr)).stderr]), // 1.7 asks for no lazy layer
+    ]
+    for (const message of pulls) expect(message).toContain('an ordinary layer is below its bootstrap')
+    const fetched = (await store.registry.log()).filter(({ kind, bytes }) => kind === 'blob' && bytes > 2_000)
+    expect(fetched).toEqual([])
+  })
+
   test('an image has its own files, though a hostile one claimed its layer before', async () => {
     await pull('hostile')
     expect(await run('hostile')).toMatchObject({ code: 0, stdout: 'evil\n' })
@@ -160,5 +179,10 @@ async function writeOthers(layout: string): Promise<string[]> {
     const { manifestDigest } = await write(hostile, 'estargz', 'evil\n')
     await claim(layout, manifestDigest, diffIds)
   }
-  return ['mixed', ...pairs.flat()]
+  const ofNydus = await nydusLayers([...base, file('etc/who', 'from nydus\n')])
+  const ordinary = asTarGz(Buffer.concat([member({ name: 'etc/more' }, noise('more', 20_000)), endOfArchive()]))
+  const config = { config: { Cmd: ['/bin/cat', '/etc/who'] } }
+  await writeLayers(layout, 'nydus', ofNydus, config)
+  await writeLayers(layout, 'broken', [ordinary, ...ofNydus], config)
+  return ['mixed', 'nydus', 'broken', ...pairs.flat()]
 }

@@ -55,7 +55,7 @@ async function serve(dir: string) {
     names: { whyHidden: () => undefined },
     replacements: { differs: () => false, replace: async () => {} },
     parents: { check: async () => {} },
-    pulls: { find: () => Promise.reject(new Error('there is no image')) },
+    pulls: { find: () => Promise.reject(new Error('there is no image')), whyNeverUnpacked: async () => undefined },
     patiently: (promise) => promise,
     overlayOptions: [],
     log: () => {},

@@ -45,6 +45,8 @@ class World {
   readonly held: Digest[] = []
   readonly hidden = new Map<Digest, string>()
   readonly said: string[] = []
+  /** Chains of layers that nobody unpacks. */
+  readonly never = new Map<string, string>()
   late = Promise.withResolvers<void>()
   client!: Client<typeof Service>
   replacements!: Replacements
@@ -84,7 +86,7 @@ class World {
       names,
       replacements: this.replacements,
       parents: { check: async () => {} },
-      pulls: { find: (_, target) => this.find(target) },
+      pulls: { find: (_, target) => this.find(target), whyNeverUnpacked: async (_, chain) => this.never.get(chain) },
       patiently: (promise) =>
         Promise.race([
           promise,
@@ -225,6 +227,17 @@ describe('a client that asks for layers of an image', () => {
       code: Code.FailedPrecondition,
       rawMessage: expect.stringContaining('it is no tar'),
     })
+  })
+
+  test('and unpacks it by itself, too, as old ones do', async () => {
+    const chain = digest('7')
+    world.never.set(chain, 'it is no tar')
+    await expect(world.prepare(`ns/1/extract-577-a1b2 ${chain}`, '')).rejects.toMatchObject({
+      code: Code.FailedPrecondition,
+      rawMessage: expect.stringContaining('it is no tar'),
+    })
+    await world.prepare(`ns/2/extract-577-a1b2 ${digest('8')}`, '')
+    await world.prepare(`ns/3/container ${chain}`, '')
   })
 
   test('and was answered when nothing came does not find it made behind its back', async () => {
