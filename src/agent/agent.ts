@@ -20,6 +20,7 @@ import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { Examinations } from '../proof/examinations.ts'
+import type { ProviderPlaces } from '../registry/credential-providers.ts'
 import { systemPlaces, thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
@@ -68,6 +69,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
   const login = givenLogin(values)
   const authfile = text(values, 'authfile')
   const credsFile = text(values, 'creds-file')
+  const providers = credentialProviders(values)
   const certDir = text(values, 'cert-dir')
   const verify = text(values, 'tls-verify')
   if (verify !== undefined && verify !== 'true' && verify !== 'false') {
@@ -77,6 +79,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
     ...(authfile === undefined ? {} : { authfile }),
     ...(credsFile === undefined ? {} : { credsFile }),
+    ...(providers === undefined ? {} : { providers }),
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
@@ -86,6 +89,15 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
       : { containerdHosts: join(systemPlaces().etc, CONTAINERD_HOSTS) }),
     log,
   })
+}
+
+/** Both, or neither. @throws Failure usage */
+function credentialProviders(values: Values): ProviderPlaces | undefined {
+  const config = text(values, 'image-credential-provider-config')
+  const binDir = text(values, 'image-credential-provider-bin-dir')
+  if (config !== undefined && binDir !== undefined) return { config: resolve(config), binDir: resolve(binDir) }
+  if (config === undefined && binDir === undefined) return undefined
+  throw Failure.usage('--image-credential-provider-config and --image-credential-provider-bin-dir go together')
 }
 
 /** Only where it was asked for. @throws Failure usage, system */

@@ -174,6 +174,16 @@ export const COMMANDS: readonly Command[] = [
         value: 'FILE',
         help: "credentials by host, in the form of Podman's auth.json, that are looked for before those of the usual files",
       },
+      {
+        name: 'image-credential-provider-config',
+        value: 'FILE',
+        help: "kubelet's configuration of credential providers: they are run where no file has credentials that are accepted (docs/containerd.md)",
+      },
+      {
+        name: 'image-credential-provider-bin-dir',
+        value: 'DIR',
+        help: 'where the programs of these providers are',
+      },
       ...HOSTS,
     ],
   },
