@@ -34,7 +34,7 @@ import type { SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 
 export interface ContainerdDoorParts
-  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'progress' | 'prefetch'> {
+  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'progress' | 'prefetch' | 'left'> {
   guard: ContainerdNamesParts['guard']
   agent: Agent
   session: MountSession
@@ -95,7 +95,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         replacing.push(replacements)
         const checking = { snapshots, images: watch, present, contents, pulls, replacements, names, log }
         const parents = new ParentsCheck(checking)
-        const rest = { trees, replacements, parents, pulls, names, patiently: waits, overlayOptions, log }
+        const rest = { trees, replacements, parents, pulls, names, patiently: waits, overlayOptions, left: parts.left }
         byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
         all.push(snapshots)
       }

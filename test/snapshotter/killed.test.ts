@@ -58,7 +58,7 @@ async function serve(dir: string) {
     pulls: { find: () => Promise.reject(new Error('there is no image')), whyNeverUnpacked: async () => undefined },
     patiently: (promise) => promise,
     overlayOptions: [],
-    log: () => {},
+    left: { leave: () => {} },
   })
   return { snapshots, folders, snapshotter }
 }
