@@ -6,7 +6,9 @@ import { Failure } from '../errors.ts'
 import type { MountSession } from '../mount/session.ts'
 import { inUserNamespace } from '../mount/user-namespace.ts'
 import { ContentStore } from '../snapshotter/content-store.ts'
+import { ContentWriter } from '../snapshotter/content-writer.ts'
 import { type CriProxyParts, serveCriProxy } from '../snapshotter/cri-proxy.ts'
+import { type FilledImage, type FillParts, fillImage } from '../snapshotter/fill.ts'
 import { Folders } from '../snapshotter/folders.ts'
 import { type GrpcSocket, listenGrpc } from '../snapshotter/grpc-socket.ts'
 import { ImageEvents } from '../snapshotter/image-events.ts'
@@ -47,6 +49,13 @@ export interface ContainerdDoorParts
 export interface ContainerdDoor {
   /** Begins to answer; the directory of trees must be read-only by then. @throws Failure system */
   listen(): Promise<void>
+  /**
+   * Brings what an image lacks into the content store of each containerd that has it.
+   * @param names what it may be called there
+   * @param namespace undefined: each that has a lazy layer
+   * @throws Failure missing: none has it; as fillImage
+   */
+  fill(names: readonly string[], namespace: string | undefined): Promise<FilledImage[]>
   /** Takes nothing new, and ends what is under way within a second. */
   stop(): Promise<void>
   /** For when the mount is gone. Never rejects. */
@@ -99,7 +108,15 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
         all.push(snapshots)
       }
-      return { socket, byName, all, pulls, watch }
+      const filling: FillParts = {
+        finder,
+        contents,
+        sink: new ContentWriter(socket.address),
+        platform,
+        resolve: (found) => pulls.resolve(found),
+        wholeBlob: (blob) => examinations.blob(blob),
+      }
+      return { socket, byName, all, pulls, watch, source, replacing, filling }
     }),
   )
   const layersNow = () =>
@@ -124,6 +141,19 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
       }
       if (parts.criProxy !== undefined) listening.push(await serveCriProxy({ ...parts.criProxy, told }))
     },
+    async fill(names, namespace) {
+      const filled: FilledImage[] = []
+      for (const { source, replacing, filling } of opened) {
+        const all = new Set(replacing.flatMap((each) => [...each.namespaces()]))
+        for (const each of namespace === undefined ? all : [namespace]) {
+          const target = await firstOf(names, (name) => source.named(each, name))
+          if (target !== undefined) filled.push(await fillImage(target, filling, layers.signal))
+        }
+      }
+      if (filled.length > 0) return filled
+      const where = namespace === undefined ? 'that has a lazy image' : namespace
+      throw Failure.missing(`containerd has no image ${names[0]} in a namespace ${where}`)
+    },
     async stop() {
       await Promise.all(listening.splice(0).map((each) => each.close()))
     },
@@ -140,4 +170,12 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
 async function optionsOfOverlays(): Promise<string[]> {
   const index = await readFile('/sys/module/overlay/parameters/index', 'utf8').catch(() => 'N') // not loaded yet: the default
   return [...(index.startsWith('Y') ? ['index=off'] : []), ...(inUserNamespace() ? ['userxattr'] : [])]
+}
+
+async function firstOf<T, R>(all: readonly T[], find: (one: T) => Promise<R | undefined>): Promise<R | undefined> {
+  for (const one of all) {
+    const found = await find(one)
+    if (found !== undefined) return found
+  }
+  return undefined
 }

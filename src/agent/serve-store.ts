@@ -14,6 +14,7 @@ import { askers, onlyRootAsks } from '../stores/asker.ts'
 import type { DiffIdPolicy } from '../stores/identity.ts'
 import { AdditionalImageStore } from '../stores/image-store.ts'
 import { AdditionalLayerStore } from '../stores/layer-store.ts'
+import { LOOKUP_PATIENCE } from '../stores/patience.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
 import type { Agent } from './agent.ts'
@@ -22,6 +23,7 @@ import type { ContainerdDoor, ContainerdDoorParts } from './containerd-door.ts'
 import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { FilledLayers } from './filled-layers.ts'
+import { fills } from './fills.ts'
 import { openGuard } from './guarding.ts'
 import { listenHealth, type MetricsAddress } from './health.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
@@ -149,6 +151,7 @@ export async function serveStore(
     serves: 'store',
     diffid,
     list,
+    fill: fills({ door: containerd, progress, patience: LOOKUP_PATIENCE, log }),
     ended,
     recorder,
     layers: () => mount.trees,

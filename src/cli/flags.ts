@@ -207,6 +207,15 @@ export const COMMANDS: readonly Command[] = [
     ],
   },
   {
+    name: 'fill',
+    arguments: ['IMAGE'],
+    help: "have the running agent bring the layers that containerd did not fetch into containerd's content store, for export, convert, and push to other registries",
+    flags: [
+      ROOT,
+      { name: 'namespace', value: 'NAMESPACE', help: "containerd's (default: each that has the image lazily)" },
+    ],
+  },
+  {
     name: 'inspect',
     arguments: ['IMAGE'],
     help: 'show the layers of an image, and which are lazy, or why not',

@@ -62,7 +62,8 @@ export async function mount({ positionals, values }: Invocation): Promise<number
         serves: name,
         layers: () => layers.length,
         believed: () => 0,
-        list,
+        list: onlyStores,
+        fill: onlyStores,
         leave: async () => {},
       },
       () => {
@@ -91,7 +92,7 @@ interface ToShow {
   context: string | undefined
 }
 
-const list = async () => ({ ok: false as const, what: 'an image is mounted here; layers are listed by a store' })
+const onlyStores = async () => ({ ok: false as const, what: 'an image is mounted here, and no store is served' })
 
 /** Falls from rung to rung where none was asked for. @throws Failure what the last rung throws */
 async function show(it: ToShow, { rung, why }: RungChoice, wanted: Rung | 'auto'): Promise<ShownMount> {

@@ -31,6 +31,8 @@ export interface ImageSource {
   changes(signal: AbortSignal): AsyncIterable<ImageChange>
   /** Puts a mark behind all that has happened. @param mark letters and digits */
   mark(mark: string): Promise<void>
+  /** The one of a name; undefined: there is none. */
+  named(namespace: string, name: string): Promise<ImageTarget | undefined>
 }
 
 const CALL_MS = 10_000
@@ -69,9 +71,8 @@ export class ImageEvents implements ImageSource {
         continue
       }
       const { name } = fromBinary(ImageNamedSchema, event?.value ?? new Uint8Array())
-      const digest = topic === GONE ? undefined : await this.#targetOf(namespace, name)
-      if (digest === undefined) yield { is: 'gone', namespace, name }
-      else yield { is: 'there', target: { namespace, name, digest } }
+      const target = topic === GONE ? undefined : await this.named(namespace, name)
+      yield target === undefined ? { is: 'gone', namespace, name } : { is: 'there', target }
     }
   }
 
@@ -83,10 +84,10 @@ export class ImageEvents implements ImageSource {
     )
   }
 
-  async #targetOf(namespace: string, name: string): Promise<Digest | undefined> {
+  async named(namespace: string, name: string): Promise<ImageTarget | undefined> {
     try {
       const digest = (await this.#images.get({ name }, optionsOf(namespace))).image?.target?.digest
-      return isDigest(digest) ? digest : undefined
+      return isDigest(digest) ? { namespace, name, digest } : undefined
     } catch (error) {
       if (error instanceof ConnectError && error.code === Code.NotFound) return undefined // removed meanwhile
       throw error

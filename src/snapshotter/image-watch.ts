@@ -17,7 +17,7 @@ import type { Replacements } from './replacements.ts'
 import { saidLayers } from './said-layers.ts'
 
 export interface ImageWatchParts {
-  source: ImageSource
+  source: Pick<ImageSource, 'all' | 'changes' | 'mark'>
   /** Where what is seen is kept. */
   present: PresentImages
   finder: Pick<ImageFinder, 'manifestOf'>

@@ -15,7 +15,7 @@ const other = image('other', [lazy('two')])
 const images = new Map([same, other].map((each) => [each.digest, each]))
 
 /** Tells, in order, of what the test says; a connection that breaks is made again. */
-class Source implements ImageSource {
+class Source implements Pick<ImageSource, 'all' | 'changes' | 'mark'> {
   connections = 0
   /** Marks that are put before a connection tells anything are lost, as by a server that nobody has subscribed to yet. */
   lost = 0
