@@ -128,8 +128,8 @@ export function roomLimits(values: Values): RoomLimits {
  */
 export type Purpose = 'names' | 'starts' | 'reading'
 
-/** That parse indexes: two layers of an image, side by side. */
-const THREADS_STANDING_BY = 2
+/** The same folder holds worker.ts in a checkout and worker.js in the package. */
+const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url)
 
 /** Of what was not proven. */
 function gatheredBlobs({ wholes, proofs, room }: Store): GatheredBlobs {
@@ -152,8 +152,8 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const limits = roomLimits(values)
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
-  const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
+  const codecs = new CodecPool({ warn: log, worker: WORKER })
+  const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined

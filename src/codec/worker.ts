@@ -31,6 +31,12 @@ export async function run(jobs: readonly Job[]): Promise<Outcome[]> {
   return outcomes
 }
 
+/** Nothing is to be done for a while: gives back memory that is kept to be quick, and garbage. */
+export function rest(): void {
+  decoder = undefined
+  globalThis.gc?.() // where the process was started so that there is one
+}
+
 async function loadDecoder(): Promise<Decoder> {
   const { module } = workerData as WorkerSetup // from pool.ts
   if (module) return new WasmDecoder(module)

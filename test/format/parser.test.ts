@@ -3,6 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
 import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { CodecPool } from '../../src/codec/pool.ts'
 import { Failure } from '../../src/errors.ts'
 import { estargz } from '../../src/format/estargz/estargz.ts'
 import { IndexBuilder } from '../../src/format/parser.ts'
@@ -14,9 +15,12 @@ import { header, LAYER } from './tar/tar-craft.ts'
 
 const encode = (entries: readonly unknown[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 
+const threads = new CodecPool({ threads: 1, worker: new URL('../../src/agent/worker.ts', import.meta.url) })
+afterAll(() => threads.close())
+
 describe.each([
   ['an index builder', new IndexBuilder()],
-  ['one whose threads stand by', new IndexBuilder({ standingBy: 1 })],
+  ['one that borrows threads', new IndexBuilder({ lender: threads })],
 ])('%s', (_, builder) => {
   afterAll(() => builder.close())
 
