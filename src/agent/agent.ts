@@ -30,6 +30,7 @@ import { Store } from '../store/store.ts'
 import { places, stateDirectory } from './agent-places.ts'
 import { backgroundOf } from './background.ts'
 import { openLearned } from './learning.ts'
+import { LeftLayers } from './left-layers.ts'
 import { log } from './log.ts'
 import { sealKey } from './seal-key.ts'
 import { givenLogin, text, texts, type Values } from './values.ts'
@@ -51,6 +52,8 @@ export interface Agent {
   /** What was read of blobs, for their proofs. Undefined: it is not kept. */
   gathered: GatheredBlobs | undefined
   examinations: Examinations
+  /** What engines fetch themselves. */
+  left: LeftLayers
   /** Of which images are served. */
   platform: Platform
   /** Grows with every byte that is fetched or verified: as long as it does, reads wait. */
@@ -197,6 +200,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     background,
     gathered,
     examinations,
+    left: new LeftLayers(log),
     platform,
     progress: () => registries.counters().fetched + codecs.counters().verified,
     standBy: () => registries.prepare(),

@@ -32,7 +32,7 @@ import type { SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 
 export interface ContainerdDoorParts
-  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'guard' | 'progress' | 'prefetch'> {
+  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'guard' | 'progress' | 'prefetch' | 'left'> {
   agent: Agent
   session: MountSession
   sockets: readonly ContainerdSocket[]
@@ -84,7 +84,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         const waits = <T>(promise: Promise<T>) => patiently(promise, progress, PREPARE_PATIENCE)
         const replacements = new Replacements({ snapshots, trees, names, log })
         replacing.push(replacements)
-        const rest = { trees, replacements, pulls, names, patiently: waits, overlayOptions, log }
+        const rest = { trees, replacements, pulls, names, patiently: waits, overlayOptions, left: parts.left }
         byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
         all.push(snapshots)
       }

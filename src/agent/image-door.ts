@@ -46,6 +46,7 @@ export type SharedParts = Pick<
   | 'byIndex'
   | 'now'
   | 'prefetch'
+  | 'left'
 > &
   Pick<ImageStoreParts, 'guard'>
 

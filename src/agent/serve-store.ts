@@ -23,11 +23,13 @@ import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { FilledLayers } from './filled-layers.ts'
 import { openGuard } from './guarding.ts'
+import { listenHealth, type MetricsAddress } from './health.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
 import { openRecorder } from './learning.ts'
 import { log } from './log.ts'
 import { proveFilled } from './prove-filled.ts'
-import { makeDirectory, prepareDirectory, refuseServed, serveUntilEnd } from './serving.ts'
+import { healthOf } from './served-health.ts'
+import { makeDirectory, prepareDirectory, refuseServed, type ServedMount, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
 
 export interface StoreSettings {
@@ -48,6 +50,8 @@ export interface StoreSettings {
   criProxy: { path: string; upstream: string } | undefined
   /** As `diffId`, of images that containerd pulls. */
   containerdDiffId: DiffIdPolicy
+  /** Where monitoring asks; undefined: nowhere. */
+  metrics: MetricsAddress | undefined
 }
 
 /** What nobody uses leaves that soon after it may. */
@@ -66,6 +70,8 @@ export async function serveStore(
 ): Promise<number> {
   const { byIndex, diffId, trust, mode, context } = settings
   const belief = beliefOf(diffId, trust)
+  const health = settings.metrics && (await listenHealth(settings.metrics))
+  if (health !== undefined) log(`metrics are at http://${health.address}/metrics`)
   const root = await prepareRoot(agent, settings)
   const choice = await chooseRung(settings.rung, agent.native, agent.store, places().sockets)
   if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
@@ -130,7 +136,11 @@ export async function serveStore(
   }, LET_GO_EVERY_MS).unref()
   const { ended } = session
   const diffid = { policy: diffId, trust, only: !byIndex }
-  const served = {
+  const leave = async () => {
+    health?.leaving()
+    await containerd?.stop()
+  }
+  const served: ServedMount = {
     dir: root,
     session,
     covers,
@@ -141,13 +151,23 @@ export async function serveStore(
     list,
     ended,
     recorder,
+    layers: () => mount.trees,
+    believed,
+    leave,
   }
-  const leave = async () => containerd?.stop()
-  const code = await serveUntilEnd({ ...served, layers: () => mount.trees, believed, leave }, () => {
+  const told = health && (await healthOf(served))
+  const metrics = async () => {
+    if (health === undefined || told === undefined) return undefined
+    const unready = await told.whyNotReady().catch(describe)
+    return { address: health.address, ...(unready === undefined ? {} : { unready }) }
+  }
+  const code = await serveUntilEnd({ ...served, metrics }, () => {
+    if (told !== undefined) health?.serving(told)
     ready(root, choice.rung)
     setImmediate(() => agent.standBy())
   })
   clearInterval(lettingGo)
+  await health?.close()
   await containerd?.end()
   await end()
   await endProofs()
@@ -185,7 +205,7 @@ async function prepareRoot({ native }: Agent, { root: wanted, mode }: StoreSetti
 }
 
 function sharedParts(
-  { examinations }: Agent,
+  { examinations, left }: Agent,
   mount: DoorMount,
   filled: FilledLayers | undefined,
   rest: Pick<SharedParts, 'trustsDiffIds' | 'byIndex' | 'guard' | 'progress' | 'prefetch'>,
@@ -203,6 +223,7 @@ function sharedParts(
     cover: mount.isCovering ? (layer, path) => mount.cover(layer, path) : undefined,
     uncover: (path) => mount.uncover(path),
     quarantine: examinations.quarantine,
+    left,
     now: () => performance.now(),
     ...rest,
   }

@@ -10,7 +10,7 @@ import type { DiffIdPolicy } from '../stores/identity.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'
 import { socketFor } from './agent-places.ts'
-import type { Gauge, Totals } from './gauges.ts'
+import type { Distribution, Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
 export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest
@@ -65,6 +65,8 @@ export interface Status extends Totals {
   mounts: readonly { dir: string; kind: string; complete?: number; devices?: number }[]
   /** A store's. */
   diffid?: DiffIds
+  /** Where a store's agent answers monitoring, HOST:PORT, and why it says that it is not ready. */
+  metrics?: { address: string; unready?: string }
   layers: number
   /** Registries, or blobs of them, that give nothing now, and why: reads of them fail at once. A line each. */
   outages?: readonly string[]
@@ -72,6 +74,7 @@ export interface Status extends Totals {
   cache?: { dir: string; bytes: number; aside: number }
   /** What all counts and sizes here are made of. */
   gauges: readonly Gauge[]
+  distributions: readonly Distribution[]
 }
 
 /** A request is one short line. */

@@ -156,6 +156,11 @@ export const COMMANDS: readonly Command[] = [
         help: "answer kubelet there as its image service, by handing all on to the first containerd, to see the credentials that pods' images are pulled with (kubelet: imageServiceEndpoint)",
       },
       {
+        name: 'metrics',
+        value: '[ADDRESS:]PORT',
+        help: 'answer /metrics for Prometheus, /healthz and /readyz there, over plain HTTP (ADDRESS: default 127.0.0.1; docs/metrics.md)',
+      },
+      {
         name: 'store-mode',
         value: 'MODE',
         help: 'who may look into the store, in octal: 0755 lets every local user read all images in it (default: 0700)',

@@ -158,6 +158,11 @@ export class CodecPool {
     return { ...this.#counters }
   }
 
+  /** Threads that decode or verify now. */
+  get busy(): number {
+    return this.#running.size
+  }
+
   /** Fails what waits, lets what runs end, stops the threads. Idle threads do not keep a process alive, running ones do. */
   async close(): Promise<void> {
     this.#closed = true

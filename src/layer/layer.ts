@@ -13,7 +13,7 @@ import type { TreeNumbers } from '../store/numbers.ts'
 import type { Proof, Refutation } from '../store/proofs.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
-import type { Copies } from './copies.ts'
+import type { Copies } from './candidates.ts'
 import type { LayerFiller, TreeFiller } from './tree-filler.ts'
 import type { BlobOf } from './trees.ts'
 

@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 import { Budget } from '../fetch/budget.ts'
 import { Filler, type FillerOptions } from '../fetch/filler.ts'
 import { NOTHING_ALONG } from '../fetch/pace.ts'
-import type { Blob, Giver } from '../image/blob.ts'
+import type { Blob, Giver, Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
 import type { Provenance } from '../store/provenance.ts'
@@ -13,7 +13,6 @@ import type { Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { Elsewhere } from './elsewhere.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
-import { MarkedBlob } from './marked-blob.ts'
 import { Reverification } from './reverification.ts'
 import { TreeFiller } from './tree-filler.ts'
 
@@ -178,5 +177,49 @@ export class Trees {
       decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
       reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })
+  }
+}
+
+/**
+ * A blob whose givers are written down before any byte of them is used. One that does not tell who it is is taken for `own`, and hands over
+ * no parts.
+ */
+class MarkedBlob implements Blob {
+  readonly digest: Digest
+  readonly size: number
+  readonly #blob: Blob
+  readonly #own: Giver
+  readonly #mark: (giver: Giver) => Promise<void>
+  /** Who is written down: for as long as the tree is open it stays so. */
+  #marked: Giver | undefined
+
+  /** @param mark resolves when it is written down */
+  constructor(blob: Blob, own: Giver, mark: (giver: Giver) => Promise<void>) {
+    this.digest = blob.digest
+    this.size = blob.size
+    this.#blob = blob
+    this.#own = own
+    this.#mark = mark
+  }
+
+  async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
+    let told = false
+    const bytes = await this.#blob.read(range, {
+      ...options,
+      onPart: (part, at) => (told ? options.onPart?.(part, at) : undefined),
+      onGiver: async (giver) => {
+        await this.#add(giver)
+        told = true
+      },
+    })
+    if (!told) await this.#add(this.#own)
+    return bytes
+  }
+
+  async #add(giver: Giver): Promise<void> {
+    const marked = this.#marked
+    if (marked?.repository === giver.repository && marked.anonymous === giver.anonymous) return
+    await this.#mark(giver)
+    this.#marked = giver
   }
 }

@@ -1,7 +1,7 @@
 // The blobs that a tree's chunks are in, each with its copies in all the images that have it.
 import type { Blob } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
-import { Copies } from './copies.ts'
+import { Copies } from './candidates.ts'
 
 /** As many as a blob has copies that are asked. */
 const IMAGES_MAX = 4

@@ -92,6 +92,18 @@ export interface SessionCounters {
   failed: bigint
   /** Lookups for which there was no room to wait. */
   refused: bigint
+  /** READs that wait for a chunk now, and how long those took that had to wait. */
+  waiting: bigint
+  waits: WaitCounters
+}
+
+/** `counts`: of what took no longer than each of `upTo`, and longer than the one before; and, one more, of what took longer than all. */
+export interface WaitCounters {
+  /** Seconds. */
+  readonly upTo: readonly number[]
+  readonly counts: readonly number[]
+  /** Of all together. */
+  readonly seconds: number
 }
 
 /** A FUSE session; its threads run until the mount ends. Its methods throw on arguments that break a bound, and never wait. */

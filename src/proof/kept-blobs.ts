@@ -2,7 +2,7 @@
 import fs, { type FileHandle } from 'node:fs/promises'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Copies } from '../layer/copies.ts'
+import type { Copies } from '../layer/candidates.ts'
 import { LimitEach } from '../limit.ts'
 import { fetchWhole, type StoredBlob } from '../registry/source.ts'
 import type { GatheredBlobs } from '../store/gathered-blobs.ts'

@@ -80,7 +80,7 @@ export class RegistryBlob implements StoredBlob {
     await this.#ask(async (repository, left, all) => {
       const first = rest()
       if (first.start === first.end) return
-      if (first.start > SKIP_MAX_BYTES && repository.host.ranges.ignoredFor(this.#nameIn(repository))) {
+      if (first.start > SKIP_MAX_BYTES && repository.host.ignoredRanges.of(this.#nameIn(repository))) {
         throw rangeless(repository)
       }
       let began = 0
@@ -105,12 +105,12 @@ export class RegistryBlob implements StoredBlob {
         signal,
       }
       const use = async (answer: Given, claim: () => void) => {
-        const { ranges } = repository.host
+        const { ignoredRanges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
-        if (answer.status === 206) ranges.came(name)
-        else if (range.start > 0 || range.end < this.size) ranges.cameWhole(name, began)
-        if (range.start > SKIP_MAX_BYTES && ranges.ignoredFor(name)) throw rangeless(repository)
+        if (answer.status === 206) ignoredRanges.came(name)
+        else if (range.start > 0 || range.end < this.size) ignoredRanges.cameWhole(name, began)
+        if (range.start > SKIP_MAX_BYTES && ignoredRanges.of(name)) throw rangeless(repository)
         const taken = (part: Uint8Array) => {
           claim()
           return take(part)

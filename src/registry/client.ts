@@ -3,6 +3,7 @@ import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
+import { AnswerTimes } from './answer-times.ts'
 import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
@@ -85,6 +86,8 @@ export class Client {
     outages: 0,
     failedAtOnce: 0,
   }
+  /** From sending a request until its answer begins. */
+  readonly times = new AnswerTimes()
   readonly #connections: Connections
 
   constructor(limits: Limits, proxies: Proxies) {
@@ -184,6 +187,7 @@ export class Client {
     const end = () => stop.abort(Failure.timeout(`${url.host}: no end within ${totalMs} ms`))
     const timer = query.lasts ? undefined : setTimeout(end, totalMs)
     let response: Dispatcher.ResponseData | undefined
+    const sentAt = performance.now()
     try {
       this.counters.requests++
       response = await agent.request({
@@ -198,6 +202,7 @@ export class Client {
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
+      this.times.note(status, (performance.now() - sentAt) / 1000)
       // it answers on a new connection, and gave nothing on the old one
       if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
       if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
@@ -218,6 +223,7 @@ export class Client {
       stream.overtake()
       return value
     } catch (error) {
+      if (response === undefined) this.times.note(undefined, (performance.now() - sentAt) / 1000)
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
       clearTimeout(timer)

@@ -6,7 +6,9 @@ import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
 import { LimitEach } from '../limit.ts'
 import { Absences } from './absences.ts'
+import type { AnswerClass, Times } from './answer-times.ts'
 import { Authority } from './auth.ts'
+import { IgnoredRanges, Redirects } from './blob-habits.ts'
 import { Client, type Counters } from './client.ts'
 import {
   fileKeyring,
@@ -35,7 +37,6 @@ import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
 import { PushRequests } from './push-requests.ts'
-import { Ranges } from './ranges.ts'
 import { Referrers } from './referrers.ts'
 import { RegistrySource } from './registry-source.ts'
 import { firstOf, RememberedCredentials } from './remembered.ts'
@@ -44,7 +45,6 @@ import type { SealedCredentials } from './sealed.ts'
 import { type SignatureSource, signatureSource } from './signature-source.ts'
 import type { ImageSource } from './source.ts'
 import { RegistryTarget } from './target.ts'
-import { Targets } from './targets.ts'
 import { certificateFolders, readTrust, systemAuthorities, type Trust, withFiles } from './trust.ts'
 
 /** Flags of the command line, and what tests replace. */
@@ -220,6 +220,11 @@ export class Registries {
     return { ...this.#client.counters }
   }
 
+  /** How long requests took until their answers began. */
+  times(): Record<AnswerClass, Times> {
+    return this.#client.times.all()
+  }
+
   /** Ends connections and closes layouts; what is under way fails with `aborted`. */
   async close(): Promise<void> {
     for (const { outages } of this.#hosts.values()) outages.close()
@@ -262,7 +267,7 @@ export class Registries {
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)
       const streams = new LimitEach<Digest>(1)
-      const learned = { ranges: new Ranges(), targets: new Targets() }
+      const learned = { ignoredRanges: new IgnoredRanges(), redirects: new Redirects() }
       known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ...learned }
       this.#hosts.set(key, known)
     }

@@ -4,15 +4,14 @@ import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { LimitEach } from '../limit.ts'
 import type { Authority } from './auth.ts'
+import type { IgnoredRanges, Redirects, Target } from './blob-habits.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
 import type { Hedge } from './hedge.ts'
 import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
-import type { Ranges } from './ranges.ts'
 import { isRefusal, notLetIn, refusalOf } from './refusal.ts'
 import { isPassing, isUnanswered, retry } from './retry.ts'
-import type { Target, Targets } from './targets.ts'
 import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
@@ -28,8 +27,8 @@ export interface Host {
   readonly hedge: Hedge
   /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
   readonly streams: LimitEach<Digest>
-  readonly ranges: Ranges
-  readonly targets: Targets
+  readonly ignoredRanges: IgnoredRanges
+  readonly redirects: Redirects
 }
 
 /** A document or blob, and how it is wanted. */
@@ -157,7 +156,7 @@ export class Repository {
   async #attempt<T>(wanted: Wanted, use: (answer: Given) => Promise<T>): Promise<T> {
     const { authority } = this.host
     const { repository } = this.endpoint
-    let target = this.host.targets.of(repository, wanted.path)
+    let target = this.host.redirects.of(repository, wanted.path)
     let authorization = target ? undefined : await authority.authorization(repository, wanted.signal)
     for (let refusals = 0; ; ) {
       const used = authorization
@@ -198,16 +197,16 @@ export class Repository {
     use: (answer: Given) => Promise<T>,
   ): Promise<Outcome<T>> {
     const { status } = answer
-    const { targets } = this.host
+    const { redirects } = this.host
     const { repository } = this.endpoint
     if (isContent(status)) {
       if (answer.redirect !== undefined && !own && wanted.lasting) {
-        targets.remember(repository, wanted.path, { ...answer.redirect, anonymous })
+        redirects.remember(repository, wanted.path, { ...answer.redirect, anonymous })
       }
       return { value: await use({ ...answer, anonymous: anonymous && !(await this.#hasIdentity(answer.url.host)) }) }
     }
     if (target !== undefined && EXPIRED.has(status)) {
-      targets.forget(repository, wanted.path)
+      redirects.forget(repository, wanted.path)
       return { expired: true }
     }
     // only the registry itself may ask who we are
@@ -269,7 +268,7 @@ export class Repository {
         return await send(target.url, () => {})
       } catch (error) {
         // whatever the storage's trouble is, the registry may know another place
-        if (isPassing(error)) host.targets.forget(endpoint.repository, wanted.path)
+        if (isPassing(error)) host.redirects.forget(endpoint.repository, wanted.path)
         throw error
       }
     }

@@ -41,7 +41,8 @@ export interface SnapshotterParts {
   patiently<T>(promise: Promise<T>): Promise<T>
   /** Options that this machine's overlays need. */
   overlayOptions: readonly string[]
-  log(message: string): void
+  /** Is told of what containerd fetches itself: says each message once. */
+  left: { leave(message: string, layers: number, why: unknown): void }
 }
 
 /** What a client asks to make. */
@@ -58,8 +59,6 @@ export type Prepared = { is: 'mounts'; mounts: Mount[] } | { is: 'exists' }
 
 /** Of a layer without parents. */
 const BASE_OWNER: Owner = { uid: 0, gid: 0, mode: 0o755 }
-/** Messages that are not repeated; each names an image, so they are forgotten from time to time. */
-const TOLD_MAX = 10_000
 
 export class Snapshotter {
   readonly #parts: SnapshotterParts
@@ -67,7 +66,6 @@ export class Snapshotter {
   readonly #removed: Snapshot[] = []
   /** What committed layers take, which does not change. By ID. */
   readonly #usage = new Map<number, Usage>()
-  readonly #told = new Set<string>()
 
   constructor(parts: SnapshotterParts) {
     this.#parts = parts
@@ -155,13 +153,13 @@ export class Snapshotter {
 
   /** Makes a layer without its bytes, where that can be done; undefined: it cannot be, which is logged. */
   async #lazy(wish: Wish, target: string): Promise<Prepared | undefined> {
-    const { pulls, replacements, patiently } = this.#parts
+    const { pulls, replacements, patiently, left } = this.#parts
     let wanted: Wanted
     try {
       wanted = await patiently(pulls.find(namespaceOf(wish.key), target, wish.labels))
       this.#checkPlace(wish.parent, wanted)
     } catch (error) {
-      this.#tell(`a layer for ${target} is left to containerd: ${describe(error)}`)
+      left.leave(`a layer for ${target} is left to containerd: ${describe(error)}`, 1, error)
       return undefined
     }
     const { pulled, place, chain } = wanted
@@ -184,7 +182,7 @@ export class Snapshotter {
       const never = pulled.whyNeverUnpacked(place)
       const what = `layer ${pulled.image.manifest.layers[place]?.digest}`
       if (never !== undefined) throw Failure.unsupported(`${what} cannot be shown: ${describe(error)}`, { why: never })
-      this.#tell(`${what} is left to containerd: ${describe(error)}`)
+      left.leave(`${what} is left to containerd: ${describe(error)}`, 1, error)
       return undefined
     }
   }
@@ -316,13 +314,6 @@ export class Snapshotter {
     const found = this.#parts.snapshots.get(key)
     if (found === undefined) throw Failure.missing(`there is no snapshot ${key}`)
     return found
-  }
-
-  #tell(message: string): void {
-    if (this.#told.has(message)) return
-    if (this.#told.size >= TOLD_MAX) this.#told.clear()
-    this.#told.add(message)
-    this.#parts.log(message)
   }
 }
 

@@ -1,4 +1,5 @@
 // A snapshotter as clients see it, call by call over its socket. What it stands on here: layers that show what the test says.
+
 import fs from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -6,6 +7,7 @@ import { join } from 'node:path'
 import { type Client, Code, createClient } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { LeftLayers } from '../../src/agent/left-layers.ts'
 import { Failure } from '../../src/errors.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
@@ -91,7 +93,7 @@ class World {
           }),
         ]),
       overlayOptions: [],
-      log,
+      left: new LeftLayers(log),
     })
     const path = join(this.dir, 's.sock')
     const find = (name: string) => {

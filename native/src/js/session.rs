@@ -17,6 +17,7 @@ use crate::map::{Image, Ready};
 use crate::parked::Key;
 use crate::session::{Core, Timeouts};
 use crate::upcall::Upcalls;
+use crate::waits::UP_TO_MS;
 use crate::{mount, sys, wire};
 
 const THREADS_MAX: u32 = 64;
@@ -74,6 +75,17 @@ pub struct SessionCounters {
     pub expired: BigInt,
     pub failed: BigInt,
     pub refused: BigInt,
+    pub waiting: BigInt,
+    pub waits: WaitCounters,
+}
+
+/// `counts`: of waits that took no longer than each of `up_to`, and longer than the one before; and of those that took longer than all.
+#[napi(object)]
+pub struct WaitCounters {
+    pub up_to: Vec<f64>,
+    pub counts: Vec<f64>,
+    /// All together.
+    pub seconds: f64,
 }
 
 #[napi]
@@ -292,6 +304,12 @@ impl Session {
             expired: counters.expired.load(Relaxed).into(),
             failed: counters.failed.load(Relaxed).into(),
             refused: counters.refused.load(Relaxed).into(),
+            waiting: counters.waiting.load(Relaxed).into(),
+            waits: WaitCounters {
+                up_to: UP_TO_MS.iter().map(|&ms| ms as f64 / 1000.0).collect(),
+                counts: counters.waits.counts().into_iter().map(|count| count as f64).collect(),
+                seconds: counters.waits.seconds(),
+            },
         }
     }
 

@@ -1,8 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Blob } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { PATIENCE_MS } from '../../src/layer/candidates.ts'
-import { Copies } from '../../src/layer/copies.ts'
+import { Copies, PATIENCE_MS } from '../../src/layer/candidates.ts'
 
 interface Named extends Blob {
   name: string

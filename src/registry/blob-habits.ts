@@ -1,0 +1,105 @@
+// What a host did when it was asked for blobs, remembered so that it is asked better.
+import type { Answer } from './client.ts'
+
+/** Blobs whose storage URLs are remembered. */
+const TARGETS_MAX = 1024
+/** A signed URL is used no more so long before it ends, so that a transfer can still begin. */
+const MARGIN_MS = 5_000
+/** One that does not say how long it lasts is used that long. */
+const LIFETIME_MS = 5 * 60_000
+
+/** Where a redirect led. */
+export interface Target {
+  url: URL
+  referer: string | undefined
+  /** Whether the registry leads anybody there. */
+  anonymous: boolean
+  /** On the clock of performance.now(). */
+  until: number
+}
+
+type Led = NonNullable<Answer['redirect']> & Pick<Target, 'anonymous'>
+
+/**
+ * Where a host's redirects led, for as long as they last: what is asked for again goes there at once. By repository and path, whatever tag
+ * led there; in memory only, since a signed URL is a credential.
+ */
+export class Redirects {
+  readonly #known = new Map<string, Target>()
+
+  of(repository: string, path: string): Target | undefined {
+    const key = keyOf(repository, path)
+    const target = this.#known.get(key)
+    if (target === undefined || performance.now() < target.until) return target
+    this.#known.delete(key)
+    return undefined
+  }
+
+  remember(repository: string, path: string, redirect: Led): void {
+    const { url, referer, anonymous, lifetimeMs } = redirect
+    const [oldest] = this.#known.keys()
+    if (this.#known.size >= TARGETS_MAX && oldest !== undefined) this.#known.delete(oldest)
+    const until = performance.now() + (lifetimeMs ?? LIFETIME_MS) - MARGIN_MS
+    this.#known.set(keyOf(repository, path), { url, referer, anonymous, until })
+  }
+
+  /** It led nowhere. */
+  forget(repository: string, path: string): void {
+    this.#known.delete(keyOf(repository, path))
+  }
+}
+
+/** Neither has a blank. */
+function keyOf(repository: string, path: string): string {
+  return `${repository} ${path}`
+}
+
+/** So many answers of that kind in a row mean that it is no accident … */
+const IN_ROW_MAX = 3
+/** … for so long; then it is tried again. */
+const RANGELESS_MS = 30_000
+/** Blobs whose answers are remembered. */
+const BLOBS_MAX = 1024
+
+interface Seen {
+  inRow: number
+  /** When the last one came. Requests that were made before that tell nothing new. */
+  at: number
+}
+
+/**
+ * Blobs that a host sends whole although a range was asked for. That says little of the host: a cache in front of a registry sends each blob
+ * whole once, while it fetches it.
+ */
+export class IgnoredRanges {
+  readonly #now: () => number
+  readonly #seen = new Map<string, Seen>()
+
+  /** @param now milliseconds */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
+  /** Whether ranges of it are not worth asking for now. */
+  of(blob: string): boolean {
+    const seen = this.#seen.get(blob)
+    if (seen === undefined || seen.inRow < IN_ROW_MAX) return false
+    if (this.#now() - seen.at < RANGELESS_MS) return true
+    this.#seen.delete(blob)
+    return false
+  }
+
+  /** A range that was asked for at `began` brought the whole blob. */
+  cameWhole(blob: string, began: number): void {
+    const seen = this.#seen.get(blob)
+    if (seen !== undefined && began < seen.at) return
+    const [oldest] = this.#seen.keys()
+    if (seen === undefined && this.#seen.size >= BLOBS_MAX && oldest !== undefined) this.#seen.delete(oldest)
+    this.#seen.set(blob, { inRow: (seen?.inRow ?? 0) + 1, at: this.#now() })
+  }
+
+  /** A range came. */
+  came(blob: string): void {
+    this.#seen.delete(blob)
+  }
+}
