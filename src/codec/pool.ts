@@ -16,11 +16,11 @@ const TRANSFERRED_MIN_BYTES = 64 * 1024
 const STANDING_BY = 2
 const IDLE_MS = 30_000
 // A burst is over when nothing came for so long; who reads on after that pays 20 ms of a processor for it.
-const REST_MS = 5_000
+const REST_MS = 2_000
 // A thread takes twice as long to start.
 const BORROW_MS = 50
 // What a thread does that decodes takes some MB; and what one builds that is lent is bounded by whoever borrows it.
-const HEAP_MAX_MB = 512
+const HEAP_MAX_MB = 1024
 // Who reads back what is decoded needs none.
 const NO_STATE = new Uint8Array(0)
 
@@ -57,6 +57,8 @@ export interface Lent {
   /** Ends the thread. */
   signal?: AbortSignal
   transferList?: ArrayBuffer[]
+  /** Only if another thread is left for chunks. */
+  isLong?: boolean
 }
 
 /** 'unknown': its check is about bytes that are gone. */
@@ -74,7 +76,7 @@ export class CodecPool {
   readonly #ready = new Set<unknown>()
   /** Threads that do something else, and those who wait for one. */
   #lent = 0
-  readonly #borrowers = new Set<() => void>()
+  readonly #borrowers = new Set<{ readonly leaves: number; grant(): void }>()
   /** Another was asked for. */
   #starting = false
   #scheduled = false
@@ -142,8 +144,8 @@ export class CodecPool {
    * @param otherwise does the same where none is free in less time than another takes to start
    * @returns what either returns @throws what either throws; AbortError
    */
-  async lend(task: object, how: Lent, otherwise: () => Promise<unknown>): Promise<unknown> {
-    const workers = (await this.#borrows()) ? await this.#workers.catch(() => undefined) : undefined
+  async lend(task: object, { isLong = false, ...how }: Lent, otherwise: () => Promise<unknown>): Promise<unknown> {
+    const workers = (await this.#borrows(isLong)) ? await this.#workers.catch(() => undefined) : undefined
     if (workers === undefined || this.#closed) return await otherwise()
     this.#stir()
     try {
@@ -189,10 +191,10 @@ export class CodecPool {
     queueMicrotask(() => {
       this.#scheduled = false
       for (const each of this.#borrowers) {
-        if (!this.#isFree) break
+        if (this.#queue.hasUrgent || this.#ready.size - this.#lent - this.#running.size <= each.leaves) break
         this.#borrowers.delete(each)
         this.#lent++
-        each()
+        each.grant()
       }
       // what is given to a thread that is starting would wait for it, while others come free that could do it
       const threads = Math.max(1, this.#ready.size) - this.#lent
@@ -228,23 +230,19 @@ export class CodecPool {
     clearTimeout(this.#resting)
   }
 
-  /** Whether a thread has nothing to do, and nobody waits for it. */
-  get #isFree(): boolean {
-    return this.#lent + this.#running.size < this.#ready.size && !this.#queue.hasUrgent
-  }
-
   /** Counts one more thread as lent; false: none came free. */
-  #borrows(): Promise<boolean> {
+  #borrows(isLong: boolean): Promise<boolean> {
     return new Promise((resolve) => {
-      const granted = () => {
+      const grant = () => {
         clearTimeout(late)
         resolve(true)
       }
+      const borrower = { leaves: Number(isLong), grant }
       const late = setTimeout(() => {
-        this.#borrowers.delete(granted)
+        this.#borrowers.delete(borrower)
         resolve(false)
       }, BORROW_MS)
-      this.#borrowers.add(granted)
+      this.#borrowers.add(borrower)
       this.#schedule()
     })
   }

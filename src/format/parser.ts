@@ -39,10 +39,12 @@ const UNTOLD = 'the files that a start reads cannot be told'
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 2_000
 /**
- * What goes to threads of others: indexes of some 8,000 entries, which take a tenth of a second. Larger ones have a thread that leaves; beside
- * them the tenth of a second that it takes to start is little.
+ * What goes to threads of others: indexes of some 80,000 entries. Beside larger ones the tenth of a second that a thread takes to start is
+ * little.
  */
-const LENT_MAX_BYTES = 2 << 20
+const LENT_MAX_BYTES = 16 << 20
+/** Some 8,000 entries take a tenth of a second, which anybody may wait for. */
+const SHORT_MAX_BYTES = 2 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
@@ -65,6 +67,8 @@ interface How {
   filename?: string
   signal?: AbortSignal
   transferList?: ArrayBuffer[]
+  /** Whether a thread is to be left for others meanwhile. */
+  isLong?: boolean
 }
 
 /** A unit's tree, and what its index says of its unit's other layers. */
@@ -216,9 +220,10 @@ export class IndexBuilder {
       const isExamination = name === 'examine' || name === 'examineRaw'
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
       const how = { name, signal: stop, transferList }
-      const isLent = !isExamination && sizeOf(task) <= LENT_MAX_BYTES
+      const bytes = sizeOf(task)
+      const isLent = !isExamination && bytes <= LENT_MAX_BYTES
       outcome = isLent
-        ? await this.#lent(task, how)
+        ? await this.#lent(task, { ...how, isLong: bytes > SHORT_MAX_BYTES })
         : await (isExamination ? this.#examiners : this.#pool).run(task, how)
     } catch (cause) {
       if (signal?.aborted) throw Failure.aborted(what, { cause: signal.reason })

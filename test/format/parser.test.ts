@@ -15,7 +15,8 @@ import { header, LAYER } from './tar/tar-craft.ts'
 
 const encode = (entries: readonly unknown[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 
-const threads = new CodecPool({ threads: 1, worker: new URL('../../src/agent/worker.ts', import.meta.url) })
+const AGENTS = new URL('../../src/agent/worker.ts', import.meta.url)
+const threads = new CodecPool({ threads: 1, worker: AGENTS })
 afterAll(() => threads.close())
 
 describe.each([
@@ -93,6 +94,24 @@ test('a table that needs too much memory or time fails alone', async () => {
   } finally {
     await Promise.all([small.close(), hasty.close()])
   }
+})
+
+test('an index of some megabytes waits for no thread to start where one stands by', async () => {
+  const lender = new CodecPool({ threads: 2, worker: AGENTS })
+  const builder = new IndexBuilder({ lender })
+  onTestFinished(async () => {
+    await Promise.all([builder.close(), lender.close()])
+  })
+  let has = false
+  while (!has) has = (await lender.lend([], { name: 'rest' }, async () => 'none')) !== 'none'
+  const threads = threadsFromNowOn()
+  const json = encode(
+    Array.from({ length: 40_000 }, (_, i) => ({ name: `a-file-of-a-name-that-makes-it-long-${i}`, type: 'fifo' })),
+  )
+  const tree = await builder.build(indexOf(json), layerOf(json))
+  expect(json.length).toBeGreaterThan(2 << 20)
+  expect(tree.image.length).toBeGreaterThan(json.length)
+  expect(threads).toHaveLength(0)
 })
 
 /** 4 GiB take seconds. */
