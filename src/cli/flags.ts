@@ -267,7 +267,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'setup',
-    arguments: ['podman|crio|containerd'],
+    arguments: ['podman|crio|containerd|buildkit|nerdctl|k3s'],
     help: 'have an engine look into the stores, or ask the snapshotter: edits its configuration, keeping everything else of it',
     flags: [
       ROOT,
