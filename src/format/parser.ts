@@ -39,10 +39,10 @@ const UNTOLD = 'the files that a start reads cannot be told'
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 2_000
 /**
- * What goes to the threads that stand by: indexes of some 8,000 entries. Larger ones have a thread that leaves, since an idle one never
- * collects its garbage, and beside them the tenth of a second that a thread takes to start is little.
+ * What goes to the threads that stand by: indexes of some 80,000 entries. Beside larger ones the tenth of a second that a thread takes to
+ * start is little, and small ones need not wait for them.
  */
-const STANDING_BY_MAX_BYTES = 2 << 20
+const STANDING_BY_MAX_BYTES = 16 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
@@ -85,7 +85,8 @@ export class IndexBuilder {
     }
     this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
     if (standingBy > 0) {
-      const threads = { minThreads: standingBy, maxThreads: standingBy }
+      // idle ones collect their garbage (memory.ts), which takes timers
+      const threads = { minThreads: standingBy, maxThreads: standingBy, atomics: 'disabled' as const }
       this.#standing = new Piscina<Tasks, Results | Failed>({ ...workers, ...threads, name: 'build' })
     }
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })

@@ -91,6 +91,19 @@ test('a table that needs too much memory or time fails alone', async () => {
   }
 })
 
+test('an index of some megabytes waits for no thread to start where one stands by', async () => {
+  const threads = threadsFromNowOn()
+  const builder = new IndexBuilder({ standingBy: 1 })
+  onTestFinished(() => builder.close())
+  const json = encode(
+    Array.from({ length: 40_000 }, (_, i) => ({ name: `a-file-of-a-name-that-makes-it-long-${i}`, type: 'fifo' })),
+  )
+  const tree = await builder.build(indexOf(json), layerOf(json))
+  expect(json.length).toBeGreaterThan(2 << 20)
+  expect(tree.image.length).toBeGreaterThan(json.length)
+  expect(threads).toHaveLength(1)
+})
+
 /** 4 GiB take seconds. */
 const LONG = 2 ** 32
 
