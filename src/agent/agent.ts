@@ -15,7 +15,7 @@ import { Background } from '../layer/background.ts'
 import { type EarlyImage, Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import type { Learned } from '../layer/learned.ts'
-import { Keeper } from '../mount/keeper.ts'
+import { Keeper, PATIENCE_MS } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
@@ -121,6 +121,15 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
+/** --keeper-patience, in milliseconds. @throws Failure usage */
+function keeperPatience(values: Values): number {
+  const given = text(values, 'keeper-patience')
+  if (given === undefined) return PATIENCE_MS
+  const seconds = /^\d{1,5}$/.test(given) ? Number(given) : Number.NaN
+  if (Number.isNaN(seconds)) throw Failure.usage(`--keeper-patience ${given} is not a number of seconds`)
+  return seconds * 1000
+}
+
 /**
  * What an agent is for.
  *
@@ -188,7 +197,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const images = new Images(registries, store, platform, log, early, gathered)
   return {
     native,
-    keeper: Keeper.current(process.env),
+    keeper: Keeper.current(process.env, keeperPatience(values)),
     registries,
     store,
     codecs,

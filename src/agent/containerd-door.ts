@@ -6,7 +6,9 @@ import { Failure } from '../errors.ts'
 import type { MountSession } from '../mount/session.ts'
 import { inUserNamespace } from '../mount/user-namespace.ts'
 import { ContentStore } from '../snapshotter/content-store.ts'
+import { ContentWriter } from '../snapshotter/content-writer.ts'
 import { type CriProxyParts, serveCriProxy } from '../snapshotter/cri-proxy.ts'
+import { type FilledImage, type FillParts, fillImage } from '../snapshotter/fill.ts'
 import { Folders } from '../snapshotter/folders.ts'
 import { type GrpcSocket, listenGrpc } from '../snapshotter/grpc-socket.ts'
 import { ImageEvents } from '../snapshotter/image-events.ts'
@@ -42,8 +44,17 @@ export interface ContainerdDoorParts
 }
 
 export interface ContainerdDoor {
+  /** Shows again what snapshots showed. To be called once, before `listen`. */
+  show(): Promise<void>
   /** Begins to answer; the directory of trees must be read-only by then. @throws Failure system */
   listen(): Promise<void>
+  /**
+   * Brings what an image lacks into the content store of each containerd that has it.
+   * @param names what it may be called there
+   * @param namespace undefined: each that has a lazy layer
+   * @throws Failure missing: none has it; as fillImage
+   */
+  fill(names: readonly string[], namespace: string | undefined): Promise<FilledImage[]>
   /** Takes nothing new, and ends what is under way within a second. */
   stop(): Promise<void>
   /** For when the mount is gone. Never rejects. */
@@ -69,7 +80,8 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
   await mkdir(state, { recursive: true, mode: 0o711 })
   const opened = await Promise.all(
     sockets.map(async (socket) => {
-      const finder = new ImageFinder(new ContentStore(socket.address))
+      const contents = new ContentStore(socket.address)
+      const finder = new ImageFinder(contents)
       const keepObject: Store['putObject'] = (digest, bytes) => store.putObject(digest, bytes)
       const pulls = new Pulls({ finder, images, keepObject, layers, names, prefetch: parts.prefetch, log })
       const byName = new Map<string, Snapshotter>()
@@ -88,20 +100,31 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
         all.push(snapshots)
       }
-      return { socket, byName, all, pulls, finder, replacing }
+      const filling: FillParts = {
+        finder,
+        contents,
+        sink: new ContentWriter(socket.address),
+        platform: agent.platform,
+        resolve: (found) => pulls.resolve(found),
+        wholeBlob: (blob) => examinations.blob(blob),
+      }
+      const source = new ImageEvents(socket.address)
+      return { socket, byName, all, pulls, finder, replacing, source, filling }
     }),
   )
   const layersNow = () =>
     opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
   const reading = { images, layers, trees, names, layersNow, signal: layers.signal, log }
   const listening: GrpcSocket[] = []
+  let left: LazyLayer[] = []
   const told = ({ reference, credentials }: ToldCredentials) => agent.registries.remember(reference, credentials)
   return {
+    async show() {
+      left = await readBack(reading)
+    },
     async listen() {
-      const left: LazyLayer[] = await readBack(reading)
       void readLeft(left, reading) // never rejects
-      for (const { socket, byName, finder, pulls, replacing } of opened) {
-        const source = new ImageEvents(socket.address)
+      for (const { socket, byName, finder, pulls, replacing, source } of opened) {
         const { platform } = agent
         const watching = {
           source,
@@ -125,6 +148,19 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
       }
       if (parts.criProxy !== undefined) listening.push(await serveCriProxy({ ...parts.criProxy, told }))
     },
+    async fill(names, namespace) {
+      const filled: FilledImage[] = []
+      for (const { source, replacing, filling } of opened) {
+        const all = new Set(replacing.flatMap((each) => [...each.namespaces()]))
+        for (const each of namespace === undefined ? all : [namespace]) {
+          const target = await firstOf(names, (name) => source.named(each, name))
+          if (target !== undefined) filled.push(await fillImage(target, filling, layers.signal))
+        }
+      }
+      if (filled.length > 0) return filled
+      const where = namespace === undefined ? 'that has a lazy image' : namespace
+      throw Failure.missing(`containerd has no image ${names[0]} in a namespace ${where}`)
+    },
     async stop() {
       await Promise.all(listening.splice(0).map((each) => each.close()))
     },
@@ -141,4 +177,12 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
 async function optionsOfOverlays(): Promise<string[]> {
   const index = await readFile('/sys/module/overlay/parameters/index', 'utf8').catch(() => 'N') // not loaded yet: the default
   return [...(index.startsWith('Y') ? ['index=off'] : []), ...(inUserNamespace() ? ['userxattr'] : [])]
+}
+
+async function firstOf<T, R>(all: readonly T[], find: (one: T) => Promise<R | undefined>): Promise<R | undefined> {
+  for (const one of all) {
+    const found = await find(one)
+    if (found !== undefined) return found
+  }
+  return undefined
 }

@@ -8,7 +8,7 @@ import { LimitEach } from '../limit.ts'
 import { Absences } from './absences.ts'
 import type { AnswerClass, Times } from './answer-times.ts'
 import { Authority } from './auth.ts'
-import { IgnoredRanges, Redirects } from './blob-habits.ts'
+import { IgnoredRanges, Redirects, SeveralRanges } from './blob-habits.ts'
 import { Client, type Counters } from './client.ts'
 import {
   fileKeyring,
@@ -267,7 +267,11 @@ export class Registries {
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)
       const streams = new LimitEach<Digest>(1)
-      const learned = { ignoredRanges: new IgnoredRanges(), redirects: new Redirects() }
+      const learned = {
+        ignoredRanges: new IgnoredRanges(),
+        severalRanges: new SeveralRanges(),
+        redirects: new Redirects(),
+      }
       known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ...learned }
       this.#hosts.set(key, known)
     }

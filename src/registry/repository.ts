@@ -4,7 +4,7 @@ import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { LimitEach } from '../limit.ts'
 import type { Authority } from './auth.ts'
-import type { IgnoredRanges, Redirects, Target } from './blob-habits.ts'
+import type { IgnoredRanges, Redirects, SeveralRanges, Target } from './blob-habits.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
 import type { Hedge } from './hedge.ts'
@@ -28,6 +28,7 @@ export interface Host {
   /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
   readonly streams: LimitEach<Digest>
   readonly ignoredRanges: IgnoredRanges
+  readonly severalRanges: SeveralRanges
   readonly redirects: Redirects
 }
 

@@ -19,6 +19,8 @@ export interface ImageTarget {
 export interface ImageSource {
   /** In a namespace. */
   all(namespace: string): Promise<ImageTarget[]>
+  /** The one of a name; undefined: there is none. */
+  named(namespace: string, name: string): Promise<ImageTarget | undefined>
   /** Those that are new, or mean something else, from the moment that `begun` is called, until `signal` aborts. */
   changes(begun: () => void, signal: AbortSignal): AsyncIterable<ImageTarget>
 }
@@ -53,18 +55,18 @@ export class ImageEvents implements ImageSource {
     try {
       for await (const { namespace, event } of this.#events.subscribe({ filters }, { signal })) {
         const { name } = fromBinary(ImageNamedSchema, event?.value ?? new Uint8Array())
-        const digest = await this.#targetOf(namespace, name)
-        if (digest !== undefined) yield { namespace, name, digest }
+        const target = await this.named(namespace, name)
+        if (target !== undefined) yield target
       }
     } finally {
       clearTimeout(timer)
     }
   }
 
-  async #targetOf(namespace: string, name: string): Promise<Digest | undefined> {
+  async named(namespace: string, name: string): Promise<ImageTarget | undefined> {
     try {
       const digest = (await this.#images.get({ name }, optionsOf(namespace))).image?.target?.digest
-      return isDigest(digest) ? digest : undefined
+      return isDigest(digest) ? { namespace, name, digest } : undefined
     } catch (error) {
       if (error instanceof ConnectError && error.code === Code.NotFound) return undefined // removed meanwhile
       throw error

@@ -12,7 +12,7 @@ import type { Replacements } from './replacements.ts'
 import { saidLayers } from './said-layers.ts'
 
 export interface ImageWatchParts {
-  source: ImageSource
+  source: Pick<ImageSource, 'all' | 'changes'>
   finder: Pick<ImageFinder, 'manifestOf'>
   pulls: Pick<Pulls, 'open'>
   /** Of each name that this containerd asks by. */

@@ -49,8 +49,7 @@ export class Pulls {
   }
 
   async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
-    const { keepObject, images } = this.#parts
-    const { reference, manifest, manifestBytes, configBytes } = found
+    const { reference } = found
     const known = this.#pulls.get(referenceText(reference))
     if (known?.pulled.isStale)
       void this.#end(referenceText(reference)) // never rejects
@@ -60,11 +59,18 @@ export class Pulls {
       this.#pulls.set(referenceText(reference), known)
       return known.pulled
     }
+    return this.#begin(await this.resolve(found))
+  }
+
+  /** The image that was found, kept for the next start. @throws Failure missing, system */
+  async resolve(found: Omit<FoundImage, 'place'>): Promise<ResolvedImage> {
+    const { keepObject, images } = this.#parts
+    const { reference, manifest, manifestBytes, configBytes } = found
     await keepObject(reference.digest, manifestBytes)
     await keepObject(manifest.config.digest, configBytes)
     const image = await images.kept(reference)
     if (image === undefined) throw Failure.missing(`${referenceText(reference)} cannot be read back from the cache`)
-    return this.#begin(image)
+    return image
   }
 
   /** Never rejects. */

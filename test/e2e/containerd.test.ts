@@ -3,7 +3,7 @@ import { chmod, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { type Agent, gone } from './agent.ts'
+import { type Agent, gone, lazylayer } from './agent.ts'
 import { type AppImage, named, writeApp } from './app-image.ts'
 import { claim } from './claim.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
@@ -111,6 +111,24 @@ function tests(flavour: ContainerdFlavour): void {
     await pull('mixed')
     expect(await run('mixed')).toMatchObject({ code: 0, stdout: 'lazy above plain\n' })
     expect(await blobsFetched()).toEqual([])
+  })
+
+  test('what a lazy pull left out is filled in on request, so that containerd can export the image', async () => {
+    await containerd.ctr('k8s.io', 'images', 'rm', '--sync', image('mixed'))
+    await pull()
+    const reference = image(app.tag)
+    const exported = () => containerd.ctr('k8s.io', 'images', 'export', join(store.work.path, 'image.tar'), reference)
+    expect(await exported()).toMatchObject({ code: 1, stderr: expect.stringContaining('not found') })
+    const fill = () => lazylayer(store.work.path, 'fill', reference, '--root', store.root)
+    expect(await fill()).toMatchObject({ code: 0, stdout: expect.stringMatching(/3 layers, 3 brought, 26\.\d MB\n$/) })
+    expect(await fill()).toMatchObject({ code: 0, stdout: expect.stringContaining('3 layers, nothing was missing') })
+    // the collector runs, and takes what nothing refers to
+    await containerd.ctr('k8s.io', 'images', 'tag', reference, 'other')
+    await containerd.ctr('k8s.io', 'images', 'rm', '--sync', 'other')
+    expect((await exported()).code).toBe(0)
+    expect(await blobsFetched()).toEqual([])
+    const checked = await containerd.ctr('k8s.io', 'images', 'check', `name==${reference}`)
+    expect(checked.stdout).toMatch(/complete \(4\/4\)/)
   })
 
   test('an image has its own files, though a hostile one claimed its layer before', async () => {

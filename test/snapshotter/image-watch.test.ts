@@ -13,7 +13,7 @@ const other = image('other', [lazy('two')])
 const images = new Map([same, other].map((each) => [each.digest, each]))
 
 /** Tells of images when the test says so; a connection that breaks is made again. */
-class Source implements ImageSource {
+class Source implements Pick<ImageSource, 'all' | 'changes'> {
   tell: (target: ImageTarget) => void = () => {}
   break: () => void = () => {}
   connections = 0
