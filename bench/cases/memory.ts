@@ -52,7 +52,7 @@ export const memory: Case = {
   ],
   async prepare(context) {
     return [
-      { name: BOUND, open: async () => async () => ({ [EMPTY]: 110, [START]: 150, [LIMITED]: 1 }) },
+      { name: BOUND, open: async () => async () => ({ [EMPTY]: 110, [START]: 140, [LIMITED]: 1 }) },
       agent(context),
     ]
   },

@@ -15,7 +15,7 @@ import { Background } from '../layer/background.ts'
 import { type EarlyImage, Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import type { Learned } from '../layer/learned.ts'
-import { Keeper } from '../mount/keeper.ts'
+import { Keeper, PATIENCE_MS } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
@@ -133,6 +133,15 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
+/** --keeper-patience, in milliseconds. @throws Failure usage */
+function keeperPatience(values: Values): number {
+  const given = text(values, 'keeper-patience')
+  if (given === undefined) return PATIENCE_MS
+  const seconds = /^\d{1,5}$/.test(given) ? Number(given) : Number.NaN
+  if (Number.isNaN(seconds)) throw Failure.usage(`--keeper-patience ${given} is not a number of seconds`)
+  return seconds * 1000
+}
+
 /**
  * What an agent is for.
  *
@@ -143,8 +152,8 @@ export function roomLimits(values: Values): RoomLimits {
  */
 export type Purpose = 'names' | 'starts' | 'reading'
 
-/** That parse indexes: two layers of an image, side by side. */
-const THREADS_STANDING_BY = 2
+/** The same folder holds worker.ts in a checkout and worker.js in the package. */
+const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url)
 
 /** Of what was not proven. */
 function gatheredBlobs({ wholes, proofs, room }: Store): GatheredBlobs {
@@ -167,8 +176,8 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const limits = roomLimits(values)
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
-  const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
+  const codecs = new CodecPool({ warn: log, worker: WORKER })
+  const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
@@ -200,7 +209,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const images = new Images(registries, store, platform, log, early, gathered)
   return {
     native,
-    keeper: Keeper.current(process.env),
+    keeper: Keeper.current(process.env, keeperPatience(values)),
     registries,
     store,
     codecs,

@@ -47,6 +47,8 @@ export interface ContainerdDoorParts
 }
 
 export interface ContainerdDoor {
+  /** Shows again what snapshots showed. To be called once, before `listen`. */
+  show(): Promise<void>
   /** Begins to answer; the directory of trees must be read-only by then. @throws Failure system */
   listen(): Promise<void>
   /**
@@ -123,10 +125,13 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
     opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
   const reading = { images, layers, trees, names, layersNow, signal: layers.signal, log }
   const listening: GrpcSocket[] = []
+  let left: LazyLayer[] = []
   const told = ({ reference, credentials }: ToldCredentials) => agent.registries.remember(reference, credentials)
   return {
+    async show() {
+      left = await readBack(reading)
+    },
     async listen() {
-      const left: LazyLayer[] = await readBack(reading)
       void readLeft(left, reading) // never rejects
       for (const { socket, byName, watch } of opened) {
         void watch.run() // never rejects
