@@ -98,6 +98,7 @@ test('the same again changes nothing, and restarts nobody', async () => {
   await image('1-a')
   await node('install')
   await writeFile(onHost('configured'), '')
+  await writeFile(onHost('running'), '/opt/lazylayer-1-a/native/lazylayer-keeper\n')
   const outcome = await node('install')
   expect([outcome.code, outcome.said]).toEqual([0, expect.stringContaining('1-a is there already')])
   expect(changes(outcome)).toEqual(['lazylayer setup containerd'])
@@ -117,6 +118,20 @@ test('another version waits for the agent to be restarted, whose own version sta
   await writeFile(onHost('running'), '/opt/lazylayer-2-b/bin/node\n')
   await node('install')
   expect((await readdir(onHost('opt'))).sort()).toEqual(['lazylayer', 'lazylayer-2-b'])
+})
+
+test('one that waits is taken when that is asked for later', async () => {
+  await image('1-a')
+  await node('install')
+  await writeFile(onHost('configured'), '')
+  await writeFile(onHost('running'), '/opt/lazylayer-1-a/bin/node\n')
+  await image('2-b')
+  await node('install')
+  expect((await node('install')).said).toContain('2-b is installed; the agent that runs goes on')
+  expect(changes(await node('install', { RESTART: 'yes' }))).toEqual([
+    'systemctl restart lazylayer.service',
+    'lazylayer setup containerd',
+  ])
 })
 
 test('it is restarted at once where that was asked for, also for other flags', async () => {
