@@ -21,7 +21,12 @@ const FOR_EVERYONE = new Set(['errors.ts', 'limit.ts'])
 
 const HTTP_MODULE = /^(undici(\/|$)|(node:)?https?2?$)/
 // build/registry.ts serves images that were just built; the others speak gRPC with containerd and kubelet on unix sockets.
-const SERVES_HTTP = new Set(['build/registry.ts', 'snapshotter/grpc-socket.ts', 'snapshotter/cri-proxy.ts'])
+const SERVES_HTTP = new Set([
+  'agent/health.ts',
+  'build/registry.ts',
+  'snapshotter/grpc-socket.ts',
+  'snapshotter/cri-proxy.ts',
+])
 const speaksHttp = (path: string) => path.startsWith('registry/') || SERVES_HTTP.has(path)
 const knowsFormats = (path: string) => /^(format|build|cli)\//.test(path)
 const FORMAT_NAME = /stargz|zstd:?chunked|nydus|rafs|ztoc|zran|\bsoci\b/i

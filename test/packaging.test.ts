@@ -34,11 +34,18 @@ test('engines are behind it, and it is stopped in order', () => {
 
 test('what it starts are commands that there are, on the directory where they look by themselves', () => {
   const commands = [...all('ExecStart'), ...all('ExecStartPost')].flatMap((each) =>
-    [...each.matchAll(/\/usr\/bin\/lazylayer ([^>;']+)/g)].map(([, args]) => (args as string).trim().split(' ')),
+    [...each.matchAll(/\/usr\/bin\/lazylayer ([^>;'$]+)/g)].map(([, args]) => (args as string).trim().split(' ')),
   )
   expect(commands.map(([name]) => name)).toEqual(['serve', 'status'])
   for (const argv of commands) {
     expect(parseCommandLine(argv)).toMatchObject({ positionals: [defaultPlaces({}, 0).root] })
     expect(defaultPlaces({ STATE_DIRECTORY: `/var/lib/${all('StateDirectory')[0]}` }, 0).root).toBe(argv[1])
   }
+})
+
+test('flags come from a file of the administrator, and its example is right', async () => {
+  expect(all('EnvironmentFile')).toEqual(['-/etc/default/lazylayer']) // it need not be there
+  expect(all('ExecStart')[0]).toMatch(/ \$LAZYLAYER_SERVE$/) // without braces systemd splits it into words
+  const [, flags = ''] = /^# .*LAZYLAYER_SERVE="(.*)"$/m.exec(await readFile(UNIT, 'utf8')) ?? []
+  expect(parseCommandLine(['serve', ...flags.split(' ')])).toMatchObject({ values: { metrics: '9811' } })
 })

@@ -20,4 +20,5 @@ mod serve;
 mod session;
 mod sys;
 mod upcall;
+mod waits;
 mod wire;

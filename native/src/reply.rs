@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
+use crate::waits::Waits;
 use crate::wire;
 
 #[derive(Default)]
@@ -17,6 +19,10 @@ pub struct Counters {
     pub expired: AtomicU64,
     pub failed: AtomicU64,
     pub refused: AtomicU64,
+    /// READs that wait for a chunk now.
+    pub waiting: AtomicU64,
+    /// How long those took that had to wait.
+    pub waits: Waits,
 }
 
 /// /dev/fuse, mounted.
@@ -52,12 +58,14 @@ pub struct Reply {
     unique: u64,
     /// Counts as a READ.
     read: bool,
+    /// Since when it waits.
+    waits_since: Option<Instant>,
     answered: bool,
 }
 
 impl Reply {
     pub fn new(connection: &Arc<Connection>, unique: u64, read: bool) -> Self {
-        Self { connection: Arc::clone(connection), unique, read, answered: false }
+        Self { connection: Arc::clone(connection), unique, read, waits_since: None, answered: false }
     }
 
     pub fn unique(&self) -> u64 {
@@ -68,8 +76,22 @@ impl Reply {
         &self.connection.counters
     }
 
+    /// It has to wait. What need not is not timed.
+    pub fn begin_wait(&mut self) {
+        self.waits_since = Some(Instant::now());
+        self.counters().waiting.fetch_add(1, Relaxed);
+    }
+
+    fn end_wait(&mut self) {
+        if let Some(since) = self.waits_since.take() {
+            self.counters().waiting.fetch_sub(1, Relaxed);
+            self.counters().waits.note(since.elapsed());
+        }
+    }
+
     pub fn bytes(mut self, body: &[u8]) {
         self.answered = true;
+        self.end_wait();
         if self.read {
             self.counters().served.fetch_add(body.len() as u64, Relaxed);
         }
@@ -92,6 +114,7 @@ impl Reply {
 
     fn refuse(&mut self, errno: i32) {
         self.answered = true;
+        self.end_wait();
         // one that its own process gave up has not failed
         if self.read && errno != libc::EINTR {
             self.counters().failed.fetch_add(1, Relaxed);

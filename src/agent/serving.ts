@@ -6,24 +6,26 @@ import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { within } from '../engines/machine.ts'
 import { describe, Failure } from '../errors.ts'
-import type { Recorder } from '../layer/recorder.ts'
-import { isKernelMount, type KernelMount, type KernelMounts } from '../mount/kernel-mounts.ts'
+import { isKernelMount, type KernelMount } from '../mount/kernel-mounts.ts'
 import type { RungChoice } from '../mount/ladder.ts'
 import { mountPoints, mountTable } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { visibility } from '../mount/propagation.ts'
-import type { Session } from '../mount/session.ts'
-import type { CacheSize } from '../store/aside.ts'
-import type { Store } from '../store/store.ts'
-import type { Agent } from './agent.ts'
 import { logFor, places, socketFor } from './agent-places.ts'
-import { gaugesOf, totalsOf } from './gauges.ts'
+import { distributionsOf, gaugesOf, totalsOf } from './gauges.ts'
 import { log } from './log.ts'
-import { type AgentAnswer, type AgentRequest, ask, type ListRequest, listen, type Status } from './socket.ts'
+import { type Measurable, measure } from './measure.ts'
+import {
+  type AgentAnswer,
+  type AgentRequest,
+  ask,
+  type FillRequest,
+  type ListRequest,
+  listen,
+  type Status,
+} from './socket.ts'
 import { version } from './version.ts'
 
-/** Of a cache with some ten thousand files, on a busy disk. */
-const SIZE_WAIT_MS = 500
 /** In the mount table. */
 export const FUSE_TYPE = 'fuse.lazylayer'
 
@@ -106,24 +108,19 @@ const ENDING_MS = 2_000
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-export interface ServedMount {
+export interface ServedMount extends Measurable {
   /** What the user named. */
   dir: string
-  session: Session
-  /** What is mounted over the session in the kernel, if anything is. */
-  covers: KernelMounts | undefined
   choice: RungChoice
-  agent: Agent
   serves: string
   /** Of a store: whose DiffIDs it believes, and whether it names layers by them only. */
   diffid?: Status['diffid']
-  layers(): number
-  /** Layers that are shown under DiffIDs that are only believed. */
-  believed(): number
-  /** Ends before the mount does, while all of it can still be looked at. */
-  recorder: Pick<Recorder, 'size' | 'end'>
+  /** Of a store whose agent answers monitoring. */
+  metrics?: () => Promise<Status['metrics']>
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<AgentAnswer>
+  /** And to bring them to containerd. */
+  fill(request: FillRequest): Promise<AgentAnswer>
   /** Ends what clients do here before the mount goes. Never rejects, and takes a second at most. */
   leave(): Promise<void>
   /** Resolves with a reason when it has ended without our doing. */
@@ -149,6 +146,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const answer = async (request: AgentRequest): Promise<AgentAnswer> => {
     if (request.op === 'status') return { ok: true, status: await statusOf(served) }
     if (request.op === 'list') return await served.list(request)
+    if (request.op === 'fill') return await served.fill(request)
     return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
   }
   const server = await listen(path, answer).catch(async (error) => {
@@ -173,7 +171,9 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   }
   for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
   ready()
+  agent.keeper.ready(() => {})
   const reason = await Promise.race([session.ended, served.ended, stopped.promise])
+  agent.keeper.end()
   if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
   await served.leave()
   // whoever ended one of several mounts meant all of them
@@ -186,42 +186,15 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   return 0
 }
 
-async function statusOf({
-  dir,
-  session,
-  covers,
-  choice,
-  agent,
-  serves,
-  diffid,
-  layers,
-  believed,
-  recorder,
-}: ServedMount): Promise<Status> {
+async function statusOf(served: ServedMount): Promise<Status> {
+  const { dir, session, covers, choice, agent, serves, diffid } = served
   const points = await mountPoints()
   const shown = covers?.mounts.filter((each) => points.has(each.dir)) ?? [] // not those that somebody else unmounted
   const { seen, why } = await visibility(dir)
-  const size = await cacheSize(agent.store)
-  const outages = agent.registries.outages()
-  const open = layers()
-  const gauges = gaugesOf({
-    native: session.counters(),
-    registries: agent.registries.counters(),
-    codecs: agent.codecs.counters(),
-    layers: open,
-    outagesNow: outages.length,
-    cache: size,
-    corruptImages: agent.store.counters.corruptImages,
-    corruptRecords: agent.store.counters.corruptRecords,
-    quarantined: agent.examinations.quarantine.size,
-    believed: believed(),
-    chunksProfiled: agent.learned.chunks,
-    startsWatched: recorder.size,
-    cacheFreed: agent.store.room.freed,
-    inMemory: agent.store.room.spill?.bytes ?? 0,
-    mountsEvicted: covers?.evicted ?? 0,
-    background: agent.background?.progress ?? { layers: 0, left: 0, came: 0 },
-  })
+  const measured = await measure(served)
+  const { cache, layers } = measured
+  const metrics = await served.metrics?.()
+  const gauges = gaugesOf(measured)
   return {
     pid: process.pid,
     version: version(),
@@ -233,18 +206,14 @@ async function statusOf({
     ...(why === undefined ? {} : { unseen: why }),
     mounts: [{ dir: session.dir, kind: 'fuse' }, ...shown.map(rungOf)],
     ...(diffid === undefined ? {} : { diffid }),
-    layers: open,
+    ...(metrics === undefined ? {} : { metrics }),
+    layers,
     ...totalsOf(gauges),
-    outages,
-    ...(size === undefined ? {} : { cache: { dir: agent.store.dir, ...size } }),
+    outages: agent.registries.outages(),
+    ...(cache === undefined ? {} : { cache: { dir: agent.store.dir, ...cache } }),
     gauges,
+    distributions: distributionsOf(measured),
   }
-}
-
-/** Undefined where measuring takes longer than a request should wait; the next request gets it. */
-async function cacheSize(store: Store): Promise<CacheSize | undefined> {
-  const size = store.size().catch((error) => log(describe(error)))
-  return (await Promise.race([size, sleep(SIZE_WAIT_MS, undefined, { ref: false })])) ?? undefined
 }
 
 /** The rung of one mount; of a merged image, each device has its own. */

@@ -29,6 +29,7 @@ import { codecs } from './doctor/codecs.ts'
 import { containerd } from './doctor/containerd.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
+import { metrics } from './doctor/metrics.ts'
 import { agent, deadMounts, propagation, type Silent } from './doctor/mounts.ts'
 import { addon, fuse, kernel, node, requestTimeout } from './doctor/platform.ts'
 import { authHelper, registries } from './doctor/registries.ts'
@@ -94,7 +95,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     ...[node, addon, codecs, kernel, fuse, requestTimeout, cache],
     ...engines,
     containerd,
-    ...[storage, crioConf, registries, authHelper, agent, apart, store, propagation, deadMounts],
+    ...[storage, crioConf, registries, authHelper, agent, apart, store, propagation, deadMounts, metrics],
   ]
   const findings: (Finding & { name: string })[] = []
   for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })

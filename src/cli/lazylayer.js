@@ -33,6 +33,7 @@ const MAGLEV_NODE = 24
  */
 const AGENT_FLAGS = [
   '--max-semi-space-size=1',
+  '--expose-gc', // threads that wait collect no garbage by themselves (codec/worker.ts)
   ...(isOlder(process.versions.node, [MAGLEV_NODE, 0])
     ? []
     : ['--no-turbofan', '--wasm-wrapper-tiering-budget=2000000000']),

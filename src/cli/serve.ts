@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { openAgent, wantedRung } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
 import { type ContainerdSocket, containerdSockets } from '../agent/containerd-sockets.ts'
+import { parseAddress } from '../agent/health.ts'
 import { type StoreSettings, serveStore } from '../agent/serve-store.ts'
 import { storeMode } from '../agent/store-access.ts'
 import { text, texts, type Values } from '../agent/values.ts'
@@ -25,6 +26,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
   if (!isPolicy(containerdDiffId)) throw new TypeError('a policy that was one before')
   const byIndex = values['diffid-only'] !== true
   const root = positionals[0] ?? places().root
+  const metrics = text(values, 'metrics')
   if (diffId === 'guarded') await refuseUntold(resolve(root), systemPlaces())
   const containerd = containerdSockets(texts(values, 'containerd'), texts(values, 'containerd-address'), CONTAINERD)
   const settings = {
@@ -38,6 +40,7 @@ export async function serve({ positionals, values }: Invocation): Promise<number
     containerd,
     criProxy: criProxy(values, containerd),
     containerdDiffId,
+    metrics: metrics === undefined ? undefined : parseAddress(metrics),
   }
   const credsFile = text(values, 'creds-file')
   if (credsFile !== undefined) await readAuthFile(credsFile) // a mistake is said at the start, not at the first image
@@ -47,6 +50,8 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       process.stdout.write(readyText(root, rung, settings))
     })
   } catch (error) {
+    // one that goes on with a mount may do better the next time
+    if (agent.keeper.held.length === 0) agent.keeper.end()
     await agent.close()
     throw error
   }

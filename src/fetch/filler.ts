@@ -188,7 +188,7 @@ export class Filler {
         flight.request?.urgent.push(flight)
         flight.request?.hurry()
       } else {
-        flight.request?.flights.delete(flight) // what it is part of goes on
+        this.#requests.takeOut(flight)
         this.#batches.add(flight)
       }
     } else {

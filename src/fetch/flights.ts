@@ -94,6 +94,8 @@ export interface Request {
   readonly controller: AbortController
   /** Bytes of its range that are here, from the first on. */
   came: number
+  /** Another request brings some of what it was to bring. */
+  isCut: boolean
   /** Ends a pause of what it brings. */
   hurry: () => void
   /** Chunks of it that were corrupt and are fetched again. */

@@ -33,10 +33,7 @@ export class StoredOrder {
   }
 
   #inOrder(): Uint32Array {
-    const chunks = this.#chunks
-    this.#order ??= Uint32Array.from({ length: chunks.length }, (_, i) => i).sort(
-      (a, b) => chunks.blobOf(a) - chunks.blobOf(b) || chunks.storedRange(a).start - chunks.storedRange(b).start,
-    )
+    this.#order ??= orderOf(this.#chunks)
     return this.#order
   }
 
@@ -53,4 +50,22 @@ export class StoredOrder {
     }
     return low
   }
+}
+
+/** Mostly they are numbered so, which a look at each tells; whoever reads first waits for this. */
+function orderOf(chunks: StoredChunks): Uint32Array {
+  const order = new Uint32Array(chunks.length)
+  const starts = new Float64Array(chunks.length)
+  const blobs = new Uint32Array(chunks.length)
+  let isSorted = true
+  for (let i = 0; i < order.length; i++) {
+    order[i] = i
+    starts[i] = chunks.storedRange(i).start
+    blobs[i] = chunks.blobOf(i)
+    if (i > 0) isSorted &&= compare(i - 1, i) <= 0
+  }
+  function compare(a: number, b: number): number {
+    return (blobs[a] as number) - (blobs[b] as number) || (starts[a] as number) - (starts[b] as number)
+  }
+  return isSorted ? order : order.sort(compare)
 }

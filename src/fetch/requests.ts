@@ -82,13 +82,33 @@ export class Requests {
     return this.#readBlob(blob, range, { priority: 'prefetch', signal: this.#closing.signal })
   }
 
-  /** Whether somebody who begins to wait for a chunk that is being fetched does better to wait for that than to ask for it alone. */
+  /**
+   * Whether somebody who begins to wait for a chunk that is being fetched does better to wait for that than to ask for it alone, or does
+   * nearly as well: then nothing comes twice.
+   */
   comesSoon({ chunk, request }: Flight): boolean {
     if (request?.priority !== 'background') return true
-    // its own bytes have to come in any case
-    const { start, end } = this.#parts.chunks.storedRange(chunk)
-    // what lies before it takes no longer than asking for it again would, or is on its way already
-    return start - request.range.start - request.came <= Math.max(BACKGROUND_WINDOW_BYTES, end - start)
+    const { budget, chunks, origin } = this.#parts
+    const { start, end } = chunks.storedRange(chunk)
+    const here = request.range.start + request.came
+    // it has to come in any case, as has what others wait for
+    let wanted = end - start
+    for (const each of request.urgent) {
+      const other = chunks.storedRange(each.chunk)
+      if (other.end <= start) wanted += Math.max(0, other.end - Math.max(other.start, here))
+    }
+    const before = start - here
+    const unwanted = before - (wanted - (end - start))
+    // in a round trip a stream brings a window, and the way its limit: it takes one more, at most, than asking again would
+    const inTime = 2 * BACKGROUND_WINDOW_BYTES * (1 + wanted / budget.wires.of(origin).limit)
+    return unwanted <= Math.max(BACKGROUND_WINDOW_BYTES, end - start) && before <= inTime
+  }
+
+  /** Takes a flight out of the request that brings it, which goes on as far as it has others. */
+  takeOut(flight: Flight): void {
+    const { request } = flight
+    request?.flights.delete(flight)
+    if (request !== undefined) request.isCut = true
   }
 
   /** Takes a flight out of the request that it is part of; one that nothing is left of is stopped. */
@@ -126,6 +146,7 @@ export class Requests {
       urgent: [],
       controller: new AbortController(),
       came: 0,
+      isCut: false,
       hurry: () => {},
       retries: 0,
     }
@@ -190,11 +211,15 @@ export class Requests {
     const { range, controller } = request
     const end = ({ chunk }: Flight) => this.#parts.chunks.storedRange(chunk).end - range.start
     const arrivals = new Arrivals(request, end, (flight, stored) => this.#decode(flight, request, stored))
+    const enough = new AbortController()
+    const isOver = () => request.isCut && ![...request.flights].some((each) => end(each) > request.came)
     const onPart = (part: Uint8Array, at: number) => {
       arrivals.add(wholeOf(part, at, length(request)), at + part.length)
+      if (isOver()) enough.abort() // others bring what is left of it
       return this.#hold(request, part.length)
     }
-    const options = { signal: controller.signal, priority: request.priority, onPart }
+    const signal = AbortSignal.any([controller.signal, enough.signal])
+    const options = { signal, priority: request.priority, onPart }
     // who is stopped waits for nothing
     controller.signal.addEventListener('abort', () => request.hurry(), { once: true })
     let stored: Uint8Array | undefined
@@ -202,7 +227,7 @@ export class Requests {
       stored = await this.#readBlob(request.blob, range, options)
       arrivals.add(stored, stored.length)
     } catch (error) {
-      this.#readFailed(request, error)
+      if (!enough.signal.aborted || controller.signal.aborted) this.#readFailed(request, error)
     }
     await arrivals.settled()
     if (stored !== undefined) giveBack(stored)

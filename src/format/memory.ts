@@ -1,4 +1,4 @@
-// Memory of large indexes. What a thread has let go of it gives back when it next collects garbage: an idle one never does.
+// Memory of large indexes. What a thread has let go of it gives back when it next collects garbage, which an idle one does only when it is told to.
 
 /** Buffers that Node shares out among small ones are not anybody's to give back. */
 const OWN_MIN_BYTES = 1 << 20

@@ -36,7 +36,17 @@ export class PortableTree implements FuseOperations {
   readonly #waits = new Set<AbortController>()
   #closed = false
   readonly #directories = new Map<string, number>()
-  readonly #counters = { served: 0n, reads: 0n, missed: 0n, lookups: 0n, expired: 0n, failed: 0n, refused: 0n }
+  readonly #counters = {
+    served: 0n,
+    reads: 0n,
+    missed: 0n,
+    lookups: 0n,
+    expired: 0n,
+    failed: 0n,
+    refused: 0n,
+    waiting: 0n,
+    waits: { upTo: [], counts: [0], seconds: 0 }, // nobody asks it
+  }
 
   /**
    * @param layers of the image's device slots 1…n

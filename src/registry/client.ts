@@ -3,6 +3,7 @@ import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
+import { AnswerTimes } from './answer-times.ts'
 import { Connections, type Protocol } from './connections.ts'
 import { abortion } from './gate.ts'
 import type { Limits } from './limits.ts'
@@ -19,6 +20,8 @@ export interface Query {
   url: URL
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   headers: Readonly<Record<string, string>>
+  /** Sent to the origin of `url` alone. */
+  ownHeaders?: Readonly<Record<string, string>>
   /** What streams is sent once, with a `content-length` among the headers. */
   body?: string | AsyncIterable<Uint8Array>
   /** How connections to a host are secured; asked again for each redirect's host. */
@@ -85,6 +88,8 @@ export class Client {
     outages: 0,
     failedAtOnce: 0,
   }
+  /** From sending a request until its answer begins. */
+  readonly times = new AnswerTimes()
   readonly #connections: Connections
 
   constructor(limits: Limits, proxies: Proxies) {
@@ -123,7 +128,8 @@ export class Client {
     let { url } = query
     let redirect: Answer['redirect']
     let own = true
-    const headers: Record<string, string> = { ...query.headers }
+    const { ownHeaders = {} } = query
+    const headers: Record<string, string> = { ...ownHeaders, ...query.headers }
     for (let hops = 0; ; hops++) {
       const outcome = await this.#once(query, url, headers, stop, async (answer) => {
         if (!query.follow || !REDIRECT_STATUS.has(answer.status))
@@ -141,7 +147,8 @@ export class Client {
       else headers.referer = outcome.referer
       // Never added again, not even when the chain comes back to the first origin: another host chose that URL.
       if (outcome.to.origin !== url.origin) {
-        delete headers.authorization
+        const secret = Object.keys(ownHeaders).filter((name) => query.headers[name] === undefined)
+        for (const name of ['authorization', ...secret]) delete headers[name]
         own = false
       }
       url = outcome.to
@@ -184,6 +191,7 @@ export class Client {
     const end = () => stop.abort(Failure.timeout(`${url.host}: no end within ${totalMs} ms`))
     const timer = query.lasts ? undefined : setTimeout(end, totalMs)
     let response: Dispatcher.ResponseData | undefined
+    const sentAt = performance.now()
     try {
       this.counters.requests++
       response = await agent.request({
@@ -198,6 +206,7 @@ export class Client {
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
+      this.times.note(status, (performance.now() - sentAt) / 1000)
       // it answers on a new connection, and gave nothing on the old one
       if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
       if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
@@ -218,6 +227,7 @@ export class Client {
       stream.overtake()
       return value
     } catch (error) {
+      if (response === undefined) this.times.note(undefined, (performance.now() - sentAt) / 1000)
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
       clearTimeout(timer)

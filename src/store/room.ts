@@ -101,6 +101,11 @@ export class Room {
     return this.#freed
   }
 
+  /** What the cache may have, in bytes; undefined: it was not measured yet. */
+  get limit(): number | undefined {
+    return this.#measured?.limit
+  }
+
   enter(device: Device): void {
     this.#devices.add(device)
     if (this.#measured === undefined && this.spill !== undefined) this.#begin()

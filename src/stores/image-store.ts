@@ -45,7 +45,7 @@ import { type Covers, LayerList } from './layer-list.ts'
 import { type Attached, claimOfLink, LayerOwners, type Owner } from './layer-owners.ts'
 import { tarSplit } from './listed-split.ts'
 import type { NameClaim } from './name-claim.ts'
-import { keyOf, type ListOutcome, listedAs, outcomeOf } from './outcome.ts'
+import { keyOf, type Leaving, type ListOutcome, listedAs, outcomeOf } from './outcome.ts'
 import { LOOKUP_PATIENCE } from './patience.ts'
 import { notAgain } from './read-back.ts'
 import { missingWhole, type Prove, withdrawnIn } from './read-whole.ts'
@@ -66,6 +66,7 @@ export interface ImageStoreParts extends ChainParts, Covers, TurnoverParts {
   /** Whether layers that bear no DiffIDs are named by their indexes. */
   byIndex: boolean
   versions: ListVersions
+  left: Leaving
   /** How many layers are listed at most; undefined: as many as engines bear. */
   layersMax?: number
 }
@@ -401,7 +402,8 @@ export class AdditionalImageStore {
 
   #tellLeft({ reference }: ResolvedImage, { left, why }: ListOutcome): void {
     if (why === undefined) return
-    this.#tell(`${referenceText(reference)}: layers from ${left[0]} on are left to the engine: ${why}`)
+    const message = `${referenceText(reference)}: layers from ${left[0]} on are left to the engine: ${why}`
+    this.#parts.left.leave(message, left.length, why)
   }
 
   #tell(message: string): void {

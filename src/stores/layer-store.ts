@@ -28,6 +28,7 @@ import type { Met } from './guard.ts'
 import { diffIdOf, type TrustsDiffIds } from './identity.ts'
 import { infoOf } from './layer-info.ts'
 import { type NameClaim, nameClaimOf, nameClaimsOf } from './name-claim.ts'
+import type { Leaving } from './outcome.ts'
 import { LOOKUP_PATIENCE, patiently } from './patience.ts'
 import { type Known, References } from './references.ts'
 import {
@@ -60,14 +61,13 @@ export interface StoreParts extends ShownParts {
   /** Grows with every byte and request: tells a slow registry from a dead one. */
   progress(): number
   trustsDiffIds: TrustsDiffIds
+  left: Leaving
 }
 
 /** A reference of which nothing is shown: its next lookup costs no more than the first. */
 const IDLE_MS = 3_600_000
 /** An engine asks for the layers of an image it pulls one after the other; what it has not asked for by then it will not. */
 const PULL_MS = 120_000
-/** Messages that are not repeated. Local users choose the digests they are about, so they are forgotten from time to time. */
-const TOLD_MAX = 10_000
 
 export class AdditionalLayerStore implements Door {
   static readonly DIRECTORY = LAYERS_DIRECTORY
@@ -79,7 +79,6 @@ export class AdditionalLayerStore implements Door {
   /** What came of keeping an image apart from others. */
   readonly #met = new WeakMap<ImageLayers, Promise<Met>>()
   /** What was logged: once is enough. */
-  readonly #told = new Set<string>()
 
   /** @param shownMax layers that are shown at a time; default: as many as are in use at most */
   constructor(parts: StoreParts, shownMax?: number) {
@@ -324,14 +323,7 @@ export class AdditionalLayerStore implements Door {
   }
 
   #leave(reference: string, layer: Digest, error: unknown): void {
-    this.#tell(`${reference}: layer ${layer} is left to the engine: ${describe(error)}`)
-  }
-
-  #tell(message: string): void {
-    if (this.#told.has(message)) return
-    if (this.#told.size >= TOLD_MAX) this.#told.clear()
-    this.#told.add(message)
-    this.#parts.log(message)
+    this.#parts.left.leave(`${reference}: layer ${layer} is left to the engine: ${describe(error)}`, 1, error)
   }
 
   get #mounted(): StoreMount {

@@ -15,6 +15,11 @@ export interface ListOutcome {
   why?: string
 }
 
+/** Is told of layers that engines fetch themselves: says each message once. */
+export interface Leaving {
+  leave(message: string, layers: number, why: unknown): void
+}
+
 /** What is kept of an image. @param before as it was kept in an earlier life, which it stays */
 export function listedAs(
   { reference, digest }: ResolvedImage,

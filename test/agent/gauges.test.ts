@@ -1,35 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
-import { gaugesOf, type Measured, totalsOf } from '../../src/agent/gauges.ts'
-
-const MEASURED: Measured = {
-  native: { served: 1n, reads: 2n, missed: 3n, lookups: 4n, expired: 5n, failed: 6n, refused: 7n },
-  registries: {
-    requests: 8,
-    fetched: 9,
-    retries: 10,
-    redirects: 11,
-    tokens: 12,
-    connections: 13,
-    hedges: 14,
-    outages: 15,
-    failedAtOnce: 16,
-  },
-  codecs: { decoded: 17, verified: 18, copied: 32, corrupt: 19, reverified: 20 },
-  layers: 21,
-  outagesNow: 22,
-  cache: { bytes: 23, aside: 24 },
-  corruptImages: 25,
-  corruptRecords: 26,
-  quarantined: 27,
-  believed: 31,
-  cacheFreed: 28,
-  inMemory: 29,
-  mountsEvicted: 30,
-  background: { layers: 194, left: 195, came: 196 },
-  chunksProfiled: 92,
-  startsWatched: 93,
-}
+import { gaugesOf, totalsOf } from '../../src/agent/gauges.ts'
+import { MEASURED } from './measured.ts'
 
 test('each number has a name of its own, and is told of what was measured', () => {
   const gauges = gaugesOf(MEASURED)

@@ -13,4 +13,5 @@ export const IDLE: Status = {
   requests: 0,
   counters: {},
   gauges: [],
+  distributions: [],
 }

@@ -340,6 +340,44 @@ test('whoever needs a chunk that comes soon in the background waits for it; what
   expect(layer.decoded.toSorted((a, b) => a - b)).toEqual([...Array(10).keys()])
 })
 
+test('who reads on through small chunks that come in the background waits for all of them, and nothing comes twice', async () => {
+  const layer = new Layer({ chunks: row(250, 8 * KIB), hold: true })
+  const rest = layer.filler.fill(Array(250).keys(), 'background')
+  await settle()
+  // as the kernel reads ahead: more than comes in a round trip, but from what comes next on
+  const read = layer.filler.fill(
+    Array.from({ length: 60 }, (_, i) => 10 + i),
+    'demand',
+  )
+  await settle()
+  expect(layer.reads).toHaveLength(1)
+  layer.reads[0]?.answer()
+  await Promise.all([rest, read])
+})
+
+test('what is read far ahead of the background ends its request there, and nothing comes twice', async () => {
+  const layer = new Layer({ chunks: row(10, 200 * KIB), hold: true })
+  const rest = layer.filler.fill(Array(10).keys(), 'background')
+  await settle()
+  layer.reads[0]?.come(100 * KIB)
+  const far = layer.filler.fill([5, 6, 7, 8, 9], 'demand')
+  await settle()
+  expect(layer.reads.map(({ range, priority }) => [range.start, range.end, priority])).toEqual([
+    [0, 2000 * KIB, 'background'],
+    [1000 * KIB, 2000 * KIB, 'demand'],
+  ])
+  layer.reads[0]?.come(999 * KIB)
+  await settle()
+  expect(layer.reads[0]?.aborted).toBe(false)
+  layer.reads[0]?.come(1000 * KIB)
+  await settle()
+  expect(layer.reads[0]?.aborted).toBe(true)
+  layer.reads[1]?.answer()
+  await Promise.all([rest, far])
+  expect(layer.decoded.toSorted((a, b) => a - b)).toEqual([...Array(10).keys()])
+  expect(layer.filler.counters).toMatchObject({ filled: 10, corrupt: 0, requests: 2 })
+})
+
 test('of a prefetch request that has arrived, what is wanted now is decoded first', async () => {
   const layer = new Layer({ chunks: row(200, 10), hold: true, delay: () => 0 })
   const ahead = layer.filler.fill(Array(200).keys(), 'prefetch')

@@ -1,6 +1,8 @@
 // An additional image store on fakes: images that are known or not, layers whose tars are known or not, and a mount that holds the rule
 // between directories and entries at each version of the list.
+
 import { expect } from 'vitest'
+import { LeftLayers } from '../../src/agent/left-layers.ts'
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { planUnits } from '../../src/format/formats.ts'
@@ -143,6 +145,7 @@ export class World {
       byIndex: true,
       now: () => 0,
       split: async ({ descriptor }) => ({ fd: descriptor.size, close: async () => {} }),
+      left: new LeftLayers((message) => void this.messages.push(message)),
       log: (message) => void this.messages.push(message),
       ...more,
     }

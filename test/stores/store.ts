@@ -1,5 +1,6 @@
 // An additional layer store on fakes: images that are known or not, layers that open or not, and a mount that writes down what it is
 // told and answers lookups as the native side would: names that are there are not asked for.
+import { LeftLayers } from '../../src/agent/left-layers.ts'
 import { Failure } from '../../src/errors.ts'
 import { TAR_SIZE, TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { planUnits } from '../../src/format/formats.ts'
@@ -179,6 +180,7 @@ export class FakeWorld {
       progress: () => this.progress,
       trustsDiffIds: trustNone,
       byIndex: true,
+      left: new LeftLayers((message) => void this.messages.push(message)),
       log: (message) => void this.messages.push(message),
       ...more,
     }

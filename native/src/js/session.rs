@@ -15,8 +15,9 @@ use crate::erofs::Erofs;
 use crate::inode::{SLOT_MAX, Tree};
 use crate::map::{Image, Ready};
 use crate::parked::Key;
-use crate::session::{Core, Timeouts};
+use crate::session::{Core, Settings, Timeouts};
 use crate::upcall::Upcalls;
+use crate::waits::UP_TO_MS;
 use crate::{mount, sys, wire};
 
 const THREADS_MAX: u32 = 64;
@@ -30,6 +31,8 @@ pub struct SessionOptions {
     pub lookup_timeout_ms: f64,
     pub late_timeout_ms: f64,
     pub user_marks: bool,
+    pub resend: bool,
+    pub resumed: bool,
 }
 
 #[napi(object, object_to_js = false)]
@@ -74,6 +77,17 @@ pub struct SessionCounters {
     pub expired: BigInt,
     pub failed: BigInt,
     pub refused: BigInt,
+    pub waiting: BigInt,
+    pub waits: WaitCounters,
+}
+
+/// `counts`: of waits that took no longer than each of `up_to`, and longer than the one before; and of those that took longer than all.
+#[napi(object)]
+pub struct WaitCounters {
+    pub up_to: Vec<f64>,
+    pub counts: Vec<f64>,
+    /// All together.
+    pub seconds: f64,
 }
 
 #[napi]
@@ -99,9 +113,21 @@ impl Session {
         };
         let upcalls = Upcalls::new(&upcalls)?;
         let device = sys::adopt(options.fuse_fd).map_err(|error| failed("fuseFd", &error))?;
-        let core = Core::start(File::from(device), root, options.user_marks, options.threads as usize, timeouts, upcalls)
-            .map_err(|error| failed("threads", &error))?;
+        let settings = Settings {
+            device: File::from(device),
+            root,
+            user_marks: options.user_marks,
+            threads: options.threads as usize,
+            resend: options.resend,
+            resumed: options.resumed,
+        };
+        let core = Core::start(settings, timeouts, upcalls).map_err(|error| failed("threads", &error))?;
         Ok(Self { core })
+    }
+
+    #[napi]
+    pub fn begin(&self) -> Result<()> {
+        self.core.begin().map_err(|error| failed("begin", &error))
     }
 
     #[napi]
@@ -292,6 +318,12 @@ impl Session {
             expired: counters.expired.load(Relaxed).into(),
             failed: counters.failed.load(Relaxed).into(),
             refused: counters.refused.load(Relaxed).into(),
+            waiting: counters.waiting.load(Relaxed).into(),
+            waits: WaitCounters {
+                up_to: UP_TO_MS.iter().map(|&ms| ms as f64 / 1000.0).collect(),
+                counts: counters.waits.counts().into_iter().map(|count| count as f64).collect(),
+                seconds: counters.waits.seconds(),
+            },
         }
     }
 

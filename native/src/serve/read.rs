@@ -68,7 +68,7 @@ impl Core {
     }
 
     /// Answers a read, or parks it. One that waited and lacks something still was promised what is not there any more, or never was.
-    fn read(&self, window: Window, reply: Reply, scratch: &mut Scratch, waits: u32) {
+    fn read(&self, window: Window, mut reply: Reply, scratch: &mut Scratch, waits: u32) {
         let Window { node, offset, size } = window;
         scratch.keys.clear();
         let outcome = match self.node(node) {
@@ -91,6 +91,7 @@ impl Core {
             Ok(Got::Missing) => {
                 if waits == 0 {
                     self.connection.counters.missed.fetch_add(1, Relaxed);
+                    reply.begin_wait();
                 }
                 self.wait(Parked { reply, what: What::Read { window, waits: waits + 1 } }, &mut scratch.keys);
             }

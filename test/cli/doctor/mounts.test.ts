@@ -48,6 +48,7 @@ const STATUS: Status = {
   requests: 0,
   counters: {},
   gauges: [],
+  distributions: [],
 }
 
 test.each([

@@ -1,0 +1,56 @@
+// What an agent measured: no two numbers are alike.
+import type { Measured } from '../../src/agent/gauges.ts'
+
+const NO_TIMES = { upTo: [1], counts: [0, 0], seconds: 0 }
+
+export const MEASURED: Measured = {
+  native: {
+    served: 1n,
+    reads: 2n,
+    missed: 3n,
+    lookups: 4n,
+    expired: 5n,
+    failed: 6n,
+    refused: 7n,
+    waiting: 50n,
+    waits: { upTo: [0.5], counts: [1, 2], seconds: 9 },
+  },
+  registries: {
+    requests: 8,
+    fetched: 9,
+    retries: 10,
+    redirects: 11,
+    tokens: 12,
+    connections: 13,
+    hedges: 14,
+    outages: 15,
+    failedAtOnce: 16,
+  },
+  answers: {
+    '2xx': { upTo: [1], counts: [3, 0], seconds: 0.5 },
+    '3xx': NO_TIMES,
+    '4xx': NO_TIMES,
+    '5xx': NO_TIMES,
+    none: NO_TIMES,
+  },
+  codecsBusy: 51,
+  cacheLimit: 52,
+  left: { unsupported: 53, denied: 54, unavailable: 55, corrupt: 56, other: 57 },
+  cpuSeconds: 58,
+  eventLoopSeconds: 59,
+  residentBytes: 60,
+  codecs: { decoded: 17, verified: 18, copied: 32, corrupt: 19, reverified: 20 },
+  layers: 21,
+  outagesNow: 22,
+  cache: { bytes: 23, aside: 24 },
+  corruptImages: 25,
+  corruptRecords: 26,
+  quarantined: 27,
+  believed: 31,
+  cacheFreed: 28,
+  inMemory: 29,
+  mountsEvicted: 30,
+  background: { layers: 194, left: 195, came: 196 },
+  chunksProfiled: 92,
+  startsWatched: 93,
+}
