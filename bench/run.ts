@@ -9,6 +9,7 @@ import { coldReads } from './cases/cold-reads.ts'
 import { coldStart } from './cases/cold-start.ts'
 import { coldStartForms } from './cases/cold-start-forms.ts'
 import { coldStartLinks } from './cases/cold-start-links.ts'
+import { containerdStarts } from './cases/containerd-start.ts'
 import { growthBytes } from './cases/growth-bytes.ts'
 import { growthEntries } from './cases/growth-entries.ts'
 import { growthLayers } from './cases/growth-layers.ts'
@@ -57,6 +58,7 @@ const CASES: readonly Case[] = [
   shuffled,
   pageCache,
   ...podmanStarts,
+  ...containerdStarts,
   podmanFar,
   twentyStarts,
   mappedStart,
