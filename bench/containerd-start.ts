@@ -31,28 +31,28 @@ interface Snapshotter {
   stop(): Promise<unknown>
 }
 
-interface Kind {
+export interface SnapshotterKind {
   name: string
   /** What containerd calls it. */
   plugin: string
   version?: () => Promise<string>
-  /** @param path of containerd's own directory */
-  start(image: Served, dir: string, socket: string, path: string): Promise<Snapshotter>
+  /** @param address of its client's own socket */
+  start(image: Served, dir: string, socket: string, address: string): Promise<Snapshotter>
 }
 
-const lazylayerKind = (name: string, more: readonly string[]): Kind => ({
+export const lazylayerSnapshotter = (name: string, more: readonly string[]): SnapshotterKind => ({
   name,
   plugin: 'lazylayer',
-  start: async (_, dir, socket, path) => {
+  start: async (_, dir, socket, address) => {
     const at = { dir: join(dir, 'store'), cache: join(dir, 'cache'), run: join(dir, 'run'), rung: 'erofs' as const }
-    const flags = ['--containerd', socket, '--containerd-address', Containerd.addressIn(path), ...more]
+    const flags = ['--containerd', socket, '--containerd-address', address, ...more]
     const store = await serveStore(at, [], flags)
     const { pid } = await store.status()
     return { pid, stop: store.stop }
   },
 })
 
-const STARGZ: Kind = {
+export const stargzSnapshotter: SnapshotterKind = {
   name: STARGZ_GRPC,
   plugin: 'stargz',
   version: stargzSnapshotterVersion,
@@ -63,14 +63,18 @@ const STARGZ: Kind = {
 export function byContainerd(work: string, image: Served): Subject[] {
   return [
     { name: PULLED, open: async () => () => start(work, image, undefined) },
-    ...[STARGZ, lazylayerKind(BY_EROFS, []), lazylayerKind(ALONE, ['--background', 'off'])].map((kind): Subject => {
+    ...[
+      stargzSnapshotter,
+      lazylayerSnapshotter(BY_EROFS, []),
+      lazylayerSnapshotter(ALONE, ['--background', 'off']),
+    ].map((kind): Subject => {
       const { name, version } = kind
       return { name, ...(version === undefined ? {} : { version }), open: async () => () => start(work, image, kind) }
     }),
   ]
 }
 
-async function start(work: string, image: Served, kind: Kind | undefined): Promise<Sample> {
+async function start(work: string, image: Served, kind: SnapshotterKind | undefined): Promise<Sample> {
   const dir = await mkdtemp(join(work, 's'))
   const path = join(dir, 'c')
   await mkdir(path)
@@ -82,7 +86,9 @@ async function start(work: string, image: Served, kind: Kind | undefined): Promi
   const of = { flavour: flavourHere(), work, socket, trust: [{ host, caFile }], ...named }
   const containerd = await Containerd.prepare(path, of)
   const snapshotter =
-    kind === undefined || socket === undefined ? undefined : await kind.start(image, join(dir, 'agent'), socket, path)
+    kind === undefined || socket === undefined
+      ? undefined
+      : await kind.start(image, join(dir, 'agent'), socket, Containerd.addressIn(path))
   try {
     await containerd.start()
     return await measure(containerd, image, kind?.plugin ?? 'overlayfs', snapshotter?.pid)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
 import { besideBackground } from './cases/beside-background.ts'
+import { buildKitBuild } from './cases/buildkit-build.ts'
 import { coldReads } from './cases/cold-reads.ts'
 import { coldStart } from './cases/cold-start.ts'
 import { coldStartForms } from './cases/cold-start-forms.ts'
@@ -59,6 +60,7 @@ const CASES: readonly Case[] = [
   pageCache,
   ...podmanStarts,
   ...containerdStarts,
+  buildKitBuild,
   podmanFar,
   twentyStarts,
   mappedStart,

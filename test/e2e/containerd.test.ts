@@ -64,6 +64,9 @@ function tests(flavour: ContainerdFlavour): void {
     await pull()
     expect(await run()).toMatchObject(works())
     expect(await blobsFetched()).toEqual([])
+    // what the tag means, the manifest and the configuration
+    const own = byEngine(await store.registry.log()).filter(({ kind }) => kind !== 'ping')
+    expect(own.map(({ method, kind }) => `${method} ${kind}`)).toEqual(['HEAD manifest', 'GET manifest', 'GET blob'])
     expect(await snapshots()).toBe(3)
   })
 
