@@ -171,7 +171,9 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   }
   for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
   ready()
+  agent.keeper.ready(() => {})
   const reason = await Promise.race([session.ended, served.ended, stopped.promise])
+  agent.keeper.end()
   if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
   await served.leave()
   // whoever ended one of several mounts meant all of them
