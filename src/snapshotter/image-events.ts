@@ -5,6 +5,7 @@ import { fromBinary } from '@bufbuild/protobuf'
 import { anyPack, EmptySchema } from '@bufbuild/protobuf/wkt'
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
+import { Failure } from '../errors.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
 import { Events, ImageNamedSchema } from './generated/events_pb.ts'
 import { Images } from './generated/images_pb.ts'
@@ -27,7 +28,10 @@ export type ImageChange =
 export interface ImageSource {
   /** In a namespace. */
   all(namespace: string): Promise<ImageTarget[]>
-  /** What happens from a moment on that is not known, until `signal` aborts: in the order in which it happens. */
+  /**
+   * What happens from a moment on that is not known, until `signal` aborts: in the order in which it happens.
+   * @throws Failure unsupported: there are no images that anybody could be told of, as at buildkitd
+   */
   changes(signal: AbortSignal): AsyncIterable<ImageChange>
   /** Puts a mark behind all that has happened. @param mark letters and digits */
   mark(mark: string): Promise<void>
@@ -63,6 +67,15 @@ export class ImageEvents implements ImageSource {
   }
 
   async *changes(signal: AbortSignal): AsyncGenerator<ImageChange> {
+    try {
+      yield* this.#changes(signal)
+    } catch (cause) {
+      if (!(cause instanceof ConnectError) || cause.code !== Code.Unimplemented) throw cause
+      throw Failure.unsupported('there are no images that anybody is told of', { cause })
+    }
+  }
+
+  async *#changes(signal: AbortSignal): AsyncGenerator<ImageChange> {
     const topics = ['/images/create', '/images/update', GONE].map((topic) => `topic=="${topic}"`)
     const filters = [...topics, `topic~="^${this.#topic}"`]
     for await (const { namespace, topic, event } of this.#events.subscribe({ filters }, { signal })) {

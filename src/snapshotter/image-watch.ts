@@ -83,6 +83,8 @@ export class ImageWatch {
   readonly #parts: ImageWatchParts
   #connection = new Connection()
   #marks = 0
+  /** Whether its client has no images by names, as BuildKit: then there is none to wait for. */
+  #namesNone = false
   #hurry = () => {}
 
   constructor(parts: ImageWatchParts) {
@@ -99,11 +101,13 @@ export class ImageWatch {
         const end = AbortSignal.any([signal, over.signal])
         void this.#begin(connection, end) // never rejects
         for await (const change of source.changes(end)) {
+          this.#namesNone = false
           await this.#see(change, connection)
           waitMs = AGAIN_MIN_MS
         }
-      } catch {
-        // it is away, which its clients are told
+      } catch (error) {
+        // else it is away, which its clients are told
+        this.#namesNone = error instanceof Failure && error.code === 'unsupported'
       }
       over.abort()
       this.#connection = new Connection()
@@ -126,6 +130,7 @@ export class ImageWatch {
     const caughtUp = async () => {
       for (;;) {
         const connection = this.#connection
+        if (this.#namesNone) return
         try {
           return await connection.during(this.#known(namespace, connection))
         } catch (error) {

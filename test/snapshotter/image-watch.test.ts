@@ -195,4 +195,14 @@ describe('images of containerd', () => {
     await world.watch.caughtUp('ns')
     expect(world.said()).toEqual([['app', same.digest]])
   })
+
+  test('that nobody can be told of keep nobody waiting', async () => {
+    world.source.changes = () => {
+      throw Failure.unsupported('there are no images')
+    }
+    world.source.lost = Number.POSITIVE_INFINITY
+    world.start()
+    await world.watch.caughtUp('ns')
+    expect(world.said()).toEqual([])
+  })
 })
