@@ -83,8 +83,8 @@ export class ImageWatch {
   readonly #parts: ImageWatchParts
   #connection = new Connection()
   #marks = 0
-  /** Whether its client has no images by names, as BuildKit: then there is none to wait for. */
-  #namesNone = false
+  /** Whether whoever answers has images, as far as is known: BuildKit gives no names. */
+  #hasImages = true
   #hurry = () => {}
 
   constructor(parts: ImageWatchParts) {
@@ -101,13 +101,13 @@ export class ImageWatch {
         const end = AbortSignal.any([signal, over.signal])
         void this.#begin(connection, end) // never rejects
         for await (const change of source.changes(end)) {
-          this.#namesNone = false
+          this.#hasImages = true
           await this.#see(change, connection)
           waitMs = AGAIN_MIN_MS
         }
       } catch (error) {
-        // else it is away, which its clients are told
-        this.#namesNone = error instanceof Failure && error.code === 'unsupported'
+        // otherwise it is away, which its clients are told
+        this.#hasImages = !(error instanceof Failure && error.code === 'unsupported')
       }
       over.abort()
       this.#connection = new Connection()
@@ -119,6 +119,7 @@ export class ImageWatch {
   /** Waits, as long as a client may be kept waiting, until all images are known that a namespace had by now. @throws Failure unavailable */
   async caughtUp(namespace: string): Promise<void> {
     const { signal } = this.#parts
+    if (!this.#hasImages) return
     this.#hurry() // whoever asks for that is there
     const over = new AbortController()
     const late = sleep(CAUGHT_UP_MS, undefined, { signal: over.signal, ref: false }).then(() => {
@@ -128,9 +129,8 @@ export class ImageWatch {
     })
     late.catch(() => {}) // it was in time
     const caughtUp = async () => {
-      for (;;) {
+      while (this.#hasImages) {
         const connection = this.#connection
-        if (this.#namesNone) return
         try {
           return await connection.during(this.#known(namespace, connection))
         } catch (error) {
