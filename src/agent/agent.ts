@@ -20,6 +20,7 @@ import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { Examinations } from '../proof/examinations.ts'
+import type { ProviderPlaces } from '../registry/credential-providers.ts'
 import { systemPlaces, thisUser } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
@@ -73,6 +74,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
   const login = givenLogin(values)
   const authfile = text(values, 'authfile')
   const credsFile = text(values, 'creds-file')
+  const providers = credentialProviders(values)
   const certDir = text(values, 'cert-dir')
   const verify = text(values, 'tls-verify')
   if (verify !== undefined && verify !== 'true' && verify !== 'false') {
@@ -82,6 +84,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
     ...(authfile === undefined ? {} : { authfile }),
     ...(credsFile === undefined ? {} : { credsFile }),
+    ...(providers === undefined ? {} : { providers }),
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
@@ -91,6 +94,15 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
       : { containerdHosts: join(systemPlaces().etc, CONTAINERD_HOSTS) }),
     log,
   })
+}
+
+/** Both, or neither. @throws Failure usage */
+function credentialProviders(values: Values): ProviderPlaces | undefined {
+  const config = text(values, 'image-credential-provider-config')
+  const binDir = text(values, 'image-credential-provider-bin-dir')
+  if (config !== undefined && binDir !== undefined) return { config: resolve(config), binDir: resolve(binDir) }
+  if (config === undefined && binDir === undefined) return undefined
+  throw Failure.usage('--image-credential-provider-config and --image-credential-provider-bin-dir go together')
 }
 
 /** Only where it was asked for. @throws Failure usage, system */
@@ -149,8 +161,8 @@ function keepsOnExit(values: Values): boolean {
  */
 export type Purpose = 'names' | 'starts' | 'reading'
 
-/** That parse indexes: two layers of an image, side by side. */
-const THREADS_STANDING_BY = 2
+/** The same folder holds worker.ts in a checkout and worker.js in the package. */
+const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url)
 
 /** Of what was not proven. */
 function gatheredBlobs({ wholes, proofs, room }: Store): GatheredBlobs {
@@ -173,8 +185,8 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const limits = roomLimits(values)
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
-  const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
+  const codecs = new CodecPool({ warn: log, worker: WORKER })
+  const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
@@ -201,6 +213,8 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     })
   const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
   const early = (image: EarlyImage) => {
+    const isLazy = [...layers.plan(image.manifest).values()].some((each) => !('why' in each))
+    if (isLazy && purpose !== 'reading') learned.expect(image)
     void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
   }
   const images = new Images(registries, store, platform, log, early, gathered)

@@ -13,7 +13,9 @@ import { Folders } from '../snapshotter/folders.ts'
 import { type GrpcSocket, listenGrpc } from '../snapshotter/grpc-socket.ts'
 import { ImageEvents } from '../snapshotter/image-events.ts'
 import { ImageFinder } from '../snapshotter/image-finder.ts'
-import { watchImages } from '../snapshotter/image-watch.ts'
+import { ImageWatch } from '../snapshotter/image-watch.ts'
+import { ParentsCheck } from '../snapshotter/parents-check.ts'
+import { PresentImages } from '../snapshotter/present-images.ts'
 import { Pulls } from '../snapshotter/pulls.ts'
 import { readBack, readLeft } from '../snapshotter/read-back.ts'
 import { Replacements } from '../snapshotter/replacements.ts'
@@ -27,14 +29,15 @@ import type { Store } from '../store/store.ts'
 import type { TrustsDiffIds } from '../stores/identity.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
 import type { Agent } from './agent.ts'
-import { ContainerdNames } from './containerd-names.ts'
+import { ContainerdNames, type ContainerdNamesParts } from './containerd-names.ts'
 import type { ContainerdSocket } from './containerd-sockets.ts'
 import { folderOf } from './containerd-sockets.ts'
 import type { SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 
 export interface ContainerdDoorParts
-  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'guard' | 'progress' | 'prefetch' | 'left'> {
+  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'progress' | 'prefetch' | 'left'> {
+  guard: ContainerdNamesParts['guard']
   agent: Agent
   session: MountSession
   sockets: readonly ContainerdSocket[]
@@ -70,7 +73,7 @@ const PREPARE_PATIENCE: Patience = { stallMs: 20_000, totalMs: 15 * 60_000 }
 /** Shows the directory of trees, in a mount whose layers nobody has covered yet. @throws Failure system, usage */
 export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<ContainerdDoor> {
   const { agent, session, sockets, attach, release, uncover, cover = async () => {}, guard, progress } = parts
-  const { images, layers, examinations, store } = agent
+  const { images, layers, examinations, store, platform } = agent
   const { trustsDiffIds } = parts
   const { quarantine } = examinations
   const names = new ContainerdNames({ guard, quarantine, trustsDiffIds, layers, log })
@@ -87,16 +90,23 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
       const byName = new Map<string, Snapshotter>()
       const all: Snapshots[] = []
       const replacing: Replacements[] = []
+      const present = new PresentImages()
+      const source = new ImageEvents(socket.address)
+      const watching = { source, present, finder, pulls, replacements: replacing, platform, layers }
+      const watch = new ImageWatch({ ...watching, signal: layers.signal, log })
       for (const name of socket.names) {
         const folder = folderOf(state, socket.path, name)
         await mkdir(folder, { recursive: true, mode: 0o711 })
         const snapshots = await Snapshots.open(join(folder, 'records'), log)
         const ids = new Set([...snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
-        const folders = await Folders.open(join(folder, 'snapshots'), (id) => ids.has(id), log)
+        const unknown = snapshots.isDamaged ? 'is kept' : 'is removed'
+        const folders = await Folders.open(join(folder, 'snapshots'), (id) => ids.has(id), unknown, log)
         const waits = <T>(promise: Promise<T>) => patiently(promise, progress, PREPARE_PATIENCE)
         const replacements = new Replacements({ snapshots, trees, names, log })
         replacing.push(replacements)
-        const rest = { trees, replacements, pulls, names, patiently: waits, overlayOptions, left: parts.left }
+        const checking = { snapshots, images: watch, present, contents, pulls, replacements, names, log }
+        const parents = new ParentsCheck(checking)
+        const rest = { trees, replacements, parents, pulls, names, patiently: waits, overlayOptions, left: parts.left }
         byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
         all.push(snapshots)
       }
@@ -104,12 +114,11 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         finder,
         contents,
         sink: new ContentWriter(socket.address),
-        platform: agent.platform,
+        platform,
         resolve: (found) => pulls.resolve(found),
         wholeBlob: (blob) => examinations.blob(blob),
       }
-      const source = new ImageEvents(socket.address)
-      return { socket, byName, all, pulls, finder, replacing, source, filling }
+      return { socket, byName, all, pulls, watch, source, replacing, filling }
     }),
   )
   const layersNow = () =>
@@ -124,19 +133,8 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
     },
     async listen() {
       void readLeft(left, reading) // never rejects
-      for (const { socket, byName, finder, pulls, replacing, source } of opened) {
-        const { platform } = agent
-        const watching = {
-          source,
-          finder,
-          pulls,
-          replacements: replacing,
-          layers,
-          platform,
-          signal: layers.signal,
-          log,
-        }
-        void watchImages(watching) // never rejects
+      for (const { socket, byName, watch } of opened) {
+        void watch.run() // never rejects
         const find = (name: string) => {
           const found = byName.get(name)
           if (found !== undefined) return found

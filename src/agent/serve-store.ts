@@ -19,7 +19,7 @@ import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
 import type { Agent } from './agent.ts'
 import { places } from './agent-places.ts'
-import type { ContainerdDoor } from './containerd-door.ts'
+import type { ContainerdDoor, ContainerdDoorParts } from './containerd-door.ts'
 import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { FilledLayers } from './filled-layers.ts'
@@ -145,7 +145,7 @@ export async function serveStore(
   store.show(session)
   const imageDoor = openImageDoor(session, shared)
   doors.addSoon(imageDoor.then(({ door }) => door))
-  const containerd = await openContainerd(agent, settings, session, shared)
+  const containerd = await openContainerd(agent, settings, session, { ...shared, guard })
   if (taken !== undefined) {
     await Promise.all([imageDoor, containerd?.show()])
     session.begin()
@@ -213,7 +213,7 @@ async function openContainerd(
   agent: Agent,
   { containerd: sockets, containerdDiffId, trust, criProxy }: StoreSettings,
   session: MountSession,
-  shared: SharedParts,
+  shared: SharedParts & Pick<ContainerdDoorParts, 'guard'>,
 ): Promise<ContainerdDoor | undefined> {
   if (sockets.length === 0) return undefined
   const belief = beliefOf(

@@ -201,6 +201,16 @@ export const COMMANDS: readonly Command[] = [
         value: 'FILE',
         help: "credentials by host, in the form of Podman's auth.json, that are looked for before those of the usual files",
       },
+      {
+        name: 'image-credential-provider-config',
+        value: 'FILE',
+        help: "kubelet's configuration of credential providers: they are run where no file has credentials that are accepted (docs/containerd.md)",
+      },
+      {
+        name: 'image-credential-provider-bin-dir',
+        value: 'DIR',
+        help: 'where the programs of these providers are',
+      },
       ...HOSTS,
     ],
   },
@@ -289,7 +299,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'setup',
-    arguments: ['podman|crio|containerd'],
+    arguments: ['podman|crio|containerd|buildkit|nerdctl|k3s'],
     help: 'have an engine look into the stores, or ask the snapshotter: edits its configuration, keeping everything else of it',
     flags: [
       ROOT,

@@ -226,8 +226,9 @@ export class Repository {
   /** The challenge of the registry as a whole (distribution specification, "determining support"), where a repository's answer has none. */
   async #askWhatItWants(priority: Priority): Promise<Challenge | undefined> {
     const { outages, scheme, trust } = this.host
-    const url = new URL(`${scheme ?? 'https:'}//${this.server}/v2/`)
-    const query = { url, method: 'GET', headers: {}, trust, pulse: outages.pulse, lasts: false, priority } as const
+    const url = new URL(`${rootOf(this.endpoint, scheme ?? 'https:')}/`)
+    const { headers = {} } = this.endpoint.asked ?? {}
+    const query = { url, method: 'GET', headers, trust, pulse: outages.pulse, lasts: false, priority } as const
     return await this.#client.send({ ...query, follow: false }, async ({ status, header }) =>
       status === 401 ? parseChallenge(header('www-authenticate')) : undefined,
     )
@@ -246,6 +247,7 @@ export class Repository {
         {
           url,
           method: 'GET',
+          ownHeaders: target === undefined ? (endpoint.asked?.headers ?? {}) : {},
           headers: {
             ...wanted.headers(),
             ...(authorization === undefined ? {} : { authorization }),
@@ -273,8 +275,11 @@ export class Repository {
         throw error
       }
     }
-    const at = (scheme: 'https:' | 'http:') =>
-      new URL(`${scheme}//${this.server}/v2/${endpoint.repository}/${wanted.path}`)
+    const at = (scheme: 'https:' | 'http:') => {
+      const url = new URL(`${rootOf(endpoint, scheme)}/${endpoint.repository}/${wanted.path}`)
+      if (endpoint.asked?.namespace !== undefined) url.searchParams.append('ns', endpoint.asked.namespace)
+      return url
+    }
     if (performance.now() > host.schemeUntil) host.scheme = undefined
     if (host.scheme !== undefined) {
       try {
@@ -306,6 +311,11 @@ export class Repository {
 /** Who is really asked. */
 export function serverOf({ host }: Endpoint): string {
   return host === 'docker.io' ? 'registry-1.docker.io' : host
+}
+
+/** What the URL of all that is asked begins with. */
+export function rootOf(endpoint: Endpoint, scheme: string): string {
+  return `${scheme}//${serverOf(endpoint)}${endpoint.asked?.api ?? '/v2'}`
 }
 
 function isContent(status: number): boolean {

@@ -1,6 +1,7 @@
 // An image that a client pulls: all of its layers are opened as soon as it asks for one. Those that are not lazy are fetched whole, side by
 // side, and served from their tars, because a client that has to fetch one layer fetches all above it, too.
 import { Failure } from '../errors.ts'
+import type { Units } from '../format/formats.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
 import { keepForIndex } from '../layer/ahead.ts'
@@ -39,7 +40,8 @@ export class PulledImage {
   readonly #using = new Set<Promise<unknown>>()
   #failedAt: number | undefined
 
-  constructor(image: ResolvedImage, parts: PulledImageParts) {
+  /** @param toProve places of layers that are shown to nobody before they were read whole */
+  constructor(image: ResolvedImage, parts: PulledImageParts, toProve: ReadonlySet<number> = new Set()) {
     this.image = image
     this.#parts = parts
     this.said = saidLayers(image.manifest, parts.layers.plan(image.manifest))
@@ -48,7 +50,7 @@ export class PulledImage {
     this.#opened = lazy.map((each, place) => this.#whole(each, place))
     const trees = () => Promise.all(lazy.map((each) => each.then((open) => ('why' in open ? undefined : open), ignore)))
     const met = parts.names.meet(image, trees)
-    this.#ready = this.#opened.map((each, place) => this.#name(each, place, met))
+    this.#ready = this.#opened.map((each, place) => this.#name(each, place, met, toProve.has(place)))
     for (const each of [...lazy, ...this.#opened, met]) each.catch(ignore) // whoever asks for one is told
     const failed = () => {
       this.#failedAt ??= performance.now()
@@ -70,15 +72,10 @@ export class PulledImage {
     return this.#failedAt !== undefined && performance.now() - this.#failedAt > AGAIN_MS
   }
 
-  /** Whether a client that unpacked a layer itself would run something else than the image, or fail: why, a sentence. */
+  /** As the function of this name has it. */
   whyNeverUnpacked(place: number): string | undefined {
-    const descriptor = this.image.manifest.layers[place] as Descriptor // one of its own
-    const unit = this.#parts.layers.plan(this.image.manifest).get(descriptor)
-    if (unit === undefined) return undefined
-    if ('why' in unit) return unit.refused ? unit.why : undefined
-    return unit.layers.length > 1
-      ? 'its image shows one tree for several layers together, which none of them unpacks to'
-      : undefined
+    const { manifest } = this.image
+    return whyNeverUnpacked(this.#parts.layers.plan(manifest), manifest.layers[place] as Descriptor) // one of its own
   }
 
   /** Closes what it opened; what shows a layer holds it open. Never rejects. */
@@ -104,14 +101,19 @@ export class PulledImage {
     return await openWhole(this.image, layer, this.#parts.layers)
   }
 
-  async #name(opening: Promise<LayerLease>, place: number, met: Promise<void>): Promise<ReadyLayer> {
+  async #name(
+    opening: Promise<LayerLease>,
+    place: number,
+    met: Promise<void>,
+    isProvenFirst: boolean,
+  ): Promise<ReadyLayer> {
     const { names, layers } = this.#parts
     const { image } = this
     const lease = await opening
     await met
     const open = async (at: number) => (await (this.#opened[at] as Promise<LayerLease>)).again()
     // where all of it is at hand nothing is believed
-    if (lease.format === WHOLE) await layers.prove(lease, image.blob(lease.descriptor))
+    if (lease.format === WHOLE || isProvenFirst) await layers.prove(lease, image.blob(lease.descriptor))
     let why = await names.take(image, place, lease, open)
     if (why !== undefined && lease.together === undefined && lease.format !== WHOLE) {
       await layers.prove(lease, image.blob(lease.descriptor))
@@ -139,6 +141,16 @@ export class PulledImage {
       together: together !== undefined,
     }
   }
+}
+
+/** Whether a client that unpacked a layer itself would run something else than the image, or fail: why, a sentence. */
+export function whyNeverUnpacked(plan: Units, layer: Descriptor): string | undefined {
+  const unit = plan.get(layer)
+  if (unit === undefined) return undefined
+  if ('why' in unit) return unit.refused ? unit.why : undefined
+  return unit.layers.length > 1
+    ? 'its image shows one tree for several layers together, which none of them unpacks to'
+    : undefined
 }
 
 function ignore(): undefined {

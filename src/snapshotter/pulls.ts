@@ -2,10 +2,11 @@
 
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { Images, ResolvedImage } from '../layer/image.ts'
 import type { FoundImage, ImageFinder } from './image-finder.ts'
-import { PulledImage, type PulledImageParts } from './pulled-image.ts'
+import { PulledImage, type PulledImageParts, whyNeverUnpacked } from './pulled-image.ts'
 import type { Labels } from './snapshot.ts'
 
 export interface PullsParts extends PulledImageParts {
@@ -22,6 +23,11 @@ export interface Wanted {
   readonly chain: readonly string[]
 }
 
+/** Why an image must not be pulled: nobody can show it, and whoever unpacked its layers would run something else. */
+export interface Refused {
+  readonly refused: string
+}
+
 /** A client asks for an image's layers one after the other; what it has not asked for by then it will not. */
 const PULL_MS = 120_000
 /** More than a node pulls at once: each holds its layers open. */
@@ -29,7 +35,7 @@ const PULLS_MAX = 64
 
 export class Pulls {
   readonly #parts: PullsParts
-  /** By reference with digest; the one asked for last comes last. */
+  /** By reference with digest, and what of it is to be proven; the one asked for last comes last. */
   readonly #pulls = new Map<string, { pulled: PulledImage; timer: NodeJS.Timeout }>()
 
   constructor(parts: PullsParts) {
@@ -37,10 +43,18 @@ export class Pulls {
   }
 
   /** The image that has a layer for this target; all its layers are being opened. @throws Failure as ImageFinder.find */
-  async find(namespace: string, target: string, labels: Labels): Promise<Wanted> {
+  async find(namespace: string, target: string, labels: Labels): Promise<Wanted | Refused> {
     const found = await this.#parts.finder.find(namespace, target, labels)
-    const { place, chain } = found
+    const { place, chain, manifest } = found
+    const refused = [...this.#parts.layers.plan(manifest).values()].find((unit) => 'why' in unit && unit.refused)
+    if (refused !== undefined && 'why' in refused) return { refused: refused.why } // whichever layer is asked for first
     return { pulled: await this.#pulled(found), place, chain }
+  }
+
+  /** Why a client that unpacks the layer of a chain itself cannot have what its image means; undefined: it can. @throws Failure as ImageFinder.find */
+  async whyNeverUnpacked(namespace: string, target: string): Promise<string | undefined> {
+    const { manifest, place } = await this.#parts.finder.find(namespace, target, {})
+    return whyNeverUnpacked(this.#parts.layers.plan(manifest), manifest.layers[place] as Descriptor) // one of its own
   }
 
   /** The same of an image that is there. @throws Failure as ImageFinder.open */
@@ -49,17 +63,18 @@ export class Pulls {
   }
 
   async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
-    const { reference } = found
-    const known = this.#pulls.get(referenceText(reference))
+    const { reference, toProve = new Set() } = found
+    const key = [referenceText(reference), ...toProve].join(' ')
+    const known = this.#pulls.get(key)
     if (known?.pulled.isStale)
-      void this.#end(referenceText(reference)) // never rejects
+      void this.#end(key) // never rejects
     else if (known !== undefined) {
       known.timer.refresh()
-      this.#pulls.delete(referenceText(reference))
-      this.#pulls.set(referenceText(reference), known)
+      this.#pulls.delete(key)
+      this.#pulls.set(key, known)
       return known.pulled
     }
-    return this.#begin(await this.resolve(found))
+    return this.#begin(key, await this.resolve(found), toProve)
   }
 
   /** The image that was found, kept for the next start. @throws Failure missing, system */
@@ -78,14 +93,13 @@ export class Pulls {
     await Promise.all([...this.#pulls.keys()].map((key) => this.#end(key)))
   }
 
-  #begin(image: ResolvedImage): PulledImage {
-    const key = referenceText(image.reference)
+  #begin(key: string, image: ResolvedImage, toProve: ReadonlySet<number>): PulledImage {
     const found = this.#pulls.get(key)
     if (found !== undefined) return found.pulled // meanwhile
     const [oldest] = this.#pulls.keys()
     if (this.#pulls.size >= PULLS_MAX && oldest !== undefined) void this.#end(oldest)
     const timer = setTimeout(() => void this.#end(key), PULL_MS).unref()
-    const pulled = new PulledImage(image, this.#parts)
+    const pulled = new PulledImage(image, this.#parts, toProve)
     this.#pulls.set(key, { pulled, timer })
     return pulled
   }

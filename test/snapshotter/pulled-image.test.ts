@@ -58,6 +58,8 @@ function world() {
       take: async (_, __, { descriptor: { digest: of } }) => (provenNow.has(of) ? state.whyProven : state.why).get(of),
       restore: async () => {},
       whyHidden: () => undefined,
+      isBelieved: () => false,
+      prove: async () => {},
     },
     prefetch: async (_, { descriptor }) => void asked.push(`prefetch ${descriptor.digest}`),
     log: (message) => void said.push(message),
@@ -107,6 +109,15 @@ describe('an image that is pulled', () => {
     expect(await treeOf(pulled, 0)).toBe(digest(`tree of ${BASE}`))
     await expect(treeOf(pulled, 2)).rejects.toMatchObject({ code: 'unsupported', why: 'its bytes have another DiffID' })
     expect(asked).toEqual(expect.arrayContaining([`prove ${BASE}`, `prove ${TOP}`]))
+  })
+
+  test('has layers that its client knows by their DiffIDs alone proven before anybody is shown them, though they are believed', async () => {
+    const { parts, asked } = world()
+    const pulled = new PulledImage(app, parts, new Set([0]))
+    await treeOf(pulled, 0)
+    await treeOf(pulled, 2)
+    expect(asked).toContain(`prove ${BASE}`)
+    expect(asked).not.toContain(`prove ${TOP}`)
   })
 
   test('has a layer fetched whole whose index is of no use, and not one whose registry is away', async () => {
