@@ -57,7 +57,7 @@ function tests(flavour: ContainerdFlavour): void {
   const works = () => ({ code: 0, stdout: app.says })
   const pull = async (tag = app.tag) => {
     await store.registry.clear()
-    expect(await containerd.pullByCri(image(tag))).toEqual({ status: 0, message: '' })
+    expect(await containerd.pullByCri(image(tag))).toMatchObject({ status: 0, message: '' })
   }
   const snapshots = async () =>
     (await containerd.ctr('k8s.io', 'snapshots', ...NAME, 'ls')).stdout.split('\n').slice(1).filter(Boolean).length
@@ -96,6 +96,31 @@ function tests(flavour: ContainerdFlavour): void {
     await expect.poll(() => readdir(join(store.root, 'snapshots'))).toEqual([])
     await pull()
     expect(await run()).toMatchObject(works())
+    expect(await blobsFetched()).toEqual([])
+  })
+
+  test('what is mounted of it, to be read or written, is lazy, too', async () => {
+    await store.registry.clear()
+    for (const [i, how] of [[], ['--rw']].entries()) {
+      const directory = join(store.work.path, `mounted${i}`)
+      await mkdir(directory)
+      const mounted = await containerd.ctr('k8s.io', 'images', 'mount', ...NAME, ...how, image(app.tag), directory)
+      expect(mounted).toMatchObject({ code: 0 })
+      expect((await containerd.run(['cat', join(directory, 'app/greeting')])).stdout).toBe(app.says)
+      const left = await containerd.ctr('k8s.io', 'images', 'unmount', '--rm', ...NAME, directory)
+      expect(left).toMatchObject({ code: 0 })
+    }
+    expect(await blobsFetched()).toEqual([])
+  })
+
+  // volumes since 2.1
+  test(`a pod runs it${flavour === 'trixie' ? '' : ', and has it for a volume'}, on a sandbox that is lazy as well`, async () => {
+    await store.registry.clear()
+    const volume = flavour === 'trixie' ? {} : { volume: { image: image(app.tag), path: '/volume' } }
+    const pod = await containerd.cri.runPod('pod', { image: image(app.tag), command: ['sleep', '1000'], ...volume })
+    expect(await pod.exec('/app/hello')).toBe(app.says)
+    if (flavour !== 'trixie') expect(await pod.exec('cat', '/volume/app/name')).toBe('the middle\n')
+    await pod.remove()
     expect(await blobsFetched()).toEqual([])
   })
 
@@ -191,6 +216,17 @@ async function writeOthers(layout: string): Promise<string[]> {
       ],
     })
   await write('mixed', 'gzip', 'lazy above plain\n')
+  await writeImage({
+    dir: layout,
+    tag: 'pause',
+    config: { Entrypoint: ['/bin/sleep', '1000000'] },
+    layers: [
+      {
+        kind: 'estargz',
+        entries: [...base, ...(await named(['sleep'])).filter((each) => !base.some(({ path }) => path === each.path))],
+      },
+    ],
+  })
   const pairs = ['', '2'].map((of) => [`victim${of}`, `hostile${of}`] as const)
   for (const [victim, hostile] of pairs) {
     const { diffIds } = await write(victim, 'estargz', 'good\n')
@@ -202,5 +238,5 @@ async function writeOthers(layout: string): Promise<string[]> {
   const config = { config: { Cmd: ['/bin/cat', '/etc/who'] } }
   await writeLayers(layout, 'nydus', ofNydus, config)
   await writeLayers(layout, 'broken', [ordinary, ...ofNydus], config)
-  return ['mixed', 'nydus', 'broken', ...pairs.flat()]
+  return ['mixed', 'pause', 'nydus', 'broken', ...pairs.flat()]
 }
