@@ -9,7 +9,7 @@ import { member } from '../format/tar/tar-craft.ts'
 import { type Agent, gone, lazylayer } from './agent.ts'
 import { type AppImage, named, writeApp } from './app-image.ts'
 import { claim } from './claim.ts'
-import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
+import { byEngine, type EngineStore, makeStore, STORE_LACKS, withoutProofs } from './engine-store.ts'
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
 import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
@@ -72,12 +72,18 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await snapshots()).toBe(3)
   })
 
-  test('it runs after the agent or containerd was killed, without the registry', async () => {
+  /** What does not depend on containerd's version is tried with the others than sid's. */
+  const whole = (title: string, body: () => Promise<void>) => {
+    if (flavour !== 'sid') test(title, body)
+  }
+
+  whole('it runs after the agent or containerd was killed, without the registry', async () => {
     process.kill(agent.pid, 'SIGKILL')
     await gone(agent.pid)
     await agent.ended
     await store.registry.clear()
-    agent = await serve()
+    agent = await serve() // it answers when all is shown again
+    expect(withoutProofs(await store.registry.log())).toEqual([])
     await runsSoon()
     await containerd.kill()
     await containerd.start()
@@ -88,7 +94,7 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await blobsFetched()).toEqual([])
   })
 
-  test('what containerd removes is gone, and what it pulls again is lazy again', async () => {
+  whole('what containerd removes is gone, and what it pulls again is lazy again', async () => {
     const { stdout } = await containerd.ctr('k8s.io', 'images', 'ls', '-q')
     for (const each of stdout.split('\n').filter(Boolean))
       await containerd.ctr('k8s.io', 'images', 'rm', '--sync', each)
@@ -158,7 +164,7 @@ function tests(flavour: ContainerdFlavour): void {
     expect(fetched).toEqual([])
   })
 
-  test('what a lazy pull left out is filled in on request, so that containerd can export the image', async () => {
+  whole('what a lazy pull left out is filled in on request, so that containerd can export the image', async () => {
     await containerd.ctr('k8s.io', 'images', 'rm', '--sync', image('mixed'))
     await pull()
     const reference = image(app.tag)
@@ -185,7 +191,7 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await blobsFetched()).toEqual([])
   })
 
-  test('where nothing is believed a hostile image is not even there', async () => {
+  whole('where nothing is believed a hostile image is not even there', async () => {
     expect(await store.stop()).toBe(0)
     agent = await serve('--diffid', 'proven')
     await expect

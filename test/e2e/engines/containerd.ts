@@ -1,4 +1,5 @@
 // A containerd of a test's own: its root, state, sockets, containers and mounts are below one work directory and in one sandbox.
+import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -28,7 +29,9 @@ const BUILT = process.env.LAZYLAYER_TEST_CONTAINERD
 
 /** Why this flavour cannot run here; undefined where it can. */
 export function containerdLacks(flavour: ContainerdFlavour): string | undefined {
-  if (flavour === 'sid' && process.env.LAZYLAYER_TEST_SID === undefined) return 'LAZYLAYER_TEST_SID is not set'
+  const home = process.env.LAZYLAYER_TEST_CACHE ?? '/var/cache/lazylayer-test'
+  const hasSid = process.env.LAZYLAYER_TEST_SID !== undefined || existsSync(join(home, 'containerd-sid-1'))
+  if (flavour === 'sid' && !hasSid) return 'LAZYLAYER_TEST_SID is not set'
   if (flavour === 'built' && BUILT === undefined) return 'LAZYLAYER_TEST_CONTAINERD names no directory'
   return lacking(['unshare', 'nsenter', 'runc', 'apt-get', 'dpkg'])
 }
