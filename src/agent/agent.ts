@@ -205,6 +205,8 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
     })
   const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
   const early = (image: EarlyImage) => {
+    const isLazy = [...layers.plan(image.manifest).values()].some((each) => !('why' in each))
+    if (isLazy && purpose !== 'reading') learned.expect(image)
     void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
   }
   const images = new Images(registries, store, platform, log, early, gathered)

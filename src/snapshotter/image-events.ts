@@ -5,8 +5,9 @@ import { fromBinary } from '@bufbuild/protobuf'
 import { anyPack, EmptySchema } from '@bufbuild/protobuf/wkt'
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
+import { Failure } from '../errors.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
-import { Events, ImageNamedSchema } from './generated/events_pb.ts'
+import { type Envelope, Events, ImageNamedSchema } from './generated/events_pb.ts'
 import { Images } from './generated/images_pb.ts'
 
 /** A manifest, or an index of several, that an image means. */
@@ -27,7 +28,10 @@ export type ImageChange =
 export interface ImageSource {
   /** In a namespace. */
   all(namespace: string): Promise<ImageTarget[]>
-  /** What happens from a moment on that is not known, until `signal` aborts: in the order in which it happens. */
+  /**
+   * What happens from a moment on that is not known, until `signal` aborts: in the order in which it happens.
+   * @throws Failure unsupported: whoever answers has no images, as BuildKit
+   */
   changes(signal: AbortSignal): AsyncIterable<ImageChange>
   /** Puts a mark behind all that has happened. @param mark letters and digits */
   mark(mark: string): Promise<void>
@@ -65,7 +69,7 @@ export class ImageEvents implements ImageSource {
   async *changes(signal: AbortSignal): AsyncGenerator<ImageChange> {
     const topics = ['/images/create', '/images/update', GONE].map((topic) => `topic=="${topic}"`)
     const filters = [...topics, `topic~="^${this.#topic}"`]
-    for await (const { namespace, topic, event } of this.#events.subscribe({ filters }, { signal })) {
+    for await (const { namespace, topic, event } of this.#subscribed(filters, signal)) {
       if (topic.startsWith(this.#topic)) {
         yield { is: 'mark', mark: topic.slice(this.#topic.length) }
         continue
@@ -73,6 +77,16 @@ export class ImageEvents implements ImageSource {
       const { name } = fromBinary(ImageNamedSchema, event?.value ?? new Uint8Array())
       const target = topic === GONE ? undefined : await this.named(namespace, name)
       yield target === undefined ? { is: 'gone', namespace, name } : { is: 'there', target }
+    }
+  }
+
+  async *#subscribed(filters: string[], signal: AbortSignal): AsyncGenerator<Envelope> {
+    try {
+      yield* this.#events.subscribe({ filters }, { signal })
+    } catch (error) {
+      if (error instanceof ConnectError && error.code === Code.Unimplemented)
+        throw Failure.unsupported('it tells of no images', { cause: error })
+      throw error
     }
   }
 
@@ -89,7 +103,8 @@ export class ImageEvents implements ImageSource {
       const digest = (await this.#images.get({ name }, optionsOf(namespace))).image?.target?.digest
       return isDigest(digest) ? { namespace, name, digest } : undefined
     } catch (error) {
-      if (error instanceof ConnectError && error.code === Code.NotFound) return undefined // removed meanwhile
+      // removed meanwhile, or at a client that names none, as buildkitd
+      if (error instanceof ConnectError && [Code.NotFound, Code.Unimplemented].includes(error.code)) return undefined
       throw error
     }
   }

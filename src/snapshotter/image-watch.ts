@@ -83,6 +83,8 @@ export class ImageWatch {
   readonly #parts: ImageWatchParts
   #connection = new Connection()
   #marks = 0
+  /** Whether whoever answers has images, as far as is known: BuildKit gives no names. */
+  #hasImages = true
   #hurry = () => {}
 
   constructor(parts: ImageWatchParts) {
@@ -99,11 +101,13 @@ export class ImageWatch {
         const end = AbortSignal.any([signal, over.signal])
         void this.#begin(connection, end) // never rejects
         for await (const change of source.changes(end)) {
+          this.#hasImages = true
           await this.#see(change, connection)
           waitMs = AGAIN_MIN_MS
         }
-      } catch {
-        // it is away, which its clients are told
+      } catch (error) {
+        // otherwise it is away, which its clients are told
+        this.#hasImages = !(error instanceof Failure && error.code === 'unsupported')
       }
       over.abort()
       this.#connection = new Connection()
@@ -115,6 +119,7 @@ export class ImageWatch {
   /** Waits, as long as a client may be kept waiting, until all images are known that a namespace had by now. @throws Failure unavailable */
   async caughtUp(namespace: string): Promise<void> {
     const { signal } = this.#parts
+    if (!this.#hasImages) return
     this.#hurry() // whoever asks for that is there
     const over = new AbortController()
     const late = sleep(CAUGHT_UP_MS, undefined, { signal: over.signal, ref: false }).then(() => {
@@ -124,7 +129,7 @@ export class ImageWatch {
     })
     late.catch(() => {}) // it was in time
     const caughtUp = async () => {
-      for (;;) {
+      while (this.#hasImages) {
         const connection = this.#connection
         try {
           return await connection.during(this.#known(namespace, connection))

@@ -17,6 +17,7 @@ const images = new Map([same, other].map((each) => [each.digest, each]))
 /** Tells, in order, of what the test says; a connection that breaks is made again. */
 class Source implements Pick<ImageSource, 'all' | 'changes' | 'mark'> {
   connections = 0
+  none = false
   /** Marks that are put before a connection tells anything are lost, as by a server that nobody has subscribed to yet. */
   lost = 0
   listed: ImageTarget[] = [{ namespace: 'ns', name: 'app', digest: same.digest }]
@@ -29,6 +30,7 @@ class Source implements Pick<ImageSource, 'all' | 'changes' | 'mark'> {
 
   async *changes(signal: AbortSignal) {
     this.connections++
+    if (this.none) throw Failure.unsupported('it tells of no images')
     this.#waiting = []
     signal.addEventListener('abort', () => this.#wake())
     while (!signal.aborted) {
@@ -40,6 +42,7 @@ class Source implements Pick<ImageSource, 'all' | 'changes' | 'mark'> {
   }
 
   async mark(mark: string) {
+    if (this.none) throw new Error('unimplemented')
     if (this.lost-- > 0) return
     this.tell({ is: 'mark', mark })
   }
@@ -194,5 +197,13 @@ describe('images of containerd', () => {
     world.reading = Promise.resolve()
     await world.watch.caughtUp('ns')
     expect(world.said()).toEqual([['app', same.digest]])
+  })
+
+  test('are not waited for where whoever answers has none', async () => {
+    world.source.none = true
+    world.start()
+    await world.watch.caughtUp('ns')
+    await world.watch.caughtUp('ns')
+    expect(world.looked).toEqual([])
   })
 })
