@@ -39,6 +39,8 @@ import { givenLogin, text, texts, type Values } from './values.ts'
 export interface Agent {
   native: NativeModule
   keeper: Keeper
+  /** A signal ends the process, and leaves its mount to the next. */
+  keepsOnExit: boolean
   registries: Registries
   store: Store
   codecs: CodecPool
@@ -142,6 +144,13 @@ function keeperPatience(values: Values): number {
   return seconds * 1000
 }
 
+/** --on-exit. @throws Failure usage */
+function keepsOnExit(values: Values): boolean {
+  const given = text(values, 'on-exit') ?? 'unmount'
+  if (given !== 'keep' && given !== 'unmount') throw Failure.usage(`--on-exit ${given} is neither keep nor unmount`)
+  return given === 'keep'
+}
+
 /**
  * What an agent is for.
  *
@@ -213,6 +222,7 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   return {
     native,
     keeper: Keeper.current(process.env, keeperPatience(values)),
+    keepsOnExit: keepsOnExit(values),
     registries,
     store,
     codecs,
