@@ -14,6 +14,9 @@ import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/c
 import { suite } from './engines/suite.ts'
 import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
 
+/** runc keeps all containers of a machine in one place. */
+const ID = `test-${process.pid}`
+
 const file = (path: string, text: string) => ({ path, type: 'file' as const, content: Buffer.from(text) })
 
 for (const flavour of ['trixie', 'sid', 'built'] as const)
@@ -51,7 +54,7 @@ function tests(flavour: ContainerdFlavour): void {
   const image = (tag: string) => `${store.registry.host}/${tag}:${tag}`
   let runs = 0
   const run = (tag = app.tag, ...command: string[]) =>
-    containerd.ctr('k8s.io', 'run', '--rm', '--net-host', ...NAME, image(tag), `c${runs++}`, ...command)
+    containerd.ctr('k8s.io', 'run', '--rm', '--net-host', ...NAME, image(tag), `${ID}-${runs++}`, ...command)
   /** containerd tries to connect again up to 3 s after it could not. */
   const runsSoon = () => expect.poll(() => run(), { interval: 500, timeout: 20_000 }).toMatchObject(works())
   const works = () => ({ code: 0, stdout: app.says })
@@ -80,22 +83,37 @@ function tests(flavour: ContainerdFlavour): void {
     if (flavour !== 'sid') test(title, body)
   }
 
-  whole('it runs after the agent or containerd was killed, without the registry', async () => {
-    process.kill(agent.pid, 'SIGKILL')
-    await gone(agent.pid)
-    await agent.ended
-    await store.registry.clear()
-    agent = await serve() // it answers when all is shown again
-    expect(withoutProofs(await store.registry.log())).toEqual([])
-    await runsSoon()
-    await containerd.kill()
-    await containerd.start()
-    expect(await run()).toMatchObject(works())
-    expect(await store.stop()).toBe(0)
-    agent = await serve()
-    await runsSoon()
-    expect(await blobsFetched()).toEqual([])
-  })
+  whole(
+    'it runs after the agent or containerd was killed, without the registry, and what runs meanwhile reads on',
+    async () => {
+      const reads = `trap stop=1 TERM; while [ -z "$stop" ]; do [ "$(cat /app/greeting 2>&1)" = '${app.says.trim()}' ] || echo failed; sleep 0.05; done`
+      const reading = run(app.tag, 'sh', '-c', reads)
+      const reader = `${ID}-${runs - 1}`
+      const task = (...args: string[]) => containerd.ctr('k8s.io', 'tasks', ...args)
+      await expect
+        .poll(() => task('exec', '--exec-id', `x${runs++}`, reader, 'cat', '/app/greeting'), {
+          interval: 200,
+          timeout: 20_000,
+        })
+        .toMatchObject({ code: 0 })
+      process.kill(agent.pid, 'SIGKILL')
+      await gone(agent.pid)
+      await agent.ended
+      await store.registry.clear()
+      agent = await serve() // it answers when all is shown again
+      expect(withoutProofs(await store.registry.log())).toEqual([])
+      await runsSoon()
+      expect(await store.stop()).toBe(0)
+      agent = await serve()
+      await runsSoon()
+      expect(await task('kill', '-s', 'TERM', reader)).toMatchObject({ code: 0 })
+      expect(await reading).toMatchObject({ code: 0, stdout: '' })
+      await containerd.kill()
+      await containerd.start()
+      expect(await run()).toMatchObject(works())
+      expect(await blobsFetched()).toEqual([])
+    },
+  )
 
   whole('what containerd removes is gone, and what it pulls again is lazy again', async () => {
     const { stdout } = await containerd.ctr('k8s.io', 'images', 'ls', '-q')
