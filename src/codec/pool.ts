@@ -56,16 +56,17 @@ export class CodecPool {
   #starting = false
   #scheduled = false
   #closed = false
-  readonly #workers: Promise<Piscina<Job[], Outcome[]>>
+  #workers: Promise<Piscina<Job[], Outcome[]>> | undefined
 
   constructor(options: CodecPoolOptions = {}) {
     this.#threads = options.threads ?? Math.min(availableParallelism(), THREADS_MAX)
     this.#warn = options.warn ?? ((message) => process.emitWarning(message))
     this.#module = options.module ?? CODECS_WASM
-    // now, so that the first chunk does not wait for a thread's start
-    this.#workers = this.#start()
-    // whoever wants a chunk is told
-    this.#workers.catch(() => {})
+  }
+
+  /** Has threads start, if they have not, so that the first chunk does not wait for that. */
+  standBy(): void {
+    this.#started().catch(() => {}) // whoever wants a chunk is told
   }
 
   /**
@@ -125,7 +126,7 @@ export class CodecPool {
     this.#queue.fail(Failure.aborted('the codec pool was closed'))
     await Promise.allSettled(this.#running)
     // a start that failed has nothing to stop, and was told to those who waited for it
-    const workers = await this.#workers.catch(() => undefined)
+    const workers = await this.#workers?.catch(() => undefined)
     await workers?.destroy()
   }
 
@@ -171,7 +172,7 @@ export class CodecPool {
   #startThread(): void {
     if (this.#starting) return
     this.#starting = true
-    const started = this.#workers.then((workers) => workers.run([]))
+    const started = this.#started().then((workers) => workers.run([]))
     const over = () => {
       this.#starting = false
     }
@@ -182,7 +183,7 @@ export class CodecPool {
   async #send({ all }: Batch): Promise<void> {
     let outcomes: Outcome[]
     try {
-      const workers = await this.#workers
+      const workers = await this.#started()
       const { jobs, buffer } = parcel(all.map(({ job }) => job))
       outcomes = await workers.run(jobs, buffer.byteLength < TRANSFERRED_MIN_BYTES ? {} : { transferList: [buffer] })
     } catch (cause) {
@@ -198,6 +199,11 @@ export class CodecPool {
       if (outcome.failed.code === 'corrupt') this.#counters.corrupt++
       reject(unpack(outcome.failed))
     }
+  }
+
+  #started(): Promise<Piscina<Job[], Outcome[]>> {
+    this.#workers ??= this.#start()
+    return this.#workers
   }
 
   async #start(): Promise<Piscina<Job[], Outcome[]>> {

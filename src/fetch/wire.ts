@@ -33,6 +33,8 @@ const ANSWERS = 16
  */
 const SHORT_MS = 5
 const QUIET_MS = 1_000
+/** Who waits for the first answer has it before the background makes a connection of its own, which takes as long to work out. */
+const FIRST_MS = 50
 /** Nothing that was measured before a pause counts after it. */
 const FORGET_MS = 60_000
 
@@ -63,6 +65,8 @@ export class Wire {
   #span = { at: 0, bytes: 0 }
   #grown = BACKGROUND_WINDOW_BYTES
   #quietAt = 0
+  /** When the first answer came. */
+  #firstAt = Number.NEGATIVE_INFINITY
 
   /**
    * @param standsAside prefetch passes it, and where the way is short it waits for others to be quiet
@@ -108,9 +112,15 @@ export class Wire {
     return { leave: () => void (this.#places.delete(place) && this.#tell()) }
   }
 
-  /** Prefetch asks for as much at once as fills the link, also while nothing of it comes. */
+  /** Prefetch asks for as much at once as fills the link, also while nothing of it comes. The first answer is to come before all else. */
   get #isPaused(): boolean {
-    return this.#standsAside && this.#underWay.prefetch > 0
+    const { demand, prefetch } = this.#underWay
+    return this.#standsAside && (prefetch > 0 || (demand > 0 && !this.#isKnown))
+  }
+
+  /** Whether anything was answered. */
+  get #isKnown(): boolean {
+    return this.#isQuick || this.#answersMs.length > 0
   }
 
   /** A read begins; in the background it has a place. */
@@ -149,15 +159,20 @@ export class Wire {
 
   /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
   get #quietInMs(): number {
+    if (!this.#standsAside) return 0
     const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
-    if (!this.#standsAside || !isShort) return 0
+    if (!isShort) return this.#firstAt + FIRST_MS - this.#now()
     const { demand, prefetch } = this.#underWay
     return demand + prefetch > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
   }
 
   #answered(ms: number): void {
+    const isFirst = !this.#isKnown
     if (ms < ANSWER_MIN_MS) this.#isQuick = true
     else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
+    if (!isFirst) return
+    this.#firstAt = this.#now()
+    this.#tell()
   }
 
   /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */

@@ -60,8 +60,11 @@ export interface BuiltTree extends Tree {
 
 export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
-  /** Those that stand by, if any do. */
-  readonly #standing: Piscina<Tasks, Results | Failed> | undefined
+  readonly #standsBy: boolean
+  /** Starts those that stand by. */
+  readonly #stand: () => Piscina<Tasks, Results | Failed>
+  /** Those that do. */
+  #standing: Piscina<Tasks, Results | Failed> | undefined
   /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
   readonly #examiners: Piscina<Tasks, Results | Failed>
   /** Threads of `#examiners`, until they have ended: one that the pool has stopped still runs for a moment. */
@@ -84,12 +87,16 @@ export class IndexBuilder {
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
     }
     this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
-    if (standingBy > 0) {
-      // idle ones collect their garbage (memory.ts), which takes timers
-      const threads = { minThreads: standingBy, maxThreads: standingBy, atomics: 'disabled' as const }
-      this.#standing = new Piscina<Tasks, Results | Failed>({ ...workers, ...threads, name: 'build' })
-    }
+    // idle ones collect their garbage (memory.ts), which takes timers
+    const threads = { minThreads: standingBy, maxThreads: standingBy, atomics: 'disabled' as const }
+    this.#stand = () => new Piscina<Tasks, Results | Failed>({ ...workers, ...threads, name: 'build' })
+    this.#standsBy = standingBy > 0
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
+  }
+
+  /** Has the threads start that stand by, if they have not, so that the first index does not wait for that. */
+  standBy(): void {
+    if (this.#standsBy) this.#standing ??= this.#stand()
   }
 
   /** Whether something is being parsed, built or merged: work that goes on even when no byte arrives. */
@@ -226,12 +233,18 @@ export class IndexBuilder {
   #builders(task: Tasks): Piscina<Tasks, Results | Failed> {
     const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : 'image' in task ? [task.image] : []
     const bytes = parts.reduce((sum, { length }) => sum + length, 0)
-    return bytes > STANDING_BY_MAX_BYTES ? this.#pool : (this.#standing ?? this.#pool)
+    return bytes > STANDING_BY_MAX_BYTES ? this.#pool : this.#ready
+  }
+
+  /** Those that stand by, or would start for each. */
+  get #ready(): Piscina<Tasks, Results | Failed> {
+    this.standBy()
+    return this.#standing ?? this.#pool
   }
 
   /** Runs the function `name` of another module in a thread that builds trees. @param module its URL @throws what it throws */
   async runHere(module: string, name: string, task: object): Promise<unknown> {
-    return await (this.#standing ?? this.#pool).run(task as Tasks, { filename: module, name }) // the module knows its own
+    return await this.#ready.run(task as Tasks, { filename: module, name }) // the module knows its own
   }
 
   /** Ends the workers; builds under way fail. */
