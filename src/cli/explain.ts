@@ -18,7 +18,7 @@ import { companion, placeOf, type ResolvedImage, sourceOf } from '../layer/image
 import { openNative } from '../mount/no-addon.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
-import { DIFF_ID_POLICIES } from '../stores/identity.ts'
+import { DIFF_ID_POLICIES } from '../stores/diff-id-policy.ts'
 import { waitedFor } from '../stores/read-whole.ts'
 import { togetherIn } from '../stores/together.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'
