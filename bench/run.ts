@@ -29,6 +29,7 @@ import { sequentialDropped } from './cases/sequential-dropped.ts'
 import { sequentialWarm } from './cases/sequential-warm.ts'
 import { shuffled } from './cases/shuffled.ts'
 import { smallFiles } from './cases/small-files.ts'
+import { snapshotCalls } from './cases/snapshot-calls.ts'
 import { twentyStarts } from './cases/twenty-starts.ts'
 import { walk } from './cases/walk.ts'
 import { type Flags, parseFlags, USAGE } from './flags.ts'
@@ -64,6 +65,7 @@ const CASES: readonly Case[] = [
   besideBackground,
   newVersion,
   memory,
+  snapshotCalls,
   nydusd,
   ...GROWTH,
 ]

@@ -19,3 +19,9 @@ export async function usageOf(pid: number): Promise<Usage> {
     peakMb: (Number(kib) * 1024) / 1e6,
   }
 }
+
+/** RssAnon of proc_pid_status(5): without what is mapped from files. */
+export async function anonymousMb(pid: number): Promise<number> {
+  const kib = /^RssAnon:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]
+  return (Number(kib) * 1024) / 1e6
+}

@@ -10,6 +10,7 @@ import { writeImage } from '../../src/build/layout-writer.ts'
 import type { Case, Context, Sample, Subject } from '../case.ts'
 import { type Served, serveLayout } from '../image.ts'
 import { BY_EROFS, type Store, serveStore } from '../product.ts'
+import { anonymousMb } from '../usage.ts'
 
 const run = promisify(execFile)
 
@@ -51,7 +52,7 @@ export const memory: Case = {
   ],
   async prepare(context) {
     return [
-      { name: BOUND, open: async () => async () => ({ [EMPTY]: 110, [START]: 150, [LIMITED]: 1 }) },
+      { name: BOUND, open: async () => async () => ({ [EMPTY]: 110, [START]: 140, [LIMITED]: 1 }) },
       agent(context),
     ]
   },
@@ -137,11 +138,6 @@ async function memoryGroup(name: string): Promise<string> {
   await mkdir(group)
   await writeFile(join(group, isOne ? 'memory.limit_in_bytes' : 'memory.max'), String(LIMIT_BYTES))
   return group
-}
-
-async function anonymousMb(pid: number): Promise<number> {
-  const kib = /^RssAnon:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]
-  return (Number(kib) * 1024) / 1e6
 }
 
 /** Every file below, as a program would. */

@@ -71,8 +71,11 @@ impl Core {
                 }
                 return reply.none();
             }
-            op::INIT => match wire::init(request.body) {
-                Some(out) => return reply.bytes(&out),
+            op::INIT => match wire::init(request.body, self.resend) {
+                Some((out, negotiated)) => {
+                    reply.bytes(&out);
+                    return self.upcalls.initialized(negotiated);
+                }
                 None => libc::EPROTO,
             },
             op::GETATTR => match self.getattr(request.node) {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
@@ -37,6 +37,16 @@ pub struct Timeouts {
     pub miss: Duration,
     pub lookup: Duration,
     pub late: Duration,
+}
+
+pub struct Settings {
+    /// /dev/fuse, mounted.
+    pub device: File,
+    pub root: Option<u32>,
+    pub user_marks: bool,
+    pub threads: usize,
+    pub resend: bool,
+    pub resumed: bool,
 }
 
 enum Notice {
@@ -72,18 +82,17 @@ pub struct Core {
     last_device: Mutex<u32>,
     notices: SyncSender<Notice>,
     readers: AtomicUsize,
+    /// Whether INIT is to say that a successor may go on.
+    pub resend: bool,
+    /// Whether it goes on with the connection of a process that is gone.
+    resumed: bool,
+    begun: AtomicBool,
 }
 
 impl Core {
-    /// Starts serving.
-    pub fn start(
-        device: File,
-        root: Option<u32>,
-        user_marks: bool,
-        threads: usize,
-        timeouts: Timeouts,
-        upcalls: Upcalls,
-    ) -> io::Result<Arc<Self>> {
+    /// Starts serving; a connection of a process that is gone is served from `begin` on.
+    pub fn start(settings: Settings, timeouts: Timeouts, upcalls: Upcalls) -> io::Result<Arc<Self>> {
+        let Settings { device, root, user_marks, threads, resend, resumed } = settings;
         let (notices, received) = sync_channel(NOTICES_MAX);
         let core = Arc::new(Self {
             connection: Arc::new(Connection::new(device)),
@@ -98,16 +107,30 @@ impl Core {
             last_device: Mutex::new(0),
             notices,
             readers: AtomicUsize::new(threads),
+            resend,
+            resumed,
+            begun: AtomicBool::new(false),
         });
         spawn("fuse-clock", &core, |core| core.parked.keep_deadlines())?;
         spawn("fuse-notify", &core, move |core| core.notify(&received))?;
         for _ in 0..WORKERS {
             spawn("fuse-work", &core, Core::work)?;
         }
-        for _ in 0..threads {
-            spawn("fuse-read", &core, Core::receive)?;
+        if !resumed {
+            core.begin()?;
         }
         Ok(core)
+    }
+
+    /// Begins to read requests: also those that a process which is gone has read and not answered. Once; later calls do nothing.
+    pub fn begin(self: &Arc<Self>) -> io::Result<()> {
+        if self.begun.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        for _ in 0..self.readers.load(Ordering::Acquire) {
+            spawn("fuse-read", self, Core::receive)?;
+        }
+        if self.resumed { self.connection.notify(wire::NOTIFY_RESEND, &[]) } else { Ok(()) }
     }
 
     pub fn tree(&self, slot: u32) -> Option<Arc<Tree>> {

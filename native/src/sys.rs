@@ -1,12 +1,14 @@
 //! What rustix has no safe face for. With `map`, the only hand-written unsafe code of the addon.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec, fcntl_getfd, retry_on_intr};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 
 /// The caller's descriptor, for a call or two.
 fn borrow<'fd>(fd: RawFd) -> io::Result<BorrowedFd<'fd>> {
@@ -83,6 +85,22 @@ pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Descriptors that one message takes.
+pub const SENT_MAX: usize = 8;
+
+/// Sends copies of the caller's descriptors over a socket of the caller's, with a message; never waits.
+pub fn send(socket: RawFd, message: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+    let borrowed = descriptors.iter().map(|&fd| borrow(fd)).collect::<io::Result<Vec<_>>>()?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if borrowed.len() > SENT_MAX || !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(Errno::INVAL.into());
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    retry_on_intr(|| sendmsg(borrow(socket).map_err(|_| Errno::BADF)?, &[IoSlice::new(message)], &mut control, flags))?;
+    Ok(())
 }
 
 /// The descriptor that comes over a socket; none when the other end closes without sending one.

@@ -11,6 +11,8 @@ use napi::bindgen_prelude::{BigInt, FnArgs, Function, JsObjectValue, JsValuesTup
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode::NonBlocking, UnknownReturnValue};
 use napi::{Env, Result};
 
+use crate::wire::Negotiated;
+
 type Call<Data, Args, const WEAK: bool = true> = ThreadsafeFunction<Data, UnknownReturnValue, Args, Status, false, WEAK>;
 
 type MissArgs = FnArgs<(u32, Uint32Array)>;
@@ -18,12 +20,14 @@ type LookupArgs = FnArgs<(u32, BigInt, String, u32)>;
 type HintArgs = FnArgs<(&'static str, BigInt, String)>;
 type LateArgs = FnArgs<(BigInt,)>;
 type EndedArgs = FnArgs<(String,)>;
+type InitializedArgs = FnArgs<(u32, BigInt, bool)>;
 
 pub struct Upcalls {
     miss: Call<(u32, Vec<u32>), MissArgs>,
     lookup: Call<(u32, u64, String, u32), LookupArgs>,
     late: Call<u64, LateArgs>,
     hint: Call<(&'static str, u64, String), HintArgs>,
+    initialized: Call<Negotiated, InitializedArgs>,
     ended: Mutex<Option<Call<String, EndedArgs, false>>>,
 }
 
@@ -59,6 +63,14 @@ impl Upcalls {
                     Ok((what, BigInt::from(parent), name).into())
                 },
             )?,
+            initialized: method::<InitializedArgs>(of, "initialized")?
+                .bind(of)?
+                .build_threadsafe_function()
+                .weak::<true>()
+                .build_callback(|call| {
+                    let negotiated: Negotiated = call.value;
+                    Ok((negotiated.minor, BigInt::from(negotiated.flags), negotiated.resends()).into())
+                })?,
             ended: Mutex::new(Some(method::<EndedArgs>(of, "ended")?.bind(of)?.build_threadsafe_function().build_callback(
                 |call| {
                     let reason: String = call.value;
@@ -86,6 +98,11 @@ impl Upcalls {
     /// A hint that cannot be given is none that matters.
     pub fn hint(&self, what: &'static str, parent: u64, name: &str) {
         self.hint.call((what, parent, name.to_owned()), NonBlocking);
+    }
+
+    /// Told once of each connection, to whoever was there when it began.
+    pub fn initialized(&self, negotiated: Negotiated) {
+        self.initialized.call(negotiated, NonBlocking);
     }
 
     /// Calls `ended`, once, and lets the event loop go.

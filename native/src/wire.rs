@@ -6,7 +6,7 @@ mod init;
 mod request;
 
 pub use answer::{Attributes, Entry, Listing, inval_entry, inval_inode, opened, out_header, statfs, xattr_size};
-pub use init::init;
+pub use init::{Negotiated, init};
 pub use request::{Request, op};
 
 // Both machines we run on are little-endian, and the protocol is the host's order.
@@ -17,6 +17,8 @@ pub const ROOT_ID: u64 = 1;
 
 pub const NOTIFY_INVAL_INODE: i32 = 2;
 pub const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// All that was read and not answered comes again (Linux 6.9).
+pub const NOTIFY_RESEND: i32 = 7;
 
 pub const IN_HEADER: usize = 40;
 pub const OUT_HEADER: usize = 16;

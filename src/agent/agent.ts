@@ -15,7 +15,7 @@ import { Background } from '../layer/background.ts'
 import { type EarlyImage, Images } from '../layer/image.ts'
 import { Layers } from '../layer/layers.ts'
 import type { Learned } from '../layer/learned.ts'
-import { Keeper } from '../mount/keeper.ts'
+import { Keeper, PATIENCE_MS } from '../mount/keeper.ts'
 import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
@@ -90,6 +90,15 @@ export function roomLimits(values: Values): RoomLimits {
   }
 }
 
+/** --keeper-patience, in milliseconds. @throws Failure usage */
+function keeperPatience(values: Values): number {
+  const given = text(values, 'keeper-patience')
+  if (given === undefined) return PATIENCE_MS
+  const seconds = /^\d{1,5}$/.test(given) ? Number(given) : Number.NaN
+  if (Number.isNaN(seconds)) throw Failure.usage(`--keeper-patience ${given} is not a number of seconds`)
+  return seconds * 1000
+}
+
 /**
  * What an agent is for.
  *
@@ -100,8 +109,8 @@ export function roomLimits(values: Values): RoomLimits {
  */
 export type Purpose = 'names' | 'starts' | 'reading'
 
-/** That parse indexes: two layers of an image, side by side. */
-const THREADS_STANDING_BY = 2
+/** The same folder holds worker.ts in a checkout and worker.js in the package. */
+const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url)
 
 /** Of what was not proven. */
 function gatheredBlobs({ wholes, proofs, room }: Store): GatheredBlobs {
@@ -130,8 +139,8 @@ export async function openAgent(
   const { disk } = native
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
   asked?.cacheIsOpen((digest) => store.getObject(digest))
-  const codecs = new CodecPool({ warn: log })
-  const builder = new IndexBuilder({ standingBy: purpose === 'reading' ? 0 : THREADS_STANDING_BY })
+  const codecs = new CodecPool({ warn: log, worker: WORKER })
+  const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
   const budget = new Budget(BUDGET, new Wires(manners))
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
@@ -157,19 +166,15 @@ export async function openAgent(
       log,
     })
   const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
-  const threads = () => {
-    codecs.standBy()
-    builder.standBy()
-  }
-  if (purpose === 'names') threads()
+  if (purpose === 'names') codecs.standBy()
   const early = (image: EarlyImage) => {
-    threads() // while the index is on its way; before, they would only keep the request for the manifest waiting
+    codecs.standBy() // while the index is on its way; before, they would only keep the request for the manifest waiting
     void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
   }
   const images = new Images(asked?.sources ?? registries, store, platform, log, early, gathered)
   return {
     native,
-    keeper: Keeper.current(process.env),
+    keeper: Keeper.current(process.env, keeperPatience(values)),
     registries,
     store,
     codecs,

@@ -4,6 +4,7 @@ import { describe } from '../errors.ts'
 import type { Units } from '../format/formats.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import type { Claimant } from '../layer/claim.ts'
 import type { ResolvedImage } from '../layer/image.ts'
 import type { LayerLease, OpenLayer } from '../layer/layer.ts'
 import type { Layers } from '../layer/layers.ts'
@@ -17,7 +18,7 @@ import { checkTogether } from '../stores/together.ts'
 import { whyNotTogether } from '../stores/together-names.ts'
 
 export interface ContainerdNamesParts {
-  guard: Pick<Guard, 'meet' | 'shown' | 'whyNot' | 'whyHidden'>
+  guard: Pick<Guard, 'meet' | 'shown' | 'whyNot' | 'whyHidden' | 'isBelieved' | 'hurry'>
   quarantine: Pick<Quarantine, 'of'>
   trustsDiffIds: TrustsDiffIds
   layers: Pick<Layers, 'plan' | 'prove'>
@@ -84,11 +85,19 @@ export class ContainerdNames implements LayerNames {
     else this.#shown(image, place, layer, verdict?.verdict === 'proven')
   }
 
-  whyHidden({ blob, tree, together, diffId }: LazyLayer): string | undefined {
+  whyHidden(layer: LazyLayer): string | undefined {
     const { guard, quarantine } = this.#parts
+    const { blob, diffId } = layer
     if (this.#false.has(keyOf(blob, diffId))) return 'its bytes are found not to have the DiffID that its image claims'
-    const layer = { descriptor: { digest: blob }, tree, ...(together ? { together } : {}) }
-    return quarantine.of(layer)?.why ?? guard.whyHidden(layer, diffId)
+    return quarantine.of(claimantOf(layer))?.why ?? guard.whyHidden(claimantOf(layer), diffId)
+  }
+
+  isBelieved(layer: LazyLayer): boolean {
+    return this.#parts.guard.isBelieved(claimantOf(layer), layer.diffId)
+  }
+
+  async prove(layer: LazyLayer): Promise<void> {
+    await this.#parts.guard.hurry(claimantOf(layer), layer.diffId)
   }
 
   #shown(image: ResolvedImage, place: number, layer: OpenLayer, isProven: boolean): void {
@@ -100,6 +109,10 @@ export class ContainerdNames implements LayerNames {
   #plan({ manifest }: ResolvedImage): Units {
     return this.#parts.layers.plan(manifest)
   }
+}
+
+function claimantOf({ blob, tree, together }: LazyLayer): Claimant {
+  return { descriptor: { digest: blob }, tree, ...(together ? { together } : {}) }
 }
 
 function keyOf(blob: Digest, diffId: Digest): string {

@@ -50,18 +50,25 @@ export type SharedParts = Pick<
 > &
   Pick<ImageStoreParts, 'guard'>
 
-/** Must be called before the mount; the door is opened in it. */
+/** Where programs wait for the start: the rest follows behind it. */
+const RESUMED_START_MS = 500
+
+/**
+ * Must be called before the mount; the door is opened in it.
+ * @param isMounted by an agent that is gone, which prepared it
+ */
 export async function prepareImageDoor(
   agent: Agent,
   root: string,
   trustsDiffIds: SharedParts['trustsDiffIds'],
+  isMounted: boolean,
 ): Promise<(session: MountSession, shared: SharedParts) => Promise<ImageDoor>> {
   const { images, layers, examinations, registries, store } = agent
-  await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
+  if (!isMounted) await putEmptyStore(join(root, AdditionalImageStore.DIRECTORY))
   const listings = await ListingRecords.open(store.dir, root, log)
   const versions = await ListVersion.open(store.dir, root, log)
   const reading = { images, layers, listings, trustsDiffIds, signal: layers.signal, log }
-  const { chains, left } = await readBack(reading)
+  const { chains, left } = await readBack(reading, isMounted ? RESUMED_START_MS : undefined)
   return async (session, { progress, ...shared }) => {
     const parts: ImageStoreParts = {
       images,

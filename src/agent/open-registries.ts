@@ -1,13 +1,14 @@
 // Who is asked for images, by a command's flags. It needs little of the agent, so that a command which knows its image asks before the rest
 // is there.
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { hostPlatform, type Platform, parsePlatform } from '../image/manifest.ts'
 import { type Reference, referenceText } from '../image/reference.ts'
 import { BegunSource } from '../registry/begun-source.ts'
+import type { ProviderPlaces } from '../registry/credential-providers.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { Registries } from '../registry/registries.ts'
 import type { SealedCredentials } from '../registry/sealed.ts'
@@ -22,6 +23,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
   const login = givenLogin(values)
   const authfile = text(values, 'authfile')
   const credsFile = text(values, 'creds-file')
+  const providers = credentialProviders(values)
   const certDir = text(values, 'cert-dir')
   const verify = text(values, 'tls-verify')
   if (verify !== undefined && verify !== 'true' && verify !== 'false') {
@@ -31,6 +33,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
     ...(authfile === undefined ? {} : { authfile }),
     ...(credsFile === undefined ? {} : { credsFile }),
+    ...(providers === undefined ? {} : { providers }),
     ...(certDir === undefined ? {} : { certDir }),
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
@@ -40,6 +43,15 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
       : { containerdHosts: join(systemPlaces().etc, CONTAINERD_HOSTS) }),
     log,
   })
+}
+
+/** Both, or neither. @throws Failure usage */
+function credentialProviders(values: Values): ProviderPlaces | undefined {
+  const config = text(values, 'image-credential-provider-config')
+  const binDir = text(values, 'image-credential-provider-bin-dir')
+  if (config !== undefined && binDir !== undefined) return { config: resolve(config), binDir: resolve(binDir) }
+  if (config === undefined && binDir === undefined) return undefined
+  throw Failure.usage('--image-credential-provider-config and --image-credential-provider-bin-dir go together')
 }
 
 /** Of which images are wanted. @throws Failure usage */
@@ -67,12 +79,16 @@ const UNDER_WAY_MS = 20
 /** Node's channel, on which it tells of each socket that begins to connect. */
 const SOCKETS = 'net.client.socket'
 
-/** Begins to ask for an image. What a digest names may be kept, and is not asked for. @throws Failure usage */
-export function askAhead(values: Values, image: Reference): Asked {
+/**
+ * Begins to ask for an image. What a digest names may be kept, and is not asked for.
+ * @param isKnown whether it is kept in any case @throws Failure usage
+ */
+export function askAhead(values: Values, image: Reference, isKnown: boolean): Asked {
   const platform = platformOf(values)
   const registries = openRegistries(values, image)
   const { promise, resolve: cacheIsOpen } = Promise.withResolvers<Kept>()
-  if (image.digest !== undefined) return { registries, sources: registries, cacheIsOpen, underWay: Promise.resolve() }
+  if (isKnown || image.digest !== undefined)
+    return { registries, sources: registries, cacheIsOpen, underWay: Promise.resolve() }
   const connecting = firstSocket()
   const begun = new BegunSource(registries.source(image), platform, async (digest) => await (await promise)(digest))
   const name = referenceText(image)

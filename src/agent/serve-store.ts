@@ -5,8 +5,8 @@ import { describe } from '../errors.ts'
 import { DoorMount } from '../mount/door-mount.ts'
 import { Doors } from '../mount/doors.ts'
 import { Grafts } from '../mount/graft.ts'
-import { KernelMounts } from '../mount/kernel-mounts.ts'
-import { chooseRung, type Rung } from '../mount/ladder.ts'
+import { COVER_RECORD, KernelMounts } from '../mount/kernel-mounts.ts'
+import { chooseRung, type Rung, type RungChoice } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { MountSession } from '../mount/session.ts'
 import { SNAPSHOTS_DIRECTORY } from '../snapshotter/shown-trees.ts'
@@ -14,14 +14,16 @@ import { askers, onlyRootAsks } from '../stores/asker.ts'
 import type { DiffIdPolicy } from '../stores/diff-id-policy.ts'
 import { AdditionalImageStore } from '../stores/image-store.ts'
 import { AdditionalLayerStore } from '../stores/layer-store.ts'
+import { LOOKUP_PATIENCE } from '../stores/patience.ts'
 import { StandIns } from '../stores/stand-in.ts'
 import { S_IFDIR } from '../tree/entry.ts'
 import type { Agent } from './agent.ts'
 import { places } from './agent-places.ts'
-import type { ContainerdDoor } from './containerd-door.ts'
+import type { ContainerdDoor, ContainerdDoorParts } from './containerd-door.ts'
 import type { ContainerdSocket } from './containerd-sockets.ts'
 import { beliefOf, diffIdTrust } from './diff-id-trust.ts'
 import { FilledLayers } from './filled-layers.ts'
+import { fills } from './fills.ts'
 import { openGuard } from './guarding.ts'
 import { listenHealth, type MetricsAddress } from './health.ts'
 import { prepareImageDoor, type SharedParts } from './image-door.ts'
@@ -31,6 +33,7 @@ import { proveFilled } from './prove-filled.ts'
 import { healthOf } from './served-health.ts'
 import { makeDirectory, prepareDirectory, refuseServed, type ServedMount, serveUntilEnd } from './serving.ts'
 import { CLOSED, setAccess } from './store-access.ts'
+import { choiceOf, holding, restoreTrees, stateOf, takeOver } from './takeover.ts'
 
 export interface StoreSettings {
   root: string
@@ -56,6 +59,8 @@ export interface StoreSettings {
 
 /** What nobody uses leaves that soon after it may. */
 const LET_GO_EVERY_MS = 60_000
+/** What its agent says that it serves. */
+const STORE = 'store'
 
 /**
  * Serves until the mount ends, and closes the agent then.
@@ -70,22 +75,25 @@ export async function serveStore(
 ): Promise<number> {
   const { byIndex, diffId, trust, mode, context } = settings
   const belief = beliefOf(diffId, trust)
+  const taken = await takeOver(agent, STORE)
   const health = settings.metrics && (await listenHealth(settings.metrics))
   if (health !== undefined) log(`metrics are at http://${health.address}/metrics`)
-  const root = await prepareRoot(agent, settings)
-  const choice = await chooseRung(settings.rung, agent.native, agent.store, places().sockets)
+  const root = taken?.mounted.dir ?? (await prepareRoot(agent, settings))
+  const choice: RungChoice =
+    taken === undefined ? await chooseRung(settings.rung, agent.native, agent.store, places().sockets) : choiceOf(taken)
   if (choice.why !== undefined) log(`FUSE answers, not EROFS: ${choice.why}`)
-  const standIns = await StandIns.open(root)
+  const standIns = await (taken?.below === undefined ? StandIns.open(root) : StandIns.below(taken.below))
   const trustsDiffIds = await diffIdTrust(belief, agent.registries, agent.store)
   const progress = () => progressOf(agent)
   const keepsApart = [diffId, ...(settings.containerd.length > 0 ? [settings.containerdDiffId] : [])].includes(
     'guarded',
   )
   const { guard, believed, end: endProofs } = await openGuard(agent, keepsApart, progress)
-  const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds)
+  const openImageDoor = await prepareImageDoor(agent, root, trustsDiffIds, taken !== undefined)
   agent.keeper.mounting(root)
   const doors = new Doors()
-  const session = MountSession.mount(agent.native, {
+  const mounted = { serves: STORE, dir: root, session: root, ...choice }
+  const sessionSettings = {
     dir: root,
     fsname: 'lazylayer',
     allowOther: true,
@@ -93,12 +101,29 @@ export async function serveStore(
     control: doors,
     context,
     progress: agent.progress,
-  })
+    ...holding(agent, taken?.state ?? stateOf(agent, mounted), standIns.fd),
+  }
+  const session =
+    taken === undefined
+      ? MountSession.mount(agent.native, sessionSettings)
+      : MountSession.resume(agent.native, sessionSettings, taken.fuseFd)
+  let isServing = taken === undefined
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: S_IFDIR | mode, uid: 0, gid: 0, mtime: 0n }, false)
   const grafts = new Grafts(session, log, (mode & ~CLOSED) !== 0)
   const covers = choice.rung === 'erofs' ? new KernelMounts(agent.native, session, grafts, context) : undefined
   const imagesClosed = Promise.withResolvers<void>()
-  const mount = new DoorMount({ session, grafts, covers, ready: imagesClosed.promise, log })
+  const mount = new DoorMount({
+    session,
+    grafts,
+    covers,
+    ready: imagesClosed.promise,
+    isServing: () => isServing,
+    log,
+  })
+  if (taken !== undefined) {
+    await covers?.adopt(taken.state.of(COVER_RECORD))
+    await restoreTrees(mount, taken.state, agent)
+  }
   const recorder = openRecorder(agent, covers)
   const filled =
     agent.background &&
@@ -120,7 +145,12 @@ export async function serveStore(
   store.show(session)
   const imageDoor = openImageDoor(session, shared)
   doors.addSoon(imageDoor.then(({ door }) => door))
-  const containerd = await openContainerd(agent, settings, session, shared)
+  const containerd = await openContainerd(agent, settings, session, { ...shared, guard })
+  if (taken !== undefined) {
+    await Promise.all([imageDoor, containerd?.show()])
+    session.begin()
+    isServing = true
+  }
   // engines read there; what they do in the other door would be writing
   const readOnly = [AdditionalImageStore.DIRECTORY, ...(containerd === undefined ? [] : [SNAPSHOTS_DIRECTORY])]
   const closing = Promise.all(
@@ -130,6 +160,7 @@ export async function serveStore(
   ).then(() => imagesClosed.resolve())
   const { list, end } = await imageDoor
   await closing
+  if (taken === undefined) await containerd?.show()
   await containerd?.listen()
   const lettingGo = setInterval(() => {
     store.letGo().catch((error) => log(`what nobody uses stays: ${describe(error)}`))
@@ -146,9 +177,10 @@ export async function serveStore(
     covers,
     choice,
     agent,
-    serves: 'store',
+    serves: STORE,
     diffid,
     list,
+    fill: fills({ door: containerd, progress, patience: LOOKUP_PATIENCE, log }),
     ended,
     recorder,
     layers: () => mount.trees,
@@ -163,7 +195,8 @@ export async function serveStore(
   }
   const code = await serveUntilEnd({ ...served, metrics }, () => {
     if (told !== undefined) health?.serving(told)
-    ready(root, choice.rung)
+    if (taken === undefined) ready(root, choice.rung)
+    else log(`goes on with ${root} and its ${mount.trees} trees`)
     setImmediate(() => agent.standBy())
   })
   clearInterval(lettingGo)
@@ -180,7 +213,7 @@ async function openContainerd(
   agent: Agent,
   { containerd: sockets, containerdDiffId, trust, criProxy }: StoreSettings,
   session: MountSession,
-  shared: SharedParts,
+  shared: SharedParts & Pick<ContainerdDoorParts, 'guard'>,
 ): Promise<ContainerdDoor | undefined> {
   if (sockets.length === 0) return undefined
   const belief = beliefOf(
@@ -212,7 +245,7 @@ function sharedParts(
 ): SharedParts {
   return {
     async attach(layer, path, image) {
-      const slot = await mount.attach(layer, path)
+      const slot = await mount.attach(layer, path, image)
       filled?.shown(slot, layer, image)
       return slot
     },

@@ -15,7 +15,15 @@ import { logFor, places, socketFor } from './agent-places.ts'
 import { distributionsOf, gaugesOf, totalsOf } from './gauges.ts'
 import { log } from './log.ts'
 import { type Measurable, measure } from './measure.ts'
-import { type AgentAnswer, type AgentRequest, ask, type ListRequest, listen, type Status } from './socket.ts'
+import {
+  type AgentAnswer,
+  type AgentRequest,
+  ask,
+  type FillRequest,
+  type ListRequest,
+  listen,
+  type Status,
+} from './socket.ts'
 import { version } from './version.ts'
 
 /** In the mount table. */
@@ -111,6 +119,8 @@ export interface ServedMount extends Measurable {
   metrics?: () => Promise<Status['metrics']>
   /** Answers requests to list images. */
   list(request: ListRequest): Promise<AgentAnswer>
+  /** And to bring them to containerd. */
+  fill(request: FillRequest): Promise<AgentAnswer>
   /** Ends what clients do here before the mount goes. Never rejects, and takes a second at most. */
   leave(): Promise<void>
   /** Resolves with a reason when it has ended without our doing. */
@@ -136,6 +146,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const answer = async (request: AgentRequest): Promise<AgentAnswer> => {
     if (request.op === 'status') return { ok: true, status: await statusOf(served) }
     if (request.op === 'list') return await served.list(request)
+    if (request.op === 'fill') return await served.fill(request)
     return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
   }
   const server = await listen(path, answer).catch(async (error) => {
@@ -160,7 +171,9 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   }
   for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
   ready()
+  agent.keeper.ready(() => {})
   const reason = await Promise.race([session.ended, served.ended, stopped.promise])
+  agent.keeper.end()
   if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
   await served.leave()
   // whoever ended one of several mounts meant all of them

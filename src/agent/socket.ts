@@ -6,6 +6,7 @@ import { dirname, join, resolve } from 'node:path'
 import { within } from '../engines/machine.ts'
 import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/login.ts'
+import type { FilledImage } from '../snapshotter/fill.ts'
 import type { DiffIdPolicy } from '../stores/diff-id-policy.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'
@@ -13,8 +14,10 @@ import { socketFor } from './agent-places.ts'
 import type { Distribution, Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
-export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest
-export type AgentAnswer = { ok: true; status?: Status; outcome?: ListOutcome } | Refusal
+export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest | FillRequest
+export type AgentAnswer =
+  | { ok: true; status?: Status; outcome?: ListOutcome; filled?: readonly FilledImage[] }
+  | Refusal
 
 export interface Refusal {
   ok: false
@@ -36,6 +39,14 @@ export interface ListRequest {
   prove?: Prove
   /** Nothing is begun: the answer is what came of the last listing for which layers were read whole; no outcome: there was none. */
   known?: true
+}
+
+/** Asks for all of an image in containerd's content store; answered as a listing is. */
+export interface FillRequest {
+  op: 'fill'
+  image: string
+  /** Undefined: each that has a lazy layer. */
+  namespace?: string
 }
 
 /** Whose DiffIDs a store believes (`serve --diffid`, and --trust as it was given), and whether it names layers by them only (--diffid-only). */
@@ -142,8 +153,8 @@ async function respond(line: string, answer: (request: AgentRequest) => Promise<
     const request: unknown = JSON.parse(line)
     if (typeof request === 'object' && request !== null && 'op' in request) {
       if (request.op === 'status' || request.op === 'unmount') return await answer({ op: request.op })
-      const list = parseListRequest(request)
-      if (list !== undefined) return await answer(list)
+      const parsed = parseListRequest(request) ?? parseFillRequest(request)
+      if (parsed !== undefined) return await answer(parsed)
     }
     return { ok: false, what: 'unknown request' }
   } catch (error) {
@@ -164,6 +175,14 @@ function parseListRequest(request: object): ListRequest | undefined {
     ...(prove === undefined ? {} : { prove }),
     ...('known' in request && request.known === true ? { known: true as const } : {}),
   }
+}
+
+function parseFillRequest(request: object): FillRequest | undefined {
+  if (!('op' in request && request.op === 'fill' && 'image' in request && typeof request.image === 'string')) {
+    return undefined
+  }
+  const namespace = 'namespace' in request && typeof request.namespace === 'string' ? request.namespace : undefined
+  return { op: 'fill', image: request.image, ...(namespace === undefined ? {} : { namespace }) }
 }
 
 /** As engines hand them to their helper: fields that are not used are empty, and none at all is usual. */

@@ -12,7 +12,9 @@ import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { Failure } from '../errors.ts'
+import type { Range } from '../image/blob.ts'
 import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
+import { byteRanges, requestedRanges } from './byte-ranges.ts'
 import type { Certificate } from './certificate.ts'
 
 /** A document or blob to be served. */
@@ -132,31 +134,33 @@ export async function answer(
     'accept-ranges': 'bytes',
     etag: `"${found.digest}"`,
   }
-  const range = kind === 'blobs' ? requestedRange(header('range'), found.size) : undefined
-  if (range === 'unsatisfiable') {
+  const ranges = kind === 'blobs' ? requestedRanges(header('range'), found.size) : undefined
+  if (ranges === 'unsatisfiable') {
     const refused = refusal(416, 'RANGE_INVALID', 'the range lies behind the end')
     return { ...refused, headers: { ...refused.headers, 'content-range': `bytes */${found.size}` } }
   }
-  const { start, end } = range ?? { start: 0, end: found.size }
-  const body = method === 'HEAD' ? nothing() : found.read(start, end)
-  const length = { 'content-length': `${end - start}` }
-  if (range === undefined) return { status: 200, headers: { ...headers, ...length }, body }
-  const contentRange = { 'content-range': `bytes ${start}-${end - 1}/${found.size}` }
-  return { status: 206, headers: { ...headers, ...length, ...contentRange }, body }
+  return answerOf(found, ranges, headers, method === 'HEAD')
 }
 
-/** One range of RFC 9110 14.1.2, suffixes too; what is no such range is ignored, as the RFC says. */
-function requestedRange(
-  header: string | undefined,
-  size: number,
-): { start: number; end: number } | 'unsatisfiable' | undefined {
-  const match = /^bytes=(\d*)-(\d*)$/.exec(header ?? '')
-  const [, from = '', to = ''] = match ?? []
-  if (match === null || (from === '' && to === '')) return undefined
-  const start = from === '' ? Math.max(0, size - Number(to)) : Number(from)
-  const end = from === '' || to === '' ? size : Math.min(size, Number(to) + 1)
-  if (to !== '' && from !== '' && Number(to) < start) return undefined
-  return start < end ? { start, end } : 'unsatisfiable'
+/** The whole content, a range of it, or several. @param bodiless its headers alone */
+function answerOf(
+  { mediaType, size, read }: Content,
+  ranges: readonly Range[] | undefined,
+  headers: Record<string, string>,
+  bodiless: boolean,
+): RegistryAnswer {
+  const [first = { start: 0, end: size }, ...more] = ranges ?? []
+  if (ranges !== undefined && more.length > 0) {
+    const parts = byteRanges(ranges, mediaType, size, read)
+    const body = bodiless ? nothing() : parts.body
+    return { status: 206, headers: { ...headers, ...parts.headers }, body }
+  }
+  const { start, end } = first
+  const body = bodiless ? nothing() : read(start, end)
+  const length = { 'content-length': `${end - start}` }
+  if (ranges === undefined) return { status: 200, headers: { ...headers, ...length }, body }
+  const contentRange = { 'content-range': `bytes ${start}-${end - 1}/${size}` }
+  return { status: 206, headers: { ...headers, ...length, ...contentRange }, body }
 }
 
 async function* nothing(): AsyncGenerator<Uint8Array> {}

@@ -11,7 +11,7 @@ import { type EnginesHere, findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
 import { describe, Failure } from '../errors.ts'
 import type { Unit } from '../format/format.ts'
-import { planUnits, type Unplanned } from '../format/formats.ts'
+import { planUnits, type Units, type Unplanned } from '../format/formats.ts'
 import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
 import { parseReference, type Reference, referenceText } from '../image/reference.ts'
 import { companion, placeOf, type ResolvedImage, sourceOf } from '../layer/image.ts'
@@ -22,6 +22,7 @@ import { DIFF_ID_POLICIES } from '../stores/diff-id-policy.ts'
 import { waitedFor } from '../stores/read-whole.ts'
 import { togetherIn } from '../stores/together.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'
+import { clientWays, storeWays } from './explain/clients.ts'
 import { factsOf } from './explain/facts.ts'
 import { readIndexes } from './explain/indexes.ts'
 import { type KnownLayer, knownOf, openKnown } from './explain/known.ts'
@@ -88,6 +89,18 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
       diffid: { ...diffid, why: answer === true ? null : answer },
       notes: [...new Set(readers.flatMap((each) => withoutLayers(each, readers) ?? [])), ...untold, ...never],
       layers,
+      clients: [
+        ...clientWays({
+          lazy: facts.filter(({ format }) => 'name' in format).length,
+          layers: facts.length,
+          refused: refusedOf(manifest.layers, plan),
+          together: manifest.layers.some(isTogether),
+        }),
+        ...storeWays(
+          layers.map(({ ways }) => ways),
+          Object.fromEntries(here.found.map(({ engine, era }) => [engine, era])),
+        ),
+      ],
     }
     if (text(values, 'format') === 'json') printJson(report)
     else process.stdout.write(reportText(report))
@@ -151,6 +164,15 @@ function reach(
     sizeOf: (digest, signal) => source.sizeOf(digest, signal ? { signal } : {}),
     companion: (suffix, signal) => companion((each) => registries.source(each), reference, platform, suffix, signal),
   }
+}
+
+/** Why nobody can be given one of these layers; undefined: they can all be served. */
+function refusedOf(layers: readonly Descriptor[], plan: Units): string | undefined {
+  for (const each of layers) {
+    const unit = plan.get(each)
+    if (unit !== undefined && 'why' in unit && unit.refused) return unit.why
+  }
+  return undefined
 }
 
 function isServed(ways: Ways): boolean {

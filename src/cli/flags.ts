@@ -97,6 +97,13 @@ const BACKGROUND: readonly Flag[] = [
   { name: 'background-max', value: 'RATE', help: 'bytes a second of that at most: 10M (default: as much as there is)' },
 ]
 
+/** Of commands that run under the keeper. */
+const KEEPER_PATIENCE: Flag = {
+  name: 'keeper-patience',
+  value: 'SECONDS',
+  help: 'how long programs wait for the next agent when this one dies; then they get I/O errors. 0: no other goes on with its mounts (default: 30)',
+}
+
 /** Of serve and explain. */
 const DIFFID: Flag = {
   name: 'diffid',
@@ -120,6 +127,7 @@ export const COMMANDS: readonly Command[] = [
       MOUNT,
       REQUIRE_LAZY,
       CONTEXT,
+      KEEPER_PATIENCE,
       ...BACKGROUND,
       ...FILLED,
       PLATFORM,
@@ -167,6 +175,7 @@ export const COMMANDS: readonly Command[] = [
       },
       SERVE,
       CONTEXT,
+      KEEPER_PATIENCE,
       ...BACKGROUND,
       ...FILLED,
       PLATFORM,
@@ -178,6 +187,16 @@ export const COMMANDS: readonly Command[] = [
         name: 'creds-file',
         value: 'FILE',
         help: "credentials by host, in the form of Podman's auth.json, that are looked for before those of the usual files",
+      },
+      {
+        name: 'image-credential-provider-config',
+        value: 'FILE',
+        help: "kubelet's configuration of credential providers: they are run where no file has credentials that are accepted (docs/containerd.md)",
+      },
+      {
+        name: 'image-credential-provider-bin-dir',
+        value: 'DIR',
+        help: 'where the programs of these providers are',
       },
       ...HOSTS,
     ],
@@ -194,6 +213,15 @@ export const COMMANDS: readonly Command[] = [
       },
       REQUIRE_LAZY,
       CREDS,
+    ],
+  },
+  {
+    name: 'fill',
+    arguments: ['IMAGE'],
+    help: "have the running agent bring the layers that containerd did not fetch into containerd's content store, for export, convert, and push to other registries",
+    flags: [
+      ROOT,
+      { name: 'namespace', value: 'NAMESPACE', help: "containerd's (default: each that has the image lazily)" },
     ],
   },
   {
@@ -258,7 +286,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'setup',
-    arguments: ['podman|crio|containerd'],
+    arguments: ['podman|crio|containerd|buildkit|nerdctl|k3s'],
     help: 'have an engine look into the stores, or ask the snapshotter: edits its configuration, keeping everything else of it',
     flags: [
       ROOT,

@@ -33,7 +33,7 @@ const MAGLEV_NODE = 24
  */
 const AGENT_FLAGS = [
   '--max-semi-space-size=1',
-  '--expose-gc', // threads that build trees give their memory back when they are done (format/memory.ts)
+  '--expose-gc', // threads that wait collect no garbage by themselves (codec/worker.ts)
   ...(isOlder(process.versions.node, [MAGLEV_NODE, 0])
     ? []
     : ['--no-turbofan', '--wasm-wrapper-tiering-budget=2000000000']),

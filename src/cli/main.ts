@@ -13,6 +13,7 @@ const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
   umount: async () => (await import('./umount.ts')).umount,
   serve: async () => (await import('./serve.ts')).serve,
   pull: async () => (await import('./pull.ts')).pull,
+  fill: async () => (await import('./fill.ts')).fill,
   inspect: async () => (await import('./inspect.ts')).inspect,
   explain: async () => (await import('./explain.ts')).explain,
   ls: async () => (await import('./files.ts')).ls,
@@ -28,7 +29,7 @@ const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url))
 
 /** Commands that look at files which may hang, and do not wait for these. What others print may be long. */
-const LEAVING = ['mount', 'umount', 'serve', 'pull', 'status', 'explain', 'setup', 'doctor']
+const LEAVING = ['mount', 'umount', 'serve', 'pull', 'fill', 'status', 'explain', 'setup', 'doctor']
 
 /** @returns the exit code: 0 done, 1 failed, 2 the command line is wrong */
 export async function main(argv: readonly string[]): Promise<number> {

@@ -11,6 +11,7 @@ import { openRecorder } from '../agent/learning.ts'
 import { log } from '../agent/log.ts'
 import type { Asked } from '../agent/open-registries.ts'
 import { goneFrom, makeDirectory, prepareDirectory, type ServedMount, serveUntilEnd } from '../agent/serving.ts'
+import { choiceOf, holding, type Mounted, refuse, stateOf, type Taken, takeOver } from '../agent/takeover.ts'
 import { describe, Failure } from '../errors.ts'
 import { parseReference } from '../image/reference.ts'
 import { openAllLayers } from '../layer/all-layers.ts'
@@ -18,7 +19,7 @@ import { type Merged, openMerged, type ResolvedImage } from '../layer/image.ts'
 import { type OpenLayer, WHOLE } from '../layer/layer.ts'
 import { mountFuse, usersMayAllowOthers } from '../mount/fusermount.ts'
 import { Grafts } from '../mount/graft.ts'
-import { KernelMounts } from '../mount/kernel-mounts.ts'
+import { COVER_RECORD, KernelMounts } from '../mount/kernel-mounts.ts'
 import { chooseRung, type Rung, type RungChoice } from '../mount/ladder.ts'
 import { ROOT_NODE } from '../mount/native.ts'
 import { PortableSession } from '../mount/portable.ts'
@@ -36,11 +37,12 @@ export async function mountImage({ positionals, values }: Invocation, asked: Ask
   const context = await wantedContext(values)
   const agent = await openAgent(values, reference, 'starts', asked)
   try {
-    const dir = await prepareDirectory(agent.native, target)
+    let taken = await takeOver(agent, name)
+    const dir = taken?.mounted.dir ?? (await prepareDirectory(agent.native, target))
     const { sockets } = places()
     const [choice, image] = await Promise.all([
-      chooseRung(wanted, agent.native, agent.store, sockets),
-      agent.images.resolve(reference),
+      taken === undefined ? chooseRung(wanted, agent.native, agent.store, sockets) : choiceOf(taken),
+      agent.images.resolve(taken?.mounted.manifest ? { ...reference, digest: taken.mounted.manifest } : reference),
     ])
     const layers = await openAllLayers(image, agent.layers, beforeWhole(values)) // until the agent closes
     for (const each of layers) {
@@ -51,7 +53,12 @@ export async function mountImage({ positionals, values }: Invocation, asked: Ask
     }
     const shownLayers = image.manifest.layers.length
     const merged = await openMerged(layers, agent.store, agent.builder)
-    const shown = await show({ agent, dir, name, merged, context }, choice, wanted)
+    if (taken !== undefined && taken.mounted.slot !== merged.slot) {
+      await refuse(agent, Failure.corrupt('the number of its tree is another than it was'))
+      await prepareDirectory(agent.native, target)
+      taken = undefined
+    }
+    const shown = await show({ agent, dir, name, merged, context, image, taken }, choice, wanted)
     await merged.image.close()
     const { rung } = shown.choice
     const recorder = openRecorder(agent, shown.covers)
@@ -65,14 +72,18 @@ export async function mountImage({ positionals, values }: Invocation, asked: Ask
         serves: name,
         layers: () => shownLayers,
         believed: () => 0,
-        list,
+        list: onlyStores,
+        fill: onlyStores,
         leave: async () => {},
       },
       () => {
-        process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(shownLayers, 'layer')})\n`)
+        if (taken !== undefined) log(`goes on with ${dir}`)
+        else process.stdout.write(`${name} is mounted on ${dir} (${rung}, ${count(shownLayers, 'layer')})\n`)
       },
     )
   } catch (error) {
+    // one that goes on with a mount may do better the next time
+    if (agent.keeper.held.length === 0) agent.keeper.end()
     await agent.close()
     throw error
   }
@@ -92,9 +103,12 @@ interface ToShow {
   name: string
   merged: Merged
   context: string | undefined
+  image: ResolvedImage
+  /** Its mount, by an agent that is gone. */
+  taken: Taken | undefined
 }
 
-const list = async () => ({ ok: false as const, what: 'an image is mounted here; layers are listed by a store' })
+const onlyStores = async () => ({ ok: false as const, what: 'an image is mounted here, and no store is served' })
 
 /** Falls from rung to rung where none was asked for. @throws Failure what the last rung throws */
 async function show(it: ToShow, { rung, why }: RungChoice, wanted: Rung | 'auto'): Promise<ShownMount> {
@@ -134,18 +148,29 @@ async function show(it: ToShow, { rung, why }: RungChoice, wanted: Rung | 'auto'
 
 type Answering = Omit<ShownMount, 'choice'>
 
-async function showFuse({ agent, dir, name, merged, context }: ToShow): Promise<Answering> {
+async function showFuse(it: ToShow): Promise<Answering> {
+  const { agent, dir, name, merged, context, taken } = it
   agent.keeper.mounting(dir)
-  const session = await mountFuse(agent.native, {
+  const settings = {
     dir,
     fsname: `lazylayer:${name}`,
     rootSlot: merged.slot,
     context,
     readOnly: true,
     progress: agent.progress,
-  })
+    ...holding(agent, taken?.state ?? stateOf(agent, mountedAs(it, 'fuse', dir))),
+  }
+  const session =
+    taken === undefined
+      ? await mountFuse(agent.native, settings)
+      : MountSession.resume(agent.native, { ...settings, allowOther: true }, taken.fuseFd)
   new Grafts(session, log).tree(merged, merged.image, merged.layers)
+  if (taken !== undefined) session.begin()
   return { session, covers: undefined, ended: session.ended }
+}
+
+function mountedAs({ name, dir, image, merged }: ToShow, rung: Rung, session: string): Mounted {
+  return { serves: name, dir, session, rung, manifest: image.digest, slot: merged.slot }
 }
 
 async function showPortable({ agent, dir, name, merged, context }: ToShow): Promise<Answering> {
@@ -165,11 +190,13 @@ async function showPortable({ agent, dir, name, merged, context }: ToShow): Prom
 }
 
 /** @returns why this image cannot be mounted so, or what answers */
-async function showErofs({ agent, dir, name, merged, context }: ToShow): Promise<Answering | { why: string }> {
-  const hidden = await makeDirectory(agent.native, devicesFor(socketFor(places().sockets, dir)), 0o700)
+async function showErofs(it: ToShow): Promise<Answering | { why: string }> {
+  const { agent, dir, name, merged, context, taken } = it
+  const place = devicesFor(socketFor(places().sockets, dir))
+  const hidden = taken?.mounted.session ?? (await makeDirectory(agent.native, place, 0o700))
   agent.keeper.mounting(hidden)
   agent.keeper.mounting(dir)
-  const session = MountSession.mount(agent.native, {
+  const settings = {
     dir: hidden,
     fsname: `lazylayer:${name}`,
     allowOther: false,
@@ -177,10 +204,21 @@ async function showErofs({ agent, dir, name, merged, context }: ToShow): Promise
     context,
     readOnly: true,
     progress: agent.progress,
-  })
+    ...holding(agent, taken?.state ?? stateOf(agent, mountedAs(it, 'erofs', hidden))),
+  }
+  const session =
+    taken === undefined
+      ? MountSession.mount(agent.native, settings)
+      : MountSession.resume(agent.native, settings, taken.fuseFd)
   void session.ended.then(() => rmdir(hidden)).catch(() => {}) // a directory that stays is used again
   session.addDirectory(ROOT_NODE, ROOT_NODE, '', { mode: 0o40700, uid: 0, gid: 0, mtime: 0n }, false)
   const covers = new KernelMounts(agent.native, session, new Grafts(session, log), context)
+  if (taken !== undefined) {
+    await covers.adopt(taken.state.of(COVER_RECORD))
+    for (const each of merged.layers) covers.devices.path(each)
+    session.begin()
+    return { session, covers, ended: goneFrom(dir) }
+  }
   const why = await covers.add(merged.image, merged.layers, dir)
   if (why === undefined) return { session, covers, ended: goneFrom(dir) }
   await session.detach()

@@ -50,6 +50,8 @@ export async function serve({ positionals, values }: Invocation): Promise<number
       process.stdout.write(readyText(root, rung, settings))
     })
   } catch (error) {
+    // one that goes on with a mount may do better the next time
+    if (agent.keeper.held.length === 0) agent.keeper.end()
     await agent.close()
     throw error
   }

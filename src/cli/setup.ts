@@ -1,4 +1,5 @@
-// lazylayer setup podman|crio|containerd: has the engine look into our stores, or ask our snapshotter (setup/containerd.ts).
+// lazylayer setup podman|crio|containerd|buildkit|nerdctl|k3s: has the engine look into our stores, or ask our snapshotter (each of these has a
+// file in setup/).
 //
 //   crio.conf.d/50-lazylayer.conf         where CRI-O is here and reads that storage.conf: no internal_repair, which would wipe its
 //                                         storage; it stays while CRI-O knows any additional image store
@@ -24,10 +25,13 @@ import { hostPlatform } from '../image/manifest.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Invocation } from './flags.ts'
 import { apply } from './setup/apply.ts'
+import { planBuildKit, planBuildKitUndo } from './setup/buildkit.ts'
 import { planContainerd, planContainerdUndo } from './setup/containerd.ts'
 import { hasUnit } from './setup/crio.ts'
 import { unifiedDiff } from './setup/diff.ts'
+import { planK3s, planK3sUndo } from './setup/k3s.ts'
 import { hasLazyImages } from './setup/lazy-images.ts'
+import { planNerdctl, planNerdctlUndo } from './setup/nerdctl.ts'
 import { type Change, LAZY_IMAGES, planSetup, planUndo, type SetupRequest } from './setup/plan.ts'
 
 const NO_UNIT =
@@ -35,12 +39,18 @@ const NO_UNIT =
 
 /** Where `setup containerd` has it listen, as docs/containerd.md says to serve it. */
 const CONTAINERD_SOCKET = 'containerd.sock'
+/** Each client has its own: what one does not know it has removed. */
+const BUILDKIT_SOCKET = 'buildkit.sock'
+/** Of k3s and RKE2. */
+const RANCHER = '/var/lib/rancher'
 
 export async function setup({ positionals, values }: Invocation): Promise<number> {
   const engine = positionals[0]
-  if (engine === 'containerd') return await setupContainerd(values)
+  const client = CLIENTS.find((each) => each === engine)
+  if (client !== undefined) return await setupClient(client, values)
   if (engine !== 'podman' && engine !== 'crio') {
-    throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix: 'Use podman, crio or containerd.' })
+    const fix = `Use podman, crio, ${CLIENTS.join(', ')}.`
+    throw Failure.usage(`setup of ${JSON.stringify(engine)} is not known`, { fix })
   }
   const { found, silent } = await findEngines()
   const root = resolve(text(values, 'root') ?? places().root)
@@ -66,15 +76,29 @@ export async function setup({ positionals, values }: Invocation): Promise<number
   return 0
 }
 
-async function setupContainerd(values: Values): Promise<number> {
+type ContainerdClient = 'containerd' | 'buildkit' | 'nerdctl' | 'k3s'
+
+const CLIENTS: readonly ContainerdClient[] = ['containerd', 'buildkit', 'nerdctl', 'k3s']
+
+async function setupClient(client: ContainerdClient, values: Values): Promise<number> {
   const { os, architecture } = hostPlatform()
   const root = resolve(text(values, 'root') ?? places().root)
-  const socket = join(places().sockets, CONTAINERD_SOCKET)
-  const wishes = { socket, root: dirname(root), platform: `${os}/${architecture}` }
-  const printed = (await runProgram('containerd', ['--version']))?.stdout
-  const request = { places: systemPlaces(), wishes, printed }
+  const wishes = {
+    root: dirname(root),
+    platform: `${os}/${architecture}`,
+    socket: join(places().sockets, CONTAINERD_SOCKET),
+  }
+  const version = async (program: string) => (await runProgram(program, ['--version']))?.stdout
+  const request = { places: systemPlaces(), wishes, printed: await version('containerd') }
   const isUndo = values.undo === true
-  const { changes, notes } = isUndo ? await planContainerdUndo(request) : await planContainerd(request)
+  const plan = {
+    containerd: () => (isUndo ? planContainerdUndo : planContainerd)(request),
+    buildkit: () =>
+      (isUndo ? planBuildKitUndo : planBuildKit)({ ...request, socket: join(places().sockets, BUILDKIT_SOCKET) }),
+    nerdctl: async () => (isUndo ? planNerdctlUndo : planNerdctl)({ ...request, nerdctl: await version('nerdctl') }),
+    k3s: () => (isUndo ? planK3sUndo : planK3s)({ ...request, rancher: RANCHER, printed: version }),
+  }[client]
+  const { changes, notes } = await plan()
   await carryOut(changes, values)
   for (const note of notes) log(note)
   if (!isUndo && !(await hasUnit(request.places))) log(NO_UNIT)

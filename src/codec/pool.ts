@@ -15,6 +15,12 @@ const TRANSFERRED_MIN_BYTES = 64 * 1024
 // An idle thread costs some 10 MB; more than these leave after a while.
 const STANDING_BY = 2
 const IDLE_MS = 30_000
+// A burst is over when nothing came for so long; who reads on after that pays 20 ms of a processor for it.
+const REST_MS = 2_000
+// A thread takes twice as long to start.
+const BORROW_MS = 50
+// What a thread does that decodes takes some MB; and what one builds that is lent is bounded by whoever borrows it.
+const HEAP_MAX_MB = 1024
 // Who reads back what is decoded needs none.
 const NO_STATE = new Uint8Array(0)
 
@@ -38,6 +44,21 @@ export interface CodecPoolOptions {
   warn?: (message: string) => void
   /** The WebAssembly module. Default: `wasm/codecs.wasm`. */
   module?: URL
+  /** What threads run, if it is not worker.ts: a module that has all that does, and what they are lent for. */
+  worker?: URL
+}
+
+/** What a thread is lent for. */
+export interface Lent {
+  /** Of the function. */
+  name: string
+  /** The URL of its module. Default: the one that threads run. */
+  filename?: string
+  /** Ends the thread. */
+  signal?: AbortSignal
+  transferList?: ArrayBuffer[]
+  /** Only if another thread is left for chunks. */
+  isLong?: boolean
 }
 
 /** 'unknown': its check is about bytes that are gone. */
@@ -47,21 +68,29 @@ export class CodecPool {
   readonly #threads: number
   readonly #warn: (message: string) => void
   readonly #module: URL
+  readonly #worker: URL
   readonly #counters: CodecCounters = { decoded: 0, verified: 0, copied: 0, corrupt: 0, reverified: 0 }
   readonly #running = new Set<Promise<void>>()
   readonly #queue = new Queue()
   /** Threads that have started. */
   readonly #ready = new Set<unknown>()
+  /** Threads that do something else, and those who wait for one. */
+  #lent = 0
+  readonly #borrowers = new Set<{ readonly leaves: number; grant(): void }>()
   /** Another was asked for. */
   #starting = false
   #scheduled = false
   #closed = false
+  #resting: NodeJS.Timeout | undefined
   #workers: Promise<Piscina<Job[], Outcome[]>> | undefined
 
   constructor(options: CodecPoolOptions = {}) {
     this.#threads = options.threads ?? Math.min(availableParallelism(), THREADS_MAX)
     this.#warn = options.warn ?? ((message) => process.emitWarning(message))
     this.#module = options.module ?? CODECS_WASM
+    // the checkout runs .ts, the package ships .js
+    this.#worker =
+      options.worker ?? new URL(import.meta.url.endsWith('.ts') ? 'worker.ts' : 'worker.js', import.meta.url)
   }
 
   /** Has threads start, if they have not, so that the first chunk does not wait for that. */
@@ -111,6 +140,23 @@ export class CodecPool {
     this.#counters.verified += bytes
   }
 
+  /**
+   * Has a thread that has nothing to do run something else, which takes no longer than who wants a chunk may wait.
+   * @param otherwise does the same where none is free in less time than another takes to start
+   * @returns what either returns @throws what either throws; AbortError
+   */
+  async lend(task: object, { isLong = false, ...how }: Lent, otherwise: () => Promise<unknown>): Promise<unknown> {
+    const workers = (await this.#borrows(isLong)) ? await this.#started().catch(() => undefined) : undefined
+    if (workers === undefined || this.#closed) return await otherwise()
+    this.#stir()
+    try {
+      return await workers.run(task as Job[], how) // the function knows its own
+    } finally {
+      this.#lent--
+      this.#schedule()
+    }
+  }
+
   counters(): CodecCounters {
     return { ...this.#counters }
   }
@@ -123,6 +169,7 @@ export class CodecPool {
   /** Fails what waits, lets what runs end, stops the threads. Idle threads do not keep a process alive, running ones do. */
   async close(): Promise<void> {
     this.#closed = true
+    clearTimeout(this.#resting)
     this.#queue.fail(Failure.aborted('the codec pool was closed'))
     await Promise.allSettled(this.#running)
     // a start that failed has nothing to stop, and was told to those who waited for it
@@ -144,11 +191,18 @@ export class CodecPool {
     this.#scheduled = true
     queueMicrotask(() => {
       this.#scheduled = false
+      for (const each of this.#borrowers) {
+        if (this.#queue.hasUrgent || this.#ready.size - this.#lent - this.#running.size <= each.leaves) break
+        this.#borrowers.delete(each)
+        this.#lent++
+        each.grant()
+      }
       // what is given to a thread that is starting would wait for it, while others come free that could do it
-      const threads = Math.max(1, this.#ready.size)
+      const threads = Math.max(1, this.#ready.size) - this.#lent
       while (this.#running.size < threads) {
         const batch = this.#queue.take(threads - this.#running.size)
         if (batch === undefined) return
+        this.#stir()
         const begun = performance.now()
         const running: Promise<void> = this.#send(batch).finally(() => {
           this.#running.delete(running)
@@ -160,6 +214,37 @@ export class CodecPool {
         this.#running.add(running)
       }
       if (threads < this.#threads && this.#queue.hasNext) this.#startThread()
+    })
+  }
+
+  /** Something is done. When nothing is any more, threads give back what they keep to be quick: they collect no garbage while they wait. */
+  #stir(): void {
+    clearTimeout(this.#resting)
+    this.#resting = setTimeout(() => void this.#rest(), REST_MS).unref()
+  }
+
+  /** Never rejects: a thread that ends meanwhile keeps nothing. */
+  async #rest(): Promise<void> {
+    if (this.#lent + this.#running.size > 0) return this.#stir()
+    const rests = Array.from(this.#ready, () => this.lend([], { name: 'rest' }, async () => {})) // of another thread each
+    await Promise.allSettled(rests)
+    clearTimeout(this.#resting)
+  }
+
+  /** Counts one more thread as lent; false: none came free. */
+  #borrows(isLong: boolean): Promise<boolean> {
+    return new Promise((resolve) => {
+      const grant = () => {
+        clearTimeout(late)
+        resolve(true)
+      }
+      const borrower = { leaves: Number(isLong), grant }
+      const late = setTimeout(() => {
+        this.#borrowers.delete(borrower)
+        resolve(false)
+      }, BORROW_MS)
+      this.#borrowers.add(borrower)
+      this.#schedule()
     })
   }
 
@@ -215,12 +300,13 @@ export class CodecPool {
     })
     const workerData: WorkerSetup = { module }
     const workers = new Piscina<Job[], Outcome[]>({
-      // the checkout runs .ts, the package ships .js
-      filename: fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? 'worker.ts' : 'worker.js', import.meta.url)),
+      filename: fileURLToPath(this.#worker),
       name: 'run',
       minThreads: Math.min(STANDING_BY, this.#threads),
       maxThreads: this.#threads,
       idleTimeout: IDLE_MS,
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MAX_MB },
+      recordTiming: false,
       workerData,
     })
     workers.on('workerCreate', (thread) => {

@@ -101,6 +101,11 @@ export class Queue {
     return this.#nextKind() !== undefined
   }
 
+  /** Whether somebody waits. */
+  get hasUrgent(): boolean {
+    return this.#waiting.demand.size > 0
+  }
+
   /**
    * What a worker does next, if anything; the caller says when it has ended.
    * @param idle how many workers have nothing to do, that one included

@@ -17,9 +17,9 @@ export type BudgetLimits = Readonly<Record<Priority, LaneLimits>>
 export const BUDGET: BudgetLimits = {
   // eight runs of 4 MiB; HTTP/2 servers allow 100 streams or more, of which prefetch and indexes need some
   demand: { maxBytes: 32 << 20, maxRequests: 64 },
-  // two runs of 8 MiB: one is transferred while the other is answered or decoded. Of scattered small ones, as profiles want them, as many as
-  // a connection has streams for
-  prefetch: { maxBytes: 16 << 20, maxRequests: 64 },
+  // two runs of 8 MiB: one is transferred while the other is answered or decoded. Of scattered small ones, as profiles want them, as many
+  // as a few requests join (registry/joined-reads.ts)
+  prefetch: { maxBytes: 16 << 20, maxRequests: 512 },
   // what is on the wire has a narrower bound (wire.ts); ranges are in memory as far as they have come
   background: { maxBytes: 16 << 20, maxRequests: 32 },
 }

@@ -12,14 +12,23 @@ import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
  * measured, and not the link, it has to grow. On a link that is full a third of this stands in its queue.
  */
 const GAIN = 3 / 2
+/**
+ * As long as more comes whenever more is asked for, it is the limit that is measured, and it may grow faster: a way of 150 ms is full after
+ * three round trips, not after ten.
+ */
+const SEEKING_GAIN = 3
+/** More is a quarter more than ever; the way is full when so many spans in which the limit held reads back brought no more. */
+const MORE = 5 / 4
+const FULL_SPANS = 3
 /** As many streams as a connection has for the background, and half a second of 100 Mbit/s. */
 const LIMIT_MAX_BYTES = 8 << 20
-/** What comes in less is a clock's grain, or a burst. */
+/** What comes in less is a clock's grain, or a burst; and so is what comes in less than a round trip, if that is not very long. */
 const SPAN_MS = 100
+const SPAN_MAX_MS = 500
 /** The best rate counts, and fades by that in each span: what else uses the link hides it for a while. */
 const FADES = 0.9
 /** In each span the limit grows by that at most: the first answer of a connection took several round trips, and a second one tells. */
-const GROWS = 2
+const GROWS = 3
 /**
  * What comes sooner was here: the first bytes of a layer are asked for with its index (layer/first-bytes.ts), and tell of no round trip. A
  * prefetch tells of none at all. Where answers are really so quick, one window is enough for any link.
@@ -35,6 +44,10 @@ const SHORT_MS = 5
 const QUIET_MS = 1_000
 /** Who waits for the first answer has it before the background makes a connection of its own, which takes as long to work out. */
 const FIRST_MS = 50
+/** One read takes so long at most, of which a window comes in each round trip: the last of them is not to come alone for long. */
+const READ_MAX_MS = 500
+/** Or so many windows, on a way of which nothing is known. */
+const UNKNOWN_WINDOWS = 4
 /** Nothing that was measured before a pause counts after it. */
 const FORGET_MS = 60_000
 
@@ -64,6 +77,10 @@ export class Wire {
   #bytesPerMs = 0
   #span = { at: 0, bytes: 0 }
   #grown = BACKGROUND_WINDOW_BYTES
+  #gain = GAIN
+  #mostBytesPerMs = 0
+  /** Spans in a row that brought no more though more was asked for. */
+  #full = 0
   #quietAt = 0
   /** When the first answer came. */
   #firstAt = Number.NEGATIVE_INFINITY
@@ -84,8 +101,15 @@ export class Wire {
 
   /** Bytes that may be on their way for the background. */
   get limit(): number {
-    const carried = Number.isFinite(this.#roundTripMs) ? GAIN * this.#bytesPerMs * this.#roundTripMs : 0
+    const carried = Number.isFinite(this.#roundTripMs) ? this.#gain * this.#bytesPerMs * this.#roundTripMs : 0
     return Math.max(BACKGROUND_WINDOW_BYTES, Math.min(this.#grown, carried))
+  }
+
+  /** Bytes of one read in the background that the way brings in good time. */
+  get readMaxBytes(): number {
+    const { length } = this.#answersMs
+    if (length === 0) return this.#isQuick ? Number.POSITIVE_INFINITY : BACKGROUND_WINDOW_BYTES * UNKNOWN_WINDOWS
+    return BACKGROUND_WINDOW_BYTES * Math.max(1, READ_MAX_MS / this.#roundTripMs)
   }
 
   /** Bytes that are, or are about to be. */
@@ -187,17 +211,30 @@ export class Wire {
     this.#isQuick = false
     this.#bytesPerMs = 0
     this.#grown = BACKGROUND_WINDOW_BYTES
+    this.#gain = GAIN
+    this.#mostBytesPerMs = 0
+    this.#full = 0
   }
 
   #measure(bytes: number): void {
     const now = this.#now()
     this.#span.bytes += bytes
     const ms = now - this.#span.at
-    if (ms < SPAN_MS) return
+    const roundTripMs = this.#roundTripMs
+    if (ms < Math.max(SPAN_MS, Number.isFinite(roundTripMs) ? Math.min(roundTripMs, SPAN_MAX_MS) : 0)) return
     this.#grown = Math.min(this.limit * GROWS, LIMIT_MAX_BYTES)
+    this.#seek(this.#span.bytes / ms)
     this.#bytesPerMs = Math.max(this.#span.bytes / ms, this.#bytesPerMs * FADES)
     this.#span = { at: now, bytes: 0 }
     this.#tell()
+  }
+
+  #seek(bytesPerMs: number): void {
+    const isHeldBack = this.#waiting.size > 0 && this.unread >= this.limit
+    if (bytesPerMs > this.#mostBytesPerMs * MORE) this.#full = 0
+    else if (isHeldBack) this.#full++
+    this.#mostBytesPerMs = Math.max(this.#mostBytesPerMs, bytesPerMs)
+    this.#gain = isHeldBack && this.#full < FULL_SPANS ? SEEKING_GAIN : GAIN
   }
 
   /** @param ms at the latest; undefined: whenever that is */

@@ -16,3 +16,12 @@ export function engineIndex(
   )
   return more.length === 0 && isDigest(one) ? one : undefined
 }
+
+/** What BuildKit takes for it: it knows a layer by its DiffID and this together. */
+export function buildKitIndex({ annotations }: Pick<Descriptor, 'annotations'>): Digest | undefined {
+  const toc = annotations[TOC_DIGEST]
+  return isDigest(toc) ? toc : undefined
+}
+
+/** Of a snapshot, by BuildKit: the blob of the layer. */
+export const BUILDKIT_LAYER_DIGEST = 'containerd.io/snapshot/remote/stargz.digest'

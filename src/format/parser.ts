@@ -39,10 +39,12 @@ const UNTOLD = 'the files that a start reads cannot be told'
 /** Workers leave when a burst of lookups is over. */
 const IDLE_MS = 2_000
 /**
- * What goes to the threads that stand by: indexes of some 80,000 entries. Beside larger ones the tenth of a second that a thread takes to
- * start is little, and small ones need not wait for them.
+ * What goes to threads of others: indexes of some 80,000 entries. Beside larger ones the tenth of a second that a thread takes to start is
+ * little.
  */
-const STANDING_BY_MAX_BYTES = 16 << 20
+const LENT_MAX_BYTES = 16 << 20
+/** Some 8,000 entries take a tenth of a second, which anybody may wait for. */
+const SHORT_MAX_BYTES = 2 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
@@ -53,6 +55,22 @@ export interface BuildOptions {
   gives?: boolean
 }
 
+/** Threads that stand by for something else, and run the same module. */
+export interface Lender {
+  /** @param otherwise does it where none is free */
+  lend(task: object, how: How, otherwise: () => Promise<unknown>): Promise<unknown>
+}
+
+interface How {
+  name: string
+  /** Default: the threads' own module. */
+  filename?: string
+  signal?: AbortSignal
+  transferList?: ArrayBuffer[]
+  /** Whether a thread is to be left for others meanwhile. */
+  isLong?: boolean
+}
+
 /** A unit's tree, and what its index says of its unit's other layers. */
 export interface BuiltTree extends Tree {
   readonly parts?: readonly Part[]
@@ -60,11 +78,7 @@ export interface BuiltTree extends Tree {
 
 export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
-  readonly #standsBy: boolean
-  /** Starts those that stand by. */
-  readonly #stand: () => Piscina<Tasks, Results | Failed>
-  /** Those that do. */
-  #standing: Piscina<Tasks, Results | Failed> | undefined
+  readonly #lender: Lender | undefined
   /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
   readonly #examiners: Piscina<Tasks, Results | Failed>
   /** Threads of `#examiners`, until they have ended: one that the pool has stopped still runs for a moment. */
@@ -74,10 +88,12 @@ export class IndexBuilder {
 
   /**
    * @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats
-   * @param standingBy how many threads wait for indexes: each takes some 10 MB, and a tenth of a second to start
+   * @param lender who spares small indexes the tenth of a second that a thread takes to start
    */
-  constructor({ heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, standingBy = 0 } = {}) {
+  constructor(options: { heapMaxMb?: number; deadlineMs?: number; worker?: string; lender?: Lender } = {}) {
+    const { heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, lender } = options
     this.#deadlineMs = deadlineMs
+    this.#lender = lender
     const workers = {
       filename: worker,
       minThreads: 0,
@@ -85,18 +101,10 @@ export class IndexBuilder {
       maxQueue: QUEUE_MAX,
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
+      recordTiming: false,
     }
     this.#pool = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'build' })
-    // idle ones collect their garbage (memory.ts), which takes timers
-    const threads = { minThreads: standingBy, maxThreads: standingBy, atomics: 'disabled' as const }
-    this.#stand = () => new Piscina<Tasks, Results | Failed>({ ...workers, ...threads, name: 'build' })
-    this.#standsBy = standingBy > 0
     this.#examiners = new Piscina<Tasks, Results | Failed>({ ...workers, name: 'examine' })
-  }
-
-  /** Has the threads start that stand by, if they have not, so that the first index does not wait for that. */
-  standBy(): void {
-    if (this.#standsBy) this.#standing ??= this.#stand()
   }
 
   /** Whether something is being parsed, built or merged: work that goes on even when no byte arrives. */
@@ -209,9 +217,14 @@ export class IndexBuilder {
     let outcome: Results | Failed
     this.#running++
     try {
-      const pool = name === 'examine' || name === 'examineRaw' ? this.#examiners : this.#builders(task)
+      const isExamination = name === 'examine' || name === 'examineRaw'
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
-      outcome = await pool.run(task, { name, signal: stop, transferList })
+      const how = { name, signal: stop, transferList }
+      const bytes = sizeOf(task)
+      const isLent = !isExamination && bytes <= LENT_MAX_BYTES
+      outcome = isLent
+        ? await this.#lent(task, { ...how, isLong: bytes > SHORT_MAX_BYTES })
+        : await (isExamination ? this.#examiners : this.#pool).run(task, how)
     } catch (cause) {
       if (signal?.aborted) throw Failure.aborted(what, { cause: signal.reason })
       if (deadline.aborted) throw Failure.timeout(what, { why: `it took longer than ${deadlineMs / 1000} s` })
@@ -230,26 +243,25 @@ export class IndexBuilder {
     return outcome as Work[Name][1] // the worker's function of that name answers so
   }
 
-  #builders(task: Tasks): Piscina<Tasks, Results | Failed> {
-    const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : 'image' in task ? [task.image] : []
-    const bytes = parts.reduce((sum, { length }) => sum + length, 0)
-    return bytes > STANDING_BY_MAX_BYTES ? this.#pool : this.#ready
-  }
-
-  /** Those that stand by, or would start for each. */
-  get #ready(): Piscina<Tasks, Results | Failed> {
-    this.standBy()
-    return this.#standing ?? this.#pool
-  }
-
   /** Runs the function `name` of another module in a thread that builds trees. @param module its URL @throws what it throws */
   async runHere(module: string, name: string, task: object): Promise<unknown> {
-    return await this.#ready.run(task as Tasks, { filename: module, name }) // the module knows its own
+    return await this.#lent(task as Tasks, { filename: module, name }) // the module knows its own
+  }
+
+  async #lent(task: Tasks, how: How): Promise<Results | Failed> {
+    const here = () => this.#pool.run(task, how)
+    return this.#lender === undefined ? await here() : ((await this.#lender.lend(task, how, here)) as Results | Failed) // the same module's
   }
 
   /** Ends the workers; builds under way fail. */
   async close(): Promise<void> {
     this.#watchExaminers()
-    await Promise.all([this.#pool.destroy(), this.#standing?.destroy(), this.#examiners.destroy()])
+    await Promise.all([this.#pool.destroy(), this.#examiners.destroy()])
   }
+}
+
+/** Bytes that are gone through. */
+function sizeOf(task: Tasks): number {
+  const parts = Array.isArray(task) ? task : 'index' in task ? [task.index] : 'image' in task ? [task.image] : []
+  return parts.reduce((sum, { length }) => sum + length, 0)
 }

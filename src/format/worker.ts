@@ -14,7 +14,7 @@ import { wantedChunks } from '../tree/wanted-chunks.ts'
 import type { Examination, Examined } from './examine.ts'
 import { type Contents, type Format, type Unit, unitText } from './format.ts'
 import { FORMATS, formatNamed } from './formats.ts'
-import { collectSoon, giveBack } from './memory.ts'
+import { giveBack } from './memory.ts'
 import type { RawExamination, RawExamined } from './raw-split.ts'
 
 export interface Task {
@@ -158,8 +158,6 @@ function attempt<T>(work: () => T): T | Failed {
     return work()
   } catch (error) {
     return failed(error)
-  } finally {
-    collectSoon()
   }
 }
 

@@ -170,3 +170,23 @@ export class FirstBytes {
     }
   }
 }
+
+/** What is read of a blob so that the way to it is there, and how long it is kept where nothing uses it (registry/connections.ts). */
+const WARMING = { start: 0, end: 1 }
+const WARM_MS = 4 * 60_000
+/** Origins that are remembered. */
+const WARM_MAX = 64
+
+/** The background's ways to registries, made while indexes come: a connection takes some round trips, and who starts reads soon. */
+export class WarmWays {
+  readonly #warmAt = new Map<string, number>()
+
+  /** To where a blob of an origin is. Whoever reads over it hears of what is wrong with it. */
+  warm(blob: Blob, origin: string, signal: AbortSignal): void {
+    const now = performance.now()
+    if (now - (this.#warmAt.get(origin) ?? Number.NEGATIVE_INFINITY) < WARM_MS) return
+    if (this.#warmAt.size >= WARM_MAX) this.#warmAt.clear()
+    this.#warmAt.set(origin, now)
+    blob.read(WARMING, { priority: 'background', signal }).catch(() => {}) // as above
+  }
+}

@@ -12,7 +12,7 @@ const FAILURES_MAX = 8
 
 export interface LaneParts {
   /** To the origin. */
-  wire(): Pick<Wire, 'place'>
+  wire(): Pick<Wire, 'place' | 'limit' | 'readMaxBytes'>
   /** Whether the cache takes so many more bytes without letting go of any. */
   hasRoom(bytes: number): boolean
   /** Waits. @throws when `signal` aborts */
@@ -113,7 +113,7 @@ export class Lane {
   /** Begins the next request; undefined: there is none to begin now. @throws what the disk does */
   #begin(): Promise<void> | undefined {
     for (const rest of this.#rests) {
-      const range = rest.isStopped || rest.failures >= FAILURES_MAX ? undefined : rest.next()
+      const range = rest.isStopped || rest.failures >= FAILURES_MAX ? undefined : rest.next(this.#parts.wire())
       if (range === undefined) continue
       if (this.#parts.hasRoom(rest.sizeOf(range))) return this.#fill(rest, range)
       rest.giveBack(range)

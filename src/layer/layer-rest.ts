@@ -2,11 +2,17 @@
 import { once } from 'node:events'
 import { StoredOrder } from '../fetch/order.ts'
 import { Rest, type RestLimits, type RestRange } from '../fetch/rest.ts'
+import type { Wire } from '../fetch/wire.ts'
+import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
 import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
 import type { LayerLease } from './layer.ts'
 
-/** A request is a share of what is left, so that small layers take a few and large ones no thousands … */
+/**
+ * A request is a share of what is not asked for yet, so that small layers take a few and large ones no thousands; and so that of several
+ * that are under way at a time, each of which brings a window in a round trip, none is left to come alone for long in the end …
+ */
 const RANGE_SHARE = 1 / 8
+const RANGE_SHARES = 2
 /** … but a round trip is to be little beside it, and it is in memory as far as it has come. */
 const RANGE_MIN_BYTES = 1 << 20
 const RANGE_MAX_BYTES = 4 << 20
@@ -21,10 +27,11 @@ export type RestLayer = Pick<LayerLease, 'chunks' | 'close' | 'filler' | 'reveri
 export class LayerRest {
   readonly #layer: RestLayer
   readonly #rest: Rest
-  readonly #limits: RestLimits
   readonly #stop = new AbortController()
   #underWay = 0
   #left: number
+  /** Of ranges that were given out, and neither came nor were given back. */
+  #askedBytes = 0
   /** Ranges that failed, since the last one that came. */
   failures = 0
 
@@ -32,8 +39,6 @@ export class LayerRest {
     const { chunks, slots } = layer
     this.#layer = layer
     this.#left = open.reduce((sum, each, chunk) => sum + each * storedBytes(chunks, chunk), 0)
-    const runMaxBytes = Math.min(RANGE_MAX_BYTES, Math.max(RANGE_MIN_BYTES, this.#left * RANGE_SHARE))
-    this.#limits = { gapMaxBytes: GAP_MAX_BYTES, runMaxBytes, againMaxBytes: AGAIN_MAX_BYTES }
     this.#rest = new Rest(open, {
       order: new StoredOrder(chunks),
       blobs: chunks.blobs.length,
@@ -78,13 +83,27 @@ export class LayerRest {
     this.#rest.near(chunks.blobOf(chunk), chunks.storedRange(chunk).start)
   }
 
-  /** What is to be asked for next; undefined: nothing is left to ask for. @throws what the disk does */
-  next(): RestRange | undefined {
-    return this.#rest.next(this.#limits)
+  /**
+   * What is to be asked for next; undefined: nothing is left to ask for.
+   * @throws what the disk does
+   */
+  next(wire: Pick<Wire, 'limit' | 'readMaxBytes'>): RestRange | undefined {
+    const range = this.#rest.next(this.#limits(wire))
+    this.#askedBytes += range?.bytes ?? 0
+    return range
+  }
+
+  #limits({ limit, readMaxBytes }: Pick<Wire, 'limit' | 'readMaxBytes'>): RestLimits {
+    const reads = limit / BACKGROUND_WINDOW_BYTES
+    const share = (this.#left - this.#askedBytes) * Math.min(RANGE_SHARE, 1 / (RANGE_SHARES * reads))
+    const runMinBytes = Math.max(BACKGROUND_WINDOW_BYTES, Math.min(RANGE_MIN_BYTES, RANGE_MAX_BYTES / reads))
+    const runMaxBytes = Math.min(RANGE_MAX_BYTES, readMaxBytes, Math.max(runMinBytes, share))
+    return { gapMaxBytes: GAP_MAX_BYTES, runMaxBytes, againMaxBytes: AGAIN_MAX_BYTES }
   }
 
   /** It is not asked for now, but first of all when something is. */
-  giveBack({ chunks }: RestRange): void {
+  giveBack({ chunks, bytes }: RestRange): void {
+    this.#askedBytes -= bytes
     this.#rest.giveBack(chunks)
     const [first] = chunks
     if (first !== undefined) this.near(first)
@@ -96,7 +115,7 @@ export class LayerRest {
   }
 
   /** Fetches a range; what fails is left. @returns what it failed with first; undefined: all of it is here. Never rejects. */
-  async fill({ chunks }: RestRange, signal: AbortSignal): Promise<unknown> {
+  async fill({ chunks, bytes }: RestRange, signal: AbortSignal): Promise<unknown> {
     this.#underWay++
     const failed: number[] = []
     let first: unknown
@@ -111,6 +130,7 @@ export class LayerRest {
       this.#layer.filler.fillEach(chunks, 'background', settled, AbortSignal.any([signal, this.#stop.signal]))
     })
     this.#underWay--
+    this.#askedBytes -= bytes
     this.failures = first === undefined ? 0 : this.failures + 1
     this.#rest.giveBack(failed)
     return first

@@ -17,7 +17,7 @@ import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { Tree } from '../tree/tree.ts'
 import { KeptElse } from './file-blob.ts'
-import { FirstBytes, FirstBytesRoom } from './first-bytes.ts'
+import { FirstBytes, FirstBytesRoom, WarmWays } from './first-bytes.ts'
 import { IndexRoom } from './index-room.ts'
 import { type Examiner, type LayerLease, type OpenLayer, refusal, type Together, type Verdict, WHOLE } from './layer.ts'
 import { type Lease, Leases, type Shared } from './leases.ts'
@@ -94,6 +94,7 @@ export class Layers {
   readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
   readonly #room = new IndexRoom()
   readonly #firstRoom = new FirstBytesRoom()
+  readonly #warmWays = new WarmWays()
   readonly #builds = new Limit(BUILDS_MAX)
   readonly #closing: AbortController
   #nothing: Tree | undefined
@@ -163,6 +164,7 @@ export class Layers {
           const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
           // what is first in another version of an image is mostly first in this one, and here
           const hasOlder = this.#reuse.hasImage(source.repository)
+          if (from === 'start' && this.#parts.isFilled) this.#warmWays.warm(blobs.of(unit.shown), origin, signal)
           const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
           const firstBytes = from === 'start' && isAlone ? format.firstBytes(index, unit) : undefined
           if (firstBytes !== undefined && !(await hasOlder)) first.begin(blobs.of(unit.shown), firstBytes)

@@ -7,11 +7,26 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { ResolvedImage } from '../layer/image.ts'
 import type { LayerLease, OpenLayer } from '../layer/layer.ts'
+import { type KeptPlace, placeOfLayer } from '../layer/reopen.ts'
 import type { Grafts } from './graft.ts'
 import type { KernelMounts } from './kernel-mounts.ts'
 import { lowerDirsBelow } from './overlays.ts'
 import type { MountSession } from './session.ts'
+import { DEVICE_RECORD } from './shown-devices.ts'
+
+/** In a session's state: what is shown in that slot. */
+export const TREE_RECORD = 'tree '
+
+/** Such a record. */
+export interface ShownTree extends KeptPlace {
+  path: readonly string[]
+}
+
+function shownTree(layer: OpenLayer, path: readonly string[], image: ResolvedImage): ShownTree {
+  return { path, ...placeOfLayer(layer, image) }
+}
 
 /** The kernel lets go of what it was told to within so many milliseconds, if nobody uses it; looked at after each. */
 const FORGOTTEN_AFTER_MS = [1, 5, 20, 100]
@@ -25,12 +40,14 @@ const AT_ONCE = 64
 const LEASES_MAX = 4
 
 export interface DoorMountParts {
-  session: Pick<MountSession, 'dir' | 'invalidate' | 'isTreeKnown'>
+  session: Pick<MountSession, 'dir' | 'invalidate' | 'isTreeKnown'> & { state?: MountSession['state'] }
   grafts: Pick<Grafts, 'layer' | 'devicesOf' | 'remove'>
   /** Undefined: FUSE alone answers. */
   covers: KernelMounts | undefined
   /** Resolves when nothing is mounted any more over what is covered. */
   ready: Promise<void>
+  /** Whether requests are answered; default: they are. */
+  isServing?: () => boolean
   /** The lower directories of overlays below a directory. */
   lowerDirs?: (dir: string) => Promise<Set<string>>
   log(message: string): void
@@ -52,6 +69,8 @@ export class DoorMount {
   /** By slot. */
   readonly #shown = new Map<number, Shown>()
   readonly #leaving = new Set<number>()
+  /** Slots that the kernel may know from a process that is gone: nobody knows how often that told it of them. */
+  readonly #lasting = new Set<number>()
   #due: { at: number; timer: NodeJS.Timeout } | undefined
   /** One look at a time, and one that comes after it for whoever asks meanwhile. */
   #running: Promise<void> | undefined
@@ -80,9 +99,10 @@ export class DoorMount {
   /**
    * Makes a layer's tree answer at a path from the root, and holds the layer open; the names of that path are the door's.
    * @param layer open until this resolves
+   * @param image of which it is a layer, for a process that goes on with the mount
    * @returns its slot there, to be released as often as it is attached
    */
-  async attach(layer: LayerLease, path: readonly string[]): Promise<number> {
+  async attach(layer: LayerLease, path: readonly string[], image?: ResolvedImage): Promise<number> {
     const name = path.join('/')
     const { slot } = await layer.numbersAs(name)
     // held before it is grafted: what is leaving stays, or is gone already and grafted anew
@@ -92,12 +112,22 @@ export class DoorMount {
     shown.holders++
     const isHeld = shown.leases.some(({ descriptor }) => descriptor.digest === layer.descriptor.digest)
     if (!isHeld && shown.leases.length < LEASES_MAX) shown.leases.push(layer.again())
+    if (image !== undefined) this.#parts.session.state?.set(`${TREE_RECORD}${slot}`, shownTree(layer, path, image))
     try {
       return await this.#parts.grafts.layer(layer, name)
     } catch (error) {
       this.release(slot)
       throw error
     }
+  }
+
+  /** Answers again for a tree that a process which is gone attached, as long as this mount is. Its numbers are those of then. */
+  async restore(layer: LayerLease, path: readonly string[]): Promise<void> {
+    const slot = await this.attach(layer, path)
+    this.#lasting.add(slot)
+    const { grafts, covers, session } = this.#parts
+    const isDevice = session.state?.get(`${DEVICE_RECORD}${layer.tree}`) !== undefined
+    if (isDevice && grafts.devicesOf(slot).length > 0) covers?.devices.path(layer)
   }
 
   /** Nothing shows it any more, under its names: it goes when the kernel has let go of it. */
@@ -135,6 +165,11 @@ export class DoorMount {
   async cover(layer: OpenLayer, path: readonly string[]): Promise<void> {
     const { covers, ready, log } = this.#parts
     if (covers === undefined) return
+    if (!(this.#parts.isServing?.() ?? true)) {
+      // whoever waits for this is waited for by the requests that its mount would wait for
+      if (!covers.isAdopted(this.#target(path), layer)) void ready.then(() => this.cover(layer, path))
+      return
+    }
     await ready // what is mounted before lies below
     const why = await covers.cover(layer, this.#target(path))
     if (why !== undefined) log(`layer ${layer.descriptor.digest}: FUSE answers, not EROFS: ${why}`)
@@ -206,6 +241,7 @@ export class DoorMount {
   /** Whether the kernel has let go of a tree, and of the devices that only it has. */
   async #isForgotten(slot: number): Promise<boolean> {
     const { session, grafts, covers } = this.#parts
+    if (this.#lasting.has(slot)) return false
     const devices = covers === undefined ? [] : grafts.devicesOf(slot)
     for (const tree of devices) covers?.devices.invalidate(tree)
     for (const waitMs of FORGOTTEN_AFTER_MS) {
@@ -223,6 +259,7 @@ export class DoorMount {
     this.#leaving.delete(slot)
     for (const tree of grafts.devicesOf(slot)) covers?.devices.remove(tree)
     grafts.remove(slot)
+    this.#parts.session.state?.delete(`${TREE_RECORD}${slot}`)
     await Promise.all(leases.map((each) => each.close()))
   }
 }

@@ -11,7 +11,7 @@ import type { Digest } from '../image/digest.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { holdComplete, type Release } from './complete.ts'
 import type { Grafts } from './graft.ts'
-import { type MountEntry, mountPoints } from './mount-table.ts'
+import { type MountEntry, mountPoints, mountTable } from './mount-table.ts'
 import type { FilePart, NativeModule } from './native.ts'
 import { lowerDirsBelow } from './overlays.ts'
 import { isBusy, isGone, type MountSession } from './session.ts'
@@ -34,6 +34,9 @@ const RESTORE_AFTER_MS = [10, 100, 400, 1_500, 3_000, 5_000, 10_000]
 /** Mounts that fail in a row: then FUSE goes on answering. */
 const RESTORE_FAILURES_MAX = 3
 
+/** In a session's state: what is mounted on that directory. */
+export const COVER_RECORD = 'cover '
+
 /** A mount, for `status`. */
 export interface KernelMount {
   readonly dir: string
@@ -45,8 +48,12 @@ export interface KernelMount {
 interface Covered {
   readonly devices: number
   readonly trees: ReadonlySet<Digest>
-  /** Of the devices that are cache files: one each. */
+  /** How many of the devices are cache files. */
+  complete: number
+  /** Of those: one each, unless a process that is gone mounted them, by whose mark they are kept. */
   held: readonly Release[]
+  /** That process did, and nobody has asked for it since. */
+  adopted?: true
   /** While it is being mounted or unmounted. */
   changing: boolean
 }
@@ -91,7 +98,7 @@ export class KernelMounts {
   /** What is mounted, the one that was asked for the longest ago first. */
   get mounts(): readonly KernelMount[] {
     const ready = [...this.#covered].filter(([, { changing }]) => !changing)
-    return ready.map(([dir, { devices, held }]) => ({ dir, devices, complete: held.length }))
+    return ready.map(([dir, { devices, complete }]) => ({ dir, devices, complete }))
   }
 
   /** Mounts that were ended to make room for others. */
@@ -178,7 +185,7 @@ export class KernelMounts {
    */
   async renew(target: string): Promise<void> {
     const [covered, known] = [this.#covered.get(target), this.#known.get(target)]
-    if (covered === undefined || known === undefined || covered.held.length === covered.devices) return
+    if (covered === undefined || known === undefined || covered.complete === covered.devices) return
     if (covered.changing || this.#uncovering.has(target) || this.#closed) return
     let ended = false
     await this.#work(covered, async () => {
@@ -246,12 +253,47 @@ export class KernelMounts {
       const held = await this.#mountLayer(layer, target)
       release(covered)
       covered.held = held
+      covered.complete = held.length
     })
     return true
   }
 
   get #closed(): boolean {
     return this.#closing.signal.aborted
+  }
+
+  /**
+   * Takes over the mounts that the process before this one made, as far as they are there: nobody need make them again.
+   * @param records of the session's state
+   */
+  async adopt(records: ReadonlyMap<string, unknown>): Promise<void> {
+    const table = await mountTable()
+    const mounted = new Set(table.filter(isKernelMount).map(({ point }) => point))
+    for (const [target, record] of records) {
+      if (!mounted.has(target)) {
+        this.#session.state?.delete(`${COVER_RECORD}${target}`)
+        continue
+      }
+      const { trees, devices } = record as { trees: Digest[]; devices: number } // as #add wrote it
+      const covered = { devices, trees: new Set(trees), complete: 0, held: [], changing: false, adopted: true as const }
+      this.#covered.set(target, covered)
+    }
+  }
+
+  /** Whether it is mounted already, by the process before this one. */
+  isAdopted(target: string, { tree }: Pick<OpenLayer, 'tree'>): boolean {
+    const covered = this.#covered.get(target)
+    return covered?.adopted === true && covered.trees.has(tree)
+  }
+
+  /** Before a target is covered: what the process before mounted there stays, if it is the same and is still there. */
+  async #settleAdopted(target: string, layers: readonly OpenLayer[]): Promise<void> {
+    const covered = this.#covered.get(target)
+    if (covered?.adopted !== true || covered.changing) return
+    delete covered.adopted
+    const isSame = covered.devices === layers.length && layers.every(({ tree }) => covered.trees.has(tree))
+    if (isSame && (await mountPoints()).has(target)) return
+    await this.#work(covered, () => this.#detach(target))
   }
 
   /** Makes it the last to be ended for want of room. @returns whether it is mounted */
@@ -268,6 +310,7 @@ export class KernelMounts {
     layers: readonly OpenLayer[],
     mount: () => Promise<Release[]>,
   ): Promise<string | undefined> {
+    await this.#settleAdopted(target, layers)
     if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
     while (!this.#closed && !this.#covered.has(target) && this.#covered.size >= this.#max) {
       const before = this.#evicted
@@ -281,15 +324,18 @@ export class KernelMounts {
     if (this.#closed) return 'the agent is stopping'
     if (this.#touch(target)) return undefined
     const trees = new Set(layers.map(({ tree }) => tree))
-    const covered: Covered = { devices: layers.length, trees, held: [], changing: true }
+    const covered: Covered = { devices: layers.length, trees, complete: 0, held: [], changing: true }
     this.#covered.set(target, covered)
+    this.#session.state?.set(`${COVER_RECORD}${target}`, { trees: [...trees], devices: layers.length })
     try {
       await this.#work(covered, async () => {
         covered.held = await mount()
+        covered.complete = covered.held.length
       })
       return undefined
     } catch (error) {
       this.#covered.delete(target)
+      this.#session.state?.delete(`${COVER_RECORD}${target}`)
       return describe(error)
     }
   }
@@ -402,12 +448,14 @@ export class KernelMounts {
     const covered = this.#covered.get(dir)
     if (covered !== undefined) release(covered)
     this.#covered.delete(dir)
+    this.#session.state?.delete(`${COVER_RECORD}${dir}`)
   }
 }
 
 function release(covered: Covered): void {
   for (const each of covered.held) each()
   covered.held = []
+  covered.complete = 0
 }
 
 /** Whether a mount is one of ours, of this life or another. */

@@ -45,6 +45,10 @@ export interface SessionOptions {
   lateTimeoutMs: number
   /** Overlayfs's marks, which images have as `trusted.overlay.*`, are shown as `user.overlay.*` to who asks by name, and not listed. */
   userMarks: boolean
+  /** Whether another process may go on with the connection when this one is gone, where the kernel can (Linux 6.9). */
+  resend: boolean
+  /** It is a connection of a process that is gone: nothing is read before `begin`. Nothing else may read it. */
+  resumed: boolean
 }
 
 /**
@@ -67,6 +71,11 @@ export interface Upcalls {
    * The kernel detaches every mount below a directory whose rmdir is answered ENOENT: make them again.
    */
   hint(op: 'create' | 'rmdir', parent: bigint, name: string): void
+  /**
+   * The kernel and we have agreed on what the connection can, which stays so as long as it lives; not called when it is resumed.
+   * `resends`: a process that goes on with it gets what this one has read and not answered.
+   */
+  initialized(minor: number, flags: bigint, resends: boolean): void
   /** The connection ended: unmounted, or aborted. Called once. */
   ended(reason: string): void
 }
@@ -108,6 +117,8 @@ export interface WaitCounters {
 
 /** A FUSE session; its threads run until the mount ends. Its methods throw on arguments that break a bound, and never wait. */
 export interface NativeSession {
+  /** Serves a resumed connection from now on, with what the process before has read and not answered. */
+  begin(): void
   /** @returns the device's number */
   addDevice(spec: DeviceSpec): number
   /**
@@ -227,6 +238,8 @@ export interface NativeModule {
    * Throws ENOSYS (as E38) before Linux 6.5.
    */
   cachedParts(dir: string, parts: readonly FilePart[]): Promise<Uint8Array>
+  /** Sends copies of at most 8 descriptors with a message over a unix socket. Never waits: EAGAIN when its buffer is full. */
+  sendDescriptors(socket: number, message: string, descriptors: number[]): void
   /** flock(2) without waiting: whether the lock was got. Ends with the descriptor. */
   tryLock(fd: number, exclusive: boolean): boolean
   /** What makes room in the cache (store/disk.ts); null: nothing does. */

@@ -37,6 +37,7 @@ function withoutAddon(cause: unknown): NativeModule {
     mountFuse: absent,
     mountFuseByHelper: async () => absent(),
     mountErofs: async () => absent(),
+    sendDescriptors: absent,
     bindReadOnly: async () => absent(),
     cachedParts: async () => absent(),
     Session: class {

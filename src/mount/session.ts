@@ -6,6 +6,7 @@ import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { errno, Failure } from '../errors.ts'
 import type { ReadNotes } from '../store/device.ts'
+import { mountPoints } from './mount-table.ts'
 import type {
   DeviceSpec,
   MountOptions,
@@ -16,6 +17,7 @@ import type {
   TreeSpec,
   Upcalls,
 } from './native.ts'
+import type { SessionState } from './session-state.ts'
 import { inUserNamespace } from './user-namespace.ts'
 
 /** Who answers for a device: calls `settled` once for each chunk that is asked for. */
@@ -57,6 +59,10 @@ export interface SessionSettings {
   readOnly?: boolean
   /** A read that waits longer than this while nothing progresses fails with EIO. */
   missTimeoutMs?: number
+  /** What a process that goes on with it must know. */
+  state?: SessionState
+  /** Called when another process may go on with the connection, which is this descriptor of the session's. */
+  resumable?: (fuseFd: number) => void
   /** Grows with whatever is fetched or decoded; reads wait as long as it does. Default: nothing ever progresses. */
   progress?: () => number
 }
@@ -93,6 +99,7 @@ export interface Session {
 
 export class MountSession implements Session {
   readonly dir: string
+  readonly state: SessionState | undefined
   readonly ended: Promise<string>
   readonly #native: NativeModule
   readonly #session: NativeSession
@@ -107,10 +114,14 @@ export class MountSession implements Session {
   #missing = 0
   #looking: NodeJS.Timeout | undefined
 
-  /** @param fuseFd of an open /dev/fuse that is mounted; the session's from now on */
-  private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number) {
+  /**
+   * @param fuseFd of an open /dev/fuse that is mounted; the session's from now on
+   * @param resumed whether it is a process's that is gone
+   */
+  private constructor(native: NativeModule, settings: SessionSettings, fuseFd: number, resumed = false) {
     this.#native = native
     this.dir = settings.dir
+    this.state = settings.state
     this.#progress = settings.progress ?? (() => 0)
     this.#missTimeoutMs = settings.missTimeoutMs ?? MISS_TIMEOUT_MS
     const { promise, resolve } = Promise.withResolvers<string>()
@@ -120,6 +131,9 @@ export class MountSession implements Session {
       lookup: (ticket, ...asked) => void this.#lookup(settings.control, ticket, ...asked), // answers its own errors
       late: (node) => void this.#late(settings.control, node), // answers its own errors
       hint: (op, parent, name) => settings.control?.hint(op, parent, name),
+      initialized: (_minor, _flags, resends) => {
+        if (resends) settings.resumable?.(fuseFd)
+      },
       ended: resolve,
     }
     this.#session = new native.Session(
@@ -131,6 +145,8 @@ export class MountSession implements Session {
         lookupTimeoutMs: LOOKUP_TIMEOUT_MS,
         lateTimeoutMs: LATE_TIMEOUT_MS,
         userMarks: settings.userMarks ?? inUserNamespace(),
+        resend: settings.resumable !== undefined,
+        resumed,
       },
       upcalls,
     )
@@ -151,6 +167,19 @@ export class MountSession implements Session {
       })
     }
     return new MountSession(native, settings, fuseFd)
+  }
+
+  /**
+   * Goes on with the mount of a process that is gone, from `begin` on: until then its requests wait.
+   * @param fuseFd the session's from now on
+   */
+  static resume(native: NativeModule, settings: SessionSettings, fuseFd: number): MountSession {
+    return new MountSession(native, settings, fuseFd, true)
+  }
+
+  /** What the process before knew is here again. */
+  begin(): void {
+    this.#session.begin()
   }
 
   /** Mounts by fusermount3, as plain users must. Throws what it complains about. */
@@ -260,7 +289,8 @@ export class MountSession implements Session {
    */
   async closeDirectory(name: string): Promise<void> {
     const dir = join(this.dir, name)
-    await this.#native.bindReadOnly(dir)
+    // by the process before this one
+    if (!(await mountPoints()).has(dir)) await this.#native.bindReadOnly(dir)
     this.#readOnly.push(dir)
   }
 

@@ -9,6 +9,9 @@ import { controlNode, type MountSession } from './session.ts'
 /** Below the session's root; only root looks into it. */
 export const DEVICES_DIRECTORY = '.devices'
 
+/** In a session's state: the kernel may know the device of that tree. */
+export const DEVICE_RECORD = 'device '
+
 const DIRECTORY: NodeAttributes = { mode: 0o40500, uid: 0, gid: 0, mtime: 0n }
 const FILE: NodeAttributes = { mode: 0o100400, uid: 0, gid: 0, mtime: 0n }
 
@@ -38,6 +41,7 @@ export class ShownDevices {
     const name = hex(layer.tree)
     if (!this.#nodes.has(layer.tree)) {
       const node = controlNode(DEVICES_DIRECTORY, name)
+      this.#session.state?.set(`${DEVICE_RECORD}${layer.tree}`, true)
       this.#session.addDeviceFile(node, this.#directory, name, FILE, this.#grafts.device(layer))
       this.#nodes.set(layer.tree, node)
     }
@@ -57,6 +61,8 @@ export class ShownDevices {
 
   /** For a device that nobody uses. */
   remove(tree: Digest): void {
-    if (this.#nodes.delete(tree)) this.#session.remove(this.#directory, hex(tree))
+    if (!this.#nodes.delete(tree)) return
+    this.#session.remove(this.#directory, hex(tree))
+    this.#session.state?.delete(`${DEVICE_RECORD}${tree}`)
   }
 }

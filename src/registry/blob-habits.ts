@@ -103,3 +103,30 @@ export class IgnoredRanges {
     this.#seen.delete(blob)
   }
 }
+
+/** Whoever answered several ranges with one, or with the whole blob, is asked so again after that long. */
+const APART_MS = 60 * 60_000
+
+/**
+ * Whether a host gives several ranges of a blob at once. A registry may that gives bytes itself; the storages of clouds, which others lead
+ * to, do not.
+ */
+export class SeveralRanges {
+  #givesItself = false
+  #apartUntil = Number.NEGATIVE_INFINITY
+
+  /** Whether they are worth asking for. Nothing is asked so before anything came. */
+  get mayCome(): boolean {
+    return this.#givesItself && performance.now() >= this.#apartUntil
+  }
+
+  /** A range came. @param itself from the host, and not from where it led */
+  came(itself: boolean): void {
+    this.#givesItself = itself
+  }
+
+  /** Several were asked for, and something else came. */
+  cameApart(): void {
+    this.#apartUntil = performance.now() + APART_MS
+  }
+}

@@ -4,7 +4,9 @@ import type { Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { contentEncoding } from './body.ts'
+import { ByteRanges, boundaryOf } from './byteranges.ts'
 import type { Answer } from './client.ts'
+import { type AskTogether, JoinedReads, type Part } from './joined-reads.ts'
 import type { Given, Repository } from './repository.ts'
 import { passing } from './retry.ts'
 import type { StoredBlob, StreamOptions } from './source.ts'
@@ -17,6 +19,12 @@ const READ_MAX_BYTES = 256 << 20
  */
 const SKIP_MAX_BYTES = 1 << 20
 
+/** What an answer of several ranges may have: what lies between ranges that are near each other, too, and headers of each part. */
+const TOGETHER_TIMES = 2
+const PART_HEAD_BYTES = 1 << 10
+/** Why some reads are made one by one; whoever asks hears of it, nobody else. */
+const NOT_TOGETHER = Failure.limit('these ranges are asked for one by one')
+
 /** Does `ask` with the first repository that can, in their order (mirrors, then the origin); `left`: those not asked yet, this one included. */
 export type Ask = <T>(ask: (repository: Repository, left: number, all: number) => Promise<T>) => Promise<T>
 
@@ -27,6 +35,10 @@ export class RegistryBlob implements StoredBlob {
   readonly origin: string
   readonly #repository: string
   readonly #ask: Ask
+  readonly #joined = new JoinedReads(
+    (...asked) => this.#readTogether(...asked),
+    (range, options) => this.#readAlone(range, options),
+  )
 
   /** @param repository as references name it, without the host that it is at, which is the origin */
   constructor(descriptor: Descriptor, origin: string, repository: string, ask: Ask) {
@@ -39,6 +51,11 @@ export class RegistryBlob implements StoredBlob {
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
     checkRange(range, this)
+    if (this.#joined.takes(range, options)) return await this.#joined.read(range, options)
+    return await this.#readAlone(range, options)
+  }
+
+  async #readAlone(range: Range, options: ReadOptions): Promise<Uint8Array> {
     const bytes = new Uint8Array(range.end - range.start)
     let filled = 0
     if (bytes.length === 0) return bytes
@@ -54,6 +71,51 @@ export class RegistryBlob implements StoredBlob {
       false,
     )
     return bytes
+  }
+
+  /** Several ranges by one request, where whoever is asked is not known to answer it with something else. */
+  async #readTogether(...[parts, took, givenBy, signal]: Parameters<AskTogether>): Promise<void> {
+    let asked = false
+    await this.#ask(async (repository, left, all) => {
+      const { severalRanges } = repository.host
+      if (asked || !severalRanges.mayCome) throw NOT_TOGETHER
+      const wanted = {
+        path: `blobs/${this.digest}`,
+        lasting: true,
+        what: `blob ${this.digest}`,
+        headers: (): Record<string, string> => {
+          if (asked) throw NOT_TOGETHER // an answer broke off: what is missing is asked for alone
+          return { range: rangesOf(parts) }
+        },
+        endures: {
+          hosts: all,
+          last: left === 1,
+          came: () => parts.reduce((sum, { filled }) => sum + filled, 0),
+          hedged: false,
+          probe: (bytes: number) => this.#probe(bytes),
+        },
+        priority: parts[0]?.options.priority ?? 'prefetch',
+        signal,
+      }
+      await repository.fetch(wanted, async (answer) => {
+        asked = true
+        const boundary = answer.status === 206 ? boundaryOf(answer.header('content-type')) : undefined
+        if (boundary === undefined) {
+          severalRanges.cameApart()
+          throw NOT_TOGETHER
+        }
+        await givenBy({ repository: this.#repository, anonymous: answer.anonymous })
+        const pieces = new ByteRanges(boundary, this.size)
+        // what lies between ranges may come with them
+        let left = parts.reduce((sum, { bytes }) => sum + TOGETHER_TIMES * bytes.length + PART_HEAD_BYTES, 0)
+        for await (const bytes of answer.body) {
+          left -= bytes.length
+          if (left < 0)
+            throw Failure.corrupt(`blob ${this.digest}: ${answer.url.host} sends more than it was asked for`)
+          for (const piece of pieces.take(bytes)) await took(piece)
+        }
+      })
+    })
   }
 
   async stream(take: (bytes: Uint8Array) => Promise<void>, options: StreamOptions = {}): Promise<void> {
@@ -105,7 +167,7 @@ export class RegistryBlob implements StoredBlob {
         signal,
       }
       const use = async (answer: Given, claim: () => void) => {
-        const { ignoredRanges } = repository.host
+        const { ignoredRanges, severalRanges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
         if (answer.status === 206) ignoredRanges.came(name)
@@ -115,6 +177,7 @@ export class RegistryBlob implements StoredBlob {
           claim()
           return take(part)
         }
+        severalRanges.came(answer.url.host === repository.server)
         await onGiver?.({ repository: this.#repository, anonymous: answer.anonymous })
         await this.#take(answer, range, taken)
       }
@@ -158,6 +221,12 @@ export class RegistryBlob implements StoredBlob {
       )
     }
   }
+}
+
+/** As a Range header has them. */
+function rangesOf(parts: readonly Part[]): string {
+  const wanted = parts.filter(({ isSettled }) => !isSettled)
+  return `bytes=${wanted.map(({ range }) => `${range.start}-${range.end - 1}`).join(',')}`
 }
 
 function rangeless(repository: Repository): Failure {

@@ -20,6 +20,8 @@ export interface Query {
   url: URL
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH'
   headers: Readonly<Record<string, string>>
+  /** Sent to the origin of `url` alone. */
+  ownHeaders?: Readonly<Record<string, string>>
   /** What streams is sent once, with a `content-length` among the headers. */
   body?: string | AsyncIterable<Uint8Array>
   /** How connections to a host are secured; asked again for each redirect's host. */
@@ -126,7 +128,8 @@ export class Client {
     let { url } = query
     let redirect: Answer['redirect']
     let own = true
-    const headers: Record<string, string> = { ...query.headers }
+    const { ownHeaders = {} } = query
+    const headers: Record<string, string> = { ...ownHeaders, ...query.headers }
     for (let hops = 0; ; hops++) {
       const outcome = await this.#once(query, url, headers, stop, async (answer) => {
         if (!query.follow || !REDIRECT_STATUS.has(answer.status))
@@ -144,7 +147,8 @@ export class Client {
       else headers.referer = outcome.referer
       // Never added again, not even when the chain comes back to the first origin: another host chose that URL.
       if (outcome.to.origin !== url.origin) {
-        delete headers.authorization
+        const secret = Object.keys(ownHeaders).filter((name) => query.headers[name] === undefined)
+        for (const name of ['authorization', ...secret]) delete headers[name]
         own = false
       }
       url = outcome.to

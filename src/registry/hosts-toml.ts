@@ -1,11 +1,10 @@
-// containerd's own settings of registries: certs.d/HOST/hosts.toml, or that of _default, as far as they can be kept here: mirrors, certificate
-// authorities, client certificates, and whether certificates are verified. What a mirror needs beside its host (a path, headers) is not
-// sent here, so such a mirror is left out: the next in the list is asked.
+// containerd's own settings of registries: certs.d/HOST/hosts.toml, or that of _default: mirrors, the path that each has, what it is sent,
+// certificate authorities, client certificates, and whether certificates are verified.
 import { dirname, join, resolve } from 'node:path'
 import { parse } from 'smol-toml'
 import { Failure } from '../errors.ts'
 import { readText } from './file.ts'
-import type { HostRule, Mirror } from './hosts.ts'
+import type { Asked, HostRule, Mirror } from './hosts.ts'
 
 /** How one host is to be asked. */
 export interface HostFiles {
@@ -19,8 +18,6 @@ export interface ContainerdHosts {
   rule: HostRule
   /** By `host[:port]`, of the registry and of its mirrors. */
   files: ReadonlyMap<string, HostFiles>
-  /** Mirrors that are left out, and what the server is asked without, and why: a sentence each. */
-  left: readonly string[]
 }
 
 type Table = Record<string, unknown>
@@ -28,6 +25,7 @@ type Table = Record<string, unknown>
 const FILE = 'hosts.toml'
 const DEFAULT = '_default'
 const HOSTS_MAX = 64
+const HEADERS_MAX = 64
 
 /** What is set for a registry; undefined: nothing is. @param dir certs.d. @throws Failure usage, naming the file; system */
 export async function readContainerdHosts(dir: string, host: string): Promise<ContainerdHosts | undefined> {
@@ -50,7 +48,6 @@ export function parseHostsToml(text: string, path: string, host: string): Contai
     throw Failure.usage(`${path} is no TOML`, { cause })
   }
   const files = new Map<string, HostFiles>()
-  const left: string[] = []
   const mirrors: Mirror[] = []
   const named = table.host ?? {}
   if (!isTable(named)) throw fail('host is no table')
@@ -59,23 +56,21 @@ export function parseHostsToml(text: string, path: string, host: string): Contai
   for (const [url, of] of all) {
     if (!isTable(of)) throw fail(`host ${url} is no table`)
     const at = placeOf(url, fail)
-    const why = whyLeft(of, at)
-    if (why !== undefined) left.push(`${path}: ${url} is not asked: ${why}`)
     const serves = servedBy(of.capabilities, fail)
-    if (why !== undefined || serves === undefined) continue
-    mirrors.push({ location: at.host, insecure: at.isHttp || of.skip_verify === true, serves })
+    if (serves === undefined) continue
+    const insecure = at.isHttp || of.skip_verify === true
+    mirrors.push({ location: at.host, insecure, serves, ...askedAt(of, at, host, fail) })
     files.set(at.host, filesOf(of, dirname(path), fail))
   }
   const { server = '' } = table
   if (typeof server !== 'string') throw fail('server is no text')
   const at = placeOf(server === '' ? host : server, fail)
-  const lacks = whyLeft(table, at)
-  if (lacks !== undefined) left.push(`${path}: the server ${at.host} is asked by its host alone: ${lacks}`)
   if (!files.has(at.host)) files.set(at.host, filesOf(table, dirname(path), fail))
   const insecure = at.isHttp || table.skip_verify === true
   // what no file spells out is as far as any other name that an image gives (off-limits.ts)
   const location = server === '' ? '' : at.host
-  return { rule: { prefix: host, location, insecure, blocked: false, mirrors }, files, left }
+  const asked = askedAt(table, at, host, fail)
+  return { rule: { prefix: host, location, insecure, blocked: false, mirrors, ...asked }, files }
 }
 
 interface Place {
@@ -95,10 +90,35 @@ function placeOf(url: string, fail: (why: string) => Failure): Place {
   return { host: parsed.host.toLowerCase(), isHttp: parsed.protocol === 'http:', path: parsed.pathname }
 }
 
-function whyLeft(of: Table, { path }: Place): string | undefined {
-  if (path !== '/' && path !== '' && path !== '/v2' && path !== '/v2/') return 'it has a path'
-  if (of.override_path === true) return 'it has override_path'
-  return of.header === undefined ? undefined : 'it has headers'
+/** Nothing where a host is asked as usual. @param registry that it answers for */
+function askedAt(
+  of: Table,
+  { path, host }: Place,
+  registry: string,
+  fail: (why: string) => Failure,
+): { asked?: Asked } {
+  const clean = path.replace(/\/+$/, '')
+  const api = of.override_path === true || clean.endsWith('/v2') ? clean : `${clean}/v2`
+  const headers = headersOf(of.header, fail)
+  const isOwn = host === registry.toLowerCase() || (registry === 'docker.io' && host === 'registry-1.docker.io')
+  if (api === '/v2' && isOwn && Object.keys(headers).length === 0) return {}
+  return { asked: { api, headers, ...(isOwn ? {} : { namespace: registry }) } }
+}
+
+/** Names and values, or lists of values. @throws Failure usage: without the values */
+function headersOf(header: unknown, fail: (why: string) => Failure): Record<string, string> {
+  if (header === undefined) return {}
+  if (!isTable(header) || Object.keys(header).length > HEADERS_MAX) throw fail('header is no table of some')
+  return Object.fromEntries(
+    Object.entries(header).map(([name, value]) => {
+      const values: unknown[] = Array.isArray(value) ? value : [value]
+      const text = values.every((each) => typeof each === 'string') ? values.join(', ') : '\n'
+      // RFC 9110 5.1 and 5.5
+      if (!/^[!#$%&'*+.^`|~\w-]+$/.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(text))
+        throw fail(`${JSON.stringify(name.slice(0, 100))} is no header`)
+      return [name.toLowerCase(), text]
+    }),
+  )
 }
 
 /** Undefined: it is not to be pulled from. */

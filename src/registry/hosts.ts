@@ -16,6 +16,18 @@ export interface HostRule {
   insecure: boolean
   blocked: boolean
   mirrors: readonly Mirror[]
+  /** Of what the prefix is replaced by. */
+  asked?: Asked
+}
+
+/** How a host is asked, where that is not usual: as containerd's hosts.toml has it. */
+export interface Asked {
+  /** What the path of all that is asked begins with; usually `/v2`. */
+  api: string
+  /** The registry that a mirror of several is to answer for (`?ns=`). */
+  namespace?: string
+  /** Sent to this host alone; they may hold secrets. */
+  headers: Readonly<Record<string, string>>
 }
 
 /** One `[[registry.mirror]]` table. */
@@ -24,6 +36,7 @@ export interface Mirror {
   insecure: boolean
   /** Which references it serves. */
   serves: 'all' | 'digest' | 'tag'
+  asked?: Asked
 }
 
 /** A host that may answer for a reference, and under which repository. */
@@ -33,6 +46,7 @@ export interface Endpoint {
   repository: string
   /** HTTPS without verification, then HTTP, are allowed. */
   insecure: boolean
+  asked?: Asked
 }
 
 /** Nobody has that many; each is compared with every reference. */
@@ -219,7 +233,7 @@ export function endpoints(rules: readonly HostRule[], reference: RegistryReferen
   const { rule } = best
   if (rule.blocked) throw Failure.denied(`${name}: registries.conf blocks ${rule.prefix}`)
   const length = Math.min(best.length, repositoryName.length)
-  const at = (location: string, own: boolean): Endpoint => {
+  const at = (location: string, own: boolean, asked: Asked | undefined): Endpoint => {
     const full = location === '' ? repositoryName : location + repositoryName.slice(length)
     const slash = full.indexOf('/')
     if (slash <= 0 || slash === full.length - 1) {
@@ -229,13 +243,14 @@ export function endpoints(rules: readonly HostRule[], reference: RegistryReferen
       host: withoutAlias(full.slice(0, slash).toLowerCase()),
       repository: full.slice(slash + 1),
       insecure: own || insecure,
+      ...(asked === undefined ? {} : { asked }),
     }
   }
   const version = reference.digest === undefined ? 'tag' : 'digest'
   return [
     ...rule.mirrors
       .filter((each) => each.serves === 'all' || each.serves === version)
-      .map((each) => at(each.location, each.insecure)),
-    at(rule.location, rule.insecure),
+      .map((each) => at(each.location, each.insecure, each.asked)),
+    at(rule.location, rule.insecure, rule.asked),
   ]
 }

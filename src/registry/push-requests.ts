@@ -4,7 +4,7 @@ import { parseChallenge } from './challenge.ts'
 import type { Answer, Client, Query } from './client.ts'
 import type { Endpoint } from './hosts.ts'
 import { isRefusal, notLetIn } from './refusal.ts'
-import { type Host, serverOf } from './repository.ts'
+import { type Host, rootOf } from './repository.ts'
 import { isPassing, retry } from './retry.ts'
 import { speaksHttp } from './tls-failure.ts'
 
@@ -97,10 +97,10 @@ export class PushRequests {
     }
   }
 
-  /** `SCHEME://SERVER/v2/`; an insecure registry may speak HTTP alone. */
+  /** `SCHEME://SERVER/v2/`, as a rule; an insecure registry may speak HTTP alone. */
   async #findRoot(signal: AbortSignal | undefined): Promise<URL> {
     const { insecure } = this.#endpoint
-    const at = (scheme: string) => new URL(`${scheme}//${serverOf(this.#endpoint)}/v2/`)
+    const at = (scheme: string) => new URL(`${rootOf(this.#endpoint, scheme)}/`)
     const ask = (url: URL) => {
       const query = { method: 'GET', url, headers: {}, trust: this.#host.trust, priority: 'demand', signal } as const
       return this.#client.send({ ...query, follow: false }, async () => url)

@@ -8,8 +8,9 @@ import { LimitEach } from '../limit.ts'
 import { Absences } from './absences.ts'
 import type { AnswerClass, Times } from './answer-times.ts'
 import { Authority } from './auth.ts'
-import { IgnoredRanges, Redirects } from './blob-habits.ts'
+import { IgnoredRanges, Redirects, SeveralRanges } from './blob-habits.ts'
 import { Client, type Counters } from './client.ts'
+import type { ProviderPlaces } from './credential-providers.ts'
 import {
   fileKeyring,
   type HostLogin,
@@ -59,6 +60,8 @@ export interface RegistriesOptions {
   tlsVerify?: boolean
   /** --cert-dir: instead of the certs.d folders. */
   certDir?: string
+  /** kubelet's credential providers, asked where no file has credentials that are accepted. Default: none are run. */
+  providers?: ProviderPlaces
   /** containerd's certs.d, for registries that registries.conf says nothing of. Default: it is not read. */
   containerdHosts?: string
   /** Where what is remembered outlives this process. Default: nowhere. */
@@ -86,20 +89,20 @@ export class Registries {
   readonly #trusts = new Map<string, Promise<Trust>>()
   /** Of hosts that containerd's settings name; as many as there are there. */
   readonly #hostFiles = new Map<string, HostFiles>()
-  /** Of these settings. */
-  readonly #said = new Set<string>()
   readonly #layouts = new Set<LayoutSource>()
   readonly #absences = new Absences()
 
   constructor(options: RegistriesOptions = {}) {
-    const { creds, credsFile, authfile, log: told = () => {} } = options
+    const { creds, credsFile, authfile, providers, log: told = () => {} } = options
     this.#options = options
     this.#places = { ...systemPlaces(), ...options.places }
     this.#client = new Client({ ...LIMITS, ...options.limits }, proxiesOf(this.#places.env))
     this.#remembered = new RememberedCredentials(options.sealed)
     const helpers = () => readCredentialHelpers(this.#places, options.registriesConf)
     const usual = helpersKeyring(helpers, fileKeyring(this.#places, authfile, told), this.#places)
-    const files = credsFile === undefined ? usual : firstOf(namedFileKeyring(credsFile, this.#places, told), usual)
+    const named = credsFile === undefined ? [] : [namedFileKeyring(credsFile, this.#places, told)]
+    const run = providers === undefined ? [] : [providersKeyring(providers, this.#places, told)]
+    const files = firstOf(...named, usual, ...run)
     this.#keyring = firstOf(this.#remembered, creds ? hostKeyring(creds, files) : files)
   }
 
@@ -241,15 +244,11 @@ export class Registries {
   /** What is set now of who answers for a reference. */
   async #rules(reference: RegistryReference): Promise<HostRule[]> {
     const rules = await readHostRules(this.#places, this.#options.registriesConf)
-    const { containerdHosts, log = () => {} } = this.#options
+    const { containerdHosts } = this.#options
     if (containerdHosts === undefined || isNamed(rules, reference)) return rules
     const found = await readContainerdHosts(containerdHosts, reference.host)
     if (found === undefined) return rules
     for (const [host, files] of found.files) this.#hostFiles.set(host, files)
-    for (const why of found.left.filter((each) => !this.#said.has(each))) {
-      this.#said.add(why)
-      log(why)
-    }
     return [...rules, found.rule]
   }
 
@@ -267,7 +266,11 @@ export class Registries {
       const outages = new Outages({ host, limits, counters, log: this.#options.log ?? (() => {}) })
       const hedge = new Hedge(limits.hedgeMs)
       const streams = new LimitEach<Digest>(1)
-      const learned = { ignoredRanges: new IgnoredRanges(), redirects: new Redirects() }
+      const learned = {
+        ignoredRanges: new IgnoredRanges(),
+        severalRanges: new SeveralRanges(),
+        redirects: new Redirects(),
+      }
       known = { authority, trust, scheme: undefined, schemeUntil: 0, outages, hedge, streams, ...learned }
       this.#hosts.set(key, known)
     }
@@ -299,6 +302,18 @@ export class Registries {
     const trust = files === undefined ? own : await withFiles(own, files)
     // a client certificate named for the registry is shown to nobody else
     return certDir !== undefined && host !== server ? { ...trust, identities: [] } : trust
+  }
+}
+
+/** With a parser of YAML, which is loaded only where it is asked for. */
+function providersKeyring(of: ProviderPlaces, { env }: Places, told: (message: string) => void): Keyring {
+  let opened: Promise<Keyring> | undefined
+  const open = async () => new (await import('./credential-providers.ts')).CredentialProviders(of, env, told)
+  return {
+    async find(host, repository, refused) {
+      opened ??= open()
+      return await (await opened).find(host, repository, refused)
+    },
   }
 }
 

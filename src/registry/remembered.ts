@@ -55,15 +55,17 @@ export class RememberedCredentials implements Keyring {
   }
 }
 
-/** Asks one keyring after the other. */
+/** Asks one keyring after the other; what was refused is the answer only where no other one has any. */
 export function firstOf(...keyrings: readonly Keyring[]): Keyring {
   return {
     async find(host, repository, refused) {
+      let last: Credentials | undefined
       for (const each of keyrings) {
         const found = await each.find(host, repository, refused)
-        if (found !== undefined) return found
+        if (found !== undefined && !isDeepStrictEqual(found, refused)) return found
+        last ??= found
       }
-      return undefined
+      return last
     },
   }
 }

@@ -4,7 +4,7 @@ import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { LimitEach } from '../limit.ts'
 import type { Authority } from './auth.ts'
-import type { IgnoredRanges, Redirects, Target } from './blob-habits.ts'
+import type { IgnoredRanges, Redirects, SeveralRanges, Target } from './blob-habits.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
 import type { Hedge } from './hedge.ts'
@@ -28,6 +28,7 @@ export interface Host {
   /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
   readonly streams: LimitEach<Digest>
   readonly ignoredRanges: IgnoredRanges
+  readonly severalRanges: SeveralRanges
   readonly redirects: Redirects
 }
 
@@ -225,8 +226,9 @@ export class Repository {
   /** The challenge of the registry as a whole (distribution specification, "determining support"), where a repository's answer has none. */
   async #askWhatItWants(priority: Priority): Promise<Challenge | undefined> {
     const { outages, scheme, trust } = this.host
-    const url = new URL(`${scheme ?? 'https:'}//${this.server}/v2/`)
-    const query = { url, method: 'GET', headers: {}, trust, pulse: outages.pulse, lasts: false, priority } as const
+    const url = new URL(`${rootOf(this.endpoint, scheme ?? 'https:')}/`)
+    const { headers = {} } = this.endpoint.asked ?? {}
+    const query = { url, method: 'GET', headers, trust, pulse: outages.pulse, lasts: false, priority } as const
     return await this.#client.send({ ...query, follow: false }, async ({ status, header }) =>
       status === 401 ? parseChallenge(header('www-authenticate')) : undefined,
     )
@@ -245,6 +247,7 @@ export class Repository {
         {
           url,
           method: 'GET',
+          ownHeaders: target === undefined ? (endpoint.asked?.headers ?? {}) : {},
           headers: {
             ...wanted.headers(),
             ...(authorization === undefined ? {} : { authorization }),
@@ -272,8 +275,11 @@ export class Repository {
         throw error
       }
     }
-    const at = (scheme: 'https:' | 'http:') =>
-      new URL(`${scheme}//${this.server}/v2/${endpoint.repository}/${wanted.path}`)
+    const at = (scheme: 'https:' | 'http:') => {
+      const url = new URL(`${rootOf(endpoint, scheme)}/${endpoint.repository}/${wanted.path}`)
+      if (endpoint.asked?.namespace !== undefined) url.searchParams.append('ns', endpoint.asked.namespace)
+      return url
+    }
     if (performance.now() > host.schemeUntil) host.scheme = undefined
     if (host.scheme !== undefined) {
       try {
@@ -305,6 +311,11 @@ export class Repository {
 /** Who is really asked. */
 export function serverOf({ host }: Endpoint): string {
   return host === 'docker.io' ? 'registry-1.docker.io' : host
+}
+
+/** What the URL of all that is asked begins with. */
+export function rootOf(endpoint: Endpoint, scheme: string): string {
+  return `${scheme}//${serverOf(endpoint)}${endpoint.asked?.api ?? '/v2'}`
 }
 
 function isContent(status: number): boolean {

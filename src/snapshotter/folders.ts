@@ -1,4 +1,5 @@
-// The directories that snapshots are written in: SNAPSHOTS/<id>/fs and work, on disk before the snapshot is known, and removed behind its end.
+// The directories that snapshots are written in: SNAPSHOTS/<id>/fs and work, on disk before the snapshot is known, and removed behind its end. Where records
+// of snapshots are damaged, a directory that none has may be one of theirs, and is kept.
 import fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe } from '../errors.ts'
@@ -12,6 +13,8 @@ export interface Owner {
 }
 
 const REMOVED = 'removed-'
+/** Of snapshots that are lost: for whoever wants to have what is in them. */
+const LOST = 'lost-'
 const ID = /^[1-9]\d*$/
 
 export class Folders {
@@ -24,13 +27,24 @@ export class Folders {
     this.#log = log
   }
 
-  /** @param isKnown whether there is a snapshot of this ID: what nobody knows is removed. @throws Failure system */
-  static async open(dir: string, isKnown: (id: number) => boolean, log: (message: string) => void): Promise<Folders> {
+  /**
+   * @param isKnown whether there is a snapshot of this ID
+   * @param unknown what becomes of a directory that no snapshot has
+   * @throws Failure system
+   */
+  static async open(
+    dir: string,
+    isKnown: (id: number) => boolean,
+    unknown: 'is removed' | 'is kept',
+    log: (message: string) => void,
+  ): Promise<Folders> {
     await makeFolder(dir)
     const folders = new Folders(dir, log)
     for (const name of await fs.readdir(dir)) {
       if (name.startsWith(REMOVED)) folders.#removeSoon(join(dir, name))
-      else if (!ID.test(name) || !isKnown(Number(name))) await folders.remove(name)
+      else if (name.startsWith(LOST) || (ID.test(name) && isKnown(Number(name)))) continue
+      else if (unknown === 'is removed' || !ID.test(name)) await folders.remove(name)
+      else await folders.#keep(name)
     }
     return folders
   }
@@ -43,17 +57,16 @@ export class Folders {
     return join(this.#dir, String(id), 'work')
   }
 
-  /** @throws Failure system */
+  /** As much as can be at once: on a busy machine each call of the system is a turn of the loop that waits behind others. @throws Failure system */
   async make(id: number, { uid, gid, mode }: Owner): Promise<void> {
     const folder = join(this.#dir, String(id))
+    const [upper, work] = [this.upperOf(id), this.workOf(id)]
     try {
-      await fs.mkdir(folder, { mode: 0o711 })
-      await fs.chmod(folder, 0o711)
-      await fs.mkdir(this.workOf(id), { mode: 0o711 })
-      const upper = this.upperOf(id)
-      await fs.mkdir(upper)
-      await fs.chown(upper, uid, gid)
-      await fs.chmod(upper, mode)
+      await fs.mkdir(folder)
+      await Promise.all([fs.mkdir(work), fs.mkdir(upper)])
+      // whatever the umask is
+      const owned = isOwn(uid, gid) ? Promise.resolve() : fs.chown(upper, uid, gid) // which may take bits away
+      await Promise.all([fs.chmod(folder, 0o711), fs.chmod(work, 0o711), owned.then(() => fs.chmod(upper, mode))])
     } catch (cause) {
       throw diskFailure(folder, cause)
     }
@@ -71,6 +84,17 @@ export class Folders {
     }
   }
 
+  /** Under another name, which no snapshot will get. @throws Failure system */
+  async #keep(id: string): Promise<void> {
+    const kept = join(this.#dir, `${LOST}${id}-${Date.now()}`)
+    try {
+      await fs.rename(join(this.#dir, id), kept)
+    } catch (cause) {
+      throw diskFailure(kept, cause)
+    }
+    this.#log(`what a snapshot of which the record is lost had in its directory is in ${kept}`)
+  }
+
   /** When all that was taken away is removed. Never rejects. */
   async settled(): Promise<void> {
     await this.#removing
@@ -82,4 +106,9 @@ export class Folders {
       .then(() => fs.rm(folder, { recursive: true, force: true }))
       .catch((error) => this.#log(`${folder} is not removed: ${describe(error)}`))
   }
+}
+
+/** Whether what this process makes is theirs anyway. */
+function isOwn(uid: number, gid: number): boolean {
+  return uid === process.geteuid?.() && gid === process.getegid?.()
 }

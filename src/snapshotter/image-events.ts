@@ -1,10 +1,13 @@
-// containerd's images as they come: what it has now, and what it is given from then on.
+// containerd's images as they come and go: what it has now, and what happens to it from then on.
+import { randomBytes } from 'node:crypto'
 import { connect } from 'node:net'
 import { fromBinary } from '@bufbuild/protobuf'
+import { anyPack, EmptySchema } from '@bufbuild/protobuf/wkt'
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
+import { Failure } from '../errors.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
-import { Events, ImageNamedSchema } from './generated/events_pb.ts'
+import { type Envelope, Events, ImageNamedSchema } from './generated/events_pb.ts'
 import { Images } from './generated/images_pb.ts'
 
 /** A manifest, or an index of several, that an image means. */
@@ -15,22 +18,38 @@ export interface ImageTarget {
   digest: Digest
 }
 
+/** `mark`: somebody put it there with `mark`. */
+export type ImageChange =
+  | { is: 'there'; target: ImageTarget }
+  | { is: 'gone'; namespace: string; name: string }
+  | { is: 'mark'; mark: string }
+
 /** Throws whatever ends the connection. */
 export interface ImageSource {
   /** In a namespace. */
   all(namespace: string): Promise<ImageTarget[]>
-  /** Those that are new, or mean something else, from the moment that `begun` is called, until `signal` aborts. */
-  changes(begun: () => void, signal: AbortSignal): AsyncIterable<ImageTarget>
+  /**
+   * What happens from a moment on that is not known, until `signal` aborts: in the order in which it happens.
+   * @throws Failure unsupported: whoever answers has no images, as BuildKit
+   */
+  changes(signal: AbortSignal): AsyncIterable<ImageChange>
+  /** Puts a mark behind all that has happened. @param mark letters and digits */
+  mark(mark: string): Promise<void>
+  /** The one of a name; undefined: there is none. */
+  named(namespace: string, name: string): Promise<ImageTarget | undefined>
 }
 
 const CALL_MS = 10_000
 const NAMESPACE = 'containerd-namespace'
-/** The server answers only when it has something to say: by then it has subscribed. */
-const SUBSCRIBED_AFTER_MS = 500
+/** That of the marks: nobody has images there. */
+const MARKS = 'lazylayer'
+const GONE = '/images/delete'
 
 export class ImageEvents implements ImageSource {
   readonly #images: Client<typeof Images>
   readonly #events: Client<typeof Events>
+  /** Marks of other agents are not looked at. */
+  readonly #topic = `/lazylayer/${randomBytes(8).toString('hex')}/`
 
   /** @param address of containerd's socket; nothing is connected yet */
   constructor(address: string) {
@@ -47,24 +66,42 @@ export class ImageEvents implements ImageSource {
     )
   }
 
-  async *changes(begun: () => void, signal: AbortSignal): AsyncGenerator<ImageTarget> {
-    const filters = ['topic=="/images/create"', 'topic=="/images/update"']
-    const timer = setTimeout(begun, SUBSCRIBED_AFTER_MS)
-    try {
-      for await (const { namespace, event } of this.#events.subscribe({ filters }, { signal })) {
-        const { name } = fromBinary(ImageNamedSchema, event?.value ?? new Uint8Array())
-        const digest = await this.#targetOf(namespace, name)
-        if (digest !== undefined) yield { namespace, name, digest }
+  async *changes(signal: AbortSignal): AsyncGenerator<ImageChange> {
+    const topics = ['/images/create', '/images/update', GONE].map((topic) => `topic=="${topic}"`)
+    const filters = [...topics, `topic~="^${this.#topic}"`]
+    for await (const { namespace, topic, event } of this.#subscribed(filters, signal)) {
+      if (topic.startsWith(this.#topic)) {
+        yield { is: 'mark', mark: topic.slice(this.#topic.length) }
+        continue
       }
-    } finally {
-      clearTimeout(timer)
+      const { name } = fromBinary(ImageNamedSchema, event?.value ?? new Uint8Array())
+      const target = topic === GONE ? undefined : await this.named(namespace, name)
+      yield target === undefined ? { is: 'gone', namespace, name } : { is: 'there', target }
     }
   }
 
-  async #targetOf(namespace: string, name: string): Promise<Digest | undefined> {
+  async *#subscribed(filters: string[], signal: AbortSignal): AsyncGenerator<Envelope> {
+    try {
+      yield* this.#events.subscribe({ filters }, { signal })
+    } catch (error) {
+      if (error instanceof ConnectError && error.code === Code.Unimplemented)
+        throw Failure.unsupported('it tells of no images', { cause: error })
+      throw error
+    }
+  }
+
+  async mark(mark: string): Promise<void> {
+    // of a type that every subscriber knows
+    await this.#events.publish(
+      { topic: this.#topic + mark, event: anyPack(EmptySchema, {} as never) },
+      optionsOf(MARKS),
+    )
+  }
+
+  async named(namespace: string, name: string): Promise<ImageTarget | undefined> {
     try {
       const digest = (await this.#images.get({ name }, optionsOf(namespace))).image?.target?.digest
-      return isDigest(digest) ? digest : undefined
+      return isDigest(digest) ? { namespace, name, digest } : undefined
     } catch (error) {
       if (error instanceof ConnectError && error.code === Code.NotFound) return undefined // removed meanwhile
       throw error

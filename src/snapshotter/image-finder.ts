@@ -2,8 +2,8 @@
 // store by then, so that the agent asks no registry for them. Labels say which image it is, where clients send any; but an image can write
 // labels, too. So they only choose among manifests that are in the client's own namespace: the layer must stand there, in a chain of
 // DiffIDs that comes to the target; and its repository is one that the client fetched the manifest from.
-import { createHash } from 'node:crypto'
 import { Failure } from '../errors.ts'
+import { BUILDKIT_LAYER_DIGEST } from '../format/engine-index.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
 import {
   CONFIG_MAX_BYTES,
@@ -16,6 +16,7 @@ import {
 import { parseRegistryReference, type RegistryReference } from '../image/reference.ts'
 import type { Contents } from './content-store.ts'
 import type { Labels } from './snapshot.ts'
+import { buildKitTargetsOf, chainOf } from './targets.ts'
 
 /** A manifest of the content store that has a layer for the target. */
 export interface FoundImage {
@@ -23,7 +24,7 @@ export interface FoundImage {
   readonly manifest: Manifest
   readonly manifestBytes: Uint8Array
   readonly configBytes: Uint8Array
-  /** Chain IDs of its layers, the base first. */
+  /** What the client calls its layers, the base first: chain IDs, if nothing else is known. */
   readonly chain: readonly string[]
   /** Of the layer among them. */
   readonly place: number
@@ -31,18 +32,25 @@ export interface FoundImage {
 
 export type KnownImage = Pick<FoundImage, 'manifest' | 'chain'>
 
+interface NamedImage extends KnownImage {
+  /** What BuildKit may call its layers instead. */
+  readonly buildKit: readonly string[]
+}
+
 type ReadImage = Omit<FoundImage, 'reference' | 'place'>
 
 interface Known {
-  readonly image: KnownImage | undefined
+  readonly image: NamedImage | undefined
   readonly bytes: number
 }
 
 const IMAGE_REF = 'containerd.io/snapshot/cri.image-ref'
 const MANIFEST_DIGEST = 'containerd.io/snapshot/cri.manifest-digest'
 const LAYER_DIGEST = 'containerd.io/snapshot/cri.layer-digest'
+/** Manifests of an index; images for all platforms that there are have some dozens. */
+const PLATFORMS_MAX = 100
 /** Of a manifest's content: behind it the host, without its port; the value is repositories, comma separated. */
-const SOURCE = 'containerd.io/distribution.source.'
+export const SOURCE = 'containerd.io/distribution.source.'
 /** Manifests that are remembered; each has some KiB. */
 const KNOWN_MAX = 4_096
 /** Of all of them as they were read: nobody's manifests fill the memory. */
@@ -64,25 +72,41 @@ export class ImageFinder {
    * @throws Failure missing: there is none; unsupported: two differ in that layer, or those below; as Contents
    */
   async find(namespace: string, target: string, labels: Labels): Promise<FoundImage> {
-    const named = labels[MANIFEST_DIGEST]
-    const isThere = isDigest(named) && (await this.#contents.labels(namespace, named)) !== undefined
-    const candidates = isThere ? [named] : await this.#contents.manifests(namespace)
-    const found: { digest: Digest; image: KnownImage; place: number }[] = []
+    const candidates = (await this.#named(namespace, labels)) ?? (await this.#contents.manifests(namespace))
+    const found: { digest: Digest; image: NamedImage; chain: readonly string[]; place: number }[] = []
     for (const digest of candidates) {
       const image = await this.#image(namespace, digest)
-      const place = image?.chain.indexOf(target) ?? -1
-      if (image === undefined || place < 0) continue
-      const layer = labels[LAYER_DIGEST]
-      if (layer === undefined || image.manifest.layers[place]?.digest === layer) found.push({ digest, image, place })
+      const chain = [image?.chain, image?.buildKit].find((each) => each?.includes(target))
+      if (image === undefined || chain === undefined) continue
+      const place = chain.indexOf(target)
+      const layer = labels[LAYER_DIGEST] ?? labels[BUILDKIT_LAYER_DIGEST]
+      if (layer === undefined || image.manifest.layers[place]?.digest === layer)
+        found.push({ digest, image, chain, place })
     }
     const [first] = found
     if (first === undefined) throw Failure.missing(`no image in namespace ${namespace} has a layer for ${target}`)
     if (found.some(({ image }) => !isSameUpTo(first.place, image, first.image)))
       throw Failure.unsupported(`images in namespace ${namespace} have different layers for ${target}`)
-    const { digest, place } = found.at(-1) ?? first
+    const { digest, place, chain } = found.at(-1) ?? first
     const whole = await this.#whole(namespace, digest)
     const reference = await this.#referenceOf(namespace, digest, labels[IMAGE_REF])
-    return { ...whole, place, reference: { ...reference, digest } }
+    return { ...whole, chain, place, reference: { ...reference, digest } }
+  }
+
+  /** Manifests that labels name, as far as they are there; undefined: none is. */
+  async #named(namespace: string, labels: Labels): Promise<Digest[] | undefined> {
+    const isThere = async (digest: unknown): Promise<Digest | undefined> =>
+      isDigest(digest) && (await this.#contents.labels(namespace, digest)) !== undefined ? digest : undefined
+    const manifest = await isThere(labels[MANIFEST_DIGEST])
+    if (manifest !== undefined) return [manifest]
+    // BuildKit sends no digest but that of what the reference means, which may be an index
+    const target = await isThere(parsed(labels[IMAGE_REF] ?? '')?.digest)
+    if (target === undefined) return undefined
+    const bytes = await this.#contents.read(namespace, target, MANIFEST_MAX_BYTES)
+    const index = bytes && parseManifest(bytes, `image ${target}`)
+    if (index === undefined || !('manifests' in index)) return [target]
+    const there = await Promise.all(index.manifests.slice(0, PLATFORMS_MAX).map(({ digest }) => isThere(digest)))
+    return there.filter((each) => each !== undefined)
   }
 
   /**
@@ -110,7 +134,7 @@ export class ImageFinder {
     return { ...whole, reference: { ...(await this.#referenceOf(namespace, digest, said)), digest } }
   }
 
-  async #image(namespace: string, digest: Digest): Promise<KnownImage | undefined> {
+  async #image(namespace: string, digest: Digest): Promise<NamedImage | undefined> {
     const known = this.#known.get(digest)
     if (known !== undefined) {
       this.#known.delete(digest)
@@ -120,7 +144,7 @@ export class ImageFinder {
     const read = await this.#read(namespace, digest)
     // of a pull under way some of it is not there yet, and of another namespace's none may be
     if (read === 'absent') return undefined
-    const image = read && { manifest: read.manifest, chain: read.chain }
+    const image = read && { manifest: read.manifest, chain: read.chain, buildKit: read.buildKit }
     this.#remember(digest, { image, bytes: read === undefined ? 0 : read.manifestBytes.length })
     return image
   }
@@ -137,7 +161,7 @@ export class ImageFinder {
   }
 
   /** Undefined: it is no image that the agent could serve: an artifact, or another tool's. */
-  async #read(namespace: string, digest: Digest): Promise<ReadImage | 'absent' | undefined> {
+  async #read(namespace: string, digest: Digest): Promise<(ReadImage & NamedImage) | 'absent' | undefined> {
     try {
       const manifestBytes = await this.#contents.read(namespace, digest, MANIFEST_MAX_BYTES)
       if (manifestBytes === undefined) return 'absent'
@@ -146,7 +170,8 @@ export class ImageFinder {
       const configBytes = await this.#contents.read(namespace, manifest.config.digest, CONFIG_MAX_BYTES)
       if (configBytes === undefined) return 'absent'
       const { diffIds } = parseConfig(configBytes, manifest.layers.length, `config ${manifest.config.digest}`)
-      return { manifest, manifestBytes, configBytes, chain: chainOf(diffIds) }
+      const targets = { chain: chainOf(diffIds), buildKit: buildKitTargetsOf(manifest, diffIds) }
+      return { manifest, manifestBytes, configBytes, ...targets }
     } catch (error) {
       if (error instanceof Failure && error.code !== 'unavailable') return undefined
       throw error
@@ -174,17 +199,6 @@ export class ImageFinder {
     const { host, repository } = source
     return { transport: 'docker', host, repository }
   }
-}
-
-/** Chain IDs, the base first: each is the digest of the one below and a DiffID (OCI image specification, "Layer ChainID"). */
-export function chainOf(diffIds: readonly Digest[]): Digest[] {
-  const chain: Digest[] = []
-  for (const diffId of diffIds) {
-    const below = chain.at(-1)
-    const text = `${below} ${diffId}`
-    chain.push(below === undefined ? diffId : `sha256:${createHash('sha256').update(text).digest('hex')}`)
-  }
-  return chain
 }
 
 function isSameUpTo(place: number, { manifest: one }: KnownImage, { manifest: other }: KnownImage): boolean {

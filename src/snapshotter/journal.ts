@@ -1,6 +1,6 @@
 // Records that are on disk before anybody is answered: a file of lines, each a record with its digest. What was being written when the
-// machine lost power is a line that does not fit its digest, and was promised to nobody. The file is written anew when it is opened, and
-// when most of its lines are history.
+// machine lost power is a line that has no end, and was promised to nobody. A line that does not fit its digest is set aside, in a file beside
+// it. The file is written anew when it is opened, and when most of its lines are history.
 import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../errors.ts'
@@ -10,6 +10,8 @@ import { decodeRecord, encodeRecord } from '../store/record.ts'
 /** 100,000 snapshots of 2 KiB; what is longer is no journal of ours. */
 const FILE_MAX_BYTES = 1 << 30
 const NAME = 'journal'
+/** What was set aside at the last start that found damage, for whoever wants to look at it. */
+export const DAMAGED_NAME = 'journal.damaged'
 
 /** `synced`: outlives a power cut. `written`: outlives this process. */
 export type Durability = 'synced' | 'written'
@@ -31,31 +33,36 @@ export class Journal {
 
   /**
    * @param folder exists
-   * @param damaged is told how many lines could not be read
-   * @returns every record in the order in which they were appended
+   * @returns every record in the order in which they were appended, and the lines that are none any more
    * @throws Failure system
    */
-  static async read(folder: string, damaged: (lines: number) => void): Promise<unknown[]> {
+  static async read(folder: string): Promise<{ records: unknown[]; damaged: Uint8Array[] }> {
     const bytes = await readWhole(join(folder, NAME), FILE_MAX_BYTES)
-    if (bytes === undefined) return []
-    if (bytes === 'damaged') throw Failure.system(`${join(folder, NAME)} cannot be read`)
     const records: unknown[] = []
-    let lost = 0
+    const damaged: Uint8Array[] = []
+    if (bytes === undefined) return { records, damaged }
+    if (bytes === 'damaged') throw Failure.system(`${join(folder, NAME)} cannot be read`)
     let start = 0
     for (let end = bytes.indexOf(LF); end >= 0; end = bytes.indexOf(LF, start)) {
-      const record = decodeRecord(bytes.subarray(start, end))
-      if (record === undefined) lost++
+      const line = bytes.subarray(start, end + 1)
+      const record = decodeRecord(line.subarray(0, -1))
+      if (record === undefined) damaged.push(line)
       else records.push(record)
       start = end + 1
     }
-    if (lost > 0) damaged(lost) // a line without an end was promised to nobody
-    return records
+    return { records, damaged }
+  }
+
+  /** Keeps lines that are none of the journal any more, and records that have no place in it. @throws Failure system */
+  static async setAside(folder: string, damaged: readonly Uint8Array[], records: Iterable<object>): Promise<void> {
+    await replaceFile(folder, join(folder, DAMAGED_NAME), Buffer.concat([...damaged, encoded(records).bytes]))
   }
 
   /** Begins anew with these records. @throws Failure system */
   static async write(folder: string, records: Iterable<object>): Promise<Journal> {
     // written by a process that died before it was done
-    for (const left of (await fs.readdir(folder)).filter((each) => each !== NAME)) await dropDamaged(join(folder, left))
+    const left = (await fs.readdir(folder)).filter((each) => each !== NAME && each !== DAMAGED_NAME)
+    for (const each of left) await dropDamaged(join(folder, each))
     const { bytes, lines } = encoded(records)
     const path = join(folder, NAME)
     await replaceFile(folder, path, bytes)

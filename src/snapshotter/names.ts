@@ -25,4 +25,8 @@ export interface LayerNames {
   restore(image: ResolvedImage, place: number, layer: OpenLayer): Promise<void>
   /** Why a layer that is shown must not be given to containers any more; undefined: it may. */
   whyHidden(layer: LazyLayer): string | undefined
+  /** Whether a layer is given to containers only because it is believed, and somebody may say otherwise. */
+  isBelieved(layer: LazyLayer): boolean
+  /** Has such a layer be read whole at once; resolves when it is, or cannot be soon. Never rejects. */
+  prove(layer: LazyLayer): Promise<void>
 }

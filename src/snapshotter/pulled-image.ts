@@ -1,6 +1,7 @@
 // An image that a client pulls: all of its layers are opened as soon as it asks for one. Those that are not lazy are fetched whole, side by
 // side, and served from their tars, because a client that has to fetch one layer fetches all above it, too.
 import { Failure } from '../errors.ts'
+import type { Units } from '../format/formats.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
 import { keepForIndex } from '../layer/ahead.ts'
@@ -70,15 +71,10 @@ export class PulledImage {
     return this.#failedAt !== undefined && performance.now() - this.#failedAt > AGAIN_MS
   }
 
-  /** Whether a client that unpacked a layer itself would run something else than the image, or fail: why, a sentence. */
+  /** As the function of this name has it. */
   whyNeverUnpacked(place: number): string | undefined {
-    const descriptor = this.image.manifest.layers[place] as Descriptor // one of its own
-    const unit = this.#parts.layers.plan(this.image.manifest).get(descriptor)
-    if (unit === undefined) return undefined
-    if ('why' in unit) return unit.refused ? unit.why : undefined
-    return unit.layers.length > 1
-      ? 'its image shows one tree for several layers together, which none of them unpacks to'
-      : undefined
+    const { manifest } = this.image
+    return whyNeverUnpacked(this.#parts.layers.plan(manifest), manifest.layers[place] as Descriptor) // one of its own
   }
 
   /** Closes what it opened; what shows a layer holds it open. Never rejects. */
@@ -139,6 +135,16 @@ export class PulledImage {
       together: together !== undefined,
     }
   }
+}
+
+/** Whether a client that unpacked a layer itself would run something else than the image, or fail: why, a sentence. */
+export function whyNeverUnpacked(plan: Units, layer: Descriptor): string | undefined {
+  const unit = plan.get(layer)
+  if (unit === undefined) return undefined
+  if ('why' in unit) return unit.refused ? unit.why : undefined
+  return unit.layers.length > 1
+    ? 'its image shows one tree for several layers together, which none of them unpacks to'
+    : undefined
 }
 
 function ignore(): undefined {

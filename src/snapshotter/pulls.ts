@@ -2,10 +2,11 @@
 
 import { Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import type { Descriptor } from '../image/manifest.ts'
 import { referenceText } from '../image/reference.ts'
 import type { Images, ResolvedImage } from '../layer/image.ts'
 import type { FoundImage, ImageFinder } from './image-finder.ts'
-import { PulledImage, type PulledImageParts } from './pulled-image.ts'
+import { PulledImage, type PulledImageParts, whyNeverUnpacked } from './pulled-image.ts'
 import type { Labels } from './snapshot.ts'
 
 export interface PullsParts extends PulledImageParts {
@@ -20,6 +21,11 @@ export interface Wanted {
   readonly pulled: PulledImage
   readonly place: number
   readonly chain: readonly string[]
+}
+
+/** Why an image must not be pulled: nobody can show it, and whoever unpacked its layers would run something else. */
+export interface Refused {
+  readonly refused: string
 }
 
 /** A client asks for an image's layers one after the other; what it has not asked for by then it will not. */
@@ -37,10 +43,18 @@ export class Pulls {
   }
 
   /** The image that has a layer for this target; all its layers are being opened. @throws Failure as ImageFinder.find */
-  async find(namespace: string, target: string, labels: Labels): Promise<Wanted> {
+  async find(namespace: string, target: string, labels: Labels): Promise<Wanted | Refused> {
     const found = await this.#parts.finder.find(namespace, target, labels)
-    const { place, chain } = found
+    const { place, chain, manifest } = found
+    const refused = [...this.#parts.layers.plan(manifest).values()].find((unit) => 'why' in unit && unit.refused)
+    if (refused !== undefined && 'why' in refused) return { refused: refused.why } // whichever layer is asked for first
     return { pulled: await this.#pulled(found), place, chain }
+  }
+
+  /** Why a client that unpacks the layer of a chain itself cannot have what its image means; undefined: it can. @throws Failure as ImageFinder.find */
+  async whyNeverUnpacked(namespace: string, target: string): Promise<string | undefined> {
+    const { manifest, place } = await this.#parts.finder.find(namespace, target, {})
+    return whyNeverUnpacked(this.#parts.layers.plan(manifest), manifest.layers[place] as Descriptor) // one of its own
   }
 
   /** The same of an image that is there. @throws Failure as ImageFinder.open */
@@ -49,8 +63,7 @@ export class Pulls {
   }
 
   async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
-    const { keepObject, images } = this.#parts
-    const { reference, manifest, manifestBytes, configBytes } = found
+    const { reference } = found
     const known = this.#pulls.get(referenceText(reference))
     if (known?.pulled.isStale)
       void this.#end(referenceText(reference)) // never rejects
@@ -60,11 +73,18 @@ export class Pulls {
       this.#pulls.set(referenceText(reference), known)
       return known.pulled
     }
+    return this.#begin(await this.resolve(found))
+  }
+
+  /** The image that was found, kept for the next start. @throws Failure missing, system */
+  async resolve(found: Omit<FoundImage, 'place'>): Promise<ResolvedImage> {
+    const { keepObject, images } = this.#parts
+    const { reference, manifest, manifestBytes, configBytes } = found
     await keepObject(reference.digest, manifestBytes)
     await keepObject(manifest.config.digest, configBytes)
     const image = await images.kept(reference)
     if (image === undefined) throw Failure.missing(`${referenceText(reference)} cannot be read back from the cache`)
-    return this.#begin(image)
+    return image
   }
 
   /** Never rejects. */

@@ -1,20 +1,15 @@
 // Lazy layers of an earlier life, shown again before anybody may ask: from disk, without a registry. What is damaged or gone there is
 // fetched again behind the start, until it is there; snapshots that need it are refused meanwhile.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, Failure } from '../errors.ts'
-import type { Descriptor } from '../image/manifest.ts'
-import { parseReference } from '../image/reference.ts'
-import { type Images, type LayerOpener, openLayer, type ResolvedImage } from '../layer/image.ts'
-import type { LayerLease } from '../layer/layer.ts'
+import { describe } from '../errors.ts'
 import type { From } from '../layer/layers.ts'
+import { imageAgain, layerAgain, type Reopening } from '../layer/reopen.ts'
 import { mapLimited } from '../limit.ts'
 import type { LayerNames } from './names.ts'
 import type { ShownTrees } from './shown-trees.ts'
 import type { LazyLayer } from './snapshot.ts'
 
-export interface ReadBackParts {
-  images: Pick<Images, 'kept' | 'resolve'>
-  layers: LayerOpener
+export interface ReadBackParts extends Reopening {
   trees: Pick<ShownTrees, 'claim' | 'hold' | 'letGo'>
   names: Pick<LayerNames, 'restore'>
   /** Those of all snapshots, one each. */
@@ -76,8 +71,8 @@ function keyOf({ manifest, place, blob, tree }: LazyLayer): string {
 async function showAgain(layer: LazyLayer, from: From, parts: ReadBackParts): Promise<string | undefined> {
   const { trees, names } = parts
   try {
-    const image = await imageOf(layer, from, parts)
-    const lease = await openAgain(layer, image, from, parts)
+    const image = await imageAgain(layer, from, parts)
+    const lease = await layerAgain({ ...layer, whole: layer.index === undefined }, image, from, parts)
     try {
       await names.restore(image, layer.place, lease)
       await trees.hold(lease, image)
@@ -89,35 +84,4 @@ async function showAgain(layer: LazyLayer, from: From, parts: ReadBackParts): Pr
   } catch (error) {
     return describe(error)
   }
-}
-
-async function imageOf(
-  { reference: text, manifest }: LazyLayer,
-  from: From,
-  { images, signal }: ReadBackParts,
-): Promise<ResolvedImage> {
-  const reference = { ...parseReference(text), digest: manifest }
-  const kept = await images.kept(reference)
-  if (kept !== undefined) return kept
-  if (from === 'anywhere') return await images.resolve(reference, signal)
-  throw Failure.missing(`manifest ${manifest}, or its config, is not in the cache`)
-}
-
-async function openAgain(
-  { place, blob, tree, index }: LazyLayer,
-  image: ResolvedImage,
-  from: From,
-  { layers }: ReadBackParts,
-): Promise<LayerLease> {
-  const descriptor = image.manifest.layers[place] as Descriptor | undefined
-  if (descriptor?.digest !== blob) throw Failure.corrupt(`manifest ${image.digest} has no layer ${blob} there`)
-  const isWhole = index === undefined
-  const layer = isWhole
-    ? await layers.openWhole(descriptor, image.blob(descriptor), from === 'anywhere', from)
-    : await openLayer(image, descriptor, layers, { from })
-  if (layer === undefined) throw Failure.missing(`layer ${blob} is not in the cache`)
-  if ('why' in layer) throw Failure.unsupported(layer.why)
-  if (layer.tree === tree) return layer
-  await layer.close()
-  throw Failure.corrupt(`layer ${blob} has another tree now: ${layer.tree}`)
 }

@@ -8,7 +8,7 @@ import { describe, Failure, type Code as FailureCode } from '../errors.ts'
 import { type Mount as MountMessage, MountSchema } from './generated/mount_pb.ts'
 import { type Info, InfoSchema, Snapshots as Service } from './generated/snapshots_pb.ts'
 import type { Mount } from './mounts.ts'
-import { KINDS, type Snapshot } from './snapshot.ts'
+import { KINDS, type Snapshot, TARGET } from './snapshot.ts'
 import type { Snapshotter } from './snapshotter.ts'
 
 /** Who answers for a name; throws Failure where nobody does. */
@@ -19,8 +19,10 @@ export type FindSnapshotter = (
   'prepare' | 'view' | 'mounts' | 'commit' | 'remove' | 'stat' | 'update' | 'list' | 'usage' | 'cleanup'
 >
 
-/** Nothing but a layer's Prepare waits for anything but the disk. */
+/** Of what waits for nothing but the disk. */
 const ANSWER_MS = 20_000
+/** What a container stands on may be proven first. kubelet waits two minutes for a container. */
+const CONTAINER_MS = 60_000
 /** A layer may be fetched whole meanwhile; that ends when nothing comes (patience.ts), and this is the net below. kubelet waits as long as a pull goes on. */
 const PREPARE_MS = 20 * 60_000
 /** containerd's own service sends so many. */
@@ -62,12 +64,14 @@ export function snapshotsRoutes(
           if (prepared.is === 'exists') throw Failure.exists(`the layer for ${key} is there`)
           return { mounts: prepared.mounts.map(messageOf) }
         }
-        return answer(`Prepare ${key}`, prepare, PREPARE_MS)
+        return answer(`Prepare ${key}`, prepare, labels[TARGET] === undefined ? CONTAINER_MS : PREPARE_MS)
       },
       view: ({ snapshotter, key, parent, labels }) =>
-        answer(`View ${key}`, async () => ({
-          mounts: (await find(snapshotter).view({ key, parent, labels })).map(messageOf),
-        })),
+        answer(
+          `View ${key}`,
+          async () => ({ mounts: (await find(snapshotter).view({ key, parent, labels })).map(messageOf) }),
+          CONTAINER_MS,
+        ),
       mounts: ({ snapshotter, key }) =>
         answer(`Mounts ${key}`, () => ({ mounts: find(snapshotter).mounts(key).map(messageOf) })),
       commit: ({ snapshotter, key, name, labels, parent }) =>

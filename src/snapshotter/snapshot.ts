@@ -58,7 +58,25 @@ export function namespaceOf(key: string): string {
   return slash < 0 ? '' : key.slice(0, slash)
 }
 
+/** What containerd's clients call a layer that they unpack: `extract-<time>-<random> <chain ID>`. */
+const EXTRACTION = / (sha256:[0-9a-f]{64})$/
+
+/** The chain ID of a layer that is unpacked by a client that does not ask for lazy ones. */
+export function unpackedChain(key: string): string | undefined {
+  return key.includes('/extract-') ? EXTRACTION.exec(key)?.[1] : undefined
+}
+
 /** Whether two show the same, read in the same way. */
 export function isSameLayer(one: LazyLayer | undefined, other: LazyLayer): boolean {
   return one?.blob === other.blob && one.tree === other.tree
+}
+
+/** Of layers, whose labels an image can write. */
+export function withoutMappings(labels: Labels): Labels {
+  return withoutLabel(withoutLabel(labels, UID_MAPPING), GID_MAPPING)
+}
+
+export function withoutLabel(labels: Labels, label: string): Labels {
+  const { [label]: _, ...others } = labels
+  return others
 }

@@ -3,7 +3,7 @@
 import { Failure } from '../errors.ts'
 import { isDigest } from '../image/digest.ts'
 import { makeFolder } from '../store/durable.ts'
-import { type Durability, Journal } from './journal.ts'
+import { DAMAGED_NAME, type Durability, Journal } from './journal.ts'
 import { KINDS, type Labels, type LazyLayer, type Snapshot, TARGET } from './snapshot.ts'
 
 /** A node has some hundred images and containers; what has more has lost its collector. */
@@ -33,8 +33,12 @@ export class Snapshots {
   #next: number
   #turn: Promise<unknown> = Promise.resolve()
 
-  private constructor(journal: Journal, all: readonly Snapshot[]) {
+  /** Whether some snapshots were lost: what nobody knows may have been theirs. */
+  readonly isDamaged: boolean
+
+  private constructor(journal: Journal, all: readonly Snapshot[], isDamaged: boolean) {
     this.#journal = journal
+    this.isDamaged = isDamaged
     this.#next = all.reduce((most, { id }) => Math.max(most, id), 0) + 1
     for (const each of all) this.#put(each)
   }
@@ -42,13 +46,16 @@ export class Snapshots {
   /** @param folder is made where it is missing, not those above. @throws Failure system */
   static async open(folder: string, log: (message: string) => void): Promise<Snapshots> {
     await makeFolder(folder)
-    const records = await Journal.read(folder, (lines) => {
+    const { records, damaged } = await Journal.read(folder)
+    const { all, lost } = replay(records)
+    const isDamaged = damaged.length > 0 || lost.length > 0
+    if (isDamaged) {
+      await Journal.setAside(folder, damaged, recordsOf(lost))
       log(
-        `${folder}: ${lines} records of snapshots are damaged; containerd's next collection removes what it knows of them`,
+        `${folder}: ${damaged.length} records of snapshots are damaged, and ${lost.length} snapshots stood on them: they are in ${DAMAGED_NAME}; containerd's next collection removes what it knows of them`,
       )
-    })
-    const all = replay(records)
-    return new Snapshots(await Journal.write(folder, recordsOf(all)), all)
+    }
+    return new Snapshots(await Journal.write(folder, recordsOf(all)), all, isDamaged)
   }
 
   get size(): number {
@@ -240,19 +247,21 @@ function* recordsOf(all: Iterable<Snapshot>): Generator<Change> {
   for (const put of all) yield { put }
 }
 
-/** What the records of a journal come to; one whose parent was lost is lost, too. */
-function replay(records: readonly unknown[]): Snapshot[] {
+/** What the records of a journal come to. @returns `lost`: those that stood on one that is not there */
+function replay(records: readonly unknown[]): { all: Snapshot[]; lost: Snapshot[] } {
   const all = new Map<string, Snapshot>()
   for (const record of records) {
     if (!isObject(record)) continue
     if (typeof record.drop === 'string') all.delete(record.drop)
     if (isSnapshot(record.put)) all.set(record.put.key, record.put)
   }
-  for (let lost = -1; lost !== 0; ) {
-    lost = 0
-    for (const { key, parent } of all.values()) if (parent !== '' && !all.has(parent) && all.delete(key)) lost++
+  const lost: Snapshot[] = []
+  for (let before = -1; before !== lost.length; ) {
+    before = lost.length
+    for (const each of all.values())
+      if (each.parent !== '' && !all.has(each.parent) && all.delete(each.key)) lost.push(each)
   }
-  return [...all.values()]
+  return { all: [...all.values()], lost }
 }
 
 function checkLabels(labels: Labels): void {

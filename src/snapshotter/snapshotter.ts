@@ -10,7 +10,8 @@ import type { Folders, Owner } from './folders.ts'
 import { hostRoot } from './mapping.ts'
 import { type Mount, mountsOf, readyMounts, withoutRepeats } from './mounts.ts'
 import type { LayerNames } from './names.ts'
-import type { Pulls, Wanted } from './pulls.ts'
+import type { ParentsCheck } from './parents-check.ts'
+import type { Pulls, Refused, Wanted } from './pulls.ts'
 import { relabelled } from './relabelled.ts'
 import type { Replacements } from './replacements.ts'
 import type { ShownTrees } from './shown-trees.ts'
@@ -26,6 +27,9 @@ import {
   type Snapshot,
   TARGET,
   UID_MAPPING,
+  unpackedChain,
+  withoutLabel,
+  withoutMappings,
 } from './snapshot.ts'
 import type { Snapshots } from './snapshots.ts'
 import { measure, type Usage } from './usage.ts'
@@ -34,9 +38,10 @@ export interface SnapshotterParts {
   snapshots: Snapshots
   folders: Folders
   trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
-  pulls: Pick<Pulls, 'find'>
+  pulls: Pick<Pulls, 'find' | 'whyNeverUnpacked'>
   names: Pick<LayerNames, 'whyHidden'>
-  replacements: Pick<Replacements, 'differs' | 'replace' | 'settled'>
+  replacements: Pick<Replacements, 'differs' | 'replace'>
+  parents: Pick<ParentsCheck, 'check'>
   /** A promise's outcome, or Failure timeout when nothing progresses. The promise itself goes on. */
   patiently<T>(promise: Promise<T>): Promise<T>
   /** Options that this machine's overlays need. */
@@ -77,7 +82,10 @@ export class Snapshotter {
     const labels = withoutLabel(wish.labels, REMOTE) // it is ours to say
     const target = labels[TARGET]
     this.#checkNew(key, parent)
-    if (target === undefined) return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels }) }
+    if (target === undefined) {
+      await this.#checkUnpackable(key)
+      return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels }) }
+    }
     const lazy = await this.#lazy({ ...wish, labels }, target)
     if (lazy !== undefined) return lazy
     return { is: 'mounts', mounts: await this.#make('active', { ...wish, labels: withoutMappings(labels) }) }
@@ -154,14 +162,14 @@ export class Snapshotter {
   /** Makes a layer without its bytes, where that can be done; undefined: it cannot be, which is logged. */
   async #lazy(wish: Wish, target: string): Promise<Prepared | undefined> {
     const { pulls, replacements, patiently, left } = this.#parts
-    let wanted: Wanted
+    let wanted: Wanted | Refused
     try {
       wanted = await patiently(pulls.find(namespaceOf(wish.key), target, wish.labels))
-      this.#checkPlace(wish.parent, wanted)
     } catch (error) {
       left.leave(`a layer for ${target} is left to containerd: ${describe(error)}`, 1, error)
       return undefined
     }
+    if ('refused' in wanted) throw Failure.unsupported('this image cannot be pulled', { why: wanted.refused })
     const { pulled, place, chain } = wanted
     const namespace = namespaceOf(wish.key)
     // what stands below may be another image's, which containerd has under the same chain
@@ -170,6 +178,7 @@ export class Snapshotter {
     const giving = new AbortController()
     try {
       const { signal } = giving
+      this.#checkPlace(wish.parent, wanted)
       return await patiently(
         pulled.use(place, ({ layer, lease }) => {
           const show = { layer, lease, image: pulled.image }
@@ -217,6 +226,20 @@ export class Snapshotter {
     }
   }
 
+  /** That a client which unpacks a layer itself gets what its image means by it. @throws Failure unsupported */
+  async #checkUnpackable(key: string): Promise<void> {
+    const chain = unpackedChain(key)
+    if (chain === undefined) return
+    const { pulls } = this.#parts
+    const finding = pulls.whyNeverUnpacked(namespaceOf(key), chain)
+    const why = await this.#parts.patiently(finding).catch(() => undefined) // then nothing is known of it
+    if (why === undefined) return
+    throw Failure.unsupported(`this image cannot be pulled by a client that asks for no lazy layers`, {
+      why,
+      fix: 'Pull it through CRI, or with a containerd of 2.1 or later.',
+    })
+  }
+
   /** That a layer stands where its image has it. @throws Failure unsupported */
   #checkPlace(parent: string, { place, chain }: Wanted): void {
     const below = parent === '' ? undefined : this.#found(parent).labels[TARGET]
@@ -232,9 +255,9 @@ export class Snapshotter {
 
   /** An ordinary one. */
   async #make(kind: Exclude<Kind, 'committed'>, wish: Pick<Wish, 'key' | 'parent' | 'labels'>): Promise<Mount[]> {
-    const { snapshots, folders, replacements } = this.#parts
+    const { snapshots, folders, parents } = this.#parts
     const { key, parent, labels } = wish
-    if (labels[TARGET] === undefined && parent !== '') await replacements.settled(snapshots.chain(this.#found(parent)))
+    if (labels[TARGET] === undefined && parent !== '') await parents.check(namespaceOf(key), parent)
     const id = snapshots.reserve()
     await folders.make(id, await this.#ownerOf(parent, labels))
     try {
@@ -315,16 +338,6 @@ export class Snapshotter {
     if (found === undefined) throw Failure.missing(`there is no snapshot ${key}`)
     return found
   }
-}
-
-/** Of layers, whose labels an image can write. */
-function withoutMappings(labels: Labels): Labels {
-  return withoutLabel(withoutLabel(labels, UID_MAPPING), GID_MAPPING)
-}
-
-function withoutLabel(labels: Labels, label: string): Labels {
-  const { [label]: _, ...others } = labels
-  return others
 }
 
 /** A name that tells what it shows, and on what: nobody else's snapshot has it. */

@@ -99,6 +99,18 @@ export class Guard {
     return status === 'false' ? FALSE : CONTESTED
   }
 
+  /** Whether a layer is shown under a DiffID because it is believed, and images are kept apart. */
+  isBelieved(layer: Claimant, diffId: Digest): boolean {
+    return this.#parts.keepsApart && this.#claims.believed(layer, diffId) !== undefined
+  }
+
+  /** Has a layer that is only believed be read whole at once; resolves when it is, or an engine cannot wait any longer. Never rejects. */
+  async hurry(layer: Claimant, diffId: Digest): Promise<void> {
+    const claim = this.#claims.believed(layer, diffId)
+    if (claim === undefined) return
+    await patiently(Promise.all(this.#readAtOnce([claim])), this.#parts.progress, MEETING).catch(() => {}) // it is only believed still
+  }
+
   /** A door shows a layer under its DiffID. What is only believed is proven later. */
   shown(believed: Believed, isProven: boolean): void {
     const { claim } = believed

@@ -94,6 +94,11 @@ export class NameClaims {
     return found?.withheld ? 'withheld' : undefined
   }
 
+  /** The claim of a layer that is shown under a DiffID, and not proven to have it. */
+  believed(layer: Claimant, diffId: Digest): NameClaim | undefined {
+    return this.#byName.get(diffId)?.find((each) => isBelieved(each) && isOf(each.claim, layer, diffId))?.claim
+  }
+
   /** Takes the files of a layer that is shown away until it is proven. @returns whether that is news */
   withhold(claim: NameClaim): boolean {
     const kept = this.#find(claim)

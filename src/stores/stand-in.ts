@@ -18,6 +18,15 @@ export class StandIns {
     return new StandIns(await open(root, 'r'))
   }
 
+  /** By a descriptor of what lies below a mount that is there already. */
+  static async below(fd: number): Promise<StandIns> {
+    return new StandIns(await open(`/proc/self/fd/${fd}`, 'r'))
+  }
+
+  get fd(): number {
+    return this.#below.fd
+  }
+
   /** @throws the system's errors, but not when it is there */
   async put(path: readonly string[]): Promise<void> {
     const folder = join(`/proc/self/fd/${this.#below.fd}`, ...path)

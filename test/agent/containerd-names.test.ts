@@ -22,6 +22,8 @@ function world({ trusted = true, contested }: { trusted?: boolean; contested?: s
       meet: async () => ({ isNews: false, left: [] }),
       whyNot: () => contested,
       whyHidden: () => undefined,
+      isBelieved: () => true,
+      hurry: async () => {},
       shown: ({ claim }: { claim: NameClaim }, isProven) => void shown.push([claim.diffId, isProven]),
     },
     quarantine,

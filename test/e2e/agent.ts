@@ -62,13 +62,14 @@ export function lazylayerAs({ through = [], env = {} }: As, ...args: string[]): 
 
 /**
  * `lazylayer mount …` or `serve …` on `dir`, running and ready; without a background unless `args` say which, since most tests are about
- * what reads ask for.
+ * what reads ask for; and without a successor, since those that end it are about what it leaves.
  */
 export async function startAgent(work: string, dir: string, args: readonly string[], as: As = {}): Promise<Agent> {
   const { through = [], env = environment(work), sockets = `${work}/run` } = as
   const [name = '', ...flags] = args
   const background = args.includes('--background') ? [] : ['--background', 'off']
-  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, name, ...background, ...flags]
+  const keeping = args.includes('--keeper-patience') ? [] : ['--keeper-patience', '0']
+  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, name, ...background, ...keeping, ...flags]
   const child = spawn(program, rest, {
     env,
     stdio: ['ignore', 'pipe', 'pipe'],

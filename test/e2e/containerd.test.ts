@@ -2,13 +2,17 @@
 import { chmod, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { noise } from '../../bench/tree.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { type Agent, gone } from './agent.ts'
+import { endOfArchive } from '../../src/build/tar.ts'
+import { member } from '../format/tar/tar-craft.ts'
+import { type Agent, gone, lazylayer } from './agent.ts'
 import { type AppImage, named, writeApp } from './app-image.ts'
 import { claim } from './claim.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
+import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
 
 const file = (path: string, text: string) => ({ path, type: 'file' as const, content: Buffer.from(text) })
 
@@ -20,7 +24,7 @@ function tests(flavour: ContainerdFlavour): void {
   let app: AppImage
   let containerd: Containerd
   let agent: Agent
-  let serve: () => Promise<Agent>
+  let serve: (...more: string[]) => Promise<Agent>
 
   beforeAll(async () => {
     store = await makeStore(async (dir) => {
@@ -32,7 +36,8 @@ function tests(flavour: ContainerdFlavour): void {
     await mkdir(path)
     await chmod(work.path, 0o711) // roots of user namespaces get to their containers by it
     const socket = join(path, 's.sock')
-    serve = () => store.serve('cache', '--containerd', socket, '--containerd-address', Containerd.addressIn(path))
+    const args = ['--containerd', socket, '--containerd-address', Containerd.addressIn(path)]
+    serve = (...more) => store.serve('cache', ...args, ...more)
     containerd = await Containerd.prepare(path, { flavour, work: work.path, socket, trust: [registry] })
     agent = await serve()
     await containerd.start()
@@ -113,13 +118,58 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await blobsFetched()).toEqual([])
   })
 
+  test('a nydus image is lazy, and one that nobody can show is not pulled: its reason is told before any of it is fetched', async () => {
+    await pull('nydus')
+    expect(await run('nydus')).toMatchObject({ code: 0, stdout: 'from nydus\n' })
+    expect(await blobsFetched()).toEqual([])
+    await store.registry.clear()
+    const byCtr = ['images', 'pull', '--hosts-dir', join(containerd.path, 'certs.d'), ...NAME, image('broken')]
+    const pulls = [
+      (await containerd.pullByCri(image('broken'))).message,
+      ...(flavour === 'trixie' ? [] : [(await containerd.ctr('default', ...byCtr)).stderr]), // 1.7 asks for no lazy layer
+    ]
+    for (const message of pulls) expect(message).toContain('an ordinary layer is below its bootstrap')
+    const fetched = (await store.registry.log()).filter(({ kind, bytes }) => kind === 'blob' && bytes > 2_000)
+    expect(fetched).toEqual([])
+  })
+
+  test('what a lazy pull left out is filled in on request, so that containerd can export the image', async () => {
+    await containerd.ctr('k8s.io', 'images', 'rm', '--sync', image('mixed'))
+    await pull()
+    const reference = image(app.tag)
+    const exported = () => containerd.ctr('k8s.io', 'images', 'export', join(store.work.path, 'image.tar'), reference)
+    expect(await exported()).toMatchObject({ code: 1, stderr: expect.stringContaining('not found') })
+    const fill = () => lazylayer(store.work.path, 'fill', reference, '--root', store.root)
+    expect(await fill()).toMatchObject({ code: 0, stdout: expect.stringMatching(/3 layers, 3 brought, 26\.\d MB\n$/) })
+    expect(await fill()).toMatchObject({ code: 0, stdout: expect.stringContaining('3 layers, nothing was missing') })
+    // the collector runs, and takes what nothing refers to
+    await containerd.ctr('k8s.io', 'images', 'tag', reference, 'other')
+    await containerd.ctr('k8s.io', 'images', 'rm', '--sync', 'other')
+    expect((await exported()).code).toBe(0)
+    expect(await blobsFetched()).toEqual([])
+    const checked = await containerd.ctr('k8s.io', 'images', 'check', `name==${reference}`)
+    expect(checked.stdout).toMatch(/complete \(4\/4\)/)
+  })
+
   test('an image has its own files, though a hostile one claimed its layer before', async () => {
     await pull('hostile')
     expect(await run('hostile')).toMatchObject({ code: 0, stdout: 'evil\n' })
     await pull('victim') // containerd knows all of its chains, and asks nothing
-    await expect.poll(() => agent.log(), { timeout: 20_000 }).toContain('in the place of')
     expect(await run('victim')).toMatchObject({ code: 0, stdout: 'good\n' })
+    expect(agent.log()).toContain('in the place of')
     expect(await blobsFetched()).toEqual([])
+  })
+
+  test('where nothing is believed a hostile image is not even there', async () => {
+    expect(await store.stop()).toBe(0)
+    agent = await serve('--diffid', 'proven')
+    await expect
+      .poll(() => containerd.pullByCri(image('hostile2')), { interval: 500, timeout: 20_000 })
+      .toMatchObject({
+        message: expect.stringMatching(/wrong diff id/),
+      })
+    await pull('victim2')
+    expect(await run('victim2')).toMatchObject({ code: 0, stdout: 'good\n' })
   })
 }
 
@@ -137,12 +187,20 @@ async function writeOthers(layout: string): Promise<string[]> {
       config: { Cmd: ['/bin/cat', '/etc/who'], Labels: { tag } },
       layers: [
         { kind, entries: base },
-        { kind: 'estargz', entries: [file('etc/who', who)] },
+        { kind: 'estargz', entries: [file('etc/who', who), file('etc/tag', tag.replace(/^[a-z]+/, ''))] },
       ],
     })
   await write('mixed', 'gzip', 'lazy above plain\n')
-  const victim = await write('victim', 'estargz', 'good\n')
-  const hostile = await write('hostile', 'estargz', 'evil\n')
-  await claim(layout, hostile.manifestDigest, victim.diffIds)
-  return ['mixed', 'victim', 'hostile']
+  const pairs = ['', '2'].map((of) => [`victim${of}`, `hostile${of}`] as const)
+  for (const [victim, hostile] of pairs) {
+    const { diffIds } = await write(victim, 'estargz', 'good\n')
+    const { manifestDigest } = await write(hostile, 'estargz', 'evil\n')
+    await claim(layout, manifestDigest, diffIds)
+  }
+  const ofNydus = await nydusLayers([...base, file('etc/who', 'from nydus\n')])
+  const ordinary = asTarGz(Buffer.concat([member({ name: 'etc/more' }, noise('more', 20_000)), endOfArchive()]))
+  const config = { config: { Cmd: ['/bin/cat', '/etc/who'] } }
+  await writeLayers(layout, 'nydus', ofNydus, config)
+  await writeLayers(layout, 'broken', [ordinary, ...ofNydus], config)
+  return ['mixed', 'nydus', 'broken', ...pairs.flat()]
 }

@@ -64,6 +64,57 @@ describe('on the way to an origin', () => {
     expect(begun).toBe(true)
   })
 
+  test('that is long and wide is full after a few round trips of the background alone, and no fuller after that', async () => {
+    const { wire, clock } = way()
+    // 12.5 MB/s, 150 ms: 1.9 MB; each read brings a window in a round trip, as long as all together bring no more than the way carries
+    const limits: number[] = []
+    let waiting = false
+    const reads: { came(to: number): void; at: number }[] = []
+    const begin = async () => {
+      while (wire.unread < wire.limit) {
+        await wire.place(never)
+        reads.push({ came: wire.begin(64 * MIB, 'background').came, at: 0 })
+      }
+      if (!waiting) {
+        waiting = true
+        void wire.place(never).then(({ leave }) => {
+          waiting = false
+          leave()
+        })
+      }
+    }
+    for (let trip = 0; trip < 12; trip++) {
+      await begin()
+      clock.ms += 150
+      const each = Math.min(256 * KIB, (12_500 * 150) / reads.length)
+      for (const read of reads) {
+        read.at += each
+        read.came(read.at)
+      }
+      await turn()
+      limits.push(wire.limit)
+    }
+    expect(limits[3]).toBeGreaterThan(1_875_000)
+    expect(limits.at(-1)).toBeLessThan(1.6 * 1_875_000)
+  })
+
+  test('a read is no longer than what comes of it in half a second, where that is known', () => {
+    const { wire, clock } = way()
+    expect(wire.readMaxBytes).toBe(MIB)
+    const transfer = wire.begin(MIB, 'demand')
+    clock.ms = 50
+    transfer.came(KIB)
+    expect(wire.readMaxBytes).toBe(2.5 * MIB)
+    const near = way()
+    near.wire.begin(MIB, 'demand').came(KIB)
+    expect(near.wire.readMaxBytes).toBe(Number.POSITIVE_INFINITY)
+    const far = way()
+    const late = far.wire.begin(MIB, 'demand')
+    far.clock.ms = 900
+    late.came(KIB)
+    expect(far.wire.readMaxBytes).toBe(256 * KIB)
+  })
+
   test('the next read may begin when what is left of the one before is less than its window', async () => {
     const { wire } = way()
     await wire.place(never)

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import type { Blob, Range, ReadOptions } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
-import { FirstBytes, FirstBytesRoom } from '../../src/layer/first-bytes.ts'
+import { FirstBytes, FirstBytesRoom, WarmWays } from '../../src/layer/first-bytes.ts'
 
 const never = new AbortController().signal
 
@@ -163,4 +163,24 @@ test('the background is given what was begun, too', async () => {
   slow.reads[0]?.give(600)
   expect(await read).toEqual(slow.bytes.slice(0, 600))
   expect(slow.reads).toHaveLength(1)
+})
+
+test('the background’s way to an origin is made once, by one byte', () => {
+  const read: unknown[] = []
+  const blob = (name: string): Blob => ({
+    digest: digestOf(Buffer.from(name)),
+    size: 10,
+    read: async (range, options) => {
+      read.push([name, range, options?.priority])
+      throw new Error('whoever reads over it hears of that')
+    },
+  })
+  const ways = new WarmWays()
+  const { signal } = new AbortController()
+  for (const name of ['a', 'b']) ways.warm(blob(name), 'one.example.com', signal)
+  ways.warm(blob('c'), 'two.example.com', signal)
+  expect(read).toEqual([
+    ['a', { start: 0, end: 1 }, 'background'],
+    ['c', { start: 0, end: 1 }, 'background'],
+  ])
 })

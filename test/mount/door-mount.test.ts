@@ -168,3 +168,16 @@ test('paths in use are told from the root; what cannot be told is logged, and no
   await vi.waitFor(() => expect(it.lines).toEqual([expect.stringContaining('cannot be read')]))
   expect(it.mount.size).toBe(1)
 })
+
+test('what a process that is gone attached is held for as long as the mount is, whatever the kernel says of it', async () => {
+  const it = fake()
+  const lease = it.layer('a')
+  await it.mount.restore(lease, PATH)
+  const slot = await it.mount.attach(lease, PATH)
+  await lease.close()
+  it.mount.release(slot)
+  await it.mount.look()
+  expect(await it.mount.isFree(slot, 1n)).toBe(false)
+  expect([...it.grafted]).toEqual([[slot, PATH.join('/')]])
+  expect(it.leases.held.get(digest('a'))).toBe(1)
+})

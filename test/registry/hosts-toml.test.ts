@@ -12,7 +12,7 @@ const parsed = (text: string) => parseHostsToml(text, '/etc/certs.d/r.example.co
 
 describe('hosts.toml', () => {
   test('names mirrors in their order, by what they may be asked for', () => {
-    const { rule, left } = parsed(`
+    const { rule } = parsed(`
 server = "https://origin.example.com"
 [host."https://one.example.com:5000"]
   capabilities = ["pull", "resolve"]
@@ -23,19 +23,20 @@ server = "https://origin.example.com"
 [host."https://four.example.com"]
   skip_verify = true
 `)
-    const mirror = (location: string, insecure: boolean, serves: string) => ({ location, insecure, serves })
+    const asked = { api: '/v2', namespace: 'r.example.com', headers: {} }
+    const mirror = (location: string, insecure: boolean, serves: string) => ({ location, insecure, serves, asked })
     expect(rule).toEqual({
       prefix: 'r.example.com',
       location: 'origin.example.com',
       insecure: false,
       blocked: false,
+      asked,
       mirrors: [
         mirror('one.example.com:5000', false, 'all'),
         mirror('two.example.com', true, 'digest'),
         mirror('four.example.com', true, 'all'),
       ],
     })
-    expect(left).toEqual([])
   })
 
   test('names files of each host, relative to itself', () => {
@@ -59,26 +60,27 @@ client = [["c.pem", "c.key"], "both.pem"]
     expect(rule.location).toBe('') // nobody has spelled it out
   })
 
-  test('leaves out mirrors that need more than their host', () => {
-    const { rule, left } = parsed(`
+  test('says at which path each is asked, and what it is sent, as containerd does', () => {
+    const { rule } = parsed(`
+server = "https://r.example.com/proxy/"
 [host."https://one.example.com/proxy"]
-[host."https://two.example.com/v2"]
+[host."https://two.example.com/v2/proxy"]
   override_path = true
 [host."https://three.example.com"]
+  override_path = true
   [host."https://three.example.com".header]
-    x-token = "secret"
-[host."https://four.example.com/v2"]
+    X-Token = ["a", "b"]
+    x-other = "c"
+[host."https://r.example.com/v2"]
 `)
-    expect(rule.mirrors.map(({ location }) => location)).toEqual(['four.example.com'])
-    expect(left).toHaveLength(3)
-    expect(left.join()).not.toContain('secret')
-  })
-
-  test('says what the server is asked without', () => {
-    const { rule, left } = parsed('server = "https://r.example.com/proxy"\n[header]\nx-token = "secret"')
-    expect(rule.location).toBe('r.example.com')
-    expect(left).toEqual([expect.stringContaining('r.example.com is asked by its host alone: it has a path')])
-    expect(left.join()).not.toContain('secret')
+    const asked = (api: string, headers = {}) => ({ api, headers, namespace: 'r.example.com' })
+    expect(rule.mirrors.map((each) => each.asked)).toEqual([
+      asked('/proxy/v2'),
+      asked('/v2/proxy'),
+      asked('', { 'x-token': 'a, b', 'x-other': 'c' }),
+      undefined,
+    ])
+    expect(rule.asked).toEqual({ api: '/proxy/v2', headers: {} })
   })
 
   const refuse = (text: string) =>
@@ -94,6 +96,9 @@ client = [["c.pem", "c.key"], "both.pem"]
     '[host."https://x"]\nclient = [[]]',
     'server = "https://"',
     '[host."https://x"]\ncapabilities = "pull"',
+    '[header]\n"x y" = "z"',
+    '[header]\nx = "a\\r\\nb: c"',
+    '[header]\nx = 5',
   ])
     refuse(text)
 })
@@ -136,6 +141,37 @@ describe('an image', () => {
     await write('registry.example.com:5000', 'server = 5')
     await write('registry.example.com_5000_', `[host."https://${mirror.host}"]\n  ca = "ca.pem"\n`)
     expect((await resolve('registry.example.com:5000/app:1')).manifest.layers).toHaveLength(1)
+  })
+
+  test('is asked for under the path of a mirror, which is told for whom and sent what it wants', async () => {
+    await write(
+      'registry.example.com',
+      `[host."https://${mirror.host}/proxy"]
+  ca = "ca.pem"
+[host."https://${mirror.host}"]
+  ca = "ca.pem"
+  header = { x-token = "secret" }
+`,
+    )
+    const { manifest } = await resolve('registry.example.com/app:1')
+    expect(manifest.layers).toHaveLength(1)
+    const manifests = mirror.seen.filter(({ path }) => path.includes('manifests'))
+    expect(manifests.map(({ path, status, header }) => [path, status, header('x-token')])).toEqual([
+      ['/proxy/v2/app/manifests/1?ns=registry.example.com', 404, undefined],
+      ['/v2/app/manifests/1?ns=registry.example.com', 200, 'secret'],
+    ])
+  })
+
+  test('what a mirror is sent is not sent to where it leads', async () => {
+    const storage = await startRegistry({ shelf: new MemoryShelf() })
+    const sent = `[host."https://${mirror.host}"]\nca = "ca.pem"\nheader = { x-token = "secret" }`
+    await write('registry.example.com', `${sent}\n[host."https://${storage.host}"]\nca = "ca.pem"`)
+    mirror.faults = [{ match: /manifests/, redirect: `${storage.url}/elsewhere` }]
+    await expect(resolve('registry.example.com/app:1')).rejects.toMatchObject({ code: expect.any(String) })
+    expect(mirror.seen[0]?.header('x-token')).toBe('secret')
+    expect(storage.seen[0]?.path).toBe('/elsewhere')
+    expect(storage.seen.map(({ header }) => header('x-token')).filter(Boolean)).toEqual([])
+    await storage.close()
   })
 
   test('goes by registries.conf alone, where that says anything of it', async () => {

@@ -51,6 +51,10 @@ test('keyrings are asked one after the other', async () => {
   const broken = { find: async () => Promise.reject(new Error('asked')) }
   expect(await firstOf(none, some, broken).find('r.example', 'a')).toEqual(ADA)
   expect(await firstOf(none).find('r.example', 'a')).toBeUndefined()
+  // a file says the same however often it is asked
+  const other = { find: async () => ({ identityToken: 'other' }) }
+  expect(await firstOf(some, none, other).find('r.example', 'a', ADA)).toEqual({ identityToken: 'other' })
+  expect(await firstOf(some, none).find('r.example', 'a', ADA)).toEqual(ADA)
 })
 
 test('what was told of a repository is tried before files say anything, and shown to no other repository', async () => {

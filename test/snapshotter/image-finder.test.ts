@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'vitest'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { type Digest, digestOf } from '../../src/image/digest.ts'
 import type { Contents } from '../../src/snapshotter/content-store.ts'
-import { chainOf, ImageFinder } from '../../src/snapshotter/image-finder.ts'
+import { ImageFinder } from '../../src/snapshotter/image-finder.ts'
 import type { Labels } from '../../src/snapshotter/snapshot.ts'
+import { chainOf } from '../../src/snapshotter/targets.ts'
 
 const digest = (digit: string) => `sha256:${digit.repeat(64)}` as Digest
 const bytes = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
@@ -31,7 +33,13 @@ class Fake implements Contents {
     return of
   }
 
-  image(layers: string[], diffIds: string[], labels: Labels = { [SOURCE]: 'team/app,team/other' }): Digest {
+  /** @param tocs of layers that have one */
+  image(
+    layers: string[],
+    diffIds: string[],
+    labels: Labels = { [SOURCE]: 'team/app,team/other' },
+    tocs: Readonly<Record<string, string>> = {},
+  ): Digest {
     const rootfs = { type: 'layers', diff_ids: diffIds.map(digest) }
     const config = { os: 'linux', architecture: 'amd64', rootfs, made: layers.join() }
     const of = this.add(config, {}, false)
@@ -44,7 +52,11 @@ class Fake implements Contents {
       schemaVersion: 2,
       mediaType: 'application/vnd.oci.image.manifest.v1+json',
       config: { ...descriptor(of, 1), mediaType: 'application/vnd.oci.image.config.v1+json' },
-      layers: layers.map((each) => descriptor(digest(each), 10)),
+      layers: layers.map((each) => {
+        const toc = tocs[each]
+        const annotations = toc === undefined ? {} : { annotations: { [TOC_DIGEST]: digest(toc) } }
+        return { ...descriptor(digest(each), 10), ...annotations }
+      }),
     }
     return this.add(manifest, labels, true)
   }
@@ -82,6 +94,28 @@ describe('an image is found', () => {
     expect(await referenceBy('registry.example.com/private/secret:1')).toBe('registry.example.com/team/app')
     expect(await referenceBy('other.example.com/team/app:1')).toBe('registry.example.com/team/app')
     expect(await referenceBy('@@@')).toBe('registry.example.com/team/app')
+  })
+
+  test('by what BuildKit calls its layers, and the image or the index that its reference means', async () => {
+    const store = new Fake()
+    const named = (manifest: Digest) => ({ [`${CRI}image-ref`]: `registry.example.com/team/app:1@${manifest}` })
+    const manifest = store.image(['1', '2'], ['a', 'b'], undefined, { 1: 'd' })
+    store.image(['3', '2'], ['a', 'b'], undefined, { 3: 'd' })
+    const sum = (...of: string[]) => digestOf(new TextEncoder().encode(of.join(' ')))
+    const chain = sum(sum(digest('a'), digest('d')), digest('b'))
+    const target = `buildkit-layer-snapshot-v1-${chain.replace(':', '-')}`
+    const finder = new ImageFinder(store)
+    expect(await finder.find('k8s.io', target, named(manifest))).toMatchObject({
+      place: 1,
+      chain: [expect.stringMatching(/^buildkit-layer-snapshot-v1-sha256-/), target],
+      reference: { repository: 'team/app', tag: '1', digest: manifest },
+    })
+    expect((await finder.find('k8s.io', top, named(manifest))).chain).toEqual([base, top]) // an older one
+    const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+    const manifests = [digest('f'), manifest].map((each) => ({ mediaType, digest: each, size: 1 }))
+    const index = { schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests }
+    const labels = named(store.add(index, {}, true))
+    expect((await finder.find('k8s.io', target, labels)).reference.digest).toBe(manifest)
   })
 
   test('is not found where', async () => {

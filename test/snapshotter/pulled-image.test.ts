@@ -58,6 +58,8 @@ function world() {
       take: async (_, __, { descriptor: { digest: of } }) => (provenNow.has(of) ? state.whyProven : state.why).get(of),
       restore: async () => {},
       whyHidden: () => undefined,
+      isBelieved: () => false,
+      prove: async () => {},
     },
     prefetch: async (_, { descriptor }) => void asked.push(`prefetch ${descriptor.digest}`),
     log: (message) => void said.push(message),

@@ -3,13 +3,14 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { planUnits } from '../../src/format/formats.ts'
 import type { FoundImage } from '../../src/snapshotter/image-finder.ts'
-import { Pulls, type PullsParts } from '../../src/snapshotter/pulls.ts'
-import { image, lazy } from '../stores/store.ts'
+import { Pulls, type PullsParts, type Wanted } from '../../src/snapshotter/pulls.ts'
+import { BLOB_TYPE, BOOTSTRAP } from '../format/nydus/nydus-craft.ts'
+import { image, lazy, plain } from '../stores/store.ts'
 
 const app = image('app', [lazy('base')])
 
 /** @param repositoryOf where a namespace has fetched the image from */
-function pulls(repositoryOf: (namespace: string) => string): Pulls {
+function pulls(repositoryOf: (namespace: string) => string, { manifest } = app, kept: string[] = []): Pulls {
   const found = (namespace: string) =>
     ({
       reference: {
@@ -18,7 +19,7 @@ function pulls(repositoryOf: (namespace: string) => string): Pulls {
         repository: repositoryOf(namespace),
         digest: app.digest,
       },
-      manifest: app.manifest,
+      manifest,
       manifestBytes: new Uint8Array(),
       configBytes: new Uint8Array(),
       chain: [],
@@ -28,7 +29,7 @@ function pulls(repositoryOf: (namespace: string) => string): Pulls {
   const parts: PullsParts = {
     finder: { find: async (namespace) => found(namespace), open: async (namespace) => found(namespace) },
     images: { kept: async (reference) => ({ ...app, reference }) as typeof app },
-    keepObject: async () => {},
+    keepObject: async (digest) => void kept.push(digest),
     layers: {
       plan: planUnits,
       open: away,
@@ -39,16 +40,29 @@ function pulls(repositoryOf: (namespace: string) => string): Pulls {
       everProven: async () => false,
       everRefuted: async () => false,
     },
-    names: { meet: async () => {}, take: away, restore: async () => {}, whyHidden: () => undefined },
+    names: {
+      meet: async () => {},
+      take: away,
+      restore: async () => {},
+      whyHidden: () => undefined,
+      isBelieved: () => true,
+      prove: async () => {},
+    },
     prefetch: async () => {},
     log: () => {},
   }
   return new Pulls(parts)
 }
 
+async function wanted(all: Pulls, namespace: string): Promise<Wanted> {
+  const found = await all.find(namespace, 'chain', {})
+  if ('refused' in found) throw new Error(found.refused)
+  return found
+}
+
 test('an image is asked for where its own namespace fetched it, though another is pulling the same from elsewhere', async () => {
   const all = pulls((namespace) => `${namespace}/app`)
-  await all.find('private', 'chain', {})
+  await wanted(all, 'private')
   const { image: seen } = await all.open('public', app.digest, 'name')
   expect(seen.reference).toMatchObject({ repository: 'public/app' })
   expect((await all.open('public', app.digest, 'name')).image).toBe(seen)
@@ -57,10 +71,26 @@ test('an image is asked for where its own namespace fetched it, though another i
 
 test('of many images the one that was asked for last is given up last', async () => {
   const all = pulls((namespace) => namespace)
-  const { pulled } = await all.find('first', 'chain', {})
+  const { pulled } = await wanted(all, 'first')
   for (let i = 0; i < 70; i++) {
     await all.find(`other${i}`, 'chain', {})
-    expect((await all.find('first', 'chain', {})).pulled).toBe(pulled)
+    expect((await wanted(all, 'first')).pulled).toBe(pulled)
   }
   await all.close()
+})
+
+test('an image that nobody can show, nor unpack, is refused whichever layer is asked for, and nothing of it is looked at', async () => {
+  const blob = lazy('blob', { mediaType: BLOB_TYPE, annotations: {} })
+  const top = plain('bootstrap')
+  const bootstrap = { ...top, annotations: { [BOOTSTRAP]: 'true' } }
+  const kept: string[] = []
+  const broken = pulls(() => 'app', image('broken', [plain('base'), blob, bootstrap]), kept)
+  expect(await broken.find('ns', 'chain', {})).toEqual({
+    refused: expect.stringContaining('an ordinary layer is below its bootstrap'),
+  })
+  expect(kept).toEqual([])
+  // a client that unpacks by itself gets the ordinary ones
+  expect(await broken.whyNeverUnpacked('ns', 'chain')).toBeUndefined()
+  const whole = pulls(() => 'app', image('whole', [blob, bootstrap]))
+  expect(await whole.whyNeverUnpacked('ns', 'chain')).toContain('one tree for several layers')
 })

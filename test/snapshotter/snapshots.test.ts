@@ -65,15 +65,24 @@ describe('snapshots', () => {
     expect(said).toEqual([])
   })
 
-  test('that stand on a damaged record go with it, which is said', async () => {
+  test('around a damaged record are there; it, and what stood on it, is set aside, which is said', async () => {
     const snapshots = await filled()
+    await snapshots.add({ key: 'other', kind: 'active', parent: '', labels: {}, id: snapshots.reserve() })
     await snapshots.close()
     const path = join(folder, 'journal')
-    await fs.writeFile(path, (await fs.readFile(path, 'utf8')).replace('"key":"base"', '"key":"bass"'))
+    const broken = (await fs.readFile(path, 'utf8')).replace('"key":"base"', '"key":"bass"')
+    await fs.writeFile(path, broken)
     const after = await open()
-    expect(keys(after)).toEqual([])
-    expect(said).toEqual([expect.stringContaining('1 records of snapshots are damaged')])
+    expect(keys(after)).toEqual(['other'])
+    expect(after.isDamaged).toBe(true)
+    expect(said).toEqual([expect.stringMatching(/1 records of snapshots are damaged, and 1 snapshots stood on them/)])
     await after.close()
+    const again = await open()
+    expect([keys(again), again.isDamaged]).toEqual([['other'], false])
+    await again.close()
+    const aside = (await fs.readFile(join(folder, 'journal.damaged'), 'utf8')).split('\n')
+    expect(aside[0]).toBe(broken.split('\n').find((each) => each.includes('bass')))
+    expect(aside[1]).toContain('"key":"container"')
   })
 
   test('stand on what is committed alone, under names of their own', async () => {

@@ -47,6 +47,8 @@ class World {
   readonly held: Digest[] = []
   readonly hidden = new Map<Digest, string>()
   readonly said: string[] = []
+  /** Chains of layers that nobody unpacks. */
+  readonly never = new Map<string, string>()
   late = Promise.withResolvers<void>()
   client!: Client<typeof Service>
   replacements!: Replacements
@@ -65,7 +67,8 @@ class World {
     const log = (message: string) => this.said.push(message)
     this.#snapshots = await Snapshots.open(join(this.dir, 'records'), log)
     const ids = new Set([...this.#snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
-    const folders = await Folders.open(join(this.dir, 'snapshots'), (id) => ids.has(id), log)
+    const unknown = this.#snapshots.isDamaged ? 'is kept' : 'is removed'
+    const folders = await Folders.open(join(this.dir, 'snapshots'), (id) => ids.has(id), unknown, log)
     const trees = {
       directoryOf: (tree: Digest) => this.treeDirectory(tree),
       has: (tree: Digest) => this.held.includes(tree),
@@ -84,7 +87,8 @@ class World {
       trees,
       names,
       replacements: this.replacements,
-      pulls: { find: (_, target) => this.find(target) },
+      parents: { check: async () => {} },
+      pulls: { find: (_, target) => this.find(target), whyNeverUnpacked: async (_, chain) => this.never.get(chain) },
       patiently: (promise) =>
         Promise.race([
           promise,
@@ -227,6 +231,17 @@ describe('a client that asks for layers of an image', () => {
     })
   })
 
+  test('and unpacks it by itself, too, as old ones do', async () => {
+    const chain = digest('7')
+    world.never.set(chain, 'it is no tar')
+    await expect(world.prepare(`ns/1/extract-577-a1b2 ${chain}`, '')).rejects.toMatchObject({
+      code: Code.FailedPrecondition,
+      rawMessage: expect.stringContaining('it is no tar'),
+    })
+    await world.prepare(`ns/2/extract-577-a1b2 ${digest('8')}`, '')
+    await world.prepare(`ns/3/container ${chain}`, '')
+  })
+
   test('and was answered when nothing came does not find it made behind its back', async () => {
     world.answers.set('chain0', 'late')
     const asked = world.prepare('ns/1/x', '', { [REF]: 'chain0' })
@@ -347,6 +362,22 @@ describe('a snapshotter', () => {
     world.held.push(digest('a'))
     expect((await world.client.mounts(at({ key: 'ns/1/container' }))).mounts).toEqual(mounts)
     await expect.poll(() => fs.readdir(join(world.dir, 'snapshots'))).toEqual(['2'])
+  })
+
+  test('keeps the directory of a container whose record is damaged', async () => {
+    const { mounts } = await world.prepare('ns/1/container', '')
+    await fs.writeFile(join(mounts[0]?.source ?? '', 'file'), 'of the container')
+    await world.stop()
+    const journal = join(world.dir, 'records/journal')
+    await fs.writeFile(journal, (await fs.readFile(journal, 'utf8')).replace('active', 'astive'))
+    for (let i = 0; i < 2; i++) {
+      await world.start()
+      await expect(world.client.stat(at({ key: 'ns/1/container' }))).rejects.toMatchObject({ code: Code.NotFound })
+      const [kept = ''] = await fs.readdir(join(world.dir, 'snapshots'))
+      expect(await fs.readFile(join(world.dir, 'snapshots', kept, 'fs/file'), 'utf8')).toBe('of the container')
+      await world.stop()
+    }
+    await world.start()
   })
 
   test('removes what it is told to, children first, and lets go of it at the collection’s end', async () => {

@@ -1,9 +1,26 @@
-//! `lazylayer-keeper COMMAND ARGS…` runs an agent and detaches its mounts when it ends in any way, SIGKILL included.
+//! `lazylayer-keeper COMMAND ARGS…` runs an agent, holds its connection to the kernel when it dies, and starts the next one.
 //!
-//! The agent inherits the write end of a pipe, whose number is in LAZYLAYER_KEEPER. It writes records, each with a NUL after it (paths
-//! may hold anything else): `mount PATH` before it mounts on PATH, `unmount PATH` after it has unmounted; PATH is absolute and real, as
-//! the kernel lists it. When the agent is gone, what is still listed and still a FUSE or EROFS mount is detached, last first, and the
-//! keeper exits as the agent did (128 + signal).
+//! The agent inherits one end of a socket (SOCK_SEQPACKET), whose number is in LAZYLAYER_KEEPER. Its messages are records, each with a NUL
+//! after it (paths may hold anything else):
+//!
+//!   mount PATH     before it mounts on PATH, which is absolute and real, as the kernel lists it
+//!   unmount PATH   after it has unmounted
+//!   hold           with descriptors: /dev/fuse, mounted, then whatever a successor needs; in place of those that were held before
+//!   ready          it serves; from now on it says
+//!   beat           more often than every BEAT
+//!   patience MS    how long readers may wait for a successor
+//!   refuse         it does not go on with what it was handed: that is detached, and its readers get errors
+//!   end            it ends, and so does what is held
+//!   upgrade        a successor is to be started beside it, of what COMMAND is by now
+//!   prepared       it is that successor, and could go on
+//!
+//! While something is held, an agent that ends without `end`, or is silent, which is its end too, gets a successor: COMMAND again, with the
+//! descriptors it inherits in LAZYLAYER_HELD ("7,8"). Meanwhile requests wait in the kernel. When none is ready for as long as patience
+//! goes, they are answered with EIO. The keeper says `go` to one that is prepared when the agent before it is gone, for which that is told
+//! `yield`; `kept` when there will be no successor; `refused` when what was refused is detached.
+//!
+//! When nothing is held, what is still listed and still a FUSE or EROFS mount is detached when the agent is gone, last first, and the keeper
+//! exits as the agent did (128 + signal).
 //!
 //! SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on, but not those that the kernel made (Ctrl-C, a hangup): a terminal sends them to
 //! the whole process group, so the agent, which stays in it, has them already.
@@ -13,228 +30,287 @@
 
 #[path = "../helper.rs"]
 mod helper;
+#[path = "keeper/list.rs"]
+mod list;
+#[path = "keeper/refuser.rs"]
+mod refuser;
+#[path = "keeper/runner.rs"]
+mod runner;
 
 use std::env;
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::mount::UnmountFlags;
-use rustix::process::{Pid, Signal, kill_process};
+use list::List;
+use runner::{Agent, Runner, code};
 
-const VARIABLE: &str = "LAZYLAYER_KEEPER";
-const PASSED_ON: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-/// A verb and a path of PATH_MAX bytes fit; a record that is longer ends the list.
-const RECORD_MAX: usize = 8192;
-/// Mounts that are remembered: more than a node has layers.
-const MOUNTS_MAX: usize = 1 << 16;
+/// An agent that is silent for longer is stopped, or hangs.
+const BEAT: Duration = Duration::from_secs(4);
+/// One that dies sooner after it was ready is no better than one that never was.
+const STEADY: Duration = Duration::from_millis(500);
+/// How long readers wait for a successor, unless the agent says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between one that was not steady and the next.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long an agent may take to write down what it would lose, and a successor beside it to be prepared.
+const YIELD: Duration = Duration::from_secs(2);
+const PREPARE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = env::args_os().skip(1).collect();
-    let Some((command, rest)) = arguments.split_first() else {
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    if arguments.is_empty() {
         eprintln!("usage: lazylayer-keeper COMMAND ARGS…");
         return ExitCode::from(2);
-    };
-    match keep(command, rest) {
+    }
+    match Keeper::keep(&arguments) {
         Ok(status) => ExitCode::from(code(status)),
         Err(error) => {
-            eprintln!("lazylayer-keeper: {}: {error}", command.to_string_lossy());
+            say(&format!("{}: {error}", arguments[0].to_string_lossy()));
             ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
         }
     }
 }
 
-fn code(status: ExitStatus) -> u8 {
-    let signalled = status.signal().map(|signal| 128 + signal);
-    u8::try_from(status.code().or(signalled).unwrap_or(1)).unwrap_or(1)
+fn say(what: &str) {
+    eprintln!("lazylayer-keeper: {what}");
 }
 
-fn keep(command: &OsStr, arguments: &[impl AsRef<OsStr>]) -> io::Result<ExitStatus> {
-    let (signals, mask) = signals()?;
-    let (records, agents) = pipe()?;
-    let mut agents_command = Command::new(command);
-    agents_command.args(arguments).env(VARIABLE, agents.as_raw_fd().to_string());
-    let mut agent = spawn(agents_command, mask)?;
-    drop(agents);
-    let mut list = List::default();
-    let mut open = true;
-    let status = loop {
-        let mut wait = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&records, PollFlags::IN)];
-        poll(&mut wait[..if open { 2 } else { 1 }], None)?;
-        let [signalled, recorded] = wait.map(|each| !each.revents().is_empty());
-        if recorded {
-            open = list.read(&records);
-        }
-        if signalled {
-            let signal = receive(&signals)?;
-            // not those that the kernel made: the agent got its own
-            if signal.ssi_signo != libc::SIGCHLD as u32 && signal.ssi_code != libc::SI_KERNEL {
-                send(&agent, signal.ssi_signo)?;
+struct Keeper {
+    runner: Runner,
+    list: List,
+    /// /dev/fuse and what goes with it; empty: a dead agent's mounts are detached.
+    held: Vec<OwnedFd>,
+    patience: Duration,
+    /// Until then readers wait for an agent that is ready.
+    until: Option<Instant>,
+    agent: Option<Agent>,
+    /// Why there is none.
+    last: Option<ExitStatus>,
+    /// When the next is started.
+    start_at: Option<Instant>,
+    /// Started beside the agent.
+    beside: Option<Agent>,
+    /// A signal asks for the end.
+    ending: bool,
+}
+
+impl Keeper {
+    fn keep(arguments: &[OsString]) -> io::Result<ExitStatus> {
+        let runner = Runner::new(arguments)?;
+        let agent = runner.start(&[], false)?;
+        let mut keeper = Self {
+            runner,
+            list: List::default(),
+            held: Vec::new(),
+            patience: PATIENCE,
+            until: None,
+            agent: Some(agent),
+            last: None,
+            start_at: None,
+            beside: None,
+            ending: false,
+        };
+        loop {
+            keeper.wait()?;
+            if let Some(status) = keeper.turn()? {
+                return Ok(status);
             }
-            if let Some(status) = agent.try_wait()? {
-                break status;
-            }
         }
-    };
-    while open && list.read(&records) {}
-    // it could not say so itself
-    if let Some(signal) = status.signal() {
-        let mounts: Vec<_> = list.mounts.iter().map(|path| OsStr::from_bytes(path).to_string_lossy()).collect();
-        let detached =
-            if mounts.is_empty() { String::new() } else { format!("; what it mounted is detached: {}", mounts.join(", ")) };
-        eprintln!("lazylayer-keeper: the agent was ended by signal {signal}{detached}");
     }
-    list.detach();
-    Ok(status)
-}
 
-/// The mounts that the agent told of.
-#[derive(Default)]
-struct List {
-    mounts: Vec<Vec<u8>>,
-    partial: Vec<u8>,
-}
+    /// Until there is something to do.
+    fn wait(&mut self) -> io::Result<()> {
+        let deadlines = [
+            self.agent.as_ref().and_then(|agent| agent.silent_at(BEAT)).filter(|_| !self.held.is_empty()),
+            self.agent.as_ref().and_then(|agent| agent.kill_at),
+            self.beside.as_ref().and_then(|beside| beside.kill_at),
+            self.start_at,
+            self.until.filter(|_| !self.is_served()),
+        ];
+        let first = deadlines.into_iter().flatten().min();
+        self.runner.wait(&[self.agent.as_ref(), self.beside.as_ref()], first)
+    }
 
-impl List {
-    /// Takes what is in the pipe; false when there is nothing now, or nothing to come.
-    fn read(&mut self, mut records: &File) -> bool {
-        let mut bytes = [0; 4096];
-        match records.read(&mut bytes) {
-            Ok(0) => false,
-            Ok(count) => {
-                for &byte in &bytes[..count] {
-                    if byte == 0 {
-                        let record = std::mem::take(&mut self.partial);
-                        self.take(&record);
-                    } else if self.partial.len() == RECORD_MAX {
-                        eprintln!("lazylayer-keeper: a record is too long");
-                        return false;
-                    } else {
-                        self.partial.push(byte);
-                    }
+    fn is_served(&self) -> bool {
+        self.agent.as_ref().is_some_and(Agent::is_ready)
+    }
+
+    /// The status to exit with, when it is time to.
+    fn turn(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.signals()?;
+        self.hear();
+        self.kill_late();
+        if let Some(status) = self.beside.as_mut().map_or(Ok(None), Agent::ended)? {
+            self.beside = None;
+            self.not_upgraded(&format!("its successor ended ({status})"));
+        }
+        if let Some(status) = self.agent.as_mut().map_or(Ok(None), Agent::ended)? {
+            self.hear(); // its last words
+            if self.held.is_empty() || self.ending {
+                self.finish(status);
+                return Ok(Some(status));
+            }
+            self.succeed(status);
+        }
+        let now = Instant::now();
+        if !self.is_served() && self.until.is_some_and(|until| until <= now) {
+            return Ok(Some(self.give_up()));
+        }
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            match self.runner.start(&self.held, false) {
+                Ok(agent) => self.agent = Some(agent),
+                Err(error) => {
+                    say(&format!("a successor cannot be started: {error}"));
+                    self.start_at = Some(now + AGAIN);
                 }
-                true
             }
-            Err(error) => error.kind() == io::ErrorKind::Interrupted,
         }
+        Ok(None)
     }
 
-    fn take(&mut self, record: &[u8]) {
-        if let Some(path) = record.strip_prefix(b"mount ") {
-            if self.mounts.len() < MOUNTS_MAX {
-                self.mounts.push(path.to_owned());
-            }
-        } else if let Some(path) = record.strip_prefix(b"unmount ")
-            && let Some(index) = self.mounts.iter().rposition(|mount| mount == path)
-        {
-            self.mounts.remove(index);
-        }
-    }
-
-    fn detach(&self) {
-        for path in self.mounts.iter().rev() {
-            // looked at each time: a mount takes those below it along
-            let listed = kind(path);
-            if !listed.is_some_and(|kind| kind == "erofs" || kind == "fuse" || kind.starts_with("fuse.")) {
+    fn signals(&mut self) -> io::Result<()> {
+        while let Some((signal, is_kernels)) = self.runner.signal()? {
+            if signal == libc::SIGCHLD as u32 {
                 continue;
             }
-            if let Err(error) = detach(path) {
-                eprintln!("lazylayer-keeper: detaching {}: {error}", OsStr::from_bytes(path).display());
+            self.ending = true;
+            match &self.agent {
+                // not those that the kernel made: the agent got its own
+                Some(agent) if !is_kernels => agent.send(signal)?,
+                Some(_) => {}
+                // between two agents there is nobody who could end it in order
+                None => self.until = Some(Instant::now()),
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        while let Some((record, descriptors)) = self.agent.as_mut().and_then(Agent::next) {
+            self.take(&record, descriptors);
+        }
+        while let Some((record, _)) = self.beside.as_mut().and_then(Agent::next) {
+            if record == b"prepared"
+                && let (Some(agent), Some(beside)) = (&mut self.agent, &mut self.beside)
+            {
+                beside.kill_at = None;
+                agent.tell("yield");
+                agent.kill_at = Some(Instant::now() + YIELD);
             }
         }
     }
-}
 
-/// The type of the mount that is seen at a path, by the mount table: a stat could wait for an agent that is gone.
-fn kind(path: &[u8]) -> Option<String> {
-    // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    let line = table.split(|&byte| byte == b'\n').rev().find(|line| {
-        let point = line.split(|&byte| byte == b' ').nth(4);
-        point.is_some_and(|point| unescape(point) == path)
-    })?;
-    let text = String::from_utf8_lossy(line);
-    let (_, after) = text.split_once(" - ")?;
-    after.split(' ').next().map(str::to_owned)
-}
-
-/// Undoes the octal escapes of space, tab, newline and backslash.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let escaped = match (first, after) {
-            (b'\\', &[a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+    fn take(&mut self, record: &[u8], descriptors: Vec<OwnedFd>) {
+        let Some(agent) = &mut self.agent else { return };
+        match record {
+            b"hold" if !descriptors.is_empty() => self.held = descriptors,
+            b"ready" => agent.ready(),
+            b"beat" => agent.beat(),
+            b"end" => self.held.clear(),
+            b"refuse" => {
+                say("what its predecessor served is detached: the agent does not go on with it");
+                refuser::refuse(&self.held);
+                self.held.clear();
+                self.until = None;
+                self.list.detach();
+                if let Some(agent) = &mut self.agent {
+                    agent.tell("refused");
+                }
             }
-            _ => None,
-        };
-        out.push(escaped.unwrap_or(first));
-        rest = if escaped.is_some() { &after[3..] } else { after };
-    }
-    out
-}
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// A descriptor that becomes readable with every signal of ours, which are blocked from now on, and the mask as it was before.
-fn signals() -> io::Result<(File, libc::sigset_t)> {
-    // SAFETY: an all-zero sigset_t is a valid value to fill, and every pointer is to these locals.
-    let (fd, before) = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
-            libc::sigaddset(&mut set, signal);
+            b"upgrade" => self.upgrade(),
+            _ => match record.strip_prefix(b"patience ").map(|ms| std::str::from_utf8(ms).map(str::parse)) {
+                Some(Ok(Ok(ms))) => self.patience = Duration::from_millis(ms),
+                _ => self.list.take(record),
+            },
         }
-        check(libc::sigprocmask(libc::SIG_BLOCK, &set, &mut before))?;
-        (check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC))?, before)
-    };
-    // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok((unsafe { File::from_raw_fd(fd) }, before))
-}
+    }
 
-/// Starts the agent with the signal mask that the keeper was started with.
-fn spawn(mut command: Command, mask: libc::sigset_t) -> io::Result<Child> {
-    // SAFETY: between fork and exec there is one system call, on a copy of a local, and no allocation.
-    unsafe { command.pre_exec(move || check(libc::sigprocmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut())).map(drop)) };
-    command.spawn()
-}
+    fn upgrade(&mut self) {
+        if self.held.is_empty() || self.beside.is_some() {
+            return self.not_upgraded("nothing is held, or a successor is started already");
+        }
+        match self.runner.start(&self.held, true) {
+            Ok(mut beside) => {
+                beside.kill_at = Some(Instant::now() + PREPARE);
+                self.beside = Some(beside);
+            }
+            Err(error) => self.not_upgraded(&format!("a successor cannot be started: {error}")),
+        }
+    }
 
-fn receive(mut signals: &File) -> io::Result<libc::signalfd_siginfo> {
-    let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
-    signals.read_exact(&mut bytes)?;
-    // SAFETY: the structure is plain numbers, and the kernel fills all of it.
-    Ok(unsafe { std::mem::transmute::<[u8; size_of::<libc::signalfd_siginfo>()], libc::signalfd_siginfo>(bytes) })
-}
+    fn not_upgraded(&mut self, why: &str) {
+        say(&format!("the agent goes on as it is: {why}"));
+        if let Some(agent) = &mut self.agent {
+            agent.kill_at = None;
+            agent.tell("kept");
+        }
+    }
 
-/// Our end does not block and is not inherited; the agent's is as it should find it.
-fn pipe() -> io::Result<(File, OwnedFd)> {
-    let (ours, agents) = rustix::pipe::pipe()?;
-    fcntl_setfd(&ours, FdFlags::CLOEXEC)?;
-    fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-    Ok((File::from(ours), agents))
-}
+    /// Kills those who hang, or take too long. They are reaped as any other: only then has their successor all requests.
+    fn kill_late(&mut self) {
+        let now = Instant::now();
+        if let Some(agent) = &mut self.agent {
+            if !self.held.is_empty() && agent.silent_at(BEAT).is_some_and(|at| at <= now) {
+                say(&format!("the agent (process {}) hangs: nothing was heard of it for {BEAT:?}; it is killed", agent.id()));
+                agent.kill();
+            } else if agent.kill_at.is_some_and(|at| at <= now) {
+                agent.kill();
+            }
+        }
+        if let Some(beside) = &mut self.beside
+            && beside.kill_at.is_some_and(|at| at <= now)
+        {
+            beside.kill();
+        }
+    }
 
-/// The agent is not reaped yet, so the number is still its own.
-fn send(agent: &Child, signal: u32) -> io::Result<()> {
-    let signal = i32::try_from(signal).ok().and_then(Signal::from_named_raw).ok_or(Errno::INVAL)?;
-    Ok(kill_process(Pid::from_child(agent), signal)?)
-}
+    /// The agent is gone, and somebody is to go on.
+    fn succeed(&mut self, status: ExitStatus) {
+        let now = Instant::now();
+        let agent = self.agent.take();
+        let was_steady = agent.as_ref().is_some_and(|agent| agent.was_steady(STEADY));
+        if was_steady || self.until.is_none() {
+            self.until = Some(now + self.patience);
+        }
+        self.last = Some(status);
+        if let Some(mut beside) = self.beside.take() {
+            say("the agent has left; the one beside it goes on");
+            beside.tell("go");
+            self.agent = Some(beside);
+            return;
+        }
+        say(&format!("the agent ended ({status}); a successor goes on"));
+        self.start_at = Some(if was_steady { now } else { now + AGAIN });
+    }
 
-/// By fusermount3 where this user may not.
-fn detach(path: &[u8]) -> io::Result<()> {
-    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        Err(Errno::PERM | Errno::ACCESS) => helper::unmount(OsStr::from_bytes(path), true),
-        done => Ok(done?),
+    /// Nobody goes on.
+    fn give_up(&mut self) -> ExitStatus {
+        if let Some(agent) = &mut self.agent {
+            agent.kill();
+            self.last = agent.reap().ok().or(self.last);
+        }
+        if !self.ending {
+            say(&format!("no successor was ready within {:?}: what waits gets errors", self.patience));
+        }
+        self.list.detach();
+        refuser::refuse(&self.held);
+        self.last.unwrap_or_default()
+    }
+
+    /// The agent has ended, and with it what it served.
+    fn finish(&mut self, status: ExitStatus) {
+        if let Some(mut beside) = self.beside.take() {
+            beside.kill();
+            let _ = beside.reap(); // it is gone either way
+        }
+        if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+            // it could not say so itself
+            say(&format!("the agent was ended by signal {signal}{}", self.list.detached()));
+        }
+        self.list.detach();
     }
 }

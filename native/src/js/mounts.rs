@@ -81,6 +81,11 @@ pub fn try_lock(fd: i32, exclusive: bool) -> Result<bool, String> {
     mount::try_lock(fd, exclusive).map_err(|error| coded("flock", &error))
 }
 
+#[napi]
+pub fn send_descriptors(socket: i32, message: String, descriptors: Vec<i32>) -> Result<(), String> {
+    sys::send(socket, message.as_bytes(), &descriptors).map_err(|error| coded("sendmsg", &error))
+}
+
 /// Runs `work` on a thread of its own: the event loop's pool may be full of calls that wait for the very mount in question.
 pub fn promise<T>(env: &Env, what: String, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<Object<'_>>
 where

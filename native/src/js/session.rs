@@ -15,7 +15,7 @@ use crate::erofs::Erofs;
 use crate::inode::{SLOT_MAX, Tree};
 use crate::map::{Image, Ready};
 use crate::parked::Key;
-use crate::session::{Core, Timeouts};
+use crate::session::{Core, Settings, Timeouts};
 use crate::upcall::Upcalls;
 use crate::waits::UP_TO_MS;
 use crate::{mount, sys, wire};
@@ -31,6 +31,8 @@ pub struct SessionOptions {
     pub lookup_timeout_ms: f64,
     pub late_timeout_ms: f64,
     pub user_marks: bool,
+    pub resend: bool,
+    pub resumed: bool,
 }
 
 #[napi(object, object_to_js = false)]
@@ -111,9 +113,21 @@ impl Session {
         };
         let upcalls = Upcalls::new(&upcalls)?;
         let device = sys::adopt(options.fuse_fd).map_err(|error| failed("fuseFd", &error))?;
-        let core = Core::start(File::from(device), root, options.user_marks, options.threads as usize, timeouts, upcalls)
-            .map_err(|error| failed("threads", &error))?;
+        let settings = Settings {
+            device: File::from(device),
+            root,
+            user_marks: options.user_marks,
+            threads: options.threads as usize,
+            resend: options.resend,
+            resumed: options.resumed,
+        };
+        let core = Core::start(settings, timeouts, upcalls).map_err(|error| failed("threads", &error))?;
         Ok(Self { core })
+    }
+
+    #[napi]
+    pub fn begin(&self) -> Result<()> {
+        self.core.begin().map_err(|error| failed("begin", &error))
     }
 
     #[napi]

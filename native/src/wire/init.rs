@@ -46,8 +46,23 @@ const WANTED: u64 = ASYNC_READ
     | HAS_RESEND
     | ALLOW_IDMAP;
 
-/// struct fuse_init_out in answer to a fuse_init_in; None when the kernel's version is not one we speak.
-pub fn init(body: &[u8]) -> Option<[u8; 64]> {
+/// What a connection is from INIT on, for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    pub minor: u32,
+    pub flags: u64,
+}
+
+impl Negotiated {
+    /// Whether a successor gets what was not answered.
+    pub fn resends(&self) -> bool {
+        self.flags & HAS_RESEND != 0
+    }
+}
+
+/// struct fuse_init_out in answer to a fuse_init_in; None when the kernel's version is not one we speak. `resend`: whether a successor is
+/// to be able to go on, where the kernel can.
+pub fn init(body: &[u8], resend: bool) -> Option<([u8; 64], Negotiated)> {
     let major = u32_at(body, 0)?;
     let minor = u32_at(body, 4)?;
     if major != 7 || minor < MINOR_MIN {
@@ -55,11 +70,12 @@ pub fn init(body: &[u8]) -> Option<[u8; 64]> {
     }
     let offered = u64::from(u32_at(body, 12)?);
     let offered = if offered & INIT_EXT == 0 { offered } else { offered | u64::from(u32_at(body, 16)?) << 32 };
-    let flags = offered & WANTED;
+    let flags = offered & if resend { WANTED } else { WANTED & !HAS_RESEND };
+    let minor = minor.min(MINOR);
     let mut out = [0; 64];
     let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &7u32.to_le_bytes());
-    put(4, &minor.min(MINOR).to_le_bytes());
+    put(4, &minor.to_le_bytes());
     put(8, &MAX_READAHEAD.to_le_bytes());
     put(12, &((flags & 0xffff_ffff) as u32).to_le_bytes());
     put(16, &MAX_BACKGROUND.to_le_bytes());
@@ -68,7 +84,7 @@ pub fn init(body: &[u8]) -> Option<[u8; 64]> {
     put(24, &1u32.to_le_bytes()); // time_gran: nanoseconds
     put(28, &MAX_PAGES.to_le_bytes());
     put(32, &((flags >> 32) as u32).to_le_bytes());
-    Some(out)
+    Some((out, Negotiated { minor, flags }))
 }
 
 #[cfg(test)]
@@ -82,16 +98,21 @@ mod tests {
         body[4] = 45;
         body[12..16].fill(0xff);
         body[16..20].fill(0xff);
-        let out = init(&body).unwrap();
+        let (out, negotiated) = init(&body, true).unwrap();
         assert_eq!(u64::from(u32_at(&out, 12).unwrap()) | u64::from(u32_at(&out, 32).unwrap()) << 32, WANTED);
+        assert_eq!(negotiated, Negotiated { minor: MINOR, flags: WANTED });
+        assert!(negotiated.resends());
+        assert_eq!(init(&body, false).unwrap().1.flags, WANTED & !HAS_RESEND);
         assert_eq!(u32_at(&out, 4), Some(MINOR));
         // no FUSE_INIT_EXT: the second word is not the kernel's
         body[15] = 0;
-        assert_eq!(u32_at(&init(&body).unwrap(), 32), Some(0));
+        let (out, negotiated) = init(&body, true).unwrap();
+        assert_eq!(u32_at(&out, 32), Some(0));
+        assert!(!negotiated.resends());
         // neither file locks nor flock
         assert_eq!(WANTED & (1 << 1 | 1 << 10), 0);
         body[0] = 8;
-        assert!(init(&body).is_none());
-        assert!(init(&[7, 0, 0]).is_none());
+        assert!(init(&body, true).is_none());
+        assert!(init(&[7, 0, 0], true).is_none());
     }
 }

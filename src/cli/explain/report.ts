@@ -5,6 +5,7 @@ import type { SilentEngine } from '../../engines/here.ts'
 import { type Engine, ERAS, type Era } from '../../engines/versions.ts'
 import type { Digest } from '../../image/digest.ts'
 import { formatText, shortDigest, sizeText, table } from '../output.ts'
+import type { ClientWay } from './clients.ts'
 import type { LayerWay, Ways } from './layer.ts'
 
 export interface Report {
@@ -23,6 +24,8 @@ export interface Report {
   /** What of the table does not hold on this machine, and what engines do not do with the image. */
   notes: readonly string[]
   layers: readonly ReportedLayer[]
+  /** What each client does with the image. */
+  clients: readonly ClientWay[]
 }
 
 export interface ReportedLayer {
@@ -72,10 +75,25 @@ export function reportText(of: Report): string {
     '\n',
     ...beliefText(of.diffid),
     ...LEGEND.map((line) => `${line}\n`),
+    '\n',
+    ...clientsText(of.clients),
+    '\n',
     ...of.notes.map((note) => `${printable(note)}\n`),
     `on this machine: ${engines.join(', ') || 'no engine'}; rung ${of.rung ?? 'none'}`,
     of.why === null ? '\n' : `, not a higher one because: ${printable(of.why)}\n`,
   ].join('')
+}
+
+/** A line a client, in which what to do is, and then why it is not lazy, or not by itself. */
+function clientsText(clients: readonly ClientWay[]): string[] {
+  const rows = clients.map(({ client, way, fix }) => [client, way, printable(fix ?? '-')])
+  const whose = new Map<string, string[]>()
+  for (const { client, why } of clients) if (why !== null) whose.set(why, [...(whose.get(why) ?? []), client])
+  const reasons = [...whose].map(([why, names]) => {
+    const of = names.length === clients.length ? 'every client' : names.join('; ')
+    return `${printable(`${of}: ${why}`)}\n`
+  })
+  return [table(['CLIENT', 'PULL', 'WHAT IT TAKES'], rows), ...(reasons.length === 0 ? [] : ['\n', ...reasons])]
 }
 
 /** A line, where something may be believed: whether it is, and for how long. */

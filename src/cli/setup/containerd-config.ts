@@ -33,9 +33,11 @@ export function mapsLayers({ major, minor }: Pick<Version, 'major' | 'minor'>): 
   return major > 2 || (major === 2 && minor >= 3)
 }
 
-const PLUGIN = ['proxy_plugins', SNAPSHOTTER]
 const UNPACK = ['plugins', 'io.containerd.transfer.v1.local', 'unpack_config']
 const VERSIONS = [2, 3, 4]
+
+/** A value of a configuration, and where it stands. */
+export type PlacedValue = readonly [ValuePlace, TomlValue]
 
 /** The version of a configuration. @throws Failure unsupported: it is none that is edited */
 export function configVersion(text: string): number {
@@ -46,59 +48,93 @@ export function configVersion(text: string): number {
   })
 }
 
-/** @throws Failure usage: no TOML; unsupported: written in a way that is not edited */
+/** With the snapshotter, and CRI's images in it. @throws Failure usage: no TOML; unsupported: written in a way that is not edited */
 export function withSnapshotter(text: string, wishes: ContainerdWishes): string {
+  return withPlugin(withValues(text, criValues(configVersion(text))), SNAPSHOTTER, wishes)
+}
+
+/** With the snapshotter by a name, which clients may ask for. @throws Failure as withSnapshotter */
+export function withPlugin(text: string, name: string, wishes: ContainerdWishes): string {
   const version = configVersion(text)
-  let edited = text
-  for (const [place, value] of valuesFor(version, wishes)) edited = setValue(edited, place, value)
+  const edited = withValues(text, pluginValues(version, name, wishes))
   if (version === 2) return edited
   // the list replaces containerd's own, in which its usual snapshotter is
   const before = unpackersIn(edited)
-  const wanted = before.length === 0 ? ['overlayfs', SNAPSHOTTER] : [SNAPSHOTTER]
-  for (const snapshotter of wanted)
-    if (!before.includes(snapshotter))
-      edited = appendTable(edited, UNPACK, { platform: wishes.platform, snapshotter, differ: 'walking' })
-  return edited
+  return unpackers(before, name).reduce(
+    (all, snapshotter) => appendTable(all, UNPACK, { platform: wishes.platform, snapshotter, differ: 'walking' }),
+    edited,
+  )
 }
 
 /** @param original the text before; undefined: it is not known, and what else was set goes to its default */
 export function withoutSnapshotter(text: string, original: string | undefined, wishes: ContainerdWishes): string {
   if (original !== undefined && withSnapshotter(original, wishes) === text) return original
-  const isOurs = (of: unknown) =>
-    typeof of === 'object' && of !== null && 'snapshotter' in of && of.snapshotter === SNAPSHOTTER
-  let edited = withoutTables(text, PLUGIN, () => true)
-  edited = withoutTables(edited, UNPACK, isOurs)
-  for (const [place, value] of valuesFor(configVersion(text), wishes)) {
-    if (place.table[0] === PLUGIN[0] || valueAt(edited, place) !== value) continue // gone, or somebody else's by now
-    const before = original === undefined ? undefined : valueAt(original, place)
-    edited =
-      typeof before === 'string' || typeof before === 'boolean'
-        ? setValue(edited, place, before)
-        : unsetValue(edited, place)
-  }
-  return edited
+  return withoutValues(withoutPlugin(text, SNAPSHOTTER), original, criValues(configVersion(text)))
 }
 
-function valuesFor(version: number, { socket, root, capabilities }: ContainerdWishes): [ValuePlace, TomlValue][] {
-  const cri =
-    version === 2 ? ['plugins', 'io.containerd.grpc.v1.cri', 'containerd'] : ['plugins', 'io.containerd.cri.v1.images']
-  const annotations: [ValuePlace, TomlValue] =
-    version === 2
-      ? [{ table: cri, key: 'disable_snapshot_annotations' }, false]
-      : [{ table: [...PLUGIN, 'exports'], key: 'enable_remote_snapshot_annotations' }, 'true']
+/** Without the snapshotter of that name, and what pulls unpack with it. */
+export function withoutPlugin(text: string, name: string): string {
+  const isOurs = (of: unknown) =>
+    typeof of === 'object' && of !== null && 'snapshotter' in of && of.snapshotter === name
+  return withoutTables(
+    withoutTables(text, [PLUGINS, name], () => true),
+    UNPACK,
+    isOurs,
+  )
+}
+
+/** Whether there is a snapshotter of that name. */
+export function hasPlugin(text: string, name: string): boolean {
+  return valueAt(text, { table: [PLUGINS], key: name }) !== undefined
+}
+
+/** @throws Failure as setValue */
+export function withValues(text: string, values: readonly PlacedValue[]): string {
+  return values.reduce((all, [place, value]) => setValue(all, place, value), text)
+}
+
+/** Each as it was in the original, or not there; those that somebody else has set since stay. */
+export function withoutValues(text: string, original: string | undefined, values: readonly PlacedValue[]): string {
+  return values.reduce((all, [place, value]) => {
+    if (valueAt(all, place) !== value) return all // gone, or somebody else's by now
+    const before = original === undefined ? undefined : valueAt(original, place)
+    return typeof before === 'string' || typeof before === 'boolean'
+      ? setValue(all, place, before)
+      : unsetValue(all, place)
+  }, text)
+}
+
+const PLUGINS = 'proxy_plugins'
+
+function pluginValues(version: number, name: string, { socket, root, capabilities }: ContainerdWishes): PlacedValue[] {
+  const table = [PLUGINS, name]
+  const able: PlacedValue[] = capabilities.length > 0 ? [[{ table, key: 'capabilities' }, capabilities]] : []
+  const exports = [...table, 'exports']
+  const annotations: PlacedValue[] =
+    version === 2 ? [] : [[{ table: exports, key: 'enable_remote_snapshot_annotations' }, 'true']]
   return [
-    [{ table: PLUGIN, key: 'type' }, 'snapshot'],
-    [{ table: PLUGIN, key: 'address' }, socket],
-    ...(capabilities.length > 0
-      ? [[{ table: PLUGIN, key: 'capabilities' }, capabilities] satisfies [ValuePlace, TomlValue]]
-      : []),
-    [{ table: [...PLUGIN, 'exports'], key: 'root' }, root],
-    annotations,
-    [{ table: cri, key: 'snapshotter' }, SNAPSHOTTER],
+    [{ table, key: 'type' }, 'snapshot'],
+    [{ table, key: 'address' }, socket],
+    ...able,
+    [{ table: exports, key: 'root' }, root],
+    ...annotations,
   ]
 }
 
-/** Of the list that says with which snapshotters pulls unpack. */
+function criValues(version: number): PlacedValue[] {
+  if (version !== 2) return [[{ table: ['plugins', 'io.containerd.cri.v1.images'], key: 'snapshotter' }, SNAPSHOTTER]]
+  const table = ['plugins', 'io.containerd.grpc.v1.cri', 'containerd']
+  return [
+    [{ table, key: 'disable_snapshot_annotations' }, false],
+    [{ table, key: 'snapshotter' }, SNAPSHOTTER],
+  ]
+}
+
+/** What is missing in the list that says with which snapshotters pulls unpack. */
+function unpackers(before: readonly string[], name: string): string[] {
+  return (before.length === 0 ? ['overlayfs', name] : [name]).filter((each) => !before.includes(each))
+}
+
 function unpackersIn(text: string): string[] {
   const found = valueAt(text, { table: UNPACK.slice(0, -1), key: UNPACK.at(-1) as string }) // it has several names
   if (!Array.isArray(found)) return []

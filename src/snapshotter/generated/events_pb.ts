@@ -6,15 +6,37 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Any } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_any } from "@bufbuild/protobuf/wkt";
+import type { Any, EmptySchema } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_any, file_google_protobuf_empty } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file events.proto.
  */
 export const file_events: GenFile = /*@__PURE__*/
-  fileDesc("CgxldmVudHMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuZXZlbnRzLnYxIiMKEFN1YnNjcmliZVJlcXVlc3QSDwoHZmlsdGVycxgBIAMoCSJRCghFbnZlbG9wZRIRCgluYW1lc3BhY2UYAiABKAkSDQoFdG9waWMYAyABKAkSIwoFZXZlbnQYBCABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IhoKCkltYWdlTmFtZWQSDAoEbmFtZRgBIAEoCTJxCgZFdmVudHMSZwoJU3Vic2NyaWJlEi8uY29udGFpbmVyZC5zZXJ2aWNlcy5ldmVudHMudjEuU3Vic2NyaWJlUmVxdWVzdBonLmNvbnRhaW5lcmQuc2VydmljZXMuZXZlbnRzLnYxLkVudmVsb3BlMAFiBnByb3RvMw", [file_google_protobuf_any]);
+  fileDesc("CgxldmVudHMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuZXZlbnRzLnYxIkQKDlB1Ymxpc2hSZXF1ZXN0Eg0KBXRvcGljGAEgASgJEiMKBWV2ZW50GAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSIjChBTdWJzY3JpYmVSZXF1ZXN0Eg8KB2ZpbHRlcnMYASADKAkiUQoIRW52ZWxvcGUSEQoJbmFtZXNwYWNlGAIgASgJEg0KBXRvcGljGAMgASgJEiMKBWV2ZW50GAQgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSIaCgpJbWFnZU5hbWVkEgwKBG5hbWUYASABKAkywwEKBkV2ZW50cxJQCgdQdWJsaXNoEi0uY29udGFpbmVyZC5zZXJ2aWNlcy5ldmVudHMudjEuUHVibGlzaFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSZwoJU3Vic2NyaWJlEi8uY29udGFpbmVyZC5zZXJ2aWNlcy5ldmVudHMudjEuU3Vic2NyaWJlUmVxdWVzdBonLmNvbnRhaW5lcmQuc2VydmljZXMuZXZlbnRzLnYxLkVudmVsb3BlMAFiBnByb3RvMw", [file_google_protobuf_any, file_google_protobuf_empty]);
+
+/**
+ * @generated from message containerd.services.events.v1.PublishRequest
+ */
+export type PublishRequest = Message<"containerd.services.events.v1.PublishRequest"> & {
+  /**
+   * @generated from field: string topic = 1;
+   */
+  topic: string;
+
+  /**
+   * @generated from field: google.protobuf.Any event = 2;
+   */
+  event?: Any | undefined;
+};
+
+/**
+ * Describes the message containerd.services.events.v1.PublishRequest.
+ * Use `create(PublishRequestSchema)` to create a new message.
+ */
+export const PublishRequestSchema: GenMessage<PublishRequest> = /*@__PURE__*/
+  messageDesc(file_events, 0);
 
 /**
  * @generated from message containerd.services.events.v1.SubscribeRequest
@@ -31,7 +53,7 @@ export type SubscribeRequest = Message<"containerd.services.events.v1.SubscribeR
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_events, 0);
+  messageDesc(file_events, 1);
 
 /**
  * @generated from message containerd.services.events.v1.Envelope
@@ -58,10 +80,10 @@ export type Envelope = Message<"containerd.services.events.v1.Envelope"> & {
  * Use `create(EnvelopeSchema)` to create a new message.
  */
 export const EnvelopeSchema: GenMessage<Envelope> = /*@__PURE__*/
-  messageDesc(file_events, 1);
+  messageDesc(file_events, 2);
 
 /**
- * ImageCreate and ImageUpdate begin with the same field.
+ * ImageCreate, ImageUpdate and ImageDelete begin with the same field.
  *
  * @generated from message containerd.services.events.v1.ImageNamed
  */
@@ -77,12 +99,20 @@ export type ImageNamed = Message<"containerd.services.events.v1.ImageNamed"> & {
  * Use `create(ImageNamedSchema)` to create a new message.
  */
 export const ImageNamedSchema: GenMessage<ImageNamed> = /*@__PURE__*/
-  messageDesc(file_events, 2);
+  messageDesc(file_events, 3);
 
 /**
  * @generated from service containerd.services.events.v1.Events
  */
 export const Events: GenService<{
+  /**
+   * @generated from rpc containerd.services.events.v1.Events.Publish
+   */
+  publish: {
+    methodKind: "unary";
+    input: typeof PublishRequestSchema;
+    output: typeof EmptySchema;
+  },
   /**
    * @generated from rpc containerd.services.events.v1.Events.Subscribe
    */

@@ -31,6 +31,7 @@ function report(facts: Parameters<typeof waysOf>[0], more: Partial<Report> = {})
     diffid: { policy: 'proven', trust: [], only: false, why: 'it is not proven' },
     notes: [],
     layers,
+    clients: [],
     ...more,
   }
 }
@@ -45,6 +46,20 @@ test('a line a layer, then each reason once with its layers and engines', () => 
   expect(lines.filter((each) => /^a{12}, c{12} \(Podman ≤ 5.0\): .*DiffID/.test(each))).toHaveLength(1)
   expect(lines.filter((each) => /^b{12}: the format/.test(each))).toHaveLength(1)
   expect(lines.filter((each) => /^c{12} \(Podman ≥ 5.5\): a layer below it/.test(each))).toHaveLength(1)
+})
+
+test('a line a client, with what it takes, and each reason once with its clients', () => {
+  const client = (name: string, why: string | null) => ({
+    client: name,
+    way: 'lazy' as const,
+    why,
+    fix: 'do \u001b[31mit',
+  })
+  const text = reportText(
+    report([lazy], { clients: [client('one', 'by name'), client('two', null), client('three', 'by name')] }),
+  )
+  expect(text).toMatch(/^one +lazy +do \\x1b\[31mit$/m)
+  expect(text).toContain('\none; three: by name\n')
 })
 
 test('nothing of it steers the terminal', () => {

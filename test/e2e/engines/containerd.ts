@@ -17,8 +17,10 @@ export interface ContainerdOptions {
   flavour: ContainerdFlavour
   /** A WorkDirectory's path. */
   work: string
-  /** Of the proxy snapshotter `lazylayer`. */
+  /** Of the proxy snapshotter. */
   socket: string
+  /** What it is called. Default: lazylayer. */
+  name?: string
   trust: readonly { host: string; caFile: string }[]
 }
 
@@ -95,8 +97,8 @@ export class Containerd {
   }
 
   /** Any program, where it runs. */
-  run(argv: readonly string[]): Promise<Outcome> {
-    return this.#sandbox.run(argv, CALL_MS)
+  run(argv: readonly string[], timeoutMs = CALL_MS): Promise<Outcome> {
+    return this.#sandbox.run(argv, timeoutMs)
   }
 
   /** Pulls an image as kubelet has it pulled. @returns the gRPC status, and what it says */
@@ -109,7 +111,7 @@ export class Containerd {
   }
 }
 
-function configuration(path: string, { socket, flavour }: ContainerdOptions): string {
+function configuration(path: string, { socket, flavour, name = 'lazylayer' }: ContainerdOptions): string {
   const cri = 'plugins."io.containerd.grpc.v1.cri"'
   const v17 = `
 [${cri}]
@@ -117,14 +119,14 @@ function configuration(path: string, { socket, flavour }: ContainerdOptions): st
   disable_apparmor = true
   restrict_oom_score_adj = true
 [${cri}.containerd]
-  snapshotter = "lazylayer"
+  snapshotter = "${name}"
   disable_snapshot_annotations = false
 [${cri}.registry]
   config_path = "${path}/certs.d"
 `
   const v2 = `
 [plugins."io.containerd.cri.v1.images"]
-  snapshotter = "lazylayer"
+  snapshotter = "${name}"
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = "${path}/certs.d"
 [plugins."io.containerd.cri.v1.runtime"]
@@ -140,18 +142,18 @@ state = "${path}/state"
   address = "${path}/t.sock"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${path}/opt"
-[proxy_plugins.lazylayer]
+[proxy_plugins.${name}]
   type = "snapshot"
   address = "${socket}"
   ${flavour === 'built' ? 'capabilities = ["remap-ids"]' : '# 2.1 maps layers without the mounts in them'}
-  [proxy_plugins.lazylayer.exports]
+  [proxy_plugins.${name}.exports]
     root = "${path}"
     enable_remote_snapshot_annotations = "true"
 [plugins."io.containerd.transfer.v1.local"]
   config_path = "${path}/certs.d"
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux/amd64"
-  snapshotter = "lazylayer"
+  snapshotter = "${name}"
   differ = "walking"
 ${flavour === 'trixie' ? v17 : v2}`
 }

@@ -1,0 +1,63 @@
+// BuildKit with lazylayer as its snapshotter, by either of its workers: builds on a lazy image fetch none of its layers.
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type AppImage, writeApp } from './app-image.ts'
+import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
+import { BuildKit, buildKitLacks, directoryIn } from './engines/buildkit.ts'
+import { Containerd, containerdLacks } from './engines/containerd.ts'
+import { suite } from './engines/suite.ts'
+
+const FLAVOUR = containerdLacks('built') === undefined ? 'built' : 'trixie'
+
+for (const worker of ['oci', 'containerd'] as const)
+  suite(
+    `BuildKit with its ${worker} worker`,
+    STORE_LACKS ?? buildKitLacks() ?? (worker === 'oci' ? undefined : containerdLacks(FLAVOUR)),
+    () => tests(worker),
+  )
+
+function tests(worker: 'oci' | 'containerd'): void {
+  let store: EngineStore
+  let app: AppImage
+  let buildKit: BuildKit
+  let containerd: Containerd | undefined
+
+  beforeAll(async () => {
+    store = await makeStore(async (dir) => {
+      app = await writeApp(join(dir, 'app'))
+      return { layout: app.layout, tags: [app.tag] }
+    })
+    const { registry, work } = store
+    const [path, own] = [await directoryIn(work.path, 'b'), await directoryIn(work.path, 'c')]
+    const socket = join(path, 's.sock')
+    const trust = [registry]
+    const of = worker === 'oci' ? BuildKit.addressIn(path) : Containerd.addressIn(own)
+    await store.serve('cache', '--containerd', socket, '--containerd-address', of)
+    if (worker === 'containerd') {
+      containerd = await Containerd.prepare(own, { flavour: FLAVOUR, work: work.path, socket, trust, name: 'stargz' })
+      await containerd.start()
+    }
+    const layers = containerd === undefined ? { is: 'oci' as const, socket } : { is: 'containerd' as const, containerd }
+    buildKit = await BuildKit.start(path, { work: work.path, worker: layers, name: 'stargz', trust })
+  })
+  afterAll(async () => {
+    await buildKit?.close()
+    await containerd?.close()
+    await store?.close()
+  })
+
+  const blobs = async () =>
+    byEngine(await store.registry.log()).filter(({ kind, bytes }) => kind === 'blob' && bytes > 2_000)
+
+  test('a build on a lazy image runs its commands, and BuildKit has fetched no layer of it', async () => {
+    await store.registry.clear()
+    const { code, stderr } = await buildKit.build(
+      `FROM ${store.image}\nRUN /app/hello && cat /app/name\nCOPY --from=${store.image} /app/part7 /made\nRUN cat /made\n`,
+    )
+    expect(stderr).toContain('hello from the top')
+    expect(stderr).toContain('the middle')
+    expect(stderr).toContain('part 7')
+    expect(code).toBe(0)
+    expect(await blobs()).toEqual([])
+  })
+}

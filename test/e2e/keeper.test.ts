@@ -1,0 +1,199 @@
+// Agents that die with their mounts in use: the keeper starts the next, which goes on, and programs notice nothing.
+import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { writeImage } from '../../src/build/layout-writer.ts'
+import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
+import { Random } from '../soak/random.ts'
+import { type Agent, gone, lazylayer, startAgent } from './agent.ts'
+import { command, succeed } from './engines/command.ts'
+import { lacking } from './engines/needs.ts'
+import { suite } from './engines/suite.ts'
+import { makeWorkDirectory, mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
+import { type LayoutRegistry, serveLayout } from './registry.ts'
+import { verifyingReader } from './verifying-reader.ts'
+
+const TIMEOUT_MS = 300_000
+/** SIGKILLs of each kind of mount; `npm run soak` has more. */
+const KILLS = Number(process.env.LAZYLAYER_KILLS ?? 4)
+const RUNGS = ['erofs', 'fuse'] as const
+const NAMES = ['one', 'two']
+const FILES = 24
+/** Every fourth is larger than a chunk. */
+const sizeOf = (i: number) => (i % 4 === 0 ? 700_000 : 9_000)
+
+suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
+  let work: WorkDirectory
+  let registry: LayoutRegistry
+  let plain: string
+  /** Index digests of the image's layers, the upper one first. */
+  let layers: string[]
+  let agent: Agent | undefined
+  const overlays: string[] = []
+  const at = (...path: string[]) => join(work.path, ...path)
+  const image = () => `${registry.host}/image:image`
+
+  beforeAll(async () => {
+    work = await makeWorkDirectory()
+    plain = at('plain')
+    const random = new Random(1)
+    const made = []
+    for (const name of NAMES) {
+      await mkdir(join(plain, name), { recursive: true })
+      const entries = []
+      for (let i = 0; i < FILES; i++) {
+        const content = Buffer.from(Array.from({ length: sizeOf(i) }, () => random.below(256)))
+        await writeFile(join(plain, name, `f${i}`), content)
+        entries.push({ path: `${name}/f${i}`, type: 'file' as const, content })
+      }
+      made.push({ kind: 'estargz' as const, entries: [{ path: name, type: 'dir' as const }, ...entries] })
+    }
+    const written = await writeImage({ dir: at('layout'), tag: 'image', layers: made })
+    layers = written.layers.map((each) => each.annotations[TOC_DIGEST] as string).reverse()
+    registry = await serveLayout(at('layout'), work.path)
+  }, TIMEOUT_MS)
+  afterEach(async () => {
+    for (const each of overlays.splice(0)) await command('umount', ['--lazy', each])
+    await agent?.stop()
+    agent = undefined
+  })
+  afterAll(async () => {
+    await registry?.close()
+    await work?.remove()
+  })
+
+  async function start(dir: string, name: string, args: readonly string[]): Promise<Agent> {
+    await mkdir(dir, { recursive: true })
+    const keeping = args.includes('--keeper-patience') ? [] : ['--keeper-patience', '60']
+    const reach = ['--cert-dir', registry.certDir, '--cache', at(`cache-${name}`)]
+    agent = await startAgent(work.path, dir, [...args, ...keeping, ...reach])
+    return agent
+  }
+
+  /** @returns the process that goes on after that one */
+  async function successor(running: Agent, pid: number): Promise<number> {
+    const now = () =>
+      running.status().then(
+        (status) => status.pid,
+        () => pid,
+      ) // nobody listens in between
+    await expect.poll(now, { timeout: TIMEOUT_MS, interval: 20 }).not.toBe(pid)
+    return await now()
+  }
+
+  /** Kills agents, each after the one before has gone on. */
+  async function killAgents(running: Agent): Promise<void> {
+    let { pid } = running
+    for (let i = 0; i < KILLS; i++) {
+      process.kill(pid, 'SIGKILL')
+      pid = await successor(running, pid)
+    }
+  }
+
+  const mount = (name: string, rung: string, ...more: string[]) =>
+    start(at(name), name, ['mount', image(), at(name), '--mount', rung, ...more])
+
+  /** What an engine does before it takes a layer. @returns its tree */
+  async function look(root: string, layer: string): Promise<string> {
+    const dir = join(root, 'layers', Buffer.from(image()).toString('base64'), layer)
+    await succeed('stat', [join(dir, 'diff'), join(dir, 'info'), join(dir, 'blob')])
+    await succeed('cat', [join(dir, 'info')])
+    return join(dir, 'diff')
+  }
+
+  /** A container's root filesystem of all layers. */
+  async function container(root: string, name: string): Promise<string> {
+    const home = at(`container-${name}`)
+    for (const each of ['upper', 'work', 'merged']) await mkdir(join(home, each), { recursive: true })
+    const lower = await Promise.all(layers.map((each) => look(root, each)))
+    const links = []
+    for (const [i, each] of lower.entries()) {
+      await succeed('ln', ['-s', each, join(home, `l${i}`)]) // colons of paths are separators
+      links.push(`l${i}`)
+    }
+    const options = `lowerdir=${links.join(':')},upperdir=${home}/upper,workdir=${home}/work`
+    await succeed('mount', ['-t', 'overlay', 'overlay', '-o', options, join(home, 'merged')], { cwd: home })
+    overlays.push(join(home, 'merged'))
+    return join(home, 'merged')
+  }
+
+  /** Files of the session that mounts in the kernel are made of. */
+  async function devicesBelow(dir: string): Promise<string[]> {
+    return (await readdir(dir)).map((name) => join(dir, name))
+  }
+
+  for (const rung of RUNGS) {
+    test(`programs that read an image go on (${rung})`, { timeout: TIMEOUT_MS + KILLS * 5_000 }, async () => {
+      const name = `mount-${rung}`
+      const running = await mount(name, rung)
+      const hidden = (await readdir(at('run'))).filter((each) => each.endsWith('.devices'))
+      const devices = await Promise.all(hidden.map((each) => devicesBelow(at('run', each, '.devices'))))
+      const before = await mountsBelow(work.path)
+      const reader = await verifyingReader(at(name), plain, devices.flat())
+      await killAgents(running)
+      const found = await reader.end()
+      console.log(`mount, ${rung}: ${KILLS} kills, ${JSON.stringify(found)}`)
+      expect(found).toMatchObject({ wrong: 0, errors: [] })
+      // the very mounts of before
+      expect(await mountsBelow(work.path)).toEqual(before)
+      expect(await running.stop()).toBe(0)
+      expect(await mountsBelow(at(name))).toEqual([])
+    })
+
+    test(`containers go on, and engines find what they found (${rung})`, {
+      timeout: TIMEOUT_MS + KILLS * 5_000,
+    }, async () => {
+      const name = `store-${rung}`
+      const root = at(name)
+      const running = await start(root, name, ['serve', root, '--mount', rung])
+      const merged = await container(root, name)
+      const before = await mountsBelow(root)
+      const devices = rung === 'erofs' ? await devicesBelow(join(root, '.devices')) : []
+      const reader = await verifyingReader(merged, plain, devices)
+      await killAgents(running)
+      const found = await reader.end()
+      console.log(`serve, ${rung}: ${KILLS} kills, ${JSON.stringify(found)}`)
+      expect(found).toMatchObject({ wrong: 0, errors: [] })
+      expect(await mountsBelow(root)).toEqual(before)
+      for (const each of layers) {
+        expect(await readdir(await look(root, each))).toEqual(
+          expect.arrayContaining([expect.stringMatching(/^(one|two)$/)]),
+        )
+      }
+      expect(await mountsBelow(root)).toEqual(before)
+      expect(await command('umount', [merged])).toMatchObject({ code: 0 })
+      expect(await running.stop()).toBe(0)
+      expect(running.log()).not.toContain('is busy')
+      expect(await mountsBelow(root)).toEqual([])
+    })
+  }
+
+  test('one that is stopped is replaced, and one that leaves in order is not', { timeout: TIMEOUT_MS }, async () => {
+    const running = await mount('stopped', 'fuse')
+    process.kill(running.pid, 'SIGSTOP')
+    expect(await readFile(at('stopped/one/f0'))).toHaveLength(sizeOf(0))
+    await successor(running, running.pid)
+    expect(running.log()).toContain(`the agent (process ${running.pid}) hangs`)
+    expect((await lazylayer(work.path, 'umount', at('stopped'))).code).toBe(0)
+    expect(await running.ended).toBe(0)
+  })
+
+  test('without a successor its readers get errors, and its mounts are detached', { timeout: TIMEOUT_MS }, async () => {
+    const running = await mount('left', 'fuse', '--keeper-patience', '1')
+    const file = await open(at('left/two/f4'))
+    try {
+      // no other can start
+      await rm(at('cache-left'), { recursive: true })
+      await writeFile(at('cache-left'), '')
+      process.kill(running.pid, 'SIGKILL')
+      const read = file.read(Buffer.alloc(4096), 0, 4096, 0)
+      await expect(read).rejects.toThrow(/EIO|ECONNABORTED|ENOTCONN/)
+      expect(await running.ended).not.toBe(0)
+      expect(await mountsBelow(at('left'))).toEqual([])
+      expect(running.log()).toContain('no successor was ready')
+    } finally {
+      await file.close().catch(() => {}) // there is nobody to flush it to
+      await gone(running.pid)
+    }
+  })
+})

@@ -1,0 +1,72 @@
+// nerdctl on containerd with lazylayer as its snapshotter: pull, run, commit, save, and push to another repository of the same registry.
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { lazylayer } from './agent.ts'
+import { type AppImage, writeApp } from './app-image.ts'
+import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
+import { directoryIn } from './engines/buildkit.ts'
+import { Containerd, containerdLacks } from './engines/containerd.ts'
+import { suite } from './engines/suite.ts'
+
+/** The program, which no Debian has. */
+const NERDCTL = process.env.LAZYLAYER_TEST_NERDCTL ?? ''
+const FLAVOUR = containerdLacks('built') === undefined ? 'built' : 'trixie'
+const LACKS = NERDCTL === '' ? 'LAZYLAYER_TEST_NERDCTL names no program' : undefined
+
+suite('nerdctl', STORE_LACKS ?? LACKS ?? containerdLacks(FLAVOUR), () => {
+  // older ones of either are lazy by this name only
+  const name = 'stargz'
+  let store: EngineStore
+  let app: AppImage
+  let containerd: Containerd
+
+  beforeAll(async () => {
+    store = await makeStore(async (dir) => {
+      app = await writeApp(join(dir, 'app'))
+      return { layout: app.layout, tags: [app.tag] }
+    })
+    const { registry, work } = store
+    const path = await directoryIn(work.path, 'c')
+    const socket = join(path, 's.sock')
+    await store.serve('cache', '--containerd', socket, '--containerd-address', Containerd.addressIn(path))
+    containerd = await Containerd.prepare(path, { flavour: FLAVOUR, work: work.path, socket, trust: [registry], name })
+    await containerd.start()
+  })
+  afterAll(async () => {
+    await containerd?.close()
+    await store?.close()
+  })
+
+  /** @returns what it printed @throws where it failed */
+  const nerdctl = async (...args: string[]) => {
+    const { path } = containerd
+    const where = ['--address', Containerd.addressIn(path), '--snapshotter', name]
+    const folders = ['--hosts-dir', join(path, 'certs.d'), '--data-root', join(path, 'nerdctl')]
+    const { code, stdout, stderr } = await containerd.run([NERDCTL, ...where, ...folders, ...args])
+    expect(code === 0 ? '' : stderr).toBe('')
+    return stdout
+  }
+  const run = (...args: string[]) => nerdctl('run', '--net', 'host', ...args)
+  const blobsFetched = async () =>
+    byEngine(await store.registry.log()).filter(
+      ({ kind, method, bytes }) => kind === 'blob' && method === 'GET' && bytes > 2_000,
+    )
+
+  test('an image that it pulls runs, and containerd has fetched no layer of it', async () => {
+    await nerdctl('pull', '--quiet', store.image)
+    expect(await run('--rm', store.image)).toBe(app.says)
+    expect(await blobsFetched()).toEqual([])
+  })
+
+  test('once it is filled it is tagged, pushed, saved and committed to, with no layer fetched', async () => {
+    expect(await lazylayer(store.work.path, 'fill', store.image, '--root', store.root)).toMatchObject({ code: 0 })
+    const other = `${store.registry.host}/other:1`
+    await nerdctl('tag', store.image, other)
+    await nerdctl('push', '--quiet', other)
+    await nerdctl('save', '-o', join(store.work.path, 'saved.tar'), store.image)
+    await run('--name', 'made', store.image, 'sh', '-c', 'echo made >/made')
+    await nerdctl('commit', 'made', 'made:1')
+    expect(await run('--rm', 'made:1', 'sh', '-c', 'cat /made /app/greeting')).toBe(`made\n${app.says}`)
+    expect(await blobsFetched()).toEqual([])
+  })
+})
