@@ -82,7 +82,7 @@ export class Wire {
   /** Spans in a row that brought no more though more was asked for. */
   #full = 0
   #quietAt = 0
-  /** When the first answer came. */
+  /** When the first answer came that somebody waited for. */
   #firstAt = Number.NEGATIVE_INFINITY
 
   /**
@@ -157,6 +157,7 @@ export class Wire {
     let here = 0
     const transfer = {
       came: (to: number) => {
+        if (here === 0 && priority === 'demand' && !this.#isKnown) this.#firstAnswered()
         if (here === 0 && tells) this.#answered(this.#now() - begun)
         const more = to - here
         here = to
@@ -191,10 +192,11 @@ export class Wire {
   }
 
   #answered(ms: number): void {
-    const isFirst = !this.#isKnown
     if (ms < ANSWER_MIN_MS) this.#isQuick = true
     else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
-    if (!isFirst) return
+  }
+
+  #firstAnswered(): void {
     this.#firstAt = this.#now()
     this.#tell()
   }
