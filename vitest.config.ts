@@ -1,6 +1,7 @@
-// Units run side by side first. Then, one after the other, end-to-end tests that look at the whole machine. At last the others, three files
+// Units run side by side first. Then, one after the other, end-to-end tests that look at the whole machine. At last the others, four files
 // at a time: each has work directories, registries, agents and engines of its own, and waits for them most of the time. test/run.sh has
 // the units in a process of their own beside the rest.
+import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 import { SkipReporter } from './test/reporter.ts'
@@ -13,9 +14,12 @@ const NODE_FLAGS = { execArgv: ['--wasm-wrapper-tiering-budget=2000000000'] }
 const ALONE = ['erofs', 'native', 'readahead', 'many-layers'].map((name) => `test/e2e/${name}.test.ts`)
 /** The longest first: one of them that began last would go on when all others have ended. */
 const LONGEST = [
-  ...['agreement', 'trees', 'formats', 'installed', 'outages', 'damage', 'proven', 'pods', 'image-store', 'kernel', 'lifecycle'],
-  ...['integrity', 'store-access', 'writers', 'podman', 'policy'],
+  ...['installed', 'trees', 'agreement', 'damage', 'outages', 'proven', 'formats', 'nydus-doors', 'image-store', 'lifecycle', 'kernel'],
+  ...['integrity', 'cache-room', 'pods', 'copies', 'image-ids', 'any-image', 'rootless', 'leaving', 'store-access', 'reach', 'podman'],
 ]
+
+/** Threads that tests start, one a cache and more, take what Node made of our sources from where agents keep it (src/cli/lazylayer.js). */
+process.env.NODE_COMPILE_CACHE ??= fileURLToPath(new URL('.cache/node', import.meta.url))
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -59,7 +63,7 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           exclude: ALONE,
-          maxWorkers: 3,
+          maxWorkers: 4,
           sequence: { groupOrder: 3 },
           ...NODE_FLAGS,
           ...DEADLINES,

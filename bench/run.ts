@@ -5,10 +5,12 @@ import { join } from 'node:path'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
 import { besideBackground } from './cases/beside-background.ts'
+import { buildKitBuild } from './cases/buildkit-build.ts'
 import { coldReads } from './cases/cold-reads.ts'
 import { coldStart } from './cases/cold-start.ts'
 import { coldStartForms } from './cases/cold-start-forms.ts'
 import { coldStartLinks } from './cases/cold-start-links.ts'
+import { containerdStarts } from './cases/containerd-start.ts'
 import { growthBytes } from './cases/growth-bytes.ts'
 import { growthEntries } from './cases/growth-entries.ts'
 import { growthLayers } from './cases/growth-layers.ts'
@@ -58,6 +60,8 @@ const CASES: readonly Case[] = [
   shuffled,
   pageCache,
   ...podmanStarts,
+  ...containerdStarts,
+  buildKitBuild,
   podmanFar,
   twentyStarts,
   mappedStart,

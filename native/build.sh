@@ -17,16 +17,15 @@ replace() {
 # npx and npm find the tools; so does a plain call
 PATH="$PWD/../node_modules/.bin:$PATH"
 
-if stale lazylayer.node; then
-  echo 'building native/lazylayer.node' >&2
-  napi build --release --manifest-path Cargo.toml --package-json-path ../package.json --output-dir target/addon \
-    --no-js --dts lazylayer.d.ts -- --locked --quiet
-  replace target/addon/lazylayer.node lazylayer.node
-fi
-for program in lazylayer-keeper lazylayer-auth-helper; do
-  if stale "$program"; then
-    echo "building native/$program" >&2
-    cargo build --release --locked --quiet --bin "$program"
-    replace "target/release/$program" "$program"
-  fi
+built=
+for each in lazylayer.node lazylayer-keeper lazylayer-auth-helper; do
+  if stale "$each"; then built="$built $each"; fi
 done
+[ -n "$built" ] || exit 0
+echo "building${built}, in native/" >&2
+# All at once and for one named target, as napi has it: what the programs share with the addon is compiled once.
+target=$(rustc -vV | sed -n 's/^host: //p')
+napi build --release --target "$target" --manifest-path Cargo.toml --package-json-path ../package.json --output-dir target/addon \
+  --no-js --dts lazylayer.d.ts -- --locked --quiet --lib --bins
+replace target/addon/lazylayer.node lazylayer.node
+for program in lazylayer-keeper lazylayer-auth-helper; do replace "target/$target/release/$program" "$program"; done

@@ -1,5 +1,6 @@
 #!/bin/sh
-# npm run build: makes what is missing or older than its source, and nothing else. Run again, it does nothing.
+# npm run build: makes what is missing or older than its source, and nothing else. Run again, it does nothing. `build.sh packages` makes
+# only the first:
 #   node_modules   npm ci, with the Node that the project runs on
 #   native/        the addon, the keeper and the auth helper (native/build.sh)
 set -eu
@@ -18,6 +19,7 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
   touch node_modules/.package-lock.json # newer than the lock, whatever the clock of a checkout says
 fi
 PATH=$PWD/node_modules/.bin:$PATH
+[ "${1-}" != packages ] || exit 0
 node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 19) ? 0 : 1)' ||
   stop "build: $(node --version) is too old" 'Node 22.19 or newer runs TypeScript; npm left out the optional package that has it' \
     'run npm ci --include=optional'

@@ -81,9 +81,9 @@ test('pages lead to pages that are in it', { timeout: TIMEOUT_MS }, async () => 
 })
 
 test('what the documentation calls a file of packaging/ is there', async () => {
-  for (const page of ['README.md', 'docs/operations.md', 'docs/crio.md']) {
+  for (const page of ['README.md', 'docs/operations.md', 'docs/crio.md', 'docs/kubernetes.md', 'docs/metrics.md']) {
     const text = await readFile(join(ROOT, page), 'utf8')
-    for (const [path] of text.matchAll(/packaging\/[\w.-]+\w/g)) {
+    for (const [path] of text.matchAll(/packaging\/[\w./-]+\w/g)) {
       expect(existsSync(join(ROOT, path)), `${page}: ${path}`).toBe(true)
     }
   }

@@ -67,6 +67,14 @@ export function logFor(socket: string): string {
 
 /** A socket's path has at most 107 bytes, a directory's has no bound: so it is named by a hash. */
 export function socketFor(sockets: string, dir: string): string {
-  const name = createHash('sha256').update(resolve(dir)).digest('hex').slice(0, 16)
+  const name = createHash('sha256').update(resolve(dir)).digest('hex').slice(0, SOCKET_DIGITS)
   return join(sockets, `${name}.sock`)
+}
+
+const SOCKET_DIGITS = 16
+const SOCKET_NAME = new RegExp(`^[0-9a-f]{${SOCKET_DIGITS}}\\.sock$`)
+
+/** Whether a file in the folder of sockets is an agent's: what engines ask at may lie beside it. */
+export function isAgentSocket(name: string): boolean {
+  return SOCKET_NAME.test(name)
 }

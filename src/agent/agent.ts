@@ -169,6 +169,8 @@ export async function openAgent(
   if (purpose === 'names') codecs.standBy()
   const early = (image: EarlyImage) => {
     codecs.standBy() // while the index is on its way; before, they would only keep the request for the manifest waiting
+    const isLazy = [...layers.plan(image.manifest).values()].some((each) => !('why' in each))
+    if (isLazy && purpose !== 'reading') learned.expect(image)
     void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
   }
   const images = new Images(asked?.sources ?? registries, store, platform, log, early, gathered)

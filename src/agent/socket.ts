@@ -10,7 +10,7 @@ import type { FilledImage } from '../snapshotter/fill.ts'
 import type { DiffIdPolicy } from '../stores/diff-id-policy.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'
-import { socketFor } from './agent-places.ts'
+import { isAgentSocket, socketFor } from './agent-places.ts'
 import type { Distribution, Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
@@ -264,5 +264,5 @@ async function alive(path: string): Promise<boolean> {
 /** The sockets that exist, whether or not somebody listens. */
 export async function listSockets(sockets: string): Promise<string[]> {
   const names = await readdir(sockets).catch(() => []) // no directory: no agent
-  return names.filter((each) => each.endsWith('.sock')).map((each) => join(sockets, each))
+  return names.filter(isAgentSocket).map((each) => join(sockets, each))
 }

@@ -10,6 +10,7 @@ import { text, texts, type Values } from '../agent/values.ts'
 import { type EnginesHere, findEngines } from '../engines/here.ts'
 import { ERAS } from '../engines/versions.ts'
 import { describe, Failure } from '../errors.ts'
+import { buildKitIndex } from '../format/engine-index.ts'
 import type { Unit } from '../format/format.ts'
 import { planUnits, type Units, type Unplanned } from '../format/formats.ts'
 import { type Descriptor, type Platform, platformText } from '../image/manifest.ts'
@@ -93,6 +94,9 @@ export async function explain({ positionals, values }: Invocation): Promise<numb
         ...clientWays({
           lazy: facts.filter(({ format }) => 'name' in format).length,
           layers: facts.length,
+          bound: facts.filter(({ format }, i) => {
+            return 'name' in format && buildKitIndex(manifest.layers[i] as Descriptor) !== undefined // one a layer
+          }).length,
           refused: refusedOf(manifest.layers, plan),
           together: manifest.layers.some(isTogether),
         }),

@@ -43,6 +43,8 @@ export class Learned {
   readonly #running = new Map<string, Promise<void>>()
   /** By manifest, while it is asked for. */
   readonly #asking = new Map<Digest, Promise<KeptProfile | undefined>>()
+  /** Of images that are about to be opened: what their repositories say. */
+  readonly #expected = new WeakMap<Manifest, Promise<KeptProfile | undefined>>()
   /** Of images that are open: what is known on this node, looked up once for all of their layers. */
   readonly #kept = new WeakMap<Manifest, Promise<KeptProfile | undefined>>()
   /** Of the same: bytes that foreign profiles may still want. */
@@ -56,6 +58,12 @@ export class Learned {
   /** Chunks that were fetched ahead because of profiles, those that were there already included. */
   get chunks(): number {
     return this.#chunks
+  }
+
+  /** An image's layers will be opened: what is known of its starts is looked for while their indexes come. */
+  expect(image: LearnedImage): void {
+    const expected = this.#known(image).then((known) => (isFresh(known, image) ? undefined : this.#published(image)))
+    this.#expected.set(image.manifest, expected) // neither rejects
   }
 
   /**
@@ -78,7 +86,7 @@ export class Learned {
   }
 
   async #late(image: LearnedImage, layer: LearnedLayer): Promise<void> {
-    const found = await this.#published(image)
+    const found = await (this.#expected.get(image.manifest) ?? this.#published(image))
     if (found !== undefined) await (await this.#begin(image, layer, found))?.done
   }
 

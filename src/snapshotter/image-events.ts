@@ -103,7 +103,8 @@ export class ImageEvents implements ImageSource {
       const digest = (await this.#images.get({ name }, optionsOf(namespace))).image?.target?.digest
       return isDigest(digest) ? { namespace, name, digest } : undefined
     } catch (error) {
-      if (error instanceof ConnectError && error.code === Code.NotFound) return undefined // removed meanwhile
+      // removed meanwhile, or at a client that names none, as buildkitd
+      if (error instanceof ConnectError && [Code.NotFound, Code.Unimplemented].includes(error.code)) return undefined
       throw error
     }
   }

@@ -16,7 +16,7 @@ import {
 import { parseRegistryReference, type RegistryReference } from '../image/reference.ts'
 import type { Contents } from './content-store.ts'
 import type { Labels } from './snapshot.ts'
-import { buildKitTargetsOf, chainOf } from './targets.ts'
+import { buildKitTargetsOf, chainOf, unboundIn } from './targets.ts'
 
 /** A manifest of the content store that has a layer for the target. */
 export interface FoundImage {
@@ -28,6 +28,8 @@ export interface FoundImage {
   readonly chain: readonly string[]
   /** Of the layer among them. */
   readonly place: number
+  /** Places of layers that the client knows by their DiffIDs alone, and compares with nobody's: none is shown before it is proven. */
+  readonly toProve?: ReadonlySet<number>
 }
 
 export type KnownImage = Pick<FoundImage, 'manifest' | 'chain'>
@@ -90,7 +92,9 @@ export class ImageFinder {
     const { digest, place, chain } = found.at(-1) ?? first
     const whole = await this.#whole(namespace, digest)
     const reference = await this.#referenceOf(namespace, digest, labels[IMAGE_REF])
-    return { ...whole, chain, place, reference: { ...reference, digest } }
+    const byBuildKit = found.some(({ image }) => chain === image.buildKit)
+    const toProve = byBuildKit ? { toProve: unboundIn(whole.manifest) } : {}
+    return { ...whole, ...toProve, chain, place, reference: { ...reference, digest } }
   }
 
   /** Manifests that labels name, as far as they are there; undefined: none is. */

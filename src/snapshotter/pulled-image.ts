@@ -40,7 +40,8 @@ export class PulledImage {
   readonly #using = new Set<Promise<unknown>>()
   #failedAt: number | undefined
 
-  constructor(image: ResolvedImage, parts: PulledImageParts) {
+  /** @param toProve places of layers that are shown to nobody before they were read whole */
+  constructor(image: ResolvedImage, parts: PulledImageParts, toProve: ReadonlySet<number> = new Set()) {
     this.image = image
     this.#parts = parts
     this.said = saidLayers(image.manifest, parts.layers.plan(image.manifest))
@@ -49,7 +50,7 @@ export class PulledImage {
     this.#opened = lazy.map((each, place) => this.#whole(each, place))
     const trees = () => Promise.all(lazy.map((each) => each.then((open) => ('why' in open ? undefined : open), ignore)))
     const met = parts.names.meet(image, trees)
-    this.#ready = this.#opened.map((each, place) => this.#name(each, place, met))
+    this.#ready = this.#opened.map((each, place) => this.#name(each, place, met, toProve.has(place)))
     for (const each of [...lazy, ...this.#opened, met]) each.catch(ignore) // whoever asks for one is told
     const failed = () => {
       this.#failedAt ??= performance.now()
@@ -100,14 +101,19 @@ export class PulledImage {
     return await openWhole(this.image, layer, this.#parts.layers)
   }
 
-  async #name(opening: Promise<LayerLease>, place: number, met: Promise<void>): Promise<ReadyLayer> {
+  async #name(
+    opening: Promise<LayerLease>,
+    place: number,
+    met: Promise<void>,
+    isProvenFirst: boolean,
+  ): Promise<ReadyLayer> {
     const { names, layers } = this.#parts
     const { image } = this
     const lease = await opening
     await met
     const open = async (at: number) => (await (this.#opened[at] as Promise<LayerLease>)).again()
     // where all of it is at hand nothing is believed
-    if (lease.format === WHOLE) await layers.prove(lease, image.blob(lease.descriptor))
+    if (lease.format === WHOLE || isProvenFirst) await layers.prove(lease, image.blob(lease.descriptor))
     let why = await names.take(image, place, lease, open)
     if (why !== undefined && lease.together === undefined && lease.format !== WHOLE) {
       await layers.prove(lease, image.blob(lease.descriptor))

@@ -35,7 +35,7 @@ const PULLS_MAX = 64
 
 export class Pulls {
   readonly #parts: PullsParts
-  /** By reference with digest; the one asked for last comes last. */
+  /** By reference with digest, and what of it is to be proven; the one asked for last comes last. */
   readonly #pulls = new Map<string, { pulled: PulledImage; timer: NodeJS.Timeout }>()
 
   constructor(parts: PullsParts) {
@@ -63,17 +63,18 @@ export class Pulls {
   }
 
   async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
-    const { reference } = found
-    const known = this.#pulls.get(referenceText(reference))
+    const { reference, toProve = new Set() } = found
+    const key = [referenceText(reference), ...toProve].join(' ')
+    const known = this.#pulls.get(key)
     if (known?.pulled.isStale)
-      void this.#end(referenceText(reference)) // never rejects
+      void this.#end(key) // never rejects
     else if (known !== undefined) {
       known.timer.refresh()
-      this.#pulls.delete(referenceText(reference))
-      this.#pulls.set(referenceText(reference), known)
+      this.#pulls.delete(key)
+      this.#pulls.set(key, known)
       return known.pulled
     }
-    return this.#begin(await this.resolve(found))
+    return this.#begin(key, await this.resolve(found), toProve)
   }
 
   /** The image that was found, kept for the next start. @throws Failure missing, system */
@@ -92,14 +93,13 @@ export class Pulls {
     await Promise.all([...this.#pulls.keys()].map((key) => this.#end(key)))
   }
 
-  #begin(image: ResolvedImage): PulledImage {
-    const key = referenceText(image.reference)
+  #begin(key: string, image: ResolvedImage, toProve: ReadonlySet<number>): PulledImage {
     const found = this.#pulls.get(key)
     if (found !== undefined) return found.pulled // meanwhile
     const [oldest] = this.#pulls.keys()
     if (this.#pulls.size >= PULLS_MAX && oldest !== undefined) void this.#end(oldest)
     const timer = setTimeout(() => void this.#end(key), PULL_MS).unref()
-    const pulled = new PulledImage(image, this.#parts)
+    const pulled = new PulledImage(image, this.#parts, toProve)
     this.#pulls.set(key, { pulled, timer })
     return pulled
   }

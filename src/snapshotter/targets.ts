@@ -24,6 +24,11 @@ export function buildKitTargetsOf({ layers }: Pick<Manifest, 'layers'>, diffIds:
   return chainOf(bound).map((chain) => `buildkit-layer-snapshot-v1-${chain.replace(':', '-')}`)
 }
 
+/** Places of layers that BuildKit knows by their DiffIDs alone. */
+export function unboundIn({ layers }: Pick<Manifest, 'layers'>): ReadonlySet<number> {
+  return new Set(layers.flatMap((layer, place) => (buildKitIndex(layer) === undefined ? [place] : [])))
+}
+
 function onTopOf(below: Digest | undefined, digest: Digest): Digest {
   if (below === undefined) return digest
   return `sha256:${createHash('sha256').update(`${below} ${digest}`).digest('hex')}`

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, mkdir, readdir, realpath, stat, symlink, writeFile } from 'node:fs/promises'
 import { createConnection, createServer, type Server, type Socket } from 'node:net'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { socketFor } from '../../src/agent/agent-places.ts'
 import { type AgentAnswer, type AgentRequest, ask, askAt, listen, listSockets } from '../../src/agent/socket.ts'
@@ -255,9 +255,11 @@ test('the agent of a directory is found through symlinks, too', async () => {
 
 test('sockets are listed, and nothing else', async () => {
   const dir = await folder()
-  await serve(join(dir, 'a.sock'))
-  await writeFile(join(dir, 'a.log'), '')
-  expect(await listSockets(dir)).toEqual([join(dir, 'a.sock')])
+  const own = socketFor(dir, '/a')
+  await serve(own)
+  await writeFile(`${own}.log`, '')
+  await serve(join(dir, 'containerd.sock')) // where an engine asks
+  expect(await listSockets(dir)).toEqual([own])
   expect(await listSockets(join(dir, 'nowhere'))).toEqual([])
-  expect((await readdir(dir)).sort()).toEqual(['a.log', 'a.sock'])
+  expect((await readdir(dir)).sort()).toEqual([basename(own), `${basename(own)}.log`, 'containerd.sock'].sort())
 })

@@ -1,7 +1,8 @@
 // BuildKit with lazylayer as its snapshotter, by either of its workers: builds on a lazy image fetch none of its layers.
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type AppImage, writeApp } from './app-image.ts'
+import { writeImage } from '../../src/build/layout-writer.ts'
+import { type AppImage, named, writeApp } from './app-image.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
 import { BuildKit, buildKitLacks, directoryIn } from './engines/buildkit.ts'
 import { Containerd, containerdLacks } from './engines/containerd.ts'
@@ -25,7 +26,8 @@ function tests(worker: 'oci' | 'containerd'): void {
   beforeAll(async () => {
     store = await makeStore(async (dir) => {
       app = await writeApp(join(dir, 'app'))
-      return { layout: app.layout, tags: [app.tag] }
+      await writeMixed(app.layout)
+      return { layout: app.layout, tags: [app.tag, 'mixed'] }
     })
     const { registry, work } = store
     const [path, own] = [await directoryIn(work.path, 'b'), await directoryIn(work.path, 'c')]
@@ -59,5 +61,44 @@ function tests(worker: 'oci' | 'containerd'): void {
     expect(stderr).toContain('part 7')
     expect(code).toBe(0)
     expect(await blobs()).toEqual([])
+  })
+
+  test('what is built is pushed to the same registry, without the layers of its base', async () => {
+    await store.registry.clear()
+    const built = `${store.registry.host}/built`
+    const output = `type=image,name=${built}:1,push=true,store=false`
+    const { code, stderr } = await buildKit.build(`FROM ${store.image}\nRUN cat /app/name >/made\n`, '--output', output)
+    expect(code === 0 ? '' : stderr).toBe('')
+    const requests = byEngine(await store.registry.log())
+    expect(
+      requests.filter(({ kind, method, status }) => kind === 'blob' && method === 'GET' && status === 200),
+    ).toEqual([])
+    expect(requests.filter(({ method, uri }) => method === 'POST' && uri.includes('mount='))).toHaveLength(3)
+    const again = await buildKit.build(`FROM ${built}:1\nRUN cat /made\n`)
+    expect(again.stderr).toContain('the middle')
+  })
+
+  test('of an image with a plain base it fetches no layer either', async () => {
+    await store.registry.clear()
+    const { code, stderr } = await buildKit.build(`FROM ${store.registry.host}/mixed:mixed\nRUN cat /etc/who\n`)
+    expect(stderr).toContain('lazy above plain')
+    expect(code).toBe(0)
+    expect(await blobs()).toEqual([])
+  })
+}
+
+async function writeMixed(layout: string): Promise<void> {
+  const programs = await named(['sh', 'cat'])
+  const folders = ['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const }))
+  const base = [...programs, ...folders].filter((each, i, all) => all.findIndex(({ path }) => path === each.path) === i)
+  const who = { path: 'etc/who', type: 'file' as const, content: Buffer.from('lazy above plain\n') }
+  await writeImage({
+    dir: layout,
+    tag: 'mixed',
+    config: { Env: ['PATH=/bin'] },
+    layers: [
+      { kind: 'gzip', entries: base },
+      { kind: 'estargz', entries: [who] },
+    ],
   })
 }

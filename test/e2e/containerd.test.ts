@@ -69,6 +69,9 @@ function tests(flavour: ContainerdFlavour): void {
     await pull()
     expect(await run()).toMatchObject(works())
     expect(await blobsFetched()).toEqual([])
+    // what the tag means, the manifest and the configuration
+    const own = byEngine(await store.registry.log()).filter(({ kind }) => kind !== 'ping')
+    expect(own.map(({ method, kind }) => `${method} ${kind}`)).toEqual(['HEAD manifest', 'GET manifest', 'GET blob'])
     expect(await snapshots()).toBe(3)
   })
 
@@ -137,6 +140,11 @@ function tests(flavour: ContainerdFlavour): void {
     await containerd.ctr('k8s.io', 'images', 'rm', '--sync', image('mixed'))
     await pull()
     const reference = image(app.tag)
+    // its own registry has all of it
+    const elsewhere = `${store.registry.host}/elsewhere:1`
+    await containerd.ctr('k8s.io', 'images', 'tag', reference, elsewhere)
+    const hosts = ['--hosts-dir', join(containerd.path, 'certs.d')]
+    expect((await containerd.ctr('k8s.io', 'images', 'push', ...hosts, elsewhere)).code).toBe(0)
     const exported = () => containerd.ctr('k8s.io', 'images', 'export', join(store.work.path, 'image.tar'), reference)
     expect(await exported()).toMatchObject({ code: 1, stderr: expect.stringContaining('not found') })
     const fill = () => lazylayer(store.work.path, 'fill', reference, '--root', store.root)

@@ -50,21 +50,24 @@ function scene(layout: (work: string) => Promise<string>) {
     await registry?.close()
     await work?.remove()
   })
-  const flags = (tag: string, rung: string) => {
-    const cache = join(work.path, `cache-${tag}-${rung}`)
+  const flags = (of: string, rung: string) => {
+    const cache = join(work.path, `cache-${of}-${rung}`)
     return ['--cache', cache, '--cert-dir', registry.certDir, '--mount', rung]
   }
   return {
     end,
-    async expectLayers({ tag, layers }: Case, rung: string): Promise<void> {
-      const root = join(work.path, `store-${tag}-${rung}`)
-      agent = await startAgent(work.path, root, ['serve', root, '--diffid', 'claimed', ...flags(tag, rung)])
-      const image = Buffer.from(`${registry.host}/images:${tag}`).toString('base64')
-      for (const { name, lines } of layers) {
-        const layer = join(root, 'layers', image, name)
-        await readFile(join(layer, 'info')) // waits for the kernel's mount, whose inodes have other numbers
-        const shown = await listTree(join(layer, 'diff'))
-        expect(compare(lines, shown, { extra: OWN })).toEqual([])
+    /** All in one store. */
+    async expectLayers(cases: Iterable<Case>, rung: string): Promise<void> {
+      const root = join(work.path, `store-${rung}`)
+      agent = await startAgent(work.path, root, ['serve', root, '--diffid', 'claimed', ...flags('store', rung)])
+      for (const { tag, layers } of cases) {
+        const image = Buffer.from(`${registry.host}/images:${tag}`).toString('base64')
+        for (const { name, lines } of layers) {
+          const layer = join(root, 'layers', image, name)
+          await readFile(join(layer, 'info')) // waits for the kernel's mount, whose inodes have other numbers
+          const shown = await listTree(join(layer, 'diff'))
+          expect(compare(lines, shown, { extra: OWN }), `${tag}, ${name}`).toEqual([])
+        }
       }
     },
     async expectWhole({ tag, layers }: Case, rung: string): Promise<void> {
@@ -168,16 +171,13 @@ suite('mounts show what our images hold', lacking(['fusermount3', 'python3']), (
     }
     return layout
   })
+  test.each(SERVE_RUNGS)('each layer as a lower directory (%s)', { timeout: TIMEOUT_MS }, (rung) =>
+    expectLayers(cases.values(), rung),
+  )
   for (const tag of Object.keys(WRITTEN)) {
-    const of = () => cases.get(tag) as Case
-    for (const rung of SERVE_RUNGS) {
-      test(`each layer of ${tag} as a lower directory (${rung})`, { timeout: TIMEOUT_MS }, () =>
-        expectLayers(of(), rung),
-      )
-    }
-    for (const rung of RUNGS) {
-      test(`the whole of ${tag} as a root filesystem (${rung})`, { timeout: TIMEOUT_MS }, () => expectWhole(of(), rung))
-    }
+    test.each(RUNGS)(`the whole of ${tag} as a root filesystem (%s)`, { timeout: TIMEOUT_MS }, (rung) =>
+      expectWhole(cases.get(tag) as Case, rung),
+    )
   }
 })
 
@@ -235,17 +235,14 @@ suite(
         lines: readLines(join(folder, `samples/expected/layer${i + 1}.jsonl`)),
       })),
     })
-    for (const tag of ['esgz', 'esgz-min', 'esgz-ext']) {
-      for (const rung of SERVE_RUNGS) {
-        test(`each layer of ${tag} as a lower directory (${rung})`, { timeout: TIMEOUT_MS }, () =>
-          expectLayers(of(tag), rung),
-        )
-      }
-      for (const rung of RUNGS) {
-        test(`the whole of ${tag} as a root filesystem (${rung})`, { timeout: TIMEOUT_MS }, () =>
-          expectWhole(of(tag), rung),
-        )
-      }
+    const tags = ['esgz', 'esgz-min', 'esgz-ext']
+    test.each(SERVE_RUNGS)('each layer as a lower directory (%s)', { timeout: TIMEOUT_MS }, (rung) =>
+      expectLayers(tags.map(of), rung),
+    )
+    for (const tag of tags) {
+      test.each(RUNGS)(`the whole of ${tag} as a root filesystem (%s)`, { timeout: TIMEOUT_MS }, (rung) =>
+        expectWhole(of(tag), rung),
+      )
     }
   },
 )

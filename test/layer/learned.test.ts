@@ -100,6 +100,20 @@ test('of a layer that the profile names, no path of another layer counts', async
   expect(await there()).toBe('a')
 })
 
+test('the repository is asked as soon as the image is known, and not again for its layers', async () => {
+  let asked = 0
+  const { image, layer, learned, wanted, there } = await world(async () => {
+    asked++
+    return profile
+  })
+  const profile = wanted('f')
+  learned.expect(image)
+  await expect.poll(() => asked).toBe(1)
+  await learned.prefetch(image, layer)
+  expect(await there()).toBe('f')
+  expect(asked).toBe(1)
+})
+
 test('what the repository says is fetched behind, kept, and cut at a quarter of the image', async () => {
   const { image, layer, learned, wanted, there, of, profiles } = await world(async () => profile)
   const profile = wanted('f', 'a', 'b', 'c', 'd', 'e')

@@ -111,6 +111,15 @@ describe('an image that is pulled', () => {
     expect(asked).toEqual(expect.arrayContaining([`prove ${BASE}`, `prove ${TOP}`]))
   })
 
+  test('has layers that its client knows by their DiffIDs alone proven before anybody is shown them, though they are believed', async () => {
+    const { parts, asked } = world()
+    const pulled = new PulledImage(app, parts, new Set([0]))
+    await treeOf(pulled, 0)
+    await treeOf(pulled, 2)
+    expect(asked).toContain(`prove ${BASE}`)
+    expect(asked).not.toContain(`prove ${TOP}`)
+  })
+
   test('has a layer fetched whole whose index is of no use, and not one whose registry is away', async () => {
     const { parts, state } = world()
     state.failing

@@ -10,6 +10,8 @@ export interface ClientFacts {
   /** Layers that are served lazily, and all. */
   lazy: number
   layers: number
+  /** Of the lazy ones those that BuildKit knows by their indexes: others are read whole before it is shown them. */
+  bound: number
   /** Why nobody can be given the image; undefined: it can be served. */
   refused: string | undefined
   /** Whether some of its layers show one tree together, so that a client that unpacks them itself gets something else. */
@@ -17,8 +19,8 @@ export interface ClientFacts {
 }
 
 /**
- * lazy    the client fetches no layer
- * whole   the client fetches and unpacks all layers itself, as without this agent
+ * lazy    the client fetches no layer, and the agent what is read
+ * whole   all layers are fetched before a program starts
  * fails   its pull ends in an error
  */
 export interface ClientWay {
@@ -34,6 +36,8 @@ interface Client {
   name: string
   /** Undefined: it never asks. */
   asks: { fix: string } | undefined
+  /** Whether it knows layers as BuildKit does. */
+  byIndex?: true
   why?: string
   fix?: string
 }
@@ -42,6 +46,7 @@ const STORE_ENGINES = [
   { engine: 'podman', name: 'Podman' },
   { engine: 'crio', name: 'CRI-O' },
 ] as const
+const UNBOUND = 'known to BuildKit by their DiffIDs alone, and so proven first'
 const ABOVE = 'what the layers above say'
 const SETUP = 'lazylayer setup containerd'
 
@@ -64,11 +69,13 @@ const CLIENTS: readonly Client[] = [
   },
   {
     name: 'BuildKit, containerd worker',
+    byIndex: true,
     asks: { fix: 'lazylayer setup buildkit (snapshotter stargz)' },
     why: 'it goes by the name: lazy as stargz, whole as lazylayer',
   },
   {
     name: 'BuildKit, OCI worker',
+    byIndex: true,
     asks: { fix: 'lazylayer setup buildkit (snapshotter stargz, proxySnapshotterPath)' },
     why: 'it goes by the name: lazy as stargz, whole as lazylayer',
   },
@@ -84,10 +91,9 @@ export function clientWays(facts: ClientFacts): ClientWay[] {
   return CLIENTS.map((each) => wayOfClient(each, facts))
 }
 
-function wayOfClient(
-  { name: client, asks, why, fix }: Client,
-  { lazy, layers, refused, together }: ClientFacts,
-): ClientWay {
+function wayOfClient({ name: client, asks, why, fix, byIndex }: Client, facts: ClientFacts): ClientWay {
+  const { layers, refused, together } = facts
+  const lazy = byIndex ? facts.bound : facts.lazy
   if (refused !== undefined) return { client, way: 'fails', why: refused, fix: null }
   if (asks === undefined) {
     if (together) return { client, way: 'fails', why: 'nobody but the agent can unpack these layers', fix: fix ?? null }
@@ -97,11 +103,15 @@ function wayOfClient(
     return {
       client,
       way: 'whole',
-      why: 'none of its layers is lazy; the agent fetches them, once for all clients',
+      why:
+        facts.lazy > 0
+          ? `the agent fetches all of its layers whole (${UNBOUND})`
+          : 'none of its layers is lazy; the agent fetches them, once for all clients',
       fix: HOW_TO_CONVERT,
     }
   const eager = layers - lazy
-  const plain = eager === 0 ? [] : [`${eager} of ${layers} layers are plain: the agent fetches them whole`]
+  const which = facts.lazy > lazy ? UNBOUND : 'plain'
+  const plain = eager === 0 ? [] : [`the agent fetches ${eager} of ${layers} layers whole (${which})`]
   const reasons = [...plain, ...(why === undefined ? [] : [why])]
   return { client, way: 'lazy', why: reasons.length === 0 ? null : reasons.join('; '), fix: asks.fix }
 }

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { type ClientFacts, clientWays, storeWays } from '../../../src/cli/explain/clients.ts'
 import type { LayerWay, Ways } from '../../../src/cli/explain/layer.ts'
 
-const LAZY: ClientFacts = { lazy: 2, layers: 2, refused: undefined, together: false }
+const LAZY: ClientFacts = { lazy: 2, layers: 2, bound: 2, refused: undefined, together: false }
 
 /** Of all clients, in a letter each. */
 const waysOf = (facts: Partial<ClientFacts>) =>
@@ -25,8 +25,17 @@ test('every client is told what to do, and those that go by the name are told th
 
 test('plain layers are fetched by the agent, and an image of them alone is lazy for nobody', () => {
   const [kubelet] = clientWays({ ...LAZY, lazy: 1 })
-  expect(kubelet).toMatchObject({ way: 'lazy', why: expect.stringMatching(/^1 of 2 layers are plain/) })
-  expect(waysOf({ lazy: 0 })).toBe('wwwwwwwww')
+  expect(kubelet).toMatchObject({ way: 'lazy', why: 'the agent fetches 1 of 2 layers whole (plain)' })
+  expect(waysOf({ lazy: 0, bound: 0 })).toBe('wwwwwwwww')
+})
+
+test('BuildKit is shown layers that it knows by DiffIDs alone once they are proven', () => {
+  expect(waysOf({ bound: 0 })).toBe('lllwllwwl')
+  const buildKit = clientWays({ ...LAZY, bound: 1 }).find(({ client }) => client.startsWith('BuildKit'))
+  expect(buildKit).toMatchObject({
+    way: 'lazy',
+    why: expect.stringMatching(/^the agent fetches 1 of 2 layers whole \(known to/),
+  })
 })
 
 test('what nobody can be given fails for all, and what nobody can unpack for those that unpack', () => {

@@ -8,9 +8,9 @@ import { findProgram, lacking, program } from './needs.ts'
 import { answers } from './registry.ts'
 import { Sandbox } from './sandbox.ts'
 
-/** Where its layers come from: from a snapshotter's socket of its own, or from a containerd that knows one. */
+/** Where its layers come from: from a snapshotter's socket of its own, or none, or from a containerd that knows one. */
 export type BuildKitWorker =
-  | { is: 'oci'; socket: string }
+  | { is: 'oci'; socket: string | undefined }
   // in whose mount namespace it runs: containerd is to see what it mounts
   | { is: 'containerd'; containerd: Containerd }
 
@@ -100,7 +100,7 @@ function configuration(path: string, { worker, name, trust }: BuildKitOptions): 
       ? `[worker.oci]
   enabled = true
   snapshotter = "${name}"
-  proxySnapshotterPath = "${worker.socket}"
+  ${worker.socket === undefined ? '' : `proxySnapshotterPath = "${worker.socket}"`}
   binary = "runc"
   networkMode = "host"
 [worker.containerd]

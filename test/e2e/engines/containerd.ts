@@ -17,9 +17,9 @@ export interface ContainerdOptions {
   flavour: ContainerdFlavour
   /** A WorkDirectory's path. */
   work: string
-  /** Of the proxy snapshotter. */
-  socket: string
-  /** What it is called. Default: lazylayer. */
+  /** Of the proxy snapshotter; undefined: there is none, and its own is used. */
+  socket: string | undefined
+  /** What the proxy snapshotter is called. Default: lazylayer. */
   name?: string
   trust: readonly { host: string; caFile: string }[]
 }
@@ -111,7 +111,8 @@ export class Containerd {
   }
 }
 
-function configuration(path: string, { socket, flavour, name = 'lazylayer' }: ContainerdOptions): string {
+function configuration(path: string, { socket, flavour, name: named = 'lazylayer' }: ContainerdOptions): string {
+  const name = socket === undefined ? 'overlayfs' : named
   const cri = 'plugins."io.containerd.grpc.v1.cri"'
   const v17 = `
 [${cri}]
@@ -133,6 +134,14 @@ function configuration(path: string, { socket, flavour, name = 'lazylayer' }: Co
   disable_apparmor = true
   restrict_oom_score_adj = true
 `
+  const plugin = `[proxy_plugins.${name}]
+  type = "snapshot"
+  address = "${socket}"
+  ${flavour === 'built' ? 'capabilities = ["remap-ids"]' : '# 2.1 maps layers without the mounts in them'}
+  [proxy_plugins.${name}.exports]
+    root = "${path}"
+    enable_remote_snapshot_annotations = "true"
+`
   return `version = ${flavour === 'trixie' ? 2 : 3}
 root = "${path}/root"
 state = "${path}/state"
@@ -142,14 +151,7 @@ state = "${path}/state"
   address = "${path}/t.sock"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${path}/opt"
-[proxy_plugins.${name}]
-  type = "snapshot"
-  address = "${socket}"
-  ${flavour === 'built' ? 'capabilities = ["remap-ids"]' : '# 2.1 maps layers without the mounts in them'}
-  [proxy_plugins.${name}.exports]
-    root = "${path}"
-    enable_remote_snapshot_annotations = "true"
-[plugins."io.containerd.transfer.v1.local"]
+${socket === undefined ? '' : plugin}[plugins."io.containerd.transfer.v1.local"]
   config_path = "${path}/certs.d"
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux/amd64"

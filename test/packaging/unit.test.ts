@@ -2,10 +2,10 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { defaultPlaces } from '../src/agent/agent-places.ts'
-import { parseCommandLine } from '../src/cli/flags.ts'
+import { defaultPlaces } from '../../src/agent/agent-places.ts'
+import { parseCommandLine } from '../../src/cli/flags.ts'
 
-const UNIT = fileURLToPath(new URL('../packaging/lazylayer.service', import.meta.url))
+const UNIT = fileURLToPath(new URL('../../packaging/lazylayer.service', import.meta.url))
 
 const settings = (await readFile(UNIT, 'utf8'))
   .split('\n')
