@@ -247,9 +247,10 @@ export class Layers {
    * @throws Failure as Examiner.blob
    */
   async keep(descriptor: Descriptor, blob: StoredBlob): Promise<void> {
-    const { examiner } = this.#parts
+    const { examiner, builder } = this.#parts
     const keeping = examiner.blob(blob)
-    setImmediate(() => this.#empty()) // the tree of the unit's other layers, for which nobody waits yet
+    builder.expectExamination()
+    setImmediate(this.#empty) // the tree of the unit's other layers, for which nobody waits yet
     void examiner.readAhead(descriptor, await keeping) // never rejects
   }
 
@@ -285,10 +286,7 @@ export class Layers {
   }
 
   /** The tree of a layer that shows nothing. The first takes a while, as all that builds trees is new then. */
-  #empty(): Tree {
-    this.#nothing ??= buildTree({ blobs: [], chunks: [], entries: [], first: [] })
-    return this.#nothing
-  }
+  #empty = (): Tree => (this.#nothing ??= buildTree({ blobs: [], chunks: [], entries: [], first: [] }))
 
   async #take<B extends Blob>(
     name: string,
