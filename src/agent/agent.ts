@@ -39,6 +39,8 @@ import { text, type Values } from './values.ts'
 export interface Agent {
   native: NativeModule
   keeper: Keeper
+  /** A signal ends the process, and leaves its mount to the next. */
+  keepsOnExit: boolean
   registries: Registries
   store: Store
   codecs: CodecPool
@@ -99,6 +101,13 @@ function keeperPatience(values: Values): number {
   return seconds * 1000
 }
 
+/** --on-exit. @throws Failure usage */
+function keepsOnExit(values: Values): boolean {
+  const given = text(values, 'on-exit') ?? 'unmount'
+  if (given !== 'keep' && given !== 'unmount') throw Failure.usage(`--on-exit ${given} is neither keep nor unmount`)
+  return given === 'keep'
+}
+
 /**
  * What an agent is for.
  *
@@ -137,14 +146,15 @@ export async function openAgent(
   const registries = asked?.registries ?? openRegistries(values, image, await openSealed(values, cache))
   const limits = roomLimits(values)
   const { disk } = native
-  const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
+  const budget = new Budget(BUDGET, new Wires(manners))
+  const inMemory = (bytes: number) => budget.count(bytes)
+  const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits, inMemory })
   asked?.cacheIsOpen((digest) => store.getObject(digest))
   const codecs = new CodecPool({ warn: log, worker: WORKER })
   const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
-  const budget = new Budget(BUDGET, new Wires(manners))
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
-  const examinations = new Examinations(store, builder, log, closing.signal, gathered)
+  const examinations = new Examinations(store, builder, log, closing.signal, { gathered, memory: budget })
   const layers = new Layers({
     store,
     codecs,
@@ -177,6 +187,7 @@ export async function openAgent(
   return {
     native,
     keeper: Keeper.current(process.env, keeperPatience(values)),
+    keepsOnExit: keepsOnExit(values),
     registries,
     store,
     codecs,

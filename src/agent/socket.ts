@@ -14,7 +14,7 @@ import { isAgentSocket, socketFor } from './agent-places.ts'
 import type { Distribution, Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
-export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest | FillRequest
+export type AgentRequest = { op: 'status' } | { op: 'unmount' } | { op: 'upgrade' } | ListRequest | FillRequest
 export type AgentAnswer =
   | { ok: true; status?: Status; outcome?: ListOutcome; filled?: readonly FilledImage[] }
   | Refusal
@@ -152,7 +152,8 @@ async function respond(line: string, answer: (request: AgentRequest) => Promise<
   try {
     const request: unknown = JSON.parse(line)
     if (typeof request === 'object' && request !== null && 'op' in request) {
-      if (request.op === 'status' || request.op === 'unmount') return await answer({ op: request.op })
+      if (request.op === 'status' || request.op === 'unmount' || request.op === 'upgrade')
+        return await answer({ op: request.op })
       const parsed = parseListRequest(request) ?? parseFillRequest(request)
       if (parsed !== undefined) return await answer(parsed)
     }

@@ -96,6 +96,7 @@ function wantsKeeper() {
 function becomeKeeper() {
   const keeper = join(root, 'native/lazylayer-keeper')
   if (!isExecutable(keeper)) return
+  if (process.env.LISTEN_FDS !== undefined) keepStored(Number(process.env.LISTEN_FDS))
   process.execve(keeper, [keeper, process.execPath, ...AGENT_FLAGS, ...process.execArgv, self, ...args], {
     ...process.env,
     [KEPT]: '1',
@@ -104,6 +105,16 @@ function becomeKeeper() {
     // what is fetched goes back to the system when it is freed, however large pieces were before; glibc would raise this with each
     MALLOC_MMAP_THRESHOLD_: process.env.MALLOC_MMAP_THRESHOLD_ ?? '262144',
   })
+}
+
+/** What systemd stored of an earlier keeper, from descriptor 3 on, is the next one's; Node would close it. */
+function keepStored(count) {
+  try {
+    const { keepOpen } = module.createRequire(self)(join(root, 'native/lazylayer.node'))
+    for (let fd = 3; fd < 3 + count; fd++) keepOpen(fd)
+  } catch {
+    // without the addon there was no mount that anybody could go on with
+  }
 }
 
 function isExecutable(path) {

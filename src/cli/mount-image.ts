@@ -222,5 +222,6 @@ async function showErofs(it: ToShow): Promise<Answering | { why: string }> {
   const why = await covers.add(merged.image, merged.layers, dir)
   if (why === undefined) return { session, covers, ended: goneFrom(dir) }
   await session.detach()
+  agent.keeper.end() // of this one
   return { why }
 }
