@@ -184,13 +184,14 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
   const registries = openRegistries(values, image, await openSealed(values, cache))
   const limits = roomLimits(values)
   const { disk } = native
-  const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits })
+  const budget = new Budget(BUDGET, new Wires(manners))
+  const inMemory = (bytes: number) => budget.count(bytes)
+  const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits, inMemory })
   const codecs = new CodecPool({ warn: log, worker: WORKER })
   const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
-  const budget = new Budget(BUDGET, new Wires(manners))
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
-  const examinations = new Examinations(store, builder, log, closing.signal, gathered)
+  const examinations = new Examinations(store, builder, log, closing.signal, { gathered, memory: budget })
   const layers = new Layers({
     store,
     codecs,

@@ -92,7 +92,7 @@ export class Layers {
   readonly #indexes = new LimitEach<string>(INDEXES_MAX)
   readonly #allIndexes = new Limit(INDEXES_ALL_MAX)
   readonly #room = new IndexRoom()
-  readonly #firstRoom = new FirstBytesRoom()
+  readonly #firstRoom: FirstBytesRoom
   readonly #warmWays = new WarmWays()
   readonly #builds = new Limit(BUILDS_MAX)
   readonly #closing: AbortController
@@ -106,6 +106,7 @@ export class Layers {
   constructor(parts: LayerParts, idleMax = IDLE_MAX) {
     const { store, codecs, budget, isFilled = false, answers, closing, log } = parts
     this.#parts = parts
+    this.#firstRoom = new FirstBytesRoom(budget)
     this.#closing = closing
     this.#formats = parts.formats ?? FORMATS
     this.#reuse = store.reuse(parts.builder)
