@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec, fcntl_getfd, retry_on_intr};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
@@ -22,6 +22,11 @@ fn borrow<'fd>(fd: RawFd) -> io::Result<BorrowedFd<'fd>> {
 /// A close-on-exec copy of the caller's descriptor.
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(borrow(fd)?, 0)?)
+}
+
+/// Has the caller's descriptor stay open over an execve.
+pub fn keep_open(fd: RawFd) -> io::Result<()> {
+    Ok(fcntl_setfd(borrow(fd)?, FdFlags::empty())?)
 }
 
 /// Takes over the caller's descriptor, which must be open and is the caller's no more.

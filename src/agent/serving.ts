@@ -105,6 +105,11 @@ const UNMOUNT_AFTER_MS = [0, 50, 200, 500]
 /** Of what would still like to look at it. */
 const ENDING_MS = 2_000
 
+/** The same, when programs wait for the next agent. */
+const YIELD_MS = 500
+/** In which an answer is written to a socket. */
+const ANSWERED_MS = 50
+
 /** Signals that end a mount in order. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -143,10 +148,30 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
     await covers?.detach()
     await session.detach()
   }
+  let upgrading = false
+  const upgrade = async (): Promise<AgentAnswer> => {
+    if (!agent.keeper.succeeds || session.state === undefined) {
+      return {
+        ok: false,
+        what: 'no other agent can go on with its mount',
+        fix: 'docs/reliability.md says when one can.',
+      }
+    }
+    if (upgrading) return { ok: false, what: 'it is being upgraded already' }
+    upgrading = true
+    const isLeaving = await agent.keeper.upgrade()
+    upgrading = false
+    if (!isLeaving) {
+      return { ok: false, what: 'the new agent could not go on, and the old one does', fix: 'Its log says why.' }
+    }
+    setTimeout(() => void yieldMount(served), ANSWERED_MS) // never rejects
+    return { ok: true }
+  }
   const answer = async (request: AgentRequest): Promise<AgentAnswer> => {
     if (request.op === 'status') return { ok: true, status: await statusOf(served) }
     if (request.op === 'list') return await served.list(request)
     if (request.op === 'fill') return await served.fill(request)
+    if (request.op === 'upgrade') return await upgrade()
     return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
   }
   const server = await listen(path, answer).catch(async (error) => {
@@ -158,6 +183,10 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const stop = async () => {
     if (stopping) return // a second signal changes nothing
     stopping = true
+    if (agent.keepsOnExit && session.state !== undefined) {
+      if (agent.keeper.leave()) return await yieldMount(served)
+      log('--on-exit keep: systemd holds nothing here, so the mount ends')
+    }
     await served.leave()
     try {
       if (!(await unmount())) {
@@ -171,7 +200,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   }
   for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
   ready()
-  agent.keeper.ready(() => {})
+  agent.keeper.ready()
   const reason = await Promise.race([session.ended, served.ended, stopped.promise])
   agent.keeper.end()
   if (reason !== 'unmounted' && reason !== 'stopped') log(`the mount ended: ${reason}`)
@@ -184,6 +213,14 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   for (const file of [path, logFor(path)]) await unlink(file).catch(() => {}) // usually gone, or never there
   await agent.close()
   return 0
+}
+
+/** Leaves the mount, with all that waits for it, to the agent that is prepared to go on. */
+async function yieldMount(served: ServedMount): Promise<void> {
+  await served.leave()
+  await Promise.race([served.recorder.end(), sleep(YIELD_MS)]).catch(() => {}) // it is worth no more
+  // whatever else ended here would fail the reads that wait
+  process.kill(process.pid, 'SIGKILL')
 }
 
 async function statusOf(served: ServedMount): Promise<Status> {

@@ -7,14 +7,14 @@ import { within } from '../engines/machine.ts'
 import { type Code, describe, Failure } from '../errors.ts'
 import type { Credentials } from '../registry/login.ts'
 import type { FilledImage } from '../snapshotter/fill.ts'
-import type { DiffIdPolicy } from '../stores/identity.ts'
+import type { DiffIdPolicy } from '../stores/diff-id-policy.ts'
 import type { ListOutcome } from '../stores/outcome.ts'
 import { PROVE, type Prove } from '../stores/read-whole.ts'
 import { isAgentSocket, socketFor } from './agent-places.ts'
 import type { Distribution, Gauge, Totals } from './gauges.ts'
 import { hungAgent, hungFailure } from './hung.ts'
 
-export type AgentRequest = { op: 'status' } | { op: 'unmount' } | ListRequest | FillRequest
+export type AgentRequest = { op: 'status' } | { op: 'unmount' } | { op: 'upgrade' } | ListRequest | FillRequest
 export type AgentAnswer =
   | { ok: true; status?: Status; outcome?: ListOutcome; filled?: readonly FilledImage[] }
   | Refusal
@@ -152,7 +152,8 @@ async function respond(line: string, answer: (request: AgentRequest) => Promise<
   try {
     const request: unknown = JSON.parse(line)
     if (typeof request === 'object' && request !== null && 'op' in request) {
-      if (request.op === 'status' || request.op === 'unmount') return await answer({ op: request.op })
+      if (request.op === 'status' || request.op === 'unmount' || request.op === 'upgrade')
+        return await answer({ op: request.op })
       const parsed = parseListRequest(request) ?? parseFillRequest(request)
       if (parsed !== undefined) return await answer(parsed)
     }

@@ -1,5 +1,6 @@
 // How an agent goes on with the mount of one that is gone: what of it must be remembered, and what of that can be had again.
-import { closeSync } from 'node:fs'
+import { closeSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
 import { imageAgain, layerAgain, type Reopening } from '../layer/reopen.ts'
@@ -22,6 +23,8 @@ export interface Mounted {
   rung: Rung
   /** Why not a higher one. */
   why?: string | undefined
+  /** The folder of the numbers that the kernel knows trees by. */
+  numbers?: string | undefined
   /** Of an image: its manifest's digest, and the number of its merged tree. */
   manifest?: Digest
   slot?: number
@@ -45,11 +48,17 @@ export function choiceOf({ mounted: { rung, why } }: Taken): RungChoice {
 const RESTORED_AT_ONCE = 8
 
 /** For a mount that is about to be made; undefined: nobody could go on with it. */
-export function stateOf({ native, keeper }: Agent, mounted: Mounted): SessionState | undefined {
+export function stateOf({ native, keeper, store }: Agent, mounted: Mounted): SessionState | undefined {
   if (native.disk === null || !keeper.succeeds) return undefined
   const state = SessionState.create(native.disk)
-  state.set(MOUNTED_RECORD, mounted)
+  state.set(MOUNTED_RECORD, { ...mounted, numbers: numbersFolder(store.dir) })
   return state
+}
+
+/** Tells a folder from one that took its place. */
+function numbersFolder(cache: string): string | undefined {
+  const found = statSync(join(cache, 'slots'), { bigint: true, throwIfNoEntry: false })
+  return found && `${found.dev} ${found.ino} ${found.birthtimeNs}`
 }
 
 /** What has the keeper hold a session's connection; for its settings. */
@@ -81,6 +90,9 @@ export async function takeOver(agent: Agent, serves: string): Promise<Taken | un
     const mounted = state.get(MOUNTED_RECORD) as Mounted | undefined // as stateOf wrote it
     if (mounted === undefined) throw Failure.corrupt('its state does not say what it is')
     if (mounted.serves !== serves) throw Failure.corrupt(`it serves ${mounted.serves}, not ${serves}`)
+    if (mounted.numbers !== numbersFolder(agent.store.dir)) {
+      throw Failure.corrupt('the numbers of its trees are lost, and may be given to others')
+    }
     await checkNumbers(state, agent.store)
     return { fuseFd, state, mounted, below }
   } catch (error) {

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util'
 import { BACKGROUNDS } from '../agent/background.ts'
 import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
-import { DIFF_ID_POLICIES } from '../stores/identity.ts'
+import { DIFF_ID_POLICIES } from '../stores/diff-id-policy.ts'
 
 export interface Flag {
   name: string
@@ -98,11 +98,18 @@ const BACKGROUND: readonly Flag[] = [
 ]
 
 /** Of commands that run under the keeper. */
-const KEEPER_PATIENCE: Flag = {
-  name: 'keeper-patience',
-  value: 'SECONDS',
-  help: 'how long programs wait for the next agent when this one dies; then they get I/O errors. 0: no other goes on with its mounts (default: 30)',
-}
+const KEEPER: readonly Flag[] = [
+  {
+    name: 'keeper-patience',
+    value: 'SECONDS',
+    help: 'how long programs wait for the next agent when this one dies; then they get I/O errors. 0: no other goes on with its mounts (default: 30)',
+  },
+  {
+    name: 'on-exit',
+    value: 'unmount|keep',
+    help: 'what SIGTERM does: unmount; or keep the mount for the next start of the unit, where systemd stores descriptors, and programs wait (default: unmount)',
+  },
+]
 
 /** Of serve and explain. */
 const DIFFID: Flag = {
@@ -127,12 +134,18 @@ export const COMMANDS: readonly Command[] = [
       MOUNT,
       REQUIRE_LAZY,
       CONTEXT,
-      KEEPER_PATIENCE,
+      ...KEEPER,
       ...BACKGROUND,
       ...FILLED,
       PLATFORM,
       ...REGISTRY,
     ],
+  },
+  {
+    name: 'upgrade',
+    arguments: ['[DIR]'],
+    help: 'have the version that is installed by now go on with a mount or a store (default: where serve has it); programs wait for a moment, and notice nothing',
+    flags: [],
   },
   { name: 'umount', arguments: ['DIR'], help: 'end a mount, or a store', flags: [] },
   {
@@ -175,7 +188,7 @@ export const COMMANDS: readonly Command[] = [
       },
       SERVE,
       CONTEXT,
-      KEEPER_PATIENCE,
+      ...KEEPER,
       ...BACKGROUND,
       ...FILLED,
       PLATFORM,

@@ -10,6 +10,7 @@ type Command = (invocation: Invocation) => Promise<number>
 /** Each loaded when it is run: all that the others need takes longer than many a command does. */
 const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
   mount: async () => (await import('./mount.ts')).mount,
+  upgrade: async () => (await import('./upgrade.ts')).upgrade,
   umount: async () => (await import('./umount.ts')).umount,
   serve: async () => (await import('./serve.ts')).serve,
   pull: async () => (await import('./pull.ts')).pull,
@@ -29,7 +30,7 @@ const LOAD: Readonly<Record<string, () => Promise<Command>>> = {
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url))
 
 /** Commands that look at files which may hang, and do not wait for these. What others print may be long. */
-const LEAVING = ['mount', 'umount', 'serve', 'pull', 'fill', 'status', 'explain', 'setup', 'doctor']
+const LEAVING = ['mount', 'upgrade', 'umount', 'serve', 'pull', 'fill', 'status', 'explain', 'setup', 'doctor']
 
 /** @returns the exit code: 0 done, 1 failed, 2 the command line is wrong */
 export async function main(argv: readonly string[]): Promise<number> {

@@ -2,10 +2,15 @@
 // dies, however it does, and detaches its mounts where there is nobody to go on. native/src/bin/keeper.rs has what is said.
 import { readSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Failure } from '../errors.ts'
 import type { NativeModule } from './native.ts'
 
-/** Set by the keeper: the socket that it hears us by; what an agent before us left; whether that one is still there. */
+/**
+ * Set by the keeper: the socket that it hears us by; what an agent before us left; whether that one is still there; whether what is held
+ * outlives the keeper.
+ */
 const SOCKET = 'LAZYLAYER_KEEPER'
+const STORE = 'LAZYLAYER_STORE'
 const HELD = 'LAZYLAYER_HELD'
 const BESIDE = 'LAZYLAYER_BESIDE'
 export const PATIENCE_MS = 30_000
@@ -23,13 +28,19 @@ export class Keeper {
   /** Whether that agent is still there: then nothing may be read of its connection before `prepared` resolves. */
   readonly isBeside: boolean
 
+  /** Whether systemd hands what is held to the next keeper. */
+  readonly #isStored: boolean
   /** How long programs wait when there is nobody to go on. 0: nobody is to. */
   readonly #patienceMs: number
+  /** It died. */
+  #isAlone = false
 
-  private constructor(fd: number | undefined, held: readonly number[], isBeside: boolean, patienceMs: number) {
+  private constructor(fd: number | undefined, env: NodeJS.ProcessEnv, patienceMs: number) {
+    const held = (fd === undefined ? undefined : env[HELD])?.split(',').map(Number) ?? []
     this.#fd = fd
-    this.held = held
-    this.isBeside = isBeside
+    this.held = held.every((each) => Number.isInteger(each) && each > 2) ? held : []
+    this.isBeside = fd !== undefined && env[BESIDE] === '1'
+    this.#isStored = fd !== undefined && env[STORE] === '1'
     this.#patienceMs = patienceMs
     if (patienceMs > 0) this.#send(`patience ${patienceMs}`)
   }
@@ -40,10 +51,13 @@ export class Keeper {
    */
   static current(env: NodeJS.ProcessEnv, patienceMs = PATIENCE_MS): Keeper {
     const fd = Number(env[SOCKET])
-    if (!Number.isInteger(fd) || fd <= 2) return new Keeper(undefined, [], false, 0)
-    const held = env[HELD]?.split(',').map(Number) ?? []
-    const areNumbers = held.every((each) => Number.isInteger(each) && each > 2)
-    return new Keeper(fd, areNumbers ? held : [], env[BESIDE] === '1', patienceMs)
+    if (!Number.isInteger(fd) || fd <= 2) return new Keeper(undefined, env, 0)
+    return new Keeper(fd, env, patienceMs)
+  }
+
+  /** Whether this process is to go on with what another agent left: it knows all that is asked for then. */
+  static isSuccessor(env: NodeJS.ProcessEnv): boolean {
+    return env[HELD] !== undefined
   }
 
   get present(): boolean {
@@ -75,18 +89,20 @@ export class Keeper {
     }
   }
 
-  /**
-   * Everything is served. From now on a process that is silent is killed.
-   * @param hear is given what the keeper says
-   */
-  ready(hear: (message: string) => void): void {
+  /** Everything is served. From now on a process that is silent is killed. */
+  ready(): void {
     this.#send('ready')
-    if (this.#fd === undefined) return
-    const beat = () => {
-      this.#send('beat')
-      for (const each of this.#hear()) hear(each)
-    }
-    setInterval(beat, BEAT_MS).unref()
+    if (this.#fd !== undefined) setInterval(() => this.#send('beat'), BEAT_MS).unref()
+  }
+
+  /**
+   * This process ends, and leaves what is held to the next keeper's.
+   * @returns whether there can be one: somebody holds it meanwhile
+   */
+  leave(): boolean {
+    if (!this.succeeds || !this.#isStored) return false
+    this.#send('leave')
+    return true
   }
 
   /** What was held is served no more, and nobody is to go on with it. */
@@ -94,15 +110,27 @@ export class Keeper {
     this.#send('end')
   }
 
-  /** Has the keeper start what the command has become, beside this process. */
-  upgrade(): void {
+  /**
+   * Has the keeper start what the command has become, beside this process. Resolves when that could go on and this process is to leave, or
+   * will not, and this one goes on. @returns whether it is to leave
+   */
+  async upgrade(): Promise<boolean> {
     this.#send('upgrade')
+    for (;;) {
+      const heard = this.#hear()
+      if (heard.includes('yield')) return true
+      if (heard.includes('kept') || this.#isAlone) return false
+      await sleep(HEAR_MS)
+    }
   }
 
   /** Says that this process could go on. Resolves when the one before it is gone. */
   async prepared(): Promise<void> {
     this.#send('prepared')
-    while (!this.#hear().includes('go')) await sleep(HEAR_MS)
+    while (!this.#hear().includes('go')) {
+      if (this.#isAlone) throw Failure.aborted('the keeper is gone')
+      await sleep(HEAR_MS)
+    }
   }
 
   /** Has what was held detached. Resolves when it is. */
@@ -120,7 +148,10 @@ export class Keeper {
     try {
       for (;;) {
         const length = readSync(this.#fd, bytes)
-        if (length === 0) return heard // it died
+        if (length === 0) {
+          this.#isAlone = true
+          return heard
+        }
         heard.push(...new TextDecoder().decode(bytes.subarray(0, length)).split('\0').slice(0, -1))
       }
     } catch {

@@ -86,6 +86,8 @@ export const READ_AHEAD_BYTES = 256 << 10
 /** A mount that answers, whoever does. */
 export interface Session {
   readonly dir: string
+  /** What a process that goes on with it must know; undefined: none can. */
+  readonly state?: SessionState | undefined
   /** Resolves when the mount has ended, however it did. */
   readonly ended: Promise<string>
   counters(): SessionCounters

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { type Distribution, distributionsOf, type Gauge, gaugesOf, type Measured } from '../../src/agent/gauges.ts'
 import { DISTRIBUTIONS, INFO, METRICS, metricsText } from '../../src/agent/metrics.ts'
 import { MEASURED } from './measured.ts'
@@ -98,4 +99,19 @@ test('the dashboard asks for nothing that is not there', async () => {
   expect(asked.size).toBeGreaterThan(15)
   const dashboard = JSON.parse(text) as { panels: { title: string; targets?: unknown[] }[] } // our own file
   expect(new Set(dashboard.panels.map(({ title }) => title)).size).toBe(dashboard.panels.length)
+})
+
+test('each alert is of metrics that there are, and docs/metrics.md says what to do', async () => {
+  const file = await readFile(new URL('../../packaging/prometheus-alerts.yaml', import.meta.url), 'utf8')
+  const { groups } = parse(file) as { groups: { rules: { alert: string; expr: string }[] }[] } // our own file
+  const rules = groups.flatMap((each) => each.rules)
+  const known = new Set([...samples(await textOf(MEASURED)).keys()].map((each) => each.replace(/\{.*/, '')))
+  const named = rules.flatMap(({ expr }) => expr.match(/\blazylayer_\w+/g) ?? [])
+  expect(named.filter((each) => !known.has(each))).toEqual([])
+  const page = await readFile(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
+  const rows = [...page.matchAll(/^\| (Lazylayer\w+) \| `(.*?)` \| [^|]+ \| [^|]+ \|$/gm)]
+  // a bar within a table is written with a backslash
+  expect(rows.map(([, alert, expr]) => [alert, expr?.replaceAll('\\|', '|')])).toEqual(
+    rules.map(({ alert, expr }) => [alert, expr]),
+  )
 })

@@ -1,26 +1,32 @@
 // Agents that die with their mounts in use: the keeper starts the next, which goes on, and programs notice nothing.
-import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { Random } from '../soak/random.ts'
-import { type Agent, gone, lazylayer, startAgent } from './agent.ts'
+import { type Agent, type As, gone, lazylayer, startAgent } from './agent.ts'
 import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
-import { verifyingReader } from './verifying-reader.ts'
+import { type VerifyingReader, verifyingReader } from './verifying-reader.ts'
 
 const TIMEOUT_MS = 300_000
 /** SIGKILLs of each kind of mount; `npm run soak` has more. */
 const KILLS = Number(process.env.LAZYLAYER_KILLS ?? 4)
+const SERVICE_MANAGER = fileURLToPath(new URL('../fixtures/service-manager.py', import.meta.url))
 const RUNGS = ['erofs', 'fuse'] as const
 const NAMES = ['one', 'two']
 const FILES = 24
 /** Every fourth is larger than a chunk. */
 const sizeOf = (i: number) => (i % 4 === 0 ? 700_000 : 9_000)
+
+async function parentOf(pid: number): Promise<number> {
+  return Number((await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ').at(-1)?.split(' ')[1])
+}
 
 suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
   let work: WorkDirectory
@@ -62,11 +68,17 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     await work?.remove()
   })
 
-  async function start(dir: string, name: string, args: readonly string[]): Promise<Agent> {
+  async function start(
+    dir: string,
+    name: string,
+    args: readonly string[],
+    by: Pick<As, 'through'> = {},
+  ): Promise<Agent> {
     await mkdir(dir, { recursive: true })
     const keeping = args.includes('--keeper-patience') ? [] : ['--keeper-patience', '60']
     const reach = ['--cert-dir', registry.certDir, '--cache', at(`cache-${name}`)]
-    agent = await startAgent(work.path, dir, [...args, ...keeping, ...reach])
+    const env = { ...process.env, RUNTIME_DIRECTORY: at('run') }
+    agent = await startAgent(work.path, dir, [...args, ...keeping, ...reach], { ...by, env, sockets: at('run') })
     return agent
   }
 
@@ -81,12 +93,13 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     return await now()
   }
 
-  /** Kills agents, each after the one before has gone on. */
-  async function killAgents(running: Agent): Promise<void> {
+  /** Kills agents, each after the one before has gone on and some was read. */
+  async function killAgents(running: Agent, reader: VerifyingReader): Promise<void> {
     let { pid } = running
     for (let i = 0; i < KILLS; i++) {
       process.kill(pid, 'SIGKILL')
       pid = await successor(running, pid)
+      await reader.more()
     }
   }
 
@@ -126,11 +139,11 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     test(`programs that read an image go on (${rung})`, { timeout: TIMEOUT_MS + KILLS * 5_000 }, async () => {
       const name = `mount-${rung}`
       const running = await mount(name, rung)
-      const hidden = (await readdir(at('run'))).filter((each) => each.endsWith('.devices'))
+      const hidden = rung === 'erofs' ? (await readdir(at('run'))).filter((each) => each.endsWith('.devices')) : []
       const devices = await Promise.all(hidden.map((each) => devicesBelow(at('run', each, '.devices'))))
       const before = await mountsBelow(work.path)
       const reader = await verifyingReader(at(name), plain, devices.flat())
-      await killAgents(running)
+      await killAgents(running, reader)
       const found = await reader.end()
       console.log(`mount, ${rung}: ${KILLS} kills, ${JSON.stringify(found)}`)
       expect(found).toMatchObject({ wrong: 0, errors: [] })
@@ -150,7 +163,7 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
       const before = await mountsBelow(root)
       const devices = rung === 'erofs' ? await devicesBelow(join(root, '.devices')) : []
       const reader = await verifyingReader(merged, plain, devices)
-      await killAgents(running)
+      await killAgents(running, reader)
       const found = await reader.end()
       console.log(`serve, ${rung}: ${KILLS} kills, ${JSON.stringify(found)}`)
       expect(found).toMatchObject({ wrong: 0, errors: [] })
@@ -176,6 +189,69 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     expect(running.log()).toContain(`the agent (process ${running.pid}) hangs`)
     expect((await lazylayer(work.path, 'umount', at('stopped'))).code).toBe(0)
     expect(await running.ended).toBe(0)
+  })
+
+  test('another version goes on with a mount in use, or does not, and then the old one does', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const root = at('upgraded')
+    const creds = at('creds.json')
+    await writeFile(creds, '{}')
+    const running = await start(root, 'upgraded', ['serve', root, '--creds-file', creds])
+    const reader = await verifyingReader(await container(root, 'upgraded'), plain)
+    expect(await lazylayer(work.path, 'upgrade', root)).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('goes on after'),
+    })
+    const { pid } = await running.status()
+    expect(pid).not.toBe(running.pid)
+    // one that does not start
+    await writeFile(creds, 'no credentials')
+    const refused = await lazylayer(work.path, 'upgrade', root)
+    await writeFile(creds, '{}')
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('the old one does') })
+    expect((await running.status()).pid).toBe(pid)
+    expect(await reader.end()).toMatchObject({ wrong: 0, errors: [] })
+  })
+
+  test('what a service manager holds outlives the keeper, too', { timeout: TIMEOUT_MS }, async () => {
+    const root = at('stored')
+    const through = { through: ['python3', SERVICE_MANAGER] }
+    const running = await start(root, 'stored', ['serve', root, '--on-exit', 'keep'], through)
+    const manager = await parentOf(await parentOf(running.pid))
+    const reader = await verifyingReader(await container(root, 'stored'), plain)
+    const before = await mountsBelow(root)
+    // killed with its keeper, then ended in order
+    process.kill(manager, 'SIGUSR1')
+    const pid = await successor(running, running.pid)
+    process.kill(manager, 'SIGUSR2')
+    await successor(running, pid)
+    const found = await reader.end()
+    expect(found).toMatchObject({ wrong: 0, errors: [] })
+    expect(await mountsBelow(root)).toEqual(before)
+    // nothing is mounted anew, so nobody has to start again
+    expect((await lazylayer(work.path, 'umount', root)).code).not.toBe(0)
+    for (const each of overlays.splice(0)) await succeed('umount', [each])
+    expect(await lazylayer(work.path, 'umount', root)).toMatchObject({ code: 0 })
+    expect(await running.ended).toBe(0)
+    expect(await mountsBelow(root)).toEqual([])
+  })
+
+  test('where the numbers of its trees are lost nobody goes on with its mount, and all is there again', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const root = at('numbers')
+    const running = await start(root, 'numbers', ['serve', root, '--mount', 'fuse'])
+    const merged = await container(root, 'numbers')
+    await rename(at('cache-numbers/slots'), at('slots'))
+    process.kill(running.pid, 'SIGKILL')
+    await successor(running, running.pid)
+    await expect(readdir(join(merged, 'one'))).rejects.toThrow(/ENOTCONN|ECONNABORTED|EIO/)
+    expect(running.log()).toContain(
+      'is detached, and programs that use it get errors: the numbers of its trees are lost',
+    )
+    const other = await container(root, 'numbers-2')
+    expect(await readFile(join(other, 'two/f1'))).toEqual(await readFile(join(plain, 'two/f1')))
   })
 
   test('without a successor its readers get errors, and its mounts are detached', { timeout: TIMEOUT_MS }, async () => {

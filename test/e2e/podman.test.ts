@@ -1,5 +1,5 @@
 // The main job: Podman starts an eStargz image whose bytes are still in the registry.
-import { mkdir, readdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
@@ -12,6 +12,7 @@ import { suite } from './engines/suite.ts'
 import { findPy, PY_LACKS } from './py-image.ts'
 
 const ENGINE_TIMEOUT_MS = 600_000
+const LONG = { timeout: ENGINE_TIMEOUT_MS, interval: 50 }
 
 interface Started {
   name: string
@@ -129,6 +130,47 @@ suite('Podman over the additional layer store', STORE_LACKS, () => {
       expect((await podman.exec(['cat', `${mounted}/lazy`, `${mounted}/plain`])).stdout).toBe('lazy\nplain\n')
       await podman.succeed(['umount', container])
       expect(served.log().match(/is not lazy: the manifest has no eStargz TOC digest/g)).toHaveLength(1)
+    })
+  })
+
+  suite('a container that runs while its agent is killed', podmanLacks('trixie'), () => {
+    test('three times, reads on where it was', { timeout: ENGINE_TIMEOUT_MS }, async () => {
+      const { image } = store()
+      const agent = await store().serve('cache-killed', '--keeper-patience', '120')
+      await using podman = await startPodman('trixie')
+      await podman.succeed(['pull', '--quiet', image])
+      const turns = join(podman.path, 'turns')
+      await mkdir(turns)
+      const script =
+        'for n in 1 2 3; do until [ -e /tmp/$n ]; do sleep 0.1; done; cat /app/part$n* || echo failed; done; /app/hello'
+      const running = podman.container('run', ['--rm', '--volume', `${turns}:/tmp`, image, 'sh', '-c', script])
+      await expect.poll(async () => (await podman.succeed(['ps', '--quiet'])) !== '', LONG).toBe(true)
+      let { pid } = agent
+      for (const turn of ['1', '2', '3']) {
+        process.kill(pid, 'SIGKILL')
+        await writeFile(join(turns, turn), '')
+        const before = pid
+        await expect
+          .poll(
+            () =>
+              agent.status().then(
+                (status) => status.pid,
+                () => before,
+              ),
+            LONG,
+          )
+          .not.toBe(before)
+        pid = (await agent.status()).pid
+      }
+      const parts = (n: string) =>
+        [...Array(100).keys()]
+          .map(String)
+          .filter((each) => each.startsWith(n))
+          .sort()
+      const read = ['1', '2', '3'].flatMap(parts).map((each) => `part ${each}\n`.repeat(300))
+      expect(await running).toMatchObject({ code: 0, stdout: `${read.join('')}hello from the top\n` })
+      // and others start, by the last agent
+      expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: 'hello from the top\n' })
     })
   })
 

@@ -15,6 +15,8 @@ export interface Verified {
 export interface VerifyingReader {
   /** Of the process. */
   readonly pid: number
+  /** Resolves when it has read some more. */
+  more(): Promise<void>
   /** Ends it. @returns what it found */
   end(): Promise<Verified>
 }
@@ -30,6 +32,10 @@ export async function verifyingReader(
   await lines.next()
   return {
     pid: child.pid as number, // it said something
+    async more() {
+      child.stdin.write('\n')
+      await lines.next()
+    },
     async end() {
       child.stdin.end()
       const { value } = await lines.next()

@@ -32,11 +32,17 @@ test('engines are behind it, and it is stopped in order', () => {
   expect(Number(all('TimeoutStopSec')[0])).toBeGreaterThan(0)
 })
 
+test('an agent that the kernel kills does not end the keeper, and what that holds is stored', () => {
+  expect(all('OOMPolicy')).toEqual(['continue'])
+  expect(all('NotifyAccess')).toEqual(['main']) // else systemd does not listen
+  expect(Number(all('FileDescriptorStoreMax')[0])).toBeGreaterThanOrEqual(3)
+})
+
 test('what it starts are commands that there are, on the directory where they look by themselves', () => {
-  const commands = [...all('ExecStart'), ...all('ExecStartPost')].flatMap((each) =>
+  const commands = [...all('ExecStart'), ...all('ExecStartPost'), ...all('ExecReload')].flatMap((each) =>
     [...each.matchAll(/\/usr\/bin\/lazylayer ([^>;'$]+)/g)].map(([, args]) => (args as string).trim().split(' ')),
   )
-  expect(commands.map(([name]) => name)).toEqual(['serve', 'status'])
+  expect(commands.map(([name]) => name)).toEqual(['serve', 'status', 'upgrade'])
   for (const argv of commands) {
     expect(parseCommandLine(argv)).toMatchObject({ positionals: [defaultPlaces({}, 0).root] })
     expect(defaultPlaces({ STATE_DIRECTORY: `/var/lib/${all('StateDirectory')[0]}` }, 0).root).toBe(argv[1])

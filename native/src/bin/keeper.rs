@@ -10,6 +10,7 @@
 //!   beat           more often than every BEAT
 //!   patience MS    how long readers may wait for a successor
 //!   refuse         it does not go on with what it was handed: that is detached, and its readers get errors
+//!   leave          it ends, and leaves what is held to the next keeper, where systemd holds it meanwhile (LAZYLAYER_STORE)
 //!   end            it ends, and so does what is held
 //!   upgrade        a successor is to be started beside it, of what COMMAND is by now
 //!   prepared       it is that successor, and could go on
@@ -36,19 +37,24 @@ mod list;
 mod refuser;
 #[path = "keeper/runner.rs"]
 mod runner;
+#[path = "keeper/store.rs"]
+mod store;
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use list::List;
 use runner::{Agent, Runner, code};
+use store::Store;
 
 /// An agent that is silent for longer is stopped, or hangs.
 const BEAT: Duration = Duration::from_secs(4);
+/// Later than it should, the keeper itself was held up: by a machine that was paused, or has too much to do.
+const LATE: Duration = Duration::from_secs(1);
 /// One that dies sooner after it was ready is no better than one that never was.
 const STEADY: Duration = Duration::from_millis(500);
 /// How long readers wait for a successor, unless the agent says otherwise.
@@ -56,8 +62,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between one that was not steady and the next.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long an agent may take to write down what it would lose, and a successor beside it to be prepared.
-const YIELD: Duration = Duration::from_secs(2);
-const PREPARE: Duration = Duration::from_secs(60);
+const YIELD: Duration = Duration::from_secs(4);
+const PREPARE: Duration = Duration::from_secs(25);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
@@ -74,13 +80,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whoever reads it may have left, which ends nothing.
 fn say(what: &str) {
-    eprintln!("lazylayer-keeper: {what}");
+    let _ = writeln!(io::stderr(), "lazylayer-keeper: {what}");
 }
 
 struct Keeper {
     runner: Runner,
     list: List,
+    store: Store,
     /// /dev/fuse and what goes with it; empty: a dead agent's mounts are detached.
     held: Vec<OwnedFd>,
     patience: Duration,
@@ -95,23 +103,31 @@ struct Keeper {
     beside: Option<Agent>,
     /// A signal asks for the end.
     ending: bool,
+    /// And the agent leaves what is held to whoever comes next.
+    leaving: bool,
 }
 
 impl Keeper {
     fn keep(arguments: &[OsString]) -> io::Result<ExitStatus> {
-        let runner = Runner::new(arguments)?;
-        let agent = runner.start(&[], false)?;
+        let store = Store::of_environment();
+        let runner = Runner::new(arguments, store.is_there())?;
+        // by the keeper before this one, which is gone
+        let held = store::handed_over();
+        let agent = runner.start(&held, false)?;
+        let until = (!held.is_empty()).then(|| Instant::now() + PATIENCE);
         let mut keeper = Self {
             runner,
             list: List::default(),
-            held: Vec::new(),
+            store,
+            held,
             patience: PATIENCE,
-            until: None,
+            until,
             agent: Some(agent),
             last: None,
             start_at: None,
             beside: None,
             ending: false,
+            leaving: false,
         };
         loop {
             keeper.wait()?;
@@ -131,7 +147,14 @@ impl Keeper {
             self.until.filter(|_| !self.is_served()),
         ];
         let first = deadlines.into_iter().flatten().min();
-        self.runner.wait(&[self.agent.as_ref(), self.beside.as_ref()], first)
+        self.runner.wait(&[self.agent.as_ref(), self.beside.as_ref()], first)?;
+        // where this program had no turn, its agent had none either
+        if first.is_some_and(|first| first.elapsed() > LATE)
+            && let Some(agent) = &mut self.agent
+        {
+            agent.beat();
+        }
+        Ok(())
     }
 
     fn is_served(&self) -> bool {
@@ -149,6 +172,9 @@ impl Keeper {
         }
         if let Some(status) = self.agent.as_mut().map_or(Ok(None), Agent::ended)? {
             self.hear(); // its last words
+            if self.leaving && self.ending {
+                return Ok(Some(ExitStatus::default()));
+            }
             if self.held.is_empty() || self.ending {
                 self.finish(status);
                 return Ok(Some(status));
@@ -207,14 +233,20 @@ impl Keeper {
     fn take(&mut self, record: &[u8], descriptors: Vec<OwnedFd>) {
         let Some(agent) = &mut self.agent else { return };
         match record {
-            b"hold" if !descriptors.is_empty() => self.held = descriptors,
+            b"hold" if !descriptors.is_empty() => {
+                self.held = descriptors;
+                if let Err(error) = self.store.keep(&self.held) {
+                    say(&format!("systemd does not take the connection: {error}"));
+                }
+            }
+            b"leave" => self.leaving = self.store.is_there(),
             b"ready" => agent.ready(),
             b"beat" => agent.beat(),
-            b"end" => self.held.clear(),
+            b"end" => self.drop_held(),
             b"refuse" => {
                 say("what its predecessor served is detached: the agent does not go on with it");
                 refuser::refuse(&self.held);
-                self.held.clear();
+                self.drop_held();
                 self.until = None;
                 self.list.detach();
                 if let Some(agent) = &mut self.agent {
@@ -227,6 +259,11 @@ impl Keeper {
                 _ => self.list.take(record),
             },
         }
+    }
+
+    fn drop_held(&mut self) {
+        self.held.clear();
+        let _ = self.store.forget(); // systemd that is gone holds nothing
     }
 
     fn upgrade(&mut self) {
@@ -298,6 +335,7 @@ impl Keeper {
         }
         self.list.detach();
         refuser::refuse(&self.held);
+        self.drop_held();
         self.last.unwrap_or_default()
     }
 
@@ -312,5 +350,6 @@ impl Keeper {
             say(&format!("the agent was ended by signal {signal}{}", self.list.detached()));
         }
         self.list.detach();
+        self.drop_held();
     }
 }

@@ -81,6 +81,12 @@ pub fn try_lock(fd: i32, exclusive: bool) -> Result<bool, String> {
     mount::try_lock(fd, exclusive).map_err(|error| coded("flock", &error))
 }
 
+/// Over an execve.
+#[napi]
+pub fn keep_open(fd: i32) -> Result<(), String> {
+    sys::keep_open(fd).map_err(|error| coded("fcntl", &error))
+}
+
 #[napi]
 pub fn send_descriptors(socket: i32, message: String, descriptors: Vec<i32>) -> Result<(), String> {
     sys::send(socket, message.as_bytes(), &descriptors).map_err(|error| coded("sendmsg", &error))

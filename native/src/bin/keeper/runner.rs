@@ -19,9 +19,12 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::store;
+
 const SOCKET: &str = "LAZYLAYER_KEEPER";
 const HELD: &str = "LAZYLAYER_HELD";
 const BESIDE: &str = "LAZYLAYER_BESIDE";
+const STORE: &str = "LAZYLAYER_STORE";
 const PASSED_ON: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 /// A verb and a path of PATH_MAX bytes fit many times; of a message that is longer nothing is taken.
 const MESSAGE_MAX: usize = 64 << 10;
@@ -35,15 +38,17 @@ pub fn code(status: ExitStatus) -> u8 {
 
 pub struct Runner {
     command: Vec<OsString>,
+    /// Whether what is held outlives the keeper.
+    stores: bool,
     signals: File,
     /// The signal mask that the keeper was started with.
     mask: libc::sigset_t,
 }
 
 impl Runner {
-    pub fn new(command: &[OsString]) -> io::Result<Self> {
+    pub fn new(command: &[OsString], stores: bool) -> io::Result<Self> {
         let (signals, mask) = signals()?;
-        Ok(Self { command: command.to_vec(), signals, mask })
+        Ok(Self { command: command.to_vec(), stores, signals, mask })
     }
 
     /// @param held what it inherits
@@ -58,6 +63,12 @@ impl Runner {
         if !held.is_empty() {
             let numbers: Vec<_> = held.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
             command.env(HELD, numbers.join(","));
+        }
+        for variable in store::variables() {
+            command.env_remove(variable);
+        }
+        if self.stores {
+            command.env(STORE, "1");
         }
         if beside {
             command.env(BESIDE, "1");
