@@ -63,6 +63,119 @@ export class LimitEach<K> {
   }
 }
 
+interface Wish {
+  readonly bytes: number
+  readonly grant: () => void
+}
+
+/**
+ * A bound on bytes, for all that a process does. Who is of the first rank may fill it; the others may only while all together have taken
+ * less than their rank's share, so that those before them find room. Who waits goes by rank, and then first come, first served.
+ */
+export class ByteLimit {
+  /** By rank, each no larger than the one before. */
+  readonly #shares: readonly number[]
+  readonly #makesRoom: () => boolean
+  readonly #waiting: readonly Set<Wish>[]
+  #taken = 0
+  #holders = 0
+  #granting = false
+
+  /** @param makesRoom gives back bytes that only may be wanted, when the first rank waits; false: there are none */
+  constructor(shares: readonly number[], makesRoom: () => boolean = () => false) {
+    this.#shares = shares
+    this.#makesRoom = makesRoom
+    this.#waiting = shares.map(() => new Set())
+  }
+
+  /** Bytes that are taken or counted. */
+  get taken(): number {
+    return this.#taken
+  }
+
+  /**
+   * Waits for room. What is larger than its rank's share has the share for itself; and when nobody has anything, one may go on, whatever is
+   * counted.
+   * @returns what gives it back, once however often it is called
+   * @throws the signal's reason
+   */
+  async take(bytes: number, rank: number, signal: AbortSignal): Promise<() => void> {
+    signal.throwIfAborted()
+    const wanted = Math.min(bytes, this.#share(rank))
+    await new Promise<void>((resolve, reject) => {
+      const over = () => {
+        this.#waiting[rank]?.delete(wish)
+        signal.removeEventListener('abort', abort)
+      }
+      const wish: Wish = {
+        bytes: wanted,
+        grant: () => {
+          over()
+          this.#taken += wanted
+          this.#holders++
+          resolve()
+        },
+      }
+      const abort = () => {
+        over()
+        reject(signal.reason)
+        this.#grant() // others may have waited behind it
+      }
+      this.#waiting[rank]?.add(wish)
+      signal.addEventListener('abort', abort, { once: true })
+      this.#grant()
+    })
+    return this.#giver(wanted)
+  }
+
+  /** The same at once, for what nobody waits for; undefined: there is no room. */
+  tryTake(bytes: number, rank: number): (() => void) | undefined {
+    const isBehind = this.#waiting.slice(0, rank + 1).some(({ size }) => size > 0)
+    if (isBehind || this.#taken + bytes > this.#share(rank)) return undefined
+    this.#taken += bytes
+    this.#holders++
+    return this.#giver(bytes)
+  }
+
+  /** Counts bytes that have a bound of their own, and are there whoever waits. @param bytes negative: so many have gone */
+  count(bytes: number): void {
+    this.#taken += bytes
+    if (bytes < 0) this.#grant()
+  }
+
+  #share(rank: number): number {
+    return this.#shares[rank] ?? 0
+  }
+
+  #giver(bytes: number): () => void {
+    let held = true
+    return () => {
+      if (!held) return
+      held = false
+      this.#taken -= bytes
+      this.#holders--
+      this.#grant()
+    }
+  }
+
+  #grant(): void {
+    if (this.#granting) return // those who make room give back within this
+    this.#granting = true
+    for (const [rank, wishes] of this.#waiting.entries()) {
+      for (const wish of wishes) {
+        const fits = () => this.#holders === 0 || this.#taken + wish.bytes <= this.#share(rank)
+        while (!fits() && rank === 0 && this.#makesRoom());
+        if (!fits()) {
+          this.#granting = false
+          return
+        }
+        wish.grant()
+      }
+    }
+    this.#granting = false
+  }
+}
+
 /** What becomes of all, in their order, a few at a time. @throws what `work` throws first; from then on no more is begun */
 export async function mapLimited<T, R>(all: readonly T[], max: number, work: (one: T) => Promise<R>): Promise<R[]> {
   const results: R[] = []

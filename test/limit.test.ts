@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { Limit, LimitEach, mapLimited } from '../src/limit.ts'
+import { ByteLimit, Limit, LimitEach, mapLimited } from '../src/limit.ts'
 
 const never = new AbortController().signal
 
@@ -107,4 +107,92 @@ test('no more is begun once a piece of work has failed', async () => {
   await expect(all).rejects.toThrow('no')
   await turn()
   expect(begun).toEqual([0, 1, 2])
+})
+
+/** Who was granted bytes, in order, and what gives them back. */
+function granted(limit: ByteLimit) {
+  const order: string[] = []
+  const back = new Map<string, () => void>()
+  const want = (name: string, bytes: number, rank: number, signal = never) => {
+    const taking = limit.take(bytes, rank, signal).then((giveBack) => {
+      order.push(name)
+      back.set(name, giveBack)
+    })
+    taking.catch(() => {}) // who wants it looks at it
+    return taking
+  }
+  return { order, want, giveBack: (name: string) => back.get(name)?.() }
+}
+
+test('the first rank fills all, later ones begin only while less than their share is taken, and wait behind it', async () => {
+  const limit = new ByteLimit([100, 50, 20])
+  const { order, want, giveBack } = granted(limit)
+  await Promise.all([want('background', 20, 2), want('prefetch', 30, 1), want('demand', 50, 0)])
+  expect(limit.taken).toBe(100)
+  void want('background again', 1, 2)
+  void want('prefetch again', 1, 1)
+  void want('demand again', 30, 0)
+  await turn()
+  giveBack('background')
+  await turn()
+  expect(order.length).toBe(3) // 20 are free, and the first rank wants 30: nobody overtakes it
+  giveBack('prefetch')
+  await turn()
+  expect(order.slice(3)).toEqual(['demand again'])
+  giveBack('demand')
+  await turn()
+  expect(order.slice(4)).toEqual(['prefetch again']) // 31 of 20
+  giveBack('demand again')
+  await turn()
+  expect(order.slice(5)).toEqual(['background again'])
+})
+
+test('what may be wanted later makes room for the first rank, and for no other', async () => {
+  const shelf = [30, 30]
+  const limit: ByteLimit = new ByteLimit([100, 90], () => {
+    const bytes = shelf.pop()
+    if (bytes !== undefined) limit.count(-bytes)
+    return bytes !== undefined
+  })
+  const { order, want } = granted(limit)
+  limit.count(60)
+  await want('first', 10, 0)
+  void want('later', 30, 1)
+  await turn()
+  expect([order, shelf]).toEqual([['first'], [30, 30]])
+  await want('demand', 50, 0)
+  expect([shelf, limit.taken]).toEqual([[30], 90])
+})
+
+test('what is counted keeps nobody out for ever, and what is larger than a share has it for itself', async () => {
+  const limit = new ByteLimit([100, 50])
+  limit.count(500)
+  const { order, want, giveBack } = granted(limit)
+  await want('one', 400, 1)
+  expect(limit.taken).toBe(550)
+  void want('two', 1, 0)
+  await turn()
+  expect(order).toEqual(['one'])
+  giveBack('one')
+  giveBack('one')
+  await turn()
+  expect([order, limit.taken]).toEqual([['one', 'two'], 501])
+})
+
+test('who gives up lets those behind go, and what nobody waits for is taken at once or not at all', async () => {
+  const limit = new ByteLimit([100, 100])
+  const { order, want } = granted(limit)
+  await want('first', 60, 0)
+  const stop = new AbortController()
+  const large = want('large', 90, 0, stop.signal)
+  void want('small', 30, 1)
+  expect(limit.tryTake(1, 0)).toBe(undefined) // somebody waits
+  stop.abort(new Error('enough'))
+  await expect(large).rejects.toThrow('enough')
+  await turn()
+  expect(order).toEqual(['first', 'small'])
+  expect(limit.tryTake(11, 1)).toBe(undefined)
+  limit.tryTake(10, 1)?.()
+  expect(limit.taken).toBe(90)
+  await expect(limit.take(1, 0, stop.signal)).rejects.toThrow('enough')
 })

@@ -112,8 +112,10 @@ export class Batches {
   #bring(beside: readonly Run[]): void {
     const { nearby, requests, counters, track } = this.#parts
     for (const run of beside) {
+      const reading = requests.readAlong(run)
+      if (reading === undefined) return
       counters.nearbyBytes += run.range.end - run.range.start
-      track(nearby.keep(run, requests.readAlong(run)))
+      track(nearby.keep(run, reading))
     }
   }
 

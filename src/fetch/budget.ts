@@ -1,7 +1,13 @@
 // How much may be under way at once, over all layers: stored bytes that are asked for and not yet decoded, and requests.
 // Demand, prefetch and the background have a lane each, so that none waits for a later one; and so has each origin, so that nobody
-// waits for another's registry.
+// waits for another's registry. All lanes lead through one bound, the process's memory for what is not on disk yet.
+//
+//   demand      lanes by origin ──┐
+//   prefetch    lanes by origin ──┼──▶ memory: 64 MiB; prefetch begins while less than 32 are taken, the background while less than 16
+//   background  lanes by origin ──┘    ▲
+//   first bytes, what came along, files, blobs read whole, chunks in place of the disk: counted, too
 import type { Priority } from '../image/blob.ts'
+import { ByteLimit } from '../limit.ts'
 import { Shelf } from './shelf.ts'
 import { Wires } from './wires.ts'
 
@@ -15,8 +21,8 @@ export interface LaneLimits {
 export type BudgetLimits = Readonly<Record<Priority, LaneLimits>>
 
 export const BUDGET: BudgetLimits = {
-  // eight runs of 4 MiB; HTTP/2 servers allow 100 streams or more, of which prefetch and indexes need some
-  demand: { maxBytes: 32 << 20, maxRequests: 64 },
+  // four runs of 4 MiB, a tenth of a second at 1 Gbit/s; HTTP/2 servers allow 100 streams or more, of which prefetch and indexes need some
+  demand: { maxBytes: 16 << 20, maxRequests: 64 },
   // two runs of 8 MiB: one is transferred while the other is answered or decoded. Of scattered small ones, as profiles want them, as many
   // as a few requests join (registry/joined-reads.ts)
   prefetch: { maxBytes: 16 << 20, maxRequests: 512 },
@@ -24,11 +30,22 @@ export const BUDGET: BudgetLimits = {
   background: { maxBytes: 16 << 20, maxRequests: 32 },
 }
 
+/** So many registries must stand still with a full lane each before anybody else waits for one of their requests. */
+const LANES_MAX = 8
+
 /**
- * All origins together have so many lanes' worth: 8 * (32 + 16 + 16) MiB = 512 MiB. So much is in memory only if it all comes at once, and
- * that many registries must stand still with a full lane each before anybody else waits for them.
+ * What may be taken in all when more begins: four registries' demand, or one's beside whatever else there is. With what the agent has anyway
+ * this fits into 200 MB.
  */
-export const LANES_MAX = 8
+export const MEMORY: Readonly<Record<Priority, number>> = { demand: 64 << 20, prefetch: 32 << 20, background: 16 << 20 }
+const RANKS: Readonly<Record<Priority, number>> = { demand: 0, prefetch: 1, background: 2 }
+
+/** Files answer at once: a few at a time are as fast. */
+const OF_FILES: BudgetLimits = {
+  demand: { maxBytes: 8 << 20, maxRequests: 64 },
+  prefetch: { maxBytes: 8 << 20, maxRequests: 64 },
+  background: { maxBytes: 8 << 20, maxRequests: 32 },
+}
 
 interface Waiting {
   bytes: number
@@ -114,7 +131,7 @@ class Lanes {
 
   constructor(limits: LaneLimits) {
     this.#limits = limits
-    this.#all = new Lane({ maxBytes: limits.maxBytes * LANES_MAX, maxRequests: limits.maxRequests * LANES_MAX })
+    this.#all = new Lane({ maxBytes: Number.POSITIVE_INFINITY, maxRequests: limits.maxRequests * LANES_MAX })
   }
 
   get bytes(): number {
@@ -144,22 +161,40 @@ class Lanes {
   }
 }
 
+/** Waits for memory, if anybody has to. @throws the signal's reason */
+type Takes = (bytes: number, priority: Priority, signal: AbortSignal) => Promise<() => void>
+
 /** One for all fillers of a process that ask registries. */
 export class Budget {
   /** For what nobody has asked for yet. */
-  readonly shelf = new Shelf()
+  readonly shelf: Shelf
   /** The ways that all of it takes. */
   readonly wires: Wires
+  readonly #memory: ByteLimit
+  readonly #takes: Takes
   readonly #lanes: Readonly<Record<Priority, Lanes>>
   #requests = 0
 
-  constructor(limits: BudgetLimits = BUDGET, wires = new Wires()) {
+  /** @param of for whom it is made, whose memory it shares; they wait for nobody else */
+  constructor(limits: BudgetLimits = BUDGET, wires = new Wires(), memory = MEMORY, of?: Budget) {
     this.wires = wires
     this.#lanes = {
       demand: new Lanes(limits.demand),
       prefetch: new Lanes(limits.prefetch),
       background: new Lanes(limits.background),
     }
+    this.shelf = new Shelf((bytes) => this.tryTake(bytes, 'prefetch'))
+    const shares = [memory.demand, memory.prefetch, memory.background]
+    this.#memory = of === undefined ? new ByteLimit(shares, () => this.shelf.dropOldest()) : of.#memory
+    this.#takes =
+      of === undefined
+        ? (bytes, priority, signal) => this.#memory.take(bytes, RANKS[priority], signal)
+        : async (bytes) => this.counted(bytes)
+  }
+
+  /** One for fillers that read files: they wait for no registry, and what they have in memory counts. */
+  ofFiles(): Budget {
+    return new Budget(OF_FILES, new Wires(), MEMORY, this)
   }
 
   /**
@@ -167,9 +202,40 @@ export class Budget {
    * @param origin whom to ask: those of one origin wait for one another
    * @throws the signal's reason
    */
-  acquire(origin: string, bytes: number, priority: Priority, signal: AbortSignal): Promise<() => void> {
+  async acquire(origin: string, bytes: number, priority: Priority, signal: AbortSignal): Promise<() => void> {
     this.#requests++
-    return this.#lanes[priority].acquire(origin, bytes, signal)
+    const leave = await this.#lanes[priority].acquire(origin, bytes, signal)
+    try {
+      const giveBack = await this.#takes(bytes, priority, signal)
+      return () => {
+        giveBack()
+        leave()
+      }
+    } catch (error) {
+      leave()
+      throw error
+    }
+  }
+
+  /** Memory for what nobody waits for; undefined: there is none now. @returns what gives it back */
+  tryTake(bytes: number, priority: Priority): (() => void) | undefined {
+    return this.#memory.tryTake(bytes, RANKS[priority])
+  }
+
+  /** Counts what has a bound of its own. @param bytes negative: so many have gone */
+  count(bytes: number): void {
+    this.#memory.count(bytes)
+  }
+
+  /** The same until what it returns is called, once. */
+  counted(bytes: number): () => void {
+    this.count(bytes)
+    return () => this.count(-bytes)
+  }
+
+  /** Bytes in memory, of all kinds. */
+  get taken(): number {
+    return this.#memory.taken
   }
 
   /** Bytes under way. */

@@ -77,9 +77,11 @@ export class Requests {
     this.#parts.track(this.#decode(flight, request, stored).finally(() => this.#requests.delete(request)))
   }
 
-  /** Reads what nobody waits for, without a turn; it ends with all else. */
-  readAlong({ blob, range }: Run): Promise<Uint8Array> {
-    return this.#readBlob(blob, range, { priority: 'prefetch', signal: this.#closing.signal })
+  /** Reads what nobody waits for, without a turn; it ends with all else. Undefined: there is no memory for it. */
+  readAlong({ blob, range }: Run): Promise<Uint8Array> | undefined {
+    const giveBack = this.#parts.budget.tryTake(range.end - range.start, 'prefetch')
+    if (giveBack === undefined) return undefined
+    return this.#readBlob(blob, range, { priority: 'prefetch', signal: this.#closing.signal }).finally(giveBack)
   }
 
   /**

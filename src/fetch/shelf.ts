@@ -11,27 +11,46 @@ export interface Kept {
 }
 
 export class Shelf {
+  readonly #takes: (bytes: number) => (() => void) | undefined
   readonly #maxBytes: number
-  readonly #kept = new Set<Kept>()
+  /** Each with what gives its memory back, the oldest first. */
+  readonly #kept = new Map<Kept, () => void>()
   #bytes = 0
 
-  constructor(maxBytes = SHELF_MAX_BYTES) {
+  /** @param takes memory for so many bytes; undefined: there is none */
+  constructor(takes: (bytes: number) => (() => void) | undefined, maxBytes = SHELF_MAX_BYTES) {
+    this.#takes = takes
     this.#maxBytes = maxBytes
   }
 
   put(kept: Kept): void {
-    this.#kept.add(kept)
-    this.#bytes += kept.bytes.length
-    for (const oldest of this.#kept) {
-      if (this.#bytes <= this.#maxBytes) return
-      this.remove(oldest)
-      oldest.dropped()
+    const { length } = kept.bytes
+    while (this.#bytes + length > this.#maxBytes && this.dropOldest());
+    const giveBack = length > this.#maxBytes ? undefined : this.#takes(length)
+    if (giveBack === undefined) {
+      kept.dropped()
+      return
     }
+    this.#kept.set(kept, giveBack)
+    this.#bytes += length
+  }
+
+  /** Somebody else needs the memory. @returns false: nothing is here */
+  dropOldest(): boolean {
+    const [oldest] = this.#kept.keys()
+    if (oldest === undefined) return false
+    this.remove(oldest)
+    oldest.dropped()
+    return true
   }
 
   /** Nothing of it is wanted any more. */
   remove(kept: Kept): void {
-    if (this.#kept.delete(kept)) this.#bytes -= kept.bytes.length
+    const giveBack = this.#kept.get(kept)
+    if (giveBack === undefined) return
+    this.#kept.delete(kept)
+    this.#bytes -= kept.bytes.length
+    giveBack()
   }
 
   get bytes(): number {

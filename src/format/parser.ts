@@ -26,6 +26,8 @@ type Results = Work[keyof Work][1]
 
 /** Layers of one image parse side by side; more threads would only compete with the codecs' for cores. */
 const THREADS = 2
+/** Where a process may have no more memory, one thread has to do: 20,000 entries take up to 40 MB of it. */
+const CRAMPED_MAX_BYTES = 512 << 20
 /** A manifest has at most 1024 layers; a second image may come meanwhile. */
 const QUEUE_MAX = 4096
 /** 2,000,000 entries and the tree over them. */
@@ -55,6 +57,14 @@ export interface BuildOptions {
   gives?: boolean
 }
 
+interface BuilderOptions {
+  heapMaxMb?: number
+  deadlineMs?: number
+  worker?: string
+  lender?: Lender
+  memoryBytes?: number
+}
+
 /** Threads that stand by for something else, and run the same module. */
 export interface Lender {
   /** @param otherwise does it where none is free */
@@ -79,6 +89,7 @@ export interface BuiltTree extends Tree {
 export class IndexBuilder {
   readonly #pool: Piscina<Tasks, Results | Failed>
   readonly #lender: Lender | undefined
+  readonly #lentMaxBytes: number
   /** Of its own, because whole layers take minutes, and engines wait seconds for an index. */
   readonly #examiners: Piscina<Tasks, Results | Failed>
   /** Threads of `#examiners`, until they have ended: one that the pool has stopped still runs for a moment. */
@@ -89,15 +100,19 @@ export class IndexBuilder {
   /**
    * @param worker the module that runs in threads, if it is not worker.ts itself: one that knows other formats
    * @param lender who spares small indexes the tenth of a second that a thread takes to start
+   * @param memoryBytes that the process may have; 0: nobody says so
    */
-  constructor(options: { heapMaxMb?: number; deadlineMs?: number; worker?: string; lender?: Lender } = {}) {
+  constructor(options: BuilderOptions = {}) {
     const { heapMaxMb = HEAP_MAX_MB, deadlineMs = DEADLINE_MS, worker = WORKER, lender } = options
+    const { memoryBytes = process.constrainedMemory() } = options
+    const isCramped = memoryBytes > 0 && memoryBytes <= CRAMPED_MAX_BYTES
+    this.#lentMaxBytes = isCramped ? SHORT_MAX_BYTES : LENT_MAX_BYTES
     this.#deadlineMs = deadlineMs
     this.#lender = lender
     const workers = {
       filename: worker,
       minThreads: 0,
-      maxThreads: THREADS,
+      maxThreads: isCramped ? 1 : THREADS,
       maxQueue: QUEUE_MAX,
       idleTimeout: IDLE_MS,
       resourceLimits: { maxOldGenerationSizeMb: heapMaxMb },
@@ -172,6 +187,12 @@ export class IndexBuilder {
     return await this.#examined('examineRaw', examination, options)
   }
 
+  /** A layer comes that will be examined: a thread starts meanwhile. It leaves when none has come for a while. */
+  expectExamination(): void {
+    if (this.#examiners.threads.length > 0) return
+    this.#examiners.run([], { name: 'readyToExamine' }).catch(() => {}) // whoever examines one is told
+  }
+
   async #examined<Name extends 'examine' | 'examineRaw'>(
     name: Name,
     examination: Work[Name][0],
@@ -221,7 +242,7 @@ export class IndexBuilder {
       stop.addEventListener('abort', this.#watchExaminers) // before the pool listens
       const how = { name, signal: stop, transferList }
       const bytes = sizeOf(task)
-      const isLent = !isExamination && bytes <= LENT_MAX_BYTES
+      const isLent = !isExamination && bytes <= this.#lentMaxBytes
       outcome = isLent
         ? await this.#lent(task, { ...how, isLong: bytes > SHORT_MAX_BYTES })
         : await (isExamination ? this.#examiners : this.#pool).run(task, how)

@@ -4,6 +4,7 @@
 //   index ─┬─ first bytes ════ arriving ════╗
 //          └─ tree built ─ device open ─ filler ─ read ─▶ taken from what arrives, the rest from the blob
 import { Failure } from '../errors.ts'
+import type { Budget } from '../fetch/budget.ts'
 import { giveBack } from '../format/memory.ts'
 import type { Blob, Giver, Range, ReadOptions } from '../image/blob.ts'
 
@@ -16,16 +17,25 @@ const UNTAKEN_MS = 10_000
 
 /** Bounds the memory of all first bytes of a process. */
 export class FirstBytesRoom {
+  readonly #memory: Pick<Budget, 'tryTake'>
   #users = 0
 
+  constructor(memory: Pick<Budget, 'tryTake'>) {
+    this.#memory = memory
+  }
+
   /** Undefined: there is none. @returns what gives it back, once however often it is called */
-  take(): (() => void) | undefined {
+  take(bytes: number): (() => void) | undefined {
     if (this.#users >= BLOBS_MAX) return undefined
+    // no more than the background: whoever asks for them next finds room
+    const giveBack = this.#memory.tryTake(bytes, 'background')
+    if (giveBack === undefined) return undefined
     this.#users++
     let taken = true
     return () => {
       if (taken) this.#users--
       taken = false
+      giveBack()
     }
   }
 }
@@ -63,11 +73,12 @@ export class FirstBytes {
   /** Begins to read a range of a blob, or as much of its beginning as there is room for. Never throws; once is enough. */
   begin(blob: Blob, { start, end }: Range): void {
     if (this.#begun !== undefined || !(start >= 0 && start < end && end <= blob.size)) return
-    const leave = this.#room.take()
+    const range = { start, end: Math.min(end, start + EACH_MAX_BYTES) }
+    const leave = this.#room.take(range.end - range.start)
     if (leave === undefined) return
     const begun: Begun = {
       blob,
-      range: { start, end: Math.min(end, start + EACH_MAX_BYTES) },
+      range,
       givers: [],
       bytes: new Uint8Array(),
       isOver: false,

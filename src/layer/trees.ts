@@ -1,7 +1,7 @@
 // Trees that are open: one device each, however many layers build it; each of those can fill it.
 import type { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
-import { Budget } from '../fetch/budget.ts'
+import type { Budget } from '../fetch/budget.ts'
 import { Filler, type FillerOptions } from '../fetch/filler.ts'
 import { NOTHING_ALONG } from '../fetch/pace.ts'
 import type { Blob, Giver, Range, ReadOptions } from '../image/blob.ts'
@@ -60,11 +60,12 @@ export class Trees {
   readonly #parts: TreeParts
   readonly #open: Leases<Digest, SharedTree>
   /** For what is read from files: it waits for no registry. */
-  readonly #fileBudget = new Budget()
+  readonly #fileBudget: Budget
   readonly #reverification = new Reverification()
 
   constructor(parts: TreeParts) {
     this.#parts = parts
+    this.#fileBudget = parts.budget.ofFiles()
     this.#open = new Leases(IDLE_MAX, parts.log)
   }
 

@@ -58,6 +58,11 @@ export class Keeper {
     return keeper
   }
 
+  /** Whether this process is to go on with what another agent left: it knows all that is asked for then. */
+  static isSuccessor(env: NodeJS.ProcessEnv): boolean {
+    return env[HELD] !== undefined
+  }
+
   get present(): boolean {
     return this.#fd !== undefined
   }

@@ -17,12 +17,11 @@ import { type Examiner, type OpenLayer, refusal, type Verdict } from '../layer/l
 import { readImage } from '../layer/layer-image.ts'
 import { Limit } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
-import type { GatheredBlobs } from '../store/gathered-blobs.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Store } from '../store/store.ts'
 import type { Tree } from '../tree/tree.ts'
 import { DiskShare } from './disk-share.ts'
-import { KeptBlobs } from './kept-blobs.ts'
+import { type BlobParts, KeptBlobs } from './kept-blobs.ts'
 import { Quarantine } from './quarantine.ts'
 import { RawTars } from './raw-tars.ts'
 import { noSplit, withSplit } from './split-files.ts'
@@ -57,14 +56,13 @@ export class Examinations implements Examiner {
 
   /**
    * @param signal ends whatever is under way
-   * @param gathered what was read of blobs before, if that is kept
    */
   constructor(
     store: Store,
     builder: Pick<IndexBuilder, 'examine' | 'examineRaw'>,
     log: (message: string) => void,
     signal: AbortSignal,
-    gathered?: GatheredBlobs,
+    blobs: BlobParts = {},
   ) {
     this.#store = store
     this.#builder = builder
@@ -78,7 +76,7 @@ export class Examinations implements Examiner {
     this.#room = new DiskShare(left, TAR_MAX_BYTES)
     this.#raw = new RawTars({ wholes: store.wholes, builder, turns: this.#turns, room: this.#room, signal })
     // of their own: most of what a tar is promised it never takes, and a blob's size is known
-    this.#blobs = new KeptBlobs(store.wholes, new DiskShare(left, TAR_MAX_BYTES), signal, gathered)
+    this.#blobs = new KeptBlobs(store.wholes, new DiskShare(left, TAR_MAX_BYTES), signal, blobs)
   }
 
   /** Has `told` know of each verdict from now on, in the turn in which it falls; it must not throw. */

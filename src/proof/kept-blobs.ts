@@ -19,6 +19,8 @@ const FETCHES_AT_ONCE = 4
 const SPAN_MS = 900_000
 const SPAN_MIN_BYTES = 32 << 20
 const SPANS_MAX = 64
+/** In memory of one: what is on its way, and a part that is written. */
+const IN_MEMORY_BYTES = 4 << 20
 
 type Files = Pick<WholeFiles, 'find' | 'begin' | 'keep' | 'hash'>
 
@@ -29,11 +31,18 @@ interface Fetch {
   moved: Set<() => void>
 }
 
+export interface BlobParts {
+  /** What was read of blobs before, if that is kept. */
+  readonly gathered?: Pick<GatheredBlobs, 'take'> | undefined
+  /** Counts what is in memory of blobs that are being fetched. */
+  readonly memory?: { counted(bytes: number): () => void }
+}
+
 export class KeptBlobs {
   readonly #files: Files
   readonly #room: DiskShare
   readonly #signal: AbortSignal
-  readonly #gathered: Pick<GatheredBlobs, 'take'> | undefined
+  readonly #parts: BlobParts
   /** By origin. */
   readonly #turns = new LimitEach<string>(FETCHES_AT_ONCE)
   /** By origin and digest: an origin is asked for a blob once at a time. */
@@ -47,13 +56,12 @@ export class KeptBlobs {
   /**
    * @param room on the files' disk
    * @param signal ends whatever is under way
-   * @param gathered what was read of blobs before, if that is kept
    */
-  constructor(files: Files, room: DiskShare, signal: AbortSignal, gathered?: Pick<GatheredBlobs, 'take'>) {
+  constructor(files: Files, room: DiskShare, signal: AbortSignal, parts: BlobParts = {}) {
     this.#files = files
     this.#room = room
     this.#signal = signal
-    this.#gathered = gathered
+    this.#parts = parts
   }
 
   /**
@@ -113,7 +121,7 @@ export class KeptBlobs {
     // while it waited for its turn another may have brought it
     const kept = await this.#files.find(blob.digest)
     if (kept !== undefined) return await kept.close()
-    const gathered = await this.#gathered?.take(blob)
+    const gathered = await this.#parts.gathered?.take(blob)
     if (gathered === undefined) return await this.#fetchAll(blob, moved, stopped)
     try {
       await this.#fetchAll(withGathered(blob, gathered), moved, stopped)
@@ -133,6 +141,7 @@ export class KeptBlobs {
     const hashing = this.#files.hash(file)
     const slow = new AbortController()
     const flow = flowOf(blob, slow)
+    const gone = this.#parts.memory?.counted(IN_MEMORY_BYTES)
     try {
       const signal = AbortSignal.any([stopped, slow.signal])
       const written = async () => (await file.stat()).size
@@ -147,6 +156,7 @@ export class KeptBlobs {
       throw slow.signal.aborted && !stopped.aborted ? slow.signal.reason : error
     } finally {
       flow.end()
+      gone?.()
       await hashing.close()
       await file.close()
       await fs.rm(path, { force: true })

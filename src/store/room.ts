@@ -48,6 +48,8 @@ export interface RoomParts {
   /** Without it there is no limit, and nothing stands in for the disk. */
   disk: Disk | undefined
   limits?: RoomLimits
+  /** Is told of bytes that are in memory in place of the disk; negative: so many have gone. */
+  inMemory?: ((bytes: number) => void) | undefined
   /** Kept blobs, metadata of what nobody has used for long: whatever else goes whole. */
   others(): Promise<Goes[]>
   /** Of trees, as folders' names. */
@@ -86,7 +88,7 @@ export class Room {
     this.#parts = parts
     this.#limits = parts.limits ?? ROOM_LIMITS
     if (parts.disk === undefined) return
-    this.spill = new Spill(parts.disk)
+    this.spill = new Spill(parts.disk, parts.inMemory)
     this.#crowdedAt = Date.now()
     this.#timer = setInterval(() => void this.#look(), LOOK_MS).unref() // warns of its own errors
   }

@@ -35,14 +35,17 @@ export interface Slot {
 export class Spill {
   readonly #disk: Disk
   readonly #maxBytes: number
+  readonly #count: (bytes: number) => void
   /** The oldest first. */
   readonly #kept = new Set<Kept>()
   readonly #turns = new Limit(1)
   readonly #never = new AbortController().signal
   #bytes = 0
 
-  constructor(disk: Disk, maxBytes = SPILL_MAX_BYTES) {
+  /** @param count is told of bytes that are kept; negative: so many have gone */
+  constructor(disk: Disk, count: (bytes: number) => void = () => {}, maxBytes = SPILL_MAX_BYTES) {
     this.#disk = disk
+    this.#count = count
     this.#maxBytes = maxBytes
   }
 
@@ -63,13 +66,13 @@ export class Spill {
         if (oldest === undefined || age < KEPT_AT_LEAST_MS) await sleep(Math.ceil(KEPT_AT_LEAST_MS - age))
         else await this.#drop(oldest)
       }
-      this.#bytes += bytes
+      this.#add(bytes)
     }, this.#never)
   }
 
   /** What was taken is not used. */
   giveBack(bytes: number): void {
-    this.#bytes -= bytes
+    this.#add(-bytes)
   }
 
   keep(of: DeviceSpill, chunk: number, bytes: number): void {
@@ -81,14 +84,19 @@ export class Spill {
     for (const each of [...this.#kept]) {
       if (each.of !== device) continue
       this.#kept.delete(each)
-      this.#bytes -= each.bytes
+      this.#add(-each.bytes)
     }
   }
 
   async #drop(kept: Kept): Promise<void> {
     this.#kept.delete(kept)
     await kept.of.drop(kept.chunk)
-    this.#bytes -= kept.bytes
+    this.#add(-kept.bytes)
+  }
+
+  #add(bytes: number): void {
+    this.#bytes += bytes
+    this.#count(bytes)
   }
 }
 

@@ -91,6 +91,8 @@ const TABLE_DIGEST_BYTES = 32
 export interface StoreRoom {
   disk?: Disk
   limits?: RoomLimits
+  /** Is told of chunks' bytes that are in memory in place of the disk; negative: so many have gone. */
+  inMemory?: (bytes: number) => void
 }
 
 /** What to do about a tree whose image turned out to be damaged while it was in use. */
@@ -120,7 +122,7 @@ export class Store {
     warn: (message: string) => void,
     lock: FileHandle | undefined,
     { proofs, wholes, removing }: Pick<Store, 'proofs' | 'wholes'> & { removing: Promise<void> },
-    { disk, limits }: StoreRoom,
+    { disk, limits, inMemory }: StoreRoom,
   ) {
     this.#removing = removing
     this.dir = dir
@@ -128,7 +130,16 @@ export class Store {
     this.#disk = disk
     const pinned = () => this.pins.trees()
     const others = async () => [...(await wholes.all()), ...(await unusedMetadata(dir, await pinned(), locks))]
-    this.room = new Room({ dir, locks, disk, ...(limits === undefined ? {} : { limits }), others, pinned, warn })
+    this.room = new Room({
+      dir,
+      locks,
+      disk,
+      ...(limits === undefined ? {} : { limits }),
+      inMemory,
+      others,
+      pinned,
+      warn,
+    })
     this.proofs = proofs
     this.wholes = wholes
     this.#locks = locks

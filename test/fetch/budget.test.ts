@@ -1,7 +1,9 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { Budget, LANES_MAX } from '../../src/fetch/budget.ts'
+import { BUDGET, Budget } from '../../src/fetch/budget.ts'
+import { Wires } from '../../src/fetch/wires.ts'
+import type { Priority } from '../../src/image/blob.ts'
 
 const LANE = { maxBytes: 100, maxRequests: 3 }
 const never = new AbortController().signal
@@ -31,29 +33,57 @@ test.each(['demand', 'prefetch'] as const)(
   },
 )
 
-test('all origins together have eight lanes, and what waits for those is given up like any other', async () => {
-  const budget = new Budget({ demand: LANE, prefetch: LANE, background: LANE })
-  const releases = await Promise.all(
-    Array.from({ length: LANES_MAX }, (_, i) => budget.acquire(`${i}`, 1000, 'demand', never)),
-  )
-  expect(budget.bytes('demand')).toBe(800)
+test('all that is in memory has one bound, whatever it is and whoever is asked; demand goes first, and files wait for nobody', async () => {
+  const budget = new Budget(BUDGET, new Wires(), { demand: 100, prefetch: 60, background: 40 })
+  const order: string[] = []
+  const backs = new Map<string, () => void>()
+  const want = (name: string, bytes: number, priority: Priority, signal = never) =>
+    budget.acquire(name, bytes, priority, signal).then((back) => {
+      order.push(name)
+      backs.set(name, back)
+    })
+  await want('background', 40, 'background')
+  await want('prefetch', 20, 'prefetch')
+  await want('demand', 20, 'demand')
+  expect([budget.taken, budget.tryTake(1, 'prefetch')]).toEqual([80, undefined])
+  budget.count(15) // in place of the disk
+  void want('more background', 1, 'background')
+  void want('more prefetch', 1, 'prefetch')
   const stop = new AbortController()
-  const givenUp = budget.acquire('late', 100, 'demand', stop.signal)
-  const late = budget.acquire('late', 100, 'demand', never)
+  const givenUp = want('given up', 30, 'demand', stop.signal)
+  void want('more demand', 30, 'demand')
   await turn()
+  expect(order).toHaveLength(3)
+  const file = await budget.ofFiles().acquire('files', 50, 'prefetch', never)
+  expect(budget.taken).toBe(145)
+  file()
   stop.abort(new Error('gave up'))
   await expect(givenUp).rejects.toThrow('gave up')
-  let got = false
-  void late.then(() => {
-    got = true
-  })
+  backs.get('background')?.()
   await turn()
-  expect(got).toBe(false)
-  releases[3]?.()
-  const release = await late
-  expect(budget.bytes('demand')).toBe(800)
-  for (const each of [...releases, release]) each()
-  expect(budget.bytes('demand')).toBe(0)
+  expect([order.slice(3), budget.taken]).toEqual([['more demand'], 85])
+  backs.get('demand')?.()
+  backs.get('more demand')?.()
+  await turn()
+  expect(order.slice(4)).toEqual(['more prefetch', 'more background'])
+  for (const back of backs.values()) back()
+  budget.count(-15)
+  expect([budget.taken, budget.bytes('demand'), budget.bytes('prefetch'), budget.bytes('background')]).toEqual([
+    0, 0, 0, 0,
+  ])
+})
+
+test('what came along goes when a program waits for memory', async () => {
+  const budget = new Budget(BUDGET, new Wires(), { demand: 100, prefetch: 60, background: 40 })
+  const dropped: string[] = []
+  for (const name of ['a', 'b']) {
+    budget.shelf.put({ bytes: new Uint8Array(30), dropped: () => void dropped.push(name) })
+  }
+  const held = await budget.acquire('a', 30, 'demand', never)
+  const more = await budget.acquire('b', 30, 'demand', never)
+  expect([dropped, budget.taken]).toEqual([['a'], 90])
+  held()
+  more()
 })
 
 test('a request larger than the lane has it for itself', async () => {

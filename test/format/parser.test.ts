@@ -114,6 +114,20 @@ test('an index of some megabytes waits for no thread to start where one stands b
   expect(threads).toHaveLength(0)
 })
 
+test('where a process may have little memory, large indexes are parsed one at a time, in a thread that leaves', async () => {
+  const started = threadsFromNowOn()
+  const builder = new IndexBuilder({ lender: threads, memoryBytes: 200 << 20 })
+  onTestFinished(() => builder.close())
+  const json = encode(
+    Array.from({ length: 30_000 }, (_, i) => ({ name: `a-file-of-a-name-that-makes-it-very-long-${i}`, type: 'fifo' })),
+  )
+  expect(json.length).toBeGreaterThan(2 << 20)
+  const build = () => builder.build(indexOf(json), layerOf(json))
+  const trees = await Promise.all([build(), build(), build()])
+  expect(new Set(trees.map(({ digest }) => digest)).size).toBe(1)
+  expect(started).toHaveLength(1)
+})
+
 /** 4 GiB take seconds. */
 const LONG = 2 ** 32
 

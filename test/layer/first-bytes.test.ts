@@ -4,6 +4,7 @@ import { Failure } from '../../src/errors.ts'
 import type { Blob, Range, ReadOptions } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { FirstBytes, FirstBytesRoom, WarmWays } from '../../src/layer/first-bytes.ts'
+import { ByteLimit } from '../../src/limit.ts'
 
 const never = new AbortController().signal
 
@@ -32,7 +33,9 @@ function slowBlob(size: number) {
   return { bytes, blob, reads }
 }
 
-function begin({ blob }: { blob: Blob }, range: Range, room = new FirstBytesRoom()) {
+const PLENTY = { tryTake: () => () => {} }
+
+function begin({ blob }: { blob: Blob }, range: Range, room = new FirstBytesRoom(PLENTY)) {
   const first = new FirstBytes(room, never)
   first.begin(blob, range)
   return first.over(blob)
@@ -118,7 +121,7 @@ test('who gives up waits no longer, and takes nothing from the others', async ()
 })
 
 test('at most 8 MiB of each blob, and of four blobs at a time, are in memory', async () => {
-  const room = new FirstBytesRoom()
+  const room = new FirstBytesRoom(PLENTY)
   const slow = Array.from({ length: 6 }, () => slowBlob(9 << 20))
   const range = { start: 0, end: 9 << 20 }
   const over = slow.slice(0, 5).map((each) => begin(each, range, room))
@@ -163,6 +166,18 @@ test('the background is given what was begun, too', async () => {
   slow.reads[0]?.give(600)
   expect(await read).toEqual(slow.bytes.slice(0, 600))
   expect(slow.reads).toHaveLength(1)
+})
+
+test('first bytes for which there is no memory are not begun, and those that were taken give theirs back', async () => {
+  const memory = new ByteLimit([1000, 1000, 600])
+  const room = new FirstBytesRoom({ tryTake: (bytes) => memory.tryTake(bytes, 2) })
+  const [one, other] = [slowBlob(500), slowBlob(500)]
+  const over = begin(one, { start: 0, end: 500 }, room)
+  begin(other, { start: 0, end: 500 }, room)
+  expect([one.reads.length, other.reads.length, memory.taken]).toEqual([1, 0, 500])
+  one.reads[0]?.give(500)
+  await prefetch(over, { start: 0, end: 500 }).read
+  expect(memory.taken).toBe(0)
 })
 
 test('the background’s way to an origin is made once, by one byte', () => {

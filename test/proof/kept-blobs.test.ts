@@ -90,6 +90,27 @@ test('a blob is fetched once from a source, whoever asks, and not at all when it
   await clean()
 })
 
+test('what is in memory of a blob counts while it is fetched, however that ends', async () => {
+  const { store, agent } = await wholeBlobs()
+  const counts: number[] = []
+  const counted = (bytes: number) => {
+    counts.push(bytes)
+    return () => void counts.push(-bytes)
+  }
+  const room = new DiskShare(async () => 2 ** 30, 2 ** 40)
+  const blobs = new KeptBlobs(store.wholes, room, agent.signal, { memory: { counted } })
+  const during: number[] = []
+  const come = blobOf(async (take) => {
+    during.push(...counts)
+    await take(BYTES)
+  })
+  expect(await contents(blobs.of(come))).toEqual(BYTES)
+  expect([during.length, counts.length, counts.reduce((sum, each) => sum + each, 0)]).toEqual([1, 2, 0])
+  const other = blobOf(() => Promise.reject(new Error('gone')), new Uint8Array(noise(10)))
+  await expect(blobs.of(other)).rejects.toThrow('gone')
+  expect([counts.length, counts.reduce((sum, each) => sum + each, 0)]).toEqual([4, 0])
+})
+
 /** With what was read of a blob before. */
 async function gatheredBefore(blob: StoredBlob, ...pieces: [at: number, bytes: Uint8Array][]) {
   const { store, agent, clean } = await wholeBlobs()
@@ -100,7 +121,7 @@ async function gatheredBefore(blob: StoredBlob, ...pieces: [at: number, bytes: U
   })
   for (const [at, bytes] of pieces) await gathered.add(blob, at, bytes)
   const room = new DiskShare(async () => 2 ** 30, 2 ** 40)
-  return { blobs: new KeptBlobs(store.wholes, room, agent.signal, gathered), clean }
+  return { blobs: new KeptBlobs(store.wholes, room, agent.signal, { gathered }), clean }
 }
 
 test('what was read of a blob before is not fetched again', async () => {

@@ -13,7 +13,14 @@ function device(spill: Spill) {
 }
 
 test('within the budget everything stays; beyond it the oldest goes, of whatever device, by the rules', async () => {
-  const spill = new Spill(disk(), 3 * CHUNK_BYTES)
+  let counted = 0
+  const spill = new Spill(
+    disk(),
+    (bytes) => {
+      counted += bytes
+    },
+    3 * CHUNK_BYTES,
+  )
   const [one, other] = [device(spill), device(spill)]
   await one.fill(0, write)
   await other.fill(5, write)
@@ -37,6 +44,7 @@ test('within the budget everything stays; beyond it the oldest goes, of whatever
   expect([bytes(readyFd, READY_TAKEN_BACK_AT, 4), one.taken, other.taken]).toEqual([[1, 0, 0, 0], 1, 0])
   expect(bytes(deviceFd, 0, CHUNK_BYTES)).toEqual(Array(CHUNK_BYTES).fill(0))
   expect(bytes(deviceFd, CHUNK_BYTES, 2)).toEqual([2, 2])
+  expect(counted).toBe(spill.bytes)
 })
 
 test('a chunk that is wanted twice at once is written once', async () => {
@@ -52,11 +60,14 @@ test('a chunk that is wanted twice at once is written once', async () => {
 })
 
 test('what fails, and what a closed device had, takes no room', async () => {
-  const spill = new Spill(disk())
+  let counted = 0
+  const spill = new Spill(disk(), (bytes) => {
+    counted += bytes
+  })
   const one = spill.device(table(8))
   await expect(one.fill(0, () => Promise.reject(refusal('EIO')))).rejects.toThrow('cannot be written')
   expect(spill.bytes).toBe(0)
   await one.fill(0, write)
   await one.close()
-  expect([spill.bytes, one.files]).toEqual([0, undefined])
+  expect([spill.bytes, counted, one.files]).toEqual([0, 0, undefined])
 })
