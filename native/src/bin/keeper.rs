@@ -44,6 +44,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ const BEAT: Duration = Duration::from_secs(4);
 const LATE: Duration = Duration::from_secs(1);
 /// One that dies sooner after it was ready is no better than one that never was.
 const STEADY: Duration = Duration::from_millis(500);
+/// As many in a row are not tried again.
+const CRASHES_MAX: u32 = 20;
 /// How long readers wait for a successor, unless the agent says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between one that was not steady and the next.
@@ -92,6 +95,8 @@ struct Keeper {
     /// /dev/fuse and what goes with it; empty: a dead agent's mounts are detached.
     held: Vec<OwnedFd>,
     patience: Duration,
+    /// Agents that died by themselves before they were steady, in a row.
+    crashes: u32,
     /// Until then readers wait for an agent that is ready.
     until: Option<Instant>,
     agent: Option<Agent>,
@@ -121,6 +126,7 @@ impl Keeper {
             store,
             held,
             patience: PATIENCE,
+            crashes: 0,
             until,
             agent: Some(agent),
             last: None,
@@ -240,7 +246,10 @@ impl Keeper {
                 }
             }
             b"leave" => self.leaving = self.store.is_there(),
-            b"ready" => agent.ready(),
+            b"ready" => {
+                agent.ready();
+                self.until = None;
+            }
             b"beat" => agent.beat(),
             b"end" => self.drop_held(),
             b"refuse" => {
@@ -310,9 +319,14 @@ impl Keeper {
         let now = Instant::now();
         let agent = self.agent.take();
         let was_steady = agent.as_ref().is_some_and(|agent| agent.was_steady(STEADY));
-        if was_steady || self.until.is_none() {
-            self.until = Some(now + self.patience);
-        }
+        let was_killed = status.signal() == Some(libc::SIGKILL);
+        // what is asked of it may be what it dies of
+        self.crashes = match &agent {
+            Some(agent) if agent.is_ready() && !was_steady && !was_killed => self.crashes + 1,
+            _ => 0,
+        };
+        let until = *self.until.get_or_insert(now + self.patience);
+        self.until = Some(if self.crashes < CRASHES_MAX { until } else { now });
         self.last = Some(status);
         if let Some(mut beside) = self.beside.take() {
             say("the agent has left; the one beside it goes on");
@@ -321,7 +335,7 @@ impl Keeper {
             return;
         }
         say(&format!("the agent ended ({status}); a successor goes on"));
-        self.start_at = Some(if was_steady { now } else { now + AGAIN });
+        self.start_at = Some(if was_steady || was_killed { now } else { now + AGAIN });
     }
 
     /// Nobody goes on.
@@ -331,7 +345,8 @@ impl Keeper {
             self.last = agent.reap().ok().or(self.last);
         }
         if !self.ending {
-            say(&format!("no successor was ready within {:?}: what waits gets errors", self.patience));
+            let why = if self.crashes < CRASHES_MAX { "none was ready in time" } else { "too many died at once" };
+            say(&format!("nobody goes on with the mount, for of its successors {why}: what waits gets errors"));
         }
         self.list.detach();
         refuser::refuse(&self.held);
@@ -345,7 +360,7 @@ impl Keeper {
             beside.kill();
             let _ = beside.reap(); // it is gone either way
         }
-        if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        if let Some(signal) = status.signal() {
             // it could not say so itself
             say(&format!("the agent was ended by signal {signal}{}", self.list.detached()));
         }
