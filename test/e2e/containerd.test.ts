@@ -1,5 +1,5 @@
 // containerd with lazylayer as its snapshotter: pulls fetch no layer, containers run, and nothing that either was told is lost.
-import { chmod, mkdir, readdir } from 'node:fs/promises'
+import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
@@ -13,6 +13,9 @@ import { byEngine, type EngineStore, makeStore, STORE_LACKS, withoutProofs } fro
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
 import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
+
+/** runc keeps all containers of a machine in one place. */
+const ID = `test-${process.pid}`
 
 const file = (path: string, text: string) => ({ path, type: 'file' as const, content: Buffer.from(text) })
 
@@ -51,7 +54,7 @@ function tests(flavour: ContainerdFlavour): void {
   const image = (tag: string) => `${store.registry.host}/${tag}:${tag}`
   let runs = 0
   const run = (tag = app.tag, ...command: string[]) =>
-    containerd.ctr('k8s.io', 'run', '--rm', '--net-host', ...NAME, image(tag), `c${runs++}`, ...command)
+    containerd.ctr('k8s.io', 'run', '--rm', '--net-host', ...NAME, image(tag), `${ID}-${runs++}`, ...command)
   /** containerd tries to connect again up to 3 s after it could not. */
   const runsSoon = () => expect.poll(() => run(), { interval: 500, timeout: 20_000 }).toMatchObject(works())
   const works = () => ({ code: 0, stdout: app.says })
@@ -80,21 +83,74 @@ function tests(flavour: ContainerdFlavour): void {
     if (flavour !== 'sid') test(title, body)
   }
 
-  whole('it runs after the agent or containerd was killed, without the registry', async () => {
-    process.kill(agent.pid, 'SIGKILL')
-    await gone(agent.pid)
-    await agent.ended
-    await store.registry.clear()
-    agent = await serve() // it answers when all is shown again
-    expect(withoutProofs(await store.registry.log())).toEqual([])
+  whole(
+    'it runs after the agent or containerd was killed, without the registry, and what runs meanwhile reads on',
+    async () => {
+      const reads = `trap stop=1 TERM; while [ -z "$stop" ]; do [ "$(cat /app/greeting 2>&1)" = '${app.says.trim()}' ] || echo failed; sleep 0.05; done`
+      const reading = run(app.tag, 'sh', '-c', reads)
+      const reader = `${ID}-${runs - 1}`
+      const task = (...args: string[]) => containerd.ctr('k8s.io', 'tasks', ...args)
+      await expect
+        .poll(() => task('exec', '--exec-id', `x${runs++}`, reader, 'cat', '/app/greeting'), {
+          interval: 200,
+          timeout: 20_000,
+        })
+        .toMatchObject({ code: 0 })
+      process.kill(agent.pid, 'SIGKILL')
+      await gone(agent.pid)
+      await agent.ended
+      await store.registry.clear()
+      agent = await serve() // it answers when all is shown again
+      expect(withoutProofs(await store.registry.log())).toEqual([])
+      await runsSoon()
+      expect(await store.stop()).toBe(0)
+      agent = await serve()
+      await runsSoon()
+      expect(await task('kill', '-s', 'TERM', reader)).toMatchObject({ code: 0 })
+      expect(await reading).toMatchObject({ code: 0, stdout: '' })
+      await containerd.kill()
+      await containerd.start()
+      expect(await run()).toMatchObject(works())
+      expect(await blobsFetched()).toEqual([])
+    },
+  )
+
+  whole('a container that runs while the agent is killed reads on, and others start at once', async () => {
+    expect(await store.stop()).toBe(0)
+    agent = await serve('--keeper-patience', '120')
     await runsSoon()
-    await containerd.kill()
-    await containerd.start()
-    expect(await run()).toMatchObject(works())
+    const turns = join(store.work.path, 'turns')
+    await mkdir(turns)
+    const script = 'for n in 1 2; do until [ -e /tmp/$n ]; do sleep 0.1; done; cat /app/part$n* || echo failed; done'
+    const bind = ['--mount', `type=bind,src=${turns},dst=/tmp,options=rbind:rw`]
+    const args = ['run', '--rm', '--net-host', ...bind, ...NAME, image(app.tag), 'killed', 'sh', '-c', script]
+    const running = containerd.ctr('k8s.io', ...args)
+    const tasks = async () => (await containerd.ctr('k8s.io', 'tasks', 'ls', '-q')).stdout
+    await expect.poll(tasks, { timeout: 60_000 }).toContain('killed')
+    let { pid } = agent
+    for (const turn of ['1', '2']) {
+      process.kill(pid, 'SIGKILL')
+      await writeFile(join(turns, turn), '')
+      const before = pid
+      const now = () =>
+        agent.status().then(
+          (status) => status.pid,
+          () => before,
+        )
+      await expect.poll(now, { timeout: 60_000 }).not.toBe(before)
+      pid = (await agent.status()).pid
+    }
+    const parts = (n: string) =>
+      [...Array(100).keys()]
+        .map(String)
+        .filter((each) => each.startsWith(n))
+        .sort()
+    const read = ['1', '2'].flatMap(parts).map((each) => `part ${each}\n`.repeat(300))
+    expect(await running).toMatchObject({ code: 0, stdout: read.join('') })
+    await runsSoon()
     expect(await store.stop()).toBe(0)
     agent = await serve()
     await runsSoon()
-    expect(await blobsFetched()).toEqual([])
   })
 
   whole('what containerd removes is gone, and what it pulls again is lazy again', async () => {
