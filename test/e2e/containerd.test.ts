@@ -1,5 +1,5 @@
 // containerd with lazylayer as its snapshotter: pulls fetch no layer, containers run, and nothing that either was told is lost.
-import { chmod, mkdir, readdir } from 'node:fs/promises'
+import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
@@ -114,6 +114,44 @@ function tests(flavour: ContainerdFlavour): void {
       expect(await blobsFetched()).toEqual([])
     },
   )
+
+  whole('a container that runs while the agent is killed reads on, and others start at once', async () => {
+    expect(await store.stop()).toBe(0)
+    agent = await serve('--keeper-patience', '120')
+    await runsSoon()
+    const turns = join(store.work.path, 'turns')
+    await mkdir(turns)
+    const script = 'for n in 1 2; do until [ -e /tmp/$n ]; do sleep 0.1; done; cat /app/part$n* || echo failed; done'
+    const bind = ['--mount', `type=bind,src=${turns},dst=/tmp,options=rbind:rw`]
+    const args = ['run', '--rm', '--net-host', ...bind, ...NAME, image(app.tag), 'killed', 'sh', '-c', script]
+    const running = containerd.ctr('k8s.io', ...args)
+    const tasks = async () => (await containerd.ctr('k8s.io', 'tasks', 'ls', '-q')).stdout
+    await expect.poll(tasks, { timeout: 60_000 }).toContain('killed')
+    let { pid } = agent
+    for (const turn of ['1', '2']) {
+      process.kill(pid, 'SIGKILL')
+      await writeFile(join(turns, turn), '')
+      const before = pid
+      const now = () =>
+        agent.status().then(
+          (status) => status.pid,
+          () => before,
+        )
+      await expect.poll(now, { timeout: 60_000 }).not.toBe(before)
+      pid = (await agent.status()).pid
+    }
+    const parts = (n: string) =>
+      [...Array(100).keys()]
+        .map(String)
+        .filter((each) => each.startsWith(n))
+        .sort()
+    const read = ['1', '2'].flatMap(parts).map((each) => `part ${each}\n`.repeat(300))
+    expect(await running).toMatchObject({ code: 0, stdout: read.join('') })
+    await runsSoon()
+    expect(await store.stop()).toBe(0)
+    agent = await serve()
+    await runsSoon()
+  })
 
   whole('what containerd removes is gone, and what it pulls again is lazy again', async () => {
     const { stdout } = await containerd.ctr('k8s.io', 'images', 'ls', '-q')
