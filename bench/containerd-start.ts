@@ -110,12 +110,14 @@ async function measure(
   const begin = performance.now()
   const { status, message } = await containerd.pullByCri(reference)
   const pullSeconds = (performance.now() - begin) / 1000
+  const pulled = (image.counters().bytesDown - before.bytesDown) / 1e6
   if (status !== 0) throw new Error(`the pull ended with ${status}: ${message}`)
   const started = await run(containerd, reference, plugin, 'first')
   const { requests, bytesDown } = image.counters()
   const usage = pid === undefined ? undefined : await usageOf(pid)
   return {
     'pull s': pullSeconds,
+    'pull MB': pulled,
     [READY]: pullSeconds + started,
     requests: requests - before.requests,
     'MB down': (bytesDown - before.bytesDown) / 1e6,

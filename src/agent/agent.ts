@@ -1,6 +1,6 @@
 // The wiring: everything a command needs to open images, made once from its flags.
 
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
@@ -8,7 +8,7 @@ import { BUDGET, Budget } from '../fetch/budget.ts'
 import { Wires } from '../fetch/wires.ts'
 import { IndexBuilder } from '../format/parser.ts'
 import type { Digest } from '../image/digest.ts'
-import { hostPlatform, type Platform, parsePlatform } from '../image/manifest.ts'
+import type { Platform } from '../image/manifest.ts'
 import type { Reference } from '../image/reference.ts'
 import { nameAhead, openAhead, startAhead } from '../layer/ahead.ts'
 import { Background } from '../layer/background.ts'
@@ -20,9 +20,8 @@ import { RUNGS, type Rung } from '../mount/ladder.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { Examinations } from '../proof/examinations.ts'
-import type { ProviderPlaces } from '../registry/credential-providers.ts'
-import { systemPlaces, thisUser } from '../registry/places.ts'
-import { Registries } from '../registry/registries.ts'
+import { thisUser } from '../registry/places.ts'
+import type { Registries } from '../registry/registries.ts'
 import { SealedCredentials } from '../registry/sealed.ts'
 import { GatheredBlobs } from '../store/gathered-blobs.ts'
 import { parseAmount, ROOM_LIMITS, type RoomLimits } from '../store/room-limits.ts'
@@ -33,8 +32,9 @@ import { backgroundOf } from './background.ts'
 import { openLearned } from './learning.ts'
 import { LeftLayers } from './left-layers.ts'
 import { log } from './log.ts'
+import { type Asked, openRegistries, platformOf } from './open-registries.ts'
 import { sealKey } from './seal-key.ts'
-import { givenLogin, text, texts, type Values } from './values.ts'
+import { text, type Values } from './values.ts'
 
 export interface Agent {
   native: NativeModule
@@ -67,44 +67,6 @@ export interface Agent {
   close(): Promise<void>
 }
 
-const CONTAINERD_HOSTS = 'containerd/certs.d'
-
-/** @param image the one that the command names; `undefined` where it names none. @throws Failure usage */
-export function openRegistries(values: Values, image: Reference | undefined, sealed?: SealedCredentials): Registries {
-  const login = givenLogin(values)
-  const authfile = text(values, 'authfile')
-  const credsFile = text(values, 'creds-file')
-  const providers = credentialProviders(values)
-  const certDir = text(values, 'cert-dir')
-  const verify = text(values, 'tls-verify')
-  if (verify !== undefined && verify !== 'true' && verify !== 'false') {
-    throw Failure.usage(`--tls-verify is ${JSON.stringify(verify)}, neither true nor false`)
-  }
-  return new Registries({
-    ...(login === undefined || image?.transport !== 'docker' ? {} : { creds: { host: image.host, ...login } }),
-    ...(authfile === undefined ? {} : { authfile }),
-    ...(credsFile === undefined ? {} : { credsFile }),
-    ...(providers === undefined ? {} : { providers }),
-    ...(certDir === undefined ? {} : { certDir }),
-    ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
-    ...(sealed === undefined ? {} : { sealed }),
-    // as the engine that is served reads them
-    ...(texts(values, 'containerd').length === 0
-      ? {}
-      : { containerdHosts: join(systemPlaces().etc, CONTAINERD_HOSTS) }),
-    log,
-  })
-}
-
-/** Both, or neither. @throws Failure usage */
-function credentialProviders(values: Values): ProviderPlaces | undefined {
-  const config = text(values, 'image-credential-provider-config')
-  const binDir = text(values, 'image-credential-provider-bin-dir')
-  if (config !== undefined && binDir !== undefined) return { config: resolve(config), binDir: resolve(binDir) }
-  if (config === undefined && binDir === undefined) return undefined
-  throw Failure.usage('--image-credential-provider-config and --image-credential-provider-bin-dir go together')
-}
-
 /** Only where it was asked for. @throws Failure usage, system */
 async function openSealed(values: Values, cache: string): Promise<SealedCredentials | undefined> {
   if (values['seal-credentials'] !== true) return undefined
@@ -119,11 +81,6 @@ export function wantedRung(values: Values): Rung | 'auto' {
   if (found === undefined)
     throw Failure.usage(`--mount ${wanted} is not known`, { fix: `Use auto, ${RUNGS.join(' or ')}.` })
   return found
-}
-
-export function platformOf(values: Values) {
-  const platform = text(values, 'platform')
-  return platform === undefined ? hostPlatform() : parsePlatform(platform)
 }
 
 /** --cache-max and --cache-min-free. @throws Failure usage */
@@ -175,18 +132,24 @@ function gatheredBlobs({ wholes, proofs, room }: Store): GatheredBlobs {
   })
 }
 
-/** @param image as openRegistries has it */
-export async function openAgent(values: Values, image: Reference | undefined, purpose: Purpose): Promise<Agent> {
+/** @param image as openRegistries has it @param asked the registries, where one was asked for the image already */
+export async function openAgent(
+  values: Values,
+  image: Reference | undefined,
+  purpose: Purpose,
+  asked?: Asked,
+): Promise<Agent> {
   const manners = purpose === 'reading' ? undefined : backgroundOf(values)
   const platform = platformOf(values)
   const native = openNative()
   const cache = resolve(text(values, 'cache') ?? places().cache)
-  const registries = openRegistries(values, image, await openSealed(values, cache))
+  const registries = asked?.registries ?? openRegistries(values, image, await openSealed(values, cache))
   const limits = roomLimits(values)
   const { disk } = native
   const budget = new Budget(BUDGET, new Wires(manners))
   const inMemory = (bytes: number) => budget.count(bytes)
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits, inMemory })
+  asked?.cacheIsOpen((digest) => store.getObject(digest))
   const codecs = new CodecPool({ warn: log, worker: WORKER })
   const builder = new IndexBuilder({ lender: codecs })
   const closing = new AbortController()
@@ -213,12 +176,14 @@ export async function openAgent(values: Values, image: Reference | undefined, pu
       log,
     })
   const ahead = { names: nameAhead, starts: startAhead, reading: openAhead }[purpose]
+  if (purpose === 'names') codecs.standBy()
   const early = (image: EarlyImage) => {
+    codecs.standBy() // while the index is on its way; before, they would only keep the request for the manifest waiting
     const isLazy = [...layers.plan(image.manifest).values()].some((each) => !('why' in each))
     if (isLazy && purpose !== 'reading') learned.expect(image)
     void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
   }
-  const images = new Images(registries, store, platform, log, early, gathered)
+  const images = new Images(asked?.sources ?? registries, store, platform, log, early, gathered)
   return {
     native,
     keeper: Keeper.current(process.env, keeperPatience(values)),

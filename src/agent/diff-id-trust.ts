@@ -4,7 +4,8 @@ import { referenceText } from '../image/reference.ts'
 import type { PolicyPlaces } from '../policy/policy.ts'
 import type { Registries } from '../registry/registries.ts'
 import type { Store } from '../store/store.ts'
-import { type DiffIdPolicy, type TrustsDiffIds, trustAll, trustNone } from '../stores/identity.ts'
+import type { DiffIdPolicy } from '../stores/diff-id-policy.ts'
+import { type TrustsDiffIds, trustAll, trustNone } from '../stores/identity.ts'
 import { isTrusted, parseTrustPattern, type TrustPattern } from '../stores/trusted-names.ts'
 
 /** An engine waits for the layers of an image that long. */

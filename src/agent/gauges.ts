@@ -73,6 +73,7 @@ const GAUGES = {
   cpu: ['counter', 'seconds'],
   event_loop: ['counter', 'seconds'],
   memory: ['gauge', 'bytes'],
+  started: ['gauge', 'seconds'],
 } as const satisfies Record<string, readonly [Kind, Unit]>
 
 export type GaugeName = keyof typeof GAUGES
@@ -134,6 +135,8 @@ export interface Measured {
   /** That the main thread was at work. */
   eventLoopSeconds: number
   residentBytes: number
+  /** Since 1970. */
+  startedSeconds: number
 }
 
 /** The list in the order in which it is told, each with its name once. What was not measured yet is not in it. */
@@ -187,6 +190,7 @@ export function gaugesOf(of: Measured): Gauge[] {
     cpu: of.cpuSeconds,
     event_loop: of.eventLoopSeconds,
     memory: of.residentBytes,
+    started: of.startedSeconds,
   }
   return (Object.keys(GAUGES) as GaugeName[]).flatMap((name) => {
     const [kind, unit] = GAUGES[name]

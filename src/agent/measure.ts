@@ -56,6 +56,7 @@ export async function measure({ session, covers, agent, layers, believed, record
     cpuSeconds: (user + system) / 1e6,
     eventLoopSeconds: performance.eventLoopUtilization().active / 1000,
     residentBytes: process.memoryUsage.rss(),
+    startedSeconds: performance.timeOrigin / 1000,
   }
 }
 

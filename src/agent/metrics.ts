@@ -71,6 +71,7 @@ export const METRICS: Record<GaugeName, Metric> = {
   cpu: metric('process_cpu_seconds_total', 'Processor time of the agent, in user and kernel space'),
   event_loop: metric('lazylayer_event_loop_busy_seconds_total', 'Time that the main thread was at work'),
   memory: metric('process_resident_memory_bytes', 'Resident memory of the agent'),
+  started: metric('process_start_time_seconds', 'When the agent began, in seconds since 1970'),
 }
 
 export const DISTRIBUTIONS: Record<DistributionName, Metric> = {

@@ -2,9 +2,9 @@
 
 import { release } from 'node:os'
 import { resolve } from 'node:path'
-import { openRegistries, platformOf } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
 import { printable } from '../agent/log.ts'
+import { openRegistries, platformOf } from '../agent/open-registries.ts'
 import { ask, listSockets, type Status } from '../agent/socket.ts'
 import { text, type Values } from '../agent/values.ts'
 import { tryCodecs } from '../codec/trial.ts'

@@ -1,10 +1,10 @@
 // lazylayer explain IMAGE: a line a layer: through which door engines get it, under what name, by which rung, and why it is pulled.
 
 import { resolve } from 'node:path'
-import { openRegistries, platformOf } from '../agent/agent.ts'
 import { places } from '../agent/agent-places.ts'
 import { type Belief, beliefOf, diffIdTrust } from '../agent/diff-id-trust.ts'
 import { log } from '../agent/log.ts'
+import { openRegistries, platformOf } from '../agent/open-registries.ts'
 import type { DiffIds } from '../agent/socket.ts'
 import { text, texts, type Values } from '../agent/values.ts'
 import { type EnginesHere, findEngines } from '../engines/here.ts'
@@ -19,7 +19,7 @@ import { companion, placeOf, type ResolvedImage, sourceOf } from '../layer/image
 import { openNative } from '../mount/no-addon.ts'
 import { systemPlaces } from '../registry/places.ts'
 import type { Registries } from '../registry/registries.ts'
-import { DIFF_ID_POLICIES } from '../stores/identity.ts'
+import { DIFF_ID_POLICIES } from '../stores/diff-id-policy.ts'
 import { waitedFor } from '../stores/read-whole.ts'
 import { togetherIn } from '../stores/together.ts'
 import { type AgentHere, agentHere } from './explain/agent-here.ts'

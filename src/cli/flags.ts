@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util'
 import { BACKGROUNDS } from '../agent/background.ts'
 import type { Values } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
-import { DIFF_ID_POLICIES } from '../stores/identity.ts'
+import { DIFF_ID_POLICIES } from '../stores/diff-id-policy.ts'
 
 export interface Flag {
   name: string

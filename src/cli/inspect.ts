@@ -1,7 +1,7 @@
 // lazylayer inspect IMAGE
 
-import { openRegistries, platformOf } from '../agent/agent.ts'
 import { printable } from '../agent/log.ts'
+import { openRegistries, platformOf } from '../agent/open-registries.ts'
 import { text } from '../agent/values.ts'
 import type { Unit } from '../format/format.ts'
 import { planUnits, type Unplanned } from '../format/formats.ts'

@@ -7,8 +7,8 @@
 //   forget IMAGE         all that is known of starts of the image, in all its versions
 //   push IMAGE           as an artifact beside the image, where the agents of all nodes find it
 import { readFile, writeFile } from 'node:fs/promises'
-import { openRegistries, platformOf } from '../agent/agent.ts'
 import { printable } from '../agent/log.ts'
+import { openRegistries, platformOf } from '../agent/open-registries.ts'
 import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { platformText } from '../image/manifest.ts'

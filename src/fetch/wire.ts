@@ -8,10 +8,11 @@
 import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
 
 /**
- * HTTP/2 asks for more when half of a window was taken, so three quarters are under way on average; and where it is the limit that is
- * measured, and not the link, it has to grow. On a link that is full a third of this stands in its queue.
+ * HTTP/2 asks for more when half of a window was taken, so of each read half a window to a whole one comes in a round trip: with less than
+ * this, fewer reads would bring less, and less would allow for fewer. And where it is the limit that is measured, and not the link, it has
+ * to grow. On a link that is full half of this stands in its queue.
  */
-const GAIN = 3 / 2
+const GAIN = 1.9
 /**
  * As long as more comes whenever more is asked for, it is the limit that is measured, and it may grow faster: a way of 150 ms is full after
  * three round trips, not after ten.
@@ -19,14 +20,14 @@ const GAIN = 3 / 2
 const SEEKING_GAIN = 3
 /** More is a quarter more than ever; the way is full when so many spans in which the limit held reads back brought no more. */
 const MORE = 5 / 4
-const FULL_SPANS = 3
+const FULL_SPANS = 6
 /** As many streams as a connection has for the background, and half a second of 100 Mbit/s. */
 const LIMIT_MAX_BYTES = 8 << 20
 /** What comes in less is a clock's grain, or a burst; and so is what comes in less than a round trip, if that is not very long. */
 const SPAN_MS = 100
 const SPAN_MAX_MS = 500
 /** The best rate counts, and fades by that in each span: what else uses the link hides it for a while. */
-const FADES = 0.9
+const FADES = 0.97
 /** In each span the limit grows by that at most: the first answer of a connection took several round trips, and a second one tells. */
 const GROWS = 3
 /**
@@ -42,6 +43,8 @@ const ANSWERS = 16
  */
 const SHORT_MS = 5
 const QUIET_MS = 1_000
+/** Who waits for the first answer has it before the background makes a connection of its own, which takes as long to work out. */
+const FIRST_MS = 50
 /** One read takes so long at most, of which a window comes in each round trip: the last of them is not to come alone for long. */
 const READ_MAX_MS = 500
 /** Or so many windows, on a way of which nothing is known. */
@@ -80,6 +83,8 @@ export class Wire {
   /** Spans in a row that brought no more though more was asked for. */
   #full = 0
   #quietAt = 0
+  /** When the first answer came that somebody waited for. */
+  #firstAt = Number.NEGATIVE_INFINITY
 
   /**
    * @param standsAside prefetch passes it, and where the way is short it waits for others to be quiet
@@ -132,9 +137,15 @@ export class Wire {
     return { leave: () => void (this.#places.delete(place) && this.#tell()) }
   }
 
-  /** Prefetch asks for as much at once as fills the link, also while nothing of it comes. */
+  /** Prefetch asks for as much at once as fills the link, also while nothing of it comes. The first answer is to come before all else. */
   get #isPaused(): boolean {
-    return this.#standsAside && this.#underWay.prefetch > 0
+    const { demand, prefetch } = this.#underWay
+    return this.#standsAside && (prefetch > 0 || (demand > 0 && !this.#isKnown))
+  }
+
+  /** Whether anything was answered. */
+  get #isKnown(): boolean {
+    return this.#isQuick || this.#answersMs.length > 0
   }
 
   /** A read begins; in the background it has a place. */
@@ -147,6 +158,7 @@ export class Wire {
     let here = 0
     const transfer = {
       came: (to: number) => {
+        if (here === 0 && priority === 'demand' && !this.#isKnown) this.#firstAnswered()
         if (here === 0 && tells) this.#answered(this.#now() - begun)
         const more = to - here
         here = to
@@ -173,8 +185,9 @@ export class Wire {
 
   /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
   get #quietInMs(): number {
+    if (!this.#standsAside) return 0
     const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
-    if (!this.#standsAside || !isShort) return 0
+    if (!isShort) return this.#firstAt + FIRST_MS - this.#now()
     const { demand, prefetch } = this.#underWay
     return demand + prefetch > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
   }
@@ -182,6 +195,11 @@ export class Wire {
   #answered(ms: number): void {
     if (ms < ANSWER_MIN_MS) this.#isQuick = true
     else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
+  }
+
+  #firstAnswered(): void {
+    this.#firstAt = this.#now()
+    this.#tell()
   }
 
   /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */

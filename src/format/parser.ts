@@ -187,6 +187,12 @@ export class IndexBuilder {
     return await this.#examined('examineRaw', examination, options)
   }
 
+  /** A layer comes that will be examined: a thread starts meanwhile. It leaves when none has come for a while. */
+  expectExamination(): void {
+    if (this.#examiners.threads.length > 0) return
+    this.#examiners.run([], { name: 'readyToExamine' }).catch(() => {}) // whoever examines one is told
+  }
+
   async #examined<Name extends 'examine' | 'examineRaw'>(
     name: Name,
     examination: Work[Name][0],

@@ -114,6 +114,11 @@ export async function examine(examination: Examination): Promise<Seen | Failed> 
   }
 }
 
+/** What a thread loads that examines. */
+export async function readyToExamine(): Promise<void> {
+  await Promise.all([import('./examine.ts'), import('./raw-split.ts')])
+}
+
 /** A whole layer, read for its tar alone. */
 export async function examineRaw(examination: RawExamination): Promise<RawExamined | Failed> {
   try {

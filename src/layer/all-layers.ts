@@ -29,7 +29,7 @@ export const refuseWhole: BeforeWhole = ({ reference }, eager) => {
 }
 
 /**
- * Opens every layer of an image, the lowest first.
+ * Opens every layer of an image that has something to show, the lowest first: not those of which another layer shows the tree.
  * @returns what the caller closes
  * @throws what `beforeWhole` throws; Failure unsupported: a format refuses some of them; as Layers.open, Layers.openWhole
  */
@@ -38,7 +38,11 @@ export async function openAllLayers(
   layers: AllLayersOpener,
   beforeWhole: BeforeWhole,
 ): Promise<LayerLease[]> {
-  const all = image.manifest.layers
+  const plan = layers.plan(image.manifest)
+  const all = image.manifest.layers.filter((each) => {
+    const unit = plan.get(each)
+    return unit === undefined || 'why' in unit || unit.shown === each
+  })
   const found = await settledOrClosed(all.map((each) => openOrEager(image, each, layers)))
   const eager = found.filter((each): each is EagerLayer => 'why' in each)
   if (eager.length === 0) return found.filter((each): each is LayerLease => !('why' in each))

@@ -15,6 +15,7 @@ import type { Reuse } from '../store/reuse.ts'
 import type { Store } from '../store/store.ts'
 import { buildTree } from '../tree/build.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
+import type { Tree } from '../tree/tree.ts'
 import { KeptElse } from './file-blob.ts'
 import { FirstBytes, FirstBytesRoom, WarmWays } from './first-bytes.ts'
 import { IndexRoom } from './index-room.ts'
@@ -96,6 +97,7 @@ export class Layers {
   readonly #warmWays = new WarmWays()
   readonly #builds = new Limit(BUILDS_MAX)
   readonly #closing: AbortController
+  #nothing: Tree | undefined
 
   /** Aborts when they are being closed. */
   get signal(): AbortSignal {
@@ -202,7 +204,7 @@ export class Layers {
       repository: name,
       blobOf: (of) => blobs.of(of),
       together: () => togetherOf(unit, descriptor, shown.together?.parts, shown.chunks),
-      build: async () => buildTree({ blobs: [], chunks: [], entries: [], first: [] }),
+      build: async () => this.#empty(),
     }))
   }
 
@@ -246,8 +248,11 @@ export class Layers {
    * @throws Failure as Examiner.blob
    */
   async keep(descriptor: Descriptor, blob: StoredBlob): Promise<void> {
-    const { examiner } = this.#parts
-    void examiner.readAhead(descriptor, await examiner.blob(blob)) // never rejects
+    const { examiner, builder } = this.#parts
+    const keeping = examiner.blob(blob)
+    builder.expectExamination()
+    setImmediate(this.#empty) // the tree of the unit's other layers, for which nobody waits yet
+    void examiner.readAhead(descriptor, await keeping) // never rejects
   }
 
   /** As prove.ts has it. @param layer stays open until this ends */
@@ -280,6 +285,9 @@ export class Layers {
     await this.#open.close()
     await this.#trees.close()
   }
+
+  /** The tree of a layer that shows nothing. The first takes a while, as all that builds trees is new then. */
+  #empty = (): Tree => (this.#nothing ??= buildTree({ blobs: [], chunks: [], entries: [], first: [] }))
 
   async #take<B extends Blob>(
     name: string,

@@ -51,8 +51,16 @@ export class Keeper {
    */
   static current(env: NodeJS.ProcessEnv, patienceMs = PATIENCE_MS): Keeper {
     const fd = Number(env[SOCKET])
-    if (!Number.isInteger(fd) || fd <= 2) return new Keeper(undefined, env, 0)
-    return new Keeper(fd, env, patienceMs)
+    const isKept = Number.isInteger(fd) && fd > 2
+    const keeper = isKept ? new Keeper(fd, env, patienceMs) : new Keeper(undefined, env, 0)
+    // what this process starts has other descriptors by these numbers
+    for (const each of [SOCKET, HELD, BESIDE, STORE]) delete env[each]
+    return keeper
+  }
+
+  /** Whether this process is to go on with what another agent left: it knows all that is asked for then. */
+  static isSuccessor(env: NodeJS.ProcessEnv): boolean {
+    return env[HELD] !== undefined
   }
 
   get present(): boolean {

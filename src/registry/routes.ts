@@ -143,12 +143,19 @@ const withinLimits: LookupFunction = (hostname, options, callback) => {
   })
 }
 
+/** Each takes the system's hundred certificates. */
+const contexts = new WeakMap<Trust, SecureContext>()
+
 function secureContext(trust: Trust): SecureContext {
-  const [first] = trust.identities
+  const context = contexts.get(trust) ?? makeContext(trust)
+  contexts.set(trust, context)
+  return context
+}
+
+function makeContext({ verify, authorities, identities }: Trust): SecureContext {
+  const [first] = identities
   return createSecureContext({
-    ca: [...systemAuthorities(), ...trust.authorities],
-    ...(first
-      ? { cert: trust.identities.map((each) => each.cert), key: trust.identities.map((each) => each.key) }
-      : {}),
+    ca: [...(verify ? systemAuthorities() : []), ...authorities], // of no use where any certificate will do
+    ...(first ? { cert: identities.map((each) => each.cert), key: identities.map((each) => each.key) } : {}),
   })
 }

@@ -11,14 +11,6 @@ import type { Identity } from './chain.ts'
 import { whyNotTogether } from './together-names.ts'
 
 /**
- * Which claims of images are trusted: none, those of images with a signature that policy.json asks for, all of which no other image says
- * otherwise (guard.ts), or all.
- */
-export type DiffIdPolicy = 'proven' | 'signed' | 'guarded' | 'claimed'
-
-export const DIFF_ID_POLICIES: readonly DiffIdPolicy[] = ['proven', 'signed', 'guarded', 'claimed']
-
-/**
  * Whether the DiffIDs that an image claims are trusted; otherwise why not: a sentence.
  * @param failing whether a failure that another try may not meet is the reason given (`why`), or is thrown
  */

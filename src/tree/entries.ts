@@ -52,6 +52,8 @@ class Grower {
   #inodes = 1
   /** Whether some entry took the place of another. */
   #replaces = false
+  /** The directory that an entry was in last: the next is mostly in the same. */
+  #last: { path: string; directory: Directory | undefined } = { path: '', directory: undefined }
 
   add(entry: Entry): void {
     if (++this.#entries > ENTRIES_MAX) throw Failure.limit(`the layer has more than ${ENTRIES_MAX} entries`)
@@ -60,8 +62,12 @@ class Grower {
       this.#setRoot(entry)
       return
     }
-    const parents = split(path)
-    const name = parents.pop() as string // split gives one at least
+    const cut = path.lastIndexOf('/')
+    const name = path.slice(cut + 1)
+    const known = cut >= 0 && path.slice(0, cut) === this.#last.path ? this.#last.directory : undefined
+    const parents = known === undefined ? split(path) : []
+    if (known === undefined) parents.pop()
+    else checkName(name, path)
     for (const each of parents) {
       const marker = parseMarker(each, path)
       if (marker === 'internal' || marker === 'opaque') return
@@ -69,7 +75,8 @@ class Grower {
     }
     const marker = parseMarker(name, path)
     if (marker === 'internal') return
-    const parent = this.#descend(parents, path)
+    const parent = known ?? this.#descend(parents, path)
+    if (known === undefined && cut >= 0) this.#last = { path: path.slice(0, cut), directory: parent }
     if (marker === 'opaque') this.#opaque.add(parent)
     else if (marker) this.#addWhiteout(parent, marker.removes, entry)
     else if (entry.link !== undefined) this.#addLink(parent, name, entry, entry.link)
@@ -111,7 +118,7 @@ class Grower {
       return
     }
     this.#count()
-    this.#replaces ||= present !== undefined
+    if (present !== undefined) this.#replace()
     parent.children.set(name, inode)
     if (inode.size > 0) this.#files.push({ path: entry.path, inode, extents: entry.extents ?? [] })
     else if (entry.extents?.length) throw Failure.corrupt(`${quote(entry.path)} is empty and has contents`)
@@ -122,8 +129,13 @@ class Grower {
     if (link === path || link.startsWith(`${path}/`)) throw Failure.corrupt(`${quote(path)} is a hard link to itself`)
     split(link, () => `the target of hard link ${quote(path)}`)
     this.#count()
-    this.#replaces ||= parent.children.has(name)
+    if (parent.children.has(name)) this.#replace()
     parent.children.set(name, this.#links.add(path, this.#find(link) ?? link))
+  }
+
+  #replace(): void {
+    this.#replaces = true
+    this.#last = { path: '', directory: undefined } // it may lie in what is gone
   }
 
   #addWhiteout(parent: Directory, name: string, entry: Entry): void {
@@ -177,13 +189,21 @@ function split(path: string, of = () => quote(path)): string[] {
   if (isLonger(path, PATH_MAX_BYTES)) throw Failure.limit(`${of()} is longer than ${PATH_MAX_BYTES} bytes`)
   const names = path.split('/')
   if (names.length > DEPTH_MAX) throw Failure.limit(`${of()} is deeper than ${DEPTH_MAX} directories`)
-  for (const name of names) {
-    if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of()} is no path`)
-    if (isLonger(name, NAME_MAX_BYTES)) {
-      throw Failure.limit(`${of()} has a name of more than ${NAME_MAX_BYTES} bytes`)
-    }
-  }
+  for (const name of names) checkComponent(name, of)
   return names
+}
+
+/** The last component of a path whose others were checked. @throws Failure corrupt, limit */
+function checkName(name: string, path: string): void {
+  const of = () => quote(path)
+  if (name.includes('\0') || !name.isWellFormed()) throw Failure.corrupt(`${of()} is no path`)
+  if (isLonger(path, PATH_MAX_BYTES)) throw Failure.limit(`${of()} is longer than ${PATH_MAX_BYTES} bytes`)
+  checkComponent(name, of)
+}
+
+function checkComponent(name: string, of: () => string): void {
+  if (name === '' || name === '.' || name === '..') throw Failure.corrupt(`${of()} is no path`)
+  if (isLonger(name, NAME_MAX_BYTES)) throw Failure.limit(`${of()} has a name of more than ${NAME_MAX_BYTES} bytes`)
 }
 
 /** Of most names their letters tell: none has more than three bytes a unit. */

@@ -39,6 +39,7 @@ export const MEASURED: Measured = {
   cpuSeconds: 58,
   eventLoopSeconds: 59,
   residentBytes: 60,
+  startedSeconds: 61,
   codecs: { decoded: 17, verified: 18, copied: 32, corrupt: 19, reverified: 20 },
   layers: 21,
   outagesNow: 22,

@@ -24,3 +24,8 @@ test.each(['main', 'status', 'umount', 'pull'])(
 test('what speaks to registries does', async () => {
   expect(await packagesOf('inspect')).toContainEqual(expect.stringContaining('/undici/'))
 })
+
+test('mount asks for its image before it has loaded what opens one', async () => {
+  expect(await packagesOf('mount')).not.toContainEqual(expect.stringContaining('/piscina/'))
+  expect(await packagesOf('mount-image')).toContainEqual(expect.stringContaining('/piscina/'))
+})

@@ -44,6 +44,9 @@ function fakeNative() {
     counters() {
       return { served: 1n } as SessionCounters
     }
+    begin() {
+      calls.push(['begin'])
+    }
     close() {
       calls.push(['close'])
     }
@@ -73,6 +76,29 @@ function mountSession(control?: ControlTree) {
   fake.calls.length = 0
   return { session, fake }
 }
+
+test('a connection is offered to a successor when the kernel can give requests twice, and else to nobody', () => {
+  for (const resends of [true, false]) {
+    const fake = fakeNative()
+    const offered: number[] = []
+    const settings = { dir: '/mnt', fsname: 'lazylayer', allowOther: true, rootSlot: null }
+    MountSession.mount(fake.native, { ...settings, resumable: (fuseFd) => offered.push(fuseFd) })
+    expect(fake.calls).toContainEqual(['session', expect.objectContaining({ resend: true, resumed: false })])
+    fake.upcalls.initialized(41, 0n, resends)
+    expect(offered).toEqual(resends ? [42] : [])
+  }
+  const { fake } = mountSession()
+  fake.upcalls.initialized(41, 0n, false) // nobody asked for it
+})
+
+test('a connection of a process that is gone is not mounted again, and is read from the beginning on alone', () => {
+  const fake = fakeNative()
+  const settings = { dir: '/mnt', fsname: 'lazylayer', allowOther: true, rootSlot: null }
+  const session = MountSession.resume(fake.native, settings, 9)
+  expect(fake.calls).toEqual([['session', expect.objectContaining({ fuseFd: 9, resumed: true })]])
+  session.begin()
+  expect(fake.calls.at(-1)).toEqual(['begin'])
+})
 
 const control = (of: Partial<ControlTree>): ControlTree => ({
   lookup: async () => {},

@@ -5,7 +5,7 @@ import { HOW_TO_CONVERT, type Units, type Unplanned } from '../../format/formats
 import type { Digest } from '../../image/digest.ts'
 import type { Descriptor } from '../../image/manifest.ts'
 import type { ResolvedImage } from '../../layer/image.ts'
-import type { DiffIdPolicy } from '../../stores/identity.ts'
+import type { DiffIdPolicy } from '../../stores/diff-id-policy.ts'
 import type { ListOutcome } from '../../stores/outcome.ts'
 import { togetherIn } from '../../stores/together.ts'
 import type { KnownLayer } from './known.ts'

@@ -2,7 +2,7 @@
 
 import type { Era } from '../../engines/versions.ts'
 import { HOW_TO_CONVERT } from '../../format/formats.ts'
-import type { DiffIdPolicy } from '../../stores/identity.ts'
+import type { DiffIdPolicy } from '../../stores/diff-id-policy.ts'
 
 /** What is known of a layer alone. */
 export interface LayerFacts {

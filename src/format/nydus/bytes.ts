@@ -33,12 +33,16 @@ export class RafsBytes {
 
   /** `length` bytes at `at`, which `of` names. Fields within need no further check. @throws Failure corrupt */
   range(at: number, length: number, of: string): Range {
-    if (at + length > this.bytes.length) {
-      throw Failure.corrupt(
-        `${this.what}: ${of} has ${length} bytes at ${at}, the bootstrap ends at ${this.bytes.length}`,
-      )
-    }
+    this.holds(at, length, of)
     return { start: at, end: at + length }
+  }
+
+  /** That it has `length` bytes at `at`. @throws Failure corrupt */
+  holds(at: number, length: number, of: string): void {
+    if (at + length <= this.bytes.length) return
+    throw Failure.corrupt(
+      `${this.what}: ${of} has ${length} bytes at ${at}, the bootstrap ends at ${this.bytes.length}`,
+    )
   }
 
   u16(at: number): number {

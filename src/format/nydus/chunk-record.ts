@@ -19,7 +19,7 @@ export const CHUNK = { compressed: 0x1, encrypted: 0x4, batch: 0x8 } as const
  * @throws Failure corrupt: cut off, no such blob, a length or an offset that no writer writes; unsupported: encrypted
  */
 export function recordAt(of: RafsBytes, at: number, digesters: readonly Digester[]): ChunkRecord {
-  of.range(at, RECORD_BYTES, 'a chunk record')
+  of.holds(at, RECORD_BYTES, 'a chunk record')
   const blob = of.u32(at + 32)
   const digester = digesters[blob]
   if (digester === undefined) throw Failure.corrupt(`${where(of, at)}: it names blob ${blob} of ${digesters.length}`)

@@ -1,6 +1,7 @@
 // The chunks of files -> what is fetched and decoded in one go: mostly a chunk, but a whole batch of small ones, and all that a gzip layer
 // has from one checkpoint to the next.
 import { Failure } from '../../errors.ts'
+import type { Range } from '../../image/blob.ts'
 import type { ChunkDigest } from '../../image/digest.ts'
 import {
   CHUNK_MAX_BYTES,
@@ -61,12 +62,8 @@ export class StoredChunks {
     const isTogether = (features & (FEATURE.batch | FEATURE.zran)) !== 0
     const { record } = chunk
     if (record !== undefined && !isTogether) {
-      return this.#single(
-        chunk,
-        blob,
-        { ...record, compressed: (record.flags & CHUNK.compressed) !== 0 },
-        record.digest,
-      )
+      const { stored, size, flags, digest } = record
+      return this.#single(chunk, blob, stored, size, (flags & CHUNK.compressed) !== 0, digest)
     }
     const found = this.#tables.context(chunk.blob).record(chunk.index)
     if (found.size < chunk.size)
@@ -74,7 +71,7 @@ export class StoredChunks {
     const digest = record?.digest ?? this.#tables.digest(chunk)
     if (found.within === undefined) {
       if (features & FEATURE.zran) throw this.#corrupt(chunk, 'no checkpoint to decode it from')
-      return this.#single(chunk, blob, found, digest)
+      return this.#single(chunk, blob, found.stored, found.size, found.compressed, digest)
     }
     return this.#part(chunk, blob, found, found.within, digest)
   }
@@ -86,7 +83,9 @@ export class StoredChunks {
   #single(
     chunk: RafsChunk,
     blob: RafsBlob,
-    { stored, size, compressed }: Pick<ContextRecord, 'stored' | 'size' | 'compressed'>,
+    stored: Range,
+    size: number,
+    compressed: boolean,
     digest: ChunkDigest,
   ): Place {
     const codec = compressed ? codecOf(blob.compressor) : NONE
@@ -131,7 +130,7 @@ export class StoredChunks {
     return { blob: 0, stored, size, codec: { name: 'gzip', seed }, checks: [] }
   }
 
-  /** @returns its number */
+  /** @param chunk whose blob is set here @returns its number */
   #push(of: RafsChunk, chunk: StoredChunk): number {
     const { number, size } = this.#used.get(of.blob) as Used // every chunk's blob is
     const { stored } = chunk
@@ -143,7 +142,8 @@ export class StoredChunks {
         why: `at most ${CHUNK_MAX_BYTES} are accepted, in ${CHUNK_STORED_MAX_BYTES}`,
       })
     }
-    return this.#chunks.push({ ...chunk, blob: number }) - 1
+    chunk.blob = number
+    return this.#chunks.push(chunk) - 1
   }
 
   /** Of a stargz layer, whose table does not say where a member ends: as much as one can have. */

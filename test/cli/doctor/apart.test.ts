@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import type { Status } from '../../../src/agent/socket.ts'
 import { apart } from '../../../src/cli/doctor/apart.ts'
 import { Failure } from '../../../src/errors.ts'
-import type { DiffIdPolicy } from '../../../src/stores/identity.ts'
+import type { DiffIdPolicy } from '../../../src/stores/diff-id-policy.ts'
 
 const agentOf = (root: string, policy: DiffIdPolicy) =>
   ({ root, diffid: { policy, trust: [], only: false } }) as unknown as Status // what the check looks at

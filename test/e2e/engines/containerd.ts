@@ -1,11 +1,11 @@
 // A containerd of a test's own: its root, state, sockets, containers and mounts are below one work directory and in one sandbox.
+import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises'
-import { connect } from 'node:http2'
-import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Outcome, succeed } from './command.ts'
+import { Cri, type CriAnswer } from './cri.ts'
 import { lacking } from './needs.ts'
 import { answers } from './registry.ts'
 import { Sandbox } from './sandbox.ts'
@@ -21,6 +21,7 @@ export interface ContainerdOptions {
   socket: string | undefined
   /** What the proxy snapshotter is called. Default: lazylayer. */
   name?: string
+  /** Registries; pods need the image pause:pause of the first. */
   trust: readonly { host: string; caFile: string }[]
 }
 
@@ -28,7 +29,9 @@ const BUILT = process.env.LAZYLAYER_TEST_CONTAINERD
 
 /** Why this flavour cannot run here; undefined where it can. */
 export function containerdLacks(flavour: ContainerdFlavour): string | undefined {
-  if (flavour === 'sid' && process.env.LAZYLAYER_TEST_SID === undefined) return 'LAZYLAYER_TEST_SID is not set'
+  const home = process.env.LAZYLAYER_TEST_CACHE ?? '/var/cache/lazylayer-test'
+  const hasSid = process.env.LAZYLAYER_TEST_SID !== undefined || existsSync(join(home, 'containerd-sid-1'))
+  if (flavour === 'sid' && !hasSid) return 'LAZYLAYER_TEST_SID is not set'
   if (flavour === 'built' && BUILT === undefined) return 'LAZYLAYER_TEST_CONTAINERD names no directory'
   return lacking(['unshare', 'nsenter', 'runc', 'apt-get', 'dpkg'])
 }
@@ -96,14 +99,19 @@ export class Containerd {
     return this.run(['ctr', '--address', Containerd.addressIn(this.path), '--namespace', namespace, ...args])
   }
 
+  /** As kubelet asks it. */
+  get cri(): Cri {
+    return new Cri(Containerd.addressIn(this.path))
+  }
+
   /** Any program, where it runs. */
   run(argv: readonly string[], timeoutMs = CALL_MS): Promise<Outcome> {
     return this.#sandbox.run(argv, timeoutMs)
   }
 
   /** Pulls an image as kubelet has it pulled. @returns the gRPC status, and what it says */
-  pullByCri(image: string): Promise<{ status: number; message: string }> {
-    return pullImage(Containerd.addressIn(this.path), image)
+  pullByCri(image: string): Promise<CriAnswer> {
+    return this.cri.pullImage(image)
   }
 
   async close(): Promise<void> {
@@ -111,12 +119,14 @@ export class Containerd {
   }
 }
 
-function configuration(path: string, { socket, flavour, name: named = 'lazylayer' }: ContainerdOptions): string {
+function configuration(path: string, options: ContainerdOptions): string {
+  const { socket, flavour, trust, name: named = 'lazylayer' } = options
+  const sandbox = `${trust[0]?.host}/pause:pause`
   const name = socket === undefined ? 'overlayfs' : named
   const cri = 'plugins."io.containerd.grpc.v1.cri"'
   const v17 = `
 [${cri}]
-  sandbox_image = "registry.example.com/pause:1"
+  sandbox_image = "${sandbox}"
   disable_apparmor = true
   restrict_oom_score_adj = true
 [${cri}.containerd]
@@ -128,6 +138,8 @@ function configuration(path: string, { socket, flavour, name: named = 'lazylayer
   const v2 = `
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "${name}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "${sandbox}"
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = "${path}/certs.d"
 [plugins."io.containerd.cri.v1.runtime"]
@@ -158,37 +170,4 @@ ${socket === undefined ? '' : plugin}[plugins."io.containerd.transfer.v1.local"]
   snapshotter = "${name}"
   differ = "walking"
 ${flavour === 'trixie' ? v17 : v2}`
-}
-
-/** PullImageRequest { image: ImageSpec { image } } of CRI's v1, by hand: two nested fields of number 1. */
-function pullRequest(image: string): Buffer {
-  const field = (bytes: Buffer) => Buffer.concat([Buffer.from([0x0a, bytes.length]), bytes])
-  const message = field(field(Buffer.from(image)))
-  const head = Buffer.alloc(5)
-  head.writeUInt32BE(message.length, 1)
-  return Buffer.concat([head, message])
-}
-
-function pullImage(address: string, image: string): Promise<{ status: number; message: string }> {
-  if (image.length > 100) throw new Error('lengths are written in one byte')
-  return new Promise((resolve, reject) => {
-    const session = connect('http://localhost', { createConnection: () => createConnection(address) })
-    session.once('error', reject)
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': '/runtime.v1.ImageService/PullImage',
-      'content-type': 'application/grpc',
-      te: 'trailers',
-    })
-    const told = (headers: Record<string, unknown>) => {
-      const status = headers['grpc-status']
-      if (status !== undefined) resolve({ status: Number(status), message: String(headers['grpc-message'] ?? '') })
-    }
-    stream.once('response', told)
-    stream.once('trailers', told)
-    stream.once('error', reject)
-    stream.once('close', () => session.close())
-    stream.resume()
-    stream.end(pullRequest(image))
-  })
 }

@@ -46,13 +46,13 @@ export interface Inode6 {
 
 /** @param from names the inode in errors @throws Failure corrupt, unsupported */
 export function parseInode6(from: RafsBytes, at: number): Inode6 {
-  from.range(at, COMPACT_BYTES, 'it')
+  from.holds(at, COMPACT_BYTES, 'it')
   const format = from.u16(at + AT.format)
   const isExtended = (format & 1) !== 0
   const layout = LAYOUTS.get((format >> 1) as 0 | 2 | 4) // any other number has none
   if (format > FORMAT_BITS || layout === undefined)
     throw Failure.corrupt(`${from.what}: its layout is 0x${format.toString(16)}`)
-  if (isExtended) from.range(at, EXTENDED_BYTES, 'it')
+  if (isExtended) from.holds(at, EXTENDED_BYTES, 'it')
   const mode = from.u16(at + AT.mode)
   const type = mode & S_IFMT
   const u = from.u32(at + AT.u)
