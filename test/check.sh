@@ -1,9 +1,9 @@
 #!/bin/sh
 # npm run check: format, lint, types, clippy and the build, side by side, then npm test. Every step runs, so that one run tells all that is
-# wrong. With TESTS_WAIT, tests wait for a line on descriptor 3, which says that what they need is installed.
+# wrong. With TESTS_WAIT, tests wait for a line on standard input, which says that what they need is installed.
 set -eu
 cd "$(dirname "$0")/.."
-sh test/build.sh packages
+sh test/build.sh packages </dev/null
 PATH=$PWD/node_modules/.bin:$PATH
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export PATH
@@ -25,10 +25,10 @@ check 'format and lint' biome ci --error-on-warnings . &
 check 'types' tsc -p . &
 check 'format of Rust' cargo fmt --check --manifest-path native/Cargo.toml &
 check 'clippy' cargo clippy --quiet --all-targets --manifest-path native/Cargo.toml -- -D warnings &
-sh test/build.sh
+sh test/build.sh </dev/null
 wait
 CHECKS_FAILED=4
 for passed in "$made"/*.passed; do [ ! -e "$passed" ] || CHECKS_FAILED=$((CHECKS_FAILED - 1)); done
 export CHECKS_FAILED
-if [ -n "${TESTS_WAIT-}" ]; then read -r _ <&3; fi
-sh test/run.sh
+if [ -n "${TESTS_WAIT-}" ]; then read -r _; fi
+sh test/run.sh </dev/null

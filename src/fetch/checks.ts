@@ -10,9 +10,13 @@ import type { Flight } from './flights.ts'
 export type Verdict = 'right' | 'damaged' | 'unknown'
 
 /** Under way at once: enough to keep the workers busy with whatever else they have to do. */
-const CHECKS_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 8, background: 8 }
+export const CHECKS_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 8, background: 8 }
+/** The same of copies, which come to thousands where an image's last version is here: as many as make full batches (codec/queue.ts). */
+export const COPIES_MAX: Readonly<Record<Priority, number>> = { demand: 64, prefetch: 32, background: 32 }
 
 export interface ChecksParts {
+  /** Under way at once. */
+  max: Readonly<Record<Priority, number>>
   /** Right: the chunk's state says so now. */
   verify: (flight: Flight) => Promise<Verdict>
   /** Is given each check as it begins; it never rejects. */
@@ -56,7 +60,7 @@ export class Checks {
 
   #next(priority: Priority): void {
     for (const flight of this.#waiting[priority]) {
-      if (this.#checking[priority] >= CHECKS_MAX[priority]) return
+      if (this.#checking[priority] >= this.#parts.max[priority]) return
       this.#waiting[priority].delete(flight)
       this.#parts.track(this.#check(flight, priority))
     }

@@ -13,7 +13,7 @@ import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_STORED, READY_VERIFIED } from '../tree/ready.ts'
 import { Batches } from './batches.ts'
 import type { Budget } from './budget.ts'
-import { Checks, type Verdict } from './checks.ts'
+import { CHECKS_MAX, Checks, COPIES_MAX, type Verdict } from './checks.ts'
 import { type FillerCounters, noCounters } from './counters.ts'
 import { fillAll } from './fill-all.ts'
 import {
@@ -89,6 +89,7 @@ export class Filler {
     this.#batches = new Batches({ ...shared, requests: this.#requests, plan, nearby: this.#nearby })
     const turn = (flight: Flight) => turnOf(flight, this.#closing.signal)
     this.#checks = new Checks({
+      max: CHECKS_MAX,
       verify: (flight) => reverify(chunks.get(flight.chunk), flight.chunk, turn(flight)),
       track,
       checked: (flight, verdict) => this.#checked(flight, verdict),
@@ -96,6 +97,7 @@ export class Filler {
     })
     this.#elsewhere = elsewhere
     this.#copies = new Checks({
+      max: COPIES_MAX,
       verify: async (flight) => {
         await elsewhere.copy(flight.chunk, turn(flight))
         return 'right'

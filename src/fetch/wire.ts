@@ -8,10 +8,11 @@
 import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
 
 /**
- * HTTP/2 asks for more when half of a window was taken, so three quarters are under way on average; and where it is the limit that is
- * measured, and not the link, it has to grow. On a link that is full a third of this stands in its queue.
+ * HTTP/2 asks for more when half of a window was taken, so of each read half a window to a whole one comes in a round trip: with less than
+ * this, fewer reads would bring less, and less would allow for fewer. And where it is the limit that is measured, and not the link, it has
+ * to grow. On a link that is full half of this stands in its queue.
  */
-const GAIN = 3 / 2
+const GAIN = 1.9
 /**
  * As long as more comes whenever more is asked for, it is the limit that is measured, and it may grow faster: a way of 150 ms is full after
  * three round trips, not after ten.
@@ -19,14 +20,14 @@ const GAIN = 3 / 2
 const SEEKING_GAIN = 3
 /** More is a quarter more than ever; the way is full when so many spans in which the limit held reads back brought no more. */
 const MORE = 5 / 4
-const FULL_SPANS = 3
+const FULL_SPANS = 6
 /** As many streams as a connection has for the background, and half a second of 100 Mbit/s. */
 const LIMIT_MAX_BYTES = 8 << 20
 /** What comes in less is a clock's grain, or a burst; and so is what comes in less than a round trip, if that is not very long. */
 const SPAN_MS = 100
 const SPAN_MAX_MS = 500
 /** The best rate counts, and fades by that in each span: what else uses the link hides it for a while. */
-const FADES = 0.9
+const FADES = 0.97
 /** In each span the limit grows by that at most: the first answer of a connection took several round trips, and a second one tells. */
 const GROWS = 3
 /**

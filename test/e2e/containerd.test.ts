@@ -213,14 +213,15 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await run('nydus')).toMatchObject({ code: 0, stdout: 'from nydus\n' })
     expect(await blobsFetched()).toEqual([])
     await store.registry.clear()
-    const byCtr = ['images', 'pull', '--hosts-dir', join(containerd.path, 'certs.d'), ...NAME, image('broken')]
-    const pulls = [
-      (await containerd.pullByCri(image('broken'))).message,
-      ...(flavour === 'trixie' ? [] : [(await containerd.ctr('default', ...byCtr)).stderr]), // 1.7 asks for no lazy layer
-    ]
-    for (const message of pulls) expect(message).toContain('an ordinary layer is below its bootstrap')
+    const byCtr = (tag: string) =>
+      containerd.ctr('default', 'images', 'pull', '--hosts-dir', join(containerd.path, 'certs.d'), ...NAME, image(tag))
+    const why = 'an ordinary layer is below its bootstrap'
+    expect((await containerd.pullByCri(image('broken'))).message).toContain(why)
+    if (flavour !== 'trixie') expect((await byCtr('broken')).stderr).toContain(why)
     const fetched = (await store.registry.log()).filter(({ kind, bytes }) => kind === 'blob' && bytes > 2_000)
     expect(fetched).toEqual([])
+    // of 1.7, which asks for no lazy layer, and fetches all first
+    if (flavour === 'trixie') expect((await byCtr('nydus')).stderr).toContain('one tree for several layers together')
   })
 
   whole('what a lazy pull left out is filled in on request, so that containerd can export the image', async () => {

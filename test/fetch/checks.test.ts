@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { Checks, type Verdict } from '../../src/fetch/checks.ts'
+import { CHECKS_MAX, Checks, COPIES_MAX, type Verdict } from '../../src/fetch/checks.ts'
 import { type Flight, newFlight } from '../../src/fetch/flights.ts'
 import type { Priority } from '../../src/image/blob.ts'
 
@@ -8,12 +8,13 @@ const flights = (count: number, priority: Priority = 'prefetch') =>
   Array.from({ length: count }, (_, chunk) => newFlight(chunk, priority))
 
 /** Checks that end when they are told to. */
-function checking() {
+function checking(max = CHECKS_MAX) {
   const ends = new Map<number, PromiseWithResolvers<Verdict>>()
   const begun: number[] = []
   const results: (readonly [number, Verdict | string])[] = []
   const tracked: Promise<void>[] = []
   const checks = new Checks({
+    max,
     verify: ({ chunk }) => {
       begun.push(chunk)
       const end = Promise.withResolvers<Verdict>()
@@ -49,6 +50,12 @@ test('at most eight that nobody waits for are checked at once, in order; one tha
   expect(begun.slice(9)).toEqual([8])
   await end(8)
   expect(begun.slice(9)).toEqual([8, 9])
+})
+
+test('of copies, which many chunks are in a row, a worker’s batches are full', () => {
+  const { checks, begun } = checking(COPIES_MAX)
+  for (const each of flights(40)) checks.add(each)
+  expect(begun).toHaveLength(32)
 })
 
 test('one that was taken out is not checked, and one that became urgent takes nobody’s turn', async () => {

@@ -43,14 +43,14 @@ test('what is elsewhere is copied, once, and what cannot be copied is fetched', 
 })
 
 test('who begins to wait for a chunk that waits to be copied passes the others', async () => {
-  const layer = new Layer({ chunks: row(40, 100) })
-  const all = [...Array(40).keys()]
+  const layer = new Layer({ chunks: row(120, 100) })
+  const all = [...Array(120).keys()]
   for (const chunk of all) layer.elsewhere.set(chunk, undefined)
   const order: number[] = []
   layer.filler.fillEach(all, 'prefetch', (chunk) => order.push(chunk))
-  await layer.filler.fill([39], 'demand')
-  expect(order.indexOf(39)).toBeLessThan(16)
-  expect(layer.turns.get(39)).toMatchObject({ priority: 'demand' })
+  await layer.filler.fill([119], 'demand')
+  expect(order.indexOf(119)).toBeLessThan(64)
+  expect(layer.turns.get(119)).toMatchObject({ priority: 'demand' })
 })
 
 test('fillEach tells of each chunk once', async () => {
