@@ -751,6 +751,22 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`
     expect(await native.isDead(at)).toBe(false)
   })
 
+  test('an agent that waits for itself when it is killed is ended, and another goes on', async () => {
+    const at = join(work.path, 'stuck')
+    await mkdir(at)
+    const fixture = fileURLToPath(new URL('../fixtures/stuck-agent.ts', import.meta.url))
+    const keeper = spawn(KEEPER, [process.execPath, fixture, at], { stdio: ['ignore', 'pipe', 'inherit'] })
+    children.push(keeper)
+    const said: string[] = []
+    createInterface({ input: keeper.stdout }).on('line', (line) => said.push(line))
+    const exited = new Promise<number | null>((resolve) => keeper.once('close', resolve))
+    await expect.poll(() => said, { timeout: 60_000 }).toHaveLength(1)
+    process.kill(Number(said[0]?.split(' ')[1]), 'SIGKILL')
+    expect(await exited).toBe(5)
+    expect(said.slice(1)).toEqual(['goes on'])
+    expect(await mountsBelow(at)).toEqual([])
+  })
+
   test('a command that does not exist is exit code 127', async () => {
     const { code, stderr } = await command(KEEPER, ['/no/such/command'])
     expect([code, stderr]).toEqual([127, expect.stringContaining('/no/such/command')])

@@ -54,6 +54,8 @@ use store::Store;
 
 /// An agent that is silent for longer is stopped, or hangs.
 const BEAT: Duration = Duration::from_secs(4);
+/// A process that is killed is gone sooner, unless threads of it wait for what it would have had to answer itself.
+const STUCK: Duration = Duration::from_millis(500);
 /// Later than it should, the keeper itself was held up: by a machine that was paused, or has too much to do.
 const LATE: Duration = Duration::from_secs(1);
 /// One that dies sooner after it was ready is no better than one that never was.
@@ -148,6 +150,7 @@ impl Keeper {
         let deadlines = [
             self.agent.as_ref().and_then(|agent| agent.silent_at(BEAT)).filter(|_| !self.held.is_empty()),
             self.agent.as_ref().and_then(|agent| agent.kill_at),
+            self.agent.as_ref().and_then(|agent| agent.stuck_at(STUCK)),
             self.beside.as_ref().and_then(|beside| beside.kill_at),
             self.start_at,
             self.until.filter(|_| !self.is_served()),
@@ -305,6 +308,9 @@ impl Keeper {
                 agent.kill();
             } else if agent.kill_at.is_some_and(|at| at <= now) {
                 agent.kill();
+            } else if agent.stuck_at(STUCK).is_some_and(|at| at <= now) {
+                refuser::release(&self.held, agent.id());
+                agent.kill(); // and look again
             }
         }
         if let Some(beside) = &mut self.beside

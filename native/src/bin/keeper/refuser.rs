@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read, write};
 
@@ -39,6 +41,29 @@ pub fn refuse(held: &[OwnedFd]) {
             // one that was given up while it was read
             Ok(_) | Err(Errno::INTR | Errno::NOENT) => {}
             Err(_) => return, // there is nothing more, or nobody
+        }
+    }
+}
+
+/// What threads of a process ask that is being killed, and that it would have had to answer itself: it cannot end before. What others ask
+/// stays unanswered, and comes again to whoever goes on.
+pub fn release(held: &[OwnedFd], process: u32) {
+    let Some(device) = held.first() else { return };
+    let _ = write(device, &answer(0, NOTIFY_RESEND));
+    let mut request = vec![0; REQUEST_BYTES];
+    for _ in 0..ANSWERS_MAX {
+        // it must go on to block: its successor reads by the same
+        let mut wait = [PollFd::new(device, PollFlags::IN)];
+        if !matches!(poll(&mut wait, Some(&Timespec::default())), Ok(1..)) || !wait[0].revents().contains(PollFlags::IN) {
+            return;
+        }
+        let Ok(length) = read(device, &mut request[..]) else { continue };
+        let word = |at: usize| u32::from_le_bytes([request[at], request[at + 1], request[at + 2], request[at + 3]]);
+        if length < IN_HEADER || UNANSWERED.contains(&word(4)) {
+            continue;
+        }
+        if Path::new(&format!("/proc/{process}/task/{}", word(32))).exists() {
+            let _ = write(device, &answer(u64::from(word(8)) | u64::from(word(12)) << 32, -libc::EIO));
         }
     }
 }

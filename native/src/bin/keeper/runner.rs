@@ -88,7 +88,15 @@ impl Runner {
         // SAFETY: between fork and exec there are system calls alone, and no allocation.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn()?;
-        Ok(Agent { child, socket: Some(ours), records: VecDeque::new(), ready_at: None, heard_at: Instant::now(), kill_at: None })
+        Ok(Agent {
+            child,
+            socket: Some(ours),
+            records: VecDeque::new(),
+            ready_at: None,
+            heard_at: Instant::now(),
+            killed_at: None,
+            kill_at: None,
+        })
     }
 
     /// Until a signal comes, one of the agents says something, or it is time.
@@ -125,6 +133,7 @@ pub struct Agent {
     records: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     ready_at: Option<Instant>,
     heard_at: Instant,
+    killed_at: Option<Instant>,
     /// When its time is over.
     pub kill_at: Option<Instant>,
 }
@@ -211,6 +220,11 @@ impl Agent {
         self.ready_at.map(|_| self.heard_at + beat)
     }
 
+    /// When one that was killed should long have been gone.
+    pub fn stuck_at(&self, after: Duration) -> Option<Instant> {
+        self.killed_at.map(|at| at + after)
+    }
+
     pub fn was_steady(&self, steady: Duration) -> bool {
         self.ready_at.is_some_and(|at| at.elapsed() >= steady)
     }
@@ -225,6 +239,7 @@ impl Agent {
     pub fn kill(&mut self) {
         self.ready_at = None;
         self.kill_at = None;
+        self.killed_at = Some(Instant::now());
         let _ = self.child.kill(); // it may be gone
     }
 
