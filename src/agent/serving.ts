@@ -199,6 +199,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
     stopped.resolve('stopped')
   }
   for (const signal of SIGNALS) process.on(signal, () => void stop()) // answers its own errors
+  await Promise.race([session.initialized, session.ended])
   ready()
   agent.keeper.ready()
   const reason = await Promise.race([session.ended, served.ended, stopped.promise])

@@ -88,6 +88,8 @@ export interface Session {
   readonly dir: string
   /** What a process that goes on with it must know; undefined: none can. */
   readonly state?: SessionState | undefined
+  /** Resolves when the kernel has agreed on what the connection can, so that whether a successor can go on is settled. */
+  readonly initialized?: Promise<void>
   /** Resolves when the mount has ended, however it did. */
   readonly ended: Promise<string>
   counters(): SessionCounters
@@ -101,6 +103,7 @@ export interface Session {
 
 export class MountSession implements Session {
   readonly dir: string
+  readonly initialized: Promise<void>
   readonly state: SessionState | undefined
   readonly ended: Promise<string>
   readonly #native: NativeModule
@@ -128,6 +131,9 @@ export class MountSession implements Session {
     this.#missTimeoutMs = settings.missTimeoutMs ?? MISS_TIMEOUT_MS
     const { promise, resolve } = Promise.withResolvers<string>()
     this.ended = promise
+    const initialized = Promise.withResolvers<void>()
+    this.initialized = initialized.promise
+    if (resumed) initialized.resolve()
     const upcalls: Upcalls = {
       miss: (device, chunks) => this.#miss(device, chunks),
       lookup: (ticket, ...asked) => void this.#lookup(settings.control, ticket, ...asked), // answers its own errors
@@ -135,6 +141,7 @@ export class MountSession implements Session {
       hint: (op, parent, name) => settings.control?.hint(op, parent, name),
       initialized: (_minor, _flags, resends) => {
         if (resends) settings.resumable?.(fuseFd)
+        initialized.resolve()
       },
       ended: resolve,
     }

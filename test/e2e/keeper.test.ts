@@ -1,5 +1,5 @@
 // Agents that die with their mounts in use: the keeper starts the next, which goes on, and programs notice nothing.
-import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
@@ -258,12 +258,14 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
   })
 
   test('without a successor its readers get errors, and its mounts are detached', { timeout: TIMEOUT_MS }, async () => {
-    const running = await mount('left', 'fuse', '--keeper-patience', '1')
-    const file = await open(at('left/two/f4'))
+    const root = at('left')
+    const creds = at('left.json')
+    await writeFile(creds, '{}')
+    const args = ['serve', root, '--mount', 'fuse', '--creds-file', creds, '--keeper-patience', '1']
+    const running = await start(root, 'left', args)
+    const file = await open(join(await look(root, layers[0] as string), 'two/f4'))
     try {
-      // no other can start
-      await rm(at('cache-left'), { recursive: true })
-      await writeFile(at('cache-left'), '')
+      await writeFile(creds, 'no credentials') // no other can start
       process.kill(running.pid, 'SIGKILL')
       const read = file.read(Buffer.alloc(4096), 0, 4096, 0)
       await expect(read).rejects.toThrow(/EIO|ECONNABORTED|ENOTCONN/)
