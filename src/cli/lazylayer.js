@@ -130,7 +130,13 @@ function isExecutable(path) {
 async function runMain() {
   module.enableCompileCache?.(COMPILED) // where it cannot be written, everything is only slower
   const entry = await import(join(root, isInstalled ? 'dist/cli/main.js' : 'src/cli/main.ts'))
-  process.exitCode = await entry.main(args)
+  // threads that stand by keep no process alive, and for a moment main may wait for nothing else
+  const waiting = setInterval(() => {}, 2 ** 30)
+  try {
+    process.exitCode = await entry.main(args)
+  } finally {
+    clearInterval(waiting)
+  }
 }
 
 function stop(what, why, fix) {
