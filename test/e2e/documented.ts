@@ -37,7 +37,7 @@ export async function documented(root: string): Promise<Documented[]> {
 
 function* linesOf(text: string): Generator<string> {
   for (const [, , block] of text.matchAll(FENCED)) {
-    for (const line of (block as string).split('\n')) {
+    for (const line of (block as string).replaceAll(/\\\n\s*/g, '').split('\n')) {
       const command = line.replace(/^ExecStart(?:Post)?=/, '').replace(/\s#.*$/, '')
       yield* command.split('&&').map((part) => part.trim())
     }

@@ -72,6 +72,13 @@ const PLAIN: Person = {
   serveThrough: 'podman unshare ',
 }
 
+/** YAML has JSON in it. */
+const PROVIDERS = JSON.stringify({
+  kind: 'CredentialProviderConfig',
+  apiVersion: 'kubelet.config.k8s.io/v1',
+  providers: [],
+})
+
 suite('the installed package', reason, () => {
   let work: WorkDirectory
   let base: WorkDirectory
@@ -114,9 +121,13 @@ suite('the installed package', reason, () => {
         `echo '{"auths": {}}' >/etc/lazylayer/auth.json`,
         `install -o ${USER.uid} /etc/lazylayer/auth.json ${USER.home}`,
         `install -o ${USER.uid} -d ${USER.home}/mnt`,
-        // no more of CRI-O, which is not in Debian, and of containerd than setup asks for
+        // no more of CRI-O, which is not in Debian, of containerd, and of what is beside it than setup asks for
         `printf '#!/bin/sh\\necho crio version 1.37.0\\n' >/usr/bin/crio && chmod 755 /usr/bin/crio`,
         `printf '#!/bin/sh\\necho containerd containerd.io 2.1.9\\n' >/usr/bin/containerd && chmod 755 /usr/bin/containerd`,
+        `printf '#!/bin/sh\\necho nerdctl version 2.1.9\\n' >/usr/bin/nerdctl && chmod 755 /usr/bin/nerdctl`,
+        'mkdir -p /etc/systemd/system /etc/kubernetes /usr/libexec/kubernetes/providers',
+        `printf '[Service]\\nExecStart=/usr/local/bin/k3s server\\n' >/etc/systemd/system/k3s.service`,
+        `echo '${PROVIDERS}' >/etc/kubernetes/providers.yaml`,
         // as systemd and udev have it
         'ln -sf ../proc/self/mounts /etc/mtab',
         'mknod -m 666 /tmp/fuse c 10 229 && mount --bind /tmp/fuse /dev/fuse',
@@ -259,6 +270,9 @@ suite('the installed package', reason, () => {
         expect(said, said).toMatch(new RegExp(`^ok +${name} `, 'm'))
       }
     })
+    await each(as, 'upgrade', async (line) => expect(await done(as, line)).toMatch(/ goes on/))
+    // no containerd runs here
+    await each(as, 'fill', async (line) => expect(await done(as, line, [1])).toContain('containerd'))
     await each(as, 'pull', async (line) => expect(await done(as, line)).toContain('1 of 1 layer listed'))
     await each(as, 'cache', async (line) => {
       const said = await done(as, line)
@@ -310,7 +324,11 @@ suite('the installed package', reason, () => {
 
 /** Whether a line is about what only root has. */
 function isRoots(line: string): boolean {
-  return line.includes(' /var/lib/') || /setup (crio|containerd)/.test(line) || line.includes('--containerd ')
+  return (
+    line.includes(' /var/lib/') ||
+    /setup (crio|containerd|buildkit|nerdctl|k3s)/.test(line) ||
+    line.includes('--containerd ')
+  )
 }
 
 /** Packs this checkout, and installs it into a Debian root as README says. @returns the root, which is `dir`'s alone */
