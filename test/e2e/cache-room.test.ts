@@ -25,9 +25,6 @@ const MAX_BYTES = 8 * MIB
 /** After that the readers have seen each file, and some of them again. */
 const SECONDS = 4
 
-/** Runs of the reader until something of the cache went. */
-const READS_MAX = 12
-
 interface Found {
   reads: number
   wrong: number
@@ -187,13 +184,15 @@ suite('the room of the cache', lacking(['fusermount3', 'mount', 'umount']), () =
       '--cache-max',
       String(MAX_BYTES),
     )
-    const freed = async () => (await both.agent.status()).counters.cache_freed
     // the layer's own file is the one that is read least
-    const found = [await read(both.dir, 1, 'whole-sums', 0), await read(both.dir, 2)]
-    // a disk that is slow to give room has what comes go through memory
-    for (let seed = 4; (await freed()) === 0 && seed < READS_MAX; seed++) found.push(await read(both.dir, seed))
-    expectRight([...found, await read(merged, 3, 'whole-sums', 0)])
-    expect(await freed()).toBeGreaterThan(0)
+    expectRight([
+      await read(both.dir, 1, 'whole-sums', 0),
+      await read(both.dir, 2),
+      await read(merged, 3, 'whole-sums', 0),
+    ])
+    // room was looked for: some was made, or all that may go was in use, and what came went through memory
+    const { cache_freed: freed = 0, cache_in_memory: spilt = 0 } = (await both.agent.status()).counters
+    expect(freed + spilt).toBeGreaterThan(0)
   })
 
   test('a small disk is never full, and reads go on', async () => {
