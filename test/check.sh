@@ -1,5 +1,5 @@
 #!/bin/sh
-# npm run check: format, lint, types, clippy and the build, side by side, then npm test. Every step runs, so that one run tells all that is
+# npm run check: format, lint, types, clippy, merges and the build, side by side, then npm test. Every step runs, so that one run tells all that is
 # wrong. With TESTS_WAIT, tests wait for a line on standard input, which says that what they need is installed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,11 +23,12 @@ check() {
 
 check 'format and lint' biome ci --error-on-warnings . &
 check 'types' tsc -p . &
+check 'no unfinished merge' sh -c '! git grep -nE "^(<{7}|>{7}) "' &
 check 'format of Rust' cargo fmt --check --manifest-path native/Cargo.toml &
 check 'clippy' cargo clippy --quiet --all-targets --manifest-path native/Cargo.toml -- -D warnings &
 sh test/build.sh </dev/null
 wait
-CHECKS_FAILED=4
+CHECKS_FAILED=5
 for passed in "$made"/*.passed; do [ ! -e "$passed" ] || CHECKS_FAILED=$((CHECKS_FAILED - 1)); done
 export CHECKS_FAILED
 if [ -n "${TESTS_WAIT-}" ]; then read -r _; fi
