@@ -6,7 +6,7 @@ import type { Subject, Turn } from './case.ts'
 import type { Served } from './image.ts'
 import { mountNydusd, nydusdProgram, nydusdVersion } from './nydusd.ts'
 import { BY_EROFS, serveStore } from './product.ts'
-import { serveStargz, stargzStoreVersion } from './stargz-store.ts'
+import { serveStargz, stargzVersion } from './stargz-store.ts'
 
 export interface Running {
   /** None before a process is started for the image. */
@@ -42,7 +42,7 @@ export function lazylayerAgent(name: string = BY_EROFS, flags: readonly string[]
 
 export const stargzAgent: Agent = {
   name: 'stargz-store',
-  version: stargzStoreVersion,
+  version: stargzVersion,
   async start(dir, image) {
     const at = { dir: join(dir, 'stargz'), cache: await emptied(join(dir, 'stargz-cache')) }
     const store = await serveStargz({ image, ...at })

@@ -7,7 +7,8 @@ import type { Sample, Subject } from './case.ts'
 import type { Served } from './image.ts'
 import { BY_EROFS, serveStore } from './product.ts'
 import { PY } from './py-image.ts'
-import { serveStargzSnapshotter, stargzSnapshotterVersion } from './stargz-snapshotter.ts'
+import { serveStargzSnapshotter } from './stargz-snapshotter.ts'
+import { stargzVersion } from './stargz-store.ts'
 import { usageOf } from './usage.ts'
 
 export const STARGZ_GRPC = 'containerd-stargz-grpc'
@@ -55,7 +56,7 @@ export const lazylayerSnapshotter = (name: string, more: readonly string[]): Sna
 export const stargzSnapshotter: SnapshotterKind = {
   name: STARGZ_GRPC,
   plugin: 'stargz',
-  version: stargzSnapshotterVersion,
+  version: stargzVersion,
   start: serveStargzSnapshotter,
 }
 

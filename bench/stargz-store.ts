@@ -34,50 +34,22 @@ export function stargzStoreProgram(): string {
   return named
 }
 
-/** As the program beside it says, which is built from the same sources. */
-export async function stargzStoreVersion(): Promise<string> {
-  const { stdout } = await run(join(dirname(stargzStoreProgram()), 'containerd-stargz-grpc'), ['--version'])
-  return stdout.trim()
+/** Beside stargz-store. @throws as stargzStoreProgram */
+export function stargzSnapshotterProgram(): string {
+  return join(dirname(stargzStoreProgram()), 'containerd-stargz-grpc')
 }
 
-/**
- * It speaks plain HTTP to whatever is on the loopback, so it is told that a mirror has a name, and for itself alone that the name is
- * there: TLS costs it what it costs everybody.
- * @throws what it says, when it ends before it has mounted
- */
+/** As the program beside it says, which is built from the same sources. */
+export async function stargzVersion(): Promise<string> {
+  return (await run(stargzSnapshotterProgram(), ['--version'])).stdout.trim()
+}
+
+/** @throws what it says, when it ends before it has mounted */
 export async function serveStargz({ image, dir, cache }: StargzServing): Promise<StargzStore> {
   for (const each of [dir, cache]) await mkdir(each, { recursive: true })
   await share(dir)
-  const { host, port } = new URL(image.origin)
-  const files = { hosts: join(cache, 'hosts'), ca: join(cache, 'ca.crt'), config: join(cache, 'config.toml') }
-  await writeFile(files.hosts, `127.0.0.1 localhost ${NAMED}\n`)
-  await writeFile(files.ca, image.certificate)
-  await writeFile(files.config, `[[resolver.host."${host}".mirrors]]\nhost = "${NAMED}:${port}"\n`)
-  // private first: where / is shared, everybody would see the file
-  const script = 'mount --make-private / && mount --bind "$1" /etc/hosts && shift && exec "$@"'
-  const words = [
-    '--config',
-    files.config,
-    '--root',
-    join(cache, 'root'),
-    '--addr',
-    join(cache, 'socket'),
-    '--log-level',
-    'error',
-    dir,
-  ]
-  const child = spawn(
-    'unshare',
-    ['--mount', '--propagation', 'unchanged', 'sh', '-c', script, 'sh', files.hosts, stargzStoreProgram(), ...words],
-    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, SSL_CERT_FILE: files.ca } },
-  )
-  await once(child, 'spawn')
-  let complaint = ''
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      complaint = text
-    })
-  }
+  const words = ['--root', join(cache, 'root'), '--addr', join(cache, 'socket'), '--log-level', 'error', dir]
+  const { child, complaint } = await spawnStargz(stargzStoreProgram(), words, image, cache)
   const stop = async () => {
     await endMount(child, dir)
     await detachBelow(dir)
@@ -85,7 +57,7 @@ export async function serveStargz({ image, dir, cache }: StargzServing): Promise
   const begin = performance.now()
   const isMounted = (each: { dir: string; type: string }) => each.dir === dir && each.type.startsWith('fuse')
   while (!(await mountsBelow(dir)).some(isMounted)) {
-    if (child.exitCode !== null) throw new Error(`stargz-store ended before it had mounted: ${complaint.trim()}`)
+    if (child.exitCode !== null) throw new Error(`stargz-store ended before it had mounted: ${complaint()}`)
     if (performance.now() - begin > READY_TIMEOUT_MS) {
       await stop()
       throw new Error('stargz-store did not mount')
@@ -100,4 +72,39 @@ async function share(dir: string): Promise<void> {
   await run('mount', ['--bind', dir, dir])
   await run('mount', ['--make-private', dir]) // first: where / is shared, it would be in that peer group
   await run('mount', ['--make-shared', dir])
+}
+
+/**
+ * One of stargz-snapshotter's programs. It speaks plain HTTP to whatever is on the loopback, so it is told that a mirror has a name, and for
+ * itself alone that the name is there: TLS costs it what it costs everybody.
+ * @param words its arguments, but for its configuration
+ * @param dir where that is written
+ * @returns its process, and what it said last
+ */
+export async function spawnStargz(
+  program: string,
+  words: readonly string[],
+  { origin, certificate }: Served,
+  dir: string,
+) {
+  const { host, port } = new URL(origin)
+  const files = { hosts: join(dir, 'hosts'), ca: join(dir, 'ca.crt'), config: join(dir, 'config.toml') }
+  await writeFile(files.hosts, `127.0.0.1 localhost ${NAMED}\n`)
+  await writeFile(files.ca, certificate)
+  await writeFile(files.config, `[[resolver.host."${host}".mirrors]]\nhost = "${NAMED}:${port}"\n`)
+  // private first: where / is shared, everybody would see the file
+  const script = 'mount --make-private / && mount --bind "$1" /etc/hosts && shift && exec "$@"'
+  const within = ['--mount', '--propagation', 'unchanged', 'sh', '-c', script, 'sh', files.hosts]
+  const child = spawn('unshare', [...within, program, '--config', files.config, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, SSL_CERT_FILE: files.ca },
+  })
+  await once(child, 'spawn')
+  let said = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      said = text
+    })
+  }
+  return { child, complaint: () => said.trim() }
 }

@@ -1,10 +1,9 @@
 // containerd's content store, as far as the agent reads it: manifests and configs, which clients fetched themselves, by namespace. What is
 // read is compared with its digest here.
-import { connect } from 'node:net'
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
-import { createGrpcTransport } from '@connectrpc/connect-node'
 import { describe, Failure } from '../errors.ts'
 import { type Digest, digestOf, isDigest } from '../image/digest.ts'
+import { callIn, containerdAt } from './containerd-calls.ts'
 import { Content } from './generated/content_pb.ts'
 import type { Labels } from './snapshot.ts'
 
@@ -18,11 +17,8 @@ export interface Contents {
   read(namespace: string, digest: Digest, maxBytes: number): Promise<Uint8Array | undefined>
 }
 
-/** containerd answers from its own disk. */
-const CALL_MS = 10_000
 /** Of a node with some thousand images. */
 const MANIFESTS_MAX = 20_000
-const NAMESPACE = 'containerd-namespace'
 /** containerd's clients put this label on each manifest, before they ask for its layers. */
 const REFERS_TO_CONFIG = 'labels."containerd.io/gc.ref.content.config"'
 
@@ -33,15 +29,14 @@ export class ContentStore implements Contents {
   /** @param address of containerd's socket; nothing is connected yet */
   constructor(address: string) {
     this.#address = address
-    const nodeOptions = { createConnection: () => connect(address) }
-    this.#client = createClient(Content, createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions }))
+    this.#client = createClient(Content, containerdAt(address))
   }
 
   async manifests(namespace: string): Promise<Digest[]> {
     const found: Digest[] = []
     await this.#call(async () => {
       const filters = [REFERS_TO_CONFIG]
-      for await (const { info } of this.#client.list({ filters }, optionsOf(namespace))) {
+      for await (const { info } of this.#client.list({ filters }, callIn(namespace))) {
         for (const { digest } of info) if (isDigest(digest)) found.push(digest)
         if (found.length > MANIFESTS_MAX)
           throw Failure.limit(`namespace ${namespace} has over ${MANIFESTS_MAX} manifests`)
@@ -51,14 +46,14 @@ export class ContentStore implements Contents {
   }
 
   async labels(namespace: string, digest: Digest): Promise<Labels | undefined> {
-    return await this.#call(async () => (await this.#client.info({ digest }, optionsOf(namespace))).info?.labels ?? {})
+    return await this.#call(async () => (await this.#client.info({ digest }, callIn(namespace))).info?.labels ?? {})
   }
 
   async read(namespace: string, digest: Digest, maxBytes: number): Promise<Uint8Array | undefined> {
     const parts: Uint8Array[] = []
     let size = 0
     const read = await this.#call(async () => {
-      for await (const { data } of this.#client.read({ digest }, optionsOf(namespace))) {
+      for await (const { data } of this.#client.read({ digest }, callIn(namespace))) {
         size += data.length
         if (size > maxBytes) throw Failure.limit(`content ${digest} has over ${maxBytes} bytes`)
         parts.push(data)
@@ -84,8 +79,4 @@ export class ContentStore implements Contents {
       })
     }
   }
-}
-
-function optionsOf(namespace: string) {
-  return { headers: { [NAMESPACE]: namespace }, timeoutMs: CALL_MS }
 }

@@ -1,12 +1,11 @@
 // Writes blobs into containerd's content store, where a pull that was lazy left them out. containerd checks size and digest, and goes on where
 // somebody stopped before.
 import type { FileHandle } from 'node:fs/promises'
-import { connect } from 'node:net'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
-import { createGrpcTransport } from '@connectrpc/connect-node'
 import { describe, Failure } from '../errors.ts'
 import type { Digest } from '../image/digest.ts'
+import { callIn, containerdAt, NAMESPACE } from './containerd-calls.ts'
 import { converse } from './conversation.ts'
 import { Content, type WriteContentRequestSchema } from './generated/content_pb.ts'
 import type { Labels } from './snapshot.ts'
@@ -40,8 +39,6 @@ const COMMIT = 2
 const PART_BYTES = 1 << 20
 /** containerd syncs what it commits: of a layer, on a busy disk. */
 const ANSWER_MS = 180_000
-const CALL_MS = 10_000
-const NAMESPACE = 'containerd-namespace'
 
 export class ContentWriter implements ContentSink {
   readonly #address: string
@@ -50,8 +47,7 @@ export class ContentWriter implements ContentSink {
   /** @param address of containerd's socket; nothing is connected yet */
   constructor(address: string) {
     this.#address = address
-    const nodeOptions = { createConnection: () => connect(address) }
-    this.#client = createClient(Content, createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions }))
+    this.#client = createClient(Content, containerdAt(address))
   }
 
   async label(namespace: string, digest: Digest, labels: Labels): Promise<void> {
@@ -59,7 +55,7 @@ export class ContentWriter implements ContentSink {
     if (paths.length === 0) return
     const request = { info: { digest, labels: { ...labels } }, updateMask: { paths } }
     try {
-      await this.#client.update(request, { headers: { [NAMESPACE]: namespace }, timeoutMs: CALL_MS })
+      await this.#client.update(request, callIn(namespace))
     } catch (cause) {
       throw this.#failure(`content ${digest} gets no labels`, cause)
     }
@@ -71,8 +67,7 @@ export class ContentWriter implements ContentSink {
       await this.#write(...of).catch(async (error) => {
         if (!isCode(error, Code.FailedPrecondition)) throw error
         // what somebody began there is no part of it: from the beginning, once
-        const headers = { [NAMESPACE]: namespace }
-        await this.#client.abort({ ref: refOf(digest) }, { headers, timeoutMs: CALL_MS, signal })
+        await this.#client.abort({ ref: refOf(digest) }, { ...callIn(namespace), signal })
         await this.#write(...of)
       })
     } catch (cause) {

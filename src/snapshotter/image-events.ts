@@ -1,12 +1,11 @@
 // containerd's images as they come and go: what it has now, and what happens to it from then on.
 import { randomBytes } from 'node:crypto'
-import { connect } from 'node:net'
 import { fromBinary } from '@bufbuild/protobuf'
 import { anyPack, EmptySchema } from '@bufbuild/protobuf/wkt'
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
-import { createGrpcTransport } from '@connectrpc/connect-node'
 import { Failure } from '../errors.ts'
 import { type Digest, isDigest } from '../image/digest.ts'
+import { callIn, containerdAt } from './containerd-calls.ts'
 import { type Envelope, Events, ImageNamedSchema } from './generated/events_pb.ts'
 import { Images } from './generated/images_pb.ts'
 
@@ -39,8 +38,6 @@ export interface ImageSource {
   named(namespace: string, name: string): Promise<ImageTarget | undefined>
 }
 
-const CALL_MS = 10_000
-const NAMESPACE = 'containerd-namespace'
 /** That of the marks: nobody has images there. */
 const MARKS = 'lazylayer'
 const GONE = '/images/delete'
@@ -53,14 +50,13 @@ export class ImageEvents implements ImageSource {
 
   /** @param address of containerd's socket; nothing is connected yet */
   constructor(address: string) {
-    const nodeOptions = { createConnection: () => connect(address) }
-    const transport = createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions })
+    const transport = containerdAt(address)
     this.#images = createClient(Images, transport)
     this.#events = createClient(Events, transport)
   }
 
   async all(namespace: string): Promise<ImageTarget[]> {
-    const { images } = await this.#images.list({}, optionsOf(namespace))
+    const { images } = await this.#images.list({}, callIn(namespace))
     return images.flatMap(({ name, target }) =>
       isDigest(target?.digest) ? [{ namespace, name, digest: target.digest }] : [],
     )
@@ -92,15 +88,12 @@ export class ImageEvents implements ImageSource {
 
   async mark(mark: string): Promise<void> {
     // of a type that every subscriber knows
-    await this.#events.publish(
-      { topic: this.#topic + mark, event: anyPack(EmptySchema, {} as never) },
-      optionsOf(MARKS),
-    )
+    await this.#events.publish({ topic: this.#topic + mark, event: anyPack(EmptySchema, {} as never) }, callIn(MARKS))
   }
 
   async named(namespace: string, name: string): Promise<ImageTarget | undefined> {
     try {
-      const digest = (await this.#images.get({ name }, optionsOf(namespace))).image?.target?.digest
+      const digest = (await this.#images.get({ name }, callIn(namespace))).image?.target?.digest
       return isDigest(digest) ? { namespace, name, digest } : undefined
     } catch (error) {
       // removed meanwhile, or at a client that names none, as buildkitd
@@ -108,8 +101,4 @@ export class ImageEvents implements ImageSource {
       throw error
     }
   }
-}
-
-function optionsOf(namespace: string) {
-  return { headers: { [NAMESPACE]: namespace }, timeoutMs: CALL_MS }
 }

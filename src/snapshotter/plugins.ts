@@ -1,8 +1,7 @@
 // What a running containerd says of its snapshotters: what it was configured with, which no file tells for certain.
-import { connect } from 'node:net'
 import { createClient } from '@connectrpc/connect'
-import { createGrpcTransport } from '@connectrpc/connect-node'
 import { describe, Failure } from '../errors.ts'
+import { containerdAt } from './containerd-calls.ts'
 import { Introspection } from './generated/introspection_pb.ts'
 import { Version } from './generated/version_pb.ts'
 
@@ -23,8 +22,7 @@ const CALL_MS = 5_000
 
 /** @param address of its socket. @throws Failure unavailable */
 export async function askContainerd(address: string): Promise<RunningContainerd> {
-  const nodeOptions = { createConnection: () => connect(address) }
-  const transport = createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions })
+  const transport = containerdAt(address)
   const options = { timeoutMs: CALL_MS }
   try {
     const { version } = await createClient(Version, transport).version({}, options)

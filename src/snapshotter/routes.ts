@@ -5,6 +5,7 @@ import { create } from '@bufbuild/protobuf'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect'
 import { describe, Failure, type Code as FailureCode } from '../errors.ts'
+import { NAMESPACE } from './containerd-calls.ts'
 import { type Mount as MountMessage, MountSchema } from './generated/mount_pb.ts'
 import { type Info, InfoSchema, Snapshots as Service } from './generated/snapshots_pb.ts'
 import type { Mount } from './mounts.ts'
@@ -27,7 +28,6 @@ const CONTAINER_MS = 60_000
 const PREPARE_MS = 20 * 60_000
 /** containerd's own service sends so many. */
 const INFOS_AT_ONCE = 100
-const NAMESPACE = 'containerd-namespace'
 
 const CODES: Readonly<Record<FailureCode, Code>> = {
   usage: Code.InvalidArgument,

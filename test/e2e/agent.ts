@@ -48,6 +48,17 @@ export async function gone(pid: number): Promise<void> {
   await expect.poll(state).toBeOneOf([undefined, 'Z', 'X'])
 }
 
+/** @returns the process that goes on after that one, within so many milliseconds */
+export async function successorOf(agent: Agent, pid: number, timeoutMs: number): Promise<number> {
+  const now = () =>
+    agent.status().then(
+      (status) => status.pid,
+      () => pid,
+    ) // nobody listens in between
+  await expect.poll(now, { timeout: timeoutMs, interval: 20 }).not.toBe(pid)
+  return await now()
+}
+
 const environment = (work: string) => ({ ...process.env, RUNTIME_DIRECTORY: `${work}/run` })
 
 /** `lazylayer ARGS` for a command that ends by itself. */

@@ -9,6 +9,15 @@ import { type Digest, hex } from '../../src/image/digest.ts'
 import { programEntries } from '../fixtures/programs.ts'
 import { program } from './engines/needs.ts'
 
+const PARTS = Array.from({ length: 100 }, (_, i) => String(i))
+const partText = (part: string) => `part ${part}\n`.repeat(300)
+
+/** What a shell's `cat /app/part$start*` prints. */
+export function partsOf(start: string): string {
+  const names = PARTS.filter((part) => part.startsWith(start)).sort()
+  return names.map(partText).join('')
+}
+
 /** An image in an OCI layout of its own. */
 export interface AppImage {
   layout: string
@@ -64,7 +73,7 @@ export async function writeApp(layout: string): Promise<AppImage> {
   const top: SourceEntry[] = [
     { ...file('app/hello', '#!/bin/sh\n[ ! -e /app/gone ] && cat /app/greeting\n'), mode: 0o755 },
     file('app/greeting', SAYS),
-    ...Array.from({ length: 100 }, (_, i) => file(`app/part${i}`, `part ${i}\n`.repeat(300))),
+    ...PARTS.map((part) => file(`app/part${part}`, partText(part))),
   ]
   const layer = (entries: readonly SourceEntry[], prioritized: readonly string[]): LayerSource => ({
     kind: 'estargz',

@@ -6,8 +6,8 @@ import { noise } from '../../bench/tree.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { endOfArchive } from '../../src/build/tar.ts'
 import { member } from '../format/tar/tar-craft.ts'
-import { type Agent, gone, lazylayer } from './agent.ts'
-import { type AppImage, named, writeApp } from './app-image.ts'
+import { type Agent, gone, lazylayer, successorOf } from './agent.ts'
+import { type AppImage, named, partsOf, writeApp } from './app-image.ts'
 import { claim } from './claim.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS, withoutProofs } from './engine-store.ts'
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
@@ -131,21 +131,9 @@ function tests(flavour: ContainerdFlavour): void {
     for (const turn of ['1', '2']) {
       process.kill(pid, 'SIGKILL')
       await writeFile(join(turns, turn), '')
-      const before = pid
-      const now = () =>
-        agent.status().then(
-          (status) => status.pid,
-          () => before,
-        )
-      await expect.poll(now, { timeout: 60_000 }).not.toBe(before)
-      pid = (await agent.status()).pid
+      pid = await successorOf(agent, pid, 60_000)
     }
-    const parts = (n: string) =>
-      [...Array(100).keys()]
-        .map(String)
-        .filter((each) => each.startsWith(n))
-        .sort()
-    const read = ['1', '2'].flatMap(parts).map((each) => `part ${each}\n`.repeat(300))
+    const read = ['1', '2'].map(partsOf)
     expect(await running).toMatchObject({ code: 0, stdout: read.join('') })
     await runsSoon()
     expect(await store.stop()).toBe(0)

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { Random } from '../soak/random.ts'
-import { type Agent, type As, gone, lazylayer, startAgent } from './agent.ts'
+import { type Agent, type As, gone, lazylayer, startAgent, successorOf } from './agent.ts'
 import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
@@ -82,24 +82,13 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     return agent
   }
 
-  /** @returns the process that goes on after that one */
-  async function successor(running: Agent, pid: number): Promise<number> {
-    const now = () =>
-      running.status().then(
-        (status) => status.pid,
-        () => pid,
-      ) // nobody listens in between
-    await expect.poll(now, { timeout: TIMEOUT_MS, interval: 20 }).not.toBe(pid)
-    return await now()
-  }
-
   /** Kills agents, each after the one before has gone on and some was read. */
   async function killAgents(running: Agent, reader: VerifyingReader): Promise<void> {
     let { pid } = running
     for (let i = 0; i < KILLS; i++) {
       process.kill(pid, 'SIGKILL')
       const told = running.log().length
-      pid = await successor(running, pid).catch((error) => {
+      pid = await successorOf(running, pid, TIMEOUT_MS).catch((error) => {
         throw new Error(`after ${i} kills: ${running.log().slice(told)}`, { cause: error })
       })
       await reader.more()
@@ -188,7 +177,7 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     const running = await mount('stopped', 'fuse')
     process.kill(running.pid, 'SIGSTOP')
     expect(await readFile(at('stopped/one/f0'))).toHaveLength(sizeOf(0))
-    await successor(running, running.pid)
+    await successorOf(running, running.pid, TIMEOUT_MS)
     expect(running.log()).toContain(`the agent (process ${running.pid}) hangs`)
     expect((await lazylayer(work.path, 'umount', at('stopped'))).code).toBe(0)
     expect(await running.ended).toBe(0)
@@ -226,9 +215,9 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     const before = await mountsBelow(root)
     // killed with its keeper, then ended in order
     process.kill(manager, 'SIGUSR1')
-    const pid = await successor(running, running.pid)
+    const pid = await successorOf(running, running.pid, TIMEOUT_MS)
     process.kill(manager, 'SIGUSR2')
-    await successor(running, pid)
+    await successorOf(running, pid, TIMEOUT_MS)
     const found = await reader.end()
     expect(found).toMatchObject({ wrong: 0, errors: [] })
     expect(await mountsBelow(root)).toEqual(before)
@@ -248,7 +237,7 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     const merged = await container(root, 'numbers')
     await rename(at('cache-numbers/slots'), at('slots'))
     process.kill(running.pid, 'SIGKILL')
-    await successor(running, running.pid)
+    await successorOf(running, running.pid, TIMEOUT_MS)
     await expect(readdir(join(merged, 'one'))).rejects.toThrow(/ENOTCONN|ECONNABORTED|EIO/)
     expect(running.log()).toContain(
       'is detached, and programs that use it get errors: the numbers of its trees are lost',

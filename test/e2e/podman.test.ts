@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { type AppImage, configUri, writeApp } from './app-image.ts'
+import { successorOf } from './agent.ts'
+import { type AppImage, configUri, partsOf, writeApp } from './app-image.ts'
 import { type AppStore, makeAppStore, STORE_LACKS, withoutProofs } from './engine-store.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
 import { tally } from './engines/registry.ts'
@@ -149,25 +150,9 @@ suite('Podman over the additional layer store', STORE_LACKS, () => {
       for (const turn of ['1', '2', '3']) {
         process.kill(pid, 'SIGKILL')
         await writeFile(join(turns, turn), '')
-        const before = pid
-        await expect
-          .poll(
-            () =>
-              agent.status().then(
-                (status) => status.pid,
-                () => before,
-              ),
-            LONG,
-          )
-          .not.toBe(before)
-        pid = (await agent.status()).pid
+        pid = await successorOf(agent, pid, ENGINE_TIMEOUT_MS)
       }
-      const parts = (n: string) =>
-        [...Array(100).keys()]
-          .map(String)
-          .filter((each) => each.startsWith(n))
-          .sort()
-      const read = ['1', '2', '3'].flatMap(parts).map((each) => `part ${each}\n`.repeat(300))
+      const read = ['1', '2', '3'].map(partsOf)
       expect(await running).toMatchObject({ code: 0, stdout: `${read.join('')}hello from the top\n` })
       // and others start, by the last agent
       expect(await podman.container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: 'hello from the top\n' })
