@@ -8,6 +8,7 @@ import { within } from '../engines/machine.ts'
 import { describe, Failure } from '../errors.ts'
 import { isKernelMount, type KernelMount } from '../mount/kernel-mounts.ts'
 import type { RungChoice } from '../mount/ladder.ts'
+import { keepersOf } from '../mount/mount-namespaces.ts'
 import { mountPoints, mountTable } from '../mount/mount-table.ts'
 import type { NativeModule } from '../mount/native.ts'
 import { visibility } from '../mount/propagation.ts'
@@ -172,7 +173,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
     if (request.op === 'list') return await served.list(request)
     if (request.op === 'fill') return await served.fill(request)
     if (request.op === 'upgrade') return await upgrade()
-    return (await unmount()) ? { ok: true } : { ok: false, what: `${dir} is busy` }
+    return (await unmount()) ? { ok: true } : await busy(dir)
   }
   const server = await listen(path, answer).catch(async (error) => {
     await detach()
@@ -214,6 +215,18 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   for (const file of [path, logFor(path)]) await unlink(file).catch(() => {}) // usually gone, or never there
   await agent.close()
   return 0
+}
+
+/** What `umount` says of a mount that is in use. */
+async function busy(dir: string): Promise<AgentAnswer> {
+  const what = `${dir} is busy`
+  const keepers = await keepersOf(dir).catch(() => []) // then nothing is said of them
+  if (keepers.length === 0) return { ok: false, what }
+  return {
+    ok: false,
+    what: `${what}; copies of its mounts are in other mount namespaces, of ${keepers.join(', ')}`,
+    fix: `End what uses it here (fuser -vm ${dir} shows that), or wait until these processes have ended.`,
+  }
 }
 
 /** Leaves the mount, with all that waits for it, to the agent that is prepared to go on. */

@@ -11,19 +11,22 @@ export interface MountEntry {
   point: string
   /** Mounts on it appear in the namespaces that share it. */
   shared: boolean
+  /** What is unmounted where it is a copy of stays here. */
+  kept: boolean
   type: string
   source: string
   /** Of the filesystem: `key=value` or `key`. */
   options: readonly string[]
 }
 
-const OWN = '/proc/self/mountinfo'
+/** Of this process. */
+export const OWN_TABLE = '/proc/self/mountinfo'
 
 /**
  * In the order in which they were mounted; of several on one point the last is seen.
  * @param file of another process, to see what it sees
  */
-export async function mountTable(file = OWN): Promise<MountEntry[]> {
+export async function mountTable(file = OWN_TABLE): Promise<MountEntry[]> {
   // proc_pid_mountinfo(5): ID parent major:minor root POINT options [optional…] - TYPE SOURCE options
   const table = await readFile(file, 'utf8')
   return table
@@ -39,6 +42,7 @@ export async function mountTable(file = OWN): Promise<MountEntry[]> {
         device,
         point: plain(point),
         shared: optional.some((each) => each.startsWith('shared:')),
+        kept: !optional.some((each) => /^(shared|master):/.test(each)),
         type,
         source: plain(source),
         options: options.split(',').map(plain), // a comma of a value is written in octal

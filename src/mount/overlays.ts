@@ -1,8 +1,9 @@
 // Which directories are lower layers of overlays right now, by the mount table. The kernel does not tell from the other end: a mount can
 // be unmounted while overlays use it, because they hold a copy of it.
-import { readdir, readlink } from 'node:fs/promises'
+import { readlink } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import { type MountEntry, mountTable } from './mount-table.ts'
+import { tablesHere } from './mount-namespaces.ts'
+import { type MountEntry, mountTable, OWN_TABLE } from './mount-table.ts'
 
 /** containers/storage: `l/LINK` -> `../ID/diff` -> the layer of an additional store. */
 const LINKS_MAX = 2
@@ -16,7 +17,7 @@ export async function lowerDirsBelow(root: string, tables?: readonly string[]): 
   const overlays = new Map<string, MountEntry>()
   for (const table of tables ?? (await tablesHere())) {
     const entries = await mountTable(table).catch((error) => {
-      if (table === OWN) throw error
+      if (table === OWN_TABLE) throw error
       return [] // the process has ended, or is not ours to look at
     })
     for (const each of entries) if (each.type === 'overlay') overlays.set(`${each.device} ${each.point}`, each)
@@ -24,20 +25,6 @@ export async function lowerDirsBelow(root: string, tables?: readonly string[]): 
   const named = new Set([...overlays.values()].flatMap(lowerDirs))
   const found = await Promise.all([...named].map((each) => follow(each, root)))
   return new Set(found.filter((each) => each !== undefined))
-}
-
-const OWN = '/proc/self/mountinfo'
-
-/** A table of each mount namespace. */
-async function tablesHere(): Promise<string[]> {
-  const tables = new Map<string, string>()
-  tables.set(await readlink('/proc/self/ns/mnt').catch(() => ''), OWN)
-  for (const name of await readdir('/proc')) {
-    if (!/^[0-9]+$/.test(name)) continue
-    const namespace = await readlink(`/proc/${name}/ns/mnt`).catch(() => undefined) // it has ended, or is not ours to look at
-    if (namespace !== undefined && !tables.has(namespace)) tables.set(namespace, `/proc/${name}/mountinfo`)
-  }
-  return [...tables.values()]
 }
 
 /** `lowerdir=A:B`, where a colon of a name is behind a backslash, or `lowerdir+=A` for each. */

@@ -14,6 +14,7 @@ const entry = (point: string, type: string, source: string): MountEntry => ({
   device: '0:1',
   point,
   shared: true,
+  kept: false,
   type,
   source,
   options: [],
