@@ -112,3 +112,9 @@ export function errno(error: unknown): number {
       return EIO
   }
 }
+
+/** What an aborted signal means to its caller: its own Failure (a deadline), else `aborted`. */
+export function abortion(signal: AbortSignal | undefined): Failure {
+  const reason: unknown = signal?.reason
+  return reason instanceof Failure ? reason : Failure.aborted('the request was given up', { cause: reason })
+}

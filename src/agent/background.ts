@@ -1,6 +1,6 @@
 // --background and --background-max: what is fetched that nobody waits for.
 import { Failure } from '../errors.ts'
-import type { Manners } from '../fetch/wires.ts'
+import type { Manners } from '../fetch/wire.ts'
 import { parseAmount } from '../store/room-limits.ts'
 import { text, type Values } from './values.ts'
 

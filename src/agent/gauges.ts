@@ -1,8 +1,8 @@
 // What an agent counts and measures: one list of named numbers, from which all that tells of them is made.
 import type { CodecCounters } from '../codec/pool.ts'
 import type { SessionCounters, WaitCounters } from '../mount/native.ts'
-import type { AnswerClass, Times } from '../registry/answer-times.ts'
 import type { Counters } from '../registry/client.ts'
+import type { AnswerClass, Times } from '../registry/pulse.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { LeftWhy } from './left-layers.ts'
 

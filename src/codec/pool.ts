@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
 import { describe, Failure } from '../errors.ts'
-import { type Chunk, type Codec, stateOf } from '../tree/chunk.ts'
+import type { Chunk, Codec } from '../tree/chunk.ts'
 import { type Job, type Outcome, type Piece, type Slot, unpack, type WorkerSetup } from './job.ts'
 import { type Batch, Queue, type Turn } from './queue.ts'
 import { CODECS_WASM, loadCodecs } from './wasm.ts'
@@ -23,7 +23,7 @@ const BORROW_MS = 50
 // have in the end, the later V8 collects its garbage for the first time: with 1024 a tree of 20,000 files takes a sixth longer.
 const HEAP_MAX_MB = 3072
 // Who reads back what is decoded needs none.
-const NO_STATE = new Uint8Array(0)
+const noState = () => new Uint8Array(0)
 
 export interface CodecCounters {
   /** Chunks decoded, verified and written. */
@@ -327,23 +327,26 @@ export class CodecPool {
  * both of them collect garbage, which one that is idle never does.
  */
 function parcel(jobs: readonly Job[]): { jobs: Job[]; buffer: ArrayBuffer } {
-  const length = jobs.reduce((sum, { chunk, from }) => {
-    return from instanceof Uint8Array ? sum + from.length + (stateOf(chunk.codec)?.length ?? 0) : sum
-  }, 0)
+  const packed = (pack: (bytes: Uint8Array) => Uint8Array): Job[] =>
+    jobs.map(({ chunk, slot, from }) => {
+      if (!(from instanceof Uint8Array))
+        return { chunk: { ...chunk, codec: withState(chunk.codec, noState) }, slot, from }
+      return { chunk: { ...chunk, codec: withState(chunk.codec, pack) }, slot, from: pack(from) }
+    })
+  let length = 0
+  packed((bytes) => {
+    length += bytes.length
+    return bytes
+  })
   const all = Buffer.allocUnsafeSlow(length)
   let at = 0
-  const pack = (bytes: Uint8Array) => {
-    const packed = new Uint8Array(all.buffer, at, bytes.length)
-    packed.set(bytes)
+  const copied = packed((bytes) => {
+    const copy = new Uint8Array(all.buffer, at, bytes.length)
+    copy.set(bytes)
     at += bytes.length
-    return packed
-  }
-  const packed = jobs.map(({ chunk, slot, from }) => ({
-    chunk: { ...chunk, codec: withState(chunk.codec, from instanceof Uint8Array ? pack : () => NO_STATE) },
-    slot,
-    from: from instanceof Uint8Array ? pack(from) : from,
-  }))
-  return { jobs: packed, buffer: all.buffer }
+    return copy
+  })
+  return { jobs: copied, buffer: all.buffer }
 }
 
 /** A state that stayed where it is would take along all the memory that it is a part of: a whole chunk table. */

@@ -9,7 +9,7 @@
 import type { Priority } from '../image/blob.ts'
 import { ByteLimit } from '../limit.ts'
 import { Shelf } from './shelf.ts'
-import { Wires } from './wires.ts'
+import { Wires } from './wire.ts'
 
 export interface LaneLimits {
   /** Bytes under way. A single request that is larger has the lane for itself. */

@@ -27,23 +27,18 @@ import {
   unwanted,
   type Waiter,
 } from './flights.ts'
-import { Nearby } from './nearby.ts'
+import { type LinkPace, Nearby, Pace } from './nearby.ts'
 import { StoredOrder } from './order.ts'
-import { type LinkPace, Pace } from './pace.ts'
 import { Plan } from './plan.ts'
 import { LIMITS, type Limits, Requests } from './requests.ts'
 
 /** Where chunks may be, decoded, that need not be fetched then. */
 export interface Elsewhere {
+  /** False: no chunk is there, nor will be. Never rejects. */
+  readonly found: Promise<boolean>
   has(chunk: number): boolean
   /** Verifies, writes, and sets the chunk's state to READY_VERIFIED. @throws why it was not copied */
   copy(chunk: number, turn: Turn): Promise<void>
-}
-
-/** For those who know of nowhere. */
-export const NOWHERE: Elsewhere = {
-  has: () => false,
-  copy: () => Promise.reject(new TypeError('there is nothing to copy')),
 }
 
 export interface FillerOptions {
@@ -69,7 +64,7 @@ export class Filler {
   readonly #flights: Flights
   readonly #checks: Checks
   readonly #copies: Checks
-  readonly #elsewhere: Elsewhere
+  #elsewhere: Elsewhere | undefined
   readonly #batches: Batches
   readonly #requests: Requests
   readonly #nearby: Nearby
@@ -78,7 +73,7 @@ export class Filler {
   readonly #counters = noCounters()
 
   constructor(options: FillerOptions) {
-    const { chunks, slots, reverify, elsewhere = NOWHERE, limits = LIMITS, pace = new Pace(), budget } = options
+    const { chunks, slots, reverify, elsewhere, limits = LIMITS, pace = new Pace(), budget } = options
     const order = new StoredOrder(chunks)
     this.#flights = new Flights(slots)
     const track = (work: Promise<void>) => this.#track(work)
@@ -96,10 +91,13 @@ export class Filler {
       failed: (flight, error) => this.#flights.fail(flight, error),
     })
     this.#elsewhere = elsewhere
+    void elsewhere?.found.then((isThere) => {
+      if (!isThere) this.#elsewhere = undefined
+    })
     this.#copies = new Checks({
       max: COPIES_MAX,
       verify: async (flight) => {
-        await elsewhere.copy(flight.chunk, turn(flight))
+        await elsewhere?.copy(flight.chunk, turn(flight))
         return 'right'
       },
       track,
@@ -172,7 +170,7 @@ export class Filler {
     }
     const flight = this.#flights.begin(chunk, priority, waiter)
     if (stored) this.#checks.add(flight)
-    else if (this.#elsewhere.has(chunk)) this.#copies.add(flight)
+    else if (this.#elsewhere?.has(chunk)) this.#copies.add(flight)
     else this.#batches.add(flight)
   }
 

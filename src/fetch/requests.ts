@@ -8,7 +8,7 @@ import { Arrivals } from './arrivals.ts'
 import type { Budget } from './budget.ts'
 import type { FillerCounters } from './counters.ts'
 import { type Flight, type Flights, type Request, type Turn, turnOf } from './flights.ts'
-import type { LinkPace } from './pace.ts'
+import type { LinkPace } from './nearby.ts'
 import { type Run, type RunLimits, runs } from './plan.ts'
 
 /** How large requests may be. */

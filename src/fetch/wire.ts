@@ -6,6 +6,7 @@
 // Each read counts for what its stream's window lets come (BACKGROUND_WINDOW_BYTES), however long its range is; so more of them are
 // under way where the way is long and wide, and one follows the other without a pause where it is not.
 import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
+import { Throttle } from './throttle.ts'
 
 /**
  * HTTP/2 asks for more when half of a window was taken, so of each read half a window to a whole one comes in a round trip: with less than
@@ -116,7 +117,7 @@ export class Wire {
   /** Bytes that are, or are about to be. */
   get unread(): number {
     let sum = 0
-    for (const left of this.#left.values()) sum += windowed(left)
+    for (const left of this.#left.values()) sum += Math.min(left, BACKGROUND_WINDOW_BYTES)
     return sum + this.#places.size * BACKGROUND_WINDOW_BYTES
   }
 
@@ -158,7 +159,10 @@ export class Wire {
     let here = 0
     const transfer = {
       came: (to: number) => {
-        if (here === 0 && priority === 'demand' && !this.#isKnown) this.#firstAnswered()
+        if (here === 0 && priority === 'demand' && !this.#isKnown) {
+          this.#firstAt = this.#now()
+          this.#tell()
+        }
         if (here === 0 && tells) this.#answered(this.#now() - begun)
         const more = to - here
         here = to
@@ -176,8 +180,7 @@ export class Wire {
     }
     this.#transfers.add(transfer)
     if (isBackground) {
-      const [place] = this.#places
-      if (place !== undefined) this.#places.delete(place)
+      for (const place of [...this.#places].slice(0, 1)) this.#places.delete(place)
       this.#left.set(transfer, bytes)
     }
     return transfer
@@ -195,11 +198,6 @@ export class Wire {
   #answered(ms: number): void {
     if (ms < ANSWER_MIN_MS) this.#isQuick = true
     else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
-  }
-
-  #firstAnswered(): void {
-    this.#firstAt = this.#now()
-    this.#tell()
   }
 
   /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */
@@ -270,7 +268,88 @@ export class Wire {
   }
 }
 
-/** What of a read may be on its way at once. */
-function windowed(left: number): number {
-  return Math.min(left, BACKGROUND_WINDOW_BYTES)
+// The ways to all origins lead through one link, which others use, too.
+
+/** Of the background. */
+export interface Manners {
+  /** Whether it lets pass what is sent to anybody else. */
+  readonly standsAside: boolean
+  /** Infinity: as much as there is. */
+  readonly maxBytesPerSecond: number
+}
+
+/**
+ * It lets others pass for so long at a time: an answer that trickles does not hold it up for good, and its own registry is not kept from
+ * sending for so long that it ends the answer.
+ */
+const ASIDE_MAX_MS = 250
+/** Images are of a few. */
+const WIRES_MAX = 64
+
+export class Wires {
+  readonly #manners: Manners
+  readonly #throttle: Throttle
+  readonly #each = new Map<string, Wire>()
+  /** Answers that have begun and not ended, of what somebody waits for, or will soon. */
+  #flowing = 0
+  readonly #aside = new Set<() => void>()
+
+  constructor(manners: Manners = { standsAside: true, maxBytesPerSecond: Number.POSITIVE_INFINITY }) {
+    this.#manners = manners
+    this.#throttle = new Throttle(manners.maxBytesPerSecond)
+  }
+
+  of(origin: string): Wire {
+    let wire = this.#each.get(origin)
+    if (wire === undefined) {
+      if (this.#each.size >= WIRES_MAX) for (const [of, each] of this.#each) if (each.isIdle) this.#each.delete(of)
+      wire = new Wire(this.#manners.standsAside)
+      this.#each.set(origin, wire)
+    }
+    return wire
+  }
+
+  /** A read of so many bytes begins. */
+  begin(origin: string, bytes: number, priority: Priority): Transfer {
+    const transfer = this.of(origin).begin(bytes, priority)
+    return priority === 'background' ? transfer : this.#counted(transfer)
+  }
+
+  /**
+   * So many bytes came in the background: resolves when more may, or somebody begins to wait for them; undefined: now.
+   * @param hurry is given what to call in the latter case
+   */
+  hold(bytes: number, hurry: (call: () => void) => void): Promise<void> | undefined {
+    const paidMs = this.#throttle.take(bytes)
+    const isAside = this.#manners.standsAside && this.#flowing > 0
+    if (paidMs <= 0 && !isAside) return undefined
+    return new Promise((resolve) => {
+      const go = () => {
+        clearTimeout(timer)
+        this.#aside.delete(go)
+        resolve()
+      }
+      const timer = setTimeout(go, Math.max(paidMs, isAside ? ASIDE_MAX_MS : 0))
+      if (paidMs <= 0) this.#aside.add(go)
+      hurry(go)
+    })
+  }
+
+  /** An answer that is waited for uses no link. */
+  #counted(transfer: Transfer): Transfer {
+    let flows = false
+    return {
+      came: (to) => {
+        if (!flows) this.#flowing++
+        flows = true
+        transfer.came(to)
+      },
+      end: () => {
+        if (flows) this.#flowing--
+        flows = false
+        if (this.#flowing === 0) for (const go of [...this.#aside]) go()
+        transfer.end()
+      },
+    }
+  }
 }

@@ -3,7 +3,7 @@
 //
 //   missed ──▶ wanted, with all layers of its image ──▶ filled, a range at a time ──▶ complete
 import { describe, Failure } from '../errors.ts'
-import type { Wires } from '../fetch/wires.ts'
+import type { Wires } from '../fetch/wire.ts'
 import type { Digest } from '../image/digest.ts'
 import { Lane, type LaneParts } from './lane.ts'
 import type { LayerLease } from './layer.ts'

@@ -33,7 +33,7 @@ interface Held {
 
 export class Elsewhere {
   readonly #parts: ElsewhereParts
-  readonly #found: Promise<void>
+  readonly found: Promise<boolean>
   #pieces: Pieces | 'looking' | undefined = 'looking'
   /** By number. */
   readonly #held = new Map<number, Held>()
@@ -41,13 +41,15 @@ export class Elsewhere {
   /** Begins to look. */
   constructor(parts: ElsewhereParts) {
     this.#parts = parts
-    this.#found = parts.find().then(
+    this.found = parts.find().then(
       (pieces) => {
         this.#pieces = pieces
+        return pieces !== undefined
       },
       (error) => {
         this.#pieces = undefined
         parts.log(`nothing is reused of other images: ${describe(error)}`)
+        return false
       },
     )
   }
@@ -60,7 +62,7 @@ export class Elsewhere {
 
   /** @throws Failure missing: it is not there (any more); as CodecPool.copy */
   async copy(index: number, turn: Turn): Promise<void> {
-    await this.#found
+    await this.found
     const { chunks, mark, copy } = this.#parts
     if (this.#pieces === undefined || this.#pieces === 'looking' || !this.has(index)) throw ON_NONE
     const { holder, at } = this.#pieces

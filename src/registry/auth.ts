@@ -5,9 +5,9 @@
 
 import { isDeepStrictEqual } from 'node:util'
 import type { Failure } from '../errors.ts'
+import { abortion } from '../errors.ts'
 import type { Challenge } from './challenge.ts'
 import type { Keyring } from './credentials.ts'
-import { abortion } from './gate.ts'
 import type { Credentials } from './login.ts'
 import { type AccessToken, type Asking, askForToken, basic, type NoToken } from './token-service.ts'
 

@@ -51,7 +51,8 @@ export class RegistryBlob implements StoredBlob {
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
     checkRange(range, this)
-    if (this.#joined.takes(range, options)) return await this.#joined.read(range, options)
+    const isDemand = (options.priority ?? 'demand') === 'demand'
+    if (!isDemand && this.#joined.takes(range)) return await this.#joined.read(range, options)
     return await this.#readAlone(range, options)
   }
 

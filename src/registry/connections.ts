@@ -1,7 +1,6 @@
 // Connections to registries: one agent a way of securing them, one queue an origin.
-import { Failure } from '../errors.ts'
-import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
-import { Gate } from './gate.ts'
+import { abortion, Failure } from '../errors.ts'
+import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
 import type { Limits } from './limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
 import { type Connect, Routes, type Way } from './routes.ts'
@@ -203,4 +202,82 @@ export class Connections {
 function keyOf(trust: Trust, origin: string, proxy: ForwardProxy | undefined, renewals: number): string {
   const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
   return renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
+}
+
+/** What waits for a place: the background has a connection of its own. */
+export type Queued = Exclude<Priority, 'background'>
+
+/** More waiting requests than that mean that nobody bounds them; they are refused rather than remembered. */
+const QUEUE_MAX = 16_384
+
+interface Waiter {
+  admit(): void
+}
+
+/** A host's queue. */
+export class Gate {
+  /** Requests at once; may change while requests are under way. */
+  limit: number
+  readonly #reserve: number
+  readonly #queues: Record<Queued, Set<Waiter>> = { demand: new Set(), prefetch: new Set() }
+  #inside = 0
+
+  /** Prefetch leaves `reserve` places free, so that demand finds the door open. */
+  constructor(limit: number, reserve: number) {
+    this.limit = limit
+    this.#reserve = reserve
+  }
+
+  get idle(): boolean {
+    return this.#inside === 0 && this.#queues.demand.size + this.#queues.prefetch.size === 0
+  }
+
+  /** Resolves with the function that gives the place back. @throws Failure aborted, limit, or the signal's Failure */
+  async enter(priority: Queued, signal?: AbortSignal): Promise<() => void> {
+    if (signal?.aborted) throw abortion(signal)
+    if (!this.#open(priority)) await this.#wait(priority, signal)
+    else this.#inside++
+    let left = false
+    return () => {
+      if (left) return
+      left = true
+      this.#inside--
+      this.#admit()
+    }
+  }
+
+  #open(priority: Queued): boolean {
+    if (priority === 'demand') return this.#inside < this.limit
+    return this.#queues.demand.size === 0 && this.#inside < Math.max(1, this.limit - this.#reserve)
+  }
+
+  #wait(priority: Queued, signal?: AbortSignal): Promise<void> {
+    const queue = this.#queues[priority]
+    if (queue.size >= QUEUE_MAX) throw Failure.limit(`more than ${QUEUE_MAX} requests wait for one host`)
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        queue.delete(waiter)
+        reject(abortion(signal))
+      }
+      const waiter = {
+        admit: () => {
+          queue.delete(waiter)
+          signal?.removeEventListener('abort', leave)
+          this.#inside++
+          resolve()
+        },
+      }
+      queue.add(waiter)
+      signal?.addEventListener('abort', leave, { once: true })
+    })
+  }
+
+  #admit(): void {
+    for (const priority of ['demand', 'prefetch'] as const) {
+      for (const waiter of this.#queues[priority]) {
+        if (!this.#open(priority)) return
+        waiter.admit()
+      }
+    }
+  }
 }

@@ -3,9 +3,9 @@
 //
 //   reads of one turn ── as many as go together ── one request for all ─┬─ each gets its own bytes as they arrive
 //                                                                       └─ what did not come: asked for alone
+import { abortion } from '../errors.ts'
 import type { Giver, Range, ReadOptions } from '../image/blob.ts'
 import type { Piece } from './byteranges.ts'
-import { abortion } from './gate.ts'
 
 /** A request of its own is little beside more. */
 const EACH_MAX_BYTES = 64 << 10
@@ -53,9 +53,9 @@ export class JoinedReads {
     this.#alone = alone
   }
 
-  /** Whether a read is one of those that go together. */
-  takes({ start, end }: Range, { priority = 'demand' }: ReadOptions): boolean {
-    return priority !== 'demand' && end > start && end - start <= EACH_MAX_BYTES
+  /** Whether a range is one of those that go together, where nobody waits for it. */
+  takes({ start, end }: Range): boolean {
+    return end > start && end - start <= EACH_MAX_BYTES
   }
 
   /** As Blob.read, of a read that it takes. */

@@ -2,13 +2,12 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { Failure } from '../errors.ts'
+import { abortion, Failure } from '../errors.ts'
 import type { Range, ReadOptions } from '../image/blob.ts'
 import { type Digest, hex } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { checkRange } from './blob.ts'
 import { isAbsent } from './file.ts'
-import { abortion } from './gate.ts'
 import type { StoredBlob, StreamOptions } from './source.ts'
 
 const STREAM_BYTES = 1 << 20

@@ -1,7 +1,6 @@
 // Trying an idempotent request again: how often, after which pause.
 import { setTimeout as pause } from 'node:timers/promises'
-import { Failure } from '../errors.ts'
-import { abortion } from './gate.ts'
+import { abortion, Failure } from '../errors.ts'
 import type { Limits } from './limits.ts'
 
 /** Failures of one attempt after which another may succeed, and the pause (ms) that the peer asked for. */

@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { BUDGET, Budget } from '../../src/fetch/budget.ts'
-import { Wires } from '../../src/fetch/wires.ts'
+import { Wires } from '../../src/fetch/wire.ts'
 import type { Priority } from '../../src/image/blob.ts'
 
 const LANE = { maxBytes: 100, maxRequests: 3 }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { Wires } from '../../src/fetch/wires.ts'
+import { Wires } from '../../src/fetch/wire.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
 import { Layer, row, settle } from './layer.ts'
 

@@ -6,7 +6,7 @@ import { Budget, type BudgetLimits } from '../../src/fetch/budget.ts'
 import { Filler } from '../../src/fetch/filler.ts'
 import type { Turn } from '../../src/fetch/flights.ts'
 import type { Limits } from '../../src/fetch/requests.ts'
-import type { Wires } from '../../src/fetch/wires.ts'
+import type { Wires } from '../../src/fetch/wire.ts'
 import type { Blob, Priority, Range } from '../../src/image/blob.ts'
 import { digestOf } from '../../src/image/digest.ts'
 import { NONE } from '../../src/tree/chunk.ts'
@@ -164,6 +164,7 @@ export class Layer {
         return 'right'
       },
       elsewhere: {
+        found: Promise.resolve(true),
         has: (chunk) => this.elsewhere.has(chunk),
         copy: async (chunk, turn) => {
           this.#given(chunk, turn)

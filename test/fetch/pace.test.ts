@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Pace } from '../../src/fetch/pace.ts'
+import { Pace } from '../../src/fetch/nearby.ts'
 
 /** Reads one after the other: bytes, milliseconds. */
 function after(reads: readonly [number, number][]): number {

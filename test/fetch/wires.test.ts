@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { Throttle } from '../../src/fetch/throttle.ts'
-import { Wires } from '../../src/fetch/wires.ts'
+import { Wires } from '../../src/fetch/wire.ts'
 
 const unlimited = Number.POSITIVE_INFINITY
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { AnswerTimes } from '../../src/registry/answer-times.ts'
+import { AnswerTimes } from '../../src/registry/pulse.ts'
 
 test('answers are counted by what they are, and up to the first bound that they do not exceed', () => {
   const times = new AnswerTimes()

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
-import { Gate } from '../../src/registry/gate.ts'
+import { Gate } from '../../src/registry/connections.ts'
 
 /** Enters in the background and notes its name. */
 function enter(gate: Gate, priority: 'demand' | 'prefetch', name: string, order: string[]): Promise<() => void> {
