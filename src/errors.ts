@@ -118,3 +118,8 @@ export function abortion(signal: AbortSignal | undefined): Failure {
   const reason: unknown = signal?.reason
   return reason instanceof Failure ? reason : Failure.aborted('the request was given up', { cause: reason })
 }
+
+/** The errno of a read(2) of a file that is there: that its bytes are not (any more) is no ENOENT. */
+export function readErrno(error: unknown): number {
+  return errno(error) === EACCES ? EACCES : EIO
+}

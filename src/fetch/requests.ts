@@ -221,7 +221,8 @@ export class Requests {
       return this.#hold(request, part.length)
     }
     const signal = AbortSignal.any([controller.signal, enough.signal])
-    const options = { signal, priority: request.priority, onPart }
+    const doubted = [...request.flights].some(({ alone }) => alone)
+    const options = { signal, priority: request.priority, onPart, doubted }
     // who is stopped waits for nothing
     controller.signal.addEventListener('abort', () => request.hurry(), { once: true })
     let stored: Uint8Array | undefined

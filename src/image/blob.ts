@@ -25,6 +25,8 @@ export interface ReadOptions {
   signal?: AbortSignal
   /** Default: demand. */
   priority?: Priority
+  /** What came of these bytes before was wrong: where several have them, whoever gave them is asked last. */
+  doubted?: boolean
   /**
    * Is handed each part of the range as it arrives, with its offset in the range, so that work on it can begin before the range is
    * complete. They are pieces of what `read` resolves with, in order and without gaps; where another source has to begin anew, they

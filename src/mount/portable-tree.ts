@@ -1,6 +1,6 @@
 // An image as the operations that libfuse 2 asks for by path. Its reads fetch what is missing, as every reader's do.
 import { setImmediate as turn } from 'node:timers/promises'
-import { errno, Failure } from '../errors.ts'
+import { errno, Failure, readErrno } from '../errors.ts'
 import type { OpenLayer } from '../layer/layer.ts'
 import { S_IFDIR, S_IFMT, S_IFREG } from '../tree/entry.ts'
 import { encodeDevice, isAcl } from '../tree/erofs-format.ts'
@@ -148,7 +148,7 @@ export class PortableTree implements FuseOperations {
       },
       (error) => {
         this.#counters.failed++
-        done(-errno(error))
+        done(-readErrno(error))
       },
     )
   }

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
-import { errno, Failure } from '../errors.ts'
+import { errno, Failure, readErrno } from '../errors.ts'
 import type { ReadNotes } from '../store/device.ts'
 import { mountPoints } from './mount-table.ts'
 import type {
@@ -341,7 +341,7 @@ export class MountSession implements Session {
     const { filler, failed } = answering
     filler.fillEach(chunks, 'demand', (chunk, error) => {
       this.#missing--
-      this.#session.settle(device, chunk, error === undefined ? 0 : errno(error))
+      this.#session.settle(device, chunk, error === undefined ? 0 : readErrno(error))
       if (error !== undefined) failed(error)
     })
   }

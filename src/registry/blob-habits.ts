@@ -1,5 +1,6 @@
 // What a host did when it was asked for blobs, remembered so that it is asked better.
 import type { Answer } from './client.ts'
+import { InRow } from './in-row.ts'
 
 /** Blobs whose storage URLs are remembered. */
 const TARGETS_MAX = 1024
@@ -54,55 +55,11 @@ function keyOf(repository: string, path: string): string {
   return `${repository} ${path}`
 }
 
-/** So many answers of that kind in a row mean that it is no accident … */
-const IN_ROW_MAX = 3
-/** … for so long; then it is tried again. */
-const RANGELESS_MS = 30_000
-/** Blobs whose answers are remembered. */
-const BLOBS_MAX = 1024
-
-interface Seen {
-  inRow: number
-  /** When the last one came. Requests that were made before that tell nothing new. */
-  at: number
-}
-
 /**
- * Blobs that a host sends whole although a range was asked for. That says little of the host: a cache in front of a registry sends each blob
- * whole once, while it fetches it.
+ * Blobs that a host sends whole although a range was asked for, three times in a row, for half a minute. That says little of the host: a cache
+ * in front of a registry sends each blob whole once, while it fetches it.
  */
-export class IgnoredRanges {
-  readonly #now: () => number
-  readonly #seen = new Map<string, Seen>()
-
-  /** @param now milliseconds */
-  constructor(now: () => number = () => performance.now()) {
-    this.#now = now
-  }
-
-  /** Whether ranges of it are not worth asking for now. */
-  of(blob: string): boolean {
-    const seen = this.#seen.get(blob)
-    if (seen === undefined || seen.inRow < IN_ROW_MAX) return false
-    if (this.#now() - seen.at < RANGELESS_MS) return true
-    this.#seen.delete(blob)
-    return false
-  }
-
-  /** A range that was asked for at `began` brought the whole blob. */
-  cameWhole(blob: string, began: number): void {
-    const seen = this.#seen.get(blob)
-    if (seen !== undefined && began < seen.at) return
-    const [oldest] = this.#seen.keys()
-    if (seen === undefined && this.#seen.size >= BLOBS_MAX && oldest !== undefined) this.#seen.delete(oldest)
-    this.#seen.set(blob, { inRow: (seen?.inRow ?? 0) + 1, at: this.#now() })
-  }
-
-  /** A range came. */
-  came(blob: string): void {
-    this.#seen.delete(blob)
-  }
-}
+export const ignoredRanges = (now?: () => number) => new InRow(3, 30_000, now)
 
 /** Whoever answered several ranges with one, or with the whole blob, is asked so again after that long. */
 const APART_MS = 60 * 60_000

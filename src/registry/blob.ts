@@ -25,8 +25,14 @@ const PART_HEAD_BYTES = 1 << 10
 /** Why some reads are made one by one; whoever asks hears of it, nobody else. */
 const NOT_TOGETHER = Failure.limit('these ranges are asked for one by one')
 
-/** Does `ask` with the first repository that can, in their order (mirrors, then the origin); `left`: those not asked yet, this one included. */
-export type Ask = <T>(ask: (repository: Repository, left: number, all: number) => Promise<T>) => Promise<T>
+/**
+ * Does `ask` with the first repository that can, in their order (mirrors, then the origin; whoever answered last is first, or, where that is
+ * doubted, last); `left`: those not asked yet, this one included.
+ */
+export type Ask = <T>(
+  ask: (repository: Repository, left: number, all: number) => Promise<T>,
+  doubted?: boolean,
+) => Promise<T>
 
 /** Reads are checked to be exactly what was asked for; what they bring is not verified here. */
 export class RegistryBlob implements StoredBlob {
@@ -51,8 +57,8 @@ export class RegistryBlob implements StoredBlob {
 
   async read(range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
     checkRange(range, this)
-    const isDemand = (options.priority ?? 'demand') === 'demand'
-    if (!isDemand && this.#joined.takes(range)) return await this.#joined.read(range, options)
+    const isAlone = (options.priority ?? 'demand') === 'demand' || options.doubted
+    if (!isAlone && this.#joined.takes(range)) return await this.#joined.read(range, options)
     return await this.#readAlone(range, options)
   }
 
@@ -136,7 +142,7 @@ export class RegistryBlob implements StoredBlob {
   async #transfer(
     rest: () => Range,
     take: (part: Uint8Array) => Promise<void> | void,
-    { priority = 'demand', signal, onGiver }: ReadOptions,
+    { priority = 'demand', signal, onGiver, doubted }: ReadOptions,
     whole: boolean,
   ): Promise<void> {
     const { start } = rest()
@@ -171,8 +177,8 @@ export class RegistryBlob implements StoredBlob {
         const { ignoredRanges, severalRanges } = repository.host
         const range = rest()
         const name = this.#nameIn(repository)
-        if (answer.status === 206) ignoredRanges.came(name)
-        else if (range.start > 0 || range.end < this.size) ignoredRanges.cameWhole(name, began)
+        if (answer.status === 206) ignoredRanges.ended(name)
+        else if (range.start > 0 || range.end < this.size) ignoredRanges.happened(name, began)
         if (range.start > SKIP_MAX_BYTES && ignoredRanges.of(name)) throw rangeless(repository)
         const taken = (part: Uint8Array) => {
           claim()
@@ -185,7 +191,7 @@ export class RegistryBlob implements StoredBlob {
       const fetch = () => repository.fetch(wanted, use)
       if (whole) await repository.host.streams.take(this.digest, fetch, signal ?? new AbortController().signal)
       else await fetch()
-    })
+    }, doubted)
   }
 
   #nameIn({ endpoint }: Repository): string {

@@ -8,7 +8,7 @@ import type { Limits } from './limits.ts'
 import type { Proxies } from './proxies.ts'
 import { AnswerTimes, Pulse, Watch } from './pulse.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget, refererOf } from './redirect.ts'
-import { passing, unanswered } from './retry.ts'
+import { passing, pauseAskedMs, serverNow, unanswered } from './retry.ts'
 import { tlsFailure } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 import { refusedBy } from './tunnel.ts'
@@ -69,6 +69,9 @@ export interface Counters {
 
 /** So much of an answer that carries no content is read. */
 const REFUSAL_MAX_BYTES = 16 << 10
+
+/** What a host answers that has too much to do. */
+const OVERLOADED = new Set([429, 503])
 
 const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308])
 
@@ -135,9 +138,8 @@ export class Client {
         if (hops >= REDIRECTS_MAX) throw Failure.denied(`${query.url.host}: more than ${REDIRECTS_MAX} redirects`)
         const to = redirectTarget(url, answer.header('location'))
         this.counters.redirects++
-        const clock = Date.parse(answer.header('date') ?? '')
         const referer = refererOf(url, to)
-        redirect ??= { url: to, referer, lifetimeMs: lifetimeMs(to, Number.isNaN(clock) ? Date.now() : clock) }
+        redirect ??= { url: to, referer, lifetimeMs: lifetimeMs(to, serverNow(answer.header)) }
         return { to, referer }
       })
       if ('value' in outcome) return outcome.value
@@ -170,16 +172,20 @@ export class Client {
         : priority === 'background'
           ? priority
           : 'shared'
-    const isQueued = !aside && priority !== 'background' // whoever reads in the background bounds it himself (fetch/wire.ts)
-    const leave = isQueued ? await this.#connections.gate(url.origin).enter(priority, stop.signal) : () => {}
+    const gate = this.#connections.gate(url.origin)
+    // whoever reads in the background bounds it himself (fetch/wire.ts)
+    if (priority === 'background') await gate.rested(stop.signal)
+    const leave = aside || priority === 'background' ? () => {} : await gate.enter(priority, stop.signal)
     const agent = this.#connections.agent(trust, url.origin, proxy, use)
     const renewals = this.#connections.renewals(url.origin)
     const pulse = query.pulse ?? new Pulse(this.limits)
     const wasSilent = pulse.silentMs() >= this.limits.hedgeMs
     const ended = pulse.begin()
     const stream = pulse.stream()
+    let isSilent = false
     const limits = query.stallMs === undefined ? this.limits : { ...this.limits, stallMs: query.stallMs }
     const watch = new Watch(url.host, limits, pulse, stream, (failure, silent) => {
+      isSilent = silent
       stop.abort(failure)
       // a connection that a router has forgotten is as silent as a registry that hangs
       if (silent) this.#connections.renew(url.origin, renewals)
@@ -204,14 +210,15 @@ export class Client {
       })
       response.body.on('error', () => {}) // the reader hears of it; after that nobody needs to
       const { headers: received, statusCode: status } = response
-      this.times.note(status, (performance.now() - sentAt) / 1000)
-      // it answers on a new connection, and gave nothing on the old one
-      if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
-      if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
       const header = (name: string): string | undefined => {
         const value = Object.hasOwn(received, name) ? received[name] : undefined
         return Array.isArray(value) ? value.join(', ') : value
       }
+      if (OVERLOADED.has(status)) gate.shed(sentAt, pauseAskedMs(header))
+      this.times.note(status, (performance.now() - sentAt) / 1000)
+      // it answers on a new connection, and gave nothing on the old one
+      if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
+      if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
       const value = await take({
         status,
         header,
@@ -223,9 +230,13 @@ export class Client {
         }),
       })
       stream.overtake()
+      if (status < 400) gate.bore()
+      this.#connections.http2(url.origin, sentAt, false)
       return value
     } catch (error) {
       if (response === undefined) this.times.note(undefined, (performance.now() - sentAt) / 1000)
+      if (isHttp2Error(error)) gate.shed(sentAt) // it may be too much for it
+      if (isSilent || isHttp2Error(error)) this.#connections.http2(url.origin, sentAt, true)
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
       clearTimeout(timer)
@@ -263,6 +274,11 @@ export class Client {
   async close(): Promise<void> {
     await this.#connections.close()
   }
+}
+
+/** Whether a stream or its session ended by an error of HTTP/2 (Node.js, "Errors"). */
+function isHttp2Error(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_HTTP2_')
 }
 
 /** A short refusal is read to its end, which keeps an HTTP/1.1 connection; content that nobody wants is cut off. */

@@ -1,6 +1,8 @@
 // Connections to registries: one agent a way of securing them, one queue an origin.
-import { abortion, Failure } from '../errors.ts'
-import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
+import { Failure } from '../errors.ts'
+import { BACKGROUND_WINDOW_BYTES } from '../image/blob.ts'
+import { Gate } from './gate.ts'
+import { InRow } from './in-row.ts'
 import type { Limits } from './limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
 import { type Connect, Routes, type Way } from './routes.ts'
@@ -32,6 +34,9 @@ const ORIGINS_MAX = 1024
  */
 export type Use = 'shared' | 'aside' | 'upload' | 'background'
 
+/** Of agents for origins whose HTTP/2 does not work. */
+const OLDER = 'HTTP/1.1 '
+
 /** What a connection speaks. */
 export type Protocol = 'HTTP/2' | 'HTTP/1.1'
 
@@ -48,6 +53,8 @@ export class Connections {
   readonly #gates = new Map<string, Gate>()
   /** Of the newest connection to each origin. */
   readonly #protocols = new Map<string, Protocol>()
+  /** Origins whose HTTP/2 does not work, or that of what stands before them: for 5 minutes they are asked over HTTP/1.1. */
+  readonly #brokenHttp2 = new InRow(3, 5 * 60_000)
   #closed = false
 
   constructor(limits: Limits, proxies: Proxies, onConnect: () => void) {
@@ -92,6 +99,13 @@ export class Connections {
     return this.#protocols.get(origin)
   }
 
+  /** Over HTTP/2 an answer came to its end, or (`broke`) a request that was sent at `sentAt` (performance.now) failed by it, or stood still. */
+  http2(origin: string, sentAt: number, broke: boolean): void {
+    if (this.#protocols.get(origin) !== 'HTTP/2') return
+    if (broke) this.#brokenHttp2.happened(origin, sentAt)
+    else this.#brokenHttp2.ended(origin)
+  }
+
   /**
    * From now on requests to an origin go over new connections: the old ones are silent. Those under way on them end by their own
    * deadlines.
@@ -116,15 +130,17 @@ export class Connections {
   agent(trust: Trust, origin: string, proxy: ForwardProxy | undefined, use: Use): Agent {
     if (this.#closed) throw Failure.aborted('the registry client is closed')
     const renewals = this.renewals(origin)
+    const http2 = use !== 'upload' && !this.#brokenHttp2.of(origin)
+    const protocol = http2 ? '' : OLDER
     const key =
       use === 'upload'
         ? `upload ${keyOf(trust, origin, proxy, 0)}`
-        : `${use === 'background' ? 'background ' : ''}${keyOf(trust, origin, proxy, renewals + Number(use === 'aside'))}`
+        : `${protocol}${use === 'background' ? 'background ' : ''}${keyOf(trust, origin, proxy, renewals + Number(use === 'aside'))}`
     if (renewals > 1 && use === 'shared') this.#drop(keyOf(trust, origin, proxy, renewals - 1))
     if (renewals > 0 && use === 'background') this.#drop(`background ${keyOf(trust, origin, proxy, renewals - 1)}`)
     let agent = this.#agents.get(key)
     if (!agent) {
-      agent = proxy === undefined ? this.#hostsAgent(trust, use) : this.#proxyAgent()
+      agent = proxy === undefined ? this.#hostsAgent(trust, use, http2) : this.#proxyAgent()
       this.#agents.set(key, agent)
     }
     return agent
@@ -135,8 +151,7 @@ export class Connections {
     this.#drop(keyOf(trust, origin, proxy, this.renewals(origin) + 1))
   }
 
-  #hostsAgent(trust: Trust, use: Use): Agent {
-    const http2 = use !== 'upload'
+  #hostsAgent(trust: Trust, use: Use, http2: boolean): Agent {
     const connect: Connect = this.#routes.toHosts(trust, http2)
     const isBackground = use === 'background'
     const window = isBackground ? BACKGROUND_WINDOW_BYTES : STREAM_WINDOW_BYTES
@@ -157,7 +172,7 @@ export class Connections {
           const [error, socket] = result
           if (error !== null) return callback(error, null)
           this.#onConnect()
-          if (!http2) return callback(null, socket)
+          if (use === 'upload') return callback(null, socket)
           const { streams, connections } = this.#limits
           const h2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
           const { origin } = new URL(`${options.protocol}//${options.host ?? `${options.hostname}:${options.port}`}`)
@@ -185,9 +200,11 @@ export class Connections {
 
   /** An agent that only a silent origin had. What is under way on it fails as a lost connection does, and is tried again. */
   #drop(key: string): void {
-    const agent = this.#agents.get(key)
-    this.#agents.delete(key)
-    void agent?.destroy() // ends when its sockets have
+    for (const each of [key, OLDER + key]) {
+      const agent = this.#agents.get(each)
+      this.#agents.delete(each)
+      void agent?.destroy() // ends when its sockets have
+    }
   }
 
   /** Ends all connections; requests under way fail with `aborted`. */
@@ -202,82 +219,4 @@ export class Connections {
 function keyOf(trust: Trust, origin: string, proxy: ForwardProxy | undefined, renewals: number): string {
   const secured = proxy === undefined ? JSON.stringify(trust) : 'a proxy'
   return renewals === 0 ? secured : `${secured} ${origin} ${renewals}`
-}
-
-/** What waits for a place: the background has a connection of its own. */
-export type Queued = Exclude<Priority, 'background'>
-
-/** More waiting requests than that mean that nobody bounds them; they are refused rather than remembered. */
-const QUEUE_MAX = 16_384
-
-interface Waiter {
-  admit(): void
-}
-
-/** A host's queue. */
-export class Gate {
-  /** Requests at once; may change while requests are under way. */
-  limit: number
-  readonly #reserve: number
-  readonly #queues: Record<Queued, Set<Waiter>> = { demand: new Set(), prefetch: new Set() }
-  #inside = 0
-
-  /** Prefetch leaves `reserve` places free, so that demand finds the door open. */
-  constructor(limit: number, reserve: number) {
-    this.limit = limit
-    this.#reserve = reserve
-  }
-
-  get idle(): boolean {
-    return this.#inside === 0 && this.#queues.demand.size + this.#queues.prefetch.size === 0
-  }
-
-  /** Resolves with the function that gives the place back. @throws Failure aborted, limit, or the signal's Failure */
-  async enter(priority: Queued, signal?: AbortSignal): Promise<() => void> {
-    if (signal?.aborted) throw abortion(signal)
-    if (!this.#open(priority)) await this.#wait(priority, signal)
-    else this.#inside++
-    let left = false
-    return () => {
-      if (left) return
-      left = true
-      this.#inside--
-      this.#admit()
-    }
-  }
-
-  #open(priority: Queued): boolean {
-    if (priority === 'demand') return this.#inside < this.limit
-    return this.#queues.demand.size === 0 && this.#inside < Math.max(1, this.limit - this.#reserve)
-  }
-
-  #wait(priority: Queued, signal?: AbortSignal): Promise<void> {
-    const queue = this.#queues[priority]
-    if (queue.size >= QUEUE_MAX) throw Failure.limit(`more than ${QUEUE_MAX} requests wait for one host`)
-    return new Promise((resolve, reject) => {
-      const leave = () => {
-        queue.delete(waiter)
-        reject(abortion(signal))
-      }
-      const waiter = {
-        admit: () => {
-          queue.delete(waiter)
-          signal?.removeEventListener('abort', leave)
-          this.#inside++
-          resolve()
-        },
-      }
-      queue.add(waiter)
-      signal?.addEventListener('abort', leave, { once: true })
-    })
-  }
-
-  #admit(): void {
-    for (const priority of ['demand', 'prefetch'] as const) {
-      for (const waiter of this.#queues[priority]) {
-        if (!this.#open(priority)) return
-        waiter.admit()
-      }
-    }
-  }
 }

@@ -1,7 +1,7 @@
 // What an answer without content means: a Failure that says what, who and why.
 import { Failure } from '../errors.ts'
 import type { Answer } from './client.ts'
-import { passing, retryAfterMs } from './retry.ts'
+import { passing, pauseAskedMs } from './retry.ts'
 
 /** Errors of servers and of what stands before them that go away. */
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504])
@@ -42,7 +42,7 @@ export async function refusalOf(what: string, answer: Answer, own: boolean): Pro
   if (status === 416) return Failure.corrupt(says, { why: 'the manifest names a size that the blob does not have' })
   const failure = Failure.unavailable(says, reason)
   if (!PASSING.has(status)) return failure
-  return passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
+  return passing(failure, pauseAskedMs(answer.header))
 }
 
 /** What a registry says of its refusal (distribution specification, error codes), one printable line of it. */

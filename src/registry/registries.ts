@@ -7,7 +7,7 @@ import { type Reference, type RegistryReference, referenceText } from '../image/
 import { LimitEach } from '../limit.ts'
 import { Absences } from './absences.ts'
 import { Authority } from './auth.ts'
-import { IgnoredRanges, Redirects, SeveralRanges } from './blob-habits.ts'
+import { ignoredRanges, Redirects, SeveralRanges } from './blob-habits.ts'
 import { Client, type Counters } from './client.ts'
 import type { ProviderPlaces } from './credential-providers.ts'
 import {
@@ -267,7 +267,7 @@ export class Registries {
       const hedge = new Hedge(limits.hedgeMs)
       const streams = new LimitEach<Digest>(1)
       const learned = {
-        ignoredRanges: new IgnoredRanges(),
+        ignoredRanges: ignoredRanges(),
         severalRanges: new SeveralRanges(),
         redirects: new Redirects(),
       }

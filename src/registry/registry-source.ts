@@ -94,7 +94,7 @@ export class RegistrySource implements ImageSource {
 
   blob(descriptor: Descriptor): StoredBlob {
     const { host, repository } = this.#reference
-    return new RegistryBlob(descriptor, host, repository, (ask) => this.#ask(ask))
+    return new RegistryBlob(descriptor, host, repository, (...asked) => this.#ask(...asked))
   }
 
   async sizeOf(digest: Digest, { signal }: { signal?: AbortSignal } = {}): Promise<number | undefined> {
@@ -112,10 +112,11 @@ export class RegistrySource implements ImageSource {
     }
   }
 
-  async #ask<T>(ask: (repository: Repository, left: number, all: number) => Promise<T>): Promise<T> {
+  async #ask<T>(ask: (repository: Repository, left: number, all: number) => Promise<T>, doubted = false): Promise<T> {
     const all = await this.#repositories()
-    const preferred = all.find((each) => each === this.#preferred)
-    const order = preferred ? [preferred, ...all.filter((each) => each !== preferred)] : all
+    const preferred = all.filter((each) => each === this.#preferred)
+    const others = all.filter((each) => each !== this.#preferred)
+    const order = doubted ? [...others, ...preferred] : [...preferred, ...others]
     let first: Failure | undefined
     for (const [i, repository] of order.entries()) {
       try {

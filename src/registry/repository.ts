@@ -4,11 +4,12 @@ import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { LimitEach } from '../limit.ts'
 import type { Authority } from './auth.ts'
-import type { IgnoredRanges, Redirects, SeveralRanges, Target } from './blob-habits.ts'
+import type { Redirects, SeveralRanges, Target } from './blob-habits.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
 import type { Answer, Client } from './client.ts'
 import type { Hedge } from './hedge.ts'
 import type { Endpoint } from './hosts.ts'
+import type { InRow } from './in-row.ts'
 import type { Outages } from './outages.ts'
 import { isRefusal, notLetIn, refusalOf } from './refusal.ts'
 import { isPassing, isUnanswered, retry } from './retry.ts'
@@ -27,7 +28,7 @@ export interface Host {
   readonly hedge: Hedge
   /** A blob is sent whole once at a time, whichever repository of the host it is asked of, also as a mirror of several registries. */
   readonly streams: LimitEach<Digest>
-  readonly ignoredRanges: IgnoredRanges
+  readonly ignoredRanges: InRow
   readonly severalRanges: SeveralRanges
   readonly redirects: Redirects
 }

@@ -81,3 +81,14 @@ export function retryAfterMs(header: string | undefined, now: number): number {
   const date = Date.parse(header)
   return Number.isNaN(date) ? 0 : Math.max(0, date - now)
 }
+
+/** What a server takes for now (RFC 9110 6.6.1), else this machine: absolute times that it names are meant so. Milliseconds since 1970. */
+export function serverNow(header: (name: string) => string | undefined): number {
+  const clock = Date.parse(header('date') ?? '')
+  return Number.isNaN(clock) ? Date.now() : clock
+}
+
+/** The pause that an answer asks for, in milliseconds; 0: none. */
+export function pauseAskedMs(header: (name: string) => string | undefined): number {
+  return retryAfterMs(header('retry-after'), serverNow(header))
+}

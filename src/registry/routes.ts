@@ -1,9 +1,9 @@
 // The ways that connections take: straight to a host or through a forward proxy, and never to an address that is off limits.
-import { lookup } from 'node:dns'
-import type { LookupFunction, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { createSecureContext, type SecureContext } from 'node:tls'
 import type { buildConnector } from 'undici'
 import { Failure } from '../errors.ts'
+import { Names } from './names.ts'
 import { isOffLimits, NAME_IT } from './off-limits.ts'
 import type { ForwardProxy, Proxies } from './proxies.ts'
 import { notingCertificates } from './tls-failure.ts'
@@ -33,6 +33,7 @@ export class Routes {
   readonly #named = new Set<string>()
   /** By the proxy's URL and credentials. */
   readonly #tunnels = new Map<string, Tunnels>()
+  readonly #names = new Names()
 
   constructor(proxies: Proxies, connectMs: number) {
     this.#proxies = proxies
@@ -73,8 +74,11 @@ export class Routes {
       timeout: this.#connectMs,
       autoSelectFamily: true,
     }
-    const toNamed = notingCertificates(makeConnector(secured))
-    const toOthers = notingCertificates(makeConnector({ ...secured, lookup: withinLimits }))
+    const connector = (may: (address: string) => boolean) =>
+      notingCertificates(makeConnector({ ...secured, lookup: this.#names.lookup(may, offLimits) }))
+    const toNamed = connector(() => true)
+    // what is off limits is left out before anything is connected to
+    const toOthers = connector((address) => !isOffLimits(address))
     return (options, callback) => {
       const host = options.host ?? options.hostname
       const proxy = this.#proxies(new URL(`${options.protocol}//${host}`))
@@ -129,18 +133,6 @@ export class Routes {
 function offLimits(host: string, address: string): Failure {
   const what = host === address ? `${host} is not asked` : `${host} is not asked at ${address}`
   return Failure.denied(what, { why: 'it is a link-local address, or one of cloud metadata', fix: NAME_IT })
-}
-
-/** Looks a name up as ever; what is off limits is left out before anything is connected to. */
-const withinLimits: LookupFunction = (hostname, options, callback) => {
-  lookup(hostname, { ...options, all: true }, (error, found) => {
-    if (error !== null) return callback(error, [])
-    const within = found.filter(({ address }) => !isOffLimits(address))
-    const [first] = within
-    if (first === undefined) return callback(offLimits(hostname, found[0]?.address ?? 'no address'), [])
-    if (options.all === true) callback(null, within)
-    else callback(null, first.address, first.family)
-  })
 }
 
 /** Each takes the system's hundred certificates. */

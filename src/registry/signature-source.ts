@@ -4,7 +4,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import { readAll } from './body.ts'
 import type { Answer, Client } from './client.ts'
 import type { RegistrySource } from './registry-source.ts'
-import { passing, retry, retryAfterMs } from './retry.ts'
+import { passing, pauseAskedMs, retry } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 /** Of one image. All of it is unverified. */
@@ -52,5 +52,5 @@ async function content(answer: Answer, what: string, maxBytes: number): Promise<
   if (status === 401 || status === 403)
     throw Failure.denied(failure, { why: 'signatures are asked for without credentials' })
   if (status !== 429 && status < 500) throw Failure.unavailable(failure)
-  throw passing(Failure.unavailable(failure), retryAfterMs(answer.header('retry-after'), Date.now()))
+  throw passing(Failure.unavailable(failure), pauseAskedMs(answer.header))
 }

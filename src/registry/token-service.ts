@@ -6,7 +6,7 @@ import type { Challenge } from './challenge.ts'
 import type { Client, Query } from './client.ts'
 import type { Credentials, Login } from './login.ts'
 import { isOffLimits } from './off-limits.ts'
-import { passing, retry, retryAfterMs } from './retry.ts'
+import { passing, pauseAskedMs, retry } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 const TOKEN_ANSWER_MAX_BYTES = 1 << 20
@@ -55,7 +55,7 @@ export async function askForToken(
       const { status } = answer
       if (status === 429 || status >= 500) {
         const failure = Failure.unavailable(`token service ${url.host}: status ${status}`)
-        throw passing(failure, retryAfterMs(answer.header('retry-after'), Date.now()))
+        throw passing(failure, pauseAskedMs(answer.header))
       }
       if (status !== 200) {
         const refused = refusal(url.host, status, host, credentials)

@@ -41,6 +41,12 @@ export interface Fault {
   reset?: true
   /** Sends GOAWAY for this request's session: refusing it, or after so many bytes of it. */
   goaway?: 'refuse' | number
+  /** Its error code (RFC 9113 7); with `refuse` alone. Default: none. */
+  goawayCode?: number
+  /** Over HTTP/2 the answer is a stream's reset with this code (RFC 9113 7), or ends by it at `cutAfter`. */
+  rst?: number
+  /** Only what is asked over this protocol. */
+  over?: 'h1' | 'h2'
 }
 
 /** Faults of status and headers. */
@@ -111,14 +117,13 @@ export function goAway(request: RegistryRequest, fault: Partial<Fault>, refuse: 
     return
   }
   // RFC 9113 6.8: streams above the last one were not and will not be processed
-  session.goaway(0, refuse ? Math.max(0, (stream.id ?? 1) - 2) : (stream.id ?? 0))
+  session.goaway(fault.goawayCode ?? 0, refuse ? Math.max(0, (stream.id ?? 1) - 2) : (stream.id ?? 0))
   if (refuse) setTimeout(() => session.destroy(), 50).unref()
 }
 
-/** Resets the stream (HTTP/2) or ends the connection (HTTP/1.1). */
-export function reset(response: RegistryResponse): void {
+/** Resets the stream (HTTP/2; default: INTERNAL_ERROR) or ends the connection (HTTP/1.1). */
+export function reset(response: RegistryResponse, code = 2): void {
   const stream = (response as Http2ServerResponse).stream
-  // NGHTTP2_INTERNAL_ERROR
-  if (stream !== undefined && typeof stream.close === 'function') stream.close(2)
-  else response.socket?.destroy()
+  if (stream !== undefined && typeof stream.close === 'function') stream.close(code)
+  else response.socket?.destroySoon() // what was sent before arrives
 }

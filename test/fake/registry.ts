@@ -1,5 +1,6 @@
 // A registry that misbehaves on demand: authentication, and faults by path and number of the request.
 import { createServer } from 'node:http'
+import { createSecureServer } from 'node:http2'
 import { createServer as createTlsServer } from 'node:https'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Certificate, selfSigned } from '../../src/build/certificate.ts'
@@ -68,6 +69,8 @@ export interface FakeOptions {
   tls?: boolean
   /** Default: true (with TLS). */
   http2?: boolean
+  /** Streams that it lets a client have at once over HTTP/2. Default: as many as it likes. */
+  streams?: number
   auth?: Auth
   faults?: Fault[]
   /** Takes what is pushed. Default: nothing is. */
@@ -132,7 +135,7 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
     const body = Buffer.concat(parts)
     if (!path.includes('/uploads/')) entry.body = body.toString('utf8')
     const faults = registry.faults.filter((fault) => {
-      if (!fault.match.test(path)) return false
+      if (!fault.match.test(path) || (fault.over ?? entry.protocol) !== entry.protocol) return false
       const hit = (hits.get(fault) ?? 0) + 1
       hits.set(fault, hit)
       return fault.nth === undefined ? hit <= (fault.until ?? hit) : hit === fault.nth
@@ -140,6 +143,7 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
     const fault: Partial<Fault> = Object.assign({}, ...faults)
     if (fault.delayMs !== undefined) await pause(fault.delayMs)
     await fault.held
+    if (fault.rst !== undefined && fault.cutAfter === undefined) return reset(response, fault.rst)
     if (fault.reset || fault.goaway === 'refuse') {
       goAway(request, fault, true)
       return
@@ -149,7 +153,7 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
     try {
       await send({ ...reply, body: paced(reply.body, fault, entry, () => goAway(request, fault, false)) }, response)
     } catch {
-      reset(response)
+      reset(response, fault.rst)
     }
   }
 
@@ -220,7 +224,15 @@ export async function startRegistry(options: FakeOptions): Promise<FakeRegistry>
       ? await attach(createServer(serve), 'http')
       : options.http2 === false
         ? await attach(createTlsServer({ ...certificate }, serve), 'https')
-        : await listen(handle, certificate)
+        : options.streams === undefined
+          ? await listen(handle, certificate)
+          : await attach(
+              createSecureServer(
+                { ...certificate, allowHTTP1: true, settings: { maxConcurrentStreams: options.streams } },
+                serve,
+              ),
+              'https',
+            )
   const registry: FakeRegistry = {
     ...listening,
     cert: certificate.cert,

@@ -1,10 +1,9 @@
-import dns from 'node:dns'
-import { syncBuiltinESMExports } from 'node:module'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
 import { selfSigned } from '../../src/build/certificate.ts'
 import type { Platform } from '../../src/image/manifest.ts'
 import { isOffLimits } from '../../src/registry/off-limits.ts'
 import { MemoryShelf, pattern } from '../fake/image.ts'
+import { names } from '../fake/names.ts'
 import { type FakeRegistry, startRegistry } from '../fake/registry.ts'
 import { Settings } from '../fake/settings.ts'
 
@@ -85,25 +84,6 @@ const running: FakeRegistry[] = []
 afterEach(async () => {
   await Promise.all(running.splice(0).map((each) => each.close()))
 })
-
-/** What names mean for this process, for the length of a test. */
-function names(known: Record<string, string[]>): string[] {
-  const { lookup } = dns
-  const asked: string[] = []
-  const fake = (name: string, _options: unknown, answer: (error: Error | null, found: dns.LookupAddress[]) => void) => {
-    asked.push(name)
-    const found = (known[name] ?? []).map((address) => ({ address, family: address.includes(':') ? 6 : 4 }))
-    const error = found.length > 0 ? null : Object.assign(new Error(`no ${name}`), { code: 'ENOTFOUND' })
-    setImmediate(() => answer(error, found))
-  }
-  dns.lookup = fake as typeof lookup
-  syncBuiltinESMExports()
-  onTestFinished(() => {
-    dns.lookup = lookup
-    syncBuiltinESMExports()
-  })
-  return asked
-}
 
 async function scene() {
   const settings = await Settings.make()
