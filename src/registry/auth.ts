@@ -4,8 +4,8 @@
 // forgotten. A 403 may pass, and programs may be reading with them: they are forgotten when others were accepted in their place.
 
 import { isDeepStrictEqual } from 'node:util'
-import type { Failure } from '../errors.ts'
-import { abortion } from '../errors.ts'
+
+import { abortion, type Failure } from '../errors.ts'
 import type { Challenge } from './challenge.ts'
 import type { Keyring } from './credentials.ts'
 import type { Credentials } from './login.ts'
