@@ -46,6 +46,12 @@ const SHORT_MS = 5
 const QUIET_MS = 1_000
 /** Who waits for the first answer has it before the background makes a connection of its own, which takes as long to work out. */
 const FIRST_MS = 50
+/**
+ * After so much prefetch a program has what its image says is wanted first, and is about to start with it: for a moment it needs the processor
+ * more, and what it still asks for is to find the link free.
+ */
+const STARTS_MIN_BYTES = 1 << 20
+const STARTS_MS = 250
 /** One read takes so long at most, of which a window comes in each round trip: the last of them is not to come alone for long. */
 const READ_MAX_MS = 500
 /** Or so many windows, on a way of which nothing is known. */
@@ -84,6 +90,9 @@ export class Wire {
   /** Spans in a row that brought no more though more was asked for. */
   #full = 0
   #quietAt = 0
+  /** Bytes of prefetch that came since there was none under way; and when a burst of it ended. */
+  #burst = 0
+  #burstEndedAt = Number.NEGATIVE_INFINITY
   /** When the first answer came that somebody waited for. */
   #firstAt = Number.NEGATIVE_INFINITY
 
@@ -167,12 +176,17 @@ export class Wire {
         const more = to - here
         here = to
         if (more > 0 && tells) this.#measure(more) // else another source has begun anew
+        if (priority === 'prefetch') this.#burst += more
         if (isBackground) this.#left.set(transfer, bytes - to)
         if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
       },
       end: () => {
         if (this.#transfers.delete(transfer)) this.#underWay[priority]--
         if (!isBackground) this.#othersEndedAt = this.#now()
+        if (priority === 'prefetch' && this.#underWay.prefetch === 0) {
+          if (this.#burst >= STARTS_MIN_BYTES) this.#burstEndedAt = this.#now()
+          this.#burst = 0
+        }
         this.#left.delete(transfer)
         if (this.#transfers.size === 0) this.#quietAt = this.#now()
         this.#tell()
@@ -190,7 +204,7 @@ export class Wire {
   get #quietInMs(): number {
     if (!this.#standsAside) return 0
     const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
-    if (!isShort) return this.#firstAt + FIRST_MS - this.#now()
+    if (!isShort) return Math.max(this.#firstAt + FIRST_MS, this.#burstEndedAt + STARTS_MS) - this.#now()
     const { demand, prefetch } = this.#underWay
     return demand + prefetch > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
   }

@@ -8,6 +8,7 @@ import { writeImage } from './erofs.ts'
 import { BLOCK_BYTES } from './inode.ts'
 import { layOut } from './layout.ts'
 import type { Tree } from './tree.ts'
+import { usuallyRead } from './usually-read.ts'
 
 /** What building takes from a format's `Contents`. */
 export interface Source {
@@ -24,7 +25,8 @@ export interface Source {
  */
 export function buildTree(source: Source): Tree {
   const { root, files } = growTree(source.entries)
-  const { chunks, first, offsets, zeros, deviceSize } = layOut(source.chunks, source.first, files)
+  const wantedFirst = [...source.first, ...usuallyRead(files, source.first.length > 0)]
+  const { chunks, first, offsets, zeros, deviceSize } = layOut(source.chunks, wantedFirst, files)
   for (const [i, { inode }] of files.entries()) inode.content = { device: 1, offset: offsets[i] as number }
   const table = new ChunkTable(encodeChunks(source.blobs, chunks, first, deviceSize, zeros))
   const image = writeImage(root, [{ tag: hex(table.contentDigest()), blocks: deviceSize / BLOCK_BYTES }])

@@ -198,6 +198,20 @@ describe('on the way to an origin', () => {
       expect(await read(10).pass(51)).toBe(true)
       expect(await read(3, false).pass(0)).toBe(true)
     })
+
+    test.each([
+      [2 * MIB, false],
+      [MIB / 2, true],
+    ])('on a longer one it leaves the moment after a prefetch of %s bytes to what starts', async (bytes, isAtOnce) => {
+      const { wire, pass } = read(40)
+      for (const part of [bytes / 2, bytes / 2]) {
+        const prefetch = wire.begin(part, 'prefetch')
+        prefetch.came(part)
+        queueMicrotask(() => prefetch.end()) // both are under way at once
+      }
+      expect(await pass(200)).toBe(isAtOnce)
+      expect(await pass(51)).toBe(true)
+    })
   })
 
   test('what a prefetch finds here already tells nothing of a round trip', async () => {
