@@ -203,6 +203,16 @@ export async function dropDamaged(path: string): Promise<void> {
   }
 }
 
+/** Resolves when it is durable that there is no such file. @throws Failure system */
+export async function removeFile(path: string): Promise<void> {
+  try {
+    await fs.rm(path, { force: true })
+    await syncFolder(dirname(path))
+  } catch (cause) {
+    if (!ABSENT.has(systemCode(cause))) throw diskFailure(path, cause)
+  }
+}
+
 /**
  * All of a file, on memory of its own; undefined when there is none, or when it is longer than `maxBytes` (which nothing that we
  * wrote is: the caller treats it as damaged).

@@ -1,10 +1,7 @@
-// Images whose trees keep all that the cache has of them: a record an image in the cache's folder `pins/`.
-import fs from 'node:fs/promises'
+// Images whose trees keep all that the cache has of them: a record an image in the cache's folder `pins/`, and its twin.
 import { join } from 'node:path'
-import { type Digest, digestOf, hex } from '../image/digest.ts'
-import { diskFailure, readWhole, replaceFile } from './durable.ts'
-import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
-import { TEMPORARY } from './version.ts'
+import { type Digest, digestOf, hex, isDigest } from '../image/digest.ts'
+import { type Found, keepTwins, namesOfTwins, readTwins, removeTwins } from './twins.ts'
 
 /** An image that was pinned. */
 export interface Pin {
@@ -17,37 +14,35 @@ const NAME = /^[0-9a-f]{64}\.json$/
 
 export class Pins {
   readonly #cache: string
+  readonly #found: Found
 
-  /** @param cache directory of an open Store */
-  constructor(cache: string) {
+  /**
+   * @param cache directory of an open Store
+   * @param found told of damage, in a sentence
+   */
+  constructor(cache: string, found: Found) {
     this.#cache = cache
+    this.#found = found
   }
 
-  /** @throws Failure system */
-  async add(pin: Pin): Promise<void> {
-    await replaceFile(join(this.#cache, TEMPORARY), this.#path(pin.reference), encodeRecord(pin))
+  /** Resolves when it is durable. @throws Failure system */
+  async add({ reference, trees }: Pin): Promise<void> {
+    await keepTwins(this.#cache, nameOf(reference), { reference, trees })
   }
 
-  /** @returns whether it was pinned. @throws Failure system */
+  /** The same. @returns whether it was pinned. @throws Failure system */
   async remove(reference: string): Promise<boolean> {
-    const path = this.#path(reference)
-    try {
-      const there = (await fs.stat(path).catch(() => undefined)) !== undefined // it is not
-      await fs.rm(path, { force: true })
-      return there
-    } catch (cause) {
-      throw diskFailure(path, cause)
-    }
+    const name = nameOf(reference)
+    const wasPinned = (await this.#read(name)) !== undefined
+    await removeTwins(this.#cache, name)
+    return wasPinned
   }
 
-  /** A record that is damaged pins nothing. @throws Failure system */
+  /** In the order of their names; a record of which nothing is left pins nothing. @throws Failure system */
   async all(): Promise<Pin[]> {
-    const folder = join(this.#cache, FOLDER)
-    const names = await fs.readdir(folder).catch((cause) => Promise.reject(diskFailure(folder, cause)))
     const pins: Pin[] = []
-    for (const name of names.filter((each) => NAME.test(each)).sort()) {
-      const bytes = await readWhole(join(folder, name), RECORD_MAX_BYTES)
-      const pin = bytes instanceof Uint8Array ? (decodeRecord(bytes) as Pin | undefined) : undefined // as `add` wrote it
+    for (const name of await namesOfTwins(this.#cache, FOLDER)) {
+      const pin = NAME.test(name) ? await this.#read(join(FOLDER, name)) : undefined
       if (pin !== undefined) pins.push(pin)
     }
     return pins
@@ -58,7 +53,18 @@ export class Pins {
     return new Set((await this.all()).flatMap(({ trees }) => trees.map(hex)))
   }
 
-  #path(reference: string): string {
-    return join(this.#cache, FOLDER, `${hex(digestOf(new TextEncoder().encode(reference)))}.json`)
+  #read(name: string): Promise<Pin | undefined> {
+    const is = (record: unknown): record is Pin => isPin(record) && nameOf(record.reference) === name
+    return readTwins(this.#cache, name, is, this.#found)
   }
+}
+
+function nameOf(reference: string): string {
+  return join(FOLDER, `${hex(digestOf(new TextEncoder().encode(reference)))}.json`)
+}
+
+function isPin(record: unknown): record is Pin {
+  if (typeof record !== 'object' || record === null || !('reference' in record && 'trees' in record)) return false
+  const { reference, trees } = record
+  return typeof reference === 'string' && Array.isArray(trees) && trees.every(isDigest)
 }

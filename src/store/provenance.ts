@@ -5,13 +5,12 @@
 //   no record, chunks stored       nobody knows: a cache of before there were records, or damage; it is so for ever
 //   private: []                    all of it came without credentials
 //   private: [A, B]                some of it may be A's, and some B's
-import { rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { Giver } from '../image/blob.ts'
 import { type Digest, hex } from '../image/digest.ts'
 import { READY_MISSING } from '../tree/ready.ts'
-import { lockedFolder, readWhole, replaceFile } from './durable.ts'
+import { lockedFolder, readWhole, removeFile, replaceFile } from './durable.ts'
 import type { Locks } from './locks.ts'
 import { decodeRecord, encodeRecord, RECORD_MAX_BYTES } from './record.ts'
 import { TEMPORARY } from './version.ts'
@@ -109,7 +108,7 @@ export class Provenance {
     }).catch(async (error) => {
       if (error instanceof Failure && error.code === 'timeout') throw error
       // an older record would promise too much; without one, and with chunks stored, nobody is promised anything
-      await rm(join(folder, PROVENANCE_FILE), { force: true }).catch(() => {}) // a disk that takes nothing: no chunk, either
+      await removeFile(join(folder, PROVENANCE_FILE)).catch(() => {}) // a disk that takes nothing: no chunk, either
       this.#known = 'unknown'
     })
   }

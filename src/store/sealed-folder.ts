@@ -1,7 +1,7 @@
 // Small files that somebody else has sealed, in the cache's folder `credentials/`. What is in them is not known here.
 import fs from 'node:fs/promises'
 import { join } from 'node:path'
-import { diskFailure, makeFolder, readWhole, replaceFile, syncFolder, systemCode } from './durable.ts'
+import { diskFailure, makeFolder, readWhole, removeFile, replaceFile, systemCode } from './durable.ts'
 import { TEMPORARY } from './version.ts'
 
 const FOLDER = 'credentials'
@@ -37,12 +37,7 @@ export class SealedFolder {
 
   /** @throws Failure system */
   async remove(name: string): Promise<void> {
-    try {
-      await fs.unlink(join(this.#folder, name))
-      await syncFolder(this.#folder)
-    } catch (cause) {
-      if (systemCode(cause) !== 'ENOENT') throw diskFailure(join(this.#folder, name), cause)
-    }
+    await removeFile(join(this.#folder, name))
   }
 
   /** @throws Failure system */

@@ -11,7 +11,7 @@
 //   pins/<hex>.json             images whose trees keep all they have (pins.ts)
 //   profiles/<hex>.<hex>.json   what starts read (profiles.ts)
 //   slots/<n>                   numbers of trees and of their inodes (numbers.ts)
-//   twins/                      second copies of listed, proofs, references, contested and accepted (twins.ts)
+//   twins/                      second copies of listed, proofs, references, contested, accepted and pins (twins.ts)
 //   listed/ proofs/ wholes/     what engines were shown, and of layers that were read whole: listings.ts, proofs.ts, wholes.ts
 //   contested/                  names that layers lost to other images: contested.ts
 //
@@ -126,7 +126,7 @@ export class Store {
   ) {
     this.#removing = removing
     this.dir = dir
-    this.pins = new Pins(dir)
+    this.pins = new Pins(dir, (why) => this.#foundDamaged(why))
     this.#disk = disk
     const pinned = () => this.pins.trees()
     const others = async () => [...(await wholes.all()), ...(await unusedMetadata(dir, await pinned(), locks))]

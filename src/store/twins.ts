@@ -14,15 +14,15 @@ import {
   dropDamaged,
   makeFolder,
   readWhole,
+  removeFile,
   replaceFile,
-  syncFolder,
   systemCode,
 } from './durable.ts'
 import { decodeRecord, encodeRecord } from './record.ts'
 import { TEMPORARY } from './version.ts'
 
 export const TWINS = 'twins'
-/** The largest is a proof that names a path: twice 64 KiB at most. */
+/** The largest is a pin of 1024 layers, of 75 bytes each, twice. */
 const FILE_MAX_BYTES = 256 << 10
 
 /** Whether a record is what its name promises: damage can swap files, too. */
@@ -90,14 +90,7 @@ export async function peekTwins<T extends object>(cache: string, name: string, i
 
 /** Resolves when both are gone. @throws Failure system */
 export async function removeTwins(cache: string, name: string): Promise<void> {
-  for (const path of [join(cache, TWINS, name), join(cache, name)]) {
-    try {
-      await fs.rm(path, { force: true })
-      await syncFolder(dirname(path))
-    } catch (cause) {
-      if (!ABSENT.has(systemCode(cause))) throw diskFailure(path, cause)
-    }
-  }
+  for (const path of [join(cache, TWINS, name), join(cache, name)]) await removeFile(path)
 }
 
 /** The names of what is kept in a folder, in order. @throws Failure system */
