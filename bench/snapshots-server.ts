@@ -3,6 +3,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { digestOf } from '../src/image/digest.ts'
+import { CallTimes } from '../src/snapshotter/call-times.ts'
 import { Folders } from '../src/snapshotter/folders.ts'
 import { listenGrpc } from '../src/snapshotter/grpc-socket.ts'
 import { ParentsCheck } from '../src/snapshotter/parents-check.ts'
@@ -87,6 +88,6 @@ const rest = { pulls, names, replacements, parents, overlayOptions: [], left: { 
 const snapshotter = new Snapshotter({ snapshots, folders, trees, patiently: (promise) => promise, ...rest })
 await listenGrpc(
   join(dir, 'socket'),
-  snapshotsRoutes(() => snapshotter, log),
+  snapshotsRoutes(() => snapshotter, log, new CallTimes()),
 )
 process.stdout.write('ready\n')

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { MountSession } from '../mount/session.ts'
 import { inUserNamespace } from '../mount/user-namespace.ts'
+import { type CallDurations, CallTimes } from '../snapshotter/call-times.ts'
 import { ContentStore } from '../snapshotter/content-store.ts'
 import { ContentWriter } from '../snapshotter/content-writer.ts'
 import { type CriProxyParts, serveCriProxy } from '../snapshotter/cri-proxy.ts'
@@ -36,7 +37,7 @@ import type { SharedParts } from './image-door.ts'
 import { log } from './log.ts'
 
 export interface ContainerdDoorParts
-  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'progress' | 'prefetch' | 'left'> {
+  extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'prefetch' | 'left'> {
   guard: ContainerdNamesParts['guard']
   agent: Agent
   session: MountSession
@@ -58,6 +59,8 @@ export interface ContainerdDoor {
    * @throws Failure missing: none has it; as fillImage
    */
   fill(names: readonly string[], namespace: string | undefined): Promise<FilledImage[]>
+  /** How long calls took to be answered. */
+  calls(): readonly CallDurations[]
   /** Takes nothing new, and ends what is under way within a second. */
   stop(): Promise<void>
   /** For when the mount is gone. Never rejects. */
@@ -72,8 +75,8 @@ const PREPARE_PATIENCE: Patience = { stallMs: 20_000, totalMs: 15 * 60_000 }
 
 /** Shows the directory of trees, in a mount whose layers nobody has covered yet. @throws Failure system, usage */
 export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<ContainerdDoor> {
-  const { agent, session, sockets, attach, release, uncover, cover = async () => {}, guard, progress } = parts
-  const { images, layers, examinations, store, platform } = agent
+  const { agent, session, sockets, attach, release, uncover, cover = async () => {}, guard } = parts
+  const { images, layers, examinations, store, platform, registries, builder } = agent
   const { trustsDiffIds } = parts
   const { quarantine } = examinations
   const names = new ContainerdNames({ guard, quarantine, trustsDiffIds, layers, log })
@@ -81,6 +84,8 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
   const overlayOptions = await optionsOfOverlays()
   const state = join(dirname(session.dir), 'containerd') // beside the mount, which it must outlive
   await mkdir(state, { recursive: true, mode: 0o711 })
+  // not requests: one that is tried again brings nothing
+  const progress = () => (builder.busy ? performance.now() : registries.counters().fetched)
   const opened = await Promise.all(
     sockets.map(async (socket) => {
       const contents = new ContentStore(socket.address)
@@ -125,6 +130,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
     opened.flatMap(({ all }) => all.flatMap((each) => [...each.all()].flatMap(({ layer }) => layer ?? [])))
   const reading = { images, layers, trees, names, layersNow, signal: layers.signal, log }
   const listening: GrpcSocket[] = []
+  const times = new CallTimes()
   let left: LazyLayer[] = []
   const told = ({ reference, credentials }: ToldCredentials) => agent.registries.remember(reference, credentials)
   return {
@@ -142,7 +148,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
             fix: `Serve it as --containerd ${name}=${socket.path}.`,
           })
         }
-        listening.push(await listenGrpc(socket.path, snapshotsRoutes(find, log)))
+        listening.push(await listenGrpc(socket.path, snapshotsRoutes(find, log, times)))
       }
       if (parts.criProxy !== undefined) listening.push(await serveCriProxy({ ...parts.criProxy, told }))
     },
@@ -159,6 +165,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
       const where = namespace === undefined ? 'that has a lazy image' : namespace
       throw Failure.missing(`containerd has no image ${names[0]} in a namespace ${where}`)
     },
+    calls: () => times.all(),
     async stop() {
       await Promise.all(listening.splice(0).map((each) => each.close()))
     },

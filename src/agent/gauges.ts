@@ -1,8 +1,10 @@
 // What an agent counts and measures: one list of named numbers, from which all that tells of them is made.
 import type { CodecCounters } from '../codec/pool.ts'
+import type { Times } from '../durations.ts'
 import type { SessionCounters, WaitCounters } from '../mount/native.ts'
 import type { Counters } from '../registry/client.ts'
-import type { AnswerClass, Times } from '../registry/pulse.ts'
+import type { AnswerClass } from '../registry/pulse.ts'
+import type { CallDurations } from '../snapshotter/call-times.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { LeftWhy } from './left-layers.ts'
 
@@ -35,6 +37,7 @@ const GAUGES = {
   connections: ['counter', 'connections'],
   retries: ['counter', 'requests'],
   tokens: ['counter', 'requests'],
+  tokens_refused: ['counter', 'requests'],
   hedges: ['counter', 'requests'],
   outages: ['counter', 'outages'],
   outages_now: ['gauge', 'outages'],
@@ -85,13 +88,15 @@ export interface Gauge {
   readonly value: number
 }
 
-export type DistributionName = 'read_waits' | 'registry_answers'
+export type DistributionName = 'read_waits' | 'registry_answers' | 'snapshot_calls'
 
 /** Durations, counted by how long they were. */
 export interface Distribution extends WaitCounters {
   readonly name: DistributionName
-  /** Of registry_answers: what was answered. */
-  readonly code?: AnswerClass
+  /** Of snapshot_calls: what was asked for. */
+  readonly call?: string
+  /** Of registry_answers and snapshot_calls: what was answered. */
+  readonly code?: string
 }
 
 /** The same list as scripts read it. */
@@ -106,6 +111,8 @@ export interface Measured {
   native: SessionCounters
   registries: Counters
   answers: Readonly<Record<AnswerClass, Times>>
+  /** Of containerd's. */
+  calls: readonly CallDurations[]
   codecs: CodecCounters
   codecsBusy: number
   layers: number
@@ -152,6 +159,7 @@ export function gaugesOf(of: Measured): Gauge[] {
     connections: registries.connections,
     retries: registries.retries,
     tokens: registries.tokens,
+    tokens_refused: registries.tokensRefused,
     hedges: registries.hedges,
     outages: registries.outages,
     outages_now: of.outagesNow,
@@ -200,11 +208,16 @@ export function gaugesOf(of: Measured): Gauge[] {
 }
 
 /** What is a distribution rather than a number. */
-export function distributionsOf({ native, answers }: Pick<Measured, 'native' | 'answers'>): Distribution[] {
+export function distributionsOf({
+  native,
+  answers,
+  calls,
+}: Pick<Measured, 'native' | 'answers' | 'calls'>): Distribution[] {
   const codes = Object.entries(answers) as [AnswerClass, Times][]
   return [
     { name: 'read_waits', ...native.waits },
     ...codes.map(([code, times]) => ({ name: 'registry_answers' as const, code, ...times })),
+    ...calls.map((each) => ({ name: 'snapshot_calls' as const, ...each })),
   ]
 }
 

@@ -4,6 +4,7 @@ import { describe } from '../errors.ts'
 import type { Recorder } from '../layer/recorder.ts'
 import type { KernelMounts } from '../mount/kernel-mounts.ts'
 import type { Session } from '../mount/session.ts'
+import type { CallDurations } from '../snapshotter/call-times.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { Store } from '../store/store.ts'
 import type { Agent } from './agent.ts'
@@ -21,6 +22,8 @@ export interface Measurable {
   covers: KernelMounts | undefined
   agent: Agent
   layers(): number
+  /** How long containerd's calls took; of who serves none, nothing. */
+  calls(): readonly CallDurations[]
   /** Layers that are shown under DiffIDs that are only believed. */
   believed(): number
   /** Ends before the mount does, while all of it can still be looked at. */
@@ -28,7 +31,15 @@ export interface Measurable {
 }
 
 /** Costs no more with more images or layers. */
-export async function measure({ session, covers, agent, layers, believed, recorder }: Measurable): Promise<Measured> {
+export async function measure({
+  session,
+  covers,
+  agent,
+  layers,
+  calls,
+  believed,
+  recorder,
+}: Measurable): Promise<Measured> {
   const { registries, codecs, store, examinations, learned, background, left } = agent
   const cache = await cacheSize(store)
   const { user, system } = process.cpuUsage()
@@ -36,6 +47,7 @@ export async function measure({ session, covers, agent, layers, believed, record
     native: session.counters(),
     registries: registries.counters(),
     answers: registries.times(),
+    calls: calls(),
     codecs: codecs.counters(),
     codecsBusy: codecs.busy,
     layers: layers(),

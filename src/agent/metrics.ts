@@ -27,6 +27,7 @@ export const METRICS: Record<GaugeName, Metric> = {
   connections: metric('lazylayer_registry_connections_total', 'Connections to registries and proxies'),
   retries: metric('lazylayer_registry_retries_total', 'Requests that were tried again'),
   tokens: metric('lazylayer_registry_tokens_total', 'Access tokens asked for'),
+  tokens_refused: metric('lazylayer_registry_tokens_refused_total', 'Of these, those that were not given'),
   hedges: metric('lazylayer_registry_hedges_total', 'Reads that were asked for on a second connection as well'),
   outages: metric(
     'lazylayer_registry_outages_total',
@@ -77,6 +78,7 @@ export const METRICS: Record<GaugeName, Metric> = {
 export const DISTRIBUTIONS: Record<DistributionName, Metric> = {
   read_waits: metric('lazylayer_read_wait_seconds', 'How long reads took that had to wait for a chunk'),
   registry_answers: metric('lazylayer_registry_answer_seconds', 'From sending a request until its answer begins'),
+  snapshot_calls: metric('lazylayer_snapshot_call_seconds', 'How long calls of containerd took to be answered'),
 }
 
 export const INFO = metric('lazylayer_info', 'Always 1; its labels tell what runs')
@@ -112,8 +114,8 @@ export async function metricsText(
 function addHistogram(registry: Registry, { name, help }: Metric, all: readonly Distribution[]): void {
   const histogram = new Histogram({ name, help, registers: [] })
   const standIn = new Instant({ name, help, registers: [registry] })
-  const values = all.flatMap(({ code, upTo, counts, seconds }) => {
-    const labels = code === undefined ? {} : { code }
+  const values = all.flatMap(({ call, code, upTo, counts, seconds }) => {
+    const labels = { ...(call === undefined ? {} : { call }), ...(code === undefined ? {} : { code }) }
     let sum = 0
     const buckets = counts.map((count, i) => {
       sum += count

@@ -184,6 +184,7 @@ export async function serveStore(
     ended,
     recorder,
     layers: () => mount.trees,
+    calls: () => containerd?.calls() ?? [],
     believed,
     leave,
   }

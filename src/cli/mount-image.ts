@@ -71,6 +71,7 @@ export async function mountImage({ positionals, values }: Invocation, asked: Ask
         agent,
         serves: name,
         layers: () => shownLayers,
+        calls: () => [],
         believed: () => 0,
         list: onlyStores,
         fill: onlyStores,

@@ -48,7 +48,7 @@ export class Images {
   readonly #gathered: Gathers | undefined
 
   /**
-   * @param early is given each image that a registry or layout is asked for, as soon as its manifest is there
+   * @param early is given each image that a registry or layout is asked for, or that is begun, as soon as its manifest is there
    * @param gathered keeps what is read of registries' blobs; default: nothing does
    */
   constructor(
@@ -98,6 +98,11 @@ export class Images {
       this.#log(`${referenceText(reference)}: ${error.message}; using ${kept.digest}, as resolved the last time`)
       return kept
     }
+  }
+
+  /** Has what a start of an image needs begin to come, where somebody else has its manifest. */
+  begin(reference: Reference, digest: Digest, manifest: EarlyImage['manifest']): void {
+    this.#early({ reference, digest, manifest, ...this.#reach(reference) })
   }
 
   /** The image as resolved the last time, from disk alone; undefined when it never was or its objects are gone. */

@@ -59,6 +59,8 @@ export interface Counters {
   retries: number
   redirects: number
   tokens: number
+  /** Of these, those that were not given. */
+  tokensRefused: number
   connections: number
   /** Reads that were asked for on a second connection, too. */
   hedges: number
@@ -84,6 +86,7 @@ export class Client {
     retries: 0,
     redirects: 0,
     tokens: 0,
+    tokensRefused: 0,
     connections: 0,
     hedges: 0,
     outages: 0,

@@ -1,5 +1,6 @@
 // Whether a host gives anything at all, judged over all that is under way with it (streams share a link, and one of many may well wait long
 // on a slow one), and the end of a request whose host gives nothing, or which others overtake for long.
+import { Durations, type Times } from '../durations.ts'
 import { Failure } from '../errors.ts'
 import type { Limits } from './limits.ts'
 
@@ -165,41 +166,24 @@ export class Watch {
 const ANSWERS = ['2xx', '3xx', '4xx', '5xx', 'none'] as const
 export type AnswerClass = (typeof ANSWERS)[number]
 
-/** From a registry in the same rack to one that is given up. */
-const UP_TO_SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
-
-/** `counts`: of what took no longer than each of `upTo`, and longer than the one before; and, one more, of what took longer than all. */
-export interface Times {
-  /** Seconds. */
-  readonly upTo: readonly number[]
-  readonly counts: readonly number[]
-  /** Of all together. */
-  readonly seconds: number
-}
-
 export class AnswerTimes {
-  readonly #of = { '2xx': nothing(), '3xx': nothing(), '4xx': nothing(), '5xx': nothing(), none: nothing() }
+  readonly #of = {
+    '2xx': new Durations(),
+    '3xx': new Durations(),
+    '4xx': new Durations(),
+    '5xx': new Durations(),
+    none: new Durations(),
+  }
 
   /** @param status undefined: none came */
   note(status: number | undefined, seconds: number): void {
-    const times = this.#of[classOf(status)]
-    const found = UP_TO_SECONDS.findIndex((each) => seconds <= each)
-    const at = found < 0 ? UP_TO_SECONDS.length : found
-    times.counts[at] = (times.counts[at] ?? 0) + 1
-    times.seconds += seconds
+    this.#of[classOf(status)].note(seconds)
   }
 
   all(): Record<AnswerClass, Times> {
-    const of = (each: AnswerClass): Times => {
-      const { counts, seconds } = this.#of[each]
-      return { upTo: UP_TO_SECONDS, counts: [...counts], seconds }
-    }
+    const of = (each: AnswerClass) => this.#of[each].times
     return { '2xx': of('2xx'), '3xx': of('3xx'), '4xx': of('4xx'), '5xx': of('5xx'), none: of('none') }
   }
-}
-
-function nothing() {
-  return { counts: Array<number>(UP_TO_SECONDS.length + 1).fill(0), seconds: 0 }
 }
 
 function classOf(status: number | undefined): AnswerClass {

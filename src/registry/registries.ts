@@ -1,6 +1,7 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
 
 import { join } from 'node:path'
+import type { Times } from '../durations.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
@@ -36,7 +37,7 @@ import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
-import type { AnswerClass, Times } from './pulse.ts'
+import type { AnswerClass } from './pulse.ts'
 import { PushRequests } from './push-requests.ts'
 import { Referrers } from './referrers.ts'
 import { RegistrySource } from './registry-source.ts'

@@ -53,6 +53,7 @@ export async function askForToken(
     client.send({ ...query, trust, priority: 'demand', follow: false }, async (answer) => {
       client.counters.tokens++
       const { status } = answer
+      if (status !== 200) client.counters.tokensRefused++
       if (status === 429 || status >= 500) {
         const failure = Failure.unavailable(`token service ${url.host}: status ${status}`)
         throw passing(failure, pauseAskedMs(answer.header))

@@ -123,8 +123,10 @@ export class PulledImage {
     return { lease, layer: this.#record(place, lease) }
   }
 
-  #record(place: number, { descriptor, tree, together, format }: LayerLease): LazyLayer {
+  #record(place: number, { tree, together, format }: LayerLease): LazyLayer {
     const { reference, digest, manifest, config } = this.image
+    // the lease may have been opened for another image, whose descriptor is not in this plan
+    const descriptor = manifest.layers[place] as Descriptor // one of its own
     const unit = this.#parts.layers.plan(manifest).get(descriptor)
     const index = format === WHOLE || unit === undefined || 'why' in unit ? {} : { index: unit.index }
     const diffId = config.diffIds[place] as LazyLayer['diffId'] // parseConfig: one a layer

@@ -11,7 +11,7 @@ import type { Labels } from './snapshot.ts'
 
 export interface PullsParts extends PulledImageParts {
   finder: Pick<ImageFinder, 'find' | 'open'>
-  images: Pick<Images, 'kept'>
+  images: Pick<Images, 'kept' | 'begin'>
   /** Keeps a manifest or a config for the next start. @throws Failure system */
   keepObject(digest: Digest, bytes: Uint8Array): Promise<void>
 }
@@ -63,7 +63,7 @@ export class Pulls {
   }
 
   async #pulled(found: Omit<FoundImage, 'place'>): Promise<PulledImage> {
-    const { reference, toProve = new Set() } = found
+    const { reference, manifest, toProve = new Set() } = found
     const key = [referenceText(reference), ...toProve].join(' ')
     const known = this.#pulls.get(key)
     if (known?.pulled.isStale)
@@ -74,6 +74,7 @@ export class Pulls {
       this.#pulls.set(key, known)
       return known.pulled
     }
+    this.#parts.images.begin(reference, reference.digest, manifest) // while it is kept
     return this.#begin(key, await this.resolve(found), toProve)
   }
 

@@ -5,6 +5,7 @@ import { create } from '@bufbuild/protobuf'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect'
 import { describe, Failure, type Code as FailureCode } from '../errors.ts'
+import type { CallCode, CallTimes } from './call-times.ts'
 import { NAMESPACE } from './containerd-calls.ts'
 import { type Mount as MountMessage, MountSchema } from './generated/mount_pb.ts'
 import { type Info, InfoSchema, Snapshots as Service } from './generated/snapshots_pb.ts'
@@ -47,52 +48,60 @@ const CODES: Readonly<Record<FailureCode, Code>> = {
 export function snapshotsRoutes(
   find: FindSnapshotter,
   log: (message: string) => void,
+  times: Pick<CallTimes, 'note'>,
 ): (router: ConnectRouter) => void {
-  const answer = async <T>(what: string, work: () => T | Promise<T>, ms = ANSWER_MS): Promise<T> => {
+  const answer = async <T>(call: string, key: string, work: () => T | Promise<T>, ms = ANSWER_MS): Promise<T> => {
+    const begun = performance.now()
+    const note = (code: CallCode) => times.note(call, code, (performance.now() - begun) / 1000)
     try {
-      return await within(Promise.try(work), ms)
+      const answered = await within(Promise.try(work), ms)
+      note('ok')
+      return answered
     } catch (error) {
-      throw refusal(what, error, log)
+      const code = error instanceof Failure ? CODES[error.code] : Code.Internal
+      const isOurs = code === Code.Internal || code === Code.Unavailable
+      note(isOurs ? 'failed' : 'refused')
+      if (isOurs) log(`${call} ${key}: ${describe(error)}`)
+      throw new ConnectError(describe(error), code) // what clients switch on, and people read
     }
   }
   return (router) => {
     router.service(Service, {
-      prepare: ({ snapshotter, key, parent, labels }, { requestHeader }) => {
+      async prepare({ snapshotter, key, parent, labels }, { requestHeader }) {
         const tellsNamespace = requestHeader.get(NAMESPACE) !== null
-        const prepare = async () => {
-          const prepared = await find(snapshotter).prepare({ key, parent, labels, tellsNamespace })
-          if (prepared.is === 'exists') throw Failure.exists(`the layer for ${key} is there`)
-          return { mounts: prepared.mounts.map(messageOf) }
-        }
-        return answer(`Prepare ${key}`, prepare, labels[TARGET] === undefined ? CONTAINER_MS : PREPARE_MS)
+        const prepare = () => find(snapshotter).prepare({ key, parent, labels, tellsNamespace })
+        const prepared = await answer('Prepare', key, prepare, labels[TARGET] === undefined ? CONTAINER_MS : PREPARE_MS)
+        if (prepared.is === 'exists') throw new ConnectError(`the layer for ${key} is there`, Code.AlreadyExists)
+        return { mounts: prepared.mounts.map(messageOf) }
       },
       view: ({ snapshotter, key, parent, labels }) =>
         answer(
-          `View ${key}`,
+          'View',
+          key,
           async () => ({ mounts: (await find(snapshotter).view({ key, parent, labels })).map(messageOf) }),
           CONTAINER_MS,
         ),
       mounts: ({ snapshotter, key }) =>
-        answer(`Mounts ${key}`, () => ({ mounts: find(snapshotter).mounts(key).map(messageOf) })),
+        answer('Mounts', key, () => ({ mounts: find(snapshotter).mounts(key).map(messageOf) })),
       commit: ({ snapshotter, key, name, labels, parent }) =>
-        answer(`Commit ${key}`, async () => {
+        answer('Commit', key, async () => {
           await find(snapshotter).commit(key, name, labels, parent)
           return {}
         }),
       remove: ({ snapshotter, key }) =>
-        answer(`Remove ${key}`, async () => {
+        answer('Remove', key, async () => {
           await find(snapshotter).remove(key)
           return {}
         }),
-      stat: ({ snapshotter, key }) => answer(`Stat ${key}`, () => ({ info: infoOf(find(snapshotter).stat(key)) })),
+      stat: ({ snapshotter, key }) => answer('Stat', key, () => ({ info: infoOf(find(snapshotter).stat(key)) })),
       update: ({ snapshotter, info, updateMask }) =>
-        answer(`Update ${info?.name}`, async () => {
+        answer('Update', info?.name ?? '', async () => {
           const { name = '', labels = {} } = info ?? {}
           return { info: infoOf(await find(snapshotter).update(name, labels, updateMask?.paths ?? [])) }
         }),
       async *list({ snapshotter, filters }, { requestHeader }) {
         const namespace = requestHeader.get(NAMESPACE) ?? undefined
-        const found = await answer('List', () => find(snapshotter).list(filters, namespace))
+        const found = await answer('List', '', () => find(snapshotter).list(filters, namespace))
         let info: Info[] = []
         for (const each of found) {
           info.push(infoOf(each))
@@ -103,12 +112,12 @@ export function snapshotsRoutes(
         if (info.length > 0) yield { info }
       },
       usage: ({ snapshotter, key }) =>
-        answer(`Usage ${key}`, async () => {
+        answer('Usage', key, async () => {
           const { bytes, inodes } = await find(snapshotter).usage(key)
           return { size: BigInt(bytes), inodes: BigInt(inodes) }
         }),
       cleanup: ({ snapshotter }) =>
-        answer('Cleanup', async () => {
+        answer('Cleanup', '', async () => {
           await find(snapshotter).cleanup()
           return {}
         }),
@@ -127,13 +136,6 @@ async function within<T>(work: Promise<T>, ms: number): Promise<T> {
   } finally {
     over.abort()
   }
-}
-
-/** What clients switch on, and people read. */
-function refusal(what: string, error: unknown, log: (message: string) => void): ConnectError {
-  const code = error instanceof Failure ? CODES[error.code] : Code.Internal
-  if (code === Code.Internal || code === Code.Unavailable) log(`${what}: ${describe(error)}`)
-  return new ConnectError(describe(error), code)
 }
 
 function messageOf({ type, source, options }: Mount): MountMessage {

@@ -23,7 +23,9 @@ function world() {
     whole: Promise.resolve(),
   }
   const provenNow = new Set<Digest>()
-  const hold = (descriptor: OpenLayer['descriptor'], format: string) => {
+  // open for another image that has it, too
+  const hold = (of: OpenLayer['descriptor'], format: string) => {
+    const descriptor = { ...of }
     const tree = digest(`tree of ${descriptor.digest}`)
     return leases.hold(descriptor.digest, { descriptor, tree, format, together: undefined } as OpenLayer) // what is used of it
   }

@@ -10,7 +10,12 @@ import { image, lazy, plain } from '../stores/store.ts'
 const app = image('app', [lazy('base')])
 
 /** @param repositoryOf where a namespace has fetched the image from */
-function pulls(repositoryOf: (namespace: string) => string, { manifest } = app, kept: string[] = []): Pulls {
+function pulls(
+  repositoryOf: (namespace: string) => string,
+  { manifest } = app,
+  kept: string[] = [],
+  begun: string[] = [],
+): Pulls {
   const found = (namespace: string) =>
     ({
       reference: {
@@ -28,7 +33,10 @@ function pulls(repositoryOf: (namespace: string) => string, { manifest } = app, 
   const away = () => Promise.reject(Failure.unavailable('the registry is away'))
   const parts: PullsParts = {
     finder: { find: async (namespace) => found(namespace), open: async (namespace) => found(namespace) },
-    images: { kept: async (reference) => ({ ...app, reference }) as typeof app },
+    images: {
+      kept: async (reference) => ({ ...app, reference }) as typeof app,
+      begin: (_, digest) => void begun.push(digest),
+    },
     keepObject: async (digest) => void kept.push(digest),
     layers: {
       plan: planUnits,
@@ -70,12 +78,14 @@ test('an image is asked for where its own namespace fetched it, though another i
 })
 
 test('of many images the one that was asked for last is given up last', async () => {
-  const all = pulls((namespace) => namespace)
+  const begun: string[] = []
+  const all = pulls((namespace) => namespace, app, [], begun)
   const { pulled } = await wanted(all, 'first')
   for (let i = 0; i < 70; i++) {
     await all.find(`other${i}`, 'chain', {})
     expect((await wanted(all, 'first')).pulled).toBe(pulled)
   }
+  expect(begun).toHaveLength(71) // each once
   await all.close()
 })
 
@@ -84,11 +94,12 @@ test('an image that nobody can show, nor unpack, is refused whichever layer is a
   const top = plain('bootstrap')
   const bootstrap = { ...top, annotations: { [BOOTSTRAP]: 'true' } }
   const kept: string[] = []
-  const broken = pulls(() => 'app', image('broken', [plain('base'), blob, bootstrap]), kept)
+  const begun: string[] = []
+  const broken = pulls(() => 'app', image('broken', [plain('base'), blob, bootstrap]), kept, begun)
   expect(await broken.find('ns', 'chain', {})).toEqual({
     refused: expect.stringContaining('an ordinary layer is below its bootstrap'),
   })
-  expect(kept).toEqual([])
+  expect([...kept, ...begun]).toEqual([])
   // a client that unpacks by itself gets the ordinary ones
   expect(await broken.whyNeverUnpacked('ns', 'chain')).toBeUndefined()
   const whole = pulls(() => 'app', image('whole', [blob, bootstrap]))

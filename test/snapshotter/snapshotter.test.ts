@@ -11,6 +11,7 @@ import { LeftLayers } from '../../src/agent/left-layers.ts'
 import { Failure } from '../../src/errors.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import type { LayerLease } from '../../src/layer/layer.ts'
+import { CallTimes } from '../../src/snapshotter/call-times.ts'
 import { Folders } from '../../src/snapshotter/folders.ts'
 import { Snapshots as Service } from '../../src/snapshotter/generated/snapshots_pb.ts'
 import { type GrpcSocket, listenGrpc } from '../../src/snapshotter/grpc-socket.ts'
@@ -47,6 +48,7 @@ class World {
   readonly held: Digest[] = []
   readonly hidden = new Map<Digest, string>()
   readonly said: string[] = []
+  readonly times = new CallTimes()
   /** Chains of layers that nobody unpacks. */
   readonly never = new Map<string, string>()
   late = Promise.withResolvers<void>()
@@ -104,7 +106,7 @@ class World {
       if (name === 'lazylayer') return snapshotter
       throw Failure.missing('nobody is called so')
     }
-    this.#socket = await listenGrpc(path, snapshotsRoutes(find, log))
+    this.#socket = await listenGrpc(path, snapshotsRoutes(find, log, this.times))
     const nodeOptions = { createConnection: () => connect(path) }
     this.client = createClient(Service, createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions }))
   }
@@ -440,6 +442,22 @@ describe('a snapshotter', () => {
         .next(),
       Code.InvalidArgument,
     )
+  })
+
+  test('has its calls counted, by how they were answered', async () => {
+    world.answers.set('chain0', lazyLayer(0, 'a'))
+    const base = await world.exists('chain0', '')
+    await world.prepare('ns/1/container', base)
+    await expect(world.prepare('ns/1/container', base)).rejects.toMatchObject({ code: Code.AlreadyExists })
+    world.held.length = 0 // its layer cannot be shown now
+    await expect(world.client.mounts(at({ key: 'ns/1/container' }))).rejects.toMatchObject({ code: Code.Unavailable })
+    const counted = world.times.all().map(({ call, code, counts }) => [call, code, counts.reduce((sum, n) => sum + n)])
+    expect(counted).toEqual([
+      ['Prepare', 'ok', 2], // a layer that is there is no refusal
+      ['List', 'ok', 1],
+      ['Prepare', 'refused', 1],
+      ['Mounts', 'failed', 1],
+    ])
   })
 
   test('is served in the place of a dead one, for root alone, and in that of nothing else', async () => {
