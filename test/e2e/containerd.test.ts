@@ -1,10 +1,12 @@
 // containerd with lazylayer as its snapshotter: pulls fetch no layer, containers run, and nothing that either was told is lost.
-import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { noise } from '../../bench/tree.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { endOfArchive } from '../../src/build/tar.ts'
+import { type Digest, hex } from '../../src/image/digest.ts'
 import { member } from '../format/tar/tar-craft.ts'
 import { type Agent, gone, lazylayer, successorOf } from './agent.ts'
 import { type AppImage, named, partsOf, writeApp } from './app-image.ts'
@@ -244,16 +246,27 @@ function tests(flavour: ContainerdFlavour): void {
     expect(await blobsFetched()).toEqual([])
   })
 
+  whole('an image has its own files, though a nydus image passed its layer off as a blob before', async () => {
+    await pull('posing')
+    await pull('posed')
+    expect(await run('posed')).toMatchObject({ code: 0, stdout: 'good\n' })
+    expect(agent.log()).toContain('it begins as a tar does')
+    expect(await blobsFetched()).toEqual([])
+  })
+
   whole('where nothing is believed a hostile image is not even there', async () => {
     expect(await store.stop()).toBe(0)
     agent = await serve('--diffid', 'proven')
-    await expect
-      .poll(() => containerd.pullByCri(image('hostile2')), { interval: 500, timeout: 20_000 })
-      .toMatchObject({
-        message: expect.stringMatching(/wrong diff id/),
-      })
-    await pull('victim2')
-    expect(await run('victim2')).toMatchObject({ code: 0, stdout: 'good\n' })
+    const refused = (tag: string, why: RegExp) =>
+      expect
+        .poll(() => containerd.pullByCri(image(tag)), { interval: 500, timeout: 20_000 })
+        .toMatchObject({ message: expect.stringMatching(why) })
+    await refused('hostile2', /wrong diff id/)
+    await refused('posing2', /begins as a tar/)
+    for (const tag of ['victim2', 'posed2']) {
+      await pull(tag)
+      expect(await run(tag)).toMatchObject({ code: 0, stdout: 'good\n' })
+    }
   })
 }
 
@@ -292,10 +305,20 @@ async function writeOthers(layout: string): Promise<string[]> {
     const { manifestDigest } = await write(hostile, 'estargz', 'evil\n')
     await claim(layout, manifestDigest, diffIds)
   }
+  // an ordinary image, and one that has its tar for a blob
+  const posing = ['', '2'].map((of) => [`posed${of}`, `posing${of}`] as const)
+  for (const [posed, hostile] of posing) {
+    const who = [...base, file('etc/who', 'good\n'), file('etc/tag', posed)]
+    const config = { Cmd: ['/bin/cat', '/etc/who'], Labels: { tag: posed } }
+    const { layers } = await writeImage({ dir: layout, tag: posed, config, layers: [{ kind: 'gzip', entries: who }] })
+    const stored = await readFile(join(layout, 'blobs/sha256', hex(layers[0]?.digest as Digest)))
+    const evil = { path: 'evil', type: 'symlink' as const, target: 'etc/who' }
+    await writeLayers(layout, hostile, await nydusLayers([evil], [gunzipSync(stored)]))
+  }
   const ofNydus = await nydusLayers([...base, file('etc/who', 'from nydus\n')])
   const ordinary = asTarGz(Buffer.concat([member({ name: 'etc/more' }, noise('more', 20_000)), endOfArchive()]))
   const config = { config: { Cmd: ['/bin/cat', '/etc/who'] } }
   await writeLayers(layout, 'nydus', ofNydus, config)
   await writeLayers(layout, 'broken', [ordinary, ...ofNydus], config)
-  return ['mixed', 'pause', 'nydus', 'broken', ...pairs.flat()]
+  return ['mixed', 'pause', 'nydus', 'broken', ...pairs.flat(), ...posing.flat()]
 }

@@ -23,7 +23,7 @@ const MOUNTS_MAX = 20
 const OWN = ['.prefetch.landmark', '.no.prefetch.landmark']
 
 /** Of layers 1 and 2: one tree over both, or one of each. */
-const IMAGES = ['nydus', 'nydus-zran', 'zstd', 'zstd-podman']
+const IMAGES = ['nydus', 'nydus-zran', 'plain', 'zstd', 'zstd-podman']
 /** Of layer 1. */
 const BARE = [
   'v5-lz4_block-blake3',

@@ -209,7 +209,15 @@ function withoutTables({ layers, stored }: Image): Image {
   return { layers: [...layers.slice(0, -1), top], stored: new Map([...stored, [top.digest, bytes]]) }
 }
 
-const BARE = ['v5-lz4_block-blake3', 'v5-none-blake3', 'v5-zstd-sha256', 'v6-none-blake3', 'v6-zstd-sha256']
+const BARE = [
+  'v5-lz4_block-blake3',
+  'v5-none-blake3',
+  'v5-zstd-prefetch',
+  'v5-zstd-sha256',
+  'v6-none-blake3',
+  'v6-zstd-prefetch',
+  'v6-zstd-sha256',
+]
 
 const IMAGES: Record<string, () => Image | Promise<Image>> = {
   esgz: () => ociImage('esgz'),
