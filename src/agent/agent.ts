@@ -181,7 +181,10 @@ export async function openAgent(
     codecs.standBy() // while the index is on its way; before, they would only keep the request for the manifest waiting
     const isLazy = [...layers.plan(image.manifest).values()].some((each) => !('why' in each))
     if (isLazy && purpose !== 'reading') learned.expect(image)
-    void ahead(image, layers, (layer) => learned.prefetch(image, layer)) // never rejects
+    void ahead(image, layers, {
+      prefetch: (layer) => learned.prefetch(image, layer),
+      early: (shown) => learned.early(image, shown),
+    }) // never rejects
   }
   const images = new Images(asked?.sources ?? registries, store, platform, log, early, gathered)
   return {

@@ -57,6 +57,7 @@ export function openRecorder(
     profiles: store.profiles,
     platform: platformText(platform),
     filesOf: (image, reads) => builder.filesOf(image, reads),
+    chunksOf: (image, chunks, files) => builder.chunksOf(image, chunks, files),
     readParts: async (tree, parts) => await covers?.readParts(tree, parts),
     began: ({ digest }) => background?.want(digest),
     log,

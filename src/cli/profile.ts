@@ -12,7 +12,7 @@ import { openRegistries, platformOf } from '../agent/open-registries.ts'
 import { text } from '../agent/values.ts'
 import { Failure } from '../errors.ts'
 import { platformText } from '../image/manifest.ts'
-import { encodeProfile, PROFILE_TYPE, type Profile, parseProfile } from '../image/profile.ts'
+import { encodeProfile, PROFILE_TYPE, type Profile, type ProfileFile, parseProfile } from '../image/profile.ts'
 import { parseReference, type Reference, referenceText, repositoryText } from '../image/reference.ts'
 import type { KeptProfile } from '../store/profiles.ts'
 import type { Store } from '../store/store.ts'
@@ -69,14 +69,14 @@ export async function profile({ positionals, values }: Invocation): Promise<numb
 async function ls(store: Store, values: Values): Promise<number> {
   const all = await store.profiles.all()
   if (text(values, 'format') === 'json') {
-    printJson(all.map(({ profile, ...of }) => ({ ...of, files: profile.length })))
+    printJson(all.map(({ profile, ...of }) => ({ ...of, files: profile.files.length })))
     return 0
   }
   const rows = all.map(({ repository, platform, manifest, from, at, profile }) => [
     printable(repository),
     shortDigest(manifest),
     printable(platform),
-    `${profile.length}`,
+    `${profile.files.length}`,
     ORIGINS[from],
     new Date(at).toISOString().slice(0, 16).replace('T', ' '),
   ])
@@ -91,7 +91,7 @@ async function show(asked: Asked): Promise<number> {
     return 0
   }
   process.stdout.write(`${known.repository} ${known.manifest}, from ${ORIGINS[known.from]}\n\n`)
-  process.stdout.write(linesOf(known.profile))
+  process.stdout.write(linesOf(known.profile.files))
   return 0
 }
 
@@ -113,12 +113,14 @@ async function importProfile({ store, values, reference, file }: Asked): Promise
     throw Failure.usage(`${path} cannot be read`, { cause })
   })
   const read = parseProfile(bytes, path)
-  if (read.length === 0)
+  if (read.files.length === 0)
     throw Failure.usage(`${path} names no file`, { fix: 'lazylayer profile forget IMAGE forgets one.' })
   const platform = platformText(platformOf(values))
   const manifest = (await keptManifest(store, reference, platform)) ?? (await resolved(values, reference)).digest
   await store.profiles.keep({ repository: repositoryText(reference), platform, manifest }, 'file', read)
-  process.stdout.write(`${referenceText(reference)}: ${count(read.length, 'file')} come first from its next start on\n`)
+  process.stdout.write(
+    `${referenceText(reference)}: ${count(read.files.length, 'file')} come first from its next start on\n`,
+  )
   return 0
 }
 
@@ -150,7 +152,7 @@ async function push({ store, values, reference }: Asked): Promise<number> {
       const why = `it is ${image.digest} in its registry now, of which no start was seen`
       throw Failure.missing(`nothing is known of ${referenceText(reference)}`, { why, fix: HOW_TO_LEARN })
     }
-    process.stdout.write(`Whoever may pull ${of.repository} can read these paths:\n\n${linesOf(known.profile)}\n`)
+    process.stdout.write(`Whoever may pull ${of.repository} can read these paths:\n\n${linesOf(known.profile.files)}\n`)
     const { mediaType } = image.manifest
     const subject = { mediaType, digest: image.digest, size: image.manifestBytes.length }
     const pushed = { type: PROFILE_TYPE, document: documentOf(known.profile), subject, created: known.at }
@@ -198,8 +200,8 @@ function documentOf(profile: Profile): Uint8Array {
 }
 
 /** A line a file, with its pieces where it is not all of it. */
-function linesOf(profile: Profile): string {
-  const line = ({ path, ranges }: Profile[number]) =>
+function linesOf(files: Profile['files']): string {
+  const line = ({ path, ranges }: ProfileFile) =>
     [`/${path}`, ...ranges.map(({ start, end }) => `${start}-${end}`)].join(' ')
-  return profile.map((each) => `${printable(line(each))}\n`).join('')
+  return files.map((each) => `${printable(line(each))}\n`).join('')
 }

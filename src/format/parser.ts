@@ -166,7 +166,7 @@ export class IndexBuilder {
     image: Uint8Array,
     chunks: ChunkTable,
     files: readonly ProfileFile[],
-    signal: AbortSignal,
+    signal?: AbortSignal,
   ): Promise<Uint32Array> {
     const task = { image, chunks: chunks.bytes, files }
     const found = await this.#run('chunksOf', task, UNTOLD, this.#deadlineMs, signal, taken(image))

@@ -5,9 +5,11 @@
 //    "layers": ["sha256:…"],                  blobs that show the files, of the image that was learned from
 //    "folders": ["usr/bin"],                  each once; "" is the root
 //    "files": [[0, 0, "env"],                 layer, folder, name: all of the file
-//              [0, 0, "node", 0, 4194304]]}   … or these bytes of it: from, up to, from, up to …
+//              [0, 0, "node", 0, 4194304]],   … or these bytes of it: from, up to, from, up to …
+//    "stored": [[0, 512, 70000]]}             layer, and where in it the first of these bytes are stored; may be missing
 //
-// Paths, not chunks: so it holds as well for a newer version of the image, whose chunks are others.
+// Paths, not chunks: so it holds as well for a newer version of the image, whose chunks are others. Where they are stored is true of this
+// version alone: of it they can be asked for before its index is here.
 import { Failure } from '../errors.ts'
 import type { Range } from './blob.ts'
 import { type Digest, parseDigest } from './digest.ts'
@@ -21,8 +23,19 @@ export interface ProfileFile {
   readonly ranges: readonly Range[]
 }
 
-/** Files in the order in which they are wanted. */
-export type Profile = readonly ProfileFile[]
+/** Where in a blob what is wanted first of it is stored. */
+export interface StoredRanges {
+  readonly layer: Digest
+  /** Ascending and disjoint. */
+  readonly ranges: readonly Range[]
+}
+
+export interface Profile {
+  /** In the order in which they are wanted. */
+  readonly files: readonly ProfileFile[]
+  /** Each blob once, of those that show files; of the image that was learned from. */
+  readonly stored: readonly StoredRanges[]
+}
 
 /** Of artifacts, and of the documents in them. */
 export const PROFILE_TYPE = 'application/vnd.lazylayer.profile.v1+json'
@@ -34,6 +47,10 @@ const VERSION = 1
 const LAYERS_MAX = 1024
 /** What is read of one file in more places than that is called one piece. */
 export const FILE_RANGES_MAX = 16
+/** What is stored in more places is fetched when the index says where. */
+export const STORED_RANGES_MAX = 512
+/** Of the document; files are worth more. */
+const STORED_MAX_BYTES = 16 << 10
 /** PATH_MAX. */
 const PATH_MAX_BYTES = 4096
 
@@ -43,19 +60,22 @@ const utf8 = new TextEncoder()
  * As a document; what no longer fits is left out from the end.
  * @returns undefined: there is nothing to say
  */
-export function encodeProfile(profile: Profile): Uint8Array | undefined {
+export function encodeProfile({ files: wanted, stored }: Profile): Uint8Array | undefined {
   const layers = new Map<string, number>()
   const folders = new Map<string, number>()
   const files: (string | number)[][] = []
   // as JSON.stringify writes it, with a comma behind each
-  let bytes = utf8.encode(documentOf([], [], [])).length
   const cost = (value: unknown) => utf8.encode(JSON.stringify(value)).length + 1
-  for (const { layer, path, ranges } of profile) {
+  const places = stored.map(({ layer, ranges }) => ({ layer, numbers: numbersOf(ranges) }))
+  let placed = places.reduce((sum, { numbers }) => sum + cost([LAYERS_MAX, ...numbers]), 0)
+  while (placed > STORED_MAX_BYTES) placed -= cost([LAYERS_MAX, ...(places.pop()?.numbers ?? [])])
+  let bytes = utf8.encode(documentOf([], [], [], [])).length + placed
+  for (const { layer, path, ranges } of wanted) {
     const slash = path.lastIndexOf('/')
     const folder = path.slice(0, Math.max(0, slash))
     const layerAt = layers.get(layer) ?? layers.size
     const folderAt = folders.get(folder) ?? folders.size
-    const file = [layerAt, folderAt, path.slice(slash + 1), ...ranges.flatMap(({ start, end }) => [start, end])]
+    const file = [layerAt, folderAt, path.slice(slash + 1), ...numbersOf(ranges)]
     bytes += cost(file)
     if (layerAt === layers.size) bytes += cost(layer)
     if (folderAt === folders.size) bytes += cost(folder)
@@ -65,11 +85,24 @@ export function encodeProfile(profile: Profile): Uint8Array | undefined {
     files.push(file)
   }
   if (files.length === 0) return undefined
-  return utf8.encode(documentOf([...layers.keys()], [...folders.keys()], files))
+  const shown = places.flatMap(({ layer, numbers }) => {
+    const at = layers.get(layer)
+    return at === undefined ? [] : [[at, ...numbers]]
+  })
+  return utf8.encode(documentOf([...layers.keys()], [...folders.keys()], files, shown))
 }
 
-function documentOf(layers: readonly string[], folders: readonly string[], files: readonly unknown[]): string {
-  return `${JSON.stringify({ version: VERSION, layers, folders, files })}\n`
+function numbersOf(ranges: readonly Range[]): number[] {
+  return ranges.flatMap(({ start, end }) => [start, end])
+}
+
+function documentOf(
+  layers: readonly string[],
+  folders: readonly string[],
+  files: readonly unknown[],
+  stored: readonly unknown[],
+): string {
+  return `${JSON.stringify({ version: VERSION, layers, folders, files, stored })}\n`
 }
 
 /**
@@ -87,19 +120,31 @@ export function parseProfile(bytes: Uint8Array, what: string): Profile {
   }
   if (!isObject(raw)) throw Failure.corrupt(`${what} is no JSON object`)
   if (raw.version !== VERSION) throw Failure.unsupported(`${what} is of another version`)
-  const other = Object.keys(raw).find((key) => !['version', 'layers', 'folders', 'files'].includes(key))
+  const other = Object.keys(raw).find((key) => !['version', 'layers', 'folders', 'files', 'stored'].includes(key))
   if (other !== undefined) throw Failure.corrupt(`${what} has the key ${JSON.stringify(other)}`)
   const layers = list(raw.layers, `${what}: layers`).map((each) => parseDigest(each, what))
   if (layers.length > LAYERS_MAX) throw Failure.limit(`${what} names more than ${LAYERS_MAX} layers`)
   const folders = list(raw.folders, `${what}: folders`).map((each) => folderOf(each, what))
   const seen = new Set<string>()
-  return list(raw.files, `${what}: files`).map((each, i) => {
+  const files = list(raw.files, `${what}: files`).map((each, i) => {
     const file = fileOf(each, layers, folders, `${what}: file ${i}`)
     const key = `${file.layer} ${file.path}`
     if (seen.has(key)) throw Failure.corrupt(`${what}: ${JSON.stringify(file.path)} stands twice`)
     seen.add(key)
     return file
   })
+  const stored = raw.stored === undefined ? [] : list(raw.stored, `${what}: stored`)
+  return { files, stored: stored.map((each, i) => storedOf(each, layers, seen, `${what}: stored ${i}`)) }
+}
+
+/** @param seen what must not come once more */
+function storedOf(raw: unknown, layers: readonly Digest[], seen: Set<string>, what: string): StoredRanges {
+  const [layerAt, ...numbers] = list(raw, what)
+  const layer = layers[indexOf(layerAt, what)]
+  if (layer === undefined || seen.has(layer))
+    throw Failure.corrupt(`${what} is of no layer, or of one that stands twice`)
+  seen.add(layer)
+  return { layer, ranges: rangesOf(numbers, STORED_RANGES_MAX, what) }
 }
 
 function fileOf(raw: unknown, layers: readonly Digest[], folders: readonly string[], what: string): ProfileFile {
@@ -110,11 +155,11 @@ function fileOf(raw: unknown, layers: readonly Digest[], folders: readonly strin
   if (typeof name !== 'string' || !isName(name)) throw Failure.corrupt(`${what} has no name`)
   const path = folder === '' ? name : `${folder}/${name}`
   if (utf8.encode(path).length >= PATH_MAX_BYTES) throw Failure.limit(`${what} has a path that is too long`)
-  return { layer, path, ranges: rangesOf(numbers, what) }
+  return { layer, path, ranges: rangesOf(numbers, FILE_RANGES_MAX, what) }
 }
 
-function rangesOf(numbers: readonly unknown[], what: string): Range[] {
-  if (numbers.length > 2 * FILE_RANGES_MAX) throw Failure.limit(`${what} has more than ${FILE_RANGES_MAX} ranges`)
+function rangesOf(numbers: readonly unknown[], max: number, what: string): Range[] {
+  if (numbers.length > 2 * max) throw Failure.limit(`${what} has more than ${max} ranges`)
   if (numbers.length % 2 !== 0) throw Failure.corrupt(`${what} has half a range`)
   const ranges: Range[] = []
   let behind = -1

@@ -1,4 +1,5 @@
 // What an image's layers are opened from comes early: their indexes while the config does, and what two need of a blob once.
+import type { Range } from '../image/blob.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import { type EarlyImage, type ResolvedImage, sourceOf } from './image.ts'
 import type { LayerLease } from './layer.ts'
@@ -12,24 +13,27 @@ type Keeper = Pick<Layers, 'plan' | 'keep' | 'everProven'>
  * does. Never rejects; what fails is tried again by them.
  */
 export async function openAhead(image: EarlyImage, layers: Opener): Promise<void> {
-  const nothing = async () => {}
-  await openUnits(image, layers, new Set(), nothing, nothing)
+  await openUnits(image, layers, new Set(), { prefetch: async () => {}, early: async () => [] }, async () => {})
 }
 
-/** Fetches what is wanted first of a layer that is open. */
-type Prefetch = (layer: LayerLease) => Promise<unknown>
+interface Wanted {
+  /** Fetches what is wanted first of a layer that is open. */
+  prefetch(layer: LayerLease): Promise<unknown>
+  /** As Learned.early. */
+  early(shown: Descriptor): Promise<readonly Range[]>
+}
 
 /**
  * The same for an image that a program is about to start from: what is wanted first begins to come with the indexes. Not above a layer that
  * is not lazy, since engines fetch all of those themselves, as a rule.
  */
-export async function startAhead(image: EarlyImage, layers: Opener, prefetch: Prefetch): Promise<void> {
-  await openUnits(image, layers, startingIn(image, layers), prefetch, async () => {})
+export async function startAhead(image: EarlyImage, layers: Opener, wanted: Wanted): Promise<void> {
+  await openUnits(image, layers, startingIn(image, layers), wanted, async () => {})
 }
 
 /** The same for an image whose layers will be named: as keepForIndex has it. */
-export async function nameAhead(image: EarlyImage, layers: Opener & Keeper, prefetch: Prefetch): Promise<void> {
-  await openUnits(image, layers, startingIn(image, layers), prefetch, (shown) => keepForIndex(image, shown, layers))
+export async function nameAhead(image: EarlyImage, layers: Opener & Keeper, wanted: Wanted): Promise<void> {
+  await openUnits(image, layers, startingIn(image, layers), wanted, (shown) => keepForIndex(image, shown, layers))
 }
 
 /** Units of which a start wants something. */
@@ -44,16 +48,17 @@ async function openUnits(
   image: EarlyImage,
   layers: Opener,
   starting: ReadonlySet<unknown>,
-  prefetch: Prefetch,
+  wanted: Wanted,
   before: (shown: Descriptor) => Promise<void>,
 ): Promise<void> {
   const units = new Set([...layers.plan(image.manifest).values()].flatMap((each) => ('why' in each ? [] : [each])))
   const opening = [...units].map(async (unit) => {
     await before(unit.shown)
     const starts = starting.has(unit)
-    const layer = await layers.open(unit, sourceOf(image), image.origin, starts ? 'start' : 'anywhere')
+    const from = starts ? { early: () => wanted.early(unit.shown) } : 'anywhere'
+    const layer = await layers.open(unit, sourceOf(image), image.origin, from)
     try {
-      if (starts) await prefetch(layer)
+      if (starts) await wanted.prefetch(layer)
     } finally {
       await layer.close() // it stays open for a while
     }

@@ -1,5 +1,6 @@
-// What an index says is wanted first is asked for before a tree is built of it, so that the link is not idle meanwhile. It is stored bytes
-// of one blob, in memory, until the filler asks for them, which does so in ascending ranges; chunks are decoded as they arrive, also then.
+// What an index says is wanted first is asked for before a tree is built of it, so that the link is not idle meanwhile; and what is known to be
+// wanted first of the very image, before its index is here. It is stored bytes of one blob, in memory, until the filler asks for them,
+// which does so in ascending ranges; chunks are decoded as they arrive, also then.
 //
 //   index ─┬─ first bytes ════ arriving ════╗
 //          └─ tree built ─ device open ─ filler ─ read ─▶ taken from what arrives, the rest from the blob
@@ -40,7 +41,7 @@ export class FirstBytesRoom {
   }
 }
 
-/** One read that was begun before anybody had a use for it. */
+/** One read that was begun before anybody had a use for it. `range` is a part of the blob that no other one has. */
 interface Begun {
   readonly blob: Blob
   readonly range: Range
@@ -62,7 +63,8 @@ interface Begun {
 export class FirstBytes {
   readonly #room: FirstBytesRoom
   readonly #signal: AbortSignal
-  #begun: Begun | undefined
+  /** Ascending; undefined: nothing was begun yet. */
+  #begun: Begun[] | undefined
 
   /** @param signal ends what is under way */
   constructor(room: FirstBytesRoom, signal: AbortSignal) {
@@ -70,30 +72,36 @@ export class FirstBytes {
     this.#signal = signal
   }
 
-  /** Begins to read a range of a blob, or as much of its beginning as there is room for. Never throws; once is enough. */
-  begin(blob: Blob, { start, end }: Range): void {
-    if (this.#begun !== undefined || !(start >= 0 && start < end && end <= blob.size)) return
-    const range = { start, end: Math.min(end, start + EACH_MAX_BYTES) }
-    const leave = this.#room.take(range.end - range.start)
+  /** Begins to read ranges of a blob, which ascend, or as much of their beginning as there is room for. Never throws; once is enough. */
+  begin(blob: Blob, ranges: readonly Range[]): void {
+    if (this.#begun !== undefined) return
+    const wanted = withinBytes(ranges, blob.size)
+    const bytes = wanted.reduce((sum, { start, end }) => sum + end - start, 0)
+    const leave = bytes === 0 ? undefined : this.#room.take(bytes)
     if (leave === undefined) return
-    const begun: Begun = {
-      blob,
-      range,
-      givers: [],
-      bytes: new Uint8Array(),
-      isOver: false,
-      error: undefined,
-      taken: start,
-      readers: 0,
-      waiting: new Set(),
-      end: () => {
-        leave()
-        giveBack(begun.bytes)
-        if (this.#begun === begun) this.#begun = undefined
-      },
-    }
+    let open = wanted.length
+    const begun = wanted.map((range): Begun => {
+      const one: Begun = {
+        blob,
+        range,
+        givers: [],
+        bytes: new Uint8Array(),
+        isOver: false,
+        error: undefined,
+        taken: range.start,
+        readers: 0,
+        waiting: new Set(),
+        end: () => {
+          if (!this.#begun?.includes(one)) return
+          this.#begun = this.#begun.filter((each) => each !== one)
+          giveBack(one.bytes)
+          if (--open === 0) leave()
+        },
+      }
+      return one
+    })
     this.#begun = begun
-    void this.#read(begun) // never rejects
+    for (const each of begun) void this.#read(each) // never rejects
   }
 
   /** The blob, of which what was begun is read from here. */
@@ -122,31 +130,46 @@ export class FirstBytes {
   }
 
   async #readOver(blob: Blob, range: Range, options: ReadOptions = {}): Promise<Uint8Array> {
-    const begun = this.#begun
-    const isHere = begun?.blob === blob && begun.taken <= range.start && range.start < begun.range.end
     // what somebody waits for comes faster on its own
-    if (begun === undefined || !isHere || (options.priority ?? 'demand') === 'demand')
-      return await blob.read(range, options)
-    const until = Math.min(range.end, begun.range.end)
+    const isDemand = (options.priority ?? 'demand') === 'demand'
+    const here = isDemand ? [] : (this.#begun ?? []).filter((each) => each.blob === blob && isIn(each, range))
+    if (here.length === 0) return await blob.read(range, options)
+    const bytes = new Uint8Array(range.end - range.start)
+    let at = range.start
+    const rest = async (end: number) => {
+      const from = at
+      const onPart = (part: Uint8Array, partAt: number) => {
+        const place = from - range.start + partAt
+        bytes.set(part, place)
+        return options.onPart?.(bytes.subarray(place, place + part.length), place)
+      }
+      bytes.set(await blob.read({ start: from, end }, { ...options, onPart }), from - range.start)
+      at = end
+    }
+    for (const begun of here) {
+      if (at < begun.range.start) await rest(begun.range.start)
+      const until = Math.min(range.end, begun.range.end)
+      if (!(await this.#takeOf(begun, range, until, bytes, options))) return await blob.read(range, options)
+      at = until
+    }
+    if (at < range.end) await rest(range.end)
+    return bytes
+  }
+
+  /** Copies what arrives of one read, up to `until`. @returns false: not all of it came. @throws Failure aborted */
+  async #takeOf(begun: Begun, range: Range, until: number, bytes: Uint8Array, options: ReadOptions): Promise<boolean> {
+    const start = Math.max(range.start, begun.range.start)
+    if (begun.taken > start) return false // somebody else has it
     begun.taken = until
     begun.readers++
-    const bytes = new Uint8Array(range.end - range.start)
-    const came = await this.#take(begun, { start: range.start, end: until }, bytes, options).finally(() => {
+    const into = bytes.subarray(start - range.start)
+    const onPart: ReadOptions['onPart'] = (part, at) => options.onPart?.(part, start - range.start + at)
+    return await this.#take(begun, { start, end: until }, into, { ...options, onPart }).finally(() => {
       begun.readers--
       // who reads it may still write its memory away
       if (begun.isOver && begun.readers === 0 && (begun.error !== undefined || begun.taken === begun.range.end))
         begun.end()
     })
-    if (!came) return await blob.read(range, options)
-    if (until === range.end) return bytes
-    const rest = (part: Uint8Array, at: number) => {
-      const place = until - range.start + at
-      bytes.set(part, place)
-      return options.onPart?.(bytes.subarray(place, place + part.length), place)
-    }
-    const read = await blob.read({ start: until, end: range.end }, { ...options, onPart: rest })
-    bytes.set(read, until - range.start)
-    return bytes
   }
 
   /** Copies what arrives of `range`. @returns false: not all of it came. @throws Failure aborted */
@@ -180,6 +203,25 @@ export class FirstBytes {
       if (signal?.aborted) throw Failure.aborted(`blob ${begun.blob.digest} is not wanted any more`)
     }
   }
+}
+
+/** Whether some of a range is what was begun, and nobody has taken it. */
+function isIn({ range, taken }: Begun, { start, end }: Range): boolean {
+  return start < range.end && range.start < end && taken <= Math.max(start, range.start)
+}
+
+/** As much of the ranges as is read ahead of one blob; nothing behind one that does not ascend, or is beyond the blob. */
+function withinBytes(ranges: readonly Range[], size: number): Range[] {
+  let left = EACH_MAX_BYTES
+  let behind = 0
+  const within: Range[] = []
+  for (const { start, end } of ranges) {
+    if (!(start >= behind && start < end && end <= size)) return within
+    behind = Math.min(end, start + left)
+    left -= behind - start
+    if (behind > start) within.push({ start, end: behind })
+  }
+  return within
 }
 
 /** What is read of a blob so that the way to it is there, and how long it is kept where nothing uses it (registry/connections.ts). */

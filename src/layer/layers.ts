@@ -5,7 +5,7 @@ import type { Budget } from '../fetch/budget.ts'
 import type { Format, Planned, Source, Unit } from '../format/format.ts'
 import { FORMATS, formatNamed, planUnits, type Units } from '../format/formats.ts'
 import type { IndexBuilder } from '../format/parser.ts'
-import type { Blob } from '../image/blob.ts'
+import type { Blob, Range } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
@@ -66,9 +66,14 @@ const IDLE_MAX = 32
  *
  * disk      no registry is asked
  * anywhere
- * start     the same, for a program that is about to start: what the index wants first begins to come before the tree is built
+ * Starting  the same, for a program that is about to start: what the index wants first begins to come before the tree is built
  */
-export type From = 'disk' | 'anywhere' | 'start'
+export type From = 'disk' | 'anywhere' | Starting
+
+export interface Starting {
+  /** Where in the blob what is wanted first is known to be stored, ascending: that begins to come with the index. Never rejects. */
+  early(): Promise<readonly Range[]>
+}
 
 function notHere({ digest }: Descriptor): Failure {
   return Failure.missing(`layer ${digest} is not in the cache, or is damaged there`)
@@ -143,6 +148,7 @@ export class Layers {
     const name = nameOf(unit, origin)
     const isAlone = unit.layers.length === 1
     const first = new FirstBytes(this.#firstRoom, this.signal)
+    const starting = typeof from === 'object' ? from : undefined
     const rest: Omit<Source, 'blob'> = {
       repository: source.repository,
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
@@ -165,10 +171,14 @@ export class Layers {
           const blob: Source['blob'] = (of) => (isAlone ? blobs.of(of) : new KeptElse(blobs.of(of), wholes))
           // what is first in another version of an image is mostly first in this one, and here
           const hasOlder = this.#reuse.hasImage(source.repository)
-          if (from === 'start' && this.#parts.isFilled) this.#warmWays.warm(blobs.of(unit.shown), origin, signal)
+          if (starting !== undefined && this.#parts.isFilled) this.#warmWays.warm(blobs.of(unit.shown), origin, signal)
+          const begin = async (ranges: readonly Range[]) => {
+            if (!(await hasOlder)) first.begin(blobs.of(unit.shown), ranges)
+          }
+          if (isAlone) void starting?.early().then(begin) // neither rejects
           const index = await format.readIndex(unit, { blob, ...rest }, { signal, room })
-          const firstBytes = from === 'start' && isAlone ? format.firstBytes(index, unit) : undefined
-          if (firstBytes !== undefined && !(await hasOlder)) first.begin(blobs.of(unit.shown), firstBytes)
+          const firstBytes = starting !== undefined && isAlone ? format.firstBytes(index, unit) : undefined
+          if (firstBytes !== undefined) await begin([firstBytes])
           const build = () => this.#parts.builder.build(index, unit, { signal, gives: true })
           return await this.#builds.take(build, signal)
         }

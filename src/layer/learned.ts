@@ -2,12 +2,14 @@
 // else by what its repository has about it, which is looked for beside everything else and never waited for.
 //
 // What was learned goes before what the image itself wants first: it is what was read, where the other is what its maker thought of. What
-// comes from a registry later than that goes behind it. A profile that is false costs bytes, at most a quarter of the image's.
+// comes from a registry later than that goes behind it. A profile that is false costs bytes, at most a quarter of the image's. Of the very image
+// that it is of, it says where what is wanted is stored: that is asked for before the index says so.
 import { describe } from '../errors.ts'
 import { prefetch } from '../fetch/prefetch.ts'
+import type { Range } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Manifest } from '../image/manifest.ts'
-import type { Profile } from '../image/profile.ts'
+import type { Descriptor, Manifest } from '../image/manifest.ts'
+import type { Profile, ProfileFile } from '../image/profile.ts'
 import { type Reference, repositoryText } from '../image/reference.ts'
 import type { KeptProfile, Profiles } from '../store/profiles.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
@@ -19,7 +21,12 @@ export interface LearnedParts {
   profiles: Pick<Profiles, 'keep' | 'of' | 'newest'>
   platform: string
   /** As wantedChunks (tree/), off the main thread. */
-  chunksOf(image: Uint8Array, chunks: ChunkTable, files: Profile, signal: AbortSignal): Promise<Iterable<number>>
+  chunksOf(
+    image: Uint8Array,
+    chunks: ChunkTable,
+    files: readonly ProfileFile[],
+    signal: AbortSignal,
+  ): Promise<Iterable<number>>
   /** What the repository of an image says of its starts; undefined: nothing. Throws what asking it throws. */
   published(reference: Reference, manifest: Digest, signal: AbortSignal): Promise<Profile | undefined>
   /** Aborts when the cache has no room, or the agent stops; where there is room again, it is another one. */
@@ -49,6 +56,8 @@ export class Learned {
   readonly #kept = new WeakMap<Manifest, Promise<KeptProfile | undefined>>()
   /** Of the same: bytes that foreign profiles may still want. */
   readonly #allowances = new WeakMap<Manifest, number>()
+  /** Of the same, by blob: what was said to be wanted before the index was there. */
+  readonly #early = new WeakMap<Manifest, Map<Digest, readonly Range[]>>()
   #chunks = 0
 
   constructor(parts: LearnedParts) {
@@ -75,6 +84,19 @@ export class Learned {
     const running = this.#running.get(key) ?? this.#prefetch(image, layer).finally(() => this.#running.delete(key))
     this.#running.set(key, running)
     return running
+  }
+
+  /** Where in a layer's blob what is wanted first is stored, as far as that is known of this very image. Never rejects. */
+  async early(image: LearnedImage, { digest }: Descriptor): Promise<readonly Range[]> {
+    const { manifest } = image
+    const kept = await this.#known(image)
+    const known = kept?.manifest === image.digest ? kept : await this.#expected.get(manifest)
+    const ranges = known?.profile.stored.find(({ layer }) => layer === digest)?.ranges ?? []
+    if (known === undefined || known.from === 'start' || ranges.length === 0) return ranges
+    const allowed = this.#allowed(manifest, ranges, (range) => range)
+    const early = this.#early.get(manifest) ?? new Map<Digest, readonly Range[]>()
+    this.#early.set(manifest, early.set(digest, allowed))
+    return allowed
   }
 
   async #prefetch(image: LearnedImage, layer: LearnedLayer): Promise<void> {
@@ -134,7 +156,13 @@ export class Learned {
     const signal = this.#parts.signal()
     try {
       const wanted = await chunksOf(await readImage(layer), layer.chunks, files, signal)
-      const chunks = known.from === 'start' ? [...wanted] : this.#allowed(image.manifest, layer.chunks, wanted)
+      const early = this.#early.get(image.manifest)?.get(layer.descriptor.digest) ?? []
+      const isEarly = ({ start, end }: Range) => early.some((each) => each.start <= start && end <= each.end)
+      const costs = (chunk: number) => {
+        const stored = layer.chunks.storedRange(chunk)
+        return isEarly(stored) ? { start: 0, end: 0 } : stored
+      }
+      const chunks = known.from === 'start' ? [...wanted] : this.#allowed(image.manifest, wanted, costs)
       this.#chunks += chunks.length
       return { done: prefetch(layer.filler, chunks, signal) } // never rejects
     } catch (error) {
@@ -143,15 +171,16 @@ export class Learned {
     }
   }
 
-  #allowed(manifest: Manifest, chunks: ChunkTable, wanted: Iterable<number>): number[] {
+  /** As much of it, from its beginning, as others may have us fetch of the image. */
+  #allowed<T>(manifest: Manifest, wanted: Iterable<T>, costs: (each: T) => Range): T[] {
     const all = manifest.layers.reduce((sum, { size }) => sum + size, 0)
     let left = this.#allowances.get(manifest) ?? all * FOREIGN_SHARE
-    const allowed: number[] = []
-    for (const chunk of wanted) {
-      const { start, end } = chunks.storedRange(chunk)
+    const allowed: T[] = []
+    for (const each of wanted) {
+      const { start, end } = costs(each)
       if (end - start > left) break
       left -= end - start
-      allowed.push(chunk)
+      allowed.push(each)
     }
     this.#allowances.set(manifest, left)
     return allowed
@@ -173,8 +202,8 @@ function isFresh(known: KeptProfile | undefined, { digest }: LearnedImage): bool
  * What a profile says of a layer: of one that it names, what it says of that; of one that it does not know, what it says of layers that
  * the image does not have any more.
  */
-function filesIn({ profile }: KeptProfile, { layers }: Manifest, layer: Digest): Profile {
-  if (profile.some((each) => each.layer === layer)) return profile.filter((each) => each.layer === layer)
+function filesIn({ profile: { files } }: KeptProfile, { layers }: Manifest, layer: Digest): ProfileFile[] {
+  if (files.some((each) => each.layer === layer)) return files.filter((each) => each.layer === layer)
   const still = new Set(layers.map(({ digest }) => digest))
-  return profile.filter((each) => !still.has(each.layer))
+  return files.filter((each) => !still.has(each.layer))
 }

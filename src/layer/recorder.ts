@@ -7,11 +7,14 @@
 // Who reads a layer is not known: what is read of it belongs to every image that has it and is being watched. What the kernel has in its cache
 // already is read without anybody being told, and so is a layer that it mounted complete.
 import { describe } from '../errors.ts'
+import { runs } from '../fetch/plan.ts'
+import { LIMITS } from '../fetch/requests.ts'
 import type { Digest } from '../image/digest.ts'
-import type { Profile, ProfileFile } from '../image/profile.ts'
+import { type Profile, type ProfileFile, STORED_RANGES_MAX, type StoredRanges } from '../image/profile.ts'
 import { repositoryText } from '../image/reference.ts'
 import type { FirstRead } from '../store/device.ts'
 import type { Profiles } from '../store/profiles.ts'
+import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { DeviceRead, ReadFile } from '../tree/read-files.ts'
 import type { ResolvedImage } from './image.ts'
 import type { OpenLayer } from './layer.ts'
@@ -19,7 +22,7 @@ import { readImage } from './layer-image.ts'
 
 /** What is watched. */
 export type WatchedImage = Pick<ResolvedImage, 'reference' | 'digest'>
-export type WatchedLayer = Pick<OpenLayer, 'descriptor' | 'tree' | 'openImage'> & {
+export type WatchedLayer = Pick<OpenLayer, 'chunks' | 'descriptor' | 'tree' | 'openImage'> & {
   slots: Pick<OpenLayer['slots'], 'noteReads' | 'takeReads' | 'ignoreReads'>
 }
 
@@ -28,6 +31,8 @@ export interface RecorderParts {
   platform: string
   /** As readFiles (tree/), off the main thread. */
   filesOf(image: Uint8Array, reads: readonly DeviceRead[]): Promise<readonly ReadFile[]>
+  /** As wantedChunks (tree/), off the main thread. */
+  chunksOf(image: Uint8Array, chunks: ChunkTable, files: readonly ProfileFile[]): Promise<Iterable<number>>
   /**
    * Which parts of a layer's files programs have read; undefined: nobody reads more than they do.
    * @throws what the system throws, which does not always know
@@ -190,11 +195,19 @@ export class Recorder {
         ),
       ),
     )
-    const profile = found
+    const files = found
       .flat()
       .sort((a, b) => a.ms - b.ms)
       .map(({ file }) => file)
-    if (profile.length === 0) return
+    if (files.length === 0) return
+    const stored = await Promise.all(
+      [...layers.values()].map((layer) =>
+        this.#storedOf(
+          layer,
+          files.filter((each) => each.layer === layer.descriptor.digest),
+        ),
+      ),
+    )
     const of = {
       repository: repositoryText(image.reference),
       platform: this.#parts.platform,
@@ -202,8 +215,24 @@ export class Recorder {
     }
     const before = await this.#parts.profiles.of(of)
     // what others say of it must not come to count as what was seen here
-    const known = before === undefined || before.from === 'registry' ? [] : before.profile
-    await this.#parts.profiles.keep(of, 'start', together(known, profile))
+    const known = before === undefined || before.from === 'registry' ? NOTHING : before.profile
+    await this.#parts.profiles.keep(of, 'start', together(known, { files, stored: stored.flat() }))
+  }
+
+  /** Where these files' bytes are stored, of a layer that is one blob. */
+  async #storedOf(
+    { chunks, descriptor, ...layer }: WatchedLayer,
+    files: readonly ProfileFile[],
+  ): Promise<StoredRanges[]> {
+    const { digest } = descriptor
+    if (files.length === 0 || chunks.blobs.length !== 1 || chunks.blobs[0]?.digest !== digest) return []
+    const wanted = await this.#parts.chunksOf(await readImage(layer), chunks, files)
+    const limits = { ...LIMITS.prefetch, runMaxBytes: Number.POSITIVE_INFINITY }
+    const all = runs(
+      Array.from(wanted, (index) => ({ index, blob: 0, stored: chunks.storedRange(index) })),
+      limits,
+    )
+    return [{ layer: digest, ranges: all.map(({ range }) => range).slice(0, STORED_RANGES_MAX) }]
   }
 
   async #filesOf(layer: WatchedLayer, reads: readonly FirstRead[]): Promise<{ file: ProfileFile; ms: number }[]> {
@@ -224,9 +253,12 @@ export class Recorder {
   }
 }
 
+const NOTHING: Profile = { files: [], stored: [] }
+
 /** What is known now: what a start read that shows most of it, or else what was known, and behind it what is new. */
 function together(before: Profile, now: Profile): Profile {
-  if (now.length >= before.length * WHOLE_SHARE) return now
-  const known = new Set(before.map(({ layer, path }) => `${layer} ${path}`))
-  return [...before, ...now.filter(({ layer, path }) => !known.has(`${layer} ${path}`))]
+  if (now.files.length >= before.files.length * WHOLE_SHARE) return now
+  const known = new Set(before.files.map(({ layer, path }) => `${layer} ${path}`))
+  const more = now.files.filter(({ layer, path }) => !known.has(`${layer} ${path}`))
+  return { files: [...before.files, ...more], stored: before.stored }
 }

@@ -38,7 +38,7 @@ async function started(): Promise<string> {
   const cache = await folder()
   const store = await Store.open(cache, flock, () => {})
   const of = { repository: 'registry.example.com/app', platform: 'linux/amd64', manifest: digest('manifest') }
-  await store.profiles.keep(of, 'start', FILES)
+  await store.profiles.keep(of, 'start', { files: FILES, stored: [] })
   await store.close()
   return cache
 }
@@ -54,7 +54,7 @@ test('what is known of another version is shown, with nothing that a terminal ob
 test('JSON of it says the same, and steers no terminal either', async () => {
   const shown = await run(await started(), 'show', '--platform', 'linux/amd64', '--format', 'json', IMAGE)
   expect(steering(shown)).toEqual([])
-  expect(JSON.parse(shown)).toMatchObject({ profile: FILES })
+  expect(JSON.parse(shown)).toMatchObject({ profile: { files: FILES } })
 })
 
 test('what was exported is what is shown, and forgetting takes all versions', async () => {

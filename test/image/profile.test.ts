@@ -18,7 +18,7 @@ function encoded(profile: Profile): Uint8Array {
 }
 
 test('a profile is read as it was written, in its order', () => {
-  const profile: Profile = [
+  const files = [
     { layer: LAYER, path: 'usr/lib/python3/os.py', ranges: [] },
     { layer: layer('b'), path: 'start', ranges: [{ start: 0, end: 4096 }] },
     {
@@ -30,21 +30,39 @@ test('a profile is read as it was written, in its order', () => {
       ],
     },
   ]
-  expect(parseProfile(encoded(profile), 'p')).toEqual(profile)
+  const stored = [
+    {
+      layer: LAYER,
+      ranges: [
+        { start: 512, end: 70_000 },
+        { start: 90_000, end: 100_000 },
+      ],
+    },
+  ]
+  expect(parseProfile(encoded({ files, stored }), 'p')).toEqual({ files, stored })
+  // of a layer of which no file is wanted nothing is
+  expect(parseProfile(encoded({ files, stored: [{ layer: layer('c'), ranges: [] }] }), 'p').stored).toEqual([])
+})
+
+test('where something is stored takes no more than a quarter of it', () => {
+  const files = ['a', 'b'].map((each) => ({ layer: layer(each), path: 'p', ranges: [] }))
+  const ranges = Array.from({ length: 512 }, (_, i) => ({ start: 1e9 + i * 10, end: 1e9 + i * 10 + 5 }))
+  const stored = files.map(({ layer }) => ({ layer, ranges }))
+  expect(parseProfile(encoded({ files, stored }), 'p')).toEqual({ files, stored: stored.slice(0, 1) })
 })
 
 test('what does not fit is left out from the end', () => {
   const file = (i: number) => ({ layer: LAYER, path: `folder-${i}/${'n'.repeat(200)}`, ranges: [] })
-  const profile = Array.from({ length: 1000 }, (_, i) => file(i))
-  const bytes = encoded(profile)
-  const read = parseProfile(bytes, 'p')
+  const files = Array.from({ length: 1000 }, (_, i) => file(i))
+  const bytes = encoded({ files, stored: [] })
+  const read = parseProfile(bytes, 'p').files
   expect(bytes.length).toBeLessThanOrEqual(PROFILE_MAX_BYTES)
   expect(bytes.length).toBeGreaterThan(PROFILE_MAX_BYTES - 500)
-  expect(read).toEqual(profile.slice(0, read.length))
+  expect(read).toEqual(files.slice(0, read.length))
 })
 
 test('of no files there is no profile', () => {
-  expect(encodeProfile([])).toBeUndefined()
+  expect(encodeProfile({ files: [], stored: [] })).toBeUndefined()
 })
 
 describe('refused is one', () => {
@@ -74,6 +92,19 @@ describe('refused is one', () => {
   check('with ranges that overlap', having({ files: [[0, 0, 'a', 0, 9, 8, 10]] }), 'corrupt')
   check('with a range before the file', having({ files: [[0, 0, 'a', -1, 9]] }), 'corrupt')
   check('with a range of no number', having({ files: [[0, 0, 'a', 0, '9']] }), 'corrupt')
+  check('with what is stored of a layer that is not listed', having({ stored: [[1, 0, 9]] }), 'corrupt')
+  check(
+    'with what is stored of a layer twice',
+    having({
+      stored: [
+        [0, 0, 9],
+        [0, 10, 19],
+      ],
+    }),
+    'corrupt',
+  )
+  check('with half of where something is stored', having({ stored: [[0, 9]] }), 'corrupt')
+  check('with more places than are kept', having({ stored: [[0, ...Array(1026).keys()]] }), 'limit')
   check('with more ranges than a file may have', having({ files: [[0, 0, 'a', ...Array(34).keys()]] }), 'limit')
 })
 
@@ -93,6 +124,7 @@ test('whatever the document, it is read or refused, and what is read can be writ
     layers: fc.array(fc.constantFrom(LAYER, layer('b'), ''), { maxLength: 3 }),
     folders: fc.array(fc.constantFrom('', 'a', 'a/b', '/', '.'), { maxLength: 3 }),
     files: fc.array(file, { maxLength: 6 }),
+    stored: fc.array(fc.array(number, { maxLength: 5 }), { maxLength: 2 }),
   })
   fc.assert(
     fc.property(fc.oneof(document, fc.anything()), (value) => {
@@ -103,7 +135,10 @@ test('whatever the document, it is read or refused, and what is read can be writ
         expect(error).toBeInstanceOf(Failure)
         return
       }
-      if (read.length > 0) expect(parseProfile(encoded(read), 'p')).toEqual(read)
+      if (read.files.length === 0) return
+      const shown = new Set(read.files.map(({ layer }) => layer))
+      const stored = read.stored.filter(({ layer }) => shown.has(layer))
+      expect(parseProfile(encoded(read), 'p')).toEqual({ ...read, stored })
     }),
     { numRuns: runs(500) },
   )

@@ -35,9 +35,9 @@ function slowBlob(size: number) {
 
 const PLENTY = { tryTake: () => () => {} }
 
-function begin({ blob }: { blob: Blob }, range: Range, room = new FirstBytesRoom(PLENTY)) {
+function begin({ blob }: { blob: Blob }, range: Range | Range[], room = new FirstBytesRoom(PLENTY)) {
   const first = new FirstBytes(room, never)
-  first.begin(blob, range)
+  first.begin(blob, Array.isArray(range) ? range : [range])
   return first.over(blob)
 }
 
@@ -77,6 +77,54 @@ test('ascending ranges share it, and the last one reads the rest of its own from
   slow.reads[1]?.give(900)
   expect(await read).toEqual(slow.bytes.subarray(300, 900))
   expect(parts).toEqual(['0+300', '300+100', '400+200'])
+})
+
+test('a prefetch over several of them is given each as it arrives, and what lies between is read', async () => {
+  const slow = slowBlob(1000)
+  const over = begin(slow, [
+    { start: 100, end: 200 },
+    { start: 300, end: 400 },
+  ])
+  slow.reads[1]?.give(400)
+  const { parts, read } = prefetch(over, { start: 100, end: 500 })
+  await sleep(0)
+  expect(parts).toEqual([])
+  slow.reads[0]?.give(200)
+  await sleep(0)
+  slow.reads[2]?.give(300)
+  await sleep(0)
+  slow.reads[3]?.give(500)
+  expect(await read).toEqual(slow.bytes.subarray(100, 500))
+  expect(parts).toEqual(['0+100', '100+100', '200+100', '300+100'])
+  expect(slow.reads.map(({ range }) => range)).toEqual([
+    { start: 100, end: 200 },
+    { start: 300, end: 400 },
+    { start: 200, end: 300 },
+    { start: 400, end: 500 },
+  ])
+})
+
+test('of ranges that do not ascend only those before are begun, and 8 MiB in all', () => {
+  const slow = slowBlob(20 << 20)
+  begin(slow, [
+    { start: 0, end: 5 << 20 },
+    { start: 6 << 20, end: 12 << 20 },
+    { start: 13 << 20, end: 14 << 20 },
+  ])
+  expect(slow.reads.map(({ range }) => range)).toEqual([
+    { start: 0, end: 5 << 20 },
+    { start: 6 << 20, end: 9 << 20 },
+  ])
+  const wrong = slowBlob(1000)
+  begin(wrong, [
+    { start: 10, end: 20 },
+    { start: 15, end: 30 },
+    { start: 40, end: 50 },
+  ])
+  expect(wrong.reads).toHaveLength(1)
+  const beyond = slowBlob(1000)
+  begin(beyond, { start: 10, end: 1001 })
+  expect(beyond.reads).toHaveLength(0)
 })
 
 test('bytes that were given once are read anew: they may have been wrong', async () => {

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { FOOTER_BYTES, makeFooter, parseFooter } from '../../src/format/estargz/footer.ts'
-import type { Blob } from '../../src/image/blob.ts'
+import type { Blob, Range } from '../../src/image/blob.ts'
 import { hex } from '../../src/image/digest.ts'
 import type { Descriptor } from '../../src/image/manifest.ts'
 import { openLayer, type ResolvedImage } from '../../src/layer/image.ts'
@@ -35,17 +35,40 @@ test('a layer is opened, and its files are what was put in', async () => {
   expect(await contents(layer, 'etc/motd')).toBe('hello\n')
 })
 
+const STARTING = { early: async () => [] }
+
 test('for a start, what an index wants first is asked for before the tree is there, and not again', async () => {
   const { layers } = await openCache(await folder())
   const files = { first: 'f'.repeat(9000), second: 's'.repeat(9000), rest: 'r'.repeat(300_000), last: 'l' }
   const made = await lazyLayer(files, { prioritized: ['first', 'second'], level: 0 })
-  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com', 'start')
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com', STARTING)
   expect(made.blob.ranges[1]).toEqual({ start: 0, end: expect.any(Number) })
   expect(await layer.prefetch()).toMatchObject({ ready: layer.chunks.first, failed: 0 })
   expect(layer.chunks.first).toBeGreaterThan(0)
   expect(made.blob.ranges).toHaveLength(2)
   expect(await contents(layer, 'second')).toBe(files.second)
   expect(made.blob.ranges).toHaveLength(2)
+})
+
+test('for a start, what is known to be wanted first is asked for with the index, and not again', async () => {
+  const files = { a: 'a'.repeat(9000), b: 'b'.repeat(300_000), c: 'c'.repeat(9000), d: 'd'.repeat(300_000) }
+  const made = await lazyLayer(files, { level: 0 })
+  const known = await (await openCache(await folder())).layers.open(
+    unitOf(made.descriptor),
+    sourceOf(made.blob),
+    'registry.example.com',
+  )
+  const [first, second] = [0, 2].map((chunk) => known.chunks.storedRange(chunk)) as [Range, Range]
+  const wanted = [{ start: first.start, end: second.end }] // they are near each other
+  made.blob.ranges.splice(0)
+  const { layers } = await openCache(await folder())
+  const starting = { early: async () => wanted }
+  const layer = await layers.open(unitOf(made.descriptor), sourceOf(made.blob), 'registry.example.com', starting)
+  expect(made.blob.ranges).toEqual(expect.arrayContaining(wanted))
+  const asked = made.blob.ranges.length
+  await layer.filler.fill([0, 2], 'prefetch')
+  expect(made.blob.ranges).toHaveLength(asked)
+  expect(await contents(layer, 'c')).toBe(files.c)
 })
 
 test('whoever only looks at a layer has nothing of it fetched but its index', async () => {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
+import type { Range } from '../../src/image/blob.ts'
 import type { Profile } from '../../src/image/profile.ts'
 import type { ResolvedImage } from '../../src/layer/image.ts'
 import { Learned, type LearnedParts } from '../../src/layer/learned.ts'
@@ -44,8 +45,17 @@ async function world(
   const of = (manifest: ResolvedImage['digest']) => ({ repository: `${ORIGIN}/app`, platform: 'linux/amd64', manifest })
   const keep = (from: ProfileOrigin, profile: Profile, manifest = image.digest) =>
     cache.store.profiles.keep(of(manifest), from, profile)
-  const wanted = (...paths: string[]): Profile =>
-    paths.map((path) => ({ layer: one.descriptor.digest, path, ranges: [] }))
+  const wanted = (...paths: string[]): Profile => ({
+    files: paths.map((path) => ({ layer: one.descriptor.digest, path, ranges: [] })),
+    stored: [],
+  })
+  const chunkOf = async (path: string) => {
+    const image = await layer.openImage()
+    const bytes = new Uint8Array(await image.readFile())
+    await image.close()
+    const [chunk] = await cache.builder.chunksOf(bytes, layer.chunks, wanted(path).files)
+    return chunk as number
+  }
   const there = async () => {
     const image = await layer.openImage()
     const bytes = new Uint8Array(await image.readFile())
@@ -59,7 +69,7 @@ async function world(
     )
     return states.join('')
   }
-  return { image, layer, learned, keep, wanted, there, logged, made: one, of, profiles: cache.store.profiles }
+  return { image, layer, learned, keep, wanted, chunkOf, there, logged, made: one, of, profiles: cache.store.profiles }
 }
 
 test('what the last start read is fetched ahead, in its order and nothing else', async () => {
@@ -88,14 +98,15 @@ test('a cache that was full learns nothing less when it has room again', async (
 test('what was learned of another version holds for the same paths, in whatever layer they are now', async () => {
   const { image, layer, learned, keep, there } = await world()
   const before = (path: string) => ({ layer: digest('a layer of before'), path, ranges: [] })
-  await keep('start', [before('c'), before('gone'), before('d')], digest('another version'))
+  await keep('start', { files: [before('c'), before('gone'), before('d')], stored: [] }, digest('another version'))
   await learned.prefetch(image, layer)
   expect(await there()).toBe('cd')
 })
 
 test('of a layer that the profile names, no path of another layer counts', async () => {
   const { image, layer, learned, keep, wanted, there } = await world()
-  await keep('start', [...wanted('a'), { layer: digest('another layer'), path: 'b', ranges: [] }])
+  const other = { layer: digest('another layer'), path: 'b', ranges: [] }
+  await keep('start', { files: [...wanted('a').files, other], stored: [] })
   await learned.prefetch(image, layer)
   expect(await there()).toBe('a')
 })
@@ -120,6 +131,25 @@ test('what the repository says is fetched behind, kept, and cut at a quarter of 
   await learned.prefetch(image, layer)
   expect(await there()).toBe('f')
   expect(await profiles.of(of(image.digest))).toMatchObject({ from: 'registry', profile })
+})
+
+test('where what is wanted is stored is known of the very image alone, and of what others say a quarter counts, once', async () => {
+  const { image, layer, learned, keep, wanted, chunkOf, there, made } = await world()
+  const { digest: blob } = made.descriptor
+  const stored = [await chunkOf('a'), await chunkOf('f')].map((chunk) => layer.chunks.storedRange(chunk))
+  const profile = { ...wanted('a', 'f'), stored: [{ layer: blob, ranges: stored }] }
+  await keep('start', profile, digest('another version'))
+  expect(await learned.early(image, made.descriptor)).toEqual([])
+  const here = { ...image, manifest: { ...image.manifest } } // as it is resolved again
+  await keep('start', profile)
+  expect(await learned.early(here, made.descriptor)).toEqual(stored)
+  const said = { ...image, manifest: { ...image.manifest } }
+  const [, last] = stored as [Range, Range]
+  const more = { start: last.end + 1, end: 2 * made.blob.size }
+  await keep('registry', { ...wanted('f'), stored: [{ layer: blob, ranges: [last, more] }] })
+  expect(await learned.early(said, made.descriptor)).toEqual([last])
+  await learned.prefetch(said, layer)
+  expect(await there()).toBe('f')
 })
 
 test('who has started an image asks nobody; who knows another version does', async () => {

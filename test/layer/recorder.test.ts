@@ -5,11 +5,25 @@ import { parseReference } from '../../src/image/reference.ts'
 import { Recorder, type WatchedLayer } from '../../src/layer/recorder.ts'
 import type { FirstRead } from '../../src/store/device.ts'
 import type { KeptProfile } from '../../src/store/profiles.ts'
+import { type Chunk, GZIP } from '../../src/tree/chunk.ts'
+import { ChunkTable, encodeChunks } from '../../src/tree/chunk-table.ts'
 import type { ReadFile } from '../../src/tree/read-files.ts'
 
 const digest = (of: string) => digestOf(new TextEncoder().encode(of))
 const image = (of: string) => ({ reference: parseReference('registry.example.com/app:1'), digest: digest(of) })
 const PAGE = 4096
+
+/** Of a layer whose files are a chunk each. */
+function tableOf(name: string): ChunkTable {
+  const chunks = Array.from({ length: 10 }, (_, i): Chunk => {
+    const at = i * PAGE
+    const range = { start: 0, end: PAGE }
+    const check = { of: 'decoded', range, digest: digest(`${name} ${i}`) } as const
+    const stored = { start: 1000 + i * 100_000, end: 2000 + i * 100_000 }
+    return { blob: 0, stored, size: PAGE, codec: GZIP, checks: [check], places: [{ from: 0, length: PAGE, at }] }
+  })
+  return new ChunkTable(encodeChunks([{ digest: digest(name), size: 2_000_000 }], chunks, 0, 10 * PAGE, []))
+}
 
 /** A layer whose files, a page each, are read by name. */
 function layerOf(name: string) {
@@ -18,6 +32,7 @@ function layerOf(name: string) {
   const layer: WatchedLayer = {
     descriptor: { mediaType: '', digest: digest(name), size: 0, annotations: {} },
     tree: digest(`tree of ${name}`),
+    chunks: tableOf(name),
     openImage: async () => ({ readFile: async () => new Uint8Array(), close: async () => {} }) as never,
     slots: {
       noteReads: () => {
@@ -47,12 +62,13 @@ function recorderOf(cached?: readonly string[], before?: Profile, from: KeptProf
     platform: 'linux/amd64',
     filesOf: async (_, reads) =>
       reads.map(({ at }, first): ReadFile => ({ path: `file-${at / PAGE}`, ranges: [], size: PAGE, first })),
+    chunksOf: async (_, __, files) => files.map(({ path }) => Number(path.slice('file-'.length))),
     readParts: async (_, parts) => cached && parts.map(({ path }) => cached.includes(path)),
     began: ({ digest }) => void began.add(digest),
     log: (message) => void logged.push(message),
     now: () => time.now,
   })
-  const paths = (of: string) => kept.get(digest(of))?.map(({ path }) => path)
+  const paths = (of: string) => kept.get(digest(of))?.files.map(({ path }) => path)
   return { recorder, time, paths, kept, logged, began }
 }
 
@@ -69,7 +85,14 @@ test('what was read until a quiet moment is kept, in its order, over all layers'
   recorder.poll()
   await recorder.end()
   const file = (layer: string, path: string) => ({ layer: digest(layer), path, ranges: [] })
-  expect(kept.get(digest('a'))).toEqual([file('high', 'file-1'), file('low', 'file-7'), file('low', 'file-2')])
+  const stored = (...files: number[]) => files.map((i) => ({ start: 1000 + i * 100_000, end: 2000 + i * 100_000 }))
+  expect(kept.get(digest('a'))).toEqual({
+    files: [file('high', 'file-1'), file('low', 'file-7'), file('low', 'file-2')],
+    stored: [
+      { layer: digest('low'), ranges: stored(2, 7) },
+      { layer: digest('high'), ranges: stored(1) },
+    ],
+  })
 })
 
 test('as long as something new is read, and as long as nothing is, it waits', async () => {
@@ -131,7 +154,10 @@ test('where nothing was read, nothing is kept', async () => {
 })
 
 test('a start of which most was in the cache adds to what is known, another replaces it', async () => {
-  const known = (...files: number[]) => files.map((i) => ({ layer: digest('one'), path: `file-${i}`, ranges: [] }))
+  const known = (...files: number[]) => ({
+    files: files.map((i) => ({ layer: digest('one'), path: `file-${i}`, ranges: [] })),
+    stored: [],
+  })
   const run = async (before: Profile, ...files: number[]) => {
     const { recorder, paths } = recorderOf(undefined, before)
     const { layer, read } = layerOf('one')
@@ -145,7 +171,8 @@ test('a start of which most was in the cache adds to what is known, another repl
 })
 
 test('what a registry said of an image does not become what was seen here', async () => {
-  const said = [1, 2, 3, 4, 5].map((i) => ({ layer: digest('one'), path: `file-${i}`, ranges: [] }))
+  const files = [1, 2, 3, 4, 5].map((i) => ({ layer: digest('one'), path: `file-${i}`, ranges: [] }))
+  const said = { files, stored: [] }
   const { recorder, paths } = recorderOf(undefined, said, 'registry')
   const { layer, read } = layerOf('one')
   recorder.watch(image('a'), layer)

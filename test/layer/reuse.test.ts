@@ -189,7 +189,9 @@ test('what is first in a new version is not asked for ahead of its tree, since m
   const next = await lazyLayer({ ...files, last: '2' }, { prioritized: ['first', 'second'], level: 0 })
   const cache = await openCache(await folder())
   const start = (made: MadeLayer) =>
-    cache.layers.open(unitOf(made.descriptor), from(made, TEAM), HOST, 'start').then((layer) => layer.prefetch())
+    cache.layers
+      .open(unitOf(made.descriptor), from(made, TEAM), HOST, { early: async () => [] })
+      .then((layer) => layer.prefetch())
   await start(old)
   expect(old.blob.ranges).toHaveLength(2)
   await start(next)

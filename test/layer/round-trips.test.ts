@@ -12,6 +12,9 @@ import { Settings } from '../fake/settings.ts'
 import { contents, lazyLayer, openCache } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
 
+/** A start of which nothing is known. */
+const NOTHING_FIRST = { prefetch: async () => {}, early: async () => [] }
+
 const PLATFORM = parsePlatform('linux/amd64')
 const TEXT = 'as it is in the registry\n'
 
@@ -53,7 +56,7 @@ async function start(cache: string) {
     store,
     PLATFORM,
     () => {},
-    (image) => void startAhead(image, layers, async () => {}),
+    (image) => void startAhead(image, layers, NOTHING_FIRST),
   )
   const tripsTo = async (name: string) => {
     const image = await images.resolve(parseReference(`${registry.host}/${name}`))

@@ -50,7 +50,7 @@ const listing = (name: string, proven: boolean[] = []): Listing => ({
   by: ['diffid'],
   ...(proven.length > 0 ? { proven } : {}),
 })
-const profile = (path: string) => [{ layer: BLOB, path, ranges: [] }]
+const profile = (path: string) => ({ files: [{ layer: BLOB, path, ranges: [] }], stored: [] })
 
 let log: WriteLog | undefined
 let restore: () => void
@@ -84,7 +84,7 @@ const READ = {
   version: async ({ dir }: Store) => (await ListVersion.open(dir, ROOT, () => {})).restored?.version.toString(),
   contested: async ({ dir }: Store) => (await (await ContestedNames.open(dir, () => {})).all()).length,
   verdict: async (store: Store) => (await store.proofs.of(CLAIM))?.verdict,
-  profile: async (store: Store) => (await store.profiles.of(IMAGE))?.profile[0]?.path,
+  profile: async (store: Store) => (await store.profiles.of(IMAGE))?.profile.files[0]?.path,
   whole: async (store: Store) => {
     if (!store.wholes.has(digestOf(WHOLE))) return undefined // to hash it takes a thread
     const file = await store.wholes.find(digestOf(WHOLE))

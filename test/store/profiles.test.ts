@@ -14,7 +14,7 @@ const image = (manifest: string, repository = 'registry.example.com/app'): Profi
   platform: 'linux/amd64',
   manifest: digest(manifest),
 })
-const profile = (path: string): Profile => [{ layer: digest('layer'), path, ranges: [] }]
+const profile = (path: string): Profile => ({ files: [{ layer: digest('layer'), path, ranges: [] }], stored: [] })
 
 async function cache() {
   const dir = await folder()
@@ -92,6 +92,6 @@ test('one that was not started for long goes when another is kept', async () => 
 
 test('of nothing no profile is kept', async () => {
   const { profiles } = await cache()
-  await profiles.keep(image('one'), 'start', [])
+  await profiles.keep(image('one'), 'start', { files: [], stored: [] })
   expect(await profiles.all()).toEqual([])
 })

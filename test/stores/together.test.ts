@@ -22,6 +22,9 @@ import { contents, openCache } from '../mount/fixture.ts'
 import { folder } from '../store/folder.ts'
 import { digest } from './store.ts'
 
+/** A start of which nothing is known. */
+const NOTHING_FIRST = { prefetch: async () => {}, early: async () => [] }
+
 const NOISE = Uint8Array.from({ length: 2048 }, (_, i) => (i * 151 + 7) & 0xff)
 const FOUR = Buffer.from(NOISE.subarray(0, 4)).toString()
 
@@ -64,7 +67,7 @@ test('what shows the tree is fetched once when it is opened ahead of the config,
   const cache = await open()
   const { whole, layers, diffIds } = made()
   const image = imageOf(layers, { diffIds })
-  const ahead = nameAhead(image, cache.layers, async () => {})
+  const ahead = nameAhead(image, cache.layers, NOTHING_FIRST)
   await closeChain(await chainOf(cache, image, 'none'))
   await ahead
   expect(whole.blob.ranges).toEqual([{ start: 0, end: whole.blob.size }])
@@ -85,7 +88,7 @@ test('what its tar is called is found out while the tree is built, and once', as
     reading.resolve()
     return await examineRaw(...of)
   })
-  const ahead = nameAhead(image, cache.layers, async () => {})
+  const ahead = nameAhead(image, cache.layers, NOTHING_FIRST)
   const chain = await chainOf(cache, image, 'none', trustAll)
   expect(chain.links).toHaveLength(2)
   await closeChain(chain)
@@ -97,7 +100,7 @@ test('what shows the tree is fetched once for who mounts the image and names no 
   const cache = await open()
   const { whole, layers, diffIds } = made()
   const image = imageOf(layers, { diffIds })
-  const ahead = startAhead(image, cache.layers, async () => {})
+  const ahead = startAhead(image, cache.layers, NOTHING_FIRST)
   const opened = await openAllLayers(image, cache.layers, refuseWhole)
   await Promise.all([ahead, ...opened.map((each) => each.close())])
   expect(whole.blob.ranges).toEqual([{ start: 0, end: whole.blob.size }])
