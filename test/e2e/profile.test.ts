@@ -90,7 +90,7 @@ suite('profiles', lacking(['mount']), () => {
       await mounted(rung, rung, readThem)
       const { from, profile } = await shown(rung)
       expect(from).toBe('start')
-      expect(profile.map(({ path }: { path: string }) => path)).toEqual(READ)
+      expect(profile.files.map(({ path }: { path: string }) => path)).toEqual(READ)
     },
   )
 
@@ -120,7 +120,7 @@ suite('profiles', lacking(['mount']), () => {
     }
     const { from, profile } = await shown('store')
     expect(from).toBe('start')
-    expect(profile.map(({ path }: { path: string }) => path)).toEqual(READ)
+    expect(profile.files.map(({ path }: { path: string }) => path)).toEqual(READ)
   })
 
   test('a profile is exported, forgotten and imported', async () => {
