@@ -141,7 +141,8 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
     await Promise.race([served.recorder.end(), sleep(ENDING_MS)])
     for (const waitMs of UNMOUNT_AFTER_MS) {
       await sleep(waitMs)
-      if ((await covers?.unmount()) !== false && (await session.unmount())) return true
+      const rest = () => session.unmount()
+      if (await (covers?.unmount(rest) ?? rest())) return true
     }
     return false
   }

@@ -79,6 +79,8 @@ export class KernelMounts {
   readonly #working = new Set<Promise<unknown>>()
   /** By target: mounts that are being ended for good. */
   readonly #uncovering = new Map<string, Promise<void>>()
+  /** The whole mount is being ended, or it turns out that it is in use: nothing is mounted meanwhile. */
+  readonly #ending = new Set<Promise<unknown>>()
   #evicting: Promise<void> | undefined
   #evicted = 0
   readonly #closing = new AbortController()
@@ -238,7 +240,7 @@ export class KernelMounts {
       } catch (error) {
         // the directory may be in between: the next try finds it again
         if (++failures < Math.min(RESTORE_FAILURES_MAX, after.length)) continue
-        this.#forget(target)
+        this.#forget(target, this.#covered.get(target))
         throw error
       }
     }
@@ -293,6 +295,7 @@ export class KernelMounts {
     delete covered.adopted
     const isSame = covered.devices === layers.length && layers.every(({ tree }) => covered.trees.has(tree))
     if (isSame && (await mountPoints()).has(target)) return
+    if (this.#covered.get(target) !== covered) return // it was ended meanwhile
     await this.#work(covered, () => this.#detach(target))
   }
 
@@ -312,7 +315,14 @@ export class KernelMounts {
   ): Promise<string | undefined> {
     await this.#settleAdopted(target, layers)
     if (layers.length > DEVICES_MAX) return `it has ${layers.length} layers, at most ${DEVICES_MAX} are mounted as one`
-    while (!this.#closed && !this.#covered.has(target) && this.#covered.size >= this.#max) {
+    while (
+      !this.#closed &&
+      (this.#ending.size > 0 || (!this.#covered.has(target) && this.#covered.size >= this.#max))
+    ) {
+      if (this.#ending.size > 0) {
+        await Promise.allSettled(this.#ending)
+        continue
+      }
       const before = this.#evicted
       try {
         await this.#makeRoom()
@@ -407,18 +417,30 @@ export class KernelMounts {
 
   /** @returns false when it is busy */
   async #end(dir: string): Promise<boolean> {
+    const covered = this.#covered.get(dir)
     try {
       await this.#native.unmount(dir, false)
     } catch (error) {
       if (isBusy(error)) return false
       if (!isGone(error)) throw error
     }
-    this.#forget(dir)
+    this.#forget(dir, covered)
     return true
   }
 
-  /** @returns false when one is busy: that one and those asked for before it stay */
-  async unmount(): Promise<boolean> {
+  /**
+   * Ends all, and then what they stand on; nothing is mounted meanwhile, though the paths of mounts lead through lookups, which have layers
+   * mounted.
+   * @param rest ends what they stand on @returns false when it is busy
+   * @returns false when one is busy: that one and those asked for before it stay
+   */
+  async unmount(rest: () => Promise<boolean>): Promise<boolean> {
+    const ending = this.#unmount().then((ended) => ended && rest())
+    this.#ending.add(ending)
+    return await ending.finally(() => this.#ending.delete(ending))
+  }
+
+  async #unmount(): Promise<boolean> {
     // what is being mounted is no mount yet, and would be one that nobody knows of
     while (this.#working.size + this.#uncovering.size > 0) {
       await Promise.allSettled([...this.#working, ...this.#uncovering.values()])
@@ -437,16 +459,17 @@ export class KernelMounts {
   }
 
   async #detach(dir: string): Promise<void> {
+    const covered = this.#covered.get(dir)
     await this.#native.unmount(dir, true).catch((error) => {
       if (!isGone(error)) throw error
     })
-    this.#forget(dir)
+    this.#forget(dir, covered)
   }
 
   /** Whoever uses it on has a mount of his own, which the device is marked for. */
-  #forget(dir: string): void {
-    const covered = this.#covered.get(dir)
-    if (covered !== undefined) release(covered)
+  #forget(dir: string, covered: Covered | undefined): void {
+    if (covered === undefined || this.#covered.get(dir) !== covered) return // another is mounted there by now
+    release(covered)
     this.#covered.delete(dir)
     this.#session.state?.delete(`${COVER_RECORD}${dir}`)
   }

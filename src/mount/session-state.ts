@@ -55,13 +55,15 @@ export class SessionState {
       })
     }
     const records = new Map<string, string>()
-    // the last line may be cut off
-    for (const line of linesOf(fd, size).split('\n').slice(0, -1)) {
+    const bytes = bytesOf(fd, size)
+    // the last line may be cut off: the next one takes its place
+    const whole = bytes.lastIndexOf(10) + 1
+    for (const line of bytes.subarray(0, whole).toString().replace(/^\0+/, '').split('\n').slice(0, -1)) {
       const [key] = parse(line.slice(2))
       if (line.startsWith('+ ')) records.set(key, line.slice(2))
       else records.delete(key)
     }
-    return new SessionState(fd, disk, records, size)
+    return new SessionState(fd, disk, records, size - (bytes.length - whole))
   }
 
   /** @throws what the system throws */
@@ -118,8 +120,8 @@ export class SessionState {
   }
 }
 
-/** @throws Failure corrupt */
-function linesOf(fd: number, size: number): string {
+/** Behind the head, as far as they were not taken away. @throws Failure corrupt */
+function bytesOf(fd: number, size: number): Buffer {
   const parts: Buffer[] = []
   let bytes = 0
   for (let at = HEAD_BYTES; at < size; at += PART_BYTES) {
@@ -131,7 +133,7 @@ function linesOf(fd: number, size: number): string {
     bytes += length
     if (bytes > RECORDS_MAX_BYTES) throw Failure.corrupt('the state of the mount is longer than any')
   }
-  return Buffer.concat(parts).toString().replace(/^\0+/, '')
+  return Buffer.concat(parts)
 }
 
 /** As it was written here. */

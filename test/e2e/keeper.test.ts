@@ -226,6 +226,10 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     const found = await reader.end()
     expect(found).toMatchObject({ wrong: 0, errors: [] })
     expect(await mountsBelow(root)).toEqual(before)
+    const told = (what: string) => running.log().split(`service manager: ${what}`).length - 1
+    expect(told('READY=1')).toBe(3)
+    expect(told('STOPPING=1')).toBe(1) // who is killed says nothing
+    await expect.poll(() => told('WATCHDOG=1')).toBe(3)
     // nothing is mounted anew, so nobody has to start again
     expect((await lazylayer(work.path, 'umount', root)).code).not.toBe(0)
     for (const each of overlays.splice(0)) await succeed('umount', [each])

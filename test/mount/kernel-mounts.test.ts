@@ -60,6 +60,9 @@ function layer(name: string, states = [READY_MISSING], deviceFd = 40): OpenLayer
   } as unknown as OpenLayer // what covers use of it
 }
 
+/** Nothing stands below that could be busy. */
+const empty = async () => true
+
 const at = (name: string) => `${DIR}/${name}`
 
 test('a device is the cache file where it is complete, else a file of the session', async () => {
@@ -305,7 +308,7 @@ test('unmounting waits for what is being uncovered', async () => {
   it.unmounting = () => go.promise
   const uncovered = it.covers.uncover(at('a'))
   let ended = false
-  const unmounted = it.covers.unmount().then((done) => {
+  const unmounted = it.covers.unmount(empty).then((done) => {
     ended = true
     return done
   })
@@ -323,11 +326,33 @@ test('an image of too many layers is not mounted', async () => {
   expect(await covers.add({ fd: 9 } as FileHandle, layers, at('image'))).toContain(`at most ${DEVICES_MAX}`)
 })
 
+test('nothing is mounted while the whole mount is being ended, and again when it is in use', async () => {
+  const it = fake(10)
+  const [a, b] = [layer('a'), layer('b')]
+  await it.covers.cover(a, at('a'))
+  const asked: Promise<unknown>[] = []
+  // the path of a mount leads through lookups, which have layers mounted
+  it.unmounting = async () => void asked.push(it.covers.cover(a, at('a')), it.covers.cover(b, at('b')))
+  const seen: string[] = []
+  const isBusy = async () => {
+    await new Promise((done) => setImmediate(done))
+    seen.push(...it.mounted.keys())
+    return false
+  }
+  expect(await it.covers.unmount(isBusy)).toBe(false)
+  expect(seen).toEqual([])
+  await Promise.all(asked)
+  expect(it.covers.mounts.map(({ dir }) => dir).sort()).toEqual([at('a'), at('b')])
+  it.unmounting = async () => {}
+  expect(await it.covers.unmount(empty)).toBe(true)
+  expect([...it.mounted.keys()]).toEqual([])
+})
+
 test('unmounting stops at one that is busy; detaching takes all, also what is being mounted', async () => {
   const it = fake(10)
   for (const name of ['a', 'b']) await it.covers.cover(layer(name), at(name))
   it.busy.add(at('a'))
-  expect(await it.covers.unmount()).toBe(false)
+  expect(await it.covers.unmount(empty)).toBe(false)
   expect([...it.mounted.keys()]).toEqual([at('a')])
   const go = Promise.withResolvers<void>()
   it.mounting = () => go.promise
@@ -349,7 +374,7 @@ test('unmounting waits for what is being mounted, so that it is not left behind'
   it.mounting = () => go.promise
   const late = it.covers.cover(layer('a'), at('a'))
   await new Promise((done) => setImmediate(done))
-  const unmounted = it.covers.unmount()
+  const unmounted = it.covers.unmount(empty)
   go.resolve()
   expect(await unmounted).toBe(true)
   await late
@@ -360,6 +385,6 @@ test('mounts that somebody else ended are no error', async () => {
   const { covers, mounted } = fake(10)
   for (const name of ['a', 'b']) await covers.cover(layer(name), at(name))
   mounted.delete(at('b'))
-  expect(await covers.unmount()).toBe(true)
+  expect(await covers.unmount(empty)).toBe(true)
   expect(covers.mounts).toEqual([])
 })

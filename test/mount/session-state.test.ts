@@ -30,14 +30,18 @@ test('whoever goes on finds each record as it was set last, and none that was de
   expect([...state.of('tree ')]).toEqual([['1', 'c']])
 })
 
-test('a process may die anywhere in a line: the records before it count', async () => {
-  const { path, state, found } = await made()
+test('a process may die anywhere in a line: the records before it count, and whoever goes on writes behind them', async () => {
+  const { path, disk, state, found } = await made()
   state.set('a', 1)
   const whole = readFileSync(path).length
   state.set('a', 2)
-  for (let length = readFileSync(path).length - 1; length >= whole; length--) {
-    ftruncateSync(state.fd, length)
+  const bytes = readFileSync(path)
+  for (let length = bytes.length - 1; length >= whole; length--) {
+    ftruncateSync(state.fd, 0)
+    writeSync(state.fd, bytes, 0, length, 0)
     expect(found()).toEqual({ a: 1 })
+    SessionState.read(openSync(path, 'r+'), disk).set('b', 3)
+    expect(found()).toEqual({ a: 1, b: 3 })
   }
 })
 
