@@ -154,6 +154,7 @@ impl Keeper {
             self.beside.as_ref().and_then(|beside| beside.kill_at),
             self.start_at,
             self.until.filter(|_| !self.is_served()),
+            self.store.due(),
         ];
         let first = deadlines.into_iter().flatten().min();
         self.runner.wait(&[self.agent.as_ref(), self.beside.as_ref()], first)?;
@@ -172,6 +173,7 @@ impl Keeper {
 
     /// The status to exit with, when it is time to.
     fn turn(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.store.live();
         self.signals()?;
         self.hear();
         self.kill_late();
@@ -213,6 +215,7 @@ impl Keeper {
                 continue;
             }
             self.ending = true;
+            self.store.say("STOPPING=1");
             match &self.agent {
                 // not those that the kernel made: the agent got its own
                 Some(agent) if !is_kernels => agent.send(signal)?,
@@ -252,6 +255,7 @@ impl Keeper {
             b"ready" => {
                 agent.ready();
                 self.until = None;
+                self.store.say("READY=1");
             }
             b"beat" => agent.beat(),
             b"end" => self.drop_held(),

@@ -1,4 +1,5 @@
-//! systemd's descriptor store (sd_notify(3), FDSTORE): what is in it outlives the keeper, too, and is handed to the next one.
+//! What systemd is told (sd_notify(3)): that the agent is ready, that the keeper lives, and what its descriptor store is to hold: that
+//! outlives the keeper, too, and is handed to the next one.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{
@@ -20,9 +22,11 @@ const DESCRIPTORS_MAX: usize = 8;
 /// The first that systemd hands over (sd_listen_fds(3)).
 const FIRST: RawFd = 3;
 
-/// Where systemd hears of descriptors, if there is one.
+/// Where systemd hears of us, if there is one.
 pub struct Store {
     address: Option<SocketAddrUnix>,
+    /// It ends a keeper of which it hears nothing for twice as long (WatchdogSec=), and when it is to hear of this one.
+    watchdog: Option<(Duration, Instant)>,
 }
 
 impl Store {
@@ -31,11 +35,34 @@ impl Store {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok(),
             path => SocketAddrUnix::new(path).ok(),
         });
-        Self { address }
+        // WATCHDOG_PID may be the launcher's, which waits for this program where its Node cannot become it
+        let limit = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok()).filter(|&limit| limit > 0);
+        let watchdog = limit.map(|limit| (Duration::from_micros(limit) / 2, Instant::now()));
+        Self { address, watchdog }
     }
 
     pub fn is_there(&self) -> bool {
         self.address.is_some()
+    }
+
+    /// What it does not hear it finds out.
+    pub fn say(&self, state: &str) {
+        let _ = self.tell(state, None);
+    }
+
+    /// When it is to hear that the keeper lives.
+    pub fn due(&self) -> Option<Instant> {
+        self.watchdog.map(|(_, due)| due)
+    }
+
+    pub fn live(&mut self) {
+        let now = Instant::now();
+        if let Some((every, due)) = &mut self.watchdog
+            && *due <= now
+        {
+            *due = now + *every;
+            self.say("WATCHDOG=1");
+        }
     }
 
     /// In place of what was in it.
@@ -92,6 +119,6 @@ pub fn handed_over() -> Vec<OwnedFd> {
 }
 
 /// What the agent need not see.
-pub fn variables() -> [OsString; 3] {
-    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].map(OsString::from)
+pub fn variables() -> [OsString; 5] {
+    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"].map(OsString::from)
 }
