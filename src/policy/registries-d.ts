@@ -68,7 +68,7 @@ export function parseRegistriesD(bytes: Uint8Array, path: string): RegistriesD {
   let root: unknown
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-    root = parse(text, { mapAsMap: true, maxAliasCount: ALIASES_MAX })
+    root = parse(text, { mapAsMap: true, maxAliasCount: ALIASES_MAX, logLevel: 'error' })
   } catch (cause) {
     throw Failure.usage(`${path} is no YAML`, { cause })
   }

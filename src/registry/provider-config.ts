@@ -39,7 +39,7 @@ export function parseProviderConfig(text: string, path: string): { providers: Pr
   const fail = (why: string) => Failure.usage(`${path} cannot be used`, { why })
   let config: unknown
   try {
-    config = parse(text)
+    config = parse(text, { logLevel: 'error' }) // its warnings quote the file
   } catch {
     throw fail('it is no YAML')
   }

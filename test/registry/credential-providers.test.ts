@@ -1,7 +1,7 @@
 // kubelet's credential providers: whom they are asked for, how often, and what of their answers counts.
 import { chmod, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { parseReference } from '../../src/image/reference.ts'
 import { CredentialProviders } from '../../src/registry/credential-providers.ts'
 import { durationMs, matchesImage, parseProviderConfig } from '../../src/registry/provider-config.ts'
@@ -207,4 +207,11 @@ test.each([
   [5, undefined],
 ])('%j lasts %j ms', (text, expected) => {
   expect(durationMs(text)).toBe(expected)
+})
+
+test('nothing of a file gets into a warning: it may hold secrets', () => {
+  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+  expect(() => parseProviderConfig('kind: !secret x\nenv: &a b', 'config.yaml')).toThrow('config.yaml')
+  expect(warned).not.toHaveBeenCalled()
+  warned.mockRestore()
 })
