@@ -2,7 +2,9 @@
 import type { Target } from './target.ts'
 import { artifacts } from './targets/artifact.ts'
 import { chunks } from './targets/chunks.ts'
+import { containerd } from './targets/containerd.ts'
 import { estargzToc } from './targets/estargz-toc.ts'
+import { headers } from './targets/headers.ts'
 import { manifest } from './targets/manifest.ts'
 import { nydusBatches, nydusCheckpoints } from './targets/nydus-contexts.ts'
 import { nydusLayer } from './targets/nydus-layer.ts'
@@ -12,6 +14,8 @@ import { nydusToc } from './targets/nydus-toc.ts'
 import { profile } from './targets/profile.ts'
 import { rafs5 } from './targets/rafs5.ts'
 import { rafs6 } from './targets/rafs6.ts'
+import { settings } from './targets/settings.ts'
+import { signatures } from './targets/signatures.ts'
 import { tar } from './targets/tar.ts'
 import { zstdChunkedToc } from './targets/zstd-chunked-toc.ts'
 
@@ -31,4 +35,8 @@ export const TARGETS: readonly Target[] = [
   nydusToc,
   nydusLz4,
   ...chunks,
+  ...headers,
+  ...settings,
+  ...signatures,
+  ...containerd,
 ]
