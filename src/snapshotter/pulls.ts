@@ -82,8 +82,7 @@ export class Pulls {
   async resolve(found: Omit<FoundImage, 'place'>): Promise<ResolvedImage> {
     const { keepObject, images } = this.#parts
     const { reference, manifest, manifestBytes, configBytes } = found
-    await keepObject(reference.digest, manifestBytes)
-    await keepObject(manifest.config.digest, configBytes)
+    await Promise.all([keepObject(reference.digest, manifestBytes), keepObject(manifest.config.digest, configBytes)])
     const image = await images.kept(reference)
     if (image === undefined) throw Failure.missing(`${referenceText(reference)} cannot be read back from the cache`)
     return image
