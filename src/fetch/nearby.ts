@@ -17,6 +17,7 @@ import type { Range } from '../image/blob.ts'
 import type { StoredOrder } from './order.ts'
 import { type AbsentOf, type Run, runs } from './plan.ts'
 import type { Kept, Shelf } from './shelf.ts'
+import { SHORT_MS } from './wire.ts'
 
 /** Misses one after the other before anything comes along. */
 const MISSES_MIN = 4
@@ -186,9 +187,6 @@ export interface LinkPace {
   readonly roundTripBytes: number
 }
 
-/** Of a link on which nothing is fetched along with a miss: the background brings what lies beside it. */
-export const NOTHING_ALONG: LinkPace = { begin: () => () => {}, roundTripBytes: 0 }
-
 export class Pace implements LinkPace {
   #roundTripMs: number | undefined
   #bytesPerSecond: number | undefined
@@ -221,8 +219,38 @@ export class Pace implements LinkPace {
     }
   }
 
+  /** Undefined: none was measured. */
+  get roundTripMs(): number | undefined {
+    return this.#roundTripMs
+  }
+
   get roundTripBytes(): number {
     if (this.#roundTripMs === undefined) return 0
     return this.#bytesPerSecond === undefined ? FIRST_BYTES : (this.#roundTripMs / 1000) * this.#bytesPerSecond
+  }
+}
+
+/** On a short way a request costs the processor more than its transfer costs the link: so much is brought as easily as nothing. */
+const SHORT_BYTES = 256 << 10
+
+/**
+ * Of a link on which the background brings what lies beside a miss; but where the way is short that waits for a quiet moment (wire.ts), and who
+ * reads one small file after the other has none until the last.
+ */
+export class BackgroundPace implements LinkPace {
+  readonly #pace: Pace
+
+  /** @param now milliseconds */
+  constructor(now?: () => number) {
+    this.#pace = new Pace(now)
+  }
+
+  begin(): (bytes: number) => void {
+    return this.#pace.begin()
+  }
+
+  get roundTripBytes(): number {
+    const isShort = (this.#pace.roundTripMs ?? SHORT_MS) < SHORT_MS
+    return isShort ? Math.max(SHORT_BYTES, this.#pace.roundTripBytes) : 0
   }
 }

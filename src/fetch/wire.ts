@@ -42,7 +42,7 @@ const ANSWERS = 16
  * A miss costs little on a way that is shorter, and a program that starts needs the processor more than what it has not read yet: there the
  * background waits until nobody has read for a while.
  */
-const SHORT_MS = 5
+export const SHORT_MS = 5
 const QUIET_MS = 1_000
 /** Who waits for the first answer has it before the background makes a connection of its own, which takes as long to work out. */
 const FIRST_MS = 50

@@ -3,7 +3,7 @@ import type { CodecPool } from '../codec/pool.ts'
 import { Failure } from '../errors.ts'
 import type { Budget } from '../fetch/budget.ts'
 import { Filler, type FillerOptions } from '../fetch/filler.ts'
-import { NOTHING_ALONG } from '../fetch/nearby.ts'
+import { BackgroundPace } from '../fetch/nearby.ts'
 import type { Blob, Giver, Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Device } from '../store/device.ts'
@@ -174,7 +174,7 @@ export class Trees {
       slots,
       origin,
       ...rest,
-      ...(this.#parts.isFilled ? { pace: NOTHING_ALONG } : {}),
+      ...(this.#parts.isFilled ? { pace: new BackgroundPace() } : {}),
       decode: (chunk, stored, index, turn) => slots.fill(index, (slot) => codecs.decode(chunk, stored, slot, turn)),
       reverify: (chunk, index, turn) => slots.check(index, (slot) => codecs.verify(chunk, slot, turn)),
     })

@@ -1,10 +1,10 @@
 import { expect, test } from 'vitest'
-import { Pace } from '../../src/fetch/nearby.ts'
+import { BackgroundPace, type LinkPace, Pace } from '../../src/fetch/nearby.ts'
 
 /** Reads one after the other: bytes, milliseconds. */
-function after(reads: readonly [number, number][]): number {
+function after(reads: readonly [number, number][], of: new (now: () => number) => LinkPace = Pace): number {
   let now = 0
-  const pace = new Pace(() => now)
+  const pace = new of(() => now)
   for (const [bytes, ms] of reads) {
     const ended = pace.begin()
     now += ms
@@ -56,4 +56,11 @@ test('reads that share the line are taken together', () => {
 test('no read makes a link wider than 1 Gbit/s', () => {
   const bytes = after([[100, 10], ...many<[number, number]>(50, [100 << 20, 10])])
   expect(bytes).toBeLessThanOrEqual(1.25e6)
+})
+
+test('beside a background only a short way brings anything along, and that much', () => {
+  const way = (ms: number) => after(many(5, [5_000, ms]), BackgroundPace)
+  expect(after([], BackgroundPace)).toBe(0)
+  expect(way(4)).toBe(256 << 10)
+  expect(way(6)).toBe(0)
 })
