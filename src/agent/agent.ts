@@ -162,6 +162,7 @@ export async function openAgent(
     budget,
     isFilled: manners !== undefined,
     examiner: examinations,
+    credentials: (repository) => registries.credentialsOf(repository),
     answers: (origin) => registries.answers(origin),
     closing,
     log,

@@ -92,7 +92,7 @@ export async function openWhole(
   { descriptor }: EagerLayer,
   layers: LayerOpener,
 ): Promise<LayerLease> {
-  const layer = await layers.openWhole(descriptor, image.blob(descriptor), true)
+  const layer = await layers.openWhole(descriptor, image.blob(descriptor), true, 'anywhere', image.repository)
   if (layer === undefined) throw new TypeError('a layer that is fetched whole is open') // as openWhole promises
   return layer
 }

@@ -241,7 +241,12 @@ export async function openLayer(
   const unit = layers.plan(image.manifest).get(descriptor) ?? { why: 'it is no layer of its image' }
   if ('why' in unit) {
     if (unit.refused) return { descriptor, ...unit }
-    return (await layers.openWhole(descriptor, image.blob(descriptor), fetchWhole, from)) ?? { descriptor, ...unit }
+    return (
+      (await layers.openWhole(descriptor, image.blob(descriptor), fetchWhole, from, image.repository)) ?? {
+        descriptor,
+        ...unit,
+      }
+    )
   }
   const layer = await layers.open(unit, sourceOf(image), image.origin, from)
   if (descriptor === unit.shown) return layer

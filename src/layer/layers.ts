@@ -20,11 +20,13 @@ import { KeptElse } from './file-blob.ts'
 import { FirstBytes, FirstBytesRoom, WarmWays } from './first-bytes.ts'
 import { IndexRoom } from './index-room.ts'
 import { type Examiner, type LayerLease, type OpenLayer, refusal, type Together, type Verdict, WHOLE } from './layer.ts'
-import { type Lease, Leases, type Shared } from './leases.ts'
+import { Leases, type Shared } from './leases.ts'
 import { keyOf, type Opened, type Opening, type OpeningParts, openFromDiskOrBuild } from './opened-layer.ts'
 import { prove } from './prove.ts'
 import { Trees } from './trees.ts'
 import { type BlobSource, UnitBlobs } from './unit-blobs.ts'
+import { layersOf, nameOf } from './unit-name.ts'
+import { held, type Viewer, Viewers } from './viewers.ts'
 
 export interface LayerParts {
   store: Store
@@ -36,6 +38,8 @@ export interface LayerParts {
   /** Whether the rest of a layer that is read comes by itself (background.ts); default: no. */
   isFilled?: boolean
   examiner: Examiner
+  /** A hash of what images of a repository (as a Giver has it) are asked for with; '': nothing. @throws Failure */
+  credentials(repository: string): Promise<string>
   /** Whether an origin gives what it is asked for, as far as is known. */
   answers(origin: string): boolean
   /** Aborted when the layers are closed. */
@@ -101,6 +105,7 @@ export class Layers {
   readonly #firstRoom: FirstBytesRoom
   readonly #warmWays = new WarmWays()
   readonly #builds = new Limit(BUILDS_MAX)
+  readonly #viewers: Viewers
   readonly #closing: AbortController
   #nothing: Tree | undefined
 
@@ -120,6 +125,7 @@ export class Layers {
     const shared = { store, reuse: this.#reuse, codecs, budget }
     this.#trees = new Trees({ ...shared, isFilled, answers, signal: closing.signal, log })
     this.#open = new Leases(idleMax, log)
+    this.#viewers = new Viewers({ ...parts, reuse: this.#reuse, signal: closing.signal })
     this.#opening = { store, trees: this.#trees, signal: closing.signal, log }
   }
 
@@ -154,7 +160,8 @@ export class Layers {
       sizeOf: (digest, signal) => source.sizeOf(digest, signal),
       companion: (suffix, signal) => source.companion(suffix, signal),
     }
-    return await this.#take(name, source, origin, (blobs) => ({
+    const viewer = this.#viewers.ofUnit(unit, source, from === 'disk')
+    return await this.#take(name, viewer, source, origin, (blobs) => ({
       descriptor: unit.shown,
       format: unit.format,
       unit,
@@ -165,6 +172,7 @@ export class Layers {
       together: isAlone ? undefined : (parts, chunks) => togetherOf(unit, unit.shown, parts, chunks),
       build: (signal) => {
         if (from === 'disk') return Promise.reject(notHere(unit.shown))
+        viewer.isMade = true
         const read = async (room: (bytes: number) => Promise<void>) => {
           const { wholes } = this.#parts.store
           // of several layers some may have been read whole, for their names
@@ -205,7 +213,7 @@ export class Layers {
         throw new TypeError('an empty tree is read from no blob')
       },
     }
-    return await this.#take(name, none, name, (blobs) => ({
+    return await this.#take(name, undefined, none, name, (blobs) => ({
       descriptor,
       format: unit.format,
       unit,
@@ -220,6 +228,7 @@ export class Layers {
 
   /**
    * A layer without an index, served from its whole tar: it was read whole before, or is now if `fetch` says so; undefined otherwise.
+   * @param repository whose image's, as a Giver has it
    * @returns what the caller closes
    * @throws Failure as Examiner.tree; missing: not on disk
    */
@@ -228,17 +237,20 @@ export class Layers {
     blob: StoredBlob,
     fetch: boolean,
     from: From = 'anywhere',
+    repository = blob.origin,
   ): Promise<LayerLease | undefined> {
     this.#throwIfClosed()
     // the blob's digest is proven before anything is built, so it does not matter where it came from
     const name = `${descriptor.digest} ${descriptor.size} whole`
-    const { examiner } = this.#parts
-    if ((await this.#parts.store.layer(keyOf(name))) === undefined) {
+    const { examiner, store } = this.#parts
+    const isKnown = (await store.layer(keyOf(name))) !== undefined
+    const viewer = this.#viewers.ofWhole(blob, repository, from === 'disk', isKnown)
+    if (!isKnown) {
       if (!fetch) return undefined
       // from its own source, before anything of it is shared: nobody waits for another's registry
       await (await examiner.blob(blob)).close()
     }
-    return await this.#take(name, { blob: () => blob }, blob.origin, (blobs) => ({
+    return await this.#take(name, viewer, { blob: () => blob }, blob.origin, (blobs) => ({
       descriptor,
       format: WHOLE,
       unit: undefined,
@@ -301,11 +313,14 @@ export class Layers {
 
   async #take<B extends Blob>(
     name: string,
+    viewer: Viewer | undefined,
     source: BlobSource<B>,
     origin: string,
     how: (blobs: UnitBlobs<B>) => Opening,
   ): Promise<LayerLease> {
     this.#throwIfClosed()
+    const scope = viewer && this.#viewers.scope(viewer)
+    scope?.catch(() => {}) // told below
     const begin = (): SharedLayer => {
       const blobs = new UnitBlobs(source, origin)
       const ready = openFromDiskOrBuild(how(blobs), this.#opening)
@@ -313,12 +328,14 @@ export class Layers {
     }
     const lease = await this.#open.take(name, begin, ({ blobs }) => blobs.add(source, origin))
     try {
-      const { layer, fill } = await lease.of.ready
+      const opened = await lease.of.ready
+      const { layer, fill } = opened
       const verdict = await layer.verdict()
       if (verdict?.verdict === 'refuted') throw refusal(layer, verdict)
+      const leave = viewer && scope ? await this.#viewers.enter(opened, viewer, await scope) : () => {}
       this.#throwIfClosed() // the device may be closed
       fill()
-      return held(layer, lease)
+      return held(layer, lease, leave)
     } catch (error) {
       await lease.close()
       throw error
@@ -330,11 +347,6 @@ export class Layers {
   }
 }
 
-function held(layer: OpenLayer, lease: Lease<unknown>): LayerLease {
-  const { close } = lease
-  return { ...layer, again: () => held(layer, lease.again()), close, [Symbol.asyncDispose]: close }
-}
-
 /** What a layer is in its unit. @param parts as the unit's index says @param chunks of the unit's tree */
 export function togetherOf(
   unit: Unit,
@@ -344,18 +356,4 @@ export function togetherOf(
 ): Together {
   const hasChunks = chunks.blobs.some(({ digest }) => digest === descriptor.digest)
   return { unit, shows: descriptor === unit.shown, hasChunks, parts }
-}
-
-/**
- * What a unit is known by. Its blobs' digests and sizes are claims until all of them was read, so the digest of the index, which is
- * checked, is part of it: nobody's blob answers for another's by saying that it has its digest. And so is where it comes from: what
- * an index's digest does not cover (where in the blob the index lies) is one registry's word, and counts for what comes from there.
- * And the format, in which the manifest says that it is to be read.
- */
-function nameOf(unit: Unit, origin: string): string {
-  return `${unit.format} ${layersOf(unit)} ${unit.index} ${origin}`
-}
-
-function layersOf({ layers }: Unit): string {
-  return layers.map(({ digest, size }) => `${digest} ${size}`).join(' ')
 }

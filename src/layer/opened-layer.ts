@@ -7,6 +7,7 @@ import type { BuiltTree } from '../format/parser.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
 import type { Part } from '../image/part.ts'
+import type { Provenance } from '../store/provenance.ts'
 import { type KeptLayer, RESTART, type Store } from '../store/store.ts'
 import type { ChunkBlob, ChunkTable } from '../tree/chunk-table.ts'
 import { Progress } from './candidates.ts'
@@ -46,6 +47,7 @@ export interface OpeningParts {
 
 export interface Opened {
   layer: OpenLayer
+  provenance: Provenance
   /** Has it fill its tree, if others have pushed it out, or if it never did. */
   fill(): void
   /** Lets go of the tree: it may be others', too. */
@@ -157,5 +159,5 @@ function open(opening: Opening, { store, trees, signal, log }: OpeningParts, fou
     if (own !== undefined) await filler.remove(own)
     await close()
   }
-  return { layer, fill, end }
+  return { layer, provenance: tree.provenance, fill, end }
 }

@@ -59,7 +59,7 @@ export async function layerAgain(
   const descriptor = image.manifest.layers[place]
   if (descriptor?.digest !== blob) throw Failure.corrupt(`manifest ${image.digest} has no layer ${blob} there`)
   const layer = whole
-    ? await layers.openWhole(descriptor, image.blob(descriptor), from === 'anywhere', from)
+    ? await layers.openWhole(descriptor, image.blob(descriptor), from === 'anywhere', from, image.repository)
     : await openLayer(image, descriptor, layers, { from })
   if (layer === undefined) throw Failure.missing(`layer ${blob} is not in the cache`)
   if ('why' in layer) throw Failure.unsupported(layer.why)

@@ -19,6 +19,7 @@ import {
   type Keyring,
   namedFileKeyring,
 } from './credentials.ts'
+import { CredentialsHashes } from './credentials-hash.ts'
 import { Hedge } from './hedge.ts'
 import {
   type Endpoint,
@@ -92,6 +93,7 @@ export class Registries {
   readonly #hostFiles = new Map<string, HostFiles>()
   readonly #layouts = new Set<LayoutSource>()
   readonly #absences = new Absences()
+  readonly #hashes = new CredentialsHashes()
 
   constructor(options: RegistriesOptions = {}) {
     const { creds, credsFile, authfile, providers, log: told = () => {} } = options
@@ -192,6 +194,22 @@ export class Registries {
    */
   remember({ host, repository }: RegistryReference, credentials: Credentials): Promise<void> {
     return this.#remembered.remember(host, repository, credentials)
+  }
+
+  /**
+   * A hash of the credentials and client certificates that a repository (`registry.example.com/team/app`) is asked for with, by all who may
+   * answer for it; '': there are none, or it is a layout.
+   * @throws Failure as source
+   */
+  async credentialsOf(repository: string): Promise<string> {
+    const at = repository.indexOf('/')
+    if (repository.startsWith('oci:') || at < 0) return ''
+    const name = { transport: 'docker', host: repository.slice(0, at), repository: repository.slice(at + 1) } as const
+    const asked = (await this.#repositories(name)).map(async ({ endpoint, host, server }) => [
+      await this.#keyring.find(endpoint.host, endpoint.repository),
+      (await host.trust(server)).identities,
+    ])
+    return await this.#hashes.of(repository, await Promise.all(asked))
   }
 
   /**

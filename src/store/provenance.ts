@@ -54,6 +54,9 @@ export function decodeProvenance(bytes: Uint8Array, tree: string): ProvenanceRec
   return { private: repositories, layer, repository }
 }
 
+/** Whose bytes are here: nobody's, such as anybody gets, or somebody's. */
+export type Here = 'nothing' | 'public' | 'private'
+
 export interface ProvenanceParts {
   /** Of the tree. */
   folder: string
@@ -76,6 +79,15 @@ export class Provenance {
 
   constructor(parts: ProvenanceParts) {
     this.#parts = parts
+  }
+
+  /** Whose bytes are stored. @throws what the system throws */
+  async here(): Promise<Here> {
+    const found = await readProvenance(this.#parts.folder)
+    if (found === undefined) {
+      return (await this.#parts.states()).every((state) => state === READY_MISSING) ? 'nothing' : 'private'
+    }
+    return found !== 'damaged' && found.private?.length === 0 ? 'public' : 'private'
   }
 
   /**

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Digest, hex } from '../image/digest.ts'
 import { READY_MISSING } from '../tree/ready.ts'
+import { AccessFile } from './access.ts'
 import type { Locks } from './locks.ts'
 import type { Look, Pieces } from './piece-worker.ts'
 import { Provenance } from './provenance.ts'
@@ -61,6 +62,11 @@ export class Reuse {
       states: () => device.states(),
       kept: () => this.#looks.clear(),
     })
+  }
+
+  /** Who may see what is here of a tree. */
+  access(tree: Digest): AccessFile {
+    return new AccessFile(this.#folder(hex(tree)), this.#locks)
   }
 
   /** Whether an image of this repository is here already, so that most of another is here, too. False where that is not known in time. */

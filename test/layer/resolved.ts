@@ -9,13 +9,19 @@ import { config, digest } from '../stores/store.ts'
 
 export interface ImageOptions {
   origin?: string
+  /** Default: one of the origin. */
+  repository?: string
   diffIds?: readonly Digest[]
   mediaType?: string
 }
 
 /** An image of these layers, lowest first. */
 export function imageOf(layers: readonly Made[], options: ImageOptions = {}): ResolvedImage {
-  const { origin = 'registry.example.com', diffIds = layers.map((_, i) => digest(`tar ${i}`)) } = options
+  const {
+    origin = 'registry.example.com',
+    repository = `${origin}/app`,
+    diffIds = layers.map((_, i) => digest(`tar ${i}`)),
+  } = options
   const { mediaType = 'application/vnd.oci.image.manifest.v1+json' } = options
   const blobs = new Map(
     layers.map(({ descriptor, blob }) => [descriptor.digest, storedIn(origin, { descriptor, blob })]),
@@ -27,7 +33,7 @@ export function imageOf(layers: readonly Made[], options: ImageOptions = {}): Re
     manifest: { mediaType, config: config('config'), layers: layers.map((each) => each.descriptor) },
     config: { diffIds },
     blob: (of: Descriptor) => blobs.get(of.digest),
-    repository: `${origin}/app`,
+    repository,
     companion: async () => undefined,
   } as unknown as ResolvedImage // what opening layers uses of it
 }

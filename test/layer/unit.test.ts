@@ -126,9 +126,10 @@ test('images with the same unit lend each other the blobs that fail', async () =
   const { layers } = await openHere(await folder())
   const made = makePair({ a: 'from below' }, { c: 'from above' })
   const broken = { ...made.part, blob: new MemoryBlob(Buffer.from('from hell!')) }
-  const tree = await opened(imageOf([broken, made.whole], { origin: 'one.example.com' }), 1, layers)
+  const repository = 'registry.example.com/app' // of others a part would be asked for
+  const tree = await opened(imageOf([broken, made.whole], { origin: 'one.example.com', repository }), 1, layers)
   await expect(contents(tree, 'a')).rejects.toMatchObject({ code: 'corrupt' })
-  const same = await opened(imageOf(both(made), { origin: 'two.example.com' }), 1, layers)
+  const same = await opened(imageOf(both(made), { origin: 'two.example.com', repository }), 1, layers)
   expect(same.tree).toBe(tree.tree)
   expect(await contents(tree, 'a')).toBe('from below')
 })

@@ -51,18 +51,23 @@ export function posing(as: Descriptor, { blob }: MadeLayer): Blob {
 export async function openCache(
   dir: string,
   locks: Locks = { tryLock: () => true },
-  more: { formats?: readonly Format[]; worker?: string; idleMax?: number } = {},
+  more: {
+    formats?: readonly Format[]
+    worker?: string
+    idleMax?: number
+    credentials?: (repository: string) => Promise<string>
+  } = {},
 ) {
   const warnings: string[] = []
   const log = (message: string) => warnings.push(message)
   const store = await Store.open(dir, locks, log)
   const codecs = new CodecPool({ threads: 1 })
-  const { worker, idleMax, ...known } = more
+  const { worker, idleMax, credentials = async () => 'a login', ...known } = more
   const builder = new IndexBuilder(worker === undefined ? {} : { worker })
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
   const parts = { store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log, ...known }
-  const layers = new Layers({ ...parts, answers: () => true }, idleMax)
+  const layers = new Layers({ ...parts, answers: () => true, credentials }, idleMax)
   let closed = false
   const close = async () => {
     if (closed) return

@@ -284,7 +284,8 @@ test.each(['first', 'last'])(
     const expired: StoredBlob = { ...whole.blob, stream: () => Promise.reject(Failure.denied('credentials expired')) }
     const next = await openCache(dir)
     const sources = failing === 'first' ? [whole.blob, expired] : [expired, whole.blob]
-    const layers = await Promise.all(sources.map((each) => next.layers.openWhole(descriptor, each, false)))
+    const open = (each: StoredBlob) => next.layers.openWhole(descriptor, each, false)
+    const layers = await Promise.all(sources.map(open))
     for (const [path, text] of Object.entries(FILES)) expect(await contents(layers[0] as OpenLayer, path)).toBe(text)
     expect(whole.streams).toBe(2)
   },
