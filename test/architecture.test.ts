@@ -57,6 +57,13 @@ test('the page about the house names files and folders that there are', async ()
   expect(inHouse.length).toBeGreaterThan(40)
 })
 
+test.each(['reliability.md', 'security.md'])('the tests that docs/%s names are there', async (name) => {
+  const page = await readFile(new URL(`../docs/${name}`, import.meta.url), 'utf8')
+  const named = [...page.matchAll(/`(test\/[\w./-]+)`/g)].map(([, path]) => path as string)
+  expect(named.filter((path) => !existsSync(new URL(`../${path}`, import.meta.url)))).toEqual([])
+  expect(named.length).toBeGreaterThan(10)
+})
+
 describe('a file breaks the rules when it', () => {
   const check = (title: string, path: string, source: string, expected: string[]) =>
     test(title, () => expect(violations(path, source)).toEqual(expected))
