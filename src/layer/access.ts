@@ -31,6 +31,8 @@ export interface Asking {
   isAgain: boolean
   /** The tree was made of an index that came for it. */
   isMade: boolean
+  /** All of the layer's bytes came for it, and were right. */
+  hasAll: boolean
 }
 
 interface Entered {
@@ -89,17 +91,21 @@ export class Access {
     const record = await file.read()
     const entered: Entered = { asking, isShown: record.shown.some((each) => isSame(each, scope)), holders: 0 }
     if (isAgain) {
-      // its credentials may be forgotten: whoever was shown the repository's image was shown it with some
-      const isIts = ({ repository }: Scope) => repository === scope.repository
-      entered.isShown ||= record.shown.some(isIts)
+      // with which credentials may be forgotten: it was shown with some
+      const isIts = (each: Scope | undefined) => each?.repository === scope.repository
+      entered.isShown = record.shown.some(isIts) || (isIts(record.first) && record.shown.length === 0)
       return entered
     }
     const others = [...(this.#open.get(tree) ?? [])]
+    if (!entered.isShown && asking.hasAll) {
+      await file.add(scope)
+      entered.isShown = true
+    }
     if (!entered.isShown) {
       const here = await asking.here()
       // of nothing that is stored the names of files are here, if somebody had credentials
       const isKnown = here === 'nothing' && record.first !== undefined && !asking.isMade
-      const isTheirs = (here === 'private' || isKnown) && !isAlone(record, scope)
+      const isTheirs = (here === 'private' || here === 'own' || isKnown) && !isAlone(record, scope, here === 'own')
       if (isTheirs || others.some((each) => !isAnybody(each.asking.scope))) await this.#show(entered)
       else if (here === 'nothing' && !isAnybody(scope)) await file.begin(scope)
     }

@@ -21,6 +21,8 @@ export interface Viewer {
   isHere: boolean
   /** Set when the layer was made of what came for this viewer. */
   isMade: boolean
+  /** As Asking.hasAll. */
+  hasAll: boolean
   /** As Asking.show. */
   show(layer: OpenLayer, signal: AbortSignal): Promise<void>
 }
@@ -54,6 +56,7 @@ export class Viewers {
       isAgain,
       isHere: unit.blobs.some((each) => hasChunks(each) && store.wholes.has(each.digest)),
       isMade: false,
+      hasAll: false,
       show: ({ chunks }, signal) => showChunks(chunks, (of) => source.blob(of), this.#parts, signal),
     }
   }
@@ -62,12 +65,13 @@ export class Viewers {
   ofWhole(blob: StoredBlob, repository: string, isAgain: boolean, isKnown: boolean): Viewer {
     const { store, examiner } = this.#parts
     const { digest } = blob
+    const isHere = isKnown || store.wholes.has(digest)
     return {
       repository,
       isAgain,
-      // what is fetched now comes from its own registry, all of it
-      isHere: isKnown || store.wholes.has(digest),
+      isHere,
       isMade: false,
+      hasAll: !isHere, // what is fetched now comes from its own registry
       show: async (_, signal) => {
         await using file = store.wholes.has(digest)
           ? await store.wholes.openUnchecked(digest)
@@ -77,9 +81,9 @@ export class Viewers {
     }
   }
 
-  /** With what images of its repository are asked for now. @throws Failure */
-  async scope({ repository }: Viewer): Promise<Scope> {
-    return { repository, credentials: await this.#parts.credentials(repository) }
+  /** With what images of its repository are asked for now; of what was shown before nobody is asked. @throws Failure */
+  async scope({ repository, isAgain }: Viewer): Promise<Scope> {
+    return { repository, credentials: isAgain ? '' : await this.#parts.credentials(repository) }
   }
 
   /** Resolves when it may be shown. @returns what ends that @throws Failure as Access.enter */
@@ -90,10 +94,11 @@ export class Viewers {
       what: `layer ${descriptor.digest}`,
       scope,
       file: this.#parts.reuse.access(tree),
-      here: async () => (viewer.isHere ? 'private' : await provenance.here()),
+      here: async () => (viewer.isHere ? 'private' : await provenance.here(viewer.repository)),
       show: (signal) => viewer.show(layer, signal),
       isAgain: viewer.isAgain,
       isMade: viewer.isMade,
+      hasAll: viewer.hasAll,
     })
   }
 }

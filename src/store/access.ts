@@ -33,9 +33,10 @@ export function isSame(a: Scope | undefined, b: Scope): boolean {
   return a?.repository === b.repository && a.credentials === b.credentials
 }
 
-/** Whether all that is here is this one's. */
-export function isAlone({ first, shown }: AccessRecord, scope: Scope): boolean {
-  return isSame(first, scope) && shown.every((each) => isSame(each, scope))
+/** Whether all that is here came for this one. @param isOwn all of it came from its repository, if not with the same credentials */
+export function isAlone({ first, shown }: AccessRecord, scope: Scope, isOwn: boolean): boolean {
+  const isOther = (each: Scope) => !isSame(each, scope) && (!isOwn || each.repository === scope.repository)
+  return isSame(first, scope) && !shown.some(isOther)
 }
 
 /** Of one tree. */

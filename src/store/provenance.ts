@@ -54,8 +54,8 @@ export function decodeProvenance(bytes: Uint8Array, tree: string): ProvenanceRec
   return { private: repositories, layer, repository }
 }
 
-/** Whose bytes are here: nobody's, such as anybody gets, or somebody's. */
-export type Here = 'nothing' | 'public' | 'private'
+/** Whose bytes are here: nobody's, such as anybody gets, those of one repository, or others'. */
+export type Here = 'nothing' | 'public' | 'own' | 'private'
 
 export interface ProvenanceParts {
   /** Of the tree. */
@@ -81,13 +81,14 @@ export class Provenance {
     this.#parts = parts
   }
 
-  /** Whose bytes are stored. @throws what the system throws */
-  async here(): Promise<Here> {
+  /** Whose bytes are stored; 'own': this repository's. @throws what the system throws */
+  async here(repository: string): Promise<Here> {
     const found = await readProvenance(this.#parts.folder)
     if (found === undefined) {
       return (await this.#parts.states()).every((state) => state === READY_MISSING) ? 'nothing' : 'private'
     }
-    return found !== 'damaged' && found.private?.length === 0 ? 'public' : 'private'
+    if (found === 'damaged' || !mayHave(found, repository)) return 'private'
+    return found.private?.length === 0 ? 'public' : 'own'
   }
 
   /**

@@ -121,9 +121,10 @@ test('one whose registry gives a part is shown all, and is asked once: not again
   const [{ start: from, end }] = other.ranges as [Range]
   expect(end - from).toBeGreaterThan(0)
   await cache.close()
-  other.fail(Failure.unavailable('nobody answers'))
+  for (const each of [team, other]) each.fail(Failure.unavailable('nobody answers'))
   const next = await start(dir)
   await readAll(await other.open(next))
+  await readAll(await team.open(next))
   expect(other.ranges).toHaveLength(1)
 })
 

@@ -277,7 +277,8 @@ test('what is lazy of an image is opened as soon as its manifest is there, and w
   await Promise.all(ahead)
   const read = lazy.blob.ranges.length
   expect(read).toBeGreaterThan(0)
-  await layers.open(unitOf(lazy.descriptor), sourceOf(lazy.blob), 'example.com')
+  const source = { ...sourceOf(lazy.blob), repository: 'example.com/app' }
+  await layers.open(unitOf(lazy.descriptor), source, 'example.com')
   expect(lazy.blob.ranges.length).toBe(read)
 })
 
