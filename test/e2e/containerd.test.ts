@@ -192,6 +192,18 @@ function tests(flavour: ContainerdFlavour): void {
       expect(await blobsFetched()).toEqual([])
     })
 
+  // with runc 1.2 or later beside it, which CRI asks for
+  if (flavour === 'built')
+    test('a pod of host users false has it as well, and nothing of it is copied', async () => {
+      await pull()
+      const of = { image: image(app.tag), command: ['sleep', '1000'], users: 200_000 }
+      const pod = await containerd.cri.runPod('mapped', of)
+      const line = 'stat -c %u:%g /bin/sh /etc/shadow; cat /proc/self/uid_map; /app/hello'
+      expect(await pod.exec('sh', '-c', line)).toMatch(/^0:0\n0:42\n\s+0\s+200000\s+65536\nhello/)
+      await pod.remove()
+      expect(await blobsFetched()).toEqual([])
+    })
+
   test('of an image with a plain base containerd fetches no layer either', async () => {
     await pull('mixed')
     expect(await run('mixed')).toMatchObject({ code: 0, stdout: 'lazy above plain\n' })

@@ -68,6 +68,7 @@ export class Containerd {
       await writeFile(join(folder, 'hosts.toml'), `server = "https://${each.host}"\nca = "${each.caFile}"\n`)
     }
     await writeFile(join(path, 'config.toml'), configuration(path, options))
+    await writeNetwork(path)
     const configurationFolder = await mkdtemp(join(path, 'etc-'))
     const env = { PATH: `${bin}:/usr/sbin:/usr/bin:/sbin:/bin` }
     const sandbox = await Sandbox.start({ work, configuration: configurationFolder, root: '/', env })
@@ -119,6 +120,20 @@ export class Containerd {
   }
 }
 
+/** A network for pods that have one of their own, in which there is nobody: a plugin that says an address. */
+async function writeNetwork(path: string): Promise<void> {
+  const added = '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],"ips":[{"address":"10.88.0.2/16","interface":0}]}'
+  const version = '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}'
+  const script = `case $CNI_COMMAND in ADD) echo '${added}';; VERSION) echo '${version}';; esac`
+  const [programs, networks] = [join(path, 'cni'), join(path, 'networks')]
+  await mkdir(programs)
+  await mkdir(networks)
+  for (const name of ['nobody', 'loopback'])
+    await writeFile(join(programs, name), `#!/bin/sh\ncat >/dev/null\n${script}\n`, { mode: 0o755 })
+  const network = { cniVersion: '1.0.0', name: 'nobody', plugins: [{ type: 'nobody' }] }
+  await writeFile(join(networks, 'nobody.conflist'), JSON.stringify(network))
+}
+
 function configuration(path: string, options: ContainerdOptions): string {
   const { socket, flavour, trust, name: named = 'lazylayer' } = options
   const sandbox = `${trust[0]?.host}/pause:pause`
@@ -145,6 +160,9 @@ function configuration(path: string, options: ContainerdOptions): string {
 [plugins."io.containerd.cri.v1.runtime"]
   disable_apparmor = true
   restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+  ${flavour === 'built' ? `bin_dirs = ["${path}/cni"]` : `bin_dir = "${path}/cni"`}
+  conf_dir = "${path}/networks"
 `
   const plugin = `[proxy_plugins.${name}]
   type = "snapshot"

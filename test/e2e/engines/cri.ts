@@ -16,6 +16,10 @@ export interface CriAnswer {
 
 /** Of a pod whose containers are in the host's network. */
 const NODE = 2
+/** Of a pod that has its own. */
+const POD = 0
+/** Of a user namespace. */
+const USERS = 65_536
 
 export class Cri {
   readonly #address: string
@@ -29,19 +33,29 @@ export class Cri {
     return this.#call('ImageService/PullImage', { 1: { 1: image } })
   }
 
-  /** Runs one container in a pod of its own. @returns what ends it */
+  /**
+   * Runs one container in a pod of its own.
+   * @param of with `users` in a user namespace: its root is the host's user of that number, and 65,535 more follow
+   * @returns what ends it
+   */
   async runPod(
     name: string,
-    of: { image: string; command: readonly string[]; volume?: { image: string; path: string } },
+    of: { image: string; command: readonly string[]; volume?: { image: string; path: string }; users?: number },
   ) {
+    const { image, command, volume, users } = of
+    const mapping = users === undefined ? undefined : { 1: users, 3: USERS }
+    const userNamespace: Message = mapping === undefined ? {} : { 5: { 2: mapping, 3: mapping } }
+    // a user namespace has no right to the host's network and queues
+    const shared = users === undefined ? NODE : POD
+    const namespaces: Message = { 1: shared, 2: 1, 3: shared, ...userNamespace }
     const pod: Message = {
       1: { 1: name, 2: `uid-of-${name}`, 3: 'default' },
-      8: { 2: { 1: { 1: NODE, 2: 1, 3: NODE } } },
+      8: { 2: { 1: namespaces } },
     }
     const sandbox = await this.#id('RuntimeService/RunPodSandbox', { 1: pod })
-    const { image, command, volume } = of
     const mounts = volume === undefined ? [] : [{ 1: volume.path, 3: 1, 9: { 1: volume.image } }]
-    const config: Message = { 1: { 1: 'main' }, 2: { 1: image }, 3: command, 7: mounts }
+    const inside: Message = mapping === undefined ? {} : { 15: { 2: { 3: namespaces } } }
+    const config: Message = { 1: { 1: 'main' }, 2: { 1: image }, 3: command, 7: mounts, ...inside }
     const container = await this.#id('RuntimeService/CreateContainer', { 1: sandbox, 2: config, 3: pod })
     await this.#answer('RuntimeService/StartContainer', { 1: container })
     return {
