@@ -83,6 +83,9 @@ const THREADS = 2
  */
 export const READ_AHEAD_BYTES = 256 << 10
 
+/** 0: a successor is not offered what was not answered, as before Linux 6.9. */
+const RESEND = 'LAZYLAYER_RESEND'
+
 /** A mount that answers, whoever does. */
 export interface Session {
   readonly dir: string
@@ -154,7 +157,7 @@ export class MountSession implements Session {
         lookupTimeoutMs: LOOKUP_TIMEOUT_MS,
         lateTimeoutMs: LATE_TIMEOUT_MS,
         userMarks: settings.userMarks ?? inUserNamespace(),
-        resend: settings.resumable !== undefined,
+        resend: settings.resumable !== undefined && process.env[RESEND] !== '0',
         resumed,
       },
       upcalls,

@@ -36,6 +36,8 @@ export interface As {
   env?: NodeJS.ProcessEnv
   /** Where `env` makes it put its sockets. */
   sockets?: string
+  /** Of another installation. */
+  launcher?: string
 }
 
 /** Resolves when a process has ended, also one that nobody has waited for: its files are closed then. */
@@ -76,11 +78,11 @@ export function lazylayerAs({ through = [], env = {} }: As, ...args: string[]): 
  * what reads ask for; and without a successor, since those that end it are about what it leaves.
  */
 export async function startAgent(work: string, dir: string, args: readonly string[], as: As = {}): Promise<Agent> {
-  const { through = [], env = environment(work), sockets = `${work}/run` } = as
+  const { through = [], env = environment(work), sockets = `${work}/run`, launcher = LAUNCHER } = as
   const [name = '', ...flags] = args
   const background = args.includes('--background') ? [] : ['--background', 'off']
   const keeping = args.includes('--keeper-patience') ? [] : ['--keeper-patience', '0']
-  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, name, ...background, ...keeping, ...flags]
+  const [program = '', ...rest] = [...through, process.execPath, launcher, name, ...background, ...keeping, ...flags]
   const child = spawn(program, rest, {
     env,
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -18,6 +18,9 @@ import { type VerifyingReader, verifyingReader } from './verifying-reader.ts'
 const TIMEOUT_MS = 300_000
 /** SIGKILLs of each kind of mount; `npm run soak` has more. */
 const KILLS = Number(process.env.LAZYLAYER_KILLS ?? 4)
+/** A package of an earlier version, made by test/soak/upgrade.sh; by default the version that is tried goes on after itself. */
+const EARLIER = process.env.LAZYLAYER_UPGRADE_FROM
+const PACKAGE = fileURLToPath(new URL('../..', import.meta.url))
 const SERVICE_MANAGER = fileURLToPath(new URL('../fixtures/service-manager.py', import.meta.url))
 const RUNGS = ['erofs', 'fuse'] as const
 const NAMES = ['one', 'two']
@@ -73,7 +76,7 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     dir: string,
     name: string,
     args: readonly string[],
-    by: Pick<As, 'through'> = {},
+    by: Pick<As, 'through' | 'launcher'> = {},
   ): Promise<Agent> {
     await mkdir(dir, { recursive: true })
     const keeping = args.includes('--keeper-patience') ? [] : ['--keeper-patience', '60']
@@ -188,14 +191,29 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     expect(await running.ended).toBe(0)
   })
 
+  /** This version in place of another one. */
+  async function install(installed: string): Promise<void> {
+    for (const each of ['src', 'wasm', 'package.json', 'native']) await succeed('rm', ['-r', join(installed, each)])
+    for (const each of ['src', 'wasm', 'package.json']) await succeed('cp', ['-a', join(PACKAGE, each), installed])
+    await mkdir(join(installed, 'native'))
+    for (const each of ['lazylayer.node', 'lazylayer-keeper', 'lazylayer-auth-helper']) {
+      await succeed('cp', ['-a', join(PACKAGE, 'native', each), join(installed, 'native')])
+    }
+  }
+
   test('another version goes on with a mount in use, or does not, and then the old one does', {
     timeout: TIMEOUT_MS,
   }, async () => {
     const root = at('upgraded')
     const creds = at('creds.json')
     await writeFile(creds, '{}')
-    const running = await start(root, 'upgraded', ['serve', root, '--creds-file', creds])
+    const installed = at('package')
+    if (EARLIER !== undefined) await succeed('cp', ['-a', EARLIER, installed])
+    const by = EARLIER === undefined ? {} : { launcher: join(installed, 'src/cli/lazylayer.js') }
+    const running = await start(root, 'upgraded', ['serve', root, '--creds-file', creds], by)
     const reader = await verifyingReader(await container(root, 'upgraded'), plain)
+    await reader.more()
+    if (EARLIER !== undefined) await install(installed)
     expect(await lazylayer(work.path, 'upgrade', root)).toMatchObject({
       code: 0,
       stdout: expect.stringContaining('goes on after'),
@@ -254,6 +272,20 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     )
     const other = await container(root, 'numbers-2')
     expect(await readFile(join(other, 'two/f1'))).toEqual(await readFile(join(plain, 'two/f1')))
+  })
+
+  test('where the kernel gives no request twice nobody goes on, which is settled at once', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const root = at('once')
+    const running = await start(root, 'once', ['serve', root], { through: ['env', 'LAZYLAYER_RESEND=0'] })
+    await look(root, layers[0] as string)
+    const refused = await lazylayer(work.path, 'upgrade', root)
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('the old one does') })
+    expect((await running.status()).pid).toBe(running.pid)
+    process.kill(running.pid, 'SIGKILL')
+    expect(await running.ended).not.toBe(0)
+    expect(await mountsBelow(root)).toEqual([])
   })
 
   test('without a successor its readers get errors, and its mounts are detached', { timeout: TIMEOUT_MS }, async () => {
