@@ -128,6 +128,39 @@ mod tests {
     }
 
     #[test]
+    fn whatever_comes_nothing_is_read_beyond_it() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        for _ in 0..100_000 {
+            let length = next() as usize % 160;
+            let mut bytes: Vec<u8> = (0..length).map(|_| next() as u8).collect();
+            // numbers that mean something, more often than by chance
+            if length >= 8 {
+                let opcode = [op::FORGET, op::BATCH_FORGET, op::READ, op::LOOKUP, op::INIT][next() as usize % 5];
+                bytes[4..8].copy_from_slice(&opcode.to_le_bytes());
+            }
+            let Some(request) = Request::parse(&bytes) else {
+                assert!(length < IN_HEADER);
+                continue;
+            };
+            assert_eq!(request.body.len(), length - IN_HEADER);
+            let mut forgotten = 0;
+            request.forgotten(|_, _| forgotten += 1);
+            assert!(forgotten <= request.body.len() / 8);
+            for skip in [0, 4, 16, usize::MAX] {
+                assert!(request.name(skip).is_none_or(|name| !name.contains(&0) && skip + name.len() < request.body.len()));
+            }
+            let _ = (request.window(), request.size(), request.interrupted());
+            let _ = crate::wire::init(request.body, true);
+        }
+    }
+
+    #[test]
     fn a_name_ends_at_its_nul() {
         let request = Request { opcode: 1, unique: 1, node: 1, pid: 0, body: b"ab\0cd" };
         assert_eq!(request.name(0), Some(&b"ab"[..]));
