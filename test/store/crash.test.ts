@@ -27,6 +27,7 @@ import { folder } from './folder.ts'
 import { LAYER, RECORD, tree } from './layer.ts'
 import { WriteLog, withoutSyncs } from './write-log.ts'
 
+const TIMEOUT_MS = 120_000 * runs(1)
 /** A copy is opened by one process only. */
 const alone: Locks = { tryLock: () => true }
 const bytes = (of: string) => new TextEncoder().encode(of)
@@ -283,7 +284,7 @@ async function filesIn(dir: string): Promise<Record<string, string>> {
   return found
 }
 
-test('after any call of a life a cut leaves a cache in which all is old or new', { timeout: 120_000 }, async () => {
+test('after any call of a life a cut leaves a cache in which all is old or new', { timeout: TIMEOUT_MS }, async () => {
   expect(await cutAnywhere(use, check)).toBeGreaterThan(150)
 })
 
