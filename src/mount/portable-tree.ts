@@ -19,6 +19,7 @@ interface Device extends PortableLayer {
 
 const NAME_MAX_BYTES = 255
 const EROFS = 30
+const ENAMETOOLONG = 36
 const W_OK = 2
 /** Of a write or read-write open; O_RDONLY is 0. */
 const O_ACCMODE = 3
@@ -113,7 +114,7 @@ export class PortableTree implements FuseOperations {
 
   getattr: FuseOperations['getattr'] = (path, done) => {
     this.#counters.lookups++
-    answer(done, () => [0, this.#stat(this.#find(path))])
+    answer(done, () => (isNamed(path) ? [0, this.#stat(this.#find(path))] : [-ENAMETOOLONG]))
   }
 
   readdir: FuseOperations['readdir'] = (path, done) =>
@@ -236,6 +237,11 @@ export class PortableTree implements FuseOperations {
       this.#waits.delete(wait)
     }
   }
+}
+
+/** Whether a name could be the last one of this path. */
+function isNamed(path: string): boolean {
+  return Buffer.byteLength(path.slice(path.lastIndexOf('/') + 1)) <= NAME_MAX_BYTES
 }
 
 function parentOf(path: string): string {
