@@ -28,9 +28,12 @@ const MAGIC: &[u8] = b"lazyrdy\n";
 const VERSION: u32 = 1;
 const VERIFIED: u8 = 1;
 
+const STORED: u8 = 2;
+
 /// The ready bytes of a device (`src/tree/ready.ts`), set by other threads and processes.
 pub struct Ready {
     mapping: MmapRaw,
+    file: File,
     chunks: usize,
 }
 
@@ -50,7 +53,24 @@ impl Ready {
         if mapping.len() < HEADER_BYTES + chunks as usize {
             return Err(format!("ready file: too short for {chunks} chunks"));
         }
-        Ok(Self { mapping, chunks: chunks as usize })
+        let file = file.try_clone().map_err(|error| format!("ready file: {error}"))?;
+        Ok(Self { mapping, file, chunks: chunks as usize })
+    }
+
+    /// Checksum of what places have of a block of the device; 0: none was written down.
+    pub fn sum(&self, block: u64) -> u32 {
+        let at = (HEADER_BYTES + self.chunks).next_multiple_of(size_of::<u32>()) as u64 + block * size_of::<u32>() as u64;
+        if at + size_of::<u32>() as u64 > self.mapping.len() as u64 {
+            return 0;
+        }
+        // SAFETY: the word lies within the mapping, which begins with a page, so that it is aligned; otherwise as in `verified`.
+        unsafe { AtomicU32::from_ptr(self.mapping.as_ptr().add(at as usize).cast_mut().cast()) }.load(Ordering::Relaxed)
+    }
+
+    /// The chunk must be verified again before it is read. A disk that does not take that leaves it as it is.
+    pub fn demote(&self, chunk: u32) -> bool {
+        use std::os::unix::fs::FileExt;
+        self.file.write_all_at(&[STORED], HEADER_BYTES as u64 + u64::from(chunk)).is_ok()
     }
 
     /// How often chunks were taken back: their bytes unset, this counted up, then their places punched. Whoever finds it unchanged

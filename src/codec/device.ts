@@ -1,8 +1,9 @@
 // The worker's end of a device: places are written and read back, then the chunk's ready byte says what they are.
 import { readSync, writeSync } from 'node:fs'
+import { crc32 } from 'node:zlib'
 import { Failure } from '../errors.ts'
 import type { Chunk } from '../tree/chunk.ts'
-import { READY_HEADER_BYTES } from '../tree/ready.ts'
+import { READY_HEADER_BYTES, SUMMED_BYTES } from '../tree/ready.ts'
 import { errnoOf, type Piece, type Slot } from './job.ts'
 import { chunkName, type Verified } from './verify.ts'
 
@@ -59,6 +60,24 @@ export function readPieces(chunk: Chunk, pieces: readonly Piece[]): Uint8Array |
   const bytes = new Uint8Array(chunk.size)
   const isRead = pieces.every(({ fd, at, start, end }) => readAll(fd, bytes.subarray(start, end), at))
   return isRead ? bytes : null
+}
+
+/** Checksums of the blocks that begin in a place, for whoever reads the device later (tree/ready.ts). @throws Failure system */
+export function writeSums(chunk: Chunk, bytes: Verified, slot: Slot): void {
+  if (slot.sumsAt === undefined) return
+  try {
+    for (const { from, length, at } of chunk.places) {
+      const [first, end] = [Math.ceil(at / SUMMED_BYTES), Math.ceil((at + length) / SUMMED_BYTES)]
+      if (first >= end) continue
+      const sums = Uint32Array.from({ length: end - first }, (_, i) => {
+        const start = from + (first + i) * SUMMED_BYTES - at
+        return crc32(bytes.subarray(start, Math.min(start + SUMMED_BYTES, from + length)))
+      })
+      writeSync(slot.readyFd, sums, 0, sums.byteLength, slot.sumsAt + 4 * first)
+    }
+  } catch (cause) {
+    throw Failure.system(`${chunkName(chunk)}: its checksums cannot be written to the cache`, { cause })
+  }
 }
 
 /** One byte, one pwrite: nobody else's is touched. */

@@ -9,6 +9,8 @@ export interface Slot {
   readyFd: number
   /** Index of the chunk's ready byte. */
   chunk: number
+  /** Where checksums of the device's blocks begin in the ready file; absent: none are kept. */
+  sumsAt?: number
 }
 
 /** Where bytes of a decoded chunk may be, which its checks then tell: on another tree's device. */

@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 import { CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, type Chunk } from '../tree/chunk.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
 import type { Decoder } from './decoder.ts'
-import { readPieces, readPlaces, setReady, writePlaces } from './device.ts'
+import { readPieces, readPlaces, setReady, writePlaces, writeSums } from './device.ts'
 import { type Job, type Outcome, type Piece, pack, type Slot, type WorkerSetup } from './job.ts'
 import { chunkName, type Verified, verify } from './verify.ts'
 import { WasmDecoder } from './wasm.ts'
@@ -58,11 +58,9 @@ async function fill(codecs: Decoder, chunk: Chunk, stored: Uint8Array, slot: Slo
   if (stored.length !== want)
     throw Failure.corrupt(`${chunkName(chunk)}: want ${want} stored bytes, got ${stored.length}`)
   const made = await decode(codecs, chunk, stored)
-  const bytes = writePlaces(
-    chunk,
-    verify(chunk, made.decoded, made.stored, (pieces) => codecs.digests(pieces)),
-    slot,
-  )
+  const verified = verify(chunk, made.decoded, made.stored, (pieces) => codecs.digests(pieces))
+  const bytes = writePlaces(chunk, verified, slot)
+  writeSums(chunk, verified, slot)
   setReady(slot, READY_VERIFIED)
   return bytes
 }
@@ -84,7 +82,11 @@ async function decode(codecs: Decoder, chunk: Chunk, stored: Uint8Array) {
 function reverify(codecs: Decoder, chunk: Chunk, slot: Slot): number {
   const bytes = readPlaces(chunk, slot)
   if (!bytes) throw Failure.corrupt(`${chunkName(chunk)}: the cache holds less than its places`)
-  verify(chunk, bytes, 'gone', (pieces) => codecs.digests(pieces))
+  writeSums(
+    chunk,
+    verify(chunk, bytes, 'gone', (pieces) => codecs.digests(pieces)),
+    slot,
+  )
   setReady(slot, READY_VERIFIED)
   return chunk.places.reduce((sum, { length }) => sum + length, 0)
 }
@@ -103,6 +105,7 @@ function copy(codecs: Decoder, chunk: Chunk, pieces: readonly Piece[], slot: Slo
     throw error instanceof Failure && error.code === 'corrupt' ? gone(chunk, error) : error
   }
   const written = writePlaces(chunk, verified, slot)
+  writeSums(chunk, verified, slot)
   setReady(slot, READY_VERIFIED)
   return written
 }

@@ -3,7 +3,7 @@ import fs, { type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hex } from '../image/digest.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
-import { READY_CHANGING_AT, READY_HEADER_BYTES, READY_VERSION } from '../tree/ready.ts'
+import { READY_CHANGING_AT, READY_HEADER_BYTES, READY_VERSION, readyLength } from '../tree/ready.ts'
 import { ABSENT, FILE_MODE, replaceFile, setAside, systemCode } from './durable.ts'
 
 const MAGIC = new TextEncoder().encode('lazyrdy\n')
@@ -64,7 +64,10 @@ async function openPair(
   const device = await openExisting(join(folder, 'device'))
   const ready = await openExisting(join(folder, 'ready'))
   const why = ready === undefined ? undefined : await mismatch(device, ready, header, chunks)
-  if (device !== undefined && ready !== undefined && why === undefined) return { device, ready }
+  if (device !== undefined && ready !== undefined && why === undefined) {
+    await makeLong(ready, chunks)
+    return { device, ready }
+  }
   await device?.close()
   await ready?.close()
   if (why !== undefined) {
@@ -100,8 +103,9 @@ async function mismatch(
   const deviceSize = (await device.stat()).size
   if (deviceSize !== chunks.deviceSize) return `the device has ${deviceSize} bytes instead of ${chunks.deviceSize}`
   const readySize = (await ready.stat()).size
-  const wanted = header.length + chunks.length
-  if (readySize !== wanted) return `the ready file has ${readySize} bytes instead of ${wanted}`
+  const wanted = readyLength(chunks.length, chunks.deviceSize)
+  if (readySize !== wanted && readySize !== header.length + chunks.length)
+    return `the ready file has ${readySize} bytes instead of ${wanted}`
   const found = new Uint8Array(READY_CHANGING_AT)
   await readFully(ready, found, 0)
   return Buffer.from(found).equals(header.subarray(0, READY_CHANGING_AT))
@@ -118,12 +122,22 @@ async function makePair(folder: string, temporary: string, header: Uint8Array, c
     const bytes = new Uint8Array(header.length + chunks.length)
     bytes.set(header)
     await replaceFile(temporary, join(folder, 'ready'), bytes)
-    return { device, ready: await fs.open(join(folder, 'ready'), 'r+') }
+    const ready = await fs.open(join(folder, 'ready'), 'r+')
+    await makeLong(ready, chunks).catch(async (error) => {
+      await ready.close()
+      throw error
+    })
+    return { device, ready }
   } catch (error) {
     await device.close()
     await fs.rm(join(folder, 'device'), { force: true })
     throw error
   }
+}
+
+/** Checksums are sparse: most of a device is never read. */
+async function makeLong(ready: FileHandle, chunks: ChunkTable): Promise<void> {
+  await ready.truncate(readyLength(chunks.length, chunks.deviceSize))
 }
 
 export async function readFully(file: FileHandle, into: Uint8Array, position: number): Promise<void> {

@@ -2,7 +2,7 @@
 // room is needed.
 import { Failure } from '../errors.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
-import { READY_MISSING, READY_VERIFIED } from '../tree/ready.ts'
+import { READY_MISSING, READY_VERIFIED, sumsAt } from '../tree/ready.ts'
 import { USED_PIECE_BYTES } from './clock.ts'
 import { isRefusal } from './durable.ts'
 import type { Slots } from './slots.ts'
@@ -130,7 +130,6 @@ export class Device {
    * @throws what `write` throws, but for what memory can stand in for
    */
   async fill(chunk: number, write: (slot: Slot) => Promise<void>): Promise<void> {
-    const { deviceFd, readyFd } = this
     let bytes = 0
     const pieces: number[] = []
     this.#table.places(chunk, (at, length) => {
@@ -140,7 +139,7 @@ export class Device {
     })
     if (this.#slots.isWritable && (await this.#room.admits(bytes))) {
       try {
-        await this.#slots.lock.write(() => write({ deviceFd, readyFd, chunk }))
+        await this.#slots.lock.write(() => write(this.#slot(chunk)))
         this.#room.took()
         const now = performance.now()
         for (const piece of pieces) this.#filled.set(piece, now)
@@ -158,8 +157,12 @@ export class Device {
 
   /** Runs `verify`, which reads a chunk back and vouches for it. @throws what it throws */
   check<T>(chunk: number, verify: (slot: Slot) => Promise<T>): Promise<T> {
-    const { deviceFd, readyFd } = this
-    return this.#slots.lock.write(() => verify({ deviceFd, readyFd, chunk }))
+    return this.#slots.lock.write(() => verify(this.#slot(chunk)))
+  }
+
+  #slot(chunk: number): Slot {
+    const { deviceFd, readyFd, chunks } = this
+    return { deviceFd, readyFd, chunk, sumsAt: sumsAt(chunks) }
   }
 
   /**

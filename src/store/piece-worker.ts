@@ -5,7 +5,7 @@ import { move, transferableSymbol, valueSymbol } from 'piscina'
 import { Failure } from '../errors.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import { type FoundPieces, HOLDERS_MAX, PieceSearch } from '../tree/pieces.ts'
-import { READY_HEADER_BYTES } from '../tree/ready.ts'
+import { READY_HEADER_BYTES, readyLength } from '../tree/ready.ts'
 import { decodeProvenance, mayHave, PROVENANCE_FILE, type ProvenanceRecord } from './provenance.ts'
 
 export interface PieceTask {
@@ -58,11 +58,12 @@ export function find({ cache, tree, layer, repository }: PieceTask): Pieces | un
     if (search.isOver || left < 0 || holders.length === HOLDERS_MAX) break
     const folder = join(cache, 'trees', name)
     // the states first: a byte that is there by then came from who is in the record by then
-    const states = attempt(() => new Uint8Array(readFileSync(join(folder, 'ready'))).subarray(READY_HEADER_BYTES))
+    const ready = attempt(() => new Uint8Array(readFileSync(join(folder, 'ready'))))
     const record = recordOf(cache, name)
-    if (states === undefined || record === undefined || !mayHave(record, repository)) continue
+    if (ready === undefined || record === undefined || !mayHave(record, repository)) continue
     const table = tableOf(cache, record.layer)
-    if (table === undefined || table.length !== states.length) continue
+    const states = table && statesIn(ready, table)
+    if (table === undefined || states === undefined) continue
     left -= table.bytes.length
     holders.push(name)
     anonymous &&= record.private?.length === 0
@@ -74,6 +75,14 @@ export function find({ cache, tree, layer, repository }: PieceTask): Pieces | un
 
 function recordOf(cache: string, tree: string): ProvenanceRecord | undefined {
   return attempt(() => decodeProvenance(readFileSync(join(cache, 'trees', tree, PROVENANCE_FILE)), tree))
+}
+
+/** The states that a ready file has; undefined: it is none of such a device. */
+function statesIn(ready: Uint8Array, { length, deviceSize }: ChunkTable): Uint8Array | undefined {
+  const end = READY_HEADER_BYTES + length
+  return [end, readyLength(length, deviceSize)].includes(ready.length)
+    ? ready.subarray(READY_HEADER_BYTES, end)
+    : undefined
 }
 
 /** The names of trees with a device, but for one, the one that was written to last first. */

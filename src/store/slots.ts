@@ -28,6 +28,7 @@ import {
   READY_STORED,
   READY_TAKEN_BACK_AT,
   READY_VERIFIED,
+  readyLength,
 } from '../tree/ready.ts'
 import { UseClock } from './clock.ts'
 import { devicePair, readableKept, readFully, readyHeader } from './device-files.ts'
@@ -137,6 +138,7 @@ export class Slots {
       const header = readyHeader(chunks)
       await ready.write(header, 0, header.length, 0)
       await ready.write(states, 0, states.length, header.length)
+      await ready.truncate(readyLength(chunks.length, chunks.deviceSize))
       device = found?.device ?? (await memoryFile(disk, 'lazylayer-device'))
       if (found === undefined) await device.truncate(chunks.deviceSize)
       const slots = new Slots(folder, { locks, disk }, chunks, { device, ready, kept: found?.ready }, false)

@@ -29,6 +29,8 @@ export interface Slot {
   deviceFd: number
   readyFd: number
   chunk: number
+  /** Where checksums of the device’s blocks begin in the ready file; absent: none are kept. */
+  sumsAt?: number
 }
 
 /** All that a process keeps in memory. */

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
-import { deflateRawSync, gzipSync } from 'node:zlib'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { crc32, deflateRawSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { blake3 } from '../../src/codec/blake3.ts'
@@ -310,6 +310,25 @@ test('who finds a chunk damaged takes back nothing that another process says of 
   device.setReady(READY_VERIFIED)
   expect(await wasm.verify(chunkOf('zstd', bytes, noise(10)), device.slot(), NOW)).toBe('damaged')
   expect(device.ready()).toBe(READY_VERIFIED)
+})
+
+test('checksums of the blocks that begin in a place are there when its byte says that it may be read', async () => {
+  const long = text(10_000)
+  const chunk = chunkOf('gzip', long, store('gzip', long), { places: [{ from: 0, length: 10_000, at: 8192 + 96 }] })
+  for (const how of ['decoded', 'read back'] as const) {
+    using device = new Device()
+    const slot = { ...device.slot(), sumsAt: 68 }
+    if (how === 'decoded') await wasm.decode(chunk, store('gzip', long), slot, NOW)
+    else {
+      device.write(8192 + 96, long)
+      expect(await wasm.verify(chunk, slot, NOW)).toBe('right')
+    }
+    const ready = readFileSync(`/proc/self/fd/${device.readyFd}`)
+    const sums = [2, 3, 4].map((block) => ready.readUInt32LE(68 + 4 * block))
+    // the first begins before the place
+    expect(sums).toEqual([0, crc32(long.subarray(4000, 8096)), crc32(long.subarray(8096))])
+    expect(ready.length).toBe(68 + 4 * 5)
+  }
 })
 
 test('a chunk that the disk does not let anybody look at is no damaged one', async () => {

@@ -2,12 +2,14 @@
 import { mkdir, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { devicesFor, socketFor } from '../../src/agent/agent-places.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { RUNGS, type Rung } from '../../src/mount/ladder.ts'
+import { DEVICES_DIRECTORY } from '../../src/mount/shown-devices.ts'
 import { pattern } from '../fake/image.ts'
-import { listTree } from '../fixtures/listing.ts'
+import { listTree, PYTHON } from '../fixtures/listing.ts'
 import { type Agent, startAgent } from './agent.ts'
-import { command } from './engines/command.ts'
+import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
@@ -123,6 +125,31 @@ function tests(rung: Rung): void {
     })
   }
 
+  // JavaScript reads the file, whose checksums it does not look at
+  if (rung !== 'portable') {
+    test('bits that flip on the disk under an agent that runs never reach a reader', {
+      timeout: TIMEOUT_MS,
+    }, async () => {
+      const running = await mountWith('cache-live')
+      expect(await all()).toEqual(right)
+      const tree = join(work.path, 'cache-live', 'trees')
+      const device = join(tree, (await readdir(tree))[0] as string, 'device')
+      await flipBits(device)
+      const before = (await running.status()).counters.chunks_corrupt as number
+      const shown = join(devicesFor(socketFor(join(work.path, 'run'), dir)), DEVICES_DIRECTORY)
+      const below = rung === 'erofs' ? (await readdir(shown)).map((each) => join(shown, each)) : []
+      await forget([device, ...below, ...[...right.keys()].map((path) => join(dir, path))])
+      expect(await all()).toEqual(right)
+      expect((await running.status()).counters.chunks_corrupt).toBeGreaterThan(before)
+      await forget([device])
+      await agent?.stop()
+      await mountWith('cache-live')
+      expect(await all()).toEqual(right)
+      // what was wrong was put right, and is not found wrong once more
+      expect((await agent?.status())?.counters.chunks_corrupt).toBe(0)
+    })
+  }
+
   test('after a restart nothing is fetched again, and all of it was verified again', {
     timeout: TIMEOUT_MS,
   }, async () => {
@@ -138,6 +165,19 @@ function tests(rung: Rung): void {
     expect(counters.chunks_reverified).toBeGreaterThanOrEqual(FILES)
     expect(bytes.verified).toBeGreaterThanOrEqual(content(0).length * FILES)
   })
+}
+
+/** Gives the files' pages back, so that they are read from below. */
+async function forget(paths: readonly string[]): Promise<void> {
+  const script = `
+import os, sys
+for path in sys.argv[1:]:
+    file = os.open(path, os.O_RDONLY)
+    if os.path.isfile(path): os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+`
+  await succeed('sync', ['-d', paths[0] as string]) // what is dirty stays
+  await succeed(PYTHON, ['-c', script, ...paths])
 }
 
 /** One bit in each 64 KiB, the first in the middle of the first. */

@@ -35,7 +35,7 @@ test('a new device is sparse, of the right size, with nothing ready', async () =
   const slots = await cache.openSlots(kept.digest, kept.chunks)
   const device = await stat(join(dir, 'trees', name, 'device'))
   expect([device.size, device.blocks]).toEqual([8 * 4096, 0])
-  expect((await stat(join(dir, 'trees', name, 'ready'))).size).toBe(64 + 8)
+  expect((await stat(join(dir, 'trees', name, 'ready'))).size).toBe(64 + 8 + 4 * 8)
   expect(states(slots)).toEqual(Array(8).fill(READY_MISSING))
   expect(slots.deviceFd).not.toBe(slots.readyFd)
   expect(() => slots.state(8)).toThrow(RangeError)
@@ -90,8 +90,22 @@ test('verified bytes are trusted while a holder lives and demoted by the first o
   await third.close()
   const fourth = await one.openSlots(kept.digest, kept.chunks)
   expect(states(fourth)).toEqual([0, READY_STORED, READY_STORED, 0, 0, 0, 0, 0])
-  expect([...(await readFile(path)).subarray(64)]).toEqual([0, READY_STORED, READY_STORED, 0, 0, 0, 0, 0])
+  expect([...(await readFile(path)).subarray(64, 72)]).toEqual([0, READY_STORED, READY_STORED, 0, 0, 0, 0, 0])
   await fourth.close()
+})
+
+test('a ready file of before there were checksums keeps its chunks, and has room for them', async () => {
+  const dir = await folder()
+  const path = join(dir, 'trees', name, 'ready')
+  const cache = await store(dir)
+  await (await cache.openSlots(kept.digest, kept.chunks)).close()
+  await truncate(path, 64 + 8)
+  await set(path, 1, READY_STORED)
+  const again = await cache.openSlots(kept.digest, kept.chunks)
+  expect(again.state(1)).toBe(READY_STORED)
+  expect((await stat(path)).size).toBe(64 + 8 + 4 * 8)
+  expect(cache.counters.corruptDevices).toBe(0)
+  await again.close()
 })
 
 test('a byte that means nothing means missing', async () => {

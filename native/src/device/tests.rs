@@ -176,3 +176,36 @@ fn what_was_read_is_told_once() {
     assert_eq!(device.take_touched(), [0b1100, 0b10, 0]);
     assert_eq!(device.take_touched(), [0, 0, 0]);
 }
+
+#[test]
+fn a_block_that_is_not_what_was_verified_is_not_served_and_its_chunk_is_verified_again() {
+    let (size, bytes) = (12_288, vec![7; 12_288]);
+    let (file, ready) = (scratch("sums", &bytes), ready_file("sums", &[1, 1]));
+    // two places meet in the second block, and the third has one alone
+    let places = pack(&[(0, 6_000, 0), (6_000, 2_192, 1), (8_192, 100, 1)]);
+    let sums = [crc32fast::hash(&bytes[..4096]), 1, crc32fast::hash(&bytes[..100])];
+    for (block, sum) in sums.iter().enumerate() {
+        ready.write_all_at(&sum.to_le_bytes(), 68 + 4 * block as u64).unwrap();
+    }
+    let mapped = Ready::of(&ready, 2).unwrap();
+    let device = Device::new(1, file.try_clone().unwrap(), mapped, 2, size, &places).unwrap();
+    let read = |at: u64, length: usize| {
+        let mut missing = Vec::new();
+        device.read(at, &mut vec![9; length], |chunk| missing.push(chunk)).map(|()| missing)
+    };
+    let states = || {
+        let mut states = [0; 2];
+        ready.read_exact_at(&mut states, 64).unwrap();
+        states
+    };
+    assert_eq!((read(0, size as usize), states()), (Ok(vec![]), [1, 1]));
+    file.write_all_at(&[6], 4_000).unwrap();
+    // of a part of the block nobody can tell
+    assert_eq!((read(1, 5_000), states()), (Ok(vec![]), [1, 1]));
+    assert_eq!((read(0, 4_096), states()), (Ok(vec![0]), [2, 1]));
+    assert_eq!(read(0, 4_096), Ok(vec![0]));
+    file.write_all_at(&[7], 4_000).unwrap();
+    ready.write_all_at(&[1], 64).unwrap();
+    file.write_all_at(&[6], 8_291).unwrap();
+    assert_eq!((read(0, 9_000), states()), (Ok(vec![1]), [1, 2]));
+}
