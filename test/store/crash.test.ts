@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
+import { AccessFile } from '../../src/store/access.ts'
 import { ContestedNames } from '../../src/store/contested.ts'
 import type { Device } from '../../src/store/device.ts'
 import type { Disk } from '../../src/store/disk.ts'
@@ -93,6 +94,7 @@ const READ = {
     await file?.close()
     return found?.length
   },
+  access: async ({ dir }: Store) => (await accessOf(dir).read()).shown.map(({ repository }) => repository),
   sealed: async ({ dir }: Store) => String(await new SealedFolder(dir).read('x')),
 }
 type Key = keyof typeof READ
@@ -140,6 +142,8 @@ async function use(dir: string, holes: Disk, note: (note: Note | string) => void
   await change('sealed', 'undefined', () => sealed.remove('x'))
   const device = await store.openSlots(ONE.digest, ONE.chunks)
   const from = provenance(store.dir, device)
+  await change('access', [REPOSITORY], () => accessOf(dir).add({ repository: REPOSITORY, credentials: '' }))
+  await change('access', [REPOSITORY, OTHER], () => accessOf(dir).add({ repository: OTHER, credentials: '' }))
   await from.add({ repository: OTHER, anonymous: true })
   await device.fill(0, write)
   await from.add({ repository: REPOSITORY, anonymous: false })
@@ -163,6 +167,10 @@ async function use(dir: string, holes: Disk, note: (note: Note | string) => void
   await next.close()
 }
 
+function accessOf(dir: string): AccessFile {
+  return new AccessFile(join(dir, 'trees', hex(ONE.digest)), alone)
+}
+
 function provenance(dir: string, device: Device): Provenance {
   const parts = { folder: join(dir, 'trees', hex(ONE.digest)), locks: alone, layer: LAYER, kept() {} }
   return new Provenance({ ...parts, states: () => device.states() })
@@ -180,7 +188,7 @@ function allowed(notes: readonly (Note | string)[]): Map<Key, unknown[]> {
 }
 
 /** Before anything was kept. */
-const NOTHING: Partial<Record<Key, unknown>> = { pins: [], listed: [], contested: 0, sealed: 'undefined' }
+const NOTHING: Partial<Record<Key, unknown>> = { pins: [], listed: [], access: [], contested: 0, sealed: 'undefined' }
 /** What can be found out again may be lost: a whole blob, and what was built of a layer while it is replaced. */
 const mayBeLost = (key: Key, values: readonly unknown[]) => key === 'whole' || (key === 'layer' && values.length > 1)
 
