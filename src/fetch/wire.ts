@@ -112,7 +112,7 @@ export class Wire {
 
   /** Bytes that may be on their way for the background. */
   get limit(): number {
-    const carried = Number.isFinite(this.#roundTripMs) ? this.#gain * this.#bytesPerMs * this.#roundTripMs : 0
+    const carried = Number.isFinite(this.roundTripMs) ? this.#gain * this.#bytesPerMs * this.roundTripMs : 0
     return Math.max(BACKGROUND_WINDOW_BYTES, Math.min(this.#grown, carried))
   }
 
@@ -120,7 +120,7 @@ export class Wire {
   get readMaxBytes(): number {
     const { length } = this.#answersMs
     if (length === 0) return this.#isQuick ? Number.POSITIVE_INFINITY : BACKGROUND_WINDOW_BYTES * UNKNOWN_WINDOWS
-    return BACKGROUND_WINDOW_BYTES * Math.max(1, READ_MAX_MS / this.#roundTripMs)
+    return BACKGROUND_WINDOW_BYTES * Math.max(1, READ_MAX_MS / this.roundTripMs)
   }
 
   /** Bytes that are, or are about to be. */
@@ -203,7 +203,7 @@ export class Wire {
   /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
   get #quietInMs(): number {
     if (!this.#standsAside) return 0
-    const isShort = this.#roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
+    const isShort = this.roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
     if (!isShort) return Math.max(this.#firstAt + FIRST_MS, this.#burstEndedAt + STARTS_MS) - this.#now()
     const { demand, prefetch } = this.#underWay
     return demand + prefetch > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
@@ -215,7 +215,7 @@ export class Wire {
   }
 
   /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */
-  get #roundTripMs(): number {
+  get roundTripMs(): number {
     return Math.min(...this.#answersMs)
   }
 
@@ -235,7 +235,7 @@ export class Wire {
     const now = this.#now()
     this.#span.bytes += bytes
     const ms = now - this.#span.at
-    const roundTripMs = this.#roundTripMs
+    const roundTripMs = this.roundTripMs
     if (ms < Math.max(SPAN_MS, Number.isFinite(roundTripMs) ? Math.min(roundTripMs, SPAN_MAX_MS) : 0)) return
     this.#grown = Math.min(this.limit * GROWS, LIMIT_MAX_BYTES)
     this.#seek(this.#span.bytes / ms)
