@@ -9,11 +9,11 @@ import { BACKGROUND_WINDOW_BYTES, type Priority } from '../image/blob.ts'
 import { Throttle } from './throttle.ts'
 
 /**
- * HTTP/2 asks for more when half of a window was taken, so of each read half a window to a whole one comes in a round trip: with less than
- * this, fewer reads would bring less, and less would allow for fewer. And where it is the limit that is measured, and not the link, it has
- * to grow. On a link that is full half of this stands in its queue.
+ * HTTP/2 asks for more when half of a window was taken, so of each read half a window to a whole one comes in a round trip, mostly three
+ * quarters or more: with less than this, fewer reads would bring less, and less would allow for fewer. And where it is the limit that is
+ * measured, and not the link, it has to grow. What is above 1 stands in the queue of a link that is full, before whoever waits.
  */
-const GAIN = 1.9
+const GAIN = 1.4
 /**
  * As long as more comes whenever more is asked for, it is the limit that is measured, and it may grow faster: a way of 150 ms is full after
  * three round trips, not after ten.
@@ -36,8 +36,11 @@ const GROWS = 3
  * prefetch tells of none at all. Where answers are really so quick, one window is enough for any link.
  */
 const ANSWER_MIN_MS = 1
-/** So many last answers count: some come of what was begun before, and ways change. */
-const ANSWERS = 16
+/**
+ * So long an answer counts: ways change, but while the background fills one, every answer stands behind what it asked for, and would make the
+ * way seem longer, which would have it ask for more.
+ */
+const ANSWER_COUNTS_MS = 10_000
 /**
  * A miss costs little on a way that is shorter, and a program that starts needs the processor more than what it has not read yet: there the
  * background waits until nobody has read for a while.
@@ -75,7 +78,8 @@ export class Wire {
   /** Reads that may begin and have not. */
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
-  #answersMs: readonly number[] = []
+  /** What counts, each longer than the one before it. */
+  #answers: readonly { readonly at: number; readonly ms: number }[] = []
   /** Whether an answer came at once. */
   #isQuick = false
   /** Reads that have begun and not ended. */
@@ -118,8 +122,8 @@ export class Wire {
 
   /** Bytes of one read in the background that the way brings in good time. */
   get readMaxBytes(): number {
-    const { length } = this.#answersMs
-    if (length === 0) return this.#isQuick ? Number.POSITIVE_INFINITY : BACKGROUND_WINDOW_BYTES * UNKNOWN_WINDOWS
+    if (this.#answers.length === 0)
+      return this.#isQuick ? Number.POSITIVE_INFINITY : BACKGROUND_WINDOW_BYTES * UNKNOWN_WINDOWS
     return BACKGROUND_WINDOW_BYTES * Math.max(1, READ_MAX_MS / this.roundTripMs)
   }
 
@@ -155,7 +159,7 @@ export class Wire {
 
   /** Whether anything was answered. */
   get #isKnown(): boolean {
-    return this.#isQuick || this.#answersMs.length > 0
+    return this.#isQuick || this.#answers.length > 0
   }
 
   /** A read begins; in the background it has a place. */
@@ -203,7 +207,7 @@ export class Wire {
   /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
   get #quietInMs(): number {
     if (!this.#standsAside) return 0
-    const isShort = this.roundTripMs < SHORT_MS || (this.#isQuick && this.#answersMs.length === 0)
+    const isShort = this.roundTripMs < SHORT_MS || (this.#isQuick && this.#answers.length === 0)
     if (!isShort) return Math.max(this.#firstAt + FIRST_MS, this.#burstEndedAt + STARTS_MS) - this.#now()
     const { demand, prefetch } = this.#underWay
     return demand + prefetch > 0 ? QUIET_MS : this.#othersEndedAt + QUIET_MS - this.#now()
@@ -211,18 +215,22 @@ export class Wire {
 
   #answered(ms: number): void {
     if (ms < ANSWER_MIN_MS) this.#isQuick = true
-    else this.#answersMs = [...this.#answersMs, ms].slice(-ANSWERS)
+    else {
+      const at = this.#now()
+      const counts = (each: { at: number; ms: number }) => each.ms < ms && at - each.at < ANSWER_COUNTS_MS
+      this.#answers = [...this.#answers.filter(counts), { at, ms }]
+    }
   }
 
   /** The shortest is the way itself, longer ones stood in queues. Infinity: it is not known. */
   get roundTripMs(): number {
-    return Math.min(...this.#answersMs)
+    return this.#answers[0]?.ms ?? Number.POSITIVE_INFINITY
   }
 
   #wake(now: number): void {
     this.#span = { at: now, bytes: 0 }
     if (now - this.#quietAt < FORGET_MS) return
-    this.#answersMs = []
+    this.#answers = []
     this.#isQuick = false
     this.#bytesPerMs = 0
     this.#grown = BACKGROUND_WINDOW_BYTES

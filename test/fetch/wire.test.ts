@@ -152,6 +152,23 @@ describe('on the way to an origin', () => {
     expect(wire.limit).toBe(256 * KIB)
   })
 
+  test('answers that stand in a queue make the way no longer, for ten seconds', () => {
+    const { wire, clock } = way()
+    const answer = (ms: number) => {
+      const read = wire.begin(KIB, 'demand')
+      clock.ms += ms
+      read.came(KIB)
+      read.end()
+    }
+    answer(40)
+    for (let i = 0; i < 49; i++) answer(200)
+    expect(wire.roundTripMs).toBe(40)
+    answer(200)
+    expect(wire.roundTripMs).toBe(200)
+    answer(60)
+    expect(wire.roundTripMs).toBe(60)
+  })
+
   test('whoever waits for room is told when it is over', async () => {
     const { wire } = way()
     await wire.place(never)
