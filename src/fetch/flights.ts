@@ -10,6 +10,7 @@
 import { Failure } from '../errors.ts'
 import type { Priority, Range } from '../image/blob.ts'
 import { READY_MISSING } from '../tree/ready.ts'
+import type { Transfer } from './wire.ts'
 
 /** What a device says of its chunks: READY_MISSING, READY_VERIFIED or READY_STORED. */
 export interface Slots {
@@ -100,6 +101,8 @@ export interface Request {
   isCut: boolean
   /** Ends a pause of what it brings. */
   hurry: () => void
+  /** While it is read. */
+  transfer: Pick<Transfer, 'turn'> | undefined
   /** Chunks of it that were corrupt and are fetched again. */
   retries: number
 }

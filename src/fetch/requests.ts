@@ -161,6 +161,7 @@ export class Requests {
       began: undefined,
       isCut: false,
       hurry: () => {},
+      transfer: undefined,
       retries: 0,
     }
     for (const flight of flights) flight.request = request
@@ -239,7 +240,7 @@ export class Requests {
     controller.signal.addEventListener('abort', () => request.hurry(), { once: true })
     let stored: Uint8Array | undefined
     try {
-      stored = await this.#readBlob(request.blob, range, options)
+      stored = await this.#readBlob(request.blob, range, options, request)
       arrivals.add(stored, stored.length)
     } catch (error) {
       if (!enough.signal.aborted || controller.signal.aborted) this.#readFailed(request, error)
@@ -263,13 +264,14 @@ export class Requests {
     }
   }
 
-  async #readBlob(blob: number, range: Range, options: ReadOptions): Promise<Uint8Array> {
+  async #readBlob(blob: number, range: Range, options: ReadOptions, request?: Request): Promise<Uint8Array> {
     const { blobs, budget, counters, origin, pace } = this.#parts
     const bytes = range.end - range.start
     counters.requests++
     counters.fetchedBytes += bytes
     const ended = pace.begin()
     const transfer = budget.wires.begin(origin, bytes, options.priority ?? 'demand')
+    if (request !== undefined) request.transfer = transfer
     const onPart: ReadOptions['onPart'] = (part, at) => {
       transfer.came(at + part.length)
       return options.onPart?.(part, at)
@@ -286,10 +288,14 @@ export class Requests {
   /** What nobody waits for comes no faster than it may. */
   #hold(request: Request, bytes: number): Promise<void> | undefined {
     if (request.priority !== 'background') return undefined
-    return this.#parts.budget.wires.hold(bytes, (call) => {
-      request.hurry = call
-      if (request.urgent.length > 0 || request.controller.signal.aborted) call()
-    })
+    const calls: (() => void)[] = []
+    request.hurry = () => {
+      for (const call of calls) call()
+    }
+    const hurry = (call: () => void) => void calls.push(call)
+    const waits = [this.#parts.budget.wires.hold(bytes, hurry), request.transfer?.turn(hurry)]
+    if (request.urgent.length > 0 || request.controller.signal.aborted) request.hurry()
+    return waits.every((each) => each === undefined) ? undefined : Promise.all(waits).then(() => {})
   }
 
   async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {

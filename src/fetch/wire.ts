@@ -66,6 +66,12 @@ const FORGET_MS = 60_000
 export interface Transfer {
   /** Its first bytes up to `to` are here. */
   came(to: number): void
+  /**
+   * Resolves when more of it may come, or somebody begins to wait for it; undefined: now. In the background those that began later wait
+   * as long as more is on the way than may be.
+   * @param hurry is given what to call in the latter case
+   */
+  turn(hurry: (call: () => void) => void): Promise<void> | undefined
   end(): void
 }
 
@@ -78,6 +84,8 @@ export class Wire {
   /** Reads that may begin and have not. */
   readonly #places = new Set<object>()
   readonly #waiting = new Set<() => void>()
+  /** Transfers that wait for their turn. */
+  readonly #paused = new Set<() => void>()
   /** What counts, each longer than the one before it. */
   #answers: readonly { readonly at: number; readonly ms: number }[] = []
   /** Whether an answer came at once. */
@@ -184,6 +192,20 @@ export class Wire {
         if (isBackground) this.#left.set(transfer, bytes - to)
         if (isBackground && bytes - to < BACKGROUND_WINDOW_BYTES) this.#tell()
       },
+      turn: (hurry: (call: () => void) => void) => {
+        if (!this.#isBeyond(transfer)) return undefined
+        return new Promise<void>((resolve) => {
+          const go = () => {
+            this.#paused.delete(look)
+            resolve()
+          }
+          const look = () => {
+            if (!this.#isBeyond(transfer)) go()
+          }
+          this.#paused.add(look)
+          hurry(go)
+        })
+      },
       end: () => {
         if (this.#transfers.delete(transfer)) this.#underWay[priority]--
         if (!isBackground) this.#othersEndedAt = this.#now()
@@ -202,6 +224,16 @@ export class Wire {
       this.#left.set(transfer, bytes)
     }
     return transfer
+  }
+
+  /** Whether those in the background that began before it have all that may be on the way. */
+  #isBeyond(transfer: Transfer): boolean {
+    let sum = 0
+    for (const [each, left] of this.#left) {
+      if (each === transfer) return sum >= this.limit
+      sum += Math.min(left, BACKGROUND_WINDOW_BYTES)
+    }
+    return false
   }
 
   /** After that the background may go on, unless somebody reads meanwhile; 0: it may now. */
@@ -287,6 +319,7 @@ export class Wire {
     const waiting = [...this.#waiting]
     this.#waiting.clear()
     for (const each of waiting) each()
+    for (const look of [...this.#paused]) look()
   }
 }
 
@@ -366,6 +399,7 @@ export class Wires {
         flows = true
         transfer.came(to)
       },
+      turn: (hurry) => transfer.turn(hurry),
       end: () => {
         if (flows) this.#flowing--
         flows = false
