@@ -195,3 +195,20 @@ function* entriesOf<T>(all: readonly T[]): Generator<[number, T]> {
 function gaveUp(signal: AbortSignal): Failure {
   return Failure.aborted('gave up while others were served', { cause: signal.reason })
 }
+
+/** Asks once for each key, and again for what failed; of more than `max` all are asked for again. */
+export function onceEach<T>(ask: (key: string) => Promise<T>, max: number): (key: string) => Promise<T> {
+  const known = new Map<string, Promise<T>>()
+  return (key) => {
+    let asked = known.get(key)
+    if (asked === undefined) {
+      if (known.size >= max) known.clear()
+      asked = ask(key).catch((error) => {
+        known.delete(key)
+        throw error
+      })
+      known.set(key, asked)
+    }
+    return asked
+  }
+}

@@ -17,7 +17,7 @@ const ROWS: readonly (readonly string[])[] = [
 ]
 
 /** Beside the folders. */
-const FOR_EVERYONE = new Set(['durations.ts', 'errors.ts', 'limit.ts'])
+const FOR_EVERYONE = new Set(['errors.ts', 'limit.ts'])
 
 const HTTP_MODULE = /^(undici(\/|$)|(node:)?https?2?$)/
 // build/registry.ts serves images that were just built; the others speak gRPC with containerd and kubelet on unix sockets.

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { ByteLimit, Limit, LimitEach, mapLimited } from '../src/limit.ts'
+import { ByteLimit, Limit, LimitEach, mapLimited, onceEach } from '../src/limit.ts'
 
 const never = new AbortController().signal
 
@@ -195,4 +195,19 @@ test('who gives up lets those behind go, and what nobody waits for is taken at o
   limit.tryTake(10, 1)?.()
   expect(limit.taken).toBe(90)
   await expect(limit.take(1, 0, stop.signal)).rejects.toThrow('enough')
+})
+
+test('what is asked once is asked again for what failed, and when there is too much of it', async () => {
+  const asked: string[] = []
+  const once = onceEach(async (key) => {
+    asked.push(key)
+    if (key === 'bad' && asked.length === 1) throw new Error('bad')
+    return key
+  }, 2)
+  await expect(once('bad')).rejects.toThrow('bad')
+  expect(await Promise.all([once('bad'), once('bad'), once('good')])).toEqual(['bad', 'bad', 'good'])
+  expect(asked).toEqual(['bad', 'bad', 'good'])
+  await once('third')
+  await once('good')
+  expect(asked).toEqual(['bad', 'bad', 'good', 'third', 'good'])
 })

@@ -1,9 +1,8 @@
 // What an agent counts and measures: one list of named numbers, from which all that tells of them is made.
 import type { CodecCounters } from '../codec/pool.ts'
-import type { Times } from '../durations.ts'
 import type { SessionCounters, WaitCounters } from '../mount/native.ts'
 import type { Counters } from '../registry/client.ts'
-import type { AnswerClass } from '../registry/pulse.ts'
+import type { AnswerClass, Times } from '../registry/pulse.ts'
 import type { CallDurations } from '../snapshotter/call-times.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { LeftWhy } from './left-layers.ts'

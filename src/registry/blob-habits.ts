@@ -1,6 +1,6 @@
 // What a host did when it was asked for blobs, remembered so that it is asked better.
 import type { Answer } from './client.ts'
-import { InRow } from './in-row.ts'
+import { InRow } from './retry.ts'
 
 /** Blobs whose storage URLs are remembered. */
 const TARGETS_MAX = 1024

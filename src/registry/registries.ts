@@ -1,11 +1,10 @@
 // Everything that sources of images share: settings, connections, and who we are to which host.
 
 import { join } from 'node:path'
-import type { Times } from '../durations.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Platform } from '../image/manifest.ts'
 import { type Reference, type RegistryReference, referenceText } from '../image/reference.ts'
-import { LimitEach } from '../limit.ts'
+import { LimitEach, onceEach } from '../limit.ts'
 import { Absences } from './absences.ts'
 import { Authority } from './auth.ts'
 import { ignoredRanges, Redirects, SeveralRanges } from './blob-habits.ts'
@@ -38,7 +37,7 @@ import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
-import type { AnswerClass } from './pulse.ts'
+import type { AnswerClass, Times } from './pulse.ts'
 import { PushRequests } from './push-requests.ts'
 import { Referrers } from './referrers.ts'
 import { RegistrySource } from './registry-source.ts'
@@ -88,7 +87,7 @@ export class Registries {
   readonly #keyring: Keyring
   /** By keyOf. */
   readonly #hosts = new Map<string, Host>()
-  readonly #trusts = new Map<string, Promise<Trust>>()
+  readonly #signatureTrust = onceEach((host) => this.#readTrust(host, '', false), TRUSTS_MAX)
   /** Of hosts that containerd's settings name; as many as there are there. */
   readonly #hostFiles = new Map<string, HostFiles>()
   readonly #layouts = new Set<LayoutSource>()
@@ -136,7 +135,7 @@ export class Registries {
 
   /** Where an image's signatures may lie: its own repository, and files of the web. No I/O happens before it is asked. */
   signatures(reference: RegistryReference): SignatureSource {
-    return signatureSource(this.#registrySource(reference), this.#client, (host) => this.#trust(host, '', false))
+    return signatureSource(this.#registrySource(reference), this.#client, this.#signatureTrust)
   }
 
   /** A manifest of the same repository under another tag, as RegistrySource.tagged has it. */
@@ -275,7 +274,7 @@ export class Registries {
     const key = keyOf(host, insecure)
     let known = this.#hosts.get(key)
     if (known === undefined) {
-      const trust = (of: string) => this.#trust(of, host, insecure)
+      const trust = onceEach((of) => this.#readTrust(of, host, insecure), TRUSTS_MAX)
       const forget = (repository: string, credentials: Credentials) =>
         void this.#remembered.forget(host, repository, credentials) // never rejects
       const scopes = (repository: string) => [`repository:${repository}:pull`]
@@ -296,21 +295,7 @@ export class Registries {
     return known
   }
 
-  /** How connections to `host` are secured on behalf of the registry `registry`. Read once. */
-  #trust(host: string, registry: string, insecure: boolean): Promise<Trust> {
-    const key = `${host} ${registry} ${insecure}`
-    let trust = this.#trusts.get(key)
-    if (trust === undefined) {
-      if (this.#trusts.size >= TRUSTS_MAX) this.#trusts.clear()
-      trust = this.#readTrust(host, registry, insecure).catch((error) => {
-        this.#trusts.delete(key)
-        throw error
-      })
-      this.#trusts.set(key, trust)
-    }
-    return trust
-  }
-
+  /** How connections to `host` are secured on behalf of the registry `registry`. */
   async #readTrust(host: string, registry: string, insecure: boolean): Promise<Trust> {
     const { certDir } = this.#options
     const server = registry === 'docker.io' ? 'registry-1.docker.io' : registry

@@ -1,5 +1,5 @@
 // How long calls of containerd took to be answered, by the call and by how it was answered.
-import { Durations, type Times } from '../durations.ts'
+import { Durations, type Times } from '../registry/pulse.ts'
 
 /**
  * ok       done, also where containerd is told that a layer is there

@@ -70,6 +70,7 @@ export class Device {
   readonly #room: DeviceRoom
   readonly #refetchable: () => boolean
   readonly #readers = new Set<DeviceReader>()
+  readonly #sumsAt: number
   /** By piece: when it was filled last, where that is not long ago. */
   readonly #filled = new Map<number, number>()
   #spill: DeviceSpill | undefined
@@ -79,6 +80,7 @@ export class Device {
   constructor(name: string, slots: Slots, table: ChunkTable, room: DeviceRoom, refetchable: () => boolean) {
     this.name = name
     this.#slots = slots
+    this.#sumsAt = sumsAt(slots.chunks)
     this.#table = table
     this.#room = room
     this.#refetchable = refetchable
@@ -161,8 +163,8 @@ export class Device {
   }
 
   #slot(chunk: number): Slot {
-    const { deviceFd, readyFd, chunks } = this
-    return { deviceFd, readyFd, chunk, sumsAt: sumsAt(chunks) }
+    const { deviceFd, readyFd } = this
+    return { deviceFd, readyFd, chunk, sumsAt: this.#sumsAt }
   }
 
   /**
