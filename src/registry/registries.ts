@@ -177,14 +177,7 @@ export class Registries {
   }
 
   #registrySource(reference: RegistryReference): RegistrySource {
-    let found: Promise<Repository[]> | undefined
-    return new RegistrySource(reference, () => {
-      found ??= this.#repositories(reference).catch((error) => {
-        found = undefined // a file that is repaired counts at once
-        throw error
-      })
-      return found
-    })
+    return new RegistrySource(reference, () => this.#repositories(reference))
   }
 
   /**

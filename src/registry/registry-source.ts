@@ -16,9 +16,11 @@ const TRY_NEXT = new Set(['missing', 'denied', 'unavailable', 'timeout', 'unsupp
 export class RegistrySource implements ImageSource {
   readonly #reference: RegistryReference
   readonly #repositories: () => Promise<Repository[]>
+  #found: Promise<Repository[]> | undefined
   /** The one that answered last is asked first. */
   #preferred: Repository | undefined
 
+  /** @param repositories is asked when they are wanted for the first time, and again after it has failed */
   constructor(reference: RegistryReference, repositories: () => Promise<Repository[]>) {
     this.#reference = reference
     this.#repositories = repositories
@@ -113,7 +115,11 @@ export class RegistrySource implements ImageSource {
   }
 
   async #ask<T>(ask: (repository: Repository, left: number, all: number) => Promise<T>, doubted = false): Promise<T> {
-    const all = await this.#repositories()
+    this.#found ??= this.#repositories().catch((error) => {
+      this.#found = undefined // a file that is repaired counts at once
+      throw error
+    })
+    const all = await this.#found
     const preferred = all.filter((each) => each === this.#preferred)
     const others = all.filter((each) => each !== this.#preferred)
     const order = doubted ? [...others, ...preferred] : [...preferred, ...others]
