@@ -1,9 +1,9 @@
 #!/bin/sh
 # npm run soak:upgrade [COMMIT]: builds the package of a commit, runs its agent under a container and a program that verifies what it reads,
-# and has this version go on. The default is the first version that could be gone on with.
+# and has this version go on. The default is the version before chunks had checksums.
 set -eu
 cd "$(dirname "$0")/../.."
-commit=${1:-2c2e631}
+commit=${1:-9111b7b}
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 git archive "$commit" | tar -x -C "$made"
