@@ -33,7 +33,7 @@ const STORED: u8 = 2;
 /// The ready bytes of a device (`src/tree/ready.ts`), set by other threads and processes.
 pub struct Ready {
     mapping: MmapRaw,
-    file: File,
+    is_writable: bool,
     chunks: usize,
 }
 
@@ -49,12 +49,15 @@ impl Ready {
         if word(12) != chunks {
             return Err(format!("ready file: made for {} chunks, not {chunks}", word(12)));
         }
-        let mapping = MmapOptions::new().map_raw_read_only(file).map_err(|error| format!("ready file: {error}"))?;
+        // one that was opened for reading, or is on a disk that is mounted so, is only read
+        let writable = MmapOptions::new().map_raw(file);
+        let is_writable = writable.is_ok();
+        let mapping =
+            writable.or_else(|_| MmapOptions::new().map_raw_read_only(file)).map_err(|error| format!("ready file: {error}"))?;
         if mapping.len() < HEADER_BYTES + chunks as usize {
             return Err(format!("ready file: too short for {chunks} chunks"));
         }
-        let file = file.try_clone().map_err(|error| format!("ready file: {error}"))?;
-        Ok(Self { mapping, file, chunks: chunks as usize })
+        Ok(Self { mapping, is_writable, chunks: chunks as usize })
     }
 
     /// Checksum of what places have of a block of the device; 0: none was written down.
@@ -67,10 +70,17 @@ impl Ready {
         unsafe { AtomicU32::from_ptr(self.mapping.as_ptr().add(at as usize).cast_mut().cast()) }.load(Ordering::Relaxed)
     }
 
-    /// The chunk must be verified again before it is read. A disk that does not take that leaves it as it is.
+    /// The chunk, which was verified, must be verified again before it is read. False: that cannot be written down.
     pub fn demote(&self, chunk: u32) -> bool {
-        use std::os::unix::fs::FileExt;
-        self.file.write_all_at(&[STORED], HEADER_BYTES as u64 + u64::from(chunk)).is_ok()
+        let chunk = chunk as usize;
+        if !self.is_writable || chunk >= self.chunks {
+            return false;
+        }
+        // SAFETY: as in `verified`; of memory that is mapped to be written to. The byte was written before, so the disk has a place for it.
+        let byte = unsafe { AtomicU8::from_ptr(self.mapping.as_mut_ptr().add(HEADER_BYTES + chunk)) };
+        // whoever changed it meanwhile knows better
+        let _ = byte.compare_exchange(VERIFIED, STORED, Ordering::AcqRel, Ordering::Relaxed);
+        true
     }
 
     /// How often chunks were taken back: their bytes unset, this counted up, then their places punched. Whoever finds it unchanged
