@@ -95,8 +95,6 @@ export interface Request {
   readonly controller: AbortController
   /** Bytes of its range that are here, from the first on. */
   came: number
-  /** When the first of them came (performance.now), and how many that were. */
-  began: { readonly at: number; readonly bytes: number } | undefined
   /** Another request brings some of what it was to bring. */
   isCut: boolean
   /** Ends a pause of what it brings. */

@@ -28,11 +28,6 @@ export const LIMITS: Limits = {
 /** Chunks of one request fetched again: a bit flips here and there; a blob that is wrong altogether does not heal by asking. */
 const RETRIES_MAX = 8
 
-/** Whoever begins to wait for what comes in the background waits so long for it, at most, rather than to ask for it again. */
-const ROUND_TRIPS_MAX = 2
-/** What came in less is a clock's grain, or a burst. */
-const RATE_MIN_MS = 20
-
 export interface RequestsParts {
   chunks: ChunkTable
   blobs: (blob: number) => Blob
@@ -99,11 +94,6 @@ export class Requests {
     const { start, end } = chunks.storedRange(chunk)
     const here = request.range.start + request.came
     const before = start - here
-    const wire = budget.wires.of(origin)
-    const bytesPerMs = rateOf(request)
-    // asking again costs a round trip, and what stands in the link's queue, which is no longer than that
-    if (bytesPerMs !== undefined && Number.isFinite(wire.roundTripMs))
-      return before <= bytesPerMs * ROUND_TRIPS_MAX * wire.roundTripMs
     // it has to come in any case, as has what others wait for
     let wanted = end - start
     for (const each of request.urgent) {
@@ -112,7 +102,7 @@ export class Requests {
     }
     const unwanted = before - (wanted - (end - start))
     // in a round trip a stream brings a window, and the way its limit: it takes one more, at most, than asking again would
-    const inTime = 2 * BACKGROUND_WINDOW_BYTES * (1 + wanted / wire.limit)
+    const inTime = 2 * BACKGROUND_WINDOW_BYTES * (1 + wanted / budget.wires.of(origin).limit)
     return unwanted <= Math.max(BACKGROUND_WINDOW_BYTES, end - start) && before <= inTime
   }
 
@@ -158,7 +148,6 @@ export class Requests {
       urgent: [],
       controller: new AbortController(),
       came: 0,
-      began: undefined,
       isCut: false,
       hurry: () => {},
       transfer: undefined,
@@ -228,7 +217,6 @@ export class Requests {
     const enough = new AbortController()
     const isOver = () => request.isCut && ![...request.flights].some((each) => end(each) > request.came)
     const onPart = (part: Uint8Array, at: number) => {
-      request.began ??= { at: performance.now(), bytes: at + part.length }
       arrivals.add(wholeOf(part, at, length(request)), at + part.length)
       if (isOver()) enough.abort() // others bring what is left of it
       return this.#hold(request, part.length)
@@ -336,12 +324,6 @@ export class Requests {
       flights.fail(flight, error)
     }
   }
-}
-
-/** Bytes a millisecond, since its first ones came; undefined: that is too short ago to tell. */
-function rateOf({ began, came }: Request): number | undefined {
-  const ms = began === undefined ? 0 : performance.now() - began.at
-  return began === undefined || ms < RATE_MIN_MS ? undefined : (came - began.bytes) / ms
 }
 
 /** The memory that a part of a range lies in. @param length of the range */

@@ -1,4 +1,4 @@
-import { expect, onTestFinished, test, vi } from 'vitest'
+import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { Wires } from '../../src/fetch/wire.ts'
 import { READY_STORED, READY_VERIFIED } from '../../src/tree/ready.ts'
@@ -338,26 +338,6 @@ test('whoever needs a chunk that comes soon in the background waits for it; what
   layer.reads[0]?.answer()
   await rest
   expect(layer.decoded.toSorted((a, b) => a - b)).toEqual([...Array(10).keys()])
-})
-
-test.each([
-  { what: 'two round trips', perTrip: 256, asks: 1 },
-  { what: 'more, because its stream is slow', perTrip: 64, asks: 2 },
-])('what comes in the background is waited for as fast as it comes: $what', async ({ perTrip, asks }) => {
-  vi.useFakeTimers({ toFake: ['performance'] })
-  onTestFinished(() => void vi.useRealTimers())
-  const layer = new Layer({ chunks: row(10, 100 * KIB), hold: true })
-  const rest = layer.filler.fill(Array(10).keys(), 'background')
-  await settle()
-  for (const trip of [1, 2]) {
-    vi.advanceTimersByTime(40)
-    layer.reads[0]?.come(trip * perTrip * KIB)
-  }
-  const read = layer.filler.fill([7], 'demand') // at 700 KiB
-  await settle()
-  expect(layer.reads).toHaveLength(asks)
-  for (const each of layer.reads) each.answer()
-  await Promise.all([rest, read])
 })
 
 test('who reads on through small chunks that come in the background waits for all of them, and nothing comes twice', async () => {
