@@ -9,6 +9,7 @@ import { RUNGS, type Rung } from '../../src/mount/ladder.ts'
 import { compare, type Line, listTree, readLines } from '../fixtures/listing.ts'
 import { mergeLines } from '../fixtures/merge-lines.ts'
 import { bareRafs, writeLayout } from '../fixtures/nydus-image.ts'
+import { BARE } from '../format/samples.ts'
 import { startAgent } from './agent.ts'
 import { lacking, samples } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
@@ -24,16 +25,6 @@ const OWN = ['.prefetch.landmark', '.no.prefetch.landmark']
 
 /** Of layers 1 and 2: one tree over both, or one of each. */
 const IMAGES = ['nydus', 'nydus-zran', 'plain', 'zstd', 'zstd-podman']
-/** Of layer 1. */
-const BARE = [
-  'v5-lz4_block-blake3',
-  'v5-none-blake3',
-  'v5-zstd-prefetch',
-  'v5-zstd-sha256',
-  'v6-none-blake3',
-  'v6-zstd-prefetch',
-  'v6-zstd-sha256',
-]
 
 const found = samples()
 const folder = 'path' in found ? found.path : ''

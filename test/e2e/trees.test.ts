@@ -11,6 +11,7 @@ import { hex } from '../../src/image/digest.ts'
 import { RUNGS, SERVE_RUNGS } from '../../src/mount/ladder.ts'
 import { compare, type Line, listTree, readLines } from '../fixtures/listing.ts'
 import { mergeLines } from '../fixtures/merge-lines.ts'
+import { dir, file } from '../fixtures/source-entries.ts'
 import { tarListing } from '../fixtures/tar-listing.ts'
 import { item } from '../format/estargz/stargz-craft.ts'
 import { sampleLayers } from '../format/samples.ts'
@@ -82,14 +83,6 @@ function scene(layout: (work: string) => Promise<string>) {
     },
   }
 }
-
-const dir = (path: string, more: Partial<SourceEntry> = {}): SourceEntry => ({ path, type: 'dir', ...more })
-const file = (path: string, content: string | Uint8Array, more: Partial<SourceEntry> = {}): SourceEntry => ({
-  path,
-  type: 'file',
-  content: Buffer.from(content),
-  ...more,
-})
 
 /** In each layer: overlayfs shows the attributes of the uppermost. */
 const ROOT = dir('', { mode: 0o751, uid: 1, gid: 2, mtime: 1_600_000_000_123_456_789n })

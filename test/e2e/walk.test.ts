@@ -10,6 +10,7 @@ import { hex } from '../../src/image/digest.ts'
 import { RUNGS, type Rung } from '../../src/mount/ladder.ts'
 import { acl } from '../fixtures/acl.ts'
 import { PYTHON } from '../fixtures/listing.ts'
+import { dir, file } from '../fixtures/source-entries.ts'
 import { type Agent, startAgent } from './agent.ts'
 import { succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
@@ -21,13 +22,6 @@ const TIMEOUT_MS = 120_000
 const WALK = join(import.meta.dirname, '../fixtures/walk.py')
 const OTHER_USER = '12345'
 
-const dir = (path: string, more: Partial<SourceEntry> = {}): SourceEntry => ({ path, type: 'dir', ...more })
-const file = (path: string, content: Uint8Array | string, more: Partial<SourceEntry> = {}): SourceEntry => ({
-  path,
-  type: 'file',
-  content: Buffer.from(content),
-  ...more,
-})
 const xattrs = (all: Record<string, Uint8Array>) => ({ xattrs: new Map(Object.entries(all)) })
 const sparse = (bytes: number) => {
   const content = new Uint8Array(bytes)

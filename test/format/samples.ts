@@ -6,6 +6,17 @@ import type { Line } from './listing.ts'
 
 export const SAMPLES = process.env.LAZYLAYER_SAMPLES
 
+/** Bootstraps and blobs of nydus, without an image around them, of layer 1. */
+export const BARE = [
+  'v5-lz4_block-blake3',
+  'v5-none-blake3',
+  'v5-zstd-prefetch',
+  'v5-zstd-sha256',
+  'v6-none-blake3',
+  'v6-zstd-prefetch',
+  'v6-zstd-sha256',
+]
+
 export interface SampleLayer {
   descriptor: Descriptor
   bytes: Uint8Array

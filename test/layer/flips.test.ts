@@ -19,7 +19,7 @@ import type { Tree } from '../../src/tree/tree.ts'
 import { Device } from '../codec/fixture.ts'
 import { bareRafs } from '../fixtures/nydus-image.ts'
 import { topLayer } from '../format/nydus/nydus-craft.ts'
-import { SAMPLES, sampleLayers } from '../format/samples.ts'
+import { BARE, SAMPLES, sampleLayers } from '../format/samples.ts'
 import { archive, member } from '../format/tar/tar-craft.ts'
 
 /** Of a blob: evenly, and more of them in its last bytes, where tables are. */
@@ -208,16 +208,6 @@ function withoutTables({ layers, stored }: Image): Image {
   const top = topLayer({ digest: digestOf(bytes), size: bytes.length })
   return { layers: [...layers.slice(0, -1), top], stored: new Map([...stored, [top.digest, bytes]]) }
 }
-
-const BARE = [
-  'v5-lz4_block-blake3',
-  'v5-none-blake3',
-  'v5-zstd-prefetch',
-  'v5-zstd-sha256',
-  'v6-none-blake3',
-  'v6-zstd-prefetch',
-  'v6-zstd-sha256',
-]
 
 const IMAGES: Record<string, () => Image | Promise<Image>> = {
   esgz: () => ociImage('esgz'),

@@ -1,33 +1,25 @@
 // Kills and power cuts: after each call by which snapshots are written, what containerd was told is there; or what it is told next.
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { Snapshots } from '../../src/snapshotter/snapshots.ts'
 import { Random } from '../soak/random.ts'
 import { folder } from '../store/folder.ts'
-import { WriteLog, withoutSyncs } from '../store/write-log.ts'
+import { recording } from '../store/write-log.ts'
 
-let log: WriteLog | undefined
-let restore: () => void
-beforeEach(async () => {
-  restore = await withoutSyncs()
-})
-afterEach(() => {
-  log?.end()
-  restore()
-})
+const record = recording()
 
 const seen = (snapshots: Snapshots) => [...snapshots.all()].map(({ key, kind, labels }) => ({ key, kind, labels }))
 
 test('after any call a cut leaves the snapshots that were told of, or those of the change that was under way', async () => {
   const root = await folder()
-  log = await WriteLog.begin(root)
+  const log = await record(root)
   const dir = join(root, 'records')
   let live = await Snapshots.open(dir, () => {})
   const change = async (work: () => Promise<unknown>, how: 'synced' | 'written' = 'synced') => {
-    log?.note('begun')
+    log.note('begun')
     await work()
-    log?.note({ how, now: seen(live) })
+    log.note({ how, now: seen(live) })
   }
   const labels = { 'x.y/z': 'first' }
   const add = (key: string, parent = '') =>

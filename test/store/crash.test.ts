@@ -4,7 +4,7 @@
 import { rmSync } from 'node:fs'
 import fs from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { Failure } from '../../src/errors.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { AccessFile } from '../../src/store/access.ts'
@@ -26,7 +26,7 @@ import { CHUNK_BYTES, write } from './chunks.ts'
 import { disk } from './disk.ts'
 import { folder } from './folder.ts'
 import { LAYER, RECORD, tree } from './layer.ts'
-import { WriteLog, withoutSyncs } from './write-log.ts'
+import { recording } from './write-log.ts'
 
 const TIMEOUT_MS = 120_000 * runs(1)
 /** A copy is opened by one process only. */
@@ -54,15 +54,7 @@ const listing = (name: string, proven: boolean[] = []): Listing => ({
 })
 const profile = (path: string) => ({ files: [{ layer: BLOB, path, ranges: [] }], stored: [] })
 
-let log: WriteLog | undefined
-let restore: () => void
-beforeEach(async () => {
-  restore = await withoutSyncs()
-})
-afterEach(() => {
-  log?.end()
-  restore()
-})
+const record = recording()
 
 /** A change of something is begun, or is promised to be kept. */
 interface Note {
@@ -249,8 +241,7 @@ async function cutAnywhere(
   each: (dir: string, notes: (Note | string)[]) => Promise<void>,
 ): Promise<number> {
   const root = await folder()
-  log = await WriteLog.begin(root)
-  const recorded = log
+  const recorded = await record(root)
   const real = disk()
   const holes: Disk = {
     ...real,

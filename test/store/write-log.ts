@@ -7,6 +7,7 @@ import nodeFs, { mkdirSync, writeFileSync } from 'node:fs'
 import fs, { type FileHandle } from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { join, relative } from 'node:path'
+import { afterEach, beforeEach } from 'vitest'
 import type { Random } from '../soak/random.ts'
 
 const SECTOR_BYTES = 512
@@ -251,11 +252,28 @@ async function handlePrototype(): Promise<FileHandle> {
 }
 
 /** A disk takes its time for each sync, and what is made to be looked at needs none. @returns what makes them work again */
-export async function withoutSyncs(): Promise<() => void> {
+async function withoutSyncs(): Promise<() => void> {
   const handles = await handlePrototype()
   const { sync, datasync } = handles
   handles.sync = handles.datasync = async () => {}
   return () => Object.assign(handles, { sync, datasync })
+}
+
+/** For all tests of a file: syncs cost nothing, and what a test records ends with it. @returns what begins to record below a folder */
+export function recording(): (root: string) => Promise<WriteLog> {
+  let log: WriteLog | undefined
+  let restore: () => void
+  beforeEach(async () => {
+    restore = await withoutSyncs()
+  })
+  afterEach(() => {
+    log?.end()
+    restore()
+  })
+  return async (root) => {
+    log = await WriteLog.begin(root)
+    return log
+  }
 }
 
 /** Of a file after these calls. */
