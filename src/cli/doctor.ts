@@ -20,6 +20,7 @@ import { mountTable } from '../mount/mount-table.ts'
 import { loadNative } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
 import { whyUnseen } from '../mount/propagation.ts'
+import { type LayersRoot, strandedOverlays } from '../mount/stranded.ts'
 import { systemPlaces } from '../registry/places.ts'
 import { CONTAINERD_ADDRESS } from './containerd-address.ts'
 import { apart } from './doctor/apart.ts'
@@ -27,6 +28,7 @@ import { cache } from './doctor/cache.ts'
 import type { DoctorCheck, Finding } from './doctor/check.ts'
 import { codecs } from './doctor/codecs.ts'
 import { containerd } from './doctor/containerd.ts'
+import { NAME as CONTAINERS, containerFindings, processNameOf } from './doctor/containers.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { metrics } from './doctor/metrics.ts'
@@ -90,15 +92,20 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
     agents,
     containerd: containerdHere,
     unseen: whyUnseen,
+    stranded: (roots: readonly LayersRoot[]) => strandedOverlays(roots),
+    processName: processNameOf,
   }
   const checks: readonly DoctorCheck<typeof needs>[] = [
     ...[node, addon, codecs, kernel, fuse, requestTimeout, cache],
     ...engines,
     containerd,
-    ...[storage, crioConf, registries, authHelper, agent, apart, store, propagation, deadMounts, metrics],
+    ...[storage, crioConf, registries, authHelper, agent, apart, store, propagation, deadMounts],
   ]
   const findings: (Finding & { name: string })[] = []
-  for (const { name, run } of checks) findings.push({ name, ...(await run(needs)) })
+  const check = async ({ name, run }: DoctorCheck<typeof needs>) => void findings.push({ name, ...(await run(needs)) })
+  for (const each of checks) await check(each)
+  for (const finding of await containerFindings(needs)) findings.push({ name: CONTAINERS, ...finding })
+  await check(metrics)
   for (const finding of await askRegistries(reference, values)) findings.push({ name: REGISTRY, ...finding })
   if (text(values, 'format') === 'json') printJson(findings)
   else process.stdout.write(findingsText(findings))

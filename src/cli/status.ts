@@ -6,6 +6,7 @@ import { log } from '../agent/log.ts'
 import { type AgentAnswer, ask, askAt, listSockets, type Status } from '../agent/socket.ts'
 import { text } from '../agent/values.ts'
 import { describe, Failure } from '../errors.ts'
+import { strandedOverlays } from '../mount/stranded.ts'
 import type { Invocation } from './flags.ts'
 import { count, errorText, printJson, sizeText, table } from './output.ts'
 
@@ -35,6 +36,9 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
     const quarantined = counters.quarantined ?? 0
     if (quarantined > 0) log(`${root}: ${count(quarantined, 'layer')} quarantined; the agent's log says which and why`)
   }
+  const stranded = await strandedOverlays(found.map(({ root }) => ({ dir: root, isAlive: true })))
+  if (stranded.length > 0)
+    log(`${count(stranded.length, 'container')} of an earlier mount must be started anew; lazylayer doctor names them`)
   return hung.length > 0 ? 1 : 0
 }
 

@@ -23,12 +23,12 @@ export async function lowerDirsBelow(root: string, tables?: readonly string[]): 
     for (const each of entries) if (each.type === 'overlay') overlays.set(`${each.device} ${each.point}`, each)
   }
   const named = new Set([...overlays.values()].flatMap(lowerDirs))
-  const found = await Promise.all([...named].map((each) => follow(each, root)))
-  return new Set(found.filter((each) => each !== undefined))
+  const found = await Promise.all([...named].map((each) => follow(each, [root])))
+  return new Set(found.filter((each) => each !== undefined && each !== root) as string[])
 }
 
 /** `lowerdir=A:B`, where a colon of a name is behind a backslash, or `lowerdir+=A` for each. */
-function lowerDirs({ options, point }: Pick<MountEntry, 'options' | 'point'>): string[] {
+export function lowerDirs({ options, point }: Pick<MountEntry, 'options' | 'point'>): string[] {
   const named = options.flatMap((each) => {
     if (each.startsWith('lowerdir+=')) return [each.slice('lowerdir+='.length)]
     if (!each.startsWith('lowerdir=')) return []
@@ -39,14 +39,20 @@ function lowerDirs({ options, point }: Pick<MountEntry, 'options' | 'point'>): s
   return named.map((each) => resolve(dirname(dirname(point)), each))
 }
 
-async function follow(path: string, root: string): Promise<string | undefined> {
+/** Where a lower directory is, at or below one of these; undefined: elsewhere. Nothing below them is touched. */
+export async function follow(path: string, roots: readonly string[]): Promise<string | undefined> {
   let at = path
   for (let links = 0; at.startsWith('/'); links++) {
-    if (at.startsWith(`${root}/`)) return at
+    if (roots.some((each) => isWithin(at, each))) return at
     if (links === LINKS_MAX) return undefined
     const target = await readlink(at).catch(() => undefined) // no link, or gone
     if (target === undefined) return undefined
     at = resolve(dirname(at), target)
   }
   return undefined
+}
+
+/** Whether it is this directory, or below it. */
+export function isWithin(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(`${directory}/`)
 }

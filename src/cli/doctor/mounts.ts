@@ -59,34 +59,40 @@ export const propagation: DoctorCheck<MountNeeds> = {
   },
 }
 
-const FUSE_TYPE = 'fuse.lazylayer'
+export const FUSE_TYPE = 'fuse.lazylayer'
 
 export const deadMounts: DoctorCheck<MountNeeds> = {
   name: 'mounts',
   async run({ files, mounts }) {
-    const table = await mounts()
-    const served = table.filter((each) => each.type === FUSE_TYPE)
-    const kinds = new Map<string, SeenFile['kind'] | undefined>()
-    await Promise.all(served.map(async ({ point }) => kinds.set(point, (await files.look(point))?.kind)))
-    const covers = table.filter(isKernelMount)
-    const of = (kind: SeenFile['kind']) =>
-      served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
-    // an EROFS mount itself looks alive whether or not somebody fills what is missing
-    const filling = served.map(({ point }) => point).filter((point) => ![undefined, 'dead'].includes(kinds.get(point)))
-    const left = covers.map(({ point }) => point).filter((point) => !filling.some((each) => fills(each, point)))
-    const dead = [...of('dead'), ...left]
+    const { dead, hung, count } = await deadOf(await mounts(), files)
     if (dead.length > 0) {
       const fix = `Start the agent again, which detaches what it left, or run umount -l ${dead.toReversed().join(' ')}.`
       return problem(`dead: ${dead.join(', ')}`, fix)
     }
-    const hung = of('hung')
     if (hung.length > 0)
       return problem(
         `not answering: ${hung.join(', ')}`,
         'lazylayer status says which process it is; end that with SIGKILL, and start it again.',
       )
-    return ok(`${served.length + covers.length} of lazylayer, none dead`)
+    return ok(`${count} of lazylayer, none dead`)
   },
+}
+
+/** Which mounts of ours nobody answers for, and which are slow to answer; and how many there are. */
+export async function deadOf(
+  table: readonly MountEntry[],
+  files: Pick<Files, 'look'>,
+): Promise<{ dead: string[]; hung: string[]; count: number }> {
+  const served = table.filter((each) => each.type === FUSE_TYPE)
+  const kinds = new Map<string, SeenFile['kind'] | undefined>()
+  await Promise.all(served.map(async ({ point }) => kinds.set(point, (await files.look(point))?.kind)))
+  const covers = table.filter(isKernelMount)
+  const of = (kind: SeenFile['kind']) =>
+    served.filter(({ point }) => kinds.get(point) === kind).map(({ point }) => point)
+  // an EROFS mount itself looks alive whether or not somebody fills what is missing
+  const filling = served.map(({ point }) => point).filter((point) => ![undefined, 'dead'].includes(kinds.get(point)))
+  const left = covers.map(({ point }) => point).filter((point) => !filling.some((each) => fills(each, point)))
+  return { dead: [...of('dead'), ...left], hung: of('hung'), count: served.length + covers.length }
 }
 
 /** Whether the FUSE mount at `point` has the devices of an EROFS mount: a store's is below it, an image's has them beside the socket. */
