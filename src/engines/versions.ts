@@ -44,10 +44,15 @@ function isSince({ major, minor }: Version, [ofMajor, ofMinor]: Pair): boolean {
   return major > ofMajor || (major === ofMajor && minor >= ofMinor)
 }
 
-/** The first version number in what `ENGINE --version` prints: `podman version 5.4.2`, `buildah version 1.39.3 (image-spec …)`. */
+/**
+ * The first version number in what `ENGINE --version` prints: `podman version 5.4.2`, `buildah version 1.39.3 (image-spec …)`,
+ * `containerd github.com/containerd/containerd/v2 v2.1.4 …`.
+ */
 export function parseVersion(printed: string): Version | undefined {
-  const found = /\b(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?[^\s,]*/.exec(printed)
-  return found === null ? undefined : { major: Number(found[1]), minor: Number(found[2]), text: found[0] }
+  const found = /(?<![\w.])v?((\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?[^\s,]*)/.exec(printed)
+  if (found === null) return undefined
+  const [, text = '', major, minor] = found
+  return { major: Number(major), minor: Number(minor), text }
 }
 
 /** An engine of this machine. */

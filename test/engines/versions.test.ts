@@ -28,3 +28,14 @@ test.each<[Engine, string, Era, boolean]>([
 test.each([[''], ['podman'], ['podman version unknown'], ['version 5']])('%j says no version', (printed) => {
   expect(parseVersion(printed)).toBeUndefined()
 })
+
+test.each([
+  ['containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+deb13u1+b4', 1, 7, '1.7.24~ds1'],
+  ['containerd github.com/containerd/containerd/v2 v2.2.5 75cb2b7193e4e490e9fbdc236c0e811ccaba3376', 2, 2, '2.2.5'],
+  ['containerd github.com/k3s-io/containerd/v2 v2.1.4-k3s1', 2, 1, '2.1.4-k3s1'],
+  ['containerd containerd.io v1.7.28 b98a3aace656320842a23f4a392a33f46af97866', 1, 7, '1.7.28'],
+  ['v2.4.2', 2, 4, '2.4.2'],
+  ['nerdctl version 2.3.5', 2, 3, '2.3.5'],
+])('%j says version %i.%i', (printed, major, minor, text) => {
+  expect(parseVersion(printed)).toEqual({ major, minor, text })
+})
