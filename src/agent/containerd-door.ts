@@ -19,13 +19,14 @@ import { ParentsCheck } from '../snapshotter/parents-check.ts'
 import { PresentImages } from '../snapshotter/present-images.ts'
 import { Pulls } from '../snapshotter/pulls.ts'
 import { readBack, readLeft } from '../snapshotter/read-back.ts'
+import { RegistryPorts } from '../snapshotter/registry-ports.ts'
 import { Replacements } from '../snapshotter/replacements.ts'
 import { snapshotsRoutes } from '../snapshotter/routes.ts'
 import { ShownTrees } from '../snapshotter/shown-trees.ts'
 import type { LazyLayer } from '../snapshotter/snapshot.ts'
 import { Snapshots } from '../snapshotter/snapshots.ts'
 import { Snapshotter } from '../snapshotter/snapshotter.ts'
-import type { ToldCredentials } from '../snapshotter/told-credentials.ts'
+import type { ToldPull } from '../snapshotter/told-pull.ts'
 import type { Store } from '../store/store.ts'
 import type { TrustsDiffIds } from '../stores/identity.ts'
 import { type Patience, patiently } from '../stores/patience.ts'
@@ -35,6 +36,7 @@ import type { ContainerdSocket } from './containerd-sockets.ts'
 import { folderOf } from './containerd-sockets.ts'
 import type { SharedParts } from './image-door.ts'
 import { log } from './log.ts'
+import { containerdHosts } from './open-registries.ts'
 
 export interface ContainerdDoorParts
   extends Pick<SharedParts, 'attach' | 'release' | 'uncover' | 'cover' | 'prefetch' | 'left'> {
@@ -82,6 +84,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
   const names = new ContainerdNames({ guard, quarantine, trustsDiffIds, layers, log })
   const trees = new ShownTrees({ root: session.dir, attach, release, uncover, cover }, session)
   const overlayOptions = await optionsOfOverlays()
+  const ports = new RegistryPorts(containerdHosts())
   const state = join(dirname(session.dir), 'containerd') // beside the mount, which it must outlive
   await mkdir(state, { recursive: true, mode: 0o711 })
   // not requests: one that is tried again brings nothing
@@ -89,7 +92,7 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
   const opened = await Promise.all(
     sockets.map(async (socket) => {
       const contents = new ContentStore(socket.address)
-      const finder = new ImageFinder(contents)
+      const finder = new ImageFinder(contents, ports)
       const keepObject: Store['putObject'] = (digest, bytes) => store.putObject(digest, bytes)
       const pulls = new Pulls({ finder, images, keepObject, layers, names, prefetch: parts.prefetch, log })
       const byName = new Map<string, Snapshotter>()
@@ -132,7 +135,10 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
   const listening: GrpcSocket[] = []
   const times = new CallTimes()
   let left: LazyLayer[] = []
-  const told = ({ reference, credentials }: ToldCredentials) => agent.registries.remember(reference, credentials)
+  const told = async ({ reference, credentials }: ToldPull) => {
+    ports.note(reference)
+    if (credentials !== undefined) await agent.registries.remember(reference, credentials)
+  }
   return {
     async show() {
       left = await readBack(reading)

@@ -16,7 +16,10 @@ import type { ImageSource } from '../registry/source.ts'
 import { log } from './log.ts'
 import { givenLogin, text, texts, type Values } from './values.ts'
 
-const CONTAINERD_HOSTS = 'containerd/certs.d'
+/** Where containerd has its settings of registries, certs.d. */
+export function containerdHosts(): string {
+  return join(systemPlaces().etc, 'containerd/certs.d')
+}
 
 /** @param image the one that the command names; `undefined` where it names none. @throws Failure usage */
 export function openRegistries(values: Values, image: Reference | undefined, sealed?: SealedCredentials): Registries {
@@ -38,9 +41,7 @@ export function openRegistries(values: Values, image: Reference | undefined, sea
     ...(verify === undefined ? {} : { tlsVerify: verify === 'true' }),
     ...(sealed === undefined ? {} : { sealed }),
     // as the engine that is served reads them
-    ...(texts(values, 'containerd').length === 0
-      ? {}
-      : { containerdHosts: join(systemPlaces().etc, CONTAINERD_HOSTS) }),
+    ...(texts(values, 'containerd').length === 0 ? {} : { containerdHosts: containerdHosts() }),
     log,
   })
 }

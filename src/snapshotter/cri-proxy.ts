@@ -1,5 +1,5 @@
 // Stands between kubelet and containerd's image service, because containerd tells a snapshotter of no credentials: hands on every call as it
-// is, known or not, and takes note of the credentials in those that pull an image.
+// is, known or not, and takes note of those that pull an image: from where, and with which credentials.
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -12,15 +12,15 @@ import {
 } from 'node:http2'
 import { createConnection } from 'node:net'
 import { type GrpcSocket, listenHttp2 } from './grpc-socket.ts'
-import { type ToldCredentials, toldCredentials } from './told-credentials.ts'
+import { type ToldPull, toldPull } from './told-pull.ts'
 
 export interface CriProxyParts {
   /** Where kubelet asks. */
   path: string
   /** Where the image service is. */
   upstream: string
-  /** Is given the credentials of a pull, before anybody else is. Never rejects. */
-  told(credentials: ToldCredentials): Promise<void>
+  /** Is told of a pull, before anybody else is. Never rejects. */
+  told(pull: ToldPull): Promise<void>
 }
 
 const PULL = '/runtime.v1.ImageService/PullImage'
@@ -76,7 +76,7 @@ async function noted(stream: ServerHttp2Stream, told: CriProxyParts['told']): Pr
     size += part.length
     if (size > PULL_MAX_BYTES) return parts // it is none that kubelet makes
   }
-  const found = toldCredentials(Buffer.concat(parts))
+  const found = toldPull(Buffer.concat(parts))
   if (found !== undefined) await told(found)
   return parts
 }

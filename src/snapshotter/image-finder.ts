@@ -15,6 +15,7 @@ import {
 } from '../image/manifest.ts'
 import { parseRegistryReference, type RegistryReference } from '../image/reference.ts'
 import type { Contents } from './content-store.ts'
+import { type RegistryPorts, withoutPort } from './registry-ports.ts'
 import type { Labels } from './snapshot.ts'
 import { buildKitTargetsOf, chainOf, unboundIn } from './targets.ts'
 
@@ -60,12 +61,14 @@ const KNOWN_MAX_BYTES = 32 << 20
 
 export class ImageFinder {
   readonly #contents: Contents
+  readonly #ports: Pick<RegistryPorts, 'hostOf'>
   /** By digest, which their bytes had; an image of undefined: it is none. The one used last comes last. */
   readonly #known = new Map<Digest, Known>()
   #knownBytes = 0
 
-  constructor(contents: Contents) {
+  constructor(contents: Contents, ports: Pick<RegistryPorts, 'hostOf'>) {
     this.#contents = contents
+    this.#ports = ports
   }
 
   /**
@@ -201,7 +204,7 @@ export class ImageFinder {
     const [source] = sources.flatMap((each) => parsed(each) ?? [])
     if (source === undefined) throw Failure.missing(`nothing says where manifest ${digest} was fetched from`)
     const { host, repository } = source
-    return { transport: 'docker', host, repository }
+    return { transport: 'docker', host: await this.#ports.hostOf(host, repository), repository }
   }
 }
 
@@ -217,8 +220,4 @@ function parsed(text: string): RegistryReference | undefined {
     if (error instanceof Failure) return undefined // a label may hold anything
     throw error
   }
-}
-
-function withoutPort(host: string): string {
-  return host.replace(/:\d+$/, '')
 }

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { serveCriProxy } from '../../src/snapshotter/cri-proxy.ts'
 import { PullImageRequestSchema } from '../../src/snapshotter/generated/cri_pb.ts'
 import type { GrpcSocket } from '../../src/snapshotter/grpc-socket.ts'
-import { type ToldCredentials, toldCredentials } from '../../src/snapshotter/told-credentials.ts'
+import { type ToldPull, toldPull } from '../../src/snapshotter/told-pull.ts'
 
 function framed(message: Uint8Array): Buffer {
   const head = Buffer.alloc(5)
@@ -24,9 +24,7 @@ const request = (image: string, auth?: object) =>
 describe('a request to pull', () => {
   const check = (title: string, bytes: Uint8Array, expected: object | undefined) =>
     test(title, () => {
-      const told = toldCredentials(bytes)
-      if (expected === undefined) expect(told).toBeUndefined()
-      else expect(told?.credentials).toEqual(expected)
+      expect(toldPull(bytes)?.credentials).toEqual(expected)
     })
 
   check('tells of a user and a password', request('r.example.com/a', { username: 'u', password: 'p' }), {
@@ -54,9 +52,17 @@ describe('a request to pull', () => {
   check('is nonsense', framed(Buffer.alloc(100, 0xff)), undefined)
 
   test('names an image as the pod has it', () => {
-    const { host, repository, tag } =
-      toldCredentials(request('nginx', { username: 'u', password: 'p' }))?.reference ?? {}
+    const { host, repository, tag } = toldPull(request('nginx', { username: 'u', password: 'p' }))?.reference ?? {}
     expect([host, repository, tag]).toEqual(['docker.io', 'library/nginx', 'latest'])
+  })
+
+  test('names it also with no credentials, or another server’s', () => {
+    for (const each of [request('r.example.com:5000/a'), saidFor('r.example.com:5000/a', 'other.example.com')])
+      expect(toldPull(each)).toEqual({
+        reference: { transport: 'docker', host: 'r.example.com:5000', repository: 'a', tag: 'latest' },
+        credentials: undefined,
+      })
+    expect(toldPull(framed(Buffer.alloc(100, 0xff)))).toBeUndefined()
   })
 })
 
@@ -65,7 +71,7 @@ describe('the passthrough', () => {
   let upstream: Http2Server
   let proxy: GrpcSocket
   const sessions = new Set<ServerHttp2Session>()
-  const told: ToldCredentials[] = []
+  const told: ToldPull[] = []
   const asked: { headers: IncomingHttpHeaders; body: Buffer }[] = []
 
   beforeEach(async () => {

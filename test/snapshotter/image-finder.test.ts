@@ -62,6 +62,10 @@ class Fake implements Contents {
   }
 }
 
+/** Registries are where they are by default, but for one. */
+const finderOf = (store: Contents) =>
+  new ImageFinder(store, { hostOf: async (host) => (host === 'ported.example.com' ? `${host}:5000` : host) })
+
 const [base, top] = chainOf([digest('a'), digest('b')]) as [Digest, Digest]
 
 describe('an image is found', () => {
@@ -69,7 +73,7 @@ describe('an image is found', () => {
     const store = new Fake()
     store.image(['7'], ['c'])
     const manifest = store.image(['1', '2'], ['a', 'b'])
-    const found = await new ImageFinder(store).find('k8s.io', top, {})
+    const found = await finderOf(store).find('k8s.io', top, {})
     expect(found).toMatchObject({ place: 1, chain: [base, top] })
     expect(found.reference).toEqual({
       transport: 'docker',
@@ -83,7 +87,7 @@ describe('an image is found', () => {
   test('by the reference of a label, if the client fetched it from that repository', async () => {
     const store = new Fake()
     const manifest = store.image(['1', '2'], ['a', 'b'])
-    const finder = new ImageFinder(store)
+    const finder = finderOf(store)
     const referenceBy = async (text: string) => {
       const labels = { [`${CRI}image-ref`]: text, [`${CRI}manifest-digest`]: manifest }
       const { host, repository } = (await finder.find('k8s.io', base, labels)).reference
@@ -104,7 +108,7 @@ describe('an image is found', () => {
     const sum = (...of: string[]) => digestOf(new TextEncoder().encode(of.join(' ')))
     const chain = sum(sum(digest('a'), digest('d')), digest('b'))
     const target = `buildkit-layer-snapshot-v1-${chain.replace(':', '-')}`
-    const finder = new ImageFinder(store)
+    const finder = finderOf(store)
     expect(await finder.find('k8s.io', target, named(manifest))).toMatchObject({
       place: 1,
       chain: [expect.stringMatching(/^buildkit-layer-snapshot-v1-sha256-/), target],
@@ -122,7 +126,7 @@ describe('an image is found', () => {
   test('is not found where', async () => {
     const store = new Fake()
     const manifest = store.image(['1', '2'], ['a', 'b'])
-    const finder = new ImageFinder(store)
+    const finder = finderOf(store)
     const refused = (namespace: string, target: string, labels: Labels) =>
       expect(finder.find(namespace, target, labels)).rejects.toMatchObject({ code: 'missing' })
     await refused('other', top, { [`${CRI}manifest-digest`]: manifest })
@@ -136,14 +140,14 @@ describe('an image is found', () => {
     const store = new Fake()
     const manifest = store.image(['1'], ['a'])
     const labels = { [`${CRI}manifest-digest`]: digest('f') }
-    expect((await new ImageFinder(store).find('k8s.io', base, labels)).reference.digest).toBe(manifest)
+    expect((await finderOf(store).find('k8s.io', base, labels)).reference.digest).toBe(manifest)
   })
 
   test('but for the layers that images differ in', async () => {
     const store = new Fake()
     store.image(['1', '2'], ['a', 'b'])
     store.image(['1', '3'], ['a', 'b'])
-    const finder = new ImageFinder(store)
+    const finder = finderOf(store)
     expect((await finder.find('k8s.io', base, {})).place).toBe(0)
     await expect(finder.find('k8s.io', top, {})).rejects.toMatchObject({ code: 'unsupported' })
   })
@@ -154,7 +158,7 @@ describe('an image is found', () => {
     store.add({ schemaVersion: 2, layers: [], config: {} }, {}, true)
     store.image(['1'], ['a', 'b']) // one layer, two DiffIDs
     store.image(['1'], ['a'])
-    const finder = new ImageFinder(store)
+    const finder = finderOf(store)
     await finder.find('k8s.io', base, {})
     const before = store.reads
     await finder.find('k8s.io', base, {})
@@ -165,16 +169,23 @@ describe('an image is found', () => {
     const store = new Fake()
     const manifest = store.image(['1'], ['a'])
     const [config] = [...store.all].filter(([, { isManifest }]) => !isManifest)
-    const finder = new ImageFinder(store)
+    const finder = finderOf(store)
     store.all.delete(config?.[0] as Digest)
     await expect(finder.find('k8s.io', base, {})).rejects.toMatchObject({ code: 'missing' })
     store.all.set(...(config as NonNullable<typeof config>))
     expect((await finder.find('k8s.io', base, {})).reference.digest).toBe(manifest)
   })
 
+  test('at the port of its registry, which its source does not tell', async () => {
+    const store = new Fake()
+    store.image(['1'], ['a'], { 'containerd.io/distribution.source.ported.example.com': 'team/app' })
+    const { reference } = await finderOf(store).find('k8s.io', base, {})
+    expect(reference).toMatchObject({ host: 'ported.example.com:5000', repository: 'team/app' })
+  })
+
   test('but not where it was fetched from nowhere', async () => {
     const store = new Fake()
     store.image(['1'], ['a'], {})
-    await expect(new ImageFinder(store).find('k8s.io', base, {})).rejects.toMatchObject({ code: 'missing' })
+    await expect(finderOf(store).find('k8s.io', base, {})).rejects.toMatchObject({ code: 'missing' })
   })
 })

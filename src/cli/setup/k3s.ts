@@ -50,11 +50,11 @@ export async function planK3s(setup: K3sSetup): Promise<SetupPlan> {
     const template = join(folder, (await versionIn(folder)) === 2 ? 'config.toml.tmpl' : 'config-v3.toml.tmpl')
     const before = await readText(template)
     const program = join(setup.rancher, name, 'data/current/bin/containerd')
-    const wishes = wishesOf(setup.wishes, parseVersion((await setup.printed(program)) ?? ''))
-    const added = withPlugin(`version = ${(await versionIn(folder)) ?? 3}\n`, SNAPSHOTTER, wishes).replace(
-      /^version.*\n/,
-      '',
-    )
+    const version = parseVersion((await setup.printed(program)) ?? '')
+    // from 2.1 on containerd pulls nothing without unpack_config, whatever version its configuration is of
+    const isOld = version === undefined ? (await versionIn(folder)) === 2 : version.major < 2
+    const empty = `version = ${isOld ? 2 : 3}\n`
+    const added = withPlugin(empty, SNAPSHOTTER, wishesOf(setup.wishes, version)).slice(empty.length)
     changes.push(
       { path: template, before, after: `${withoutOurs(before) ?? BASE}${MADE}\n${added}${END}` },
       { path: settings, before: await readText(settings), after: SETTINGS },
@@ -64,6 +64,7 @@ export async function planK3s(setup: K3sSetup): Promise<SetupPlan> {
       notes.push(`run systemctl daemon-reload && systemctl restart ${unit}`)
     }
     notes.push(
+      'registries at ports of their own are lazy where kubelet pulls past the agent (--cri-proxy): docs/containerd.md, k3s',
       `mirrors that registries.yaml has are not the agent's: ${join(folder, 'certs.d')} is what containerd reads of them, ${join(setup.places.etc, 'containerd/certs.d')} what the agent does`,
     )
   }

@@ -180,12 +180,26 @@ describe('k3s', () => {
     expect(paths[0]).toBe(old)
     const text = (await read(old)) ?? ''
     expect(text.startsWith(own)).toBe(true)
-    expect(parse(text.replace(BASE, 'version = 2\n'))).toMatchObject({
-      proxy_plugins: { lazylayer: { type: 'snapshot', exports: { root: WISHES.root } } },
+    const plugin = { lazylayer: { type: 'snapshot', exports: { root: WISHES.root } } }
+    expect(parse(text.replace(BASE, 'version = 2\n'))).toEqual({
+      version: 2,
+      proxy_plugins: { lazylayer: { ...plugin.lazylayer, address: WISHES.socket } },
       plugins: { 'io.containerd.grpc.v1.cri': { enable_cdi: true } },
     })
     await carryOut(await planK3sUndo(rke2))
     expect(await read(old)).toBe(own)
+    // a newer containerd goes on with such a template, and unpacks nothing that is not listed
+    await carryOut(
+      await planK3s({ ...rke2, printed: async () => 'containerd github.com/k3s-io/containerd/v2 v2.1.4-k3s1' }),
+    )
+    expect(parse(((await read(old)) ?? '').replace(BASE, 'version = 2\n'))).toMatchObject({
+      proxy_plugins: plugin,
+      plugins: {
+        'io.containerd.transfer.v1.local': {
+          unpack_config: [{ snapshotter: 'overlayfs' }, { snapshotter: 'lazylayer' }],
+        },
+      },
+    })
   })
 
   test('that is not here is said', async () => {

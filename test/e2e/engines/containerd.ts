@@ -21,6 +21,8 @@ export interface ContainerdOptions {
   socket: string | undefined
   /** What the proxy snapshotter is called. Default: lazylayer. */
   name?: string
+  /** Whether it says which image a layer is of; k3s has it say nothing. Default: yes. */
+  annotations?: boolean
   /** Registries; pods need the image pause:pause of the first. */
   trust: readonly { host: string; caFile: string }[]
 }
@@ -135,7 +137,7 @@ async function writeNetwork(path: string): Promise<void> {
 }
 
 function configuration(path: string, options: ContainerdOptions): string {
-  const { socket, flavour, trust, name: named = 'lazylayer' } = options
+  const { socket, flavour, trust, name: named = 'lazylayer', annotations = true } = options
   const sandbox = `${trust[0]?.host}/pause:pause`
   const name = socket === undefined ? 'overlayfs' : named
   const cri = 'plugins."io.containerd.grpc.v1.cri"'
@@ -146,13 +148,14 @@ function configuration(path: string, options: ContainerdOptions): string {
   restrict_oom_score_adj = true
 [${cri}.containerd]
   snapshotter = "${name}"
-  disable_snapshot_annotations = false
+  disable_snapshot_annotations = ${!annotations}
 [${cri}.registry]
   config_path = "${path}/certs.d"
 `
   const v2 = `
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "${name}"
+  use_local_image_pull = ${!annotations}
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "${sandbox}"
 [plugins."io.containerd.cri.v1.images".registry]
