@@ -2,7 +2,7 @@
 import type { CodecCounters } from '../codec/pool.ts'
 import type { SessionCounters, WaitCounters } from '../mount/native.ts'
 import type { Counters } from '../registry/client.ts'
-import type { AnswerClass, Times } from '../registry/pulse.ts'
+import type { AnswerDurations } from '../registry/pulse.ts'
 import type { CallDurations } from '../snapshotter/call-times.ts'
 import type { CacheSize } from '../store/aside.ts'
 import type { LeftWhy } from './left-layers.ts'
@@ -30,11 +30,14 @@ const GAUGES = {
   layers: ['gauge', 'layers'],
   bytes_served: ['counter', 'bytes'],
   bytes_fetched: ['counter', 'bytes'],
+  bytes_prefetched: ['counter', 'bytes'],
   bytes_verified: ['counter', 'bytes'],
   bytes_reused: ['counter', 'bytes'],
   requests: ['counter', 'requests'],
   connections: ['counter', 'connections'],
-  retries: ['counter', 'requests'],
+  requests_now: ['gauge', 'requests'],
+  retries_unanswered: ['counter', 'requests'],
+  retries_refused: ['counter', 'requests'],
   tokens: ['counter', 'requests'],
   tokens_refused: ['counter', 'requests'],
   hedges: ['counter', 'requests'],
@@ -94,7 +97,9 @@ export interface Distribution extends WaitCounters {
   readonly name: DistributionName
   /** Of snapshot_calls: what was asked for. */
   readonly call?: string
-  /** Of registry_answers and snapshot_calls: what was answered. */
+  /** Of registry_answers: what was asked for. */
+  readonly kind?: string
+  /** Of both: what was answered. */
   readonly code?: string
 }
 
@@ -109,7 +114,7 @@ export interface Totals {
 export interface Measured {
   native: SessionCounters
   registries: Counters
-  answers: Readonly<Record<AnswerClass, Times>>
+  answers: readonly AnswerDurations[]
   /** Of containerd's. */
   calls: readonly CallDurations[]
   codecs: CodecCounters
@@ -152,11 +157,14 @@ export function gaugesOf(of: Measured): Gauge[] {
     layers: of.layers,
     bytes_served: Number(native.served),
     bytes_fetched: registries.fetched,
+    bytes_prefetched: registries.prefetched,
     bytes_verified: codecs.verified,
     bytes_reused: codecs.copied,
     requests: registries.requests,
     connections: registries.connections,
-    retries: registries.retries,
+    requests_now: registries.underWay,
+    retries_unanswered: registries.retriesUnanswered,
+    retries_refused: registries.retries - registries.retriesUnanswered,
     tokens: registries.tokens,
     tokens_refused: registries.tokensRefused,
     hedges: registries.hedges,
@@ -212,10 +220,9 @@ export function distributionsOf({
   answers,
   calls,
 }: Pick<Measured, 'native' | 'answers' | 'calls'>): Distribution[] {
-  const codes = Object.entries(answers) as [AnswerClass, Times][]
   return [
     { name: 'read_waits', ...native.waits },
-    ...codes.map(([code, times]) => ({ name: 'registry_answers' as const, code, ...times })),
+    ...answers.map((each) => ({ name: 'registry_answers' as const, ...each })),
     ...calls.map((each) => ({ name: 'snapshot_calls' as const, ...each })),
   ]
 }

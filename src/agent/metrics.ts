@@ -13,6 +13,7 @@ const metric = (name: string, help: string, labels?: Metric['labels']): Metric =
   labels === undefined ? { name, help } : { name, help, labels }
 
 const FUSE = 'Requests of the kernel'
+const RETRIES = 'Requests that were tried again, by why'
 const LEFT = 'Layers that engines fetched themselves, by why'
 const DAMAGE = 'Bytes that were not what their digest says, none of which were shown'
 
@@ -21,11 +22,14 @@ export const METRICS: Record<GaugeName, Metric> = {
   layers: metric('lazylayer_layers', 'Trees that are shown'),
   bytes_served: metric('lazylayer_read_bytes_total', 'Bytes answered to reads that came to the agent'),
   bytes_fetched: metric('lazylayer_fetched_bytes_total', 'Bytes received from registries'),
+  bytes_prefetched: metric('lazylayer_prefetched_bytes_total', 'Of these, what came ahead of who may read it'),
   bytes_verified: metric('lazylayer_verified_bytes_total', 'Decoded bytes that passed their digests'),
   bytes_reused: metric('lazylayer_reused_bytes_total', 'Bytes copied from another layer instead of fetched'),
   requests: metric('lazylayer_registry_requests_total', 'Requests to registries'),
   connections: metric('lazylayer_registry_connections_total', 'Connections to registries and proxies'),
-  retries: metric('lazylayer_registry_retries_total', 'Requests that were tried again'),
+  requests_now: metric('lazylayer_registry_requests_under_way', 'Requests to registries that are under way now'),
+  retries_unanswered: metric('lazylayer_registry_retries_total', RETRIES, { reason: 'unanswered' }),
+  retries_refused: metric('lazylayer_registry_retries_total', RETRIES, { reason: 'refused' }),
   tokens: metric('lazylayer_registry_tokens_total', 'Access tokens asked for'),
   tokens_refused: metric('lazylayer_registry_tokens_refused_total', 'Of these, those that were not given'),
   hedges: metric('lazylayer_registry_hedges_total', 'Reads that were asked for on a second connection as well'),
@@ -114,8 +118,7 @@ export async function metricsText(
 function addHistogram(registry: Registry, { name, help }: Metric, all: readonly Distribution[]): void {
   const histogram = new Histogram({ name, help, registers: [] })
   const standIn = new Instant({ name, help, registers: [registry] })
-  const values = all.flatMap(({ call, code, upTo, counts, seconds }) => {
-    const labels = { ...(call === undefined ? {} : { call }), ...(code === undefined ? {} : { code }) }
+  const values = all.flatMap(({ name: _, upTo, counts, seconds, ...labels }) => {
     let sum = 0
     const buckets = counts.map((count, i) => {
       sum += count

@@ -6,7 +6,7 @@ import type { Priority } from '../image/blob.ts'
 import { Connections, type Protocol } from './connections.ts'
 import type { Limits } from './limits.ts'
 import type { Proxies } from './proxies.ts'
-import { AnswerTimes, Pulse, Watch } from './pulse.ts'
+import { AnswerTimes, type AskedFor, Pulse, Watch } from './pulse.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget, refererOf } from './redirect.ts'
 import { passing, pauseAskedMs, serverNow, unanswered } from './retry.ts'
 import { tlsFailure } from './tls-failure.ts'
@@ -24,6 +24,8 @@ export interface Query {
   body?: string | AsyncIterable<Uint8Array>
   /** How connections to a host are secured; asked again for each redirect's host. */
   trust: (host: string) => Promise<Trust>
+  /** To be counted as. */
+  kind: AskedFor
   /** What is heard of whoever answers counts for it. Default: one of this request's own. */
   pulse?: Pulse
   /** Over a connection of its own, past the host's queue: a second request for what another is asked for and does not bring. */
@@ -54,9 +56,15 @@ export interface Answer {
 /** What was done since the client was made. */
 export interface Counters {
   requests: number
+  /** Requests that are under way now. */
+  underWay: number
   /** Body bytes received. */
   fetched: number
+  /** Of these, what nobody waited for yet. */
+  prefetched: number
+  /** Requests that were tried again: nobody had answered, or the answer was to try again. */
   retries: number
+  retriesUnanswered: number
   redirects: number
   tokens: number
   /** Of these, those that were not given. */
@@ -82,8 +90,11 @@ export class Client {
   readonly limits: Limits
   readonly counters: Counters = {
     requests: 0,
+    underWay: 0,
     fetched: 0,
+    prefetched: 0,
     retries: 0,
+    retriesUnanswered: 0,
     redirects: 0,
     tokens: 0,
     tokensRefused: 0,
@@ -199,6 +210,7 @@ export class Client {
     const timer = query.lasts ? undefined : setTimeout(end, totalMs)
     let response: Dispatcher.ResponseData | undefined
     const sentAt = performance.now()
+    this.counters.underWay++
     try {
       this.counters.requests++
       response = await agent.request({
@@ -218,7 +230,7 @@ export class Client {
         return Array.isArray(value) ? value.join(', ') : value
       }
       if (OVERLOADED.has(status)) gate.shed(sentAt, pauseAskedMs(header))
-      this.times.note(status, (performance.now() - sentAt) / 1000)
+      this.times.note(query.kind, status, (performance.now() - sentAt) / 1000)
       // it answers on a new connection, and gave nothing on the old one
       if (aside && wasSilent) this.#connections.renew(url.origin, renewals)
       if (proxy !== undefined && status === 407) throw refusedBy(proxy, status, url.host)
@@ -230,6 +242,7 @@ export class Client {
         own: true,
         body: watch.through(response.body, (bytes) => {
           this.counters.fetched += bytes
+          if (priority === 'prefetch') this.counters.prefetched += bytes
         }),
       })
       stream.overtake()
@@ -237,12 +250,13 @@ export class Client {
       this.#connections.http2(url.origin, sentAt, false)
       return value
     } catch (error) {
-      if (response === undefined) this.times.note(undefined, (performance.now() - sentAt) / 1000)
+      if (response === undefined) this.times.note(query.kind, undefined, (performance.now() - sentAt) / 1000)
       if (isHttp2Error(error)) gate.shed(sentAt) // it may be too much for it
       if (isSilent || isHttp2Error(error)) this.#connections.http2(url.origin, sentAt, true)
       throw this.#sorted(error, query, url, stop.signal)
     } finally {
       clearTimeout(timer)
+      this.counters.underWay--
       watch.close()
       if (response) await dispose(response, stop.signal, this.limits.stallMs)
       ended()

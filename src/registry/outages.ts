@@ -9,7 +9,7 @@ import { describe, Failure } from '../errors.ts'
 import type { Counters } from './client.ts'
 import type { Limits } from './limits.ts'
 import { Pulse } from './pulse.ts'
-import { isUnanswered, retry } from './retry.ts'
+import { countRetry, isUnanswered, retry } from './retry.ts'
 
 /** When nobody has asked for so long, its probes end and it is no longer out: the next read tries the host itself. */
 const FORGOTTEN_MS = 60_000
@@ -122,7 +122,7 @@ export class Outages {
         () => attempt(signal),
         limits,
         signal,
-        () => counters.retries++,
+        (failure) => countRetry(counters, failure),
         enough,
       )
       this.pulse.gave()

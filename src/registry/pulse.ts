@@ -165,23 +165,30 @@ export class Watch {
 const ANSWERS = ['2xx', '3xx', '4xx', '5xx', 'none'] as const
 export type AnswerClass = (typeof ANSWERS)[number]
 
+/** What is asked for; a blob may be asked of the storage that a registry leads to. `upload`: all of a push. */
+export type AskedFor = 'manifest' | 'blob' | 'token' | 'upload' | 'other'
+
+/** Of one kind, with one class of answers. */
+export interface AnswerDurations extends Times {
+  readonly kind: AskedFor
+  readonly code: AnswerClass
+}
+
 export class AnswerTimes {
-  readonly #of = {
-    '2xx': new Durations(),
-    '3xx': new Durations(),
-    '4xx': new Durations(),
-    '5xx': new Durations(),
-    none: new Durations(),
-  }
+  readonly #of = new Map<string, { kind: AskedFor; code: AnswerClass; durations: Durations }>()
 
   /** @param status undefined: none came */
-  note(status: number | undefined, seconds: number): void {
-    this.#of[classOf(status)].note(seconds)
+  note(kind: AskedFor, status: number | undefined, seconds: number): void {
+    const code = classOf(status)
+    const key = `${kind} ${code}`
+    const found = this.#of.get(key) ?? { kind, code, durations: new Durations() }
+    this.#of.set(key, found)
+    found.durations.note(seconds)
   }
 
-  all(): Record<AnswerClass, Times> {
-    const of = (each: AnswerClass) => this.#of[each].times
-    return { '2xx': of('2xx'), '3xx': of('3xx'), '4xx': of('4xx'), '5xx': of('5xx'), none: of('none') }
+  /** Those that there were. */
+  all(): AnswerDurations[] {
+    return [...this.#of.values()].map(({ kind, code, durations }) => ({ kind, code, ...durations.times }))
   }
 }
 

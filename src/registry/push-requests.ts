@@ -5,7 +5,7 @@ import type { Answer, Client, Query } from './client.ts'
 import type { Endpoint } from './hosts.ts'
 import { isRefusal, notLetIn } from './refusal.ts'
 import { type Host, rootOf } from './repository.ts'
-import { isPassing, retry } from './retry.ts'
+import { countRetry, isPassing, retry } from './retry.ts'
 import { speaksHttp } from './tls-failure.ts'
 
 /** None or an old token, then a new one, then one from other credentials. */
@@ -48,7 +48,7 @@ export class PushRequests {
   /** A step that may be done again from its beginning after a failure that passes. */
   async retry<T>(step: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const { counters, limits } = this.#client
-    return await retry(step, limits, signal, () => counters.retries++)
+    return await retry(step, limits, signal, (failure) => countRetry(counters, failure))
   }
 
   /**
@@ -90,6 +90,7 @@ export class PushRequests {
       ...(body === undefined ? {} : { body: body() }),
       ...(method === 'PUT' || method === 'PATCH' ? { lasts: true, stallMs: commitMs } : {}),
       trust: this.#host.trust,
+      kind: 'upload',
       priority: 'demand',
       signal,
       // what is sent goes where it was meant to go, or nowhere
@@ -103,7 +104,7 @@ export class PushRequests {
     const at = (scheme: string) => new URL(`${rootOf(this.#endpoint, scheme)}/`)
     const ask = (url: URL) => {
       const query = { method: 'GET', url, headers: {}, trust: this.#host.trust, priority: 'demand', signal } as const
-      return this.#client.send({ ...query, follow: false }, async () => url)
+      return this.#client.send({ ...query, kind: 'other', follow: false }, async () => url)
     }
     if (!insecure) return at('https:')
     if (this.#host.scheme !== undefined) return at(this.#host.scheme)

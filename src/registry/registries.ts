@@ -37,7 +37,7 @@ import { Outages } from './outages.ts'
 import { type Places, systemPlaces } from './places.ts'
 import { type Probe, probe } from './probe.ts'
 import { proxiesOf } from './proxies.ts'
-import type { AnswerClass, Times } from './pulse.ts'
+import type { AnswerDurations } from './pulse.ts'
 import { PushRequests } from './push-requests.ts'
 import { Referrers } from './referrers.ts'
 import { RegistrySource } from './registry-source.ts'
@@ -235,7 +235,7 @@ export class Registries {
   }
 
   /** How long requests took until their answers began. */
-  times(): Record<AnswerClass, Times> {
+  times(): readonly AnswerDurations[] {
     return this.#client.times.all()
   }
 

@@ -1,4 +1,5 @@
 // One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
+
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
@@ -10,9 +11,10 @@ import type { Answer, Client } from './client.ts'
 import type { Hedge } from './hedge.ts'
 import type { Endpoint } from './hosts.ts'
 import type { Outages } from './outages.ts'
+import type { AskedFor } from './pulse.ts'
 import { isRefusal, notLetIn, refusalOf } from './refusal.ts'
 import type { InRow } from './retry.ts'
-import { isPassing, isUnanswered, retry } from './retry.ts'
+import { countRetry, isPassing, isUnanswered, retry } from './retry.ts'
 import { speaksHttp } from './tls-failure.ts'
 import type { Trust } from './trust.ts'
 
@@ -111,7 +113,7 @@ export class Repository {
         () => this.#attempt(wanted, (answer) => use(answer, () => {})),
         limits,
         signal,
-        () => counters.retries++,
+        (failure) => countRetry(counters, failure),
       )
     }
     const { hosts, last, came, hedged } = endures
@@ -230,7 +232,7 @@ export class Repository {
     const url = new URL(`${rootOf(this.endpoint, scheme ?? 'https:')}/`)
     const { headers = {} } = this.endpoint.asked ?? {}
     const query = { url, method: 'GET', headers, trust, pulse: outages.pulse, lasts: false, priority } as const
-    return await this.#client.send({ ...query, follow: false }, async ({ status, header }) =>
+    return await this.#client.send({ ...query, kind: 'other', follow: false }, async ({ status, header }) =>
       status === 401 ? parseChallenge(header('www-authenticate')) : undefined,
     )
   }
@@ -255,6 +257,7 @@ export class Repository {
             ...(target?.referer === undefined ? {} : { referer: target.referer }),
           },
           trust: host.trust,
+          kind: kindOf(wanted.path),
           pulse: host.outages.pulse,
           lasts: wanted.endures !== undefined,
           aside: wanted.aside ?? false,
@@ -326,4 +329,10 @@ function isContent(status: number): boolean {
 /** Whether the registry let us in: what it leads elsewhere was accepted; its own troubles say nothing. */
 function isAccepted({ status }: Answer, own: boolean): boolean {
   return !own || isContent(status) || (status < 500 && !isRefusal(status))
+}
+
+/** @param path below the repository */
+function kindOf(path: string): AskedFor {
+  if (path.startsWith('blobs/')) return 'blob'
+  return path.startsWith('manifests/') ? 'manifest' : 'other'
 }

@@ -31,14 +31,14 @@ export function isPassing(error: unknown): boolean {
 }
 
 /**
- * Runs `attempt` until it succeeds, fails for good, or is tried `enough`: by default `limits.attempts` times. `onRetry` counts.
+ * Runs `attempt` until it succeeds, fails for good, or is tried `enough`: by default `limits.attempts` times. `onRetry` counts, and is told why.
  * @throws Failure: the last attempt's
  */
 export async function retry<T>(
   attempt: () => Promise<T>,
   limits: Limits,
   signal: AbortSignal | undefined,
-  onRetry: () => void,
+  onRetry: (failure: Failure) => void,
   enough: (tries: number, failure: Failure, afterMs: number) => boolean = (tries) => tries >= limits.attempts,
 ): Promise<T> {
   for (let tries = 1; ; tries++) {
@@ -54,9 +54,15 @@ export async function retry<T>(
         throw error
       }
       await rest(Math.max(afterMs, pauseMs(tries, limits, Math.random())), signal)
-      onRetry()
+      onRetry(error)
     }
   }
+}
+
+/** Counts a request that is tried again. */
+export function countRetry(counters: { retries: number; retriesUnanswered: number }, failure: Failure): void {
+  counters.retries++
+  if (isUnanswered(failure)) counters.retriesUnanswered++
 }
 
 /** Half of the doubled pause is certain, half is chance, so that many clients do not come back together. */

@@ -4,7 +4,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import { readAll } from './body.ts'
 import type { Answer, Client } from './client.ts'
 import type { RegistrySource } from './registry-source.ts'
-import { passing, pauseAskedMs, retry } from './retry.ts'
+import { countRetry, passing, pauseAskedMs, retry } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 /** Of one image. All of it is unverified. */
@@ -31,14 +31,14 @@ export function signatureSource(
     blob: (descriptor, signal) => source.blob(descriptor).read({ start: 0, end: descriptor.size }, { signal }),
     file: async (url, maxBytes, signal) => {
       client.named(url.host) // by whoever runs this machine
-      const { limits, counters } = client
-      const query = { url, method: 'GET', headers: {}, follow: true } as const
+      const { limits } = client
+      const query = { url, method: 'GET', headers: {}, kind: 'other', follow: true } as const
       return await retry(
         () =>
           client.send({ ...query, trust, priority: 'demand', signal }, (answer) => content(answer, url.href, maxBytes)),
         limits,
         signal,
-        () => counters.retries++,
+        (failure) => countRetry(client.counters, failure),
       )
     },
   }

@@ -6,7 +6,7 @@ import type { Challenge } from './challenge.ts'
 import type { Client, Query } from './client.ts'
 import type { Credentials, Login } from './login.ts'
 import { isOffLimits } from './off-limits.ts'
-import { passing, pauseAskedMs, retry } from './retry.ts'
+import { countRetry, passing, pauseAskedMs, retry } from './retry.ts'
 import type { Trust } from './trust.ts'
 
 const TOKEN_ANSWER_MAX_BYTES = 1 << 20
@@ -50,7 +50,7 @@ export async function askForToken(
   const query = tokenQuery(realm(challenge.realm, host, insecure), challenge.service, scopes, credentials)
   const { url, method } = query
   const ask = () =>
-    client.send({ ...query, trust, priority: 'demand', follow: false }, async (answer) => {
+    client.send({ ...query, trust, kind: 'token', priority: 'demand', follow: false }, async (answer) => {
       client.counters.tokens++
       const { status } = answer
       if (status !== 200) client.counters.tokensRefused++
@@ -68,7 +68,7 @@ export async function askForToken(
       const bytes = await readAll(answer, TOKEN_ANSWER_MAX_BYTES, `the answer of token service ${url.host}`)
       return parseToken(Buffer.from(bytes).toString('utf8'), url.host, performance.now())
     })
-  return await retry(ask, client.limits, undefined, () => client.counters.retries++)
+  return await retry(ask, client.limits, undefined, (failure) => countRetry(client.counters, failure))
 }
 
 /** A refresh token is posted, whatever else is known is part of the URL and of the Authorization header. */

@@ -1,8 +1,6 @@
 // What an agent measured: no two numbers are alike.
 import type { Measured } from '../../src/agent/gauges.ts'
 
-const NO_TIMES = { upTo: [1], counts: [0, 0], seconds: 0 }
-
 export const MEASURED: Measured = {
   native: {
     served: 1n,
@@ -17,8 +15,11 @@ export const MEASURED: Measured = {
   },
   registries: {
     requests: 8,
+    underWay: 64,
     fetched: 9,
-    retries: 10,
+    prefetched: 65,
+    retries: 170, // 103 refused
+    retriesUnanswered: 67,
     redirects: 11,
     tokens: 12,
     tokensRefused: 63,
@@ -27,13 +28,7 @@ export const MEASURED: Measured = {
     outages: 15,
     failedAtOnce: 16,
   },
-  answers: {
-    '2xx': { upTo: [1], counts: [3, 0], seconds: 0.5 },
-    '3xx': NO_TIMES,
-    '4xx': NO_TIMES,
-    '5xx': NO_TIMES,
-    none: NO_TIMES,
-  },
+  answers: [{ kind: 'blob', code: '2xx', upTo: [1], counts: [3, 0], seconds: 0.5 }],
   calls: [{ call: 'Prepare', code: 'ok', upTo: [1], counts: [2, 1], seconds: 3.5 }],
   codecsBusy: 51,
   cacheLimit: 52,

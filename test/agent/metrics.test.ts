@@ -83,9 +83,9 @@ test('docs/metrics.md has every metric, with its type and labels, and no other',
     const { name: metric } = METRICS[name]
     told.set(metric, [metric, kind, [...new Set(labelsOf(metric))].join()])
   }
-  for (const { name, call, code } of distributionsOf(MEASURED)) {
+  for (const { name, call, kind, code } of distributionsOf(MEASURED)) {
     const { name: metric } = DISTRIBUTIONS[name]
-    const labels = Object.entries({ call, code }).flatMap(([label, value]) => (value === undefined ? [] : [label]))
+    const labels = Object.entries({ call, kind, code }).flatMap(([label, value]) => (value === undefined ? [] : [label]))
     told.set(metric, [metric, 'histogram', labels.join()])
   }
   told.set(INFO.name, [INFO.name, 'gauge', Object.keys(INFO_LABELS).join()])

@@ -10,7 +10,7 @@ const away = () => passing(unanswered(Failure.unavailable('nobody there')))
 const troubled = () => passing(Failure.unavailable('status 503'))
 
 function open(limits: Partial<typeof LIMITS> = {}) {
-  const counters = { retries: 0, outages: 0, failedAtOnce: 0 } as Counters
+  const counters = { retries: 0, retriesUnanswered: 0, outages: 0, failedAtOnce: 0 } as Counters
   const lines: string[] = []
   const quick = { pauseMs: 1, pauseMaxMs: 5, attempts: 2, bearMs: 0, probeMs: 20, probeMaxMs: 20 }
   const all = { ...LIMITS, ...quick, ...limits }
