@@ -45,7 +45,7 @@ suite('an agent that is monitored', lacking(['fusermount3', 'mount']), () => {
     expect(sample('lazylayer_read_wait_seconds_count')).toBe(sample('lazylayer_reads_waited_total'))
     expect(sample('lazylayer_read_wait_seconds_sum')).toBeGreaterThan(0)
     expect(sample('lazylayer_reads_waiting')).toBe(0)
-    expect(sample('lazylayer_registry_answer_seconds_count{code="2xx"}')).toBeGreaterThan(0)
+    expect(sample('lazylayer_registry_answer_seconds_count{kind="blob",code="2xx"}')).toBeGreaterThan(0)
     expect(text).toMatch(/^lazylayer_info\{version="[\d.]+",mount="(erofs|fuse)"\} 1$/m)
     expect(text).not.toContain('sha256') // nobody learns from it what runs
     await agent.stop()
