@@ -15,6 +15,7 @@ import { byEngine, type EngineStore, makeStore, STORE_LACKS, withoutProofs } fro
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
 import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
+import { zstdLayer } from './zstd-layer.ts'
 
 /** runc keeps all containers of a machine in one place. */
 const ID = `test-${process.pid}`
@@ -194,20 +195,33 @@ function tests(flavour: ContainerdFlavour): void {
 
   // with runc 1.2 or later beside it, which CRI asks for
   if (flavour === 'built')
-    test('a pod of host users false has it as well, and nothing of it is copied', async () => {
-      await pull()
-      const of = { image: image(app.tag), command: ['sleep', '1000'], users: 200_000 }
+    test('a pod of host users false has its files and those of its volume as the image has them, and nothing is copied', async () => {
+      await pull('users')
+      const volume = { image: image('users'), path: '/volume' }
+      const of = { image: image('users'), command: ['sleep', '1000'], users: 200_000, volume }
       const pod = await containerd.cri.runPod('mapped', of)
-      const line = 'stat -c %u:%g /bin/sh /etc/shadow; cat /proc/self/uid_map; /app/hello'
-      expect(await pod.exec('sh', '-c', line)).toMatch(/^0:0\n0:42\n\s+0\s+200000\s+65536\nhello/)
+      const sh = (line: string) => pod.exec('sh', '-c', line)
+      // whoever is beyond the pod's users is nobody there
+      const owners = ['65534:65534', '65535:65535', '0:0', '1000:42'].join('\n')
+      expect(await sh('stat -c %u:%g /of/*')).toBe(`${owners}\n`)
+      expect(await sh('stat -c %u:%g /volume/of/*')).toBe(`${owners}\n`)
+      expect(await sh('cat /proc/self/uid_map')).toMatch(/^\s+0\s+200000\s+65536\n/)
+      const writes =
+        'install -o 1000 -g 42 -m 4755 /of/root /of/made && chown 5:6 /of/user && stat -c %u:%g:%a /of/made /of/user'
+      expect(await sh(writes)).toBe('1000:42:4755\n5:6:644\n')
       await pod.remove()
       expect(await blobsFetched()).toEqual([])
     })
 
-  test('of an image with a plain base containerd fetches no layer either', async () => {
-    await pull('mixed')
-    expect(await run('mixed')).toMatchObject({ code: 0, stdout: 'lazy above plain\n' })
-    expect(await blobsFetched()).toEqual([])
+  test('of an image with a plain base containerd fetches no layer either, nor of one in zstd:chunked', async () => {
+    for (const [tag, stdout] of [
+      ['mixed', 'lazy above plain\n'],
+      ['zstd', 'from zstd\n'],
+    ] as const) {
+      await pull(tag)
+      expect(await run(tag)).toMatchObject({ code: 0, stdout })
+      expect(await blobsFetched()).toEqual([])
+    }
   })
 
   test('a nydus image is lazy, and one that nobody can show is not pulled: its reason is told before any of it is fetched', async () => {
@@ -284,10 +298,8 @@ function tests(flavour: ContainerdFlavour): void {
 
 /** With a plain base; one whose layer another claims; and that other. @returns their tags */
 async function writeOthers(layout: string): Promise<string[]> {
-  const programs = [
-    ...(await named(['cat'])),
-    ...['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const })),
-  ]
+  const folders = ['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const }))
+  const programs = [...(await named(['cat'])), ...folders]
   const base = programs.filter((each, i) => programs.findIndex(({ path }) => path === each.path) === i)
   const write = (tag: string, kind: 'gzip' | 'estargz', who: string) =>
     writeImage({
@@ -311,6 +323,19 @@ async function writeOthers(layout: string): Promise<string[]> {
       },
     ],
   })
+  const owned = { beyond: [70_000, 70_000], last: [65_535, 65_535], root: [0, 0], user: [1000, 42] } as const
+  await writeImage({
+    dir: layout,
+    tag: 'users',
+    config: { Env: ['PATH=/bin'] },
+    layers: [
+      { kind: 'estargz', entries: [...(await named(['sh', 'cat', 'chown', 'install', 'sleep', 'stat'])), ...folders] },
+      {
+        kind: 'estargz',
+        entries: Object.entries(owned).map(([who, [uid, gid]]) => ({ ...file(`of/${who}`, who), uid, gid })),
+      },
+    ],
+  })
   const pairs = ['', '2'].map((of) => [`victim${of}`, `hostile${of}`] as const)
   for (const [victim, hostile] of pairs) {
     const { diffIds } = await write(victim, 'estargz', 'good\n')
@@ -327,10 +352,13 @@ async function writeOthers(layout: string): Promise<string[]> {
     const evil = { path: 'evil', type: 'symlink' as const, target: 'etc/who' }
     await writeLayers(layout, hostile, await nydusLayers([evil], [gunzipSync(stored)]))
   }
+  await writeLayers(layout, 'zstd', [await zstdLayer([...base, file('etc/who', 'from zstd\n')])], {
+    config: { Cmd: ['/bin/cat', '/etc/who'] },
+  })
   const ofNydus = await nydusLayers([...base, file('etc/who', 'from nydus\n')])
   const ordinary = asTarGz(Buffer.concat([member({ name: 'etc/more' }, noise('more', 20_000)), endOfArchive()]))
   const config = { config: { Cmd: ['/bin/cat', '/etc/who'] } }
   await writeLayers(layout, 'nydus', ofNydus, config)
   await writeLayers(layout, 'broken', [ordinary, ...ofNydus], config)
-  return ['mixed', 'pause', 'nydus', 'broken', ...pairs.flat(), ...posing.flat()]
+  return ['mixed', 'pause', 'users', 'zstd', 'nydus', 'broken', ...pairs.flat(), ...posing.flat()]
 }

@@ -116,7 +116,7 @@ function sort({ children }: Node5): void {
   for (const each of children ?? []) sort(each)
 }
 
-async function contentOf({ content = new Uint8Array() }: SourceEntry): Promise<Uint8Array> {
+export async function contentOf({ content = new Uint8Array() }: SourceEntry): Promise<Uint8Array> {
   return 'file' in content ? new Uint8Array(await readFile(content.file)) : content
 }
 

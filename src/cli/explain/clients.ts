@@ -1,5 +1,6 @@
 // How each client of containerd's kind gets an image from this agent, and what to do where it gets it whole: pure, from what is known of its
-// layers. What clients do was seen with containerd 1.7.24, 2.1.9 and 2.4.2, nerdctl 2.2.1 and 2.3.5, BuildKit 0.34.2 (docs/containerd.md).
+// layers. What clients do was seen with containerd 1.7.24, 2.1.9 and 2.4.2, nerdctl 2.2.1 and 2.3.5, BuildKit 0.34.2 and
+// Docker 26.1.5 (docs/containerd.md).
 
 import type { Engine, Era } from '../../engines/versions.ts'
 import { HOW_TO_CONVERT } from '../../format/formats.ts'
@@ -49,6 +50,7 @@ const STORE_ENGINES = [
 const UNBOUND = 'known to BuildKit by their DiffIDs alone, and so proven first'
 const ABOVE = 'what the layers above say'
 const SETUP = 'lazylayer setup containerd'
+const FILL = 'commit, save and convert want all layers: lazylayer fill brings them'
 
 /** Of the same image each does the same, whatever the image is. */
 const CLIENTS: readonly Client[] = [
@@ -61,11 +63,11 @@ const CLIENTS: readonly Client[] = [
     why: 'it fetches all layers before it asks for one',
     fix: 'crictl pull, or nerdctl --snapshotter stargz pull; ctr run is lazy of what these have pulled',
   },
-  { name: 'nerdctl ≥ 2.3 (containerd ≥ 2.1)', asks: { fix: 'lazylayer setup nerdctl' } },
+  { name: 'nerdctl ≥ 2.3 (containerd ≥ 2.1)', asks: { fix: 'lazylayer setup nerdctl' }, why: FILL },
   {
     name: 'nerdctl ≤ 2.2, or containerd ≤ 2.0',
     asks: { fix: 'lazylayer setup nerdctl (snapshotter stargz)' },
-    why: 'it goes by the name: lazy as stargz, whole as lazylayer',
+    why: `it goes by the name: lazy as stargz, whole as lazylayer; ${FILL}`,
   },
   {
     name: 'BuildKit, containerd worker',
@@ -82,7 +84,7 @@ const CLIENTS: readonly Client[] = [
   {
     name: "Docker's containerd image store",
     asks: { fix: 'docs/containerd.md (Docker)' },
-    why: 'it names layers as CRI does, by what containerd documents; not tried',
+    why: 'image ls, commit, save and what build exports want all layers: lazylayer fill brings them',
   },
 ]
 

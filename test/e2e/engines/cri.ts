@@ -53,7 +53,9 @@ export class Cri {
       8: { 2: { 1: namespaces } },
     }
     const sandbox = await this.#id('RuntimeService/RunPodSandbox', { 1: pod })
-    const mounts = volume === undefined ? [] : [{ 1: volume.path, 3: 1, 9: { 1: volume.image } }]
+    // kubelet says the mapping of each mount, too
+    const mapped: Message = mapping === undefined ? {} : { 6: mapping, 7: mapping }
+    const mounts = volume === undefined ? [] : [{ 1: volume.path, 3: 1, ...mapped, 9: { 1: volume.image } }]
     const inside: Message = mapping === undefined ? {} : { 15: { 2: { 3: namespaces } } }
     const config: Message = { 1: { 1: 'main' }, 2: { 1: image }, 3: command, 7: mounts, ...inside }
     const container = await this.#id('RuntimeService/CreateContainer', { 1: sandbox, 2: config, 3: pod })
