@@ -10,6 +10,7 @@
 // In this order, and undone from storage.conf to the file for CRI-O's repair, so that nothing that setup does has CRI-O know the image
 // store while it would repair. Files of CRI-O's own may say otherwise, or name a store themselves: then setup says so.
 
+import { release } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { places } from '../agent/agent-places.ts'
 import { graphRoots } from '../agent/graph-roots.ts'
@@ -87,6 +88,7 @@ async function setupClient(client: ContainerdClient, values: Values): Promise<nu
     root: dirname(root),
     platform: `${os}/${architecture}`,
     socket: join(places().sockets, CONTAINERD_SOCKET),
+    kernel: release(),
   }
   const version = async (program: string) => (await runProgram(program, ['--version']))?.stdout
   const request = { places: systemPlaces(), wishes, printed: await version('containerd') }

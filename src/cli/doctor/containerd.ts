@@ -2,12 +2,14 @@
 import { parseVersion, type Version } from '../../engines/versions.ts'
 import { describe, Failure } from '../../errors.ts'
 import type { RunningContainerd, SnapshotterPlugin } from '../../snapshotter/plugins.ts'
-import { mapsLayers, REMAP_IDS, SNAPSHOTTER } from '../setup/containerd-config.ts'
+import { mapsFuse, mapsLayers, REMAP_IDS, SNAPSHOTTER } from '../setup/containerd-config.ts'
 import { type DoctorCheck, type Finding, ok, problem, together, warning } from './check.ts'
 
 export interface ContainerdNeeds {
   /** Undefined: none runs here, or this user does not get to it. @throws Failure unavailable */
   containerd(): Promise<RunningContainerd | undefined>
+  /** Its release, as uname(2) says it. */
+  kernel: string
 }
 
 const SETUP = 'Run lazylayer setup containerd, and restart containerd.'
@@ -17,7 +19,7 @@ export const containerd: DoctorCheck<ContainerdNeeds> = {
   async run(needs) {
     try {
       const found = await needs.containerd()
-      return found === undefined ? ok('none runs at its usual socket') : adviceFor(found)
+      return found === undefined ? ok('none runs at its usual socket') : adviceFor(found, needs.kernel)
     } catch (error) {
       if (!(error instanceof Failure)) throw error
       return warning(describe(error), 'Look whether it runs: systemctl status containerd.')
@@ -26,15 +28,19 @@ export const containerd: DoctorCheck<ContainerdNeeds> = {
 }
 
 /** What to know of a containerd that runs. */
-export function adviceFor({ version: text, snapshotters }: RunningContainerd): Finding {
+function adviceFor({ version: text, snapshotters }: RunningContainerd, kernel: string): Finding {
   const version = parseVersion(text)
   const plugin = snapshotters.find(({ id }) => id === SNAPSHOTTER)
   if (plugin === undefined) return ok(`${text}: its configuration names no snapshotter ${SNAPSHOTTER}`)
-  const findings = version === undefined ? [] : lacks(plugin, version)
+  const findings = version === undefined ? [] : lacks(plugin, version, kernel)
   return findings.length === 0 ? ok(`${text}: asks ${SNAPSHOTTER}`) : together(findings)
 }
 
-function lacks({ failed, capabilities, exports }: SnapshotterPlugin, { major, minor, text }: Version): Finding[] {
+function lacks(
+  { failed, capabilities, exports }: SnapshotterPlugin,
+  { major, minor, text }: Version,
+  kernel: string,
+): Finding[] {
   const found: Finding[] = []
   if (failed !== undefined)
     found.push(
@@ -48,8 +54,13 @@ function lacks({ failed, capabilities, exports }: SnapshotterPlugin, { major, mi
     found.push(problem(`${text} loses layers below those that are there, because the plugin declares rebase`, fix))
   }
   const isMapping = capabilities.includes(REMAP_IDS)
-  if (mapsLayers({ major, minor }) && !isMapping)
+  if (mapsLayers({ major, minor }) && mapsFuse(kernel) && !isMapping)
     found.push(warning(`${text} copies the whole image for each container in a user namespace`, SETUP))
+  if (isMapping && !mapsFuse(kernel)) {
+    const fix = `Take ${REMAP_IDS} out of the plugin's capabilities in config.toml, or use Linux 6.12 or later.`
+    const why = `because the plugin declares ${REMAP_IDS}, and Linux ${kernel} maps no users of FUSE mounts`
+    found.push(problem(`${text} starts no container in a user namespace, ${why}`, fix))
+  }
   if (major === 2 && (minor === 1 || minor === 2) && isMapping) {
     const fix = `Take ${REMAP_IDS} out of the plugin's capabilities in config.toml, or install containerd 2.3.`
     found.push(

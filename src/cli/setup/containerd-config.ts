@@ -8,7 +8,7 @@ import {
   valueAt,
   withoutTables,
 } from '../../engines/toml-values.ts'
-import type { Version } from '../../engines/versions.ts'
+import { parseVersion, type Version } from '../../engines/versions.ts'
 import { Failure } from '../../errors.ts'
 
 export interface ContainerdWishes {
@@ -31,6 +31,12 @@ export const REMAP_IDS = 'remap-ids'
 /** Whether a containerd maps layers with all mounts in them: 2.1 and 2.2 leave those out, and containers find nothing there. */
 export function mapsLayers({ major, minor }: Pick<Version, 'major' | 'minor'>): boolean {
   return major > 2 || (major === 2 && minor >= 3)
+}
+
+/** Whether a kernel maps users of a FUSE mount, on which all layers stand: from Linux 6.12 on. Others refuse the container. */
+export function mapsFuse(release: string): boolean {
+  const { major, minor } = parseVersion(release) ?? { major: 0, minor: 0 }
+  return major > 6 || (major === 6 && minor >= 12)
 }
 
 const UNPACK = ['plugins', 'io.containerd.transfer.v1.local', 'unpack_config']

@@ -7,6 +7,7 @@ import { MADE } from './changes.ts'
 import {
   type ContainerdWishes,
   configVersion,
+  mapsFuse,
   mapsLayers,
   REMAP_IDS,
   withoutSnapshotter,
@@ -15,9 +16,14 @@ import {
 import type { SetupPlan } from './plan.ts'
 import { BACKUP, BEHIND_AGENT, settingsChange, settingsUndo, unitChange } from './settings-change.ts'
 
+export interface MachineWishes extends Omit<ContainerdWishes, 'capabilities'> {
+  /** The kernel's release, as uname(2) says it. */
+  kernel: string
+}
+
 export interface ContainerdSetup {
   places: Places
-  wishes: Omit<ContainerdWishes, 'capabilities'>
+  wishes: MachineWishes
   /** What `containerd --version` printed; undefined: it is not here. */
   printed: string | undefined
 }
@@ -54,8 +60,9 @@ export async function planContainerdUndo({ places, wishes, printed }: Containerd
 }
 
 /** @param version undefined: it is not known */
-export function wishesOf(wishes: ContainerdSetup['wishes'], version: Version | undefined): ContainerdWishes {
-  return { ...wishes, capabilities: version !== undefined && mapsLayers(version) ? [REMAP_IDS] : [] }
+export function wishesOf({ kernel, ...wishes }: MachineWishes, version: Version | undefined): ContainerdWishes {
+  const isMapping = version !== undefined && mapsLayers(version) && mapsFuse(kernel)
+  return { ...wishes, capabilities: isMapping ? [REMAP_IDS] : [] }
 }
 
 /** @throws Failure unsupported: it is another user's */

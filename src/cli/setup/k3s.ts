@@ -9,8 +9,8 @@ import { Failure } from '../../errors.ts'
 import { readText } from '../../registry/file.ts'
 import type { Places } from '../../registry/places.ts'
 import { MADE } from './changes.ts'
-import { wishesOf } from './containerd.ts'
-import { type ContainerdWishes, configVersion, SNAPSHOTTER, withPlugin } from './containerd-config.ts'
+import { type MachineWishes, wishesOf } from './containerd.ts'
+import { configVersion, SNAPSHOTTER, withPlugin } from './containerd-config.ts'
 import type { Change, SetupPlan } from './plan.ts'
 import { BEHIND_AGENT, unitChange } from './settings-change.ts'
 
@@ -18,7 +18,7 @@ export interface K3sSetup {
   places: Pick<Places, 'etc' | 'uid'>
   /** Where they keep what is theirs: /var/lib/rancher. */
   rancher: string
-  wishes: Omit<ContainerdWishes, 'capabilities'>
+  wishes: MachineWishes
   /** What the containerd of a distribution prints of its version; undefined: it cannot be asked. */
   printed(program: string): Promise<string | undefined>
 }

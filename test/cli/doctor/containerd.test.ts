@@ -9,15 +9,16 @@ const whole: SnapshotterPlugin = {
   capabilities: ['remap-ids'],
   failed: undefined,
 }
-const check = (version: string, plugin?: Partial<SnapshotterPlugin>) =>
+const check = (version: string, plugin?: Partial<SnapshotterPlugin>, kernel = '6.12.0-amd64') =>
   containerd.run({
+    kernel,
     containerd: async () => ({ version, snapshotters: plugin === undefined ? [] : [{ ...whole, ...plugin }] }),
   })
 
 test('a containerd that is set up, not set up, or not there is fine', async () => {
   for (const version of ['v2.4.2', '1.7.24~ds1']) expect(await check(version, {})).toMatchObject({ state: 'ok' })
   expect(await check('2.1.9')).toMatchObject({ state: 'ok', found: expect.stringContaining('names no snapshotter') })
-  expect(await containerd.run({ containerd: async () => undefined })).toMatchObject({ state: 'ok' })
+  expect(await containerd.run({ kernel: '6.12.0', containerd: async () => undefined })).toMatchObject({ state: 'ok' })
 })
 
 test('what keeps layers from being lazy, or breaks them, is said with what to do', async () => {
@@ -35,6 +36,11 @@ test('what keeps layers from being lazy, or breaks them, is said with what to do
   expect(await check('2.1.9', { capabilities: [] })).toMatchObject({ state: 'ok' })
   await expectState('warning', check('1.7.24', { exports: {} }), /kubelet watches/)
   expect(await check('1.7.24', { capabilities: [], exports: { root: '/x' } })).toMatchObject({ state: 'ok' })
-  const silent = containerd.run({ containerd: () => Promise.reject(Failure.unavailable('containerd does not answer')) })
+  await expectState('problem', check('2.4.2', {}, '6.8.0-48-generic'), /Linux 6\.8\.0-48-generic maps no users/)
+  expect(await check('2.4.2', { capabilities: [] }, '6.8.0-48-generic')).toMatchObject({ state: 'ok' })
+  const silent = containerd.run({
+    kernel: '6.12.0',
+    containerd: () => Promise.reject(Failure.unavailable('containerd does not answer')),
+  })
   await expectState('warning', silent, /does not answer/)
 })

@@ -104,7 +104,8 @@ describe('setup', () => {
     await mkdir(join(etc, 'containerd'))
     if (config !== undefined) await writeFile(path, config)
     const places = { ...systemPlaces(), etc, uid: 0 }
-    return { path, etc, request: { places, wishes, printed: 'containerd github.com/containerd/containerd 1.7.24' } }
+    const printed = 'containerd github.com/containerd/containerd 1.7.24'
+    return { path, etc, request: { places, wishes: { ...wishes, kernel: '6.12.0' }, printed } }
   }
   const read = (path: string) => readFile(path, 'utf8').catch(() => undefined)
 
@@ -125,12 +126,15 @@ describe('setup', () => {
   })
 
   test('declares that layers can be mapped to a containerd that maps all of them, and to no other', async () => {
-    for (const [printed, is] of [
-      ['containerd github.com/containerd/containerd/v2 v2.2.1 x', false],
-      ['containerd github.com/containerd/containerd/v2 v2.3.0 x', true],
+    for (const [printed, kernel, is] of [
+      ['containerd github.com/containerd/containerd/v2 v2.2.5 x', '6.12.0', false],
+      ['containerd github.com/containerd/containerd/v2 v2.3.0 x', '6.12.63+deb13-amd64', true],
+      ['containerd github.com/containerd/containerd/v2 2.3.0 x', '7.1.0', true],
+      // where users of FUSE mounts are not mapped, the container would be refused
+      ['containerd github.com/containerd/containerd/v2 v2.3.0 x', '6.8.0-48-generic', false],
     ] as const) {
       const { path, request } = await machine('version = 3\n')
-      const of = { ...request, printed }
+      const of = { ...request, wishes: { ...request.wishes, kernel }, printed }
       for (const each of (await planContainerd(of)).changes) await apply(each)
       expect((await read(path))?.includes('capabilities = ["remap-ids"]')).toBe(is)
       expect((await planContainerd(of)).changes).toEqual([])

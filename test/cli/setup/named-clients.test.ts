@@ -12,7 +12,12 @@ import type { SetupPlan } from '../../../src/cli/setup/plan.ts'
 import { systemPlaces } from '../../../src/registry/places.ts'
 import { folder } from '../../store/folder.ts'
 
-const WISHES = { socket: '/run/lazylayer/containerd.sock', root: '/var/lib/lazylayer', platform: 'linux/amd64' }
+const WISHES = {
+  socket: '/run/lazylayer/containerd.sock',
+  root: '/var/lib/lazylayer',
+  platform: 'linux/amd64',
+  kernel: '6.18.44',
+}
 const SOCKET = '/run/lazylayer/buildkit.sock'
 const V3 = 'version = 3\n[grpc]\n  address = "/x"\n'
 
