@@ -14,6 +14,13 @@ export interface CriAnswer {
   fields: ReadonlyMap<number, string>
 }
 
+/** One that runs. */
+export interface Pod {
+  /** What a program in it prints. */
+  exec(...argv: readonly string[]): Promise<string>
+  remove(): Promise<void>
+}
+
 /** Of a pod whose containers are in the host's network. */
 const NODE = 2
 /** Of a pod that has its own. */
@@ -36,12 +43,11 @@ export class Cri {
   /**
    * Runs one container in a pod of its own.
    * @param of with `users` in a user namespace: its root is the host's user of that number, and 65,535 more follow
-   * @returns what ends it
    */
   async runPod(
     name: string,
     of: { image: string; command: readonly string[]; volume?: { image: string; path: string }; users?: number },
-  ) {
+  ): Promise<Pod> {
     const { image, command, volume, users } = of
     const mapping = users === undefined ? undefined : { 1: users, 3: USERS }
     const userNamespace: Message = mapping === undefined ? {} : { 5: { 2: mapping, 3: mapping } }
@@ -61,8 +67,7 @@ export class Cri {
     const container = await this.#id('RuntimeService/CreateContainer', { 1: sandbox, 2: config, 3: pod })
     await this.#answer('RuntimeService/StartContainer', { 1: container })
     return {
-      /** What a program in it prints. */
-      exec: async (...argv: string[]) => {
+      exec: async (...argv) => {
         const { fields } = await this.#answer('RuntimeService/ExecSync', { 1: container, 2: argv, 3: 60 })
         return fields.get(1) ?? ''
       },
