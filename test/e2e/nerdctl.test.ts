@@ -1,8 +1,10 @@
 // nerdctl on containerd with lazylayer as its snapshotter: pull, run, commit, save, and push to another repository of the same registry.
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { noise } from '../../bench/tree.ts'
+import { writeImage } from '../../src/build/layout-writer.ts'
 import { lazylayer } from './agent.ts'
-import { type AppImage, writeApp } from './app-image.ts'
+import { type AppImage, named, writeApp } from './app-image.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
 import { directoryIn } from './engines/buildkit.ts'
 import { Containerd, containerdLacks } from './engines/containerd.ts'
@@ -23,7 +25,18 @@ suite('nerdctl', STORE_LACKS ?? LACKS ?? containerdLacks(FLAVOUR), () => {
   beforeAll(async () => {
     store = await makeStore(async (dir) => {
       app = await writeApp(join(dir, 'app'))
-      return { layout: app.layout, tags: [app.tag] }
+      const layers = [
+        await named(['sh', 'cat']),
+        [{ path: 'large', type: 'file' as const, content: noise('large', 50_000) }],
+      ]
+      const config = { Cmd: ['/bin/sh'] }
+      await writeImage({
+        dir: app.layout,
+        tag: 'small',
+        config,
+        layers: layers.map((entries) => ({ kind: 'estargz', entries })),
+      })
+      return { layout: app.layout, tags: [app.tag, 'small'] }
     })
     const { registry, work } = store
     const path = await directoryIn(work.path, 'c')
@@ -58,7 +71,29 @@ suite('nerdctl', STORE_LACKS ?? LACKS ?? containerdLacks(FLAVOUR), () => {
     expect(await blobsFetched()).toEqual([])
   })
 
+  test('what a container of it has made is committed, for which nerdctl fetches its layers, and pushed without them', async () => {
+    const [small, made] = ['small:small', 'small/made:1'].map((name) => `${store.registry.host}/${name}`) as [
+      string,
+      string,
+    ]
+    await nerdctl('pull', '--quiet', small)
+    await run('--name', 'small', small, 'sh', '-c', 'echo made >/made')
+    expect(await blobsFetched()).toEqual([])
+    await nerdctl('commit', 'small', made)
+    expect(await blobsFetched()).toHaveLength(2)
+    await store.registry.clear()
+    await nerdctl('push', '--quiet', made)
+    const requests = byEngine(await store.registry.log())
+    expect(requests.filter(({ kind, method }) => kind === 'blob' && method === 'GET')).toEqual([])
+    expect(requests.filter(({ method, uri }) => method === 'POST' && uri.includes('mount='))).toHaveLength(2)
+    await nerdctl('rm', 'small')
+    await nerdctl('rmi', '--force', made, small)
+    await nerdctl('pull', '--quiet', made)
+    expect(await run('--rm', made, 'cat', '/made')).toBe('made\n')
+  })
+
   test('once it is filled it is tagged, pushed, saved and committed to, with no layer fetched', async () => {
+    await store.registry.clear()
     expect(await lazylayer(store.work.path, 'fill', store.image, '--root', store.root)).toMatchObject({ code: 0 })
     const other = `${store.registry.host}/other:1`
     await nerdctl('tag', store.image, other)
