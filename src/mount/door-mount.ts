@@ -125,9 +125,9 @@ export class DoorMount {
   async restore(layer: LayerLease, path: readonly string[]): Promise<void> {
     const slot = await this.attach(layer, path)
     this.#lasting.add(slot)
-    const { grafts, covers, session } = this.#parts
-    const isDevice = session.state?.get(`${DEVICE_RECORD}${layer.tree}`) !== undefined
-    if (isDevice && grafts.devicesOf(slot).length > 0) covers?.devices.path(layer)
+    const { covers, session } = this.#parts
+    // whatever other names show this tree: mounts that containers hold are made of its device
+    if (session.state?.get(`${DEVICE_RECORD}${layer.tree}`) !== undefined) covers?.devices.path(layer)
   }
 
   /** Nothing shows it any more, under its names: it goes when the kernel has let go of it. */

@@ -1,5 +1,5 @@
 // Agents that die with their mounts in use: the keeper starts the next, which goes on, and programs notice nothing.
-import { mkdir, open, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
@@ -191,9 +191,10 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     expect(await running.ended).toBe(0)
   })
 
-  /** This version in place of another one. */
+  /** This version in place of the one that is there, if one is. */
   async function install(installed: string): Promise<void> {
-    for (const each of ['src', 'wasm', 'package.json', 'native']) await succeed('rm', ['-r', join(installed, each)])
+    for (const each of ['src', 'wasm', 'package.json', 'native'])
+      await rm(join(installed, each), { recursive: true, force: true })
     for (const each of ['src', 'wasm', 'package.json']) await succeed('cp', ['-a', join(PACKAGE, each), installed])
     await mkdir(join(installed, 'native'))
     for (const each of ['lazylayer.node', 'lazylayer-keeper', 'lazylayer-auth-helper']) {
@@ -226,6 +227,36 @@ suite('an agent that dies', lacking(['fusermount3', 'mount']), () => {
     await writeFile(creds, '{}')
     expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('the old one does') })
     expect((await running.status()).pid).toBe(pid)
+    expect(await reader.end()).toMatchObject({ wrong: 0, errors: [] })
+  })
+
+  test('a version that does not know the state of a newer one is refused, and containers read on', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const root = at('newer')
+    const installed = at('newer-package')
+    await mkdir(installed)
+    await symlink(join(PACKAGE, 'node_modules'), join(installed, 'node_modules'))
+    const stateFile = join(installed, 'src/mount/session-state.ts')
+    /** What is installed is lazylayer as it is, but for what its state says. */
+    const installVersion = async (version: number) => {
+      await install(installed)
+      const source = await readFile(stateFile, 'utf8')
+      expect(source).toContain("'lazylayer 1'")
+      await writeFile(stateFile, source.replace("'lazylayer 1'", `'lazylayer ${version}'`))
+    }
+    await installVersion(2)
+    const running = await start(root, 'newer', ['serve', root], { launcher: join(installed, 'src/cli/lazylayer.js') })
+    const reader = await verifyingReader(await container(root, 'newer'), plain)
+    await installVersion(1)
+    const refused = await lazylayer(work.path, 'upgrade', root)
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('the old one does') })
+    expect(running.log()).toContain('its state says "lazylayer 2", and this version knows "lazylayer 1"')
+    expect((await running.status()).pid).toBe(running.pid)
+    await reader.more()
+    await installVersion(2)
+    expect(await lazylayer(work.path, 'upgrade', root)).toMatchObject({ code: 0 })
+    await reader.more()
     expect(await reader.end()).toMatchObject({ wrong: 0, errors: [] })
   })
 

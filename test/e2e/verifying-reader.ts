@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
-const READER = fileURLToPath(new URL('../fixtures/verifying-reader.py', import.meta.url))
+export const READER = fileURLToPath(new URL('../fixtures/verifying-reader.py', import.meta.url))
 
 export interface Verified {
   reads: number
@@ -17,25 +17,33 @@ export interface VerifyingReader {
   readonly pid: number
   /** Resolves when it has read some more. */
   more(): Promise<void>
+  /** The same; how long reads took until now does not count. */
+  warm(): Promise<void>
   /** Ends it. @returns what it found */
   end(): Promise<Verified>
 }
 
 /** Reading when this resolves. @param also files whose pages are given back, so that what is read of `at` comes from the agent */
-export async function verifyingReader(
-  at: string,
-  plain: string,
-  also: readonly string[] = [],
-): Promise<VerifyingReader> {
-  const child = spawn('python3', [READER, at, plain, ...also], { stdio: ['pipe', 'pipe', 'inherit'] })
+export function verifyingReader(at: string, plain: string, also: readonly string[] = []): Promise<VerifyingReader> {
+  return readerOf(['python3', READER, at, plain, ...also])
+}
+
+/** One that this command line starts, in a container say. */
+export async function readerOf([program = '', ...args]: readonly string[]): Promise<VerifyingReader> {
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const ended = new Promise<number | string>((done) => child.once('exit', (code, signal) => done(code ?? signal ?? '')))
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  await lines.next()
+  const { value: first } = await lines.next()
+  if (first !== 'reading') throw new Error(`${[program, ...args].join(' ')} does not read: ${first}`)
+  const ask = async (line: string) => {
+    child.stdin.write(`${line}\n`)
+    const { done } = await lines.next()
+    if (done) throw new Error(`${[program, ...args].join(' ')} has ended with ${await ended}`)
+  }
   return {
     pid: child.pid as number, // it said something
-    async more() {
-      child.stdin.write('\n')
-      await lines.next()
-    },
+    more: () => ask(''),
+    warm: () => ask('warm'),
     async end() {
       child.stdin.end()
       const { value } = await lines.next()

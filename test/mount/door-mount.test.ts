@@ -2,6 +2,7 @@
 import { expect, test, vi } from 'vitest'
 import type { LayerLease, OpenLayer } from '../../src/layer/layer.ts'
 import { DoorMount, type DoorMountParts } from '../../src/mount/door-mount.ts'
+import type { SessionState } from '../../src/mount/session-state.ts'
 import { digest, FakeLeases } from '../stores/store.ts'
 
 const PATH = ['layers', 'a', 'diff']
@@ -18,7 +19,7 @@ interface Fake {
   lines: string[]
 }
 
-function fake() {
+function fake({ covers, state }: { covers?: DoorMountParts['covers']; state?: SessionState } = {}) {
   const it: Fake = {
     leases: new FakeLeases(),
     known: new Set<number>(),
@@ -45,6 +46,7 @@ function fake() {
       dir: '/nowhere',
       invalidate: (_, name) => void it.invalidated.push(name),
       isTreeKnown: (slot) => it.known.has(slot),
+      ...(state === undefined ? {} : { state }),
     },
     grafts: {
       async layer(of, name) {
@@ -53,10 +55,14 @@ function fake() {
         it.grafted.set(slot, name)
         return slot
       },
-      devicesOf: () => [],
+      devicesOf: (slot) => {
+        const treeOf = (each: number) => slots[each]?.split(' ')[0] as string // each has one
+        const same = [...it.grafted.keys()].filter((each) => treeOf(each) === treeOf(slot))
+        return same.length === 1 ? [digest(treeOf(slot))] : []
+      },
       remove: (slot) => void it.grafted.delete(slot),
     },
-    covers: undefined,
+    covers,
     ready: Promise.resolve(),
     lowerDirs: () => it.lowerDirs(),
     log: (line) => void it.lines.push(line),
@@ -167,6 +173,22 @@ test('paths in use are told from the root; what cannot be told is logged, and no
   it.mount.release(slot)
   await vi.waitFor(() => expect(it.lines).toEqual([expect.stringContaining('cannot be read')]))
   expect(it.mount.size).toBe(1)
+})
+
+test('the device of a tree is there again before any of its names, however many show it', async () => {
+  const shown: string[] = []
+  const covers = {
+    devices: { path: (of: OpenLayer) => void shown.push(of.tree) },
+  } as unknown as DoorMountParts['covers'] // what restoring uses
+  const state = {
+    get: (key: string) => (key === `device ${digest('tree')}` ? true : undefined),
+  } as unknown as SessionState
+  const it = fake({ covers, state })
+  const names = ['a', 'b', 'c'].map((name) => [name, 'diff'])
+  await Promise.all(names.map((path) => it.mount.restore(it.layer('blob', 'tree'), path)))
+  expect(new Set(shown)).toEqual(new Set([digest('tree')]))
+  await it.mount.restore(it.layer('other', 'another'), PATH)
+  expect(new Set(shown).size).toBe(1)
 })
 
 test('what a process that is gone attached is held for as long as the mount is, whatever the kernel says of it', async () => {

@@ -99,7 +99,16 @@ export class Containerd {
 
   /** `ctr ARGS` in a namespace, whatever its exit code. */
   ctr(namespace: string, ...args: string[]): Promise<Outcome> {
-    return this.run(['ctr', '--address', Containerd.addressIn(this.path), '--namespace', namespace, ...args])
+    return this.run(this.#ctr(namespace, args))
+  }
+
+  /** The command line of `ctr`, for what starts it itself. */
+  ctrWords(namespace: string, ...args: string[]): string[] {
+    return this.#sandbox.words(this.#ctr(namespace, args))
+  }
+
+  #ctr(namespace: string, args: readonly string[]): string[] {
+    return ['ctr', '--address', Containerd.addressIn(this.path), '--namespace', namespace, ...args]
   }
 
   /** As kubelet asks it. */

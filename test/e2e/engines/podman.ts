@@ -95,6 +95,11 @@ export class Podman {
     return this.#sandbox.run(argv, timeoutMs)
   }
 
+  /** The command line of `exec`, for what starts it itself. */
+  execWords(argv: readonly string[]): string[] {
+    return this.#sandbox.words(argv)
+  }
+
   /** Removes the containers, then ends the processes and mounts. The files go with the work directory. */
   async close(): Promise<void> {
     try {

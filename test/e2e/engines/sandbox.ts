@@ -92,12 +92,18 @@ export class Sandbox {
 
   /** Runs a program inside. A time limit that passes leaves it to the sandbox's end. */
   run(argv: readonly string[], timeoutMs: number): Promise<Outcome> {
+    const [enter = '', ...rest] = this.words(argv)
+    return command(enter, rest, { timeoutMs, cwd: '/' })
+  }
+
+  /** The command line that does, for what starts it itself. */
+  words(argv: readonly string[]): string[] {
     const at = `/proc/${this.#holder.pid}/ns`
     const assignments = Object.entries({ PATH, LANG: 'C.UTF-8', ...this.#env }).map(
       ([name, value]) => `${name}=${value}`,
     )
-    const enter = [`--mount=${at}/mnt`, `--pid=${at}/pid_for_children`, '--', '/usr/bin/env', '-i', ...assignments]
-    return command(program('nsenter'), [...enter, ...argv], { timeoutMs, cwd: '/' })
+    const enter = [`--mount=${at}/mnt`, `--pid=${at}/pid_for_children`, '--', '/usr/bin/env', '-i']
+    return [program('nsenter'), ...enter, ...assignments, ...argv]
   }
 
   /** Ends every process inside; resolves when none is left. */
