@@ -43,6 +43,7 @@ export default defineConfig({
           include: ['test/**/*.test.ts', 'bench/**/*.test.ts'],
           exclude: ['test/e2e/**'],
           maxWorkers: '100%', // vitest leaves a core to itself
+          restoreMocks: true,
           sequence: { groupOrder: 1 },
           ...NODE_FLAGS,
           ...DEADLINES,

@@ -1,5 +1,5 @@
-// What `explain` says, what `lazylayer pull` lists and what an engine then fetches itself: the same, for each image and each mode. Of the
-// samples of other tools each is shown in one mode; in all of them with
+// What `explain` says, what `lazylayer pull` lists and what an engine then fetches itself: the same, for each image and each mode. Engines
+// take turns, and of the samples of other tools each is shown in one mode; every engine and all of them in all modes with
 //
 //   LAZYLAYER_AGREEMENT=all npx vitest run test/e2e/agreement.test.ts
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
@@ -159,7 +159,7 @@ suite('explain, pull and engines', lacking(['fusermount3', 'unshare', 'nsenter']
         const wanted: unknown[] = []
         const foreign = images.filter(({ sample }) => sample)
         const passedOver = ALL ? [] : foreign.filter((_, i) => i % MODE_NAMES.length !== MODE_NAMES.indexOf(mode))
-        for (const { name, tag, registry } of images.filter((each) => !passedOver.includes(each))) {
+        for (const [i, { name, tag, registry }] of images.filter((each) => !passedOver.includes(each)).entries()) {
           const reference = `${registry.host}/image:${tag}`
           const pulled = await lazylayerAs(as(), 'pull', reference, '--root', root)
           const explain = ['explain', reference, '--root', root, '--format', 'json', '--cert-dir', certificates]
@@ -183,7 +183,8 @@ suite('explain, pull and engines', lacking(['fusermount3', 'unshare', 'nsenter']
             code: layers.some(({ ways }) => ways.image.door !== 'images') ? 1 : 0,
             advised: 0,
           })
-          for (const { flavour, era, podman } of pulling) {
+          const turn = (i + MODE_NAMES.indexOf(mode)) % pulling.length
+          for (const { flavour, era, podman } of ALL ? pulling : pulling.slice(turn, turn + 1)) {
             registry.seen.length = 0
             const engine = await podman.run(['pull', '--quiet', reference])
             const asked = registry.seen.filter(

@@ -478,7 +478,7 @@ test('close gives everything back, also what was still being opened', async () =
 
 test('what nobody has open any more gives its files back, but for few; whoever opens it again finds what was fetched', async () => {
   const dir = await folder()
-  const { layers, codecs } = await openCache(dir, undefined, { idleMax: 2 })
+  const { layers, done } = await openCache(dir, undefined, { idleMax: 2 })
   const made = await Promise.all(Array.from({ length: 6 }, (_, i) => lazyLayer({ a: `layer ${i}` })))
   const before = (await openFiles(dir)).length
   for (const [i, { descriptor, blob }] of made.entries()) {
@@ -492,7 +492,7 @@ test('what nobody has open any more gives its files back, but for few; whoever o
   const again = await layers.open(unitOf(first.descriptor), sourceOf(first.blob), 'registry.example.com')
   expect(await contents(again, 'a')).toBe('layer 0')
   expect(first.blob.ranges.length).toBe(read)
-  expect(codecs.counters().decoded).toBe(made.length)
+  expect(done().decoded).toBe(made.length)
 })
 
 test('a layer that is opened while its last holder closes it is open; what is read of it is right', async () => {

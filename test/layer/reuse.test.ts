@@ -58,12 +58,12 @@ async function readAll(layer: LayerLease): Promise<void> {
 /** Reads all of `old` for one repository, and of `next` for another. @returns bytes that were copied for the second */
 async function copiedFor(cache: Cache, old: [MadeLayer, string, boolean?], next: [MadeLayer, string, boolean?]) {
   await readAll(await open(cache, ...old))
-  const before = cache.codecs.counters().copied
+  const before = cache.done().copied
   const layer = await open(cache, ...next)
   await readAll(layer)
   expect(await contents(layer, 'bin/app')).toBe(file('app 2'))
   expect(await contents(layer, 'lib/one')).toBe(file('one'))
-  return cache.codecs.counters().copied - before
+  return cache.done().copied - before
 }
 
 /** The format's own mark that nothing is wanted first, which is a file, too. */
@@ -76,7 +76,7 @@ test('of a new version of an image only the chunks that changed are fetched', as
   expect(await copiedFor(cache, [old, TEAM], [next, TEAM])).toBe(SHARED_BYTES)
   // one for the index, one for the file that changed
   expect(next.blob.ranges).toHaveLength(2)
-  expect(cache.codecs.counters()).toMatchObject({ corrupt: 0 })
+  expect(cache.done()).toMatchObject({ corrupt: 0 })
 })
 
 test('so it is after a restart, for what an earlier life stored', async () => {
@@ -87,7 +87,7 @@ test('so it is after a restart, for what an earlier life stored', async () => {
   await before.close()
   const after = await openCache(dir)
   await readAll(await open(after, next, TEAM))
-  expect(after.codecs.counters().copied).toBe(SHARED_BYTES)
+  expect(after.done().copied).toBe(SHARED_BYTES)
 })
 
 test('an image that lists the digests of another repository’s files does not get them', async () => {
@@ -100,7 +100,7 @@ test('an image that lists the digests of another repository’s files does not g
   const later = await lazyLayer({ 'bin/app': file('app 3'), 'lib/one': file('one') })
   const after = await openCache(dir)
   await readAll(await open(after, later, `${HOST}/third/app`, true))
-  expect(after.codecs.counters().copied).toBe(0)
+  expect(after.done().copied).toBe(0)
 })
 
 test('what was fetched without credentials is everybody’s', async () => {
@@ -115,7 +115,7 @@ test('what was copied from a private image stays private, though the copy’s ow
   const cache = await openCache(await folder())
   expect(await copiedFor(cache, [old, TEAM], [next, TEAM, true])).toBe(SHARED_BYTES)
   await readAll(await open(cache, third, OTHER))
-  expect(cache.codecs.counters().copied).toBe(SHARED_BYTES)
+  expect(cache.done().copied).toBe(SHARED_BYTES)
 })
 
 test('a tree that has bytes of a second, private repository is neither the first one’s nor everybody’s', async () => {
@@ -134,7 +134,7 @@ test('a tree that has bytes of a second, private repository is neither the first
   old.blob.read = failing as typeof old.blob.read
   await second.filler.fill([1], 'demand')
   await readAll(await open(cache, next, TEAM))
-  expect(cache.codecs.counters().copied).toBe(0)
+  expect(cache.done().copied).toBe(0)
 })
 
 test.each([
@@ -150,7 +150,7 @@ test.each([
   await spoil(join(dir, 'trees', hex(layer.tree), 'from.json'))
   const after = await openCache(dir)
   await readAll(await open(after, next, TEAM))
-  expect(after.codecs.counters().copied).toBe(0)
+  expect(after.done().copied).toBe(0)
 })
 
 test('what is damaged where it is copied from is fetched, and no damage is taken over', async () => {
@@ -167,7 +167,7 @@ test('what is damaged where it is copied from is fetched, and no damage is taken
   const later = await open(cache, next, TEAM)
   await readAll(later)
   expect(await contents(later, 'lib/one')).toBe(file('one'))
-  expect(cache.codecs.counters()).toMatchObject({ copied: file('two').length + MARK_BYTES, corrupt: 0 })
+  expect(cache.done()).toMatchObject({ copied: file('two').length + MARK_BYTES, corrupt: 0 })
 })
 
 test('what went since it was found is fetched', async () => {
@@ -203,5 +203,5 @@ test('what an image has not of another is not kept waiting for', async () => {
   const cache = await openCache(await folder())
   const layer = await open(cache, made, TEAM)
   expect(await contents(layer, 'a')).toBe(file('a'))
-  expect(cache.codecs.counters()).toMatchObject({ copied: 0, decoded: 1 })
+  expect(cache.done()).toMatchObject({ copied: 0, decoded: 1 })
 })

@@ -1,7 +1,7 @@
 // Layers made by our own writer, kept in memory, and a cache in a folder of the test's own.
 import { readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { onTestFinished } from 'vitest'
+import { afterAll, onTestFinished } from 'vitest'
 import { type EstargzOptions, writeEstargz } from '../../src/build/estargz.ts'
 import type { SourceEntry } from '../../src/build/source-entry.ts'
 import { CodecPool } from '../../src/codec/pool.ts'
@@ -27,6 +27,11 @@ export interface MadeLayer {
 }
 
 const bytes = (of: string) => new TextEncoder().encode(of)
+
+/** Of all caches of a test file: to start a thread takes longer than most tests. */
+const codecs = new CodecPool({ threads: 1 })
+const ordinary = new IndexBuilder()
+afterAll(() => Promise.all([codecs.close(), ordinary.close()]))
 
 /** An eStargz layer with these files. */
 export async function lazyLayer(files: Record<string, string>, options: EstargzOptions = {}): Promise<MadeLayer> {
@@ -61,9 +66,8 @@ export async function openCache(
   const warnings: string[] = []
   const log = (message: string) => warnings.push(message)
   const store = await Store.open(dir, locks, log)
-  const codecs = new CodecPool({ threads: 1 })
   const { worker, idleMax, credentials = async () => 'a login', ...known } = more
-  const builder = new IndexBuilder(worker === undefined ? {} : { worker })
+  const builder = worker === undefined ? ordinary : new IndexBuilder({ worker })
   const closing = new AbortController()
   const examinations = new Examinations(store, builder, log, closing.signal)
   const parts = { store, codecs, builder, budget: new Budget(), examiner: examinations, closing, log, ...known }
@@ -73,11 +77,21 @@ export async function openCache(
     if (closed) return
     closed = true
     await layers.close()
-    await Promise.all([codecs.close(), builder.close()])
+    if (builder !== ordinary) await builder.close()
     await store.close()
   }
   onTestFinished(close)
-  return { store, layers, codecs, examinations, builder, warnings, close }
+  const before = codecs.counters()
+  /** What was done since it was opened. */
+  const done = () => {
+    const now = codecs.counters()
+    return {
+      decoded: now.decoded - before.decoded,
+      copied: now.copied - before.copied,
+      corrupt: now.corrupt - before.corrupt,
+    }
+  }
+  return { store, layers, done, examinations, builder, warnings, close }
 }
 
 /** What a program would read of a file, fetched as it would be. */

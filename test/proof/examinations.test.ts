@@ -400,13 +400,25 @@ test('of two who prove a layer from two registries the second finds the verdict,
 test('a layer’s tar is read once for its tree and the proof of an index', async () => {
   const { descriptor, blob, whole } = await made()
   const cache = await openCache(await folder())
-  const examine = vi.spyOn(cache.builder, 'examine')
+  const { builder } = cache
+  const examined = builder.examine.bind(builder)
+  const both = Promise.withResolvers<void>()
+  const examine = vi.spyOn(builder, 'examine').mockImplementation(async (...of) => {
+    await both.promise
+    return await examined(...of)
+  })
   const layer = await cache.layers.open(unitOf(descriptor), sourceOf(blob), ORIGIN)
   const file = await cache.examinations.blob(whole.blob)
   await file.close()
   const verdict = cache.examinations.verdict(layer, whole.blob)
   await vi.waitFor(() => expect(examine).toHaveBeenCalled(), WAIT_MS)
-  const plainly = (await cache.layers.openWhole({ ...descriptor, annotations: {} }, whole.blob, true)) as OpenLayer
+  const find = vi.spyOn(cache.store.wholes, 'find')
+  const opening = cache.layers.openWhole({ ...descriptor, annotations: {} }, whole.blob, true)
+  await vi.waitFor(() => expect(find).toHaveBeenCalled(), WAIT_MS)
+  await Promise.all(find.mock.results.map(({ value }) => value))
+  await turn() // it has the blob, and waits
+  both.resolve()
+  const plainly = (await opening) as OpenLayer
   expect(await verdict).toMatchObject({ verdict: 'proven' })
   expect(await plainly.verdict()).toMatchObject({ verdict: 'proven' })
   for (const [path, text] of Object.entries(FILES)) expect(await contents(plainly, path)).toBe(text)
