@@ -804,12 +804,12 @@ test('five thousand layers are listed again in one version', async () => {
 
 test('there is an end to how many are listed', async () => {
   const world = new World()
-  for (let i = 0; i < 10; i++) {
+  for (let i = 0; i < 100; i++) {
     const reference = world.push(
       `${i}`,
-      Array.from({ length: 1000 }, (_, j) => lazy(`layer ${i} ${j}`)),
+      Array.from({ length: 100 }, (_, j) => lazy(`layer ${i} ${j}`)),
     )
-    world.listed.push({ reference, manifest: digest(`${i}`), by: Array<'index'>(1000).fill('index') })
+    world.listed.push({ reference, manifest: digest(`${i}`), by: Array<'index'>(100).fill('index') })
   }
   const store = await world.show()
   expect(store.size).toBe(10_000)
@@ -825,17 +825,17 @@ test('when there are many, what no engine uses is forgotten at the end', async (
     inUse: async (layers) => {
       const all = [...layers]
       expect(all).toHaveLength(9001)
-      const top = all[999] as (typeof all)[number]
-      expect(top.parent).toBe(all[998]?.id)
+      const top = all[99] as (typeof all)[number]
+      expect(top.parent).toBe(all[98]?.id)
       return new Set([top.id])
     },
   })
-  for (let i = 0; i < 9; i++) {
-    const layers = Array.from({ length: 1000 }, (_, j) => lazy(`layer ${i} ${j}`))
+  for (let i = 0; i < 90; i++) {
+    const layers = Array.from({ length: 100 }, (_, j) => lazy(`layer ${i} ${j}`))
     world.listed.push({
       reference: world.push(`${i}`, layers),
       manifest: digest(`${i}`),
-      by: Array<'index'>(1000).fill('index'),
+      by: Array<'index'>(100).fill('index'),
     })
   }
   const recent = { reference: world.push('new', [lazy('new')]), manifest: digest('new'), askedAt: Date.now() }
@@ -843,7 +843,7 @@ test('when there are many, what no engine uses is forgotten at the end', async (
   const store = await world.show()
   expect(world.forgotten).toEqual([])
   await store.end()
-  expect(world.forgotten).toHaveLength(8)
+  expect(world.forgotten).toHaveLength(89)
   expect(world.forgotten).not.toContain('example.com/app:0')
   expect(world.forgotten).not.toContain('example.com/app:new')
   expect(store.size).toBe(9001)
