@@ -8,9 +8,9 @@ import { expect, test } from 'vitest'
 import { folder } from '../store/folder.ts'
 
 const PROGRAM = fileURLToPath(new URL('../fixtures/index-memory.ts', import.meta.url))
-const MIB_EACH = 200
+const MIB_EACH = 120
 
-test('eight indexes that inflate to 1.6 GB share one bound, leave nothing, and keep no honest one waiting', async () => {
+test('eight indexes that inflate to a gigabyte share one bound, leave nothing, and keep no honest one waiting', async () => {
   const dir = await folder()
   await promisify(execFile)(process.execPath, [PROGRAM, dir, '8', String(MIB_EACH)])
   const { before, peak, after, isFirst, outcomes } = JSON.parse(await readFile(join(dir, 'result.json'), 'utf8'))

@@ -356,7 +356,6 @@ if (SAMPLES) {
     ['samples/oci', 'esgz'],
     ['samples/oci', 'plain'],
     ['samples/oci', 'esgz-ext'],
-    ['images/py-esgz', 'py'],
   ] as const) {
     // biome-ignore format: a table
     test(`the layers of ${tag} are what their tars say`, async () => {
