@@ -1,8 +1,9 @@
 // What real engines find when agent and keeper are gone at once, under running containers, and after a reboot without a registry.
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Agent, gone, lazylayerAs, startAgent } from './agent.ts'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { type Agent, gone, lazylayerAs, startAgent, successorOf } from './agent.ts'
+import { partsOf } from './app-image.ts'
 import { type AppStore, makeAppStore, STORE_LACKS } from './engine-store.ts'
 import { command } from './engines/command.ts'
 import { Containerd, containerdLacks } from './engines/containerd.ts'
@@ -33,7 +34,8 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     path = join(work.path, 'c')
     await mkdir(path)
     const socket = join(path, 's.sock')
-    serve = () => store.serve('cache', '--containerd', socket, '--containerd-address', Containerd.addressIn(path))
+    const args = ['--containerd', socket, '--containerd-address', Containerd.addressIn(path), '--keeper-patience', '60']
+    serve = () => store.serve('cache', ...args)
     containerd = await Containerd.prepare(path, { flavour: 'trixie', work: work.path, socket, trust: [registry] })
     agent = await serve()
     await containerd.start()
@@ -42,7 +44,9 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
       images: await store.startEngine('trixie', 'images'),
     }
     for (const each of DOORS) await podmans[each].succeed(['pull', '--quiet', store.image])
-    expect(await containerd.pullByCri(store.image)).toMatchObject({ status: 0, message: '' })
+    // on a machine with much else to do an agent may be taken for one that hangs, and is away for a while
+    const pull = async () => expect(await containerd.pullByCri(store.image)).toMatchObject({ status: 0, message: '' })
+    await vi.waitFor(pull, { interval: 500, timeout: 120_000 })
   }, TIMEOUT_MS)
   afterAll(async () => {
     await containerd?.close()
@@ -51,7 +55,8 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
   })
 
   /** As the kernel does when it kills all that there is. */
-  async function killAll({ pid, ended }: Agent): Promise<void> {
+  async function killAll({ status, ended }: Agent): Promise<void> {
+    const { pid } = await status()
     const keeper = Number((await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ').at(-1)?.split(' ')[1])
     process.kill(keeper, 'SIGKILL')
     process.kill(pid, 'SIGKILL')
@@ -102,9 +107,9 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     expect(await named()).toEqual(ALL_WELL)
 
     await killAll(agent)
-    const orphans = await named()
-    expect(orphans.map(({ state }) => state)).toEqual(['problem', 'problem', 'problem'])
-    for (const { fix } of orphans) expect(fix).toContain(`Start lazylayer serve ${store.root}. `)
+    // the kernel ends the connection when the last descriptor is closed, some milliseconds after the process
+    const start = { state: 'problem', fix: expect.stringContaining(`Start lazylayer serve ${store.root}. `) }
+    await expect.poll(named, { interval: 500 }).toMatchObject([start, start, start])
     agent = await serve()
     const found = await named()
     const fixes = found.map(({ fix }) => fix)
@@ -127,9 +132,14 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     expect(await ctr('tasks', 'kill', '-s', 'KILL', `${ID}-task`)).toMatchObject({ code: 0 })
     await expect.poll(() => ctr('containers', 'rm', `${ID}-task`)).toMatchObject({ code: 0 })
     expect(await named()).toEqual(ALL_WELL)
-    for (const each of DOORS) {
-      expect(await podmans[each].run(['exec', each, 'cat', '/app/greeting'])).toMatchObject({ stdout: store.app.says })
+    // one layer has a name in each store: a successor answers for it under all of them
+    const { pid } = agent
+    process.kill(pid, 'SIGKILL')
+    for (const [i, each] of DOORS.entries()) {
+      const cat = ['exec', each, 'sh', '-c', `cat /app/part${i + 1}*`]
+      expect(await podmans[each].run(cat)).toMatchObject({ code: 0, stdout: partsOf(`${i + 1}`) })
     }
+    await successorOf(agent, pid, TIMEOUT_MS)
   })
 
   test('after a reboot all is listed before the agent is ready, and starts, without a registry', {
@@ -165,7 +175,8 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     expect(await listed()).toEqual(before)
     for (const each of DOORS) {
       // one that was made before, and a new one
-      expect(await podmans[each].run(['start', each])).toMatchObject({ code: 0 })
+      const { code, stderr } = await podmans[each].run(['start', each])
+      expect(code === 0 ? '' : stderr).toBe('')
       expect(await podmans[each].run(['exec', each, 'cat', '/app/greeting'])).toMatchObject({ stdout: app.says })
       expect(await podmans[each].container('run', ['--rm', image])).toMatchObject({ code: 0, stdout: app.says })
     }
