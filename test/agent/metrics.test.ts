@@ -85,7 +85,9 @@ test('docs/metrics.md has every metric, with its type and labels, and no other',
   }
   for (const { name, call, kind, code } of distributionsOf(MEASURED)) {
     const { name: metric } = DISTRIBUTIONS[name]
-    const labels = Object.entries({ call, kind, code }).flatMap(([label, value]) => (value === undefined ? [] : [label]))
+    const labels = Object.entries({ call, kind, code }).flatMap(([label, value]) =>
+      value === undefined ? [] : [label],
+    )
     told.set(metric, [metric, 'histogram', labels.join()])
   }
   told.set(INFO.name, [INFO.name, 'gauge', Object.keys(INFO_LABELS).join()])
