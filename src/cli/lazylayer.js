@@ -14,6 +14,8 @@ import { fileURLToPath } from 'node:url'
 const NODE_MIN = [22, 19] // type stripping without a flag (22.18) and its last fixes; package.json says the same in `engines`
 /** Set for what runs under a keeper, by us and not by the keeper: whatever that does, it is not started within itself. */
 const KEPT = 'LAZYLAYER_KEPT'
+/** As src/format/parser.ts has it. */
+const CRAMPED_MAX_BYTES = 512 << 20
 /** They hold a FUSE connection until they are told to end … */
 const KEPT_COMMANDS = ['mount', 'serve']
 /** … unless they only start another `lazylayer` that does, or print help. */
@@ -27,13 +29,15 @@ const MAGLEV_NODE = 24
 /**
  * An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever (1: in MB). And
  * it works in bursts of a second: TurboFan's code comes when they are over, and a quarter of the processor time goes into making it. A fifth
- * went into Maglev's, as long as it made what was called 400 times; what a burst calls 4,000 times is worth it.
+ * went into Maglev's, as long as it made what was called 400 times; what a burst calls 4,000 times is worth it. Another fifth goes into
+ * marking what is alive each time that a heap has grown by some megabytes, and nearly all of it is: an index becomes a tree.
  *
  * What WebAssembly calls of JavaScript 1,000 times, as the parser of HTTP/1.1 does, gets a wrapper of its own; when V8 frees one while other
  * threads do the same, it may end the process ("Check failed: jit_page.has_value()", nodejs/node#64500). So nothing gets one.
  */
 const AGENT_FLAGS = [
   '--max-semi-space-size=1',
+  ...(isCramped() ? [] : ['--initial-old-space-size=96']), // in MB, a thread: what is there before the first marking
   '--expose-gc', // threads that wait collect no garbage by themselves (codec/worker.ts)
   ...(isOlder(process.versions.node, [MAGLEV_NODE, 0])
     ? []
@@ -53,6 +57,12 @@ if (isOlder(process.versions.node, NODE_MIN)) runOnPackagedNode()
 else {
   if (wantsKeeper()) becomeKeeper()
   await runMain()
+}
+
+/** Whether whoever started this process lets it have little memory: then garbage costs more than processor time does. */
+function isCramped() {
+  const bytes = process.constrainedMemory?.() ?? 0
+  return bytes > 0 && bytes <= CRAMPED_MAX_BYTES
 }
 
 function isOlder(version, [leastMajor, leastMinor]) {
