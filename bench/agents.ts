@@ -7,6 +7,7 @@ import type { Served } from './image.ts'
 import { mountNydusd, nydusdProgram, nydusdVersion } from './nydusd.ts'
 import { BY_EROFS, serveStore } from './product.ts'
 import { serveStargz, stargzVersion } from './stargz-store.ts'
+import { atRest } from './usage.ts'
 
 export interface Running {
   /** None before a process is started for the image. */
@@ -94,6 +95,7 @@ export function withAgent(
       const served = await image()
       return async () => {
         const agent = await start(dir, served)
+        if (agent.pid !== undefined) await atRest(agent.pid)
         try {
           return await use(agent, served)
         } finally {

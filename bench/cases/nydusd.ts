@@ -8,6 +8,7 @@ import { writeNydusImage } from '../nydus-image.ts'
 import { mountNydusd, nydusdProgram, nydusdVersion } from '../nydusd.ts'
 import { BY_EROFS, MEASURED, mountImage, SUBJECTS, serveStore } from '../product.ts'
 import { noise, writeTree } from '../tree.ts'
+import { atRest } from '../usage.ts'
 
 /** As `walk` and `small-files` have it. */
 const SHAPE = { directories: 200, filesEach: 100, fileMinBytes: 200, fileMaxBytes: 9000 }
@@ -103,6 +104,7 @@ function byAgent({ dir, probe }: Context, image: Served): () => Promise<Sample> 
     const list = await firstOnly(dir)
     const store = await serveStore({ ...at, rung: 'erofs' }, [], ['--diffid', 'claimed'])
     try {
+      await atRest((await store.status()).pid)
       const begin = performance.now()
       const [top = ''] = await store.list(image.reference)
       await probe.list(probe.path, top, list)

@@ -239,6 +239,8 @@ suite('read-ahead by the kernel', lacking(['python3', 'mount']), () => {
       expect(reads).toBeGreaterThan(readsMax / 3) // of 1 MiB at most
     })
 
+    // the real image's tells nothing that the smaller one's does not
+    if (atLeast > WALKED.directories * WALKED.filesEach) continue
     test(`a shuffled walk through ${title} takes fewer READs than there are files`, async () => {
       const reference = await open({ roundTripMs: 0, bytesPerSecond: Number.POSITIVE_INFINITY })
       const { agent, dir, cache } = await mountNew(reference)
