@@ -2,6 +2,7 @@
 
 import { release } from 'node:os'
 import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { places } from '../agent/agent-places.ts'
 import { printable } from '../agent/log.ts'
 import { openRegistries, platformOf } from '../agent/open-registries.ts'
@@ -28,7 +29,7 @@ import { cache } from './doctor/cache.ts'
 import type { DoctorCheck, Finding } from './doctor/check.ts'
 import { codecs } from './doctor/codecs.ts'
 import { containerd } from './doctor/containerd.ts'
-import { NAME as CONTAINERS, containerFindings, processNameOf } from './doctor/containers.ts'
+import { NAME as CONTAINERS, containerFindings, processNameOf, UNTOLD } from './doctor/containers.ts'
 import { crioConf, crioNames } from './doctor/crio.ts'
 import { engines } from './doctor/engines.ts'
 import { metrics } from './doctor/metrics.ts'
@@ -45,6 +46,9 @@ import { readersOf } from './setup/crio.ts'
 import { untoldHere } from './told.ts'
 import { tryRungs } from './trial.ts'
 
+/** Of some thousand processes. */
+const CONTAINERS_TIMEOUT_MS = 20_000
+
 export async function doctor({ positionals, values }: Invocation): Promise<number> {
   const [image] = positionals
   const reference = image === undefined ? undefined : parseReference(image)
@@ -52,7 +56,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const settings = systemPlaces()
   const given = resolve(text(values, 'root') ?? own.root)
   const real = await realPath(given)
-  const files = machineFiles
+  const files = { ...machineFiles, look: onceEach(machineFiles.look) }
   const directory = resolve(text(values, 'cache') ?? own.cache)
   const storageConfs = storageConfsOf(settings)
   const here = await findEngines()
@@ -104,7 +108,10 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const findings: (Finding & { name: string })[] = []
   const check = async ({ name, run }: DoctorCheck<typeof needs>) => void findings.push({ name, ...(await run(needs)) })
   for (const each of checks) await check(each)
-  for (const finding of await containerFindings(needs)) findings.push({ name: CONTAINERS, ...finding })
+  const untold = sleep(CONTAINERS_TIMEOUT_MS, [UNTOLD], { ref: false })
+  for (const finding of await Promise.race([containerFindings(needs), untold])) {
+    findings.push({ name: CONTAINERS, ...finding })
+  }
   await check(metrics)
   for (const finding of await askRegistries(reference, values)) findings.push({ name: REGISTRY, ...finding })
   if (text(values, 'format') === 'json') printJson(findings)
@@ -195,6 +202,16 @@ async function containerdHere() {
   if (seen === undefined || !seen.writable) return undefined
   const { askContainerd } = await import('../snapshotter/plugins.ts')
   return await askContainerd(CONTAINERD_ADDRESS)
+}
+
+/** What is asked twice is answered once: each look at a mount that hangs takes one of Node's four threads for files, for good. */
+function onceEach<T>(look: (path: string) => Promise<T>): (path: string) => Promise<T> {
+  const seen = new Map<string, Promise<T>>()
+  return (path) => {
+    const found = seen.get(path) ?? look(path)
+    seen.set(path, found)
+    return found
+  }
 }
 
 function once<T>(make: () => Promise<T>): () => Promise<T> {

@@ -6,7 +6,7 @@ import { isKernelMount } from '../../mount/kernel-mounts.ts'
 import type { MountEntry } from '../../mount/mount-table.ts'
 import { isWithin } from '../../mount/overlays.ts'
 import type { LayersRoot, Stranded } from '../../mount/stranded.ts'
-import { type Finding, ok, problem } from './check.ts'
+import { type Finding, ok, problem, warning } from './check.ts'
 import { deadOf, FUSE_TYPE } from './mounts.ts'
 
 export const NAME = 'containers'
@@ -22,6 +22,12 @@ export interface ContainerNeeds {
   /** What a process is called; undefined: it has ended. */
   processName(pid: number): Promise<string | undefined>
 }
+
+/** Where the files that tell of it hang. */
+export const UNTOLD = warning(
+  'what containers read layers of does not answer',
+  'End what hangs, as the lines above say, and run lazylayer doctor again.',
+)
 
 const WHAT = 'what it has not read yet fails with input/output errors, or with "Transport endpoint is not connected"'
 
