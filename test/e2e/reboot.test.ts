@@ -149,6 +149,20 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     // each has been started once, so what a start reads is there
     for (const each of DOORS) expect((await podmans[each].container('run', ['--rm', image])).stdout).toBe(app.says)
     await runsByContainerd()
+    const dir = join(work.path, 'mounted')
+    await mkdir(dir)
+    /** Beside the store, by the same cache. */
+    const mountsBeside = async () => {
+      const args = ['mount', image, dir, '--cache', join(work.path, 'cache'), '--cert-dir', registry.certDir]
+      const mounted = await startAgent(work.path, dir, args)
+      try {
+        expect(await readFile(join(dir, 'app/greeting'), 'utf8')).toBe(app.says)
+        expect(await readFile(join(dir, 'app/name'), 'utf8')).toBe('the middle\n')
+      } finally {
+        await mounted.stop()
+      }
+    }
+    await mountsBeside()
     const listed = async () => ({
       images: JSON.parse(await readFile(join(root, 'images/overlay-layers/layers.json'), 'utf8')),
       trees: (await readdir(join(root, 'snapshots'))).sort(),
@@ -182,17 +196,7 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     }
     await containerd.start()
     await runsByContainerd()
-    // beside the store, by the same cache
-    const dir = join(work.path, 'mounted')
-    await mkdir(dir)
-    const args = ['mount', image, dir, '--cache', join(work.path, 'cache'), '--cert-dir', registry.certDir]
-    const mounted = await startAgent(work.path, dir, args)
-    try {
-      expect(await readFile(join(dir, 'app/greeting'), 'utf8')).toBe(app.says)
-      expect(await readFile(join(dir, 'app/name'), 'utf8')).toBe('the middle\n')
-    } finally {
-      await mounted.stop()
-    }
+    await mountsBeside()
     expect(await named()).toEqual(ALL_WELL)
   })
 })
