@@ -17,6 +17,7 @@ import { crioStorageConfs, readStorageConf, storageConfsOf } from '../engines/st
 import type { Engine } from '../engines/versions.ts'
 import { describe, Failure } from '../errors.ts'
 import { parseReference, type Reference } from '../image/reference.ts'
+import { onceEach } from '../limit.ts'
 import { mountTable } from '../mount/mount-table.ts'
 import { loadNative } from '../mount/native.ts'
 import { openNative } from '../mount/no-addon.ts'
@@ -46,6 +47,8 @@ import { readersOf } from './setup/crio.ts'
 import { untoldHere } from './told.ts'
 import { tryRungs } from './trial.ts'
 
+/** Files looked at once each: a look at a mount that hangs takes one of Node's four threads for files, for good. */
+const LOOKED_MAX = 10_000
 /** Of some thousand processes. */
 const CONTAINERS_TIMEOUT_MS = 20_000
 
@@ -56,7 +59,7 @@ export async function doctor({ positionals, values }: Invocation): Promise<numbe
   const settings = systemPlaces()
   const given = resolve(text(values, 'root') ?? own.root)
   const real = await realPath(given)
-  const files = { ...machineFiles, look: onceEach(machineFiles.look) }
+  const files = { ...machineFiles, look: onceEach(machineFiles.look, LOOKED_MAX) }
   const directory = resolve(text(values, 'cache') ?? own.cache)
   const storageConfs = storageConfsOf(settings)
   const here = await findEngines()
@@ -202,16 +205,6 @@ async function containerdHere() {
   if (seen === undefined || !seen.writable) return undefined
   const { askContainerd } = await import('../snapshotter/plugins.ts')
   return await askContainerd(CONTAINERD_ADDRESS)
-}
-
-/** What is asked twice is answered once: each look at a mount that hangs takes one of Node's four threads for files, for good. */
-function onceEach<T>(look: (path: string) => Promise<T>): (path: string) => Promise<T> {
-  const seen = new Map<string, Promise<T>>()
-  return (path) => {
-    const found = seen.get(path) ?? look(path)
-    seen.set(path, found)
-    return found
-  }
 }
 
 function once<T>(make: () => Promise<T>): () => Promise<T> {
