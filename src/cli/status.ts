@@ -36,7 +36,9 @@ export async function status({ positionals, values }: Invocation): Promise<numbe
     const quarantined = counters.quarantined ?? 0
     if (quarantined > 0) log(`${root}: ${count(quarantined, 'layer')} quarantined; the agent's log says which and why`)
   }
-  const stranded = await strandedOverlays(found.map(({ root }) => ({ dir: root, isAlive: true })))
+  // mounts that hang among them: nothing below these is touched
+  const dirs = [...found.map(({ root }) => root), ...hung.flatMap(({ dir }) => dir ?? [])]
+  const stranded = await strandedOverlays(dirs.map((each) => ({ dir: each, isAlive: true })))
   if (stranded.length > 0)
     log(`${count(stranded.length, 'container')} of an earlier mount must be started anew; lazylayer doctor names them`)
   return hung.length > 0 ? 1 : 0

@@ -1,5 +1,4 @@
 // One repository at one host: requests with authorization, renewed when refused, remembered redirects, and retries.
-
 import { Failure } from '../errors.ts'
 import type { Priority } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'

@@ -4,6 +4,7 @@ import type { Files } from '../../engines/machine.ts'
 import { readStorageConf, type StorageConf } from '../../engines/storage-conf.ts'
 import { stringsAt } from '../../engines/toml-edit.ts'
 import { describe } from '../../errors.ts'
+import { isWithin } from '../../mount/overlays.ts'
 import { storesOf } from '../setup/changes.ts'
 import { type DoctorCheck, type Finding, ok, problem, together, warning } from './check.ts'
 
@@ -81,7 +82,7 @@ export function mistakes(parsed: Record<string, unknown>, root: string): Finding
 export function misnamed(named: { layers: readonly string[]; images: readonly string[] }, root: string): Finding[] {
   const { layers, images } = storesOf(root)
   const [wantedLayers, wantedImages] = [layers.strings[0] as string, images.strings[0] as string] // one each
-  const ours = (path: string) => path === root || path.startsWith(`${root}/`)
+  const ours = (path: string) => isWithin(path, root)
   const found: Finding[] = []
   for (const entry of named.layers) {
     const path = entry.split(':')[0] as string // split gives one at least
