@@ -138,7 +138,7 @@ export async function serveUntilEnd(served: ServedMount, ready: () => void): Pro
   const { dir, session, covers, agent } = served
   const path = socketFor(places().sockets, dir)
   const unmount = async () => {
-    await Promise.race([served.recorder.end(), sleep(ENDING_MS)])
+    await Promise.race([served.recorder.end(), sleep(ENDING_MS, undefined, { ref: false })])
     for (const waitMs of UNMOUNT_AFTER_MS) {
       await sleep(waitMs)
       const rest = () => session.unmount()
@@ -233,7 +233,7 @@ async function busy(dir: string): Promise<AgentAnswer> {
 /** Leaves the mount, with all that waits for it, to the agent that is prepared to go on. */
 async function yieldMount(served: ServedMount): Promise<void> {
   await served.leave()
-  await Promise.race([served.recorder.end(), sleep(YIELD_MS)]).catch(() => {}) // it is worth no more
+  await Promise.race([served.recorder.end(), sleep(YIELD_MS, undefined, { ref: false })]).catch(() => {}) // it is worth no more
   // whatever else ended here would fail the reads that wait
   process.kill(process.pid, 'SIGKILL')
 }
