@@ -1,6 +1,7 @@
 // lazylayer as a user starts it: the command, in the foreground, on an image in a registry or as the store that engines look into.
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { INSTALLED_COMMAND } from '../packaging/bundle.ts'
 import { devicesFor, socketFor } from '../src/agent/agent-places.ts'
 import { ask, type Status } from '../src/agent/socket.ts'
 import type { Rung } from '../src/mount/ladder.ts'
@@ -8,7 +9,8 @@ import { DEVICES_DIRECTORY } from '../src/mount/shown-devices.ts'
 import { AdditionalImageStore } from '../src/stores/image-store.ts'
 import { type Mounted, startMount } from './mount.ts'
 
-export const COMMAND = join(import.meta.dirname, '../src/cli/lazylayer.js')
+/** As installed: whoever measures it makes it. */
+export const COMMAND = INSTALLED_COMMAND
 
 /** Those that are compared; the first is what root gets. */
 export const MEASURED = ['erofs', 'fuse'] as const satisfies Rung[]

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeInstalled } from '../packaging/bundle.ts'
 import { describe, Failure } from '../src/errors.ts'
 import { type Case, ROUNDS } from './case.ts'
 import { besideBackground } from './cases/beside-background.ts'
@@ -152,6 +153,7 @@ async function main(words: readonly string[]): Promise<number> {
   try {
     await mkdir(WORK, { recursive: true })
     await mkdir(join(HERE, 'record'), { recursive: true })
+    await makeInstalled()
     const probe = await compileProbe(WORK)
     for (const each of chosen) {
       process.stderr.write(`${each.name} …\n`)

@@ -4,11 +4,11 @@ import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'vitest'
+import { INSTALLED_COMMAND } from '../../packaging/bundle.ts'
 import { socketFor } from '../../src/agent/agent-places.ts'
 import { ask, type Status } from '../../src/agent/socket.ts'
 import { command, type Outcome } from './engines/command.ts'
 
-const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 /** The program that engines run in their pulls. */
 export const HELPER = fileURLToPath(new URL('../../native/lazylayer-auth-helper', import.meta.url))
 
@@ -69,7 +69,7 @@ export function lazylayer(work: string, ...args: string[]): Promise<Outcome> {
 }
 
 export function lazylayerAs({ through = [], env = {} }: As, ...args: string[]): Promise<Outcome> {
-  const [program = '', ...rest] = [...through, process.execPath, LAUNCHER, ...args]
+  const [program = '', ...rest] = [...through, process.execPath, INSTALLED_COMMAND, ...args]
   return command(program, rest, { env })
 }
 
@@ -78,7 +78,7 @@ export function lazylayerAs({ through = [], env = {} }: As, ...args: string[]): 
  * what reads ask for; and without a successor, since those that end it are about what it leaves.
  */
 export async function startAgent(work: string, dir: string, args: readonly string[], as: As = {}): Promise<Agent> {
-  const { through = [], env = environment(work), sockets = `${work}/run`, launcher = LAUNCHER } = as
+  const { through = [], env = environment(work), sockets = `${work}/run`, launcher = INSTALLED_COMMAND } = as
   const [name = '', ...flags] = args
   const background = args.includes('--background') ? [] : ['--background', 'off']
   const keeping = args.includes('--keeper-patience') ? [] : ['--keeper-patience', '0']

@@ -3,8 +3,8 @@
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { INSTALLED_COMMAND } from '../../packaging/bundle.ts'
 import { socketFor } from '../../src/agent/agent-places.ts'
 import { listen } from '../../src/agent/socket.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
@@ -18,7 +18,6 @@ import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
-const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 const TIMEOUT_MS = 300_000
 
 interface Finding {
@@ -59,7 +58,7 @@ suite('doctor and explain', lacking([]), () => {
     const path = join(work.path, 'storage.conf')
     if (conf !== undefined) await writeFile(path, conf)
     const env = { ...process.env, RUNTIME_DIRECTORY: sockets, CONTAINERS_STORAGE_CONF: path }
-    return await command(execPath, [LAUNCHER, ...args], { env })
+    return await command(execPath, [INSTALLED_COMMAND, ...args], { env })
   }
 
   async function findings(conf: string, ...more: string[]): Promise<{ code: number; of: Map<string, Finding> }> {
@@ -140,7 +139,9 @@ suite('doctor and explain', lacking([]), () => {
         RUNTIME_DIRECTORY: join(work.path, 'elsewhere'),
         CONTAINERS_STORAGE_CONF: join(work.path, 'hung.conf'),
       }
-      const { code, stderr } = await command(execPath, [LAUNCHER, name, ...args(join(root, 'layers'))], { env })
+      const { code, stderr } = await command(execPath, [INSTALLED_COMMAND, name, ...args(join(root, 'layers'))], {
+        env,
+      })
       expect(stderr).toMatch(said)
       expect(code).toBe(name === 'explain' ? 0 : 1)
     } finally {
@@ -281,7 +282,7 @@ suite('doctor and explain', lacking([]), () => {
     // as a user, so that the drop-ins are the user's
     const asUser = (...args: string[]) => {
       const script = 'process.getuid = () => 1000'
-      const node = [`--import=data:text/javascript,${encodeURIComponent(script)}`, LAUNCHER]
+      const node = [`--import=data:text/javascript,${encodeURIComponent(script)}`, INSTALLED_COMMAND]
       return command(execPath, [...node, 'setup', 'podman', '--root', root, ...args], { env })
     }
     const shown = await asUser('--dry-run')

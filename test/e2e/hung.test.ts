@@ -1,8 +1,8 @@
 // An agent that hangs, stopped by a signal with its mount in place: every command that meets it ends, and says so.
 import { mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { INSTALLED_COMMAND } from '../../packaging/bundle.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { type Agent, HELPER, startAgent } from './agent.ts'
 import { command, type Outcome } from './engines/command.ts'
@@ -10,7 +10,6 @@ import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 
-const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 /** On a machine with much else to do. */
 const BOUND_MS = 60_000
 const TIMEOUT_MS = 400_000
@@ -43,7 +42,7 @@ suite('an agent that hangs', lacking(['fusermount3']), () => {
   /** @returns what it did, within its bound */
   const run = async (...args: string[]): Promise<Outcome> => {
     const env = { ...process.env, RUNTIME_DIRECTORY: at('run'), CONTAINERS_STORAGE_CONF: at('storage.conf') }
-    return await command(process.execPath, [LAUNCHER, ...args], { env, timeoutMs: BOUND_MS })
+    return await command(process.execPath, [INSTALLED_COMMAND, ...args], { env, timeoutMs: BOUND_MS })
   }
   const message = () =>
     [

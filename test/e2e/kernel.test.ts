@@ -4,6 +4,7 @@ import { mkdir, open, readdir, readFile, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { INSTALLED_COMMAND } from '../../packaging/bundle.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { TOC_DIGEST } from '../../src/format/estargz/estargz.ts'
 import { mountTable } from '../../src/mount/mount-table.ts'
@@ -434,7 +435,16 @@ suite('mounts in the kernel', lacking(['fusermount3', 'mount', 'unshare']), () =
     // in a mount namespace of its own, as in a container without a shared volume
     const child = spawn(
       'unshare',
-      ['--mount', '--propagation', 'private', process.execPath, LAUNCHER, 'serve', root, ...reach('cache-unseen')],
+      [
+        '--mount',
+        '--propagation',
+        'private',
+        process.execPath,
+        INSTALLED_COMMAND,
+        'serve',
+        root,
+        ...reach('cache-unseen'),
+      ],
       { env: { ...process.env, RUNTIME_DIRECTORY: `${work.path}/run` }, stdio: 'ignore' },
     )
     const ended = new Promise((done) => child.once('exit', done))
@@ -454,7 +464,6 @@ suite('mounts in the kernel', lacking(['fusermount3', 'mount', 'unshare']), () =
   })
 })
 
-const LAUNCHER = new URL('../../src/cli/lazylayer.js', import.meta.url).pathname
 /** Names and attributes alone: no content is read. */
 async function listMetadata(dir: string) {
   const script = `

@@ -25,7 +25,6 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
   let serve: () => Promise<Agent>
   const DOORS = ['layers', 'images'] as const
   const NAME = ['--snapshotter', 'lazylayer']
-  const reads = (door: (typeof DOORS)[number]) => `while sleep 0.2; do :; done # ${door}`
 
   beforeAll(async () => {
     store = await makeAppStore()
@@ -80,7 +79,7 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     found: string
     fix?: string
   }
-  /** What doctor says of containers. */
+  /** What doctor says of containers that have to do with this test: others may run beside it. */
   async function named(): Promise<Finding[]> {
     const { work, root } = store
     const env = {
@@ -90,21 +89,23 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     }
     const args = ['doctor', '--root', root, '--cache', join(work.path, 'cache'), '--format', 'json']
     const { stdout } = await lazylayerAs({ env }, ...args)
-    return (JSON.parse(stdout) as Finding[]).filter(({ name }) => name === 'containers')
+    const findings = (JSON.parse(stdout) as Finding[]).filter(({ name }) => name === 'containers')
+    expect(findings).not.toEqual([]) // it looked
+    return findings.filter(({ found }) => found.includes(work.path))
   }
-  const ALL_WELL = [{ name: 'containers', state: 'ok', found: 'none reads layers of a mount that is gone' }]
 
   test('doctor names each container that has to start anew, until it has', { timeout: TIMEOUT_MS }, async () => {
     const ids: string[] = []
     for (const each of DOORS) {
-      const args = ['--detach', '--name', each, store.image, 'sh', '-c', reads(each)]
+      // of a mount that is gone, the system may take back whatever nothing maps: it starts no program any more
+      const args = ['--detach', '--name', each, store.image, 'sleep', '1000']
       const { code, stdout, stderr } = await podmans[each].container('run', args)
       expect(code === 0 ? '' : stderr).toBe('')
       ids.push(stdout.trim().slice(0, 12))
     }
     const task = [`${ID}-task`, 'sleep', '1000']
     expect(await ctr('run', '--detach', '--net-host', ...NAME, store.image, ...task)).toMatchObject({ code: 0 })
-    expect(await named()).toEqual(ALL_WELL)
+    expect(await named()).toEqual([])
 
     await killAll(agent)
     // the kernel ends the connection when the last descriptor is closed, some milliseconds after the process
@@ -116,8 +117,8 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     expect(fixes).toEqual(expect.arrayContaining(ids.map((id) => `Run podman stop ${id}, and podman start ${id}.`)))
     expect(found.map((each) => each.found)).toEqual(
       expect.arrayContaining([
-        expect.stringMatching(/^container layers, [0-9a-f]{12}, of Podman \(process \d+, sh\)/),
-        expect.stringMatching(/^container images, [0-9a-f]{12}, of Podman \(process \d+, sh\)/),
+        expect.stringMatching(/^container layers, [0-9a-f]{12}, of Podman \(process \d+, sleep\)/),
+        expect.stringMatching(/^container images, [0-9a-f]{12}, of Podman \(process \d+, sleep\)/),
         expect.stringMatching(`^container ${ID}-task of containerd in namespace k8s.io \\(process \\d+, sleep\\)`),
       ]),
     )
@@ -131,7 +132,7 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     expect((await named()).map((each) => each.found)).toEqual([expect.stringContaining(`${ID}-task`)])
     expect(await ctr('tasks', 'kill', '-s', 'KILL', `${ID}-task`)).toMatchObject({ code: 0 })
     await expect.poll(() => ctr('containers', 'rm', `${ID}-task`)).toMatchObject({ code: 0 })
-    expect(await named()).toEqual(ALL_WELL)
+    expect(await named()).toEqual([])
     // one layer has a name in each store: a successor answers for it under all of them
     const { pid } = agent
     process.kill(pid, 'SIGKILL')
@@ -197,6 +198,6 @@ suite('keeper and agent gone at once', STORE_LACKS ?? podmanLacks('trixie') ?? c
     await containerd.start()
     await runsByContainerd()
     await mountsBeside()
-    expect(await named()).toEqual(ALL_WELL)
+    expect(await named()).toEqual([])
   })
 })
