@@ -1,7 +1,7 @@
 // What `explain` says, what `lazylayer pull` lists and what an engine then fetches itself: the same, for each image and each mode. Engines
-// take turns, and of the samples of other tools each is shown in one mode; every engine and all of them in all modes with
+// take turns, an image of ours is shown in two modes, and every second of other tools in one; every engine and all images in all modes with
 //
-//   LAZYLAYER_AGREEMENT=all npx vitest run test/e2e/agreement.test.ts
+//   LAZYLAYER_TESTS=all npx vitest run test/e2e/agreement.test.ts
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -15,9 +15,9 @@ import { Podman, podmanLacks } from './engines/podman.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
+import { ALL } from './sample.ts'
 
 const TIMEOUT_MS = 580_000
-const ALL = process.env.LAZYLAYER_AGREEMENT === 'all'
 
 /** As `serve` and `explain` are given them. */
 const MODES = {
@@ -35,6 +35,14 @@ const ENGINES = [
   { flavour: 'trixie', era: 'image', doors: ['images'] },
 ] as const
 
+interface Image {
+  name: string
+  tag: string
+  registry: LayoutRegistry
+  /** Of another tool. */
+  sample: boolean
+}
+
 interface Explained {
   layers: {
     digest: Digest
@@ -51,7 +59,7 @@ const given = samples()
 suite('explain, pull and engines', lacking(['fusermount3', 'unshare', 'nsenter']), () => {
   let work: WorkDirectory
   /** Each image has a registry of its own, so that what is asked for is told apart. */
-  const images: { name: string; tag: string; registry: LayoutRegistry; sample: boolean }[] = []
+  const images: Image[] = []
 
   beforeAll(async () => {
     work = await makeWorkDirectory()
@@ -157,9 +165,16 @@ suite('explain, pull and engines', lacking(['fusermount3', 'unshare', 'nsenter']
         }
         const told: unknown[] = []
         const wanted: unknown[] = []
-        const foreign = images.filter(({ sample }) => sample)
-        const passedOver = ALL ? [] : foreign.filter((_, i) => i % MODE_NAMES.length !== MODE_NAMES.indexOf(mode))
-        for (const [i, { name, tag, registry }] of images.filter((each) => !passedOver.includes(each)).entries()) {
+        const place = MODE_NAMES.indexOf(mode)
+        const [own, foreign] = [false, true].map((sample) => images.filter((each) => each.sample === sample)) as [
+          Image[],
+          Image[],
+        ]
+        const some = [
+          ...own.filter((_, i) => i % 2 === place % 2),
+          ...foreign.filter((_, i) => i % (2 * MODE_NAMES.length) === place),
+        ]
+        for (const [i, { name, tag, registry }] of (ALL ? images : some).entries()) {
           const reference = `${registry.host}/image:${tag}`
           const pulled = await lazylayerAs(as(), 'pull', reference, '--root', root)
           const explain = ['explain', reference, '--root', root, '--format', 'json', '--cert-dir', certificates]

@@ -15,6 +15,7 @@ import { Sandbox } from './engines/sandbox.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
+import { ALL } from './sample.ts'
 
 const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
 const SETUP_TIMEOUT_MS = 580_000
@@ -157,11 +158,13 @@ suite('the installed package', reason, () => {
     for (const each of pages) if (filled(as, each) === line) ran.add(each.line)
   }
 
+  /** What everybody can do is not done by root again where there is no time. */
+  const isForRoot = ({ argv, line }: Documented) =>
+    ALL ? !line.includes('~') : isRoots(line) || argv[0] === 'umount' || argv.join() === 'serve'
+
   /** What of the pages this person can mean, by the command's name; each once. */
   const of = (as: Person, name: string): string[] => {
-    const all = pages.filter(
-      ({ argv, line }) => argv[0] === name && (as === ROOT ? !line.includes('~') : !isRoots(line)),
-    )
+    const all = pages.filter((each) => each.argv[0] === name && (as === ROOT ? isForRoot(each) : !isRoots(each.line)))
     const root = all.filter(({ through }) => as === PLAIN || through.length === 0)
     return [...new Set(root.map((each) => filled(as, each)))]
   }

@@ -1,7 +1,7 @@
 // What mounts show is what the images hold: images of our own whose tars have everything that a tar can say, every eStargz sample layer by
 // layer, and the real image; each against its own tars. Rungs take turns over whole images; each image is shown on all of them with
 //
-//   LAZYLAYER_TREES=all npx vitest run test/e2e/trees.test.ts
+//   LAZYLAYER_TESTS=all npx vitest run test/e2e/trees.test.ts
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
@@ -24,9 +24,9 @@ import { lacking, samples } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
+import { ALL } from './sample.ts'
 
 const TIMEOUT_MS = 300_000
-const ALL = process.env.LAZYLAYER_TREES === 'all'
 /** Of the image of that number. */
 const rungsOf = (image: number) => (ALL ? RUNGS : RUNGS.slice(image % RUNGS.length).slice(0, 1))
 /** The format's own files, which the samples' expected listings lack. */
