@@ -1,6 +1,7 @@
 // Units run side by side first. Then, one after the other, end-to-end tests that look at the whole machine. At last the others, four files
 // at a time: each has work directories, registries, agents and engines of its own, and waits for them most of the time. test/run.sh has
 // the units in a process of their own beside the rest.
+import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
@@ -20,6 +21,11 @@ const LONGEST = [
 
 /** Threads that tests start, one a cache and more, take what Node made of our sources from where agents keep it (src/cli/lazylayer.js). */
 process.env.NODE_COMPILE_CACHE ??= fileURLToPath(new URL('.cache/node', import.meta.url))
+
+/** No test has anything of the public's authorities, and each agent would read some six hundred certificates. */
+process.env.SSL_CERT_FILE ??= '/dev/null'
+process.env.SSL_CERT_DIR ??= fileURLToPath(new URL('.cache/no-authorities', import.meta.url))
+mkdirSync(process.env.SSL_CERT_DIR, { recursive: true })
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

@@ -3,7 +3,7 @@
 //   starting ──serving──▶ serving ──leaving──▶ leaving
 //   /healthz  200           200 if the mount answers      200
 //   /readyz   503           200 if engines see it, too    503
-import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, Failure } from '../errors.ts'
 import { log } from './log.ts'
@@ -52,6 +52,8 @@ export function parseAddress(text: string): MetricsAddress {
 
 /** Answers at once; of what is not there yet it says so. Keeps no process alive. @throws Failure system */
 export async function listenHealth({ host, port }: MetricsAddress): Promise<Health> {
+  // a seventh of an agent's start is spent on loading it, and most are not monitored
+  const { createServer } = await import('node:http')
   let parts: HealthParts | undefined
   let state: 'starting' | 'serving' | 'leaving' = 'starting'
   const answers: Record<string, () => Promise<Page>> = {

@@ -4,7 +4,6 @@
 //
 //   old Node ──spawn──▶ packaged Node 24 ──execve──▶ keeper ──starts──▶ Node 24 (kept) ──▶ main
 //            only if too old              mount, serve
-import { spawn } from 'node:child_process'
 import { accessSync, constants, existsSync } from 'node:fs'
 import * as module from 'node:module'
 import { constants as system } from 'node:os'
@@ -53,7 +52,7 @@ const REPAIR = isInstalled ? 'install lazylayer again, with its optional package
 const COMPILED = join(root, '.cache/node')
 const args = process.argv.slice(2)
 
-if (isOlder(process.versions.node, NODE_MIN)) runOnPackagedNode()
+if (isOlder(process.versions.node, NODE_MIN)) await runOnPackagedNode()
 else {
   if (wantsKeeper()) becomeKeeper()
   await runMain()
@@ -70,7 +69,8 @@ function isOlder(version, [leastMajor, leastMinor]) {
   return major < leastMajor || (major === leastMajor && minor < leastMinor)
 }
 
-function runOnPackagedNode() {
+async function runOnPackagedNode() {
+  const { spawn } = await import('node:child_process') // others are spared it
   const name = `node-linux-${process.arch}`
   const node = findPackagedNode(name)
   if (node === undefined) {

@@ -1,26 +1,25 @@
 // explain as a user types it, with signatures as this user's policy.json wants them.
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { socketFor } from '../../src/agent/agent-places.ts'
 import { listen, type Status } from '../../src/agent/socket.ts'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { layoutShelf } from '../../src/build/registry.ts'
+import { explain as explainCommand } from '../../src/cli/explain.ts'
 import { type Digest, digestOf, hex } from '../../src/image/digest.ts'
 import { type Descriptor, DOCKER_MANIFEST } from '../../src/image/manifest.ts'
 import { ContestedNames } from '../../src/store/contested.ts'
 import { encodeRecord } from '../../src/store/record.ts'
 import { Store } from '../../src/store/store.ts'
 import { CACHE_VERSION } from '../../src/store/version.ts'
-import { command } from '../e2e/engines/command.ts'
 import { nydusLayers, writeLayers } from '../e2e/nydus-image.ts'
 import { startRegistry } from '../fake/registry.ts'
 import { unitOf } from '../format/unit.ts'
 import { simpleSignature } from '../policy/simple-signature.ts'
 import { folder } from '../store/folder.ts'
+import { inProcess } from './in-process.ts'
 
-const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 const PLATFORM = { os: 'linux', architecture: 'amd64' }
 
 /** A registry with one image, its top layer lazy, under two names, of which `app` alone is signed, and a user whose policy wants signatures. */
@@ -53,8 +52,7 @@ async function machine(kinds: readonly ('estargz' | 'gzip')[] = ['estargz']) {
   }
   const explain = async (repository: string, ...flags: string[]) => {
     const reach = ['--cert-dir', join(home, 'certs'), '--cache', join(home, 'cache'), '--platform', 'linux/amd64']
-    const args = [LAUNCHER, 'explain', `${registry.host}/${repository}:1`, ...reach, ...flags]
-    return await command(process.execPath, args, { env })
+    return await inProcess(explainCommand, ['explain', `${registry.host}/${repository}:1`, ...reach, ...flags], env)
   }
   /** An agent of this user, with a store, that was told that of DiffIDs. */
   const answerAs = async (diffid: Status['diffid']) => {
@@ -196,7 +194,7 @@ test('of a nydus image it says by what engines know its layers, what they refuse
   await writeLayers(layout, 'oci', layers)
   await writeLayers(layout, 'docker', layers, { mediaType: DOCKER_MANIFEST })
   const explain = (tag: string) =>
-    command(process.execPath, [LAUNCHER, 'explain', `oci:${layout}:${tag}`, '--cache', join(layout, 'cache')])
+    inProcess(explainCommand, ['explain', `oci:${layout}:${tag}`, '--cache', join(layout, 'cache')], process.env)
   const oci = await explain('oci')
   expect(oci).toMatchObject({ code: 0, stderr: '' })
   expect(oci.stdout.match(/ nydus .* images \(proven\)\n/g)).toHaveLength(3)

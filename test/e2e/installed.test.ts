@@ -160,7 +160,7 @@ suite('the installed package', reason, () => {
 
   /** What everybody can do is not done by root again where there is no time. */
   const isForRoot = ({ argv, line }: Documented) =>
-    ALL ? !line.includes('~') : isRoots(line) || argv[0] === 'umount' || argv.join() === 'serve'
+    !line.includes('~') && (ALL || isRoots(line) || argv[0] === 'umount' || argv.join() === 'serve')
 
   /** What of the pages this person can mean, by the command's name; each once. */
   const of = (as: Person, name: string): string[] => {
