@@ -53,9 +53,10 @@ export async function pull({ positionals, values }: Invocation): Promise<number>
       if (now - told < TELL_EVERY_MS) continue
       told = now
       const total = await fetched(asks)
-      if (total < before) before = 0 // another agent counts anew
-      const seconds = Math.round((now - started) / 1000)
-      log(`${reference}: not listed yet after ${seconds} s; the agent fetched ${sizeText(total - before)} meanwhile`)
+      before = before === undefined || total === undefined || total >= before ? before : 0 // another agent counts anew
+      const meanwhile =
+        before === undefined || total === undefined ? '' : `; the agent fetched ${sizeText(total - before)} meanwhile`
+      log(`${reference}: not listed yet after ${Math.round((now - started) / 1000)} s${meanwhile}`)
       continue
     }
     const { listed = [], left = [], why } = answer.outcome ?? {}
@@ -88,8 +89,8 @@ function namesText(listed: ListOutcome['listed']): string {
   return names.length === 0 ? '' : ` (${names.join(', ')})`
 }
 
-/** Bytes that the agent has fetched since it began, for whatever it serves. */
-async function fetched(asks: (request: AgentRequest) => Promise<AgentAnswer>): Promise<number> {
-  const answer = await asks({ op: 'status' })
-  return (answer.ok ? answer.status?.bytes.fetched : undefined) ?? 0
+/** Bytes that the agent has fetched since it began, for whatever it serves; undefined: it has too much to do to say so. */
+async function fetched(asks: (request: AgentRequest) => Promise<AgentAnswer>): Promise<number | undefined> {
+  const answer = await asks({ op: 'status' }).catch(() => undefined) // what matters is asked for next, with more patience
+  return answer?.ok ? answer.status?.bytes.fetched : undefined
 }

@@ -1,22 +1,21 @@
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { socketFor } from '../../src/agent/agent-places.ts'
 import { type AgentAnswer, type AgentRequest, listen } from '../../src/agent/socket.ts'
-import { command } from '../e2e/engines/command.ts'
+import { pull as pullCommand } from '../../src/cli/pull.ts'
 import { folder } from '../store/folder.ts'
 import { IDLE } from './agent-status.ts'
+import { inProcess } from './in-process.ts'
 
-const LAUNCHER = fileURLToPath(new URL('../../src/cli/lazylayer.js', import.meta.url))
 const digest = (of: string) => `sha256:${of.repeat(64)}` as const
 
 /** `lazylayer pull IMAGE` with an agent that gives these answers in turn, and has fetched a megabyte more each time it says how it is. */
 const pull = (image: string, answers: readonly AgentAnswer[], ...more: string[]) =>
   pullFrom((asked) => 5_000_000 + asked * 1_000_000, image, answers, ...more)
 
-/** @param total what it has fetched, when it is asked for the nth time */
+/** @param total what it has fetched, when it is asked for the nth time; never: it does not say so in time */
 async function pullFrom(
-  total: (asked: number) => number,
+  total: (asked: number) => number | Promise<never>,
   image: string,
   answers: readonly AgentAnswer[],
   ...more: string[]
@@ -27,7 +26,7 @@ async function pullFrom(
   if (answers.length > 0) {
     const server = await listen(socketFor(join(dir, 'run'), join(dir, 'store')), async (request) => {
       if (request.op === 'status') {
-        const fetched = total(++statuses)
+        const fetched = await total(++statuses)
         return { ok: true, status: { ...IDLE, bytes: { ...IDLE.bytes, fetched } } }
       }
       asked.push(request)
@@ -36,8 +35,7 @@ async function pullFrom(
     onTestFinished(() => void server.close())
   }
   const env = { ...process.env, RUNTIME_DIRECTORY: join(dir, 'run') }
-  const args = [LAUNCHER, 'pull', image, '--root', join(dir, 'store'), ...more]
-  return { ...(await command(process.execPath, args, { env })), asked }
+  return { ...(await inProcess(pullCommand, ['pull', image, '--root', join(dir, 'store'), ...more], env)), asked }
 }
 
 test('it says how many layers are listed, and from where on they are not, and why', async () => {
@@ -83,6 +81,16 @@ test('an agent that was started anew meanwhile counts anew', async () => {
   const total = (asked: number) => (asked === 1 ? 9_000_000 : 2_000_000)
   const { stderr } = await pullFrom(total, 'r.example/app:1', [late, done])
   expect(stderr).toContain('; the agent fetched 2.0 MB meanwhile\n')
+})
+
+test('an agent that has too much to do to say what it fetched is asked all the same', async () => {
+  const late = { ok: false, what: 'no progress for 2000 ms', late: true } as const
+  const done = { ok: true, outcome: { listed: [], left: [] } } as const
+  const { code, stderr } = await pullFrom(() => new Promise(() => {}), 'r.example/app:1', [late, done])
+  expect({ code, stderr }).toEqual({
+    code: 0,
+    stderr: expect.stringMatching(/^lazylayer: r\.example\/app:1: not listed yet after \d+ s\n$/),
+  })
 })
 
 test('what the agent knows of credentials is said only where they may be what is missing', async () => {
