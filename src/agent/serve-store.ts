@@ -59,6 +59,8 @@ export interface StoreSettings {
 
 /** What nobody uses leaves that soon after it may. */
 const LET_GO_EVERY_MS = 60_000
+/** What waited for a successor is read by then. */
+const AFTER_WAITING_MS = 2_000
 /** What its agent says that it serves. */
 const STORE = 'store'
 
@@ -198,7 +200,8 @@ export async function serveStore(
     if (told !== undefined) health?.serving(told)
     if (taken === undefined) ready(root, choice.rung)
     else log(`goes on with ${root} and its ${mount.trees} trees`)
-    setImmediate(() => agent.standBy())
+    // a tenth of a second, in which no read that waited for a successor would be answered
+    setTimeout(() => agent.standBy(), taken === undefined ? 0 : AFTER_WAITING_MS).unref()
   })
   clearInterval(lettingGo)
   await health?.close()
