@@ -113,7 +113,7 @@ suite(
       const wanted = () => mergeLines([lines(1), lines(2)])
       test.concurrent(tag, { timeout: TIMEOUT_MS }, () => expectOn(rungsOf(i), whole, tag, wanted()))
     }
-    for (const [i, tag] of BARE.entries()) {
+    for (const [i, tag] of (ALL ? BARE : BARE.filter((_, j) => j % 2 === 1)).entries()) {
       const rungs = rungsOf(i)
       // nydus-image gives a root above a parent bootstrap no time
       const wanted = () => lines(1).map((line) => (line.path === '.' ? { ...line, mtime: 0 } : line))
