@@ -17,8 +17,7 @@ export async function inProcess(
       return true
     }),
   )
-  for (const name of Object.keys(process.env)) vi.stubEnv(name, env[name])
-  for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value)
+  for (const name of new Set([...Object.keys(process.env), ...Object.keys(env)])) vi.stubEnv(name, env[name])
   try {
     return { code: await command(parseCommandLine(args) as Invocation), ...said }
   } catch (error) {

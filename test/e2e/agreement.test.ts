@@ -166,13 +166,9 @@ suite('explain, pull and engines', lacking(['fusermount3', 'unshare', 'nsenter']
         const told: unknown[] = []
         const wanted: unknown[] = []
         const place = MODE_NAMES.indexOf(mode)
-        const [own, foreign] = [false, true].map((sample) => images.filter((each) => each.sample === sample)) as [
-          Image[],
-          Image[],
-        ]
         const some = [
-          ...own.filter((_, i) => i % 2 === place % 2),
-          ...foreign.filter((_, i) => i % (2 * MODE_NAMES.length) === place),
+          ...images.filter(({ sample }) => !sample).filter((_, i) => i % 2 === place % 2),
+          ...images.filter(({ sample }) => sample).filter((_, i) => i % (2 * MODE_NAMES.length) === place),
         ]
         for (const [i, { name, tag, registry }] of (ALL ? images : some).entries()) {
           const reference = `${registry.host}/image:${tag}`

@@ -261,7 +261,7 @@ suite('a damaged cache', lacking(['fusermount3']), () => {
   for (const names of ALL ? FOLDERS.map((name) => [name]) : together) {
     const gone = `${names.join(' and ')} gone`
     test(`folders: ${gone}${ALL ? ', and then a file' : ''}`, { timeout: TIMEOUT_MS }, async () => {
-      const paths = names.map((name = '') => join(cache(), name))
+      const paths = names.map((name) => join(cache(), name))
       await restorePristine()
       for (const path of paths) await rm(path, { recursive: true })
       await expectAll(gone)

@@ -50,7 +50,7 @@ export default class SampleRunner extends TestRunner {
     for (const file of files) {
       const out = within(file, file.name)
       for (const task of out) task.mode = 'skip'
-      const tests = out.flatMap(testsOf).filter(({ mode, type }) => mode === 'run' || type === 'test')
+      const tests = out.flatMap(testsOf)
       for (const test of tests) {
         test.mode = 'skip'
         test.result = { state: 'skip', note: NOTE } as NonNullable<Task['result']> // vitest reports a note that its type has not
