@@ -84,7 +84,7 @@ const trees = {
   letGo: () => {},
   bytesOf: async () => 0,
 }
-const rest = { pulls, names, replacements, parents, overlayOptions: [], left: { leave: log } }
+const rest = { besideTrees: dir, pulls, names, replacements, parents, overlayOptions: [], left: { leave: log } }
 const snapshotter = new Snapshotter({ snapshots, folders, trees, patiently: (promise) => promise, ...rest })
 await listenGrpc(
   join(dir, 'socket'),

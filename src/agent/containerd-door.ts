@@ -1,7 +1,7 @@
 // The snapshotters of `serve --containerd`: on each socket one a name, with the snapshots that it had, and beside the stores of other engines
 // in the same mount. Loaded only where it is asked for.
 import { mkdir, readFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { Failure } from '../errors.ts'
 import type { MountSession } from '../mount/session.ts'
 import { inUserNamespace } from '../mount/user-namespace.ts'
@@ -114,8 +114,9 @@ export async function openContainerdDoor(parts: ContainerdDoorParts): Promise<Co
         replacing.push(replacements)
         const checking = { snapshots, images: watch, present, contents, pulls, replacements, names, log }
         const parents = new ParentsCheck(checking)
+        const besideTrees = trees.link(`${basename(dirname(folder))}-${name}`, join(folder, 'snapshots'))
         const rest = { trees, replacements, parents, pulls, names, patiently: waits, overlayOptions, left: parts.left }
-        byName.set(name, new Snapshotter({ snapshots, folders, ...rest }))
+        byName.set(name, new Snapshotter({ snapshots, folders, besideTrees, ...rest }))
         all.push(snapshots)
       }
       const filling: FillParts = {

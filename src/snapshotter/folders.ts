@@ -50,17 +50,21 @@ export class Folders {
   }
 
   upperOf(id: number): string {
-    return join(this.#dir, String(id), 'fs')
+    return this.ownOf(id).upper
   }
 
-  workOf(id: number): string {
-    return join(this.#dir, String(id), 'work')
+  /**
+   * Both that a snapshot is written in.
+   * @param by a path that leads where the directory of all snapshots is
+   */
+  ownOf(id: number, by = this.#dir): { upper: string; work: string } {
+    return { upper: join(by, String(id), 'fs'), work: join(by, String(id), 'work') }
   }
 
   /** As much as can be at once: on a busy machine each call of the system is a turn of the loop that waits behind others. @throws Failure system */
   async make(id: number, { uid, gid, mode }: Owner): Promise<void> {
     const folder = join(this.#dir, String(id))
-    const [upper, work] = [this.upperOf(id), this.workOf(id)]
+    const { upper, work } = this.ownOf(id)
     try {
       await fs.mkdir(folder)
       await Promise.all([fs.mkdir(work), fs.mkdir(upper)])

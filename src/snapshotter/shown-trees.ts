@@ -1,6 +1,7 @@
 // Lazy layers as directories that overlays are made of: each tree stands once in the agent's mount, whoever has snapshots of it.
 //
 //   ROOT/snapshots/<32 hex digits of the tree's digest>
+//   ROOT/snapshots/<any other name>    leads to where snapshots are written
 //
 // A tree leaves when no snapshot shows it any more; what containers run on by then lives on in their overlays.
 import { fstat } from 'node:fs'
@@ -18,6 +19,7 @@ export const SNAPSHOTS_DIRECTORY = 'snapshots'
 /** The part of a mount that is built here. */
 export interface TreesMount {
   addDirectory(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, asks: boolean): void
+  addSymlink(node: bigint, parent: bigint, name: string, attributes: NodeAttributes, target: string): void
   graft(parent: bigint, name: string, slot: number): void
   remove(parent: bigint, name: string): void
 }
@@ -38,6 +40,7 @@ const stat = promisify(fstat)
 /** stat(2): of st_blocks. */
 const BLOCK_BYTES = 512
 const DIRECTORY: NodeAttributes = { mode: 0o40755, uid: 0, gid: 0, mtime: 0n }
+const SYMLINK: NodeAttributes = { ...DIRECTORY, mode: 0o120777 }
 
 interface Shown {
   readonly layer: OpenLayer
@@ -68,6 +71,12 @@ export class ShownTrees {
   /** Where a tree stands, or would. */
   directoryOf(tree: Digest): string {
     return join(this.#parts.root, SNAPSHOTS_DIRECTORY, nameOf(tree))
+  }
+
+  /** Gives a directory a name beside the trees, which is none of theirs. @returns that path of it */
+  link(name: string, target: string): string {
+    this.#mount.addSymlink(controlNode(SNAPSHOTS_DIRECTORY, name), this.#node, name, SYMLINK, target)
+    return join(this.#parts.root, SNAPSHOTS_DIRECTORY, name)
   }
 
   /** Whether it stands there. */

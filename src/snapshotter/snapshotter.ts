@@ -37,6 +37,8 @@ import { measure, type Usage } from './usage.ts'
 export interface SnapshotterParts {
   snapshots: Snapshots
   folders: Folders
+  /** A path that leads to these folders, in the directory that trees stand in. */
+  besideTrees: string
   trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
   pulls: Pick<Pulls, 'find' | 'whyNeverUnpacked'>
   names: Pick<LayerNames, 'whyHidden'>
@@ -288,19 +290,22 @@ export class Snapshotter {
   }
 
   #mountsOf(snapshot: Snapshot): Mount[] {
-    const { folders, snapshots, overlayOptions } = this.#parts
+    const { folders, besideTrees, snapshots, overlayOptions } = this.#parts
     const { id, kind, labels, layer } = snapshot
     const chain = snapshots.chain(snapshot)
     if (layer !== undefined) return readyMounts(this.#lowerOf(chain))
     const below = chain.slice(1)
     // what is unpacked on a layer is no container of it
     if (labels[TARGET] === undefined) this.#checkNotHidden(below)
-    const mapped = Object.entries({ uidmap: labels[UID_MAPPING], gidmap: labels[GID_MAPPING] })
+    const mapping = Object.entries({ uidmap: labels[UID_MAPPING], gidmap: labels[GID_MAPPING] })
+    const mapped = mapping.flatMap(([option, value]) => (value === undefined ? [] : [`${option}=${value}`]))
+    // containerd 2.1 and 2.2 map users of one directory that all others are in, and take the container's own for one of them where they read only
+    const isBesideTrees = mapped.length > 0 && below.every((each) => each.layer !== undefined)
     return mountsOf({
       lower: kind === 'view' && below.length === 0 ? [folders.upperOf(id)] : this.#lowerOf(below),
-      own: kind === 'view' ? undefined : { upper: folders.upperOf(id), work: folders.workOf(id) },
+      own: kind === 'view' ? undefined : folders.ownOf(id, isBesideTrees ? besideTrees : undefined),
       overlay: overlayOptions,
-      mapped: mapped.flatMap(([option, value]) => (value === undefined ? [] : [`${option}=${value}`])),
+      mapped,
     })
   }
 

@@ -51,6 +51,7 @@ async function serve(dir: string) {
   const snapshotter = new Snapshotter({
     snapshots,
     folders,
+    besideTrees: dir,
     trees,
     names: { whyHidden: () => undefined },
     replacements: { differs: () => false, replace: async () => {} },

@@ -24,6 +24,7 @@ function world() {
     },
     {
       addDirectory: (_, __, name) => void said.push(`directory ${name}`),
+      addSymlink: (_, __, name, ___, target) => void said.push(`${name} -> ${target}`),
       graft: (_, name, slot) => void said.push(`graft ${name} ${slot}`),
       remove: (_, name) => void said.push(`remove ${name}`),
     },
@@ -50,6 +51,12 @@ test('a tree stands once, in the mount, as long as somebody holds it', async () 
   expect([trees.has(tree), trees.size]).toEqual([false, 0])
   trees.letGo(tree) // once more than it was held
   await expect.poll(() => said).toEqual([`remove ${NAME}`, `uncover snapshots/${NAME}`, 'release 5'])
+})
+
+test('a directory elsewhere has a path among them', () => {
+  const { trees, said } = world()
+  expect(trees.link('own', '/state/snapshots')).toBe('/store/snapshots/own')
+  expect(said.at(-1)).toBe('own -> /state/snapshots')
 })
 
 test('one that cannot be shown is held by nobody, and shown by the next who can', async () => {

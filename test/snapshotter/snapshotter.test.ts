@@ -86,6 +86,7 @@ class World {
     const snapshotter = new Snapshotter({
       snapshots: this.#snapshots,
       folders,
+      besideTrees: '/trees/own',
       trees,
       names,
       replacements: this.replacements,
@@ -350,6 +351,25 @@ describe('a container', () => {
     const upper = options.find((each) => each.startsWith('upperdir='))?.slice(9) ?? ''
     expect(await fs.stat(upper)).toMatchObject({ uid: own })
     expect(mounts).toHaveLength(1)
+  })
+
+  test('in a user namespace is written beside its lazy layers, for containerd maps what they have in common', async () => {
+    world.answers.set('chain0', lazyLayer(0, 'a'))
+    world.held.push(digest('a'))
+    const base = await world.exists('chain0', '')
+    const mapping = { [UID_MAPPING]: `0:${process.getuid?.()}:65536` }
+    const pathsOf = ({ mounts }: Awaited<ReturnType<typeof world.prepare>>) =>
+      mounts[0]?.options.filter((each) => /^(upper|work)dir=/.test(each))
+    const beside = pathsOf(await world.prepare('ns/1/mapped', base, mapping))
+    expect(beside).toEqual([
+      expect.stringMatching(/=\/trees\/own\/\d+\/work$/),
+      expect.stringMatching(/=\/trees\/own\/\d+\/fs$/),
+    ])
+    const own = expect.stringContaining(join(world.dir, 'snapshots'))
+    expect(pathsOf(await world.prepare('ns/2/not-mapped', base))).toEqual([own, own])
+    await world.prepare('ns/3/above', base)
+    await world.client.commit(at({ key: 'ns/3/above', name: 'written' }))
+    expect(pathsOf(await world.prepare('ns/4/mixed', 'written', mapping))).toEqual([own, own])
   })
 })
 

@@ -54,18 +54,12 @@ function lacks(
     found.push(problem(`${text} loses layers below those that are there, because the plugin declares rebase`, fix))
   }
   const isMapping = capabilities.includes(REMAP_IDS)
-  if (mapsLayers({ major, minor }) && mapsFuse(kernel) && !isMapping)
+  if (mapsLayers({ major }) && mapsFuse(kernel) && !isMapping)
     found.push(warning(`${text} copies the whole image for each container in a user namespace`, SETUP))
   if (isMapping && !mapsFuse(kernel)) {
     const fix = `Take ${REMAP_IDS} out of the plugin's capabilities in config.toml, or use Linux 6.12 or later.`
     const why = `because the plugin declares ${REMAP_IDS}, and Linux ${kernel} maps no users of FUSE mounts`
     found.push(problem(`${text} starts no container in a user namespace, ${why}`, fix))
-  }
-  if (major === 2 && (minor === 1 || minor === 2) && isMapping) {
-    const fix = `Take ${REMAP_IDS} out of the plugin's capabilities in config.toml, or install containerd 2.3.`
-    found.push(
-      problem(`${text} starts no container in a user namespace, because the plugin declares ${REMAP_IDS}`, fix),
-    )
   }
   if ((major > 2 || (major === 2 && minor >= 1)) && exports.enable_remote_snapshot_annotations !== 'true')
     found.push(

@@ -28,9 +28,9 @@ export const SNAPSHOTTER = 'lazylayer'
 /** Has containerd map a container's layers to its user namespace, not copy them. */
 export const REMAP_IDS = 'remap-ids'
 
-/** Whether a containerd maps layers with all mounts in them: 2.1 and 2.2 leave those out, and containers find nothing there. */
-export function mapsLayers({ major, minor }: Pick<Version, 'major' | 'minor'>): boolean {
-  return major > 2 || (major === 2 && minor >= 3)
+/** Whether a containerd has layers mapped for containers in user namespaces. */
+export function mapsLayers({ major }: Pick<Version, 'major'>): boolean {
+  return major >= 2
 }
 
 /** Whether a kernel maps users of a FUSE mount, on which all layers stand: from Linux 6.12 on. Others refuse the container. */

@@ -179,7 +179,7 @@ function configuration(path: string, options: ContainerdOptions): string {
   const plugin = `[proxy_plugins.${name}]
   type = "snapshot"
   address = "${socket}"
-  ${flavour === 'built' ? 'capabilities = ["remap-ids"]' : '# 2.1 maps layers without the mounts in them'}
+  ${flavour === 'trixie' ? '' : 'capabilities = ["remap-ids"]'}
   [proxy_plugins.${name}.exports]
     root = "${path}"
     enable_remote_snapshot_annotations = "true"
