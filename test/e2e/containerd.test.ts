@@ -15,7 +15,7 @@ import { byEngine, type EngineStore, makeStore, STORE_LACKS, withoutProofs } fro
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
 import { asTarGz, nydusLayers, writeLayers } from './nydus-image.ts'
-import { ALL } from './sample.ts'
+import { ALL, LONG } from './sample.ts'
 import { zstdLayer } from './zstd-layer.ts'
 
 /** runc keeps all containers of a machine in one place. */
@@ -89,7 +89,7 @@ function tests(flavour: ContainerdFlavour): void {
   /** What hardly does. */
   const mostly = (title: string, body: () => Promise<void>) => {
     if (flavour !== 'sid' || ALL) test(title, body)
-    else test.skip(`${title} (npm run test:all runs it)`, () => undefined)
+    else test.skip(`${title} (${LONG})`, () => undefined)
   }
 
   whole('it runs after the agent or containerd was killed, without the registry', async () => {

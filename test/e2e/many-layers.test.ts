@@ -17,7 +17,7 @@ import { command, succeed } from './engines/command.ts'
 import { lacking } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, mountsBelow, type WorkDirectory } from './engines/work-directory.ts'
-import { ALL } from './sample.ts'
+import { ALL, LONG } from './sample.ts'
 
 const LAYERS = Number(process.env.LAZYLAYER_MANY_LAYERS ?? 1100)
 const PER_IMAGE = 100
@@ -25,7 +25,7 @@ const PER_IMAGE = 100
 const SAMPLE = 100
 const TIMEOUT_MS = 600_000
 
-const takesAMinute = ALL ? undefined : 'it takes a minute in which nothing else can run: npm run test:all runs it'
+const takesAMinute = ALL ? undefined : `it takes a minute in which nothing else can run: ${LONG}`
 suite(`a store of ${LAYERS} layers`, takesAMinute ?? lacking(['fusermount3']), () => {
   let work: WorkDirectory
   let registry: FakeRegistry

@@ -17,7 +17,7 @@ import { lacking, samples } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { serveLayout } from './registry.ts'
-import { ALL } from './sample.ts'
+import { ALL, LONG } from './sample.ts'
 
 const LINK = { roundTripMs: 20, bytesPerSecond: 25e6 }
 const LARGE_BYTES = 48 << 20
@@ -221,7 +221,7 @@ suite('read-ahead by the kernel', lacking(['python3', 'mount']), () => {
       isShuffled: true,
     },
   ]
-  const lacks = 'lacking' in place ? place.lacking : ALL ? undefined : 'npm run test:all runs it'
+  const lacks = 'lacking' in place ? place.lacking : ALL ? undefined : LONG
   if ('lacking' in place || lacks !== undefined) test.skip(`a walk through a real image (${lacks})`, () => undefined)
   else {
     walks.push({

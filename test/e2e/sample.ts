@@ -9,6 +9,8 @@ import {
 } from 'vitest'
 
 export const ALL = process.env.LAZYLAYER_TESTS === 'all'
+/** Why one is left out that has no other of its kind. */
+export const LONG = 'npm run test:all runs it'
 const NOTE = 'another of its kind runs; npm run test:all runs all'
 /** What makes tests differ, and does not change what they are about. */
 const VARIANT =

@@ -1,7 +1,5 @@
 // What mounts show is what the images hold: images of our own whose tars have everything that a tar can say, every eStargz sample layer by
-// layer, and the real image; each against its own tars. Rungs take turns over whole images; each image is shown on all of them with
-//
-//   LAZYLAYER_TESTS=all npx vitest run test/e2e/trees.test.ts
+// layer, and the real image; each against its own tars.
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
@@ -24,11 +22,8 @@ import { lacking, samples } from './engines/needs.ts'
 import { suite } from './engines/suite.ts'
 import { makeWorkDirectory, type WorkDirectory } from './engines/work-directory.ts'
 import { type LayoutRegistry, serveLayout } from './registry.ts'
-import { ALL } from './sample.ts'
 
 const TIMEOUT_MS = 300_000
-/** Of the image of that number. */
-const rungsOf = (image: number) => (ALL ? RUNGS : RUNGS.slice(image % RUNGS.length).slice(0, 1))
 /** The format's own files, which the samples' expected listings lack. */
 const OWN = ['stargz.index.json', '.prefetch.landmark', '.no.prefetch.landmark']
 
@@ -172,8 +167,8 @@ suite('mounts show what our images hold', lacking(['fusermount3', 'python3']), (
   test.each(SERVE_RUNGS)('each layer as a lower directory (%s)', { timeout: TIMEOUT_MS }, (rung) =>
     expectLayers(cases.values(), rung),
   )
-  for (const [i, tag] of Object.keys(WRITTEN).entries()) {
-    test.each(rungsOf(i))(`the whole of ${tag} as a root filesystem (%s)`, { timeout: TIMEOUT_MS }, (rung) =>
+  for (const tag of Object.keys(WRITTEN)) {
+    test.each(RUNGS)(`the whole of ${tag} as a root filesystem (%s)`, { timeout: TIMEOUT_MS }, (rung) =>
       expectWhole(cases.get(tag) as Case, rung),
     )
   }
@@ -237,8 +232,8 @@ suite(
     test.each(SERVE_RUNGS)('each layer as a lower directory (%s)', { timeout: TIMEOUT_MS }, (rung) =>
       expectLayers(tags.map(of), rung),
     )
-    for (const [i, tag] of tags.entries()) {
-      test.each(rungsOf(i))(`the whole of ${tag} as a root filesystem (%s)`, { timeout: TIMEOUT_MS }, (rung) =>
+    for (const tag of tags) {
+      test.each(RUNGS)(`the whole of ${tag} as a root filesystem (%s)`, { timeout: TIMEOUT_MS }, (rung) =>
         expectWhole(of(tag), rung),
       )
     }
@@ -257,7 +252,7 @@ suite(
         lines: tarListing(path) as Line[],
       }))
     }, TIMEOUT_MS)
-    test.each(rungsOf(0))('which are its layers unpacked by tar (%s)', { timeout: TIMEOUT_MS }, async (rung) => {
+    test.each(RUNGS)('which are its layers unpacked by tar (%s)', { timeout: TIMEOUT_MS }, async (rung) => {
       expect(layers.map(({ lines }) => lines.length > 1000)).toEqual([true, true])
       await expectWhole({ tag: 'py', layers }, rung)
     })
