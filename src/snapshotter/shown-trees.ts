@@ -1,7 +1,7 @@
 // Lazy layers as directories that overlays are made of: each tree stands once in the agent's mount, whoever has snapshots of it.
 //
 //   ROOT/snapshots/<32 hex digits of the tree's digest>
-//   ROOT/snapshots/<any other name>    leads to where snapshots are written
+//   ROOT/written/<name>                            leads to where snapshots are written
 //
 // A tree leaves when no snapshot shows it any more; what containers run on by then lives on in their overlays.
 import { fstat } from 'node:fs'
@@ -15,6 +15,7 @@ import { controlNode } from '../mount/session.ts'
 
 /** In the mount's root. */
 export const SNAPSHOTS_DIRECTORY = 'snapshots'
+const WRITTEN_DIRECTORY = 'written'
 
 /** The part of a mount that is built here. */
 export interface TreesMount {
@@ -53,6 +54,7 @@ export class ShownTrees {
   readonly #parts: ShownTreesParts
   readonly #mount: TreesMount
   readonly #node = controlNode(SNAPSHOTS_DIRECTORY)
+  readonly #written = controlNode(WRITTEN_DIRECTORY)
   /** By their names. */
   readonly #shown = new Map<string, Shown>()
   /** Snapshots that are to show a tree, whether or not it can be shown, and pulls that are about to. By the trees' names. */
@@ -62,6 +64,7 @@ export class ShownTrees {
     this.#parts = parts
     this.#mount = mount
     mount.addDirectory(this.#node, ROOT_NODE, SNAPSHOTS_DIRECTORY, DIRECTORY, false)
+    mount.addDirectory(this.#written, ROOT_NODE, WRITTEN_DIRECTORY, DIRECTORY, false)
   }
 
   get size(): number {
@@ -73,10 +76,10 @@ export class ShownTrees {
     return join(this.#parts.root, SNAPSHOTS_DIRECTORY, nameOf(tree))
   }
 
-  /** Gives a directory a name beside the trees, which is none of theirs. @returns that path of it */
+  /** Gives a directory where snapshots are written a path in the mount that trees stand in. @returns that path */
   link(name: string, target: string): string {
-    this.#mount.addSymlink(controlNode(SNAPSHOTS_DIRECTORY, name), this.#node, name, SYMLINK, target)
-    return join(this.#parts.root, SNAPSHOTS_DIRECTORY, name)
+    this.#mount.addSymlink(controlNode(WRITTEN_DIRECTORY, name), this.#written, name, SYMLINK, target)
+    return join(this.#parts.root, WRITTEN_DIRECTORY, name)
   }
 
   /** Whether it stands there. */

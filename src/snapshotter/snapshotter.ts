@@ -37,7 +37,7 @@ import { measure, type Usage } from './usage.ts'
 export interface SnapshotterParts {
   snapshots: Snapshots
   folders: Folders
-  /** A path that leads to these folders, in the directory that trees stand in. */
+  /** A path that leads to these folders, in the mount that trees stand in. */
   besideTrees: string
   trees: Pick<ShownTrees, 'directoryOf' | 'has' | 'hold' | 'letGo' | 'bytesOf'>
   pulls: Pick<Pulls, 'find' | 'whyNeverUnpacked'>

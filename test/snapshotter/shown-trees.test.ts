@@ -39,6 +39,7 @@ test('a tree stands once, in the mount, as long as somebody holds it', async () 
   trees.claim(tree)
   expect(said).toEqual([
     'directory snapshots',
+    'directory written',
     `attach snapshots/${NAME}`,
     `graft ${NAME} 5`,
     `cover snapshots/${NAME}`,
@@ -53,9 +54,9 @@ test('a tree stands once, in the mount, as long as somebody holds it', async () 
   await expect.poll(() => said).toEqual([`remove ${NAME}`, `uncover snapshots/${NAME}`, 'release 5'])
 })
 
-test('a directory elsewhere has a path among them', () => {
+test('a directory elsewhere has a path in their mount', () => {
   const { trees, said } = world()
-  expect(trees.link('own', '/state/snapshots')).toBe('/store/snapshots/own')
+  expect(trees.link('own', '/state/snapshots')).toBe('/store/written/own')
   expect(said.at(-1)).toBe('own -> /state/snapshots')
 })
 
