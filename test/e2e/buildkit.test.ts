@@ -1,12 +1,12 @@
 // BuildKit with lazylayer as its snapshotter, by either of its workers: builds on a lazy image fetch none of its layers.
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { writeImage } from '../../src/build/layout-writer.ts'
-import { type AppImage, named, writeApp } from './app-image.ts'
+import { type AppImage, writeApp } from './app-image.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-store.ts'
 import { BuildKit, buildKitLacks, directoryIn } from './engines/buildkit.ts'
 import { Containerd, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
+import { FORMAT_IMAGES, writeFormatImages } from './format-images.ts'
 
 const FLAVOUR = containerdLacks('built') === undefined ? 'built' : 'trixie'
 
@@ -26,8 +26,7 @@ function tests(worker: 'oci' | 'containerd'): void {
   beforeAll(async () => {
     store = await makeStore(async (dir) => {
       app = await writeApp(join(dir, 'app'))
-      await writeMixed(app.layout)
-      return { layout: app.layout, tags: [app.tag, 'mixed'] }
+      return { layout: app.layout, tags: [app.tag, ...(await writeFormatImages(app.layout))] }
     })
     const { registry, work } = store
     const [path, own] = [await directoryIn(work.path, 'b'), await directoryIn(work.path, 'c')]
@@ -78,27 +77,14 @@ function tests(worker: 'oci' | 'containerd'): void {
     expect(again.stderr).toContain('the middle')
   })
 
-  test('of an image with a plain base it fetches no layer either', async () => {
-    await store.registry.clear()
-    const { code, stderr } = await buildKit.build(`FROM ${store.registry.host}/mixed:mixed\nRUN cat /etc/who\n`)
-    expect(stderr).toContain('lazy above plain')
-    expect(code).toBe(0)
-    expect(await blobs()).toEqual([])
-  })
-}
-
-async function writeMixed(layout: string): Promise<void> {
-  const programs = await named(['sh', 'cat'])
-  const folders = ['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const }))
-  const base = [...programs, ...folders].filter((each, i, all) => all.findIndex(({ path }) => path === each.path) === i)
-  const who = { path: 'etc/who', type: 'file' as const, content: Buffer.from('lazy above plain\n') }
-  await writeImage({
-    dir: layout,
-    tag: 'mixed',
-    config: { Env: ['PATH=/bin'] },
-    layers: [
-      { kind: 'gzip', entries: base },
-      { kind: 'estargz', entries: [who] },
-    ],
-  })
+  test.each(['mixed', 'zstd', 'nydus'] as const)(
+    'of one with a plain base, in zstd:chunked, of nydus it fetches none either (%s)',
+    async (tag) => {
+      await store.registry.clear()
+      const { code, stderr } = await buildKit.build(`FROM ${store.registry.host}/${tag}:${tag}\nRUN cat /etc/who\n`)
+      expect(stderr).toContain(FORMAT_IMAGES[tag])
+      expect(code).toBe(0)
+      expect(await blobs()).toEqual([])
+    },
+  )
 }

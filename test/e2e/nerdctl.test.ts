@@ -9,6 +9,7 @@ import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-sto
 import { directoryIn } from './engines/buildkit.ts'
 import { Containerd, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
+import { FORMAT_IMAGES, writeFormatImages } from './format-images.ts'
 
 /** The program, which no Debian has. */
 const NERDCTL = process.env.LAZYLAYER_TEST_NERDCTL ?? ''
@@ -36,7 +37,7 @@ suite('nerdctl', STORE_LACKS ?? LACKS ?? containerdLacks(FLAVOUR), () => {
         config,
         layers: layers.map((entries) => ({ kind: 'estargz', entries })),
       })
-      return { layout: app.layout, tags: [app.tag, 'small'] }
+      return { layout: app.layout, tags: [app.tag, 'small', ...(await writeFormatImages(app.layout))] }
     })
     const { registry, work } = store
     const path = await directoryIn(work.path, 'c')
@@ -71,11 +72,23 @@ suite('nerdctl', STORE_LACKS ?? LACKS ?? containerdLacks(FLAVOUR), () => {
     expect(await blobsFetched()).toEqual([])
   })
 
+  test.each(['mixed', 'zstd', 'nydus'] as const)(
+    'one with a plain base, in zstd:chunked, of nydus as well (%s)',
+    async (tag) => {
+      await store.registry.clear()
+      const image = `${store.registry.host}/${tag}:${tag}`
+      await nerdctl('pull', '--quiet', image)
+      expect(await run('--rm', image)).toBe(FORMAT_IMAGES[tag])
+      expect(await blobsFetched()).toEqual([])
+    },
+  )
+
   test('what a container of it has made is committed, for which nerdctl fetches its layers, and pushed without them', async () => {
     const [small, made] = ['small:small', 'small/made:1'].map((name) => `${store.registry.host}/${name}`) as [
       string,
       string,
     ]
+    await store.registry.clear()
     await nerdctl('pull', '--quiet', small)
     await run('--name', 'small', small, 'sh', '-c', 'echo made >/made')
     expect(await blobsFetched()).toEqual([])

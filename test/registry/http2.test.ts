@@ -56,7 +56,7 @@ test('a host whose HTTP/2 fails one request after the other is asked over HTTP/1
 })
 
 test('so is one that stops in the middle of each answer over HTTP/2', async () => {
-  const registry = await check(blobs({ stallAfter: 10_000, over: 'h2' }), { stallMs: 200, hedgeMs: 100_000 })
+  const registry = await check(blobs({ stallAfter: 10_000, over: 'h2' }), { stallMs: 1_000, hedgeMs: 100_000 })
   expect(registry.seen.at(-1)?.protocol).toBe('h1')
 })
 
@@ -76,7 +76,7 @@ test('a server that lets a client have one stream at a time is asked for no more
 test('one that lets it have none at all is asked over HTTP/1.1', async () => {
   const { start, answering, open } = await makeScene()
   const registry = await start({ streams: 0 })
-  const { program } = open(await answering(registry), { stallMs: 200, hedgeMs: 100_000 })
+  const { program } = open(await answering(registry), { stallMs: 1_000, hedgeMs: 100_000 })
   await program.read(3)
   expect(registry.seen.map(({ protocol }) => protocol)).toEqual(['h1'])
 })
