@@ -73,7 +73,7 @@ suite('nerdctl', STORE_LACKS ?? LACKS ?? containerdLacks(FLAVOUR), () => {
   })
 
   test.each(['mixed', 'zstd', 'nydus'] as const)(
-    'one with a plain base, in zstd:chunked, of nydus as well (%s)',
+    'so does one with a plain base, in zstd:chunked or of nydus (%s)',
     async (tag) => {
       await store.registry.clear()
       const image = `${store.registry.host}/${tag}:${tag}`
