@@ -300,7 +300,7 @@ export class Snapshotter {
     const mapping = Object.entries({ uidmap: labels[UID_MAPPING], gidmap: labels[GID_MAPPING] })
     const mapped = mapping.flatMap(([option, value]) => (value === undefined ? [] : [`${option}=${value}`]))
     // containerd 2.1 and 2.2 map users of one directory that all others are in, and take the container's own for one of them where they read only
-    const isBesideTrees = mapped.length > 0 && below.every((each) => each.layer !== undefined)
+    const isBesideTrees = mapped.length > 0 && below.length > 0 && below.every((each) => each.layer !== undefined)
     return mountsOf({
       lower: kind === 'view' && below.length === 0 ? [folders.upperOf(id)] : this.#lowerOf(below),
       own: kind === 'view' ? undefined : folders.ownOf(id, isBesideTrees ? besideTrees : undefined),
