@@ -57,7 +57,18 @@ export async function makeFolderIfTaken(path: string): Promise<void> {
  * it is renamed to `*.corrupt`.
  * @throws Failure system
  */
-export async function makeFolder(path: string): Promise<void> {
+export function makeFolder(path: string): Promise<void> {
+  const found = making.get(path)
+  if (found !== undefined) return found
+  const made = makeOneFolder(path).finally(() => making.delete(path))
+  making.set(path, made)
+  return made
+}
+
+/** Of two that find the same damage, the later one would set aside what the other has made. */
+const making = new Map<string, Promise<void>>()
+
+async function makeOneFolder(path: string): Promise<void> {
   try {
     let made = await madeNow(path)
     let found = await fs.stat(path)
