@@ -1,4 +1,4 @@
-// A bound on how much of some work is done at once: who comes later waits, first come, first served.
+// What is done at once: a bound on how much of some work (who comes later waits, first come, first served), and the same work once for all who ask.
 import { Failure } from './errors.ts'
 
 export class Limit {
@@ -211,4 +211,13 @@ export function onceEach<T>(ask: (key: string) => Promise<T>, max: number): (key
     }
     return asked
   }
+}
+
+/** Whoever asks for the same meanwhile waits for the same. */
+export function joined<K, T>(running: Map<K, Promise<T>>, key: K, work: () => Promise<T>): Promise<T> {
+  const found = running.get(key)
+  if (found !== undefined) return found
+  const promise = work().finally(() => running.delete(key))
+  running.set(key, promise)
+  return promise
 }

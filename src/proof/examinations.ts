@@ -15,7 +15,7 @@ import type { Copies } from '../layer/candidates.ts'
 import { claimOf } from '../layer/claim.ts'
 import { type Examiner, type OpenLayer, refusal, type Verdict } from '../layer/layer.ts'
 import { readImage } from '../layer/layer-image.ts'
-import { Limit } from '../limit.ts'
+import { joined, Limit } from '../limit.ts'
 import type { StoredBlob } from '../registry/source.ts'
 import type { Claim } from '../store/proofs.ts'
 import type { Store } from '../store/store.ts'
@@ -336,12 +336,3 @@ interface Examining {
 
 /** A path and what differs; a hostile one may be long. */
 const WHY_MAX_LENGTH = 8192
-
-/** Whoever asks for the same meanwhile waits for the same. */
-function joined<K, T>(running: Map<K, Promise<T>>, key: K, work: () => Promise<T>): Promise<T> {
-  const found = running.get(key)
-  if (found !== undefined) return found
-  const promise = work().finally(() => running.delete(key))
-  running.set(key, promise)
-  return promise
-}

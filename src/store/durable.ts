@@ -8,6 +8,7 @@ import { constants } from 'node:fs'
 import fs, { type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Failure } from '../errors.ts'
+import { joined } from '../limit.ts'
 import { type Locks, lock } from './locks.ts'
 
 export const FOLDER_MODE = 0o700
@@ -58,11 +59,7 @@ export async function makeFolderIfTaken(path: string): Promise<void> {
  * @throws Failure system
  */
 export function makeFolder(path: string): Promise<void> {
-  const found = making.get(path)
-  if (found !== undefined) return found
-  const made = makeOneFolder(path).finally(() => making.delete(path))
-  making.set(path, made)
-  return made
+  return joined(making, path, () => makeOneFolder(path))
 }
 
 /** Of two that find the same damage, the later one would set aside what the other has made. */
