@@ -17,26 +17,63 @@ export interface FillsParts {
 /** Of what is filled at once: nobody types more. */
 const FILLS_MAX = 64
 
+/** Whoever was told that it takes long asks again at once; who went away is not waited for longer. */
+const OWED_MS = 60_000
+
+interface Filling {
+  outcome: Promise<FilledImage[]>
+  isOver: boolean
+  /** Somebody was told that it takes long, and is to get its outcome: a second filling would say that nothing was missing. */
+  isOwed: boolean
+}
+
 /** Makes what answers requests; each image is filled once at a time, whoever asks. */
 export function fills({ door, progress, patience, log }: FillsParts): (request: FillRequest) => Promise<AgentAnswer> {
-  const running = new Map<string, Promise<FilledImage[]>>()
+  const known = new Map<string, Filling>()
+
+  function begin(key: string, image: string, outcome: Promise<FilledImage[]>): Filling {
+    const filling = { outcome, isOver: false, isOwed: false }
+    known.set(key, filling)
+    const end = () => {
+      filling.isOver = true
+      if (filling.isOwed) setTimeout(forget, OWED_MS, key, filling).unref()
+      else forget(key, filling)
+    }
+    outcome.then(end, (error) => {
+      log(`${image}: not brought to containerd: ${describe(error)}`)
+      end()
+    })
+    return filling
+  }
+
+  function forget(key: string, filling: Filling): void {
+    if (known.get(key) === filling) known.delete(key)
+  }
+
   return async ({ image, namespace }) => {
     if (door === undefined) {
       const fix = 'Serve one with --containerd: docs/containerd.md.'
       return refusal(Failure.unsupported('no containerd is served here', { fix }))
     }
     const key = `${namespace ?? ''} ${image}`
-    let filling = running.get(key)
+    let filling = known.get(key)
     if (filling === undefined) {
-      if (running.size >= FILLS_MAX) return refusal(Failure.limit(`${FILLS_MAX} images are being filled already`))
-      filling = door.fill(namesOf(image), namespace).finally(() => running.delete(key))
-      filling.catch((error) => log(`${image}: not brought to containerd: ${describe(error)}`))
-      running.set(key, filling)
+      if (known.size >= FILLS_MAX) return refusal(Failure.limit(`${FILLS_MAX} images are being filled already`))
+      filling = begin(key, image, door.fill(namesOf(image), namespace))
     }
     try {
-      return { ok: true, filled: await patiently(filling, progress, patience) }
+      await patiently(filling.outcome, progress, patience)
     } catch (error) {
-      return { ...refusal(error), late: running.has(key) }
+      if (!filling.isOver) {
+        filling.isOwed = true
+        return { ...refusal(error), late: true }
+      }
+    }
+    forget(key, filling)
+    try {
+      return { ok: true, filled: await filling.outcome }
+    } catch (error) {
+      return { ...refusal(error), late: false }
     }
   }
 }

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { fills } from '../../src/agent/fills.ts'
 import { Failure } from '../../src/errors.ts'
@@ -38,6 +39,21 @@ test('an image that takes long is filled once, however often it is asked for', a
   const last = answer(ask)
   running().resolve([FILLED])
   expect(await last).toEqual({ ok: true, filled: [FILLED] })
+})
+
+test('who was told that it takes long gets what came of it, once', async () => {
+  const { answer, asked, running } = door()
+  expect(await answer(ask)).toMatchObject({ late: true })
+  running().resolve([FILLED])
+  await setImmediate() // it ends while nobody waits for it
+  expect(await answer(ask)).toEqual({ ok: true, filled: [FILLED] })
+  expect(asked).toHaveLength(1)
+  expect(await answer(ask)).toMatchObject({ late: true })
+  expect(asked).toHaveLength(2)
+  running().reject(Failure.unavailable('containerd ended'))
+  await setImmediate()
+  expect(await answer(ask)).toMatchObject({ ok: false, code: 'unavailable', late: false })
+  expect(asked).toHaveLength(2)
 })
 
 test('a failure is told, and nobody is to ask again for it', async () => {
