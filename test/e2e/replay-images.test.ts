@@ -129,8 +129,12 @@ suite('calls at the additional image store', lacking(['fusermount3', 'flock']), 
     listing = false
     await reader
     expect(outcomes).toEqual(added.map(() => QUIET))
-    const listed = await readStore(images)
-    expect(added.filter(({ image }) => !lists(listed, image))).toEqual([])
+    // a helper that has waited as long as an engine may leaves its image to come
+    const missing = async () => {
+      const listed = await readStore(images)
+      return added.filter(({ image }) => !lists(listed, image))
+    }
+    await expect.poll(missing).toEqual([])
     expect(versions.size).toBeGreaterThan(1)
   })
 
