@@ -114,7 +114,7 @@ suite('calls at the additional image store', lacking(['fusermount3', 'flock']), 
     timeout: TIMEOUT_MS,
   }, async () => {
     agent = await stage.serve('cache')
-    const added = []
+    const added: Awaited<ReturnType<typeof stage.add>>[] = []
     for (let i = 0; i < 20; i++) added.push(await stage.add(`many${i}`))
     let listing = true
     const versions = new Set<bigint>()
