@@ -27,9 +27,10 @@ const FORWARDED_WITHOUT_TERMINAL = ['SIGINT', 'SIGQUIT']
 const MAGLEV_NODE = 24
 /**
  * An agent waits most of its life: young generations that grow to tens of megabytes a thread, as V8 lets them, stay for ever (1: in MB). And
- * it works in bursts of a second: TurboFan's code comes when they are over, and a quarter of the processor time goes into making it. A fifth
- * went into Maglev's, as long as it made what was called 400 times; what a burst calls 4,000 times is worth it. Another fifth goes into
- * marking what is alive each time that a heap has grown by some megabytes, and nearly all of it is: an index becomes a tree.
+ * it works in bursts of a second: TurboFan's code comes when they are over, and a quarter of the processor time goes into making it. Maglev's
+ * is worth it for what a burst calls a thousand times: a tree is built in three quarters of the time that it takes where that is 4,000
+ * times. Another fifth goes into marking what is alive each time that a heap has grown by some megabytes, and nearly all of it is: an
+ * index becomes a tree.
  *
  * What WebAssembly calls of JavaScript 1,000 times, as the parser of HTTP/1.1 does, gets a wrapper of its own; when V8 frees one while other
  * threads do the same, it may end the process ("Check failed: jit_page.has_value()", nodejs/node#64500). So nothing gets one.
@@ -40,7 +41,7 @@ const AGENT_FLAGS = [
   '--expose-gc', // threads that wait collect no garbage by themselves (codec/worker.ts)
   ...(isOlder(process.versions.node, [MAGLEV_NODE, 0])
     ? []
-    : ['--no-turbofan', '--invocation-count-for-maglev=4000', '--wasm-wrapper-tiering-budget=2000000000']),
+    : ['--no-turbofan', '--invocation-count-for-maglev=1000', '--wasm-wrapper-tiering-budget=2000000000']),
 ]
 
 const self = fileURLToPath(import.meta.url)
