@@ -58,7 +58,14 @@ function crates({ package: all }: CargoLock, isShipped: (name: string) => boolea
   return all.flatMap(({ name, version, source, checksum = '' }) => {
     if (source === undefined || !isShipped(name)) return []
     const purl = `pkg:cargo/${name}@${version}`
-    return { type: 'library' as const, 'bom-ref': purl, name, version, purl, hashes: [{ alg: 'SHA-256', content: checksum }] }
+    return {
+      type: 'library' as const,
+      'bom-ref': purl,
+      name,
+      version,
+      purl,
+      hashes: [{ alg: 'SHA-256', content: checksum }],
+    }
   })
 }
 
