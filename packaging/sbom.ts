@@ -34,6 +34,10 @@ interface CargoLock {
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
 const readCargoLock = (path: string) => parse(read(path)) as unknown as CargoLock // cargo's own
 
+function library(purl: string, name: string, version: string): Omit<Component, 'hashes'> {
+  return { type: 'library', 'bom-ref': purl, name, version, purl }
+}
+
 function npmComponents(): Component[] {
   const { packages } = JSON.parse(read('package-lock.json')) as NpmLock // npm's own
   return Object.entries(packages).flatMap(([path, { version, integrity, license, dev, optional }]) => {
@@ -42,11 +46,7 @@ function npmComponents(): Component[] {
     const purl = `pkg:npm/${name.replace('@', '%40')}@${version}`
     const [, algorithm = '', digest = ''] = /^(sha\d+)-(.*)$/.exec(integrity ?? '') ?? []
     return {
-      type: 'library' as const,
-      'bom-ref': purl,
-      name,
-      version,
-      purl,
+      ...library(purl, name, version),
       ...(optional ? { scope: 'optional' as const } : {}),
       hashes: [{ alg: algorithm.replace('sha', 'SHA-'), content: Buffer.from(digest, 'base64').toString('hex') }],
       ...(license === undefined ? {} : { licenses: [{ expression: license }] }),
@@ -58,14 +58,7 @@ function crates({ package: all }: CargoLock, isShipped: (name: string) => boolea
   return all.flatMap(({ name, version, source, checksum = '' }) => {
     if (source === undefined || !isShipped(name)) return []
     const purl = `pkg:cargo/${name}@${version}`
-    return {
-      type: 'library' as const,
-      'bom-ref': purl,
-      name,
-      version,
-      purl,
-      hashes: [{ alg: 'SHA-256', content: checksum }],
-    }
+    return { ...library(purl, name, version), hashes: [{ alg: 'SHA-256', content: checksum }] }
   })
 }
 

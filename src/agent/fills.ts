@@ -21,7 +21,8 @@ const FILLS_MAX = 64
 const OWED_MS = 60_000
 
 interface Filling {
-  outcome: Promise<FilledImage[]>
+  /** What came of it; never rejects. */
+  answer: Promise<AgentAnswer>
   isOver: boolean
   /** Somebody was told that it takes long, and is to get its outcome: a second filling would say that nothing was missing. */
   isOwed: boolean
@@ -32,17 +33,21 @@ export function fills({ door, progress, patience, log }: FillsParts): (request: 
   const known = new Map<string, Filling>()
 
   function begin(key: string, image: string, outcome: Promise<FilledImage[]>): Filling {
-    const filling = { outcome, isOver: false, isOwed: false }
-    known.set(key, filling)
-    const end = () => {
+    const end = (answer: AgentAnswer) => {
       filling.isOver = true
       if (filling.isOwed) setTimeout(forget, OWED_MS, key, filling).unref()
       else forget(key, filling)
+      return answer
     }
-    outcome.then(end, (error) => {
-      log(`${image}: not brought to containerd: ${describe(error)}`)
-      end()
-    })
+    const answer = outcome.then(
+      (filled) => end({ ok: true, filled }),
+      (error) => {
+        log(`${image}: not brought to containerd: ${describe(error)}`)
+        return end({ ...refusal(error), late: false })
+      },
+    )
+    const filling: Filling = { answer, isOver: false, isOwed: false }
+    known.set(key, filling)
     return filling
   }
 
@@ -62,7 +67,7 @@ export function fills({ door, progress, patience, log }: FillsParts): (request: 
       filling = begin(key, image, door.fill(namesOf(image), namespace))
     }
     try {
-      await patiently(filling.outcome, progress, patience)
+      await patiently(filling.answer, progress, patience)
     } catch (error) {
       if (!filling.isOver) {
         filling.isOwed = true
@@ -70,11 +75,7 @@ export function fills({ door, progress, patience, log }: FillsParts): (request: 
       }
     }
     forget(key, filling)
-    try {
-      return { ok: true, filled: await filling.outcome }
-    } catch (error) {
-      return { ...refusal(error), late: false }
-    }
+    return await filling.answer
   }
 }
 

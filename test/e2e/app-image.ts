@@ -123,6 +123,11 @@ export async function named(names: readonly string[]): Promise<SourceEntry[]> {
   return entries.map((each) => ({ ...each, path: places.get(each.path) ?? each.path }))
 }
 
+/** Programs of this machine, and the folders that a container of them needs. */
+export async function withPrograms(names: readonly string[]): Promise<SourceEntry[]> {
+  return once([...(await named(names)), ...['dev', 'proc', 'sys', 'etc'].map(dir)])
+}
+
 function ballast(name: string): SourceEntry {
   return { path: `ballast-${name}`, type: 'file', content: noise(name, BALLAST_BYTES) }
 }

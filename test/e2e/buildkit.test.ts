@@ -6,7 +6,7 @@ import { byEngine, type EngineStore, makeStore, STORE_LACKS } from './engine-sto
 import { BuildKit, buildKitLacks, directoryIn } from './engines/buildkit.ts'
 import { Containerd, containerdLacks } from './engines/containerd.ts'
 import { suite } from './engines/suite.ts'
-import { FORMAT_IMAGES, writeFormatImages } from './format-images.ts'
+import { FORMAT_IMAGES, FORMAT_TAGS, writeFormatImages } from './format-images.ts'
 
 const FLAVOUR = containerdLacks('built') === undefined ? 'built' : 'trixie'
 
@@ -77,7 +77,7 @@ function tests(worker: 'oci' | 'containerd'): void {
     expect(again.stderr).toContain('the middle')
   })
 
-  test.each(['mixed', 'zstd', 'nydus'] as const)(
+  test.each(FORMAT_TAGS)(
     'a build on an image with a plain base, in zstd:chunked or of nydus runs as well (%s)',
     async (tag) => {
       await store.registry.clear()

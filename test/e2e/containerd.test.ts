@@ -9,7 +9,7 @@ import { endOfArchive } from '../../src/build/tar.ts'
 import { type Digest, hex } from '../../src/image/digest.ts'
 import { member } from '../format/tar/tar-craft.ts'
 import { type Agent, gone, lazylayer, successorOf } from './agent.ts'
-import { type AppImage, named, partsOf, writeApp } from './app-image.ts'
+import { type AppImage, partsOf, withPrograms, writeApp } from './app-image.ts'
 import { claim } from './claim.ts'
 import { byEngine, type EngineStore, makeStore, STORE_LACKS, withoutProofs } from './engine-store.ts'
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
@@ -297,16 +297,14 @@ function tests(flavour: ContainerdFlavour): void {
 
 /** One whose layer another claims, that other, and more. @returns their tags */
 async function writeOthers(layout: string): Promise<string[]> {
-  const folders = ['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const }))
-  const programs = [...(await named(['cat'])), ...folders]
-  const base = programs.filter((each, i) => programs.findIndex(({ path }) => path === each.path) === i)
-  const write = (tag: string, kind: 'gzip' | 'estargz', who: string) =>
+  const base = await withPrograms(['cat'])
+  const write = (tag: string, who: string) =>
     writeImage({
       dir: layout,
       tag,
       config: { Cmd: ['/bin/cat', '/etc/who'], Labels: { tag } },
       layers: [
-        { kind, entries: base },
+        { kind: 'estargz', entries: base },
         { kind: 'estargz', entries: [file('etc/who', who), file('etc/tag', tag.replace(/^[a-z]+/, ''))] },
       ],
     })
@@ -314,12 +312,7 @@ async function writeOthers(layout: string): Promise<string[]> {
     dir: layout,
     tag: 'pause',
     config: { Entrypoint: ['/bin/sleep', '1000000'] },
-    layers: [
-      {
-        kind: 'estargz',
-        entries: [...base, ...(await named(['sleep'])).filter((each) => !base.some(({ path }) => path === each.path))],
-      },
-    ],
+    layers: [{ kind: 'estargz', entries: await withPrograms(['cat', 'sleep']) }],
   })
   const owned = { beyond: [70_000, 70_000], last: [65_535, 65_535], root: [0, 0], user: [1000, 42] } as const
   await writeImage({
@@ -327,7 +320,7 @@ async function writeOthers(layout: string): Promise<string[]> {
     tag: 'users',
     config: { Env: ['PATH=/bin'] },
     layers: [
-      { kind: 'estargz', entries: [...(await named(['sh', 'cat', 'chown', 'install', 'sleep', 'stat'])), ...folders] },
+      { kind: 'estargz', entries: await withPrograms(['sh', 'cat', 'chown', 'install', 'sleep', 'stat']) },
       {
         kind: 'estargz',
         entries: Object.entries(owned).map(([who, [uid, gid]]) => ({ ...file(`of/${who}`, who), uid, gid })),
@@ -336,8 +329,8 @@ async function writeOthers(layout: string): Promise<string[]> {
   })
   const pairs = ['', '2'].map((of) => [`victim${of}`, `hostile${of}`] as const)
   for (const [victim, hostile] of pairs) {
-    const { diffIds } = await write(victim, 'estargz', 'good\n')
-    const { manifestDigest } = await write(hostile, 'estargz', 'evil\n')
+    const { diffIds } = await write(victim, 'good\n')
+    const { manifestDigest } = await write(hostile, 'evil\n')
     await claim(layout, manifestDigest, diffIds)
   }
   // an ordinary image, and one that has its tar for a blob

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import type { Digest } from '../../src/image/digest.ts'
 import { type Agent, startAgent } from './agent.ts'
-import { type AppImage, named, referenceOf, writeApp } from './app-image.ts'
+import { type AppImage, referenceOf, withPrograms, writeApp } from './app-image.ts'
 import { STORE_LACKS } from './engine-store.ts'
 import { directoryIn } from './engines/buildkit.ts'
 import { Containerd, type ContainerdFlavour, containerdLacks } from './engines/containerd.ts'
@@ -167,8 +167,7 @@ suite('two containerds', STORE_LACKS ?? containerdLacks('trixie'), () => {
 /** An image of one layer, which no other has. @returns its digest */
 async function writeHanging(layout: string): Promise<Digest> {
   const entries = [
-    ...(await named(['cat'])),
-    ...['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const })),
+    ...(await withPrograms(['cat'])),
     { path: 'etc/who', type: 'file' as const, content: Buffer.from('late\n') },
   ]
   const config = { Cmd: ['/bin/cat', '/etc/who'] }

@@ -1,16 +1,15 @@
 // One small image a way of being lazy, each of which prints by what it is: in zstd:chunked, of nydus, and with an ordinary layer at the bottom.
 import { writeImage } from '../../src/build/layout-writer.ts'
-import { named } from './app-image.ts'
+import { withPrograms } from './app-image.ts'
 import { nydusLayers, writeLayers } from './nydus-image.ts'
 import { zstdLayer } from './zstd-layer.ts'
 
 /** By their tags: what each prints. */
 export const FORMAT_IMAGES = { mixed: 'lazy above plain\n', zstd: 'from zstd\n', nydus: 'from nydus\n' } as const
+export const FORMAT_TAGS = Object.keys(FORMAT_IMAGES) as (keyof typeof FORMAT_IMAGES)[]
 
-export async function writeFormatImages(layout: string): Promise<string[]> {
-  const folders = ['dev', 'proc', 'sys', 'etc'].map((path) => ({ path, type: 'dir' as const }))
-  const programs = [...(await named(['sh', 'cat'])), ...folders]
-  const base = programs.filter((each, i) => programs.findIndex(({ path }) => path === each.path) === i)
+export async function writeFormatImages(layout: string): Promise<readonly string[]> {
+  const base = await withPrograms(['sh', 'cat'])
   const who = (tag: keyof typeof FORMAT_IMAGES) => ({
     path: 'etc/who',
     type: 'file' as const,
@@ -24,5 +23,5 @@ export async function writeFormatImages(layout: string): Promise<string[]> {
   await writeImage({ dir: layout, tag: 'mixed', config, layers })
   await writeLayers(layout, 'zstd', [await zstdLayer([...base, who('zstd')])], { config })
   await writeLayers(layout, 'nydus', await nydusLayers([...base, who('nydus')]), { config })
-  return Object.keys(FORMAT_IMAGES)
+  return FORMAT_TAGS
 }
