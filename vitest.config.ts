@@ -5,7 +5,7 @@ import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
-import { SkipReporter } from './test/reporter.ts'
+import { SummaryReporter } from './test/reporter.ts'
 
 // They end what hangs, and say nothing of how fast a machine is: one that is busy takes ten times as long as an idle one.
 const DEADLINES = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: { timeout: 120_000 } } }
@@ -40,7 +40,7 @@ class LongestFirst extends BaseSequencer {
 // vitest wants a default export here.
 export default defineConfig({
   test: {
-    reporters: ['default', new SkipReporter()],
+    reporters: ['default', new SummaryReporter()],
     sequence: { sequencer: LongestFirst },
     projects: [
       {
