@@ -4,6 +4,7 @@ pub mod mounts;
 pub mod reads;
 pub mod room;
 pub mod session;
+pub mod trees;
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

@@ -20,5 +20,6 @@ mod serve;
 mod session;
 mod sys;
 mod upcall;
+mod usual;
 mod waits;
 mod wire;

@@ -151,7 +151,7 @@ export async function openAgent(
   const store = await Store.open(cache, native, log, disk === null ? { limits } : { disk, limits, inMemory })
   asked?.cacheIsOpen((digest) => store.getObject(digest))
   const codecs = new CodecPool({ warn: log, worker: WORKER })
-  const builder = new IndexBuilder({ lender: codecs })
+  const builder = new IndexBuilder({ lender: codecs, usual: native.usualTrees })
   const closing = new AbortController()
   const gathered = purpose === 'names' && manners !== undefined ? gatheredBlobs(store) : undefined
   const examinations = new Examinations(store, builder, log, closing.signal, { gathered, memory: budget })

@@ -7,7 +7,10 @@
 // st_ino of tree nodes is the tree's inodeBase + nid, of control nodes the node ID; d_ino is the same. Bases are persisted with the
 // slots, and far apart enough that no two files of a mount share a number (engines make one filesystem of several layers).
 import { createRequire } from 'node:module'
+import type { UsualTrees } from '../format/parser.ts'
+import { type Digest, hex } from '../image/digest.ts'
 import type { Disk } from '../store/disk.ts'
+import { ChunkTable } from '../tree/chunk-table.ts'
 
 /** A device: one sparse file that chunks are written to, and one byte a chunk that says which are there. */
 export interface DeviceSpec {
@@ -244,6 +247,8 @@ export interface NativeModule {
   tryLock(fd: number, exclusive: boolean): boolean
   /** What makes room in the cache (store/disk.ts); null: nothing does. */
   readonly disk: Disk | null
+  /** Makes trees of usual indexes; null: nothing does. */
+  readonly usualTrees: UsualTrees | null
   /** Sets read_ahead_kb of the bdi behind mounted `dir`, if the system lets us; returns whether it did. */
   setReadAhead(dir: string, kib: number): boolean
 }
@@ -254,9 +259,35 @@ export const ROOT_NODE = 1n
 /** uid_t's -1, which is nobody's. */
 export const UNKNOWN_UID = 2 ** 32 - 1
 
+/** What the addon has beside its own interface, as it has it. */
+interface Addon {
+  /**
+   * @param format estargz or zstd:chunked @param digest of the layer's blob, which has `size` bytes @param toc digest of the index's JSON
+   * @returns null where the index is not usual
+   */
+  usualTree(format: string, index: Uint8Array, digest: string, size: number, toc: Uint8Array): Promise<UsualTree | null>
+}
+
+/** As a worker's answer (format/worker.ts). */
+interface UsualTree {
+  image: Uint8Array
+  digest: Digest
+  chunks: Uint8Array
+  content: Digest
+}
+
 /** Loads the addon. Throws the loader's own error where it was not built. */
 export function loadNative(): NativeModule {
   const require = createRequire(import.meta.url)
-  const addon = require('../../native/lazylayer.node') as Omit<NativeModule, 'disk'> & Disk // the addon's own types are these interfaces
-  return { ...addon, disk: addon }
+  const addon = require('../../native/lazylayer.node') as Omit<NativeModule, 'disk' | 'usualTrees'> & Disk & Addon // the addon's own types are these interfaces
+  return { ...addon, disk: addon, usualTrees: usualTreesBy(addon) }
+}
+
+function usualTreesBy(addon: Addon): UsualTrees {
+  return async (index, { format, shown: { digest, size }, index: toc }) => {
+    const tree = await addon.usualTree(format, index, digest, size, Buffer.from(hex(toc), 'hex'))
+    if (tree === null) return undefined
+    // on memory that other threads may be given
+    return { image: tree.image.slice(), digest: tree.digest, chunks: new ChunkTable(tree.chunks.slice(), tree.content) }
+  }
 }

@@ -49,6 +49,7 @@ function withoutAddon(cause: unknown): NativeModule {
     isDead,
     tryLock,
     disk: null,
+    usualTrees: null,
     setReadAhead: () => false,
   }
 }

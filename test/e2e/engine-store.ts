@@ -104,6 +104,13 @@ export function withoutProofs(requests: readonly Request[]): Request[] {
   return requests.filter((each) => !isProof(each))
 }
 
+/** And without looking for a published profile: an agent does that where it has not seen a start itself, as of layers that were complete before it. */
+export function ofImage(requests: readonly Request[]): Request[] {
+  const isLookup = ({ uri, userAgent }: Request) =>
+    userAgent === 'lazylayer' && /^\/v2\/$|\/referrers\/|\/manifests\/sha256-/.test(uri)
+  return withoutProofs(requests).filter((each) => !isLookup(each))
+}
+
 const helperIn = (work: string) => join(work, 'bin/helper')
 
 /** A program in `work` that runs the auth helper for `root`, also in another root, which has nothing of this project. */

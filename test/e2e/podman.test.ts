@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { writeImage } from '../../src/build/layout-writer.ts'
 import { successorOf } from './agent.ts'
 import { type AppImage, configUri, partsOf, writeApp } from './app-image.ts'
-import { type AppStore, makeAppStore, STORE_LACKS, withoutProofs } from './engine-store.ts'
+import { type AppStore, makeAppStore, ofImage, STORE_LACKS, withoutProofs } from './engine-store.ts'
 import { type Flavour, Podman, podmanLacks } from './engines/podman.ts'
 import { tally } from './engines/registry.ts'
 import { suite } from './engines/suite.ts'
@@ -95,7 +95,7 @@ for (const { name, lacks, write, lazyMax } of STARTED) {
           await registry.clear()
           await store.serve(`cache-${flavour}`, ...flags)
           expect((await podman.container('run', ['--rm', image])).stdout).toBe(app.says)
-          expect(withoutProofs(await registry.log())).toEqual([])
+          expect(ofImage(await registry.log())).toEqual([])
         })
       })
     }

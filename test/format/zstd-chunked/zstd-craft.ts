@@ -158,12 +158,16 @@ export function parseZstdEntries(entries: readonly unknown[]): Contents {
 }
 
 export function parseZstdJson(json: Uint8Array): Contents {
+  return zstdChunked.parseIndex(zstdIndexOf(json), zstdLayerOf(json))
+}
+
+export function zstdIndexOf(json: Uint8Array): Uint8Array {
   const index = new Uint8Array(8 + json.length)
   new DataView(index.buffer).setBigUint64(0, BigInt(FILES_END), true)
   index.set(json, 8)
-  return zstdChunked.parseIndex(index, zstdUnit(json))
+  return index
 }
 
-function zstdUnit(json: Uint8Array): Unit {
+export function zstdLayerOf(json: Uint8Array): Unit {
   return unitOf(withTable(new Uint8Array(FILES_END), json, 'containers').descriptor)
 }

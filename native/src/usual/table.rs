@@ -1,0 +1,113 @@
+//! A chunk table (`src/tree/chunk-table.ts` draws it), and the digest of what its chunks hold (`src/tree/content-digest.ts`).
+
+use sha2::{Digest as _, Sha256};
+
+use super::layout::Layout;
+use super::{Layer, Sha, Source};
+
+const MAGIC: &[u8] = b"lazychk3";
+
+/// The table's bytes, and the digest.
+pub fn encode(source: &Source, layout: &Layout, layer: &Layer) -> Option<(Vec<u8>, Sha)> {
+    let chunks = || layout.chunks.iter().map(|&number| (&source.chunks[number as usize], &layout.places[number as usize]));
+    let checks = || chunks().flat_map(|(chunk, _)| &source.checks[chunk.checks.clone()]);
+    let places = || chunks().flat_map(|(_, places)| places);
+    let (count, check_count, place_count) = (layout.chunks.len(), checks().count(), places().count());
+    let header = format!(
+        "{{\"blobs\":[{{\"digest\":\"{}\",\"size\":{}}}],\"first\":{},\"chunks\":{count},\"checks\":{check_count},\"places\":{place_count},\
+         \"states\":0,\"stateBytes\":0,\"zeros\":{},\"deviceSize\":{}}}",
+        layer.digest,
+        layer.size,
+        layout.first,
+        layout.zeros.len(),
+        layout.device_size
+    );
+    let mut bytes = Vec::with_capacity(256 + count * 56 + check_count * 56 + place_count * 32);
+    let start = (MAGIC.len() + 4 + header.len()).next_multiple_of(8);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&u32::try_from(start - MAGIC.len() - 4).ok()?.to_le_bytes());
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.resize(start, b' ');
+    let mut table = Columns(bytes);
+    table.f64(chunks().map(|(chunk, _)| chunk.start));
+    table.f64(chunks().map(|(chunk, _)| chunk.end));
+    table.f64(chunks().map(|(chunk, _)| chunk.size));
+    table.u32(chunks().map(|_| 0)); // there is one blob
+    table.u8(chunks().map(|(chunk, _)| chunk.codec));
+    table.u32(chunks().map(|_| 0)); // and no state
+    table.u32(sums(chunks().map(|(chunk, _)| chunk.checks.len())));
+    table.u32(sums(chunks().map(|(_, places)| places.len())));
+    table.f64(checks().map(|check| check.start));
+    table.f64(checks().map(|check| check.end));
+    table.u8(checks().map(|_| 0)); // of decoded bytes
+    table.u8(checks().map(|_| 0)); // by SHA-256
+    table.u8(checks().flat_map(|check| check.digest));
+    table.f64(places().map(|place| place.from));
+    table.f64(places().map(|place| place.length));
+    table.f64(places().map(|place| place.at));
+    table.u32(chunks().zip(0..).flat_map(|((_, places), number)| std::iter::repeat_n(number, places.len())));
+    table.f64(layout.zeros.iter().map(|&(start, _)| start));
+    table.f64(layout.zeros.iter().map(|&(_, end)| end));
+    let mut bytes = table.0;
+    let digest: Sha = Sha256::digest(&bytes).into();
+    bytes.extend_from_slice(&digest);
+    Some((bytes, content(source, layout)))
+}
+
+fn content(source: &Source, layout: &Layout) -> Sha {
+    let mut hashed = Vec::with_capacity(layout.chunks.len() * 96);
+    for &number in &layout.chunks {
+        let (chunk, places) = (&source.chunks[number as usize], &layout.places[number as usize]);
+        hashed.extend_from_slice(&(chunk.size as f64).to_le_bytes());
+        hashed.extend_from_slice(&(chunk.checks.len() as u32).to_le_bytes());
+        hashed.extend_from_slice(&(places.len() as u32).to_le_bytes());
+        for check in &source.checks[chunk.checks.clone()] {
+            hashed.extend_from_slice(&(check.start as f64).to_le_bytes());
+            hashed.extend_from_slice(&(check.end as f64).to_le_bytes());
+            hashed.extend_from_slice(&check.digest);
+        }
+        for place in places {
+            for number in [place.from, place.length, place.at] {
+                hashed.extend_from_slice(&(number as f64).to_le_bytes());
+            }
+        }
+    }
+    for &(start, end) in &layout.zeros {
+        hashed.extend_from_slice(&(-1.0 - start as f64).to_le_bytes());
+        hashed.extend_from_slice(&(end as f64).to_le_bytes());
+    }
+    Sha256::digest(&hashed).into()
+}
+
+/// How many there are up to each, that one included.
+fn sums(counts: impl Iterator<Item = usize>) -> impl Iterator<Item = u32> {
+    counts.scan(0, |sum, count| {
+        *sum += count as u32; // as many as bytes of an index, at most
+        Some(*sum)
+    })
+}
+
+/// Columns one behind the other, each filled up to 8 bytes.
+struct Columns(Vec<u8>);
+
+impl Columns {
+    /// Numbers up to 2^53.
+    fn f64(&mut self, numbers: impl Iterator<Item = u64>) {
+        self.put(numbers.map(|number| (number as f64).to_le_bytes()));
+    }
+
+    fn u32(&mut self, numbers: impl Iterator<Item = u32>) {
+        self.put(numbers.map(u32::to_le_bytes));
+    }
+
+    fn u8(&mut self, numbers: impl Iterator<Item = u8>) {
+        self.put(numbers.map(|number| [number]));
+    }
+
+    fn put<const N: usize>(&mut self, all: impl Iterator<Item = [u8; N]>) {
+        for bytes in all {
+            self.0.extend_from_slice(&bytes);
+        }
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
+    }
+}
