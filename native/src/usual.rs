@@ -9,6 +9,7 @@ mod grow;
 mod image;
 mod json;
 mod layout;
+mod rafs;
 mod table;
 mod time;
 mod toc;
@@ -30,7 +31,7 @@ const SAFE_MAX: u64 = (1 << 53) - 1;
 type Text<'a> = Cow<'a, str>;
 type Sha = [u8; 32];
 
-/// Parts of a `Tree` (`src/tree/tree.ts`).
+/// Parts of a `BuiltTree` (`src/format/parser.ts`).
 pub struct Tree {
     pub image: Vec<u8>,
     pub digest: String,
@@ -38,33 +39,51 @@ pub struct Tree {
     pub chunks: Vec<u8>,
     /// Digest of what the chunks hold.
     pub content: String,
+    pub parts: Option<Vec<Part>>,
 }
 
-/// What a table of contents does not say itself.
-pub struct Layer {
-    /// Of the blob.
+/// What a nydus image's bootstrap says of another layer of its unit.
+#[derive(Clone)]
+pub struct Part {
     pub digest: String,
-    pub size: u64,
-    /// Of the table's JSON.
-    pub toc: Sha,
+    pub ends: Option<&'static str>,
 }
 
-/// The tree of an eStargz layer. @param index as its format's `readIndex` returns it
-pub fn estargz(index: &[u8], layer: &Layer) -> Option<Tree> {
-    build(&toc::estargz(index, layer)?, layer)
+/// Parts of a `Unit` (`src/format/format.ts`).
+pub struct Layer {
+    /// Digest of what the manifest vouches for.
+    pub index: Sha,
+    pub blobs: Vec<Blob>,
 }
 
-/// The tree of a zstd:chunked layer.
-pub fn zstd_chunked(index: &[u8], layer: &Layer) -> Option<Tree> {
-    build(&toc::zstd_chunked(index, layer)?, layer)
+#[derive(Clone)]
+pub struct Blob {
+    pub digest: String,
+    pub size: Option<u64>,
 }
 
-fn build(source: &Source, layer: &Layer) -> Option<Tree> {
+impl Layer {
+    /// Where one layer is the whole unit.
+    fn blob(&self) -> Option<(&Blob, u64)> {
+        let [blob] = self.blobs.as_slice() else { return None };
+        Some((blob, blob.size?))
+    }
+}
+
+/// The tree of a unit. @param index as its format's `readIndex` returns it
+pub fn build(format: &str, index: &[u8], layer: &Layer) -> Option<Tree> {
+    let source = match format {
+        "estargz" => toc::estargz(index, layer),
+        "zstd:chunked" => toc::zstd_chunked(index, layer),
+        "nydus" => rafs::nydus(index, layer),
+        _ => None,
+    }?;
     let (mut inodes, files) = grow::grow(&source.entries)?;
-    let layout = layout::lay_out(source, &files, &mut inodes)?;
-    let (chunks, content) = table::encode(source, &layout, layer)?;
+    let layout = layout::lay_out(&source, &files, &mut inodes)?;
+    let (chunks, content) = table::encode(&source, &layout)?;
     let image = image::write(&inodes, &hex(&content), u32::try_from(layout.device_size / BLOCK).ok()?)?;
-    Some(Tree { digest: named(&Sha256::digest(&image).into()), image, chunks, content: named(&content) })
+    let digest = named(&Sha256::digest(&image).into());
+    Some(Tree { image, digest, chunks, content: named(&content), parts: source.parts.clone() })
 }
 
 fn hex(digest: &Sha) -> String {
@@ -77,20 +96,26 @@ fn named(digest: &Sha) -> String {
 
 /// What an index says; entries, chunks and extents name each other by their places.
 struct Source<'a> {
+    /// With their sizes.
+    blobs: Vec<Blob>,
     chunks: Vec<Chunk>,
     checks: Vec<Check>,
     entries: Vec<Entry<'a>>,
     extents: Vec<Extent>,
     /// Chunks that the image wants ready first, in that order.
     first: Vec<u32>,
+    parts: Option<Vec<Part>>,
 }
 
 /// A chunk as it is stored.
 struct Chunk {
+    /// Of `Source::blobs`.
+    blob: u32,
     start: u64,
     end: u64,
     /// Decoded bytes.
     size: u64,
+    /// As `src/tree/chunk-table.ts` numbers them.
     codec: u8,
     /// Of `Source::checks`.
     checks: Range<usize>,
@@ -100,7 +125,19 @@ struct Chunk {
 struct Check {
     start: u64,
     end: u64,
-    digest: Sha,
+    digest: Digest,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Digest {
+    algorithm: Algorithm,
+    bytes: Sha,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Algorithm {
+    Sha256,
+    Blake3,
 }
 
 /// A piece of a file: `length` bytes at `at` are bytes from `offset` on of a chunk; zeros, which no chunk holds, without one.
@@ -125,6 +162,13 @@ struct Entry<'a> {
     xattrs: Vec<(Text<'a>, Vec<u8>)>,
     /// Of `Source::extents`.
     extents: Range<usize>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(path: Text<'a>, mode: u32, uid: u32, gid: u32, time: time::Time) -> Self {
+        let (size, rdev, target, link, xattrs, extents) = (0, (0, 0), None, None, Vec::new(), 0..0);
+        Self { path, mode, uid, gid, time, size, rdev, target, link, xattrs, extents }
+    }
 }
 
 const S_IFMT: u32 = 0o170_000;

@@ -7,13 +7,11 @@ import type { ProfileFile } from '../image/profile.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 import type { DeviceRead, ReadFile } from '../tree/read-files.ts'
 import type { Tree } from '../tree/tree.ts'
-import { estargz } from './estargz/estargz.ts'
 import type { Examination, Examined } from './examine.ts'
 import { type Unit, unitText } from './format.ts'
 import { giveBack, taken } from './memory.ts'
 import type { RawExamination, RawExamined } from './raw-split.ts'
 import type { Built, Failed, Merged, Reads, Seen, Task, Wish } from './worker.ts'
-import { zstdChunked } from './zstd-chunked/zstd-chunked.ts'
 
 type Work = {
   build: [Task, Built]
@@ -50,11 +48,7 @@ const LENT_MAX_BYTES = 16 << 20
 /** Some 8,000 entries take a tenth of a second, which anybody may wait for. */
 const SHORT_MAX_BYTES = 2 << 20
 
-/**
- * Formats whose usual indexes somebody else makes trees of, and how large those may be: some 160,000 entries. Whoever makes them has them copied
- * on the main thread, and bounds no memory.
- */
-const USUAL_FORMATS: readonly string[] = [estargz.name, zstdChunked.name]
+/** Of an index that somebody else makes a tree of, where it is usual: some 160,000 entries. It is copied on the main thread, and no memory is bounded. */
 const USUAL_MAX_BYTES = 32 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
@@ -79,7 +73,7 @@ interface BuilderOptions {
  * Makes a tree natively, in a tenth of a worker's time, the same to the byte (native/src/usual.rs). Undefined: there is something unusual
  * about the index, or wrong with it, and it is to be parsed.
  */
-export type UsualTrees = (index: Uint8Array, unit: Unit) => Promise<Tree | undefined>
+export type UsualTrees = (index: Uint8Array, unit: Unit) => Promise<BuiltTree | undefined>
 
 /** Threads that stand by for something else, and run the same module. */
 export interface Lender {
@@ -169,8 +163,8 @@ export class IndexBuilder {
     }
   }
 
-  async #usualTree(index: Uint8Array, unit: Unit): Promise<Tree | undefined> {
-    if (!USUAL_FORMATS.includes(unit.format) || index.length > USUAL_MAX_BYTES) return undefined
+  async #usualTree(index: Uint8Array, unit: Unit): Promise<BuiltTree | undefined> {
+    if (index.length > USUAL_MAX_BYTES) return undefined
     this.#running++
     try {
       return await this.#usual?.(index, unit)

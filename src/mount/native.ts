@@ -7,8 +7,10 @@
 // st_ino of tree nodes is the tree's inodeBase + nid, of control nodes the node ID; d_ino is the same. Bases are persisted with the
 // slots, and far apart enough that no two files of a mount share a number (engines make one filesystem of several layers).
 import { createRequire } from 'node:module'
+import type { Unit } from '../format/format.ts'
 import type { UsualTrees } from '../format/parser.ts'
 import { type Digest, hex } from '../image/digest.ts'
+import type { Part } from '../image/part.ts'
 import type { Disk } from '../store/disk.ts'
 import { ChunkTable } from '../tree/chunk-table.ts'
 
@@ -262,11 +264,18 @@ export const UNKNOWN_UID = 2 ** 32 - 1
 /** What the addon has beside its own interface, as it has it. */
 interface Addon {
   /**
-   * @param format estargz or zstd:chunked @param digest of the layer's blob, which has `size` bytes @param toc digest of the index's JSON
+   * @param vouched the digest by which the unit's manifest vouches for the index, 32 bytes @param blobs the unit's
    * @returns null where the index is not usual
    */
-  usualTree(format: string, index: Uint8Array, digest: string, size: number, toc: Uint8Array): Promise<UsualTree | null>
+  usualTree(
+    format: string,
+    index: Uint8Array,
+    vouched: Uint8Array,
+    blobs: readonly UnitBlob[],
+  ): Promise<UsualTree | null>
 }
+
+type UnitBlob = Unit['blobs'][number]
 
 /** As a worker's answer (format/worker.ts). */
 interface UsualTree {
@@ -274,6 +283,7 @@ interface UsualTree {
   digest: Digest
   chunks: Uint8Array
   content: Digest
+  parts?: Part[]
 }
 
 /** Loads the addon. Throws the loader's own error where it was not built. */
@@ -284,10 +294,12 @@ export function loadNative(): NativeModule {
 }
 
 function usualTreesBy(addon: Addon): UsualTrees {
-  return async (index, { format, shown: { digest, size }, index: toc }) => {
-    const tree = await addon.usualTree(format, index, digest, size, Buffer.from(hex(toc), 'hex'))
+  return async (index, { format, index: vouched, blobs }) => {
+    const tree = await addon.usualTree(format, index, Buffer.from(hex(vouched), 'hex'), blobs)
     if (tree === null) return undefined
+    const { image, digest, chunks, content, parts } = tree
     // on memory that other threads may be given
-    return { image: tree.image.slice(), digest: tree.digest, chunks: new ChunkTable(tree.chunks.slice(), tree.content) }
+    const built = { image: image.slice(), digest, chunks: new ChunkTable(chunks.slice(), content) }
+    return parts === undefined ? built : { ...built, parts }
   }
 }

@@ -24,6 +24,7 @@ test.runIf(SAMPLES)(`sample layers are usual${SAMPLES ? '' : ' (LAZYLAYER_SAMPLE
     ['samples/oci', 'esgz-min'],
     ['samples/oci', 'zstd'],
     ['samples/oci', 'zstd-podman'],
+    ['samples/oci', 'nydus'],
     ['images/py-esgz', 'py'],
   ] as const
   for (const [dir, tag] of layouts) {
@@ -32,11 +33,12 @@ test.runIf(SAMPLES)(`sample layers are usual${SAMPLES ? '' : ' (LAZYLAYER_SAMPLE
     usual[tag] = []
     for (const { descriptor, path } of layers) {
       const unit = planned.get(descriptor) as Unit
+      if (unit.shown !== descriptor) continue
       const index = await formatNamed(unit.format).readIndex(unit, sourceOf(new MemoryBlob(readFileSync(path))))
       usual[tag].push(await isUsual(index, unit))
     }
   }
-  expect(usual).toEqual(Object.fromEntries(layouts.map(([, tag]) => [tag, [true, true]])))
+  expect(usual).toEqual(Object.fromEntries(layouts.map(([, tag]) => [tag, tag === 'nydus' ? [true] : [true, true]])))
 })
 
 /** What layers are made of, right most of the time. */

@@ -6,7 +6,7 @@ use napi_derive::napi;
 
 use super::mounts::promise;
 use super::{whole, wrong};
-use crate::usual::{self, Layer};
+use crate::usual::{self, Blob, Layer};
 
 #[napi(object, object_from_js = false)]
 pub struct UsualTree {
@@ -14,6 +14,19 @@ pub struct UsualTree {
     pub digest: String,
     pub chunks: Uint8Array,
     pub content: String,
+    pub parts: Option<Vec<UnitPart>>,
+}
+
+#[napi(object, object_from_js = false)]
+pub struct UnitPart {
+    pub digest: String,
+    pub ends: Option<String>,
+}
+
+#[napi(object, object_to_js = false)]
+pub struct UnitBlob {
+    pub digest: String,
+    pub size: Option<f64>,
 }
 
 #[napi]
@@ -21,25 +34,22 @@ pub fn usual_tree<'env>(
     env: &'env Env,
     format: String,
     index: &[u8],
-    digest: String,
-    size: f64,
-    toc: &[u8],
+    vouched: &[u8],
+    blobs: Vec<UnitBlob>,
 ) -> Result<Object<'env>> {
-    let toc = toc.try_into().map_err(|_| wrong("toc: not 32 bytes"))?;
-    let layer = Layer { digest, size: whole("size", size)?, toc };
-    let build = match format.as_str() {
-        "estargz" => usual::estargz,
-        "zstd:chunked" => usual::zstd_chunked,
-        _ => return Err(wrong(format!("format: {format}"))),
+    let sized = |UnitBlob { digest, size }| -> Result<Blob> {
+        Ok(Blob { digest, size: size.map(|size| whole("size", size)).transpose()? })
     };
+    let blobs = blobs.into_iter().map(sized).collect::<Result<_>>()?;
+    let layer = Layer { index: vouched.try_into().map_err(|_| wrong("vouched: not 32 bytes"))?, blobs };
     let index = index.to_vec(); // JavaScript may do with its own what it likes
-    promise(env, "a tree".into(), move || {
-        let tree = build(&index, &layer);
-        Ok(tree.map(|usual::Tree { image, digest, chunks, content }| UsualTree {
-            image: image.into(),
-            digest,
-            chunks: chunks.into(),
-            content,
-        }))
-    })
+    promise(env, "a tree".into(), move || Ok(usual::build(&format, &index, &layer).map(UsualTree::from)))
+}
+
+impl From<usual::Tree> for UsualTree {
+    fn from(usual::Tree { image, digest, chunks, content, parts }: usual::Tree) -> Self {
+        let part = |usual::Part { digest, ends }| UnitPart { digest, ends: ends.map(str::to_owned) };
+        let parts = parts.map(|parts| parts.into_iter().map(part).collect());
+        Self { image: image.into(), digest, chunks: chunks.into(), content, parts }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::grow::File;
-use super::{Check, Extent, Sha, Source};
+use super::{Algorithm, Check, Digest, Extent, Source};
 
 /// Checked ranges and runs of zeros of all files together.
 const PIECES_MAX: usize = 4_000_000;
@@ -13,7 +13,7 @@ const UNKNOWN: u32 = u32::MAX;
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     /// All bytes are those of one digest.
-    Whole(Sha),
+    Whole(Digest),
     /// How many there are, and of which digests they are put together.
     Parts(Vec<u8>),
 }
@@ -57,7 +57,7 @@ impl<'s> Alike<'s> {
         let checks = self.checks(chunk)?;
         let [first, ..] = checks else { return Some(chunk) };
         if checks.len() == 1 && first.start == 0 && first.end == size {
-            let found = *self.chunks.entry(Key::Whole(first.digest)).or_insert(chunk);
+            let found = *self.chunks.entry(Key::Whole(first.digest.clone())).or_insert(chunk);
             // one digest of two lengths is a lie: they are told apart below
             if self.source.chunks[found as usize].size == size {
                 return Some(found);
@@ -67,7 +67,7 @@ impl<'s> Alike<'s> {
         for Check { start, end, digest } in checks {
             key.extend_from_slice(&start.to_le_bytes());
             key.extend_from_slice(&end.to_le_bytes());
-            key.extend_from_slice(digest);
+            put(digest, &mut key);
         }
         Some(*self.chunks.entry(Key::Parts(key)).or_insert(chunk))
     }
@@ -77,8 +77,9 @@ impl<'s> Alike<'s> {
         let extents = self.source.extents.get(file.extents.clone())?;
         if let Some(digest) = self.digest(file.size, extents)? {
             self.count()?;
-            match self.contents.get(&Key::Whole(digest)) {
-                None => return Some(self.new_content(Key::Whole(digest), file.size)),
+            let whole = Key::Whole(digest);
+            match self.contents.get(&whole) {
+                None => return Some(self.new_content(whole, file.size)),
                 Some(&known) if self.sizes[known] == file.size => return Some(known),
                 Some(_) => {}
             }
@@ -98,14 +99,14 @@ impl<'s> Alike<'s> {
     }
 
     /// The digest of all of a file's bytes, where it is one piece of a chunk that has a check of its own.
-    fn digest(&self, size: u64, extents: &[Extent]) -> Option<Option<Sha>> {
+    fn digest(&self, size: u64, extents: &[Extent]) -> Option<Option<Digest>> {
         let [Extent { at: 0, chunk: Some(chunk), offset, length }] = extents else { return Some(None) };
         if *length != size {
             return Some(None);
         }
         let checks = self.piece(*chunk, *offset, *length)?;
         let check = checks.get(last_from(checks, *offset));
-        Some(check.filter(|check| check.start == *offset && check.end == offset + size).map(|check| check.digest))
+        Some(check.filter(|check| check.start == *offset && check.end == offset + size).map(|check| check.digest.clone()))
     }
 
     /// The digests that a file's bytes are checked by, and how much of what they cover.
@@ -144,7 +145,7 @@ impl<'s> Alike<'s> {
             let stop = end.min(check.end);
             let is_whole = check.start == at && check.end == stop;
             key.push(if is_whole { 1 } else { 2 });
-            key.extend_from_slice(&check.digest);
+            put(&check.digest, key);
             if !is_whole {
                 key.extend_from_slice(&(at - check.start).to_le_bytes());
             }
@@ -175,6 +176,11 @@ impl<'s> Alike<'s> {
         let are_within = checks.iter().all(|check| check.start < check.end && check.end <= of.size);
         (are_within && checks.is_sorted_by_key(|check| (check.start, check.end))).then_some(checks)
     }
+}
+
+fn put(digest: &Digest, key: &mut Vec<u8>) {
+    key.push(u8::from(digest.algorithm == Algorithm::Blake3));
+    key.extend_from_slice(&digest.bytes);
 }
 
 /// Index of the last check that begins at or before `start`; 0 when none does.

@@ -163,7 +163,7 @@ impl<'s> Grower<'s> {
         }
         for (depth, name) in parents.split('/').enumerate() {
             check_name(name)?;
-            if depth + 1 >= DEPTH_MAX || name.starts_with(MARKER) {
+            if is_deep(depth + 1) || name.starts_with(MARKER) {
                 return None;
             }
             at = match self.inodes[at].children.as_ref()?.get(name) {
@@ -177,6 +177,11 @@ impl<'s> Grower<'s> {
     fn find(&self, path: &str) -> Option<usize> {
         path.split('/').try_fold(0, |at, name| self.inodes[at].children.as_ref()?.get(name).copied())
     }
+}
+
+/// Whether so many directories may not be above a name.
+pub fn is_deep(above: usize) -> bool {
+    above >= DEPTH_MAX
 }
 
 fn check_name(name: &str) -> Option<()> {

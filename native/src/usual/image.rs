@@ -24,7 +24,7 @@ const CHUNKS: u16 = 4;
 const XATTR_HEADER: u64 = 12;
 const XATTR_ENTRY: u64 = 4;
 /// By the number that the format keeps for each; what does not end with a dot is a whole name.
-const XATTR_PREFIXES: [(u8, &str); 5] =
+pub const XATTR_PREFIXES: [(u8, &str); 5] =
     [(1, "user."), (2, "system.posix_acl_access"), (3, "system.posix_acl_default"), (4, "trusted."), (6, "security.")];
 
 /// A hard link is one inode under several names.

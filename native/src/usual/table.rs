@@ -3,21 +3,21 @@
 use sha2::{Digest as _, Sha256};
 
 use super::layout::Layout;
-use super::{Layer, Sha, Source};
+use super::{Algorithm, Blob, Sha, Source};
 
 const MAGIC: &[u8] = b"lazychk3";
 
 /// The table's bytes, and the digest.
-pub fn encode(source: &Source, layout: &Layout, layer: &Layer) -> Option<(Vec<u8>, Sha)> {
+pub fn encode(source: &Source, layout: &Layout) -> Option<(Vec<u8>, Sha)> {
     let chunks = || layout.chunks.iter().map(|&number| (&source.chunks[number as usize], &layout.places[number as usize]));
     let checks = || chunks().flat_map(|(chunk, _)| &source.checks[chunk.checks.clone()]);
     let places = || chunks().flat_map(|(_, places)| places);
     let (count, check_count, place_count) = (layout.chunks.len(), checks().count(), places().count());
+    let blob = |blob: &Blob| blob.size.map(|size| format!("{{\"digest\":\"{}\",\"size\":{size}}}", blob.digest));
+    let blobs = source.blobs.iter().map(blob).collect::<Option<Vec<_>>>()?.join(",");
     let header = format!(
-        "{{\"blobs\":[{{\"digest\":\"{}\",\"size\":{}}}],\"first\":{},\"chunks\":{count},\"checks\":{check_count},\"places\":{place_count},\
+        "{{\"blobs\":[{blobs}],\"first\":{},\"chunks\":{count},\"checks\":{check_count},\"places\":{place_count},\
          \"states\":0,\"stateBytes\":0,\"zeros\":{},\"deviceSize\":{}}}",
-        layer.digest,
-        layer.size,
         layout.first,
         layout.zeros.len(),
         layout.device_size
@@ -32,16 +32,16 @@ pub fn encode(source: &Source, layout: &Layout, layer: &Layer) -> Option<(Vec<u8
     table.f64(chunks().map(|(chunk, _)| chunk.start));
     table.f64(chunks().map(|(chunk, _)| chunk.end));
     table.f64(chunks().map(|(chunk, _)| chunk.size));
-    table.u32(chunks().map(|_| 0)); // there is one blob
+    table.u32(chunks().map(|(chunk, _)| chunk.blob));
     table.u8(chunks().map(|(chunk, _)| chunk.codec));
-    table.u32(chunks().map(|_| 0)); // and no state
+    table.u32(chunks().map(|_| 0)); // none has a state
     table.u32(sums(chunks().map(|(chunk, _)| chunk.checks.len())));
     table.u32(sums(chunks().map(|(_, places)| places.len())));
     table.f64(checks().map(|check| check.start));
     table.f64(checks().map(|check| check.end));
     table.u8(checks().map(|_| 0)); // of decoded bytes
-    table.u8(checks().map(|_| 0)); // by SHA-256
-    table.u8(checks().flat_map(|check| check.digest));
+    table.u8(checks().map(|check| u8::from(check.digest.algorithm == Algorithm::Blake3)));
+    table.u8(checks().flat_map(|check| check.digest.bytes));
     table.f64(places().map(|place| place.from));
     table.f64(places().map(|place| place.length));
     table.f64(places().map(|place| place.at));
@@ -62,9 +62,11 @@ fn content(source: &Source, layout: &Layout) -> Sha {
         hashed.extend_from_slice(&(chunk.checks.len() as u32).to_le_bytes());
         hashed.extend_from_slice(&(places.len() as u32).to_le_bytes());
         for check in &source.checks[chunk.checks.clone()] {
-            hashed.extend_from_slice(&(check.start as f64).to_le_bytes());
+            let start = check.start as f64;
+            let start = if check.digest.algorithm == Algorithm::Blake3 { -1.0 - start } else { start };
+            hashed.extend_from_slice(&start.to_le_bytes());
             hashed.extend_from_slice(&(check.end as f64).to_le_bytes());
-            hashed.extend_from_slice(&check.digest);
+            hashed.extend_from_slice(&check.digest.bytes);
         }
         for place in places {
             for number in [place.from, place.length, place.at] {

@@ -5,11 +5,10 @@ use std::ops::Range;
 
 use super::json::{Reader, Value};
 use super::time;
-use super::{CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, ENTRIES_MAX, Layer, SAFE_MAX, Sha, Source, Text};
-use super::{Check, Chunk, Entry, Extent, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG};
+use super::{Algorithm, Blob, CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, ENTRIES_MAX, Layer, SAFE_MAX, Sha, Source, Text};
+use super::{Check, Chunk, Digest, Entry, Extent, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG};
 use crate::bytes::u64_at;
 
-/// As `src/tree/chunk-table.ts` numbers codecs.
 const GZIP: u8 = 1;
 const ZSTD: u8 = 2;
 const LANDMARK: &str = ".prefetch.landmark";
@@ -24,43 +23,34 @@ const XATTR_MAX: usize = 65_536;
 
 pub fn estargz<'a>(index: &'a [u8], layer: &Layer) -> Option<Source<'a>> {
     let (start, end) = (u64_at(index, 0)?, u64_at(index, 8)?);
-    if start > end || end > layer.size {
+    let (blob, size) = layer.blob()?;
+    if start > end || end > size {
         return None;
     }
     let json = &index[16..];
-    let mut source = parse(json, start, GZIP, false)?;
+    let mut source = parse(json, start, GZIP, false, blob)?;
     let length = json.len() as u64;
     // the table itself is a file of the layer, where it is not behind the tar's end
     if start < end && JSON_AT + length <= CHUNK_MAX_BYTES {
         let chunk = u32::try_from(source.chunks.len()).ok()?;
         let check = source.checks.len();
         let extent = source.extents.len();
-        source.checks.push(Check { start: JSON_AT, end: JSON_AT + length, digest: layer.toc });
-        source.chunks.push(Chunk { start, end, size: JSON_AT + length, codec: GZIP, checks: check..check + 1 });
+        source.checks.push(Check { start: JSON_AT, end: JSON_AT + length, digest: sha256(layer.index) });
+        source.chunks.push(Chunk { blob: 0, start, end, size: JSON_AT + length, codec: GZIP, checks: check..check + 1 });
         source.extents.push(Extent { at: 0, chunk: Some(chunk), offset: JSON_AT, length });
-        source.entries.push(Entry {
-            path: Cow::Borrowed(TOC_NAME),
-            mode: S_IFREG,
-            uid: 0,
-            gid: 0,
-            time: time::Time::default(),
-            size: length,
-            rdev: (0, 0),
-            target: None,
-            link: None,
-            xattrs: Vec::new(),
-            extents: extent..extent + 1,
-        });
+        let entry = Entry::new(Cow::Borrowed(TOC_NAME), S_IFREG, 0, 0, time::Time::default());
+        source.entries.push(Entry { size: length, extents: extent..extent + 1, ..entry });
     }
     Some(source)
 }
 
 pub fn zstd_chunked<'a>(index: &'a [u8], layer: &Layer) -> Option<Source<'a>> {
     let end = u64_at(index, 0)?;
-    if end > layer.size {
+    let (blob, size) = layer.blob()?;
+    if end > size {
         return None;
     }
-    parse(&index[8..], end, ZSTD, true)
+    parse(&index[8..], end, ZSTD, true, blob)
 }
 
 /// Fields of an entry; null is as absent, but for the name.
@@ -92,7 +82,7 @@ struct Piece {
     offset: u64,
     inner: u64,
     length: u64,
-    digest: Sha,
+    digest: Digest,
     end: Option<u64>,
     extent: usize,
 }
@@ -108,7 +98,7 @@ struct File<'a> {
 }
 
 /// @param end where the last chunk ends in the blob
-fn parse(json: &[u8], end: u64, codec: u8, is_zstd: bool) -> Option<Source<'_>> {
+fn parse<'a>(json: &'a [u8], end: u64, codec: u8, is_zstd: bool, blob: &Blob) -> Option<Source<'a>> {
     let mut table = Table { is_zstd, entries: Vec::new(), extents: Vec::new(), pieces: Vec::new(), file: None };
     let mut reader = Reader::new(std::str::from_utf8(json).ok()?);
     reader.take(b'{')?;
@@ -130,7 +120,7 @@ fn parse(json: &[u8], end: u64, codec: u8, is_zstd: bool) -> Option<Source<'_>> 
         return None;
     }
     table.end_file()?;
-    table.finish(end, codec)
+    table.finish(end, codec, blob)
 }
 
 struct Table<'a> {
@@ -180,19 +170,13 @@ impl<'a> Table<'a> {
         if path.is_empty() && kind != "dir" {
             return None;
         }
-        let mut entry = Entry {
-            path,
-            mode: format | (raw.mode & 0o7777) as u32, // masked
-            uid: u32::try_from(raw.uid).ok()?,
-            gid: u32::try_from(raw.gid).ok()?,
-            time: time::parse(raw.modtime.as_deref().unwrap_or(""))?,
-            size: if kind == "reg" { raw.size } else { 0 },
-            rdev: (0, 0),
-            target: None,
-            link: None,
-            xattrs: Vec::new(),
-            extents: self.extents.len()..self.extents.len(),
-        };
+        let mode = format | (raw.mode & 0o7777) as u32; // masked
+        let (uid, gid) = (u32::try_from(raw.uid).ok()?, u32::try_from(raw.gid).ok()?);
+        let mut entry = Entry::new(path, mode, uid, gid, time::parse(raw.modtime.as_deref().unwrap_or(""))?);
+        if kind == "reg" {
+            entry.size = raw.size;
+        }
+        entry.extents = self.extents.len()..self.extents.len();
         if kind == "hardlink" {
             entry.link = Some(clean(raw.link_name?)?).filter(|link| !link.is_empty());
             entry.link.as_ref()?;
@@ -287,7 +271,7 @@ impl<'a> Table<'a> {
         Some(())
     }
 
-    fn finish(self, end: u64, codec: u8) -> Option<Source<'a>> {
+    fn finish(self, end: u64, codec: u8, blob: &Blob) -> Option<Source<'a>> {
         let Self { entries, mut extents, mut pieces, .. } = self;
         pieces.sort_by_key(|piece| (piece.offset, piece.inner, piece.length));
         let mut chunks: Vec<Chunk> = Vec::new();
@@ -304,7 +288,7 @@ impl<'a> Table<'a> {
             from = to;
         }
         let first = wanted_first(&entries, &extents);
-        Some(Source { chunks, checks, entries, extents, first })
+        Some(Source { blobs: vec![blob.clone()], chunks, checks, entries, extents, first, parts: None })
     }
 }
 
@@ -340,10 +324,10 @@ fn chunk_of(
             return None;
         }
         size = piece_end;
-        checks.push(Check { start: piece.inner, end: size, digest: piece.digest });
+        checks.push(Check { start: piece.inner, end: size, digest: piece.digest.clone() });
         previous = Some(piece);
     }
-    Some(Chunk { start, end, size, codec, checks: from..checks.len() })
+    Some(Chunk { blob: 0, start, end, size, codec, checks: from..checks.len() })
 }
 
 /// The chunks before the landmark.
@@ -485,7 +469,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     (decoded.len() <= XATTR_MAX).then_some(decoded)
 }
 
-fn digest(text: &str) -> Option<Sha> {
+fn digest(text: &str) -> Option<Digest> {
     let digits = text.strip_prefix("sha256:")?.as_bytes();
     let mut digest = [0; 32];
     if digits.len() != 64 {
@@ -499,7 +483,11 @@ fn digest(text: &str) -> Option<Sha> {
     for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = value(pair[0])? << 4 | value(pair[1])?;
     }
-    Some(digest)
+    Some(sha256(digest))
+}
+
+fn sha256(bytes: Sha) -> Digest {
+    Digest { algorithm: Algorithm::Sha256, bytes }
 }
 
 /// A name as archives write it (`./usr/bin/`) as a path of the tree (`usr/bin`).

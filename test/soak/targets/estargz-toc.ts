@@ -2,6 +2,7 @@
 import { estargz } from '../../../src/format/estargz/estargz.ts'
 import { file, indexOf, layerOf, SOME_DIGEST } from '../../format/craft.ts'
 import type { Target } from '../target.ts'
+import { usualOutcome } from '../usual.ts'
 import { outcomeOf } from '../well-formed.ts'
 
 const ENTRIES = [
@@ -19,8 +20,17 @@ const ENTRIES = [
 
 const json = (entries: readonly object[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 
+const seeds = [json(ENTRIES), json(ENTRIES.slice(0, 3)), json([...ENTRIES.slice(3, 5), ...ENTRIES.slice(6)])]
+
+/** The same natively, beside it. */
+export const estargzUsual: Target = {
+  name: 'estargz-usual',
+  seeds,
+  run: (bytes) => usualOutcome(indexOf(bytes), layerOf(bytes)),
+}
+
 export const estargzToc: Target = {
   name: 'estargz-toc',
-  seeds: [json(ENTRIES), json(ENTRIES.slice(0, 3)), json([...ENTRIES.slice(3, 5), ...ENTRIES.slice(6)])],
+  seeds,
   run: (bytes) => outcomeOf(() => estargz.parseIndex(indexOf(bytes), layerOf(bytes))),
 }

@@ -16,7 +16,7 @@ const bootstrapLayer = {
   size: 1000,
   annotations: {},
 }
-const UNIT: Unit = {
+export const UNIT: Unit = {
   format: nydus.name,
   layers: [bootstrapLayer],
   shown: bootstrapLayer,

@@ -1,8 +1,10 @@
 // Bootstraps of RAFS v6.
+import { packIndex } from '../../../src/format/nydus/nydus-index.ts'
 import { S_IFCHR } from '../../../src/tree/entry.ts'
 import { craft6, dir6, file6, type Node6 } from '../../format/nydus/v6/rafs6-craft.ts'
 import type { Target } from '../target.ts'
-import { readNydus } from './nydus.ts'
+import { usualOutcome } from '../usual.ts'
+import { readNydus, UNIT } from './nydus.ts'
 import { sampleBootstrap } from './samples.ts'
 
 const large = file6(
@@ -25,12 +27,21 @@ const many: Record<string, Node6> = Object.fromEntries(
   Array.from({ length: 60 }, (_, i) => [`${i}`.repeat(40), { target: 'x' }]),
 )
 
+const seeds = [
+  craft6({ root: tree, prefetch: [bin, large], chunkSize: 4096 }).bytes,
+  craft6({ root: dir6({ many: dir6(many) }) }).bytes,
+  ...sampleBootstrap('v6-zstd-prefetch'),
+]
+
+/** The same natively, beside it. */
+export const rafs6Usual: Target = {
+  name: 'rafs6-usual',
+  seeds: seeds.slice(0, 2), // bootstraps of single layers name no blob
+  run: (bytes) => usualOutcome(packIndex({ bootstrap: bytes, tables: [] }), UNIT),
+}
+
 export const rafs6: Target = {
   name: 'rafs6',
-  seeds: [
-    craft6({ root: tree, prefetch: [bin, large], chunkSize: 4096 }).bytes,
-    craft6({ root: dir6({ many: dir6(many) }) }).bytes,
-    ...sampleBootstrap('v6-zstd-prefetch'),
-  ],
+  seeds,
   run: (bytes) => readNydus(bytes),
 }

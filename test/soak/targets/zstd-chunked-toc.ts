@@ -1,7 +1,8 @@
 // The table of contents of zstd:chunked: eStargz's JSON, with runs of zeros, digests of whole files, and where files end.
 import { SOME_DIGEST } from '../../format/craft.ts'
-import { parseZstdJson } from '../../format/zstd-chunked/zstd-craft.ts'
+import { parseZstdJson, zstdIndexOf, zstdLayerOf } from '../../format/zstd-chunked/zstd-craft.ts'
 import type { Target } from '../target.ts'
+import { usualOutcome } from '../usual.ts'
 import { outcomeOf } from '../well-formed.ts'
 
 const chunkDigest = SOME_DIGEST
@@ -19,8 +20,17 @@ const ENTRIES = [
 
 const json = (entries: readonly object[]) => new TextEncoder().encode(JSON.stringify({ version: 1, entries }))
 
+const seeds = [json(ENTRIES), json(ENTRIES.slice(0, 2)), json(ENTRIES.slice(2, 6))]
+
+/** The same natively, beside it. */
+export const zstdChunkedUsual: Target = {
+  name: 'zstd-chunked-usual',
+  seeds,
+  run: (bytes) => usualOutcome(zstdIndexOf(bytes), zstdLayerOf(bytes)),
+}
+
 export const zstdChunkedToc: Target = {
   name: 'zstd-chunked-toc',
-  seeds: [json(ENTRIES), json(ENTRIES.slice(0, 2)), json(ENTRIES.slice(2, 6))],
+  seeds,
   run: (bytes) => outcomeOf(() => parseZstdJson(bytes)),
 }
