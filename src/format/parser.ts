@@ -1,4 +1,5 @@
 // Parses indexes and builds trees off the main thread.
+import { ftruncateSync } from 'node:fs'
 import type { Worker } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import { Failure } from '../errors.ts'
@@ -50,6 +51,13 @@ const SHORT_MAX_BYTES = 2 << 20
 
 /** Of an index that somebody else makes a tree of, where it is usual: some 160,000 entries. It is copied on the main thread, and no memory is bounded. */
 const USUAL_MAX_BYTES = 32 << 20
+
+/**
+ * Of a layer that is read for its tar alone, in a thread of others: stored, and its tar. A tenth of a second; what is larger than it seems is
+ * read anew in a thread that can be stopped.
+ */
+const RAW_LENT_MAX_BYTES = 4 << 20
+const RAW_LENT_TAR_MAX_BYTES = 32 << 20
 
 /** The same folder holds worker.ts in a checkout and worker.js in the package. */
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href
@@ -213,13 +221,35 @@ export class IndexBuilder {
 
   /** Reads a whole layer for its tar alone (raw-split.ts); as `examine`. */
   async examineRaw(examination: RawExamination, options: BuildOptions = {}): Promise<RawExamined> {
-    return await this.#examined('examineRaw', examination, options)
+    const lent = this.#isRawLent(examination.layer.size) ? await this.#examinedRawByOthers(examination) : undefined
+    const { signal } = options
+    if (signal?.aborted) throw Failure.aborted(examinedWhat(examination), { cause: signal.reason })
+    return lent ?? (await this.#examined('examineRaw', examination, options))
   }
 
-  /** A layer comes that will be examined: a thread starts meanwhile. It leaves when none has come for a while. */
-  expectExamination(): void {
-    if (this.#examiners.threads.length > 0) return
+  /** A layer of so many bytes comes that will be examined: a thread starts meanwhile. It leaves when none has come for a while. */
+  expectExamination(bytes: number): void {
+    if (this.#examiners.threads.length > 0 || this.#isRawLent(bytes)) return
     this.#examiners.run([], { name: 'readyToExamine' }).catch(() => {}) // whoever examines one is told
+  }
+
+  #isRawLent(bytes: number): boolean {
+    return this.#lender !== undefined && bytes <= RAW_LENT_MAX_BYTES
+  }
+
+  /** To its end, whoever waits: such threads are not stopped. Undefined: the tar is larger than they read. */
+  async #examinedRawByOthers(examination: RawExamination): Promise<RawExamined | undefined> {
+    const tarMaxBytes = Math.min(examination.tarMaxBytes, RAW_LENT_TAR_MAX_BYTES)
+    this.#running++
+    try {
+      const outcome = await this.#lent({ ...examination, tarMaxBytes }, { name: 'examineRaw', isLong: true })
+      if (!('failure' in outcome)) return outcome as RawExamined // the worker's function of that name answers so
+      if (outcome.failure.code !== 'limit' || tarMaxBytes === examination.tarMaxBytes) throw failureOf(outcome)
+      ftruncateSync(examination.splitFd)
+      return undefined
+    } finally {
+      this.#running--
+    }
   }
 
   async #examined<Name extends 'examine' | 'examineRaw'>(
@@ -227,9 +257,8 @@ export class IndexBuilder {
     examination: Work[Name][0],
     { signal }: BuildOptions,
   ): Promise<Work[Name][1]> {
-    const { digest, size } = examination.layer
-    const what = `layer ${digest}: it cannot be examined`
-    const deadlineMs = this.#deadlineMs + Math.ceil(size / EXAMINED_MIN_BYTES_PER_MS)
+    const what = examinedWhat(examination)
+    const deadlineMs = this.#deadlineMs + Math.ceil(examination.layer.size / EXAMINED_MIN_BYTES_PER_MS)
     try {
       return await this.#run(name, examination, what, deadlineMs, signal)
     } catch (error) {
@@ -286,10 +315,7 @@ export class IndexBuilder {
       this.#running--
       stop.removeEventListener('abort', this.#watchExaminers)
     }
-    if ('failure' in outcome) {
-      const { code, what, why, fix } = outcome.failure
-      throw new Failure(code, what, { ...(why === undefined ? {} : { why }), ...(fix === undefined ? {} : { fix }) })
-    }
+    if ('failure' in outcome) throw failureOf(outcome)
     return outcome as Work[Name][1] // the worker's function of that name answers so
   }
 
@@ -308,6 +334,14 @@ export class IndexBuilder {
     this.#watchExaminers()
     await Promise.all([this.#pool.destroy(), this.#examiners.destroy()])
   }
+}
+
+function examinedWhat({ layer }: Pick<Examination, 'layer'>): string {
+  return `layer ${layer.digest}: it cannot be examined`
+}
+
+function failureOf({ failure: { code, what, why, fix } }: Failed): Failure {
+  return new Failure(code, what, { ...(why === undefined ? {} : { why }), ...(fix === undefined ? {} : { fix }) })
 }
 
 /** Bytes that are gone through. */

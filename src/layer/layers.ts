@@ -272,7 +272,7 @@ export class Layers {
   async keep(descriptor: Descriptor, blob: StoredBlob): Promise<void> {
     const { examiner, builder } = this.#parts
     const keeping = examiner.blob(blob)
-    builder.expectExamination()
+    builder.expectExamination(descriptor.size)
     setImmediate(this.#empty) // the tree of the unit's other layers, for which nobody waits yet
     void examiner.readAhead(descriptor, await keeping) // never rejects
   }

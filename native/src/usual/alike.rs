@@ -1,6 +1,7 @@
 //! Which bytes of a layer are the same, judged by the digests that they are checked by (`src/tree/alike.ts`).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::grow::File;
 use super::{Algorithm, Check, Digest, Extent, Source};
@@ -18,11 +19,56 @@ enum Key {
     Parts(Vec<u8>),
 }
 
+/// Hashes by numbers that are drawn anew: whoever makes an index cannot have its digests meet in one slot.
+#[derive(Clone, Copy)]
+struct Keyed {
+    state: u64,
+    factor: u64,
+}
+
+impl Keyed {
+    fn new() -> Self {
+        let random = RandomState::new();
+        Self { state: random.hash_one(0), factor: random.hash_one(1) | 1 }
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl Hasher for Keyed {
+    fn write(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks(8) {
+            let mut whole = [0; 8];
+            whole[..word.len()].copy_from_slice(word);
+            self.write_u64(u64::from_le_bytes(whole));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word) * u128::from(self.factor);
+        self.state = (product as u64) ^ ((product >> 64) as u64); // its halves
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
 pub struct Alike<'s> {
     source: &'s Source<'s>,
     representatives: Vec<u32>,
-    chunks: HashMap<Key, u32>,
-    contents: HashMap<Key, usize>,
+    chunks: HashMap<Key, u32, Keyed>,
+    contents: HashMap<Key, usize, Keyed>,
     /// Of contents, in bytes.
     sizes: Vec<u64>,
     pieces: usize,
@@ -31,11 +77,12 @@ pub struct Alike<'s> {
 impl<'s> Alike<'s> {
     pub fn new(source: &'s Source<'s>) -> Self {
         let count = source.chunks.len();
+        let keyed = Keyed::new();
         Self {
             source,
             representatives: vec![UNKNOWN; count],
-            chunks: HashMap::with_capacity(count),
-            contents: HashMap::with_capacity(count),
+            chunks: HashMap::with_capacity_and_hasher(count, keyed),
+            contents: HashMap::with_capacity_and_hasher(count, keyed),
             sizes: Vec::with_capacity(count),
             pieces: 0,
         }

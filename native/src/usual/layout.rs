@@ -19,15 +19,25 @@ pub struct Layout {
     pub chunks: Vec<u32>,
     /// So many of them are wanted first.
     pub first: usize,
-    /// By chunk of the source.
-    pub places: Vec<Vec<Place>>,
+    /// Chunk by chunk of the source.
+    places: Vec<Place>,
+    /// By chunk of the source: where its places end.
+    ends: Vec<usize>,
     /// Where on the device files have zeros that no chunk holds: start and end.
     pub zeros: Vec<(u64, u64)>,
     /// Bytes.
     pub device_size: u64,
 }
 
+impl Layout {
+    pub fn places(&self, chunk: u32) -> &[Place] {
+        let chunk = chunk as usize;
+        &self.places[if chunk == 0 { 0 } else { self.ends[chunk - 1] }..self.ends[chunk]]
+    }
+}
+
 /// `length` bytes from `from` in the decoded chunk lie at `at` on the device.
+#[derive(Clone, Copy, Default)]
 pub struct Place {
     pub from: u64,
     pub length: u64,
@@ -73,37 +83,58 @@ pub fn lay_out(source: &Source, files: &[File], inodes: &mut [Inode]) -> Option<
     for (file, number) in files.iter().zip(number_of) {
         inodes[file.inode].content = Some(offsets[number]);
     }
-    let mut places: Vec<Vec<Place>> = source.chunks.iter().map(|_| Vec::new()).collect();
+    let mut counts = vec![0_usize; source.chunks.len()];
+    let mut placed = Vec::with_capacity(source.extents.len());
     let mut zeros = Vec::new();
-    let mut chunks = Vec::with_capacity(places.len());
+    let mut chunks = Vec::with_capacity(source.chunks.len());
     for number in order {
         let Content { file, pieces } = &contents[number];
         for (extent, piece) in source.extents.get(file.extents.clone())?.iter().zip(pieces) {
             let at = offsets[number] + extent.at;
-            match piece {
-                None => zeros.push((at, at + extent.length)),
-                Some(chunk) => {
-                    let of = &mut places[*chunk as usize];
-                    if of.is_empty() {
-                        chunks.push(*chunk);
-                    }
-                    of.push(Place { from: extent.offset, length: extent.length, at });
-                }
+            let Some(chunk) = *piece else {
+                zeros.push((at, at + extent.length));
+                continue;
+            };
+            let count = &mut counts[chunk as usize];
+            if *count == 0 {
+                chunks.push(chunk);
             }
+            *count += 1;
+            placed.push((chunk, Place { from: extent.offset, length: extent.length, at }));
         }
     }
-    for of in &mut places {
-        of.sort_by_key(|place| (place.from, place.at));
-    }
+    let (places, ends) = by_chunk(&placed, &counts);
     // what is wanted first leads, whatever lies before it on the device
-    first.retain(|chunk| !places[*chunk as usize].is_empty());
+    first.retain(|chunk| counts[*chunk as usize] > 0);
     let count = first.len();
     if count > 0 {
         chunks.retain(|chunk| !is_first[*chunk as usize]);
         first.append(&mut chunks);
         chunks = first;
     }
-    Some(Layout { chunks, first: count, places, zeros, device_size })
+    Some(Layout { chunks, first: count, places, ends, zeros, device_size })
+}
+
+/// Places chunk by chunk, sorted, and where those of each chunk end.
+fn by_chunk(placed: &[(u32, Place)], counts: &[usize]) -> (Vec<Place>, Vec<usize>) {
+    let mut next: Vec<usize> = Vec::with_capacity(counts.len());
+    let mut total = 0;
+    for count in counts {
+        next.push(total);
+        total += count;
+    }
+    let mut places = vec![Place::default(); placed.len()];
+    for (chunk, place) in placed {
+        let at = &mut next[*chunk as usize];
+        places[*at] = *place;
+        *at += 1;
+    }
+    for (end, count) in next.iter().zip(counts) {
+        if *count > 1 {
+            places[end - count..*end].sort_by_key(|place| (place.from, place.at));
+        }
+    }
+    (places, next)
 }
 
 /// The contents that `first` chunks are wanted for, chunk by chunk; of several that share one, those of which everything is wanted, if there

@@ -38,6 +38,10 @@ const CHUNKS_MAX: u64 = 1_500_000;
 const CHUNK_BYTES_MAX: u32 = 16 << 20;
 const CHUNK_BYTES_MIN: u32 = 4 << 10;
 const COMPRESSED: u32 = 0x1;
+const NONE: u32 = u32::MAX;
+/// Numbers of chunks that are in blobs and not in the table.
+const SKIPPED_MAX: usize = 1 << 20;
+const ENTRIES_EXPECTED: usize = 4096;
 const FLAGS_UNUSUAL: u32 = 0x4 | 0x8; // encrypted, in a batch
 const ADDRESS_BYTES: u64 = 8;
 const NID_BYTES: u64 = 32;
@@ -58,19 +62,18 @@ pub fn nydus<'a>(index: &'a [u8], layer: &Layer) -> Option<Source<'a>> {
         head,
         records,
         named: Vec::new(),
-        firsts: HashMap::new(),
-        entries: Vec::new(),
+        firsts: vec![NONE; bootstrap.len() / NID_BYTES as usize + 1],
+        entries: Vec::with_capacity(ENTRIES_EXPECTED),
         extents: Vec::new(),
         taken: 0,
         letters: 0,
     };
     walk.run()?;
     let prefetched = walk.prefetched()?;
-    let Walk { entries, extents, named, .. } = walk;
-    if entries.iter().any(|entry| entry.path.split('/').any(|name| name.starts_with(".wh."))) {
+    if walk.entries.iter().any(|entry| entry.path.split('/').any(|name| name.starts_with(".wh."))) {
         return None;
     }
-    finish(entries, extents, &named, &blobs, &sizes, layer, &prefetched)
+    finish(walk, &prefetched, &blobs, &sizes, layer)
 }
 
 /// The bootstrap, and what a registry said of blobs' sizes.
@@ -191,55 +194,78 @@ fn blobs(of: &[u8], head: &Head) -> Option<Vec<RafsBlob>> {
 }
 
 /// A chunk of a file, by its record.
-#[derive(Clone)]
 struct Record {
     blob: u32,
     digest: Digest,
     compressed: bool,
     stored: Range<u64>,
     size: u64,
-    /// Its number among those that files name; u32::MAX: none has named it yet.
+    /// Its number among those that files name.
     number: u32,
 }
 
-/// By blob and number in it.
-fn records(of: &[u8], head: &Head, blobs: &[RafsBlob]) -> Option<HashMap<(u32, u32), Record>> {
-    let mut records = HashMap::with_capacity(((head.records.end - head.records.start) / RECORD_BYTES) as usize);
-    for at in head.records.clone().step_by(RECORD_BYTES as usize) {
+struct Records {
+    all: Vec<Record>,
+    /// By blob, and number in it: places in `all`.
+    places: Vec<Vec<u32>>,
+}
+
+impl Records {
+    fn get_mut(&mut self, blob: u32, index: u32) -> Option<(u32, &mut Record)> {
+        let place = *self.places.get(blob as usize)?.get(index as usize)?;
+        self.all.get_mut(place as usize).map(|record| (place, record))
+    }
+}
+
+fn records(of: &[u8], head: &Head, blobs: &[RafsBlob]) -> Option<Records> {
+    let count = ((head.records.end - head.records.start) / RECORD_BYTES) as usize;
+    let mut all = Vec::with_capacity(count);
+    // an image shares few chunks with others, whose blobs have more than it uses
+    let mut room = 2 * count + SKIPPED_MAX;
+    let mut places: Vec<Vec<u32>> = blobs.iter().map(|_| Vec::new()).collect();
+    for (place, at) in (0..).zip(head.records.clone().step_by(RECORD_BYTES as usize)) {
         let blob = u32_at(of, at + 32)?;
         let flags = u32_at(of, at + 36)?;
         let size = u32_at(of, at + 44)?;
-        let index = u32_at(of, at + 72)?;
+        let index = u32_at(of, at + 72)? as usize;
         let start = u64_at(of, at + 48)?;
         let is_usual = flags & FLAGS_UNUSUAL == 0
             && (1..=CHUNK_BYTES_MAX).contains(&size)
-            && index < CHUNK_NUMBERS
+            && index < CHUNK_NUMBERS as usize
             && start <= SAFE_MAX
             && u64_at(of, at + 64)? <= SAFE_MAX;
-        let bytes = slice(of, at, 32)?.try_into().ok()?;
-        let record = Record {
+        let algorithm = blobs.get(blob as usize)?.algorithm;
+        let of_blob = places.get_mut(blob as usize)?;
+        if !is_usual {
+            return None;
+        }
+        if index >= of_blob.len() {
+            room = room.checked_sub(index + 1 - of_blob.len())?;
+            of_blob.resize(index + 1, NONE);
+        }
+        if std::mem::replace(&mut of_blob[index], place) != NONE {
+            return None;
+        }
+        all.push(Record {
             blob,
-            digest: Digest { algorithm: blobs.get(blob as usize)?.algorithm, bytes },
+            digest: Digest { algorithm, bytes: slice(of, at, 32)?.try_into().ok()? },
             compressed: flags & COMPRESSED != 0,
             stored: start..start + u64::from(u32_at(of, at + 40)?),
             size: size.into(),
-            number: u32::MAX,
-        };
-        if !is_usual || records.insert((blob, index), record).is_some() {
-            return None;
-        }
+            number: NONE,
+        });
     }
-    Some(records)
+    Some(Records { all, places })
 }
 
 struct Walk<'a> {
     bytes: &'a [u8],
     head: Head,
-    records: HashMap<(u32, u32), Record>,
-    /// Of the chunks that files name, in the order in which they are named first.
-    named: Vec<Record>,
+    records: Records,
+    /// Of the chunks that files name, in the order in which they are named first: places in `records`.
+    named: Vec<u32>,
     /// By nid: the entry that has an inode's first name.
-    firsts: HashMap<u64, usize>,
+    firsts: Vec<u32>,
     entries: Vec<Entry<'a>>,
     extents: Vec<Extent>,
     /// Bytes of what was read, which nothing shares.
@@ -291,8 +317,10 @@ impl<'a> Walk<'a> {
         if self.entries.len() >= ENTRIES_MAX {
             return None;
         }
-        if let Some(&first) = self.firsts.get(&nid) {
-            let first = self.entries.get(first)?;
+        // an inode that lies in the bootstrap has one of these places
+        let known = self.firsts.get(usize::try_from(nid).ok()?).copied()?;
+        if known != NONE {
+            let first = self.entries.get(known as usize)?;
             if first.mode & S_IFMT == S_IFDIR {
                 return None;
             }
@@ -304,7 +332,7 @@ impl<'a> Walk<'a> {
         let at = self.head.inodes_at.checked_add(nid.checked_mul(NID_BYTES)?)?;
         let inode = inode(self.bytes, at)?;
         let (uid, gid) = if self.head.has_owners { (inode.uid, inode.gid) } else { (0, 0) };
-        self.firsts.insert(nid, self.entries.len());
+        self.firsts[nid as usize] = u32::try_from(self.entries.len()).ok()?;
         self.take(inode.end - at)?;
         let kind = inode.mode & S_IFMT;
         let mut entry = Entry::new(Cow::Owned(path), inode.mode, uid, gid, inode.time);
@@ -362,13 +390,13 @@ impl<'a> Walk<'a> {
             let length = chunk_size.min(inode.size - at);
             let blob = u32::from(u8_at(address, 2)?).checked_sub(1)?;
             let index = u32::from(u8_at(address, 3)?) << 16 | u32::from(u16_at(address, 0)?);
-            let record = self.records.get_mut(&(blob, index))?;
+            let (place, record) = self.records.get_mut(blob, index)?;
             if record.size < length {
                 return None;
             }
-            if record.number == u32::MAX {
+            if record.number == NONE {
                 record.number = u32::try_from(self.named.len()).ok()?;
-                self.named.push(record.clone());
+                self.named.push(place);
             }
             self.extents.push(Extent { at, chunk: Some(record.number), offset: 0, length });
         }
@@ -380,10 +408,14 @@ impl<'a> Walk<'a> {
         (self.taken <= self.bytes.len() as u64).then_some(())
     }
 
+    fn first(&self, nid: u32) -> Option<usize> {
+        self.firsts.get(nid as usize).copied().filter(|&entry| entry != NONE).map(|entry| entry as usize)
+    }
+
     /// The entries that the prefetch table names; what it names that is not there does not matter.
     fn prefetched(&self) -> Option<Vec<usize>> {
-        let nids = self.head.prefetch.clone().step_by(4).map(|at| u32_at(self.bytes, at).map(u64::from));
-        Some(nids.collect::<Option<Vec<_>>>()?.iter().filter_map(|nid| self.firsts.get(nid).copied()).collect())
+        let nids = self.head.prefetch.clone().step_by(4).map(|at| u32_at(self.bytes, at));
+        Some(nids.collect::<Option<Vec<_>>>()?.iter().filter_map(|nid| self.first(*nid)).collect())
     }
 }
 
@@ -483,17 +515,16 @@ fn children<'a>((blocks, tail): (&'a [u8], &'a [u8])) -> Option<Vec<(&'a str, u6
 
 /// @param sizes what registries said @param prefetched entries
 fn finish<'a>(
-    entries: Vec<Entry<'a>>,
-    extents: Vec<Extent>,
-    named: &[Record],
+    Walk { entries, extents, named, records: Records { all: records, .. }, .. }: Walk<'a>,
+    prefetched: &[usize],
     blobs: &[RafsBlob],
     sizes: &HashMap<u32, u64>,
     layer: &Layer,
-    prefetched: &[usize],
 ) -> Option<Source<'a>> {
-    let mut used: Vec<u32> = named.iter().map(|record| record.blob).collect();
-    used.sort_unstable();
-    used.dedup();
+    let record = |place: &u32| &records[*place as usize];
+    let mut is_used = vec![false; blobs.len()];
+    named.iter().for_each(|place| is_used[record(place).blob as usize] = true);
+    let used: Vec<u32> = (0..).zip(is_used).filter_map(|(blob, is_used)| is_used.then_some(blob)).collect();
     let in_manifest = |digest: &str| layer.blobs.iter().find(|blob| blob.digest == *digest)?.size;
     let mut sizes_of = Vec::new();
     for number in &used {
@@ -504,7 +535,7 @@ fn finish<'a>(
     }
     let mut chunks = Vec::with_capacity(named.len());
     let mut checks = Vec::with_capacity(named.len());
-    for Record { blob, digest, compressed, stored, size, .. } in named {
+    for Record { blob, digest, compressed, stored, size, .. } in named.iter().map(record) {
         let number = used.binary_search(blob).ok()?;
         let codec = if *compressed { blobs.get(*blob as usize)?.codec } else { 0 };
         let stored_bytes = stored.end - stored.start;

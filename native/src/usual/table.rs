@@ -9,7 +9,7 @@ const MAGIC: &[u8] = b"lazychk3";
 
 /// The table's bytes, and the digest.
 pub fn encode(source: &Source, layout: &Layout) -> Option<(Vec<u8>, Sha)> {
-    let chunks = || layout.chunks.iter().map(|&number| (&source.chunks[number as usize], &layout.places[number as usize]));
+    let chunks = || layout.chunks.iter().map(|&number| (&source.chunks[number as usize], layout.places(number)));
     let checks = || chunks().flat_map(|(chunk, _)| &source.checks[chunk.checks.clone()]);
     let places = || chunks().flat_map(|(_, places)| places);
     let (count, check_count, place_count) = (layout.chunks.len(), checks().count(), places().count());
@@ -55,30 +55,52 @@ pub fn encode(source: &Source, layout: &Layout) -> Option<(Vec<u8>, Sha)> {
 }
 
 fn content(source: &Source, layout: &Layout) -> Sha {
-    let mut hashed = Vec::with_capacity(layout.chunks.len() * 96);
+    let mut hashed = Hashed { hash: Sha256::new(), bytes: Vec::with_capacity(HASHED_AT_ONCE + 256) };
     for &number in &layout.chunks {
-        let (chunk, places) = (&source.chunks[number as usize], &layout.places[number as usize]);
-        hashed.extend_from_slice(&(chunk.size as f64).to_le_bytes());
-        hashed.extend_from_slice(&(chunk.checks.len() as u32).to_le_bytes());
-        hashed.extend_from_slice(&(places.len() as u32).to_le_bytes());
+        let (chunk, places) = (&source.chunks[number as usize], layout.places(number));
+        hashed.f64(chunk.size as f64);
+        hashed.put(&(chunk.checks.len() as u32).to_le_bytes());
+        hashed.put(&(places.len() as u32).to_le_bytes());
         for check in &source.checks[chunk.checks.clone()] {
             let start = check.start as f64;
-            let start = if check.digest.algorithm == Algorithm::Blake3 { -1.0 - start } else { start };
-            hashed.extend_from_slice(&start.to_le_bytes());
-            hashed.extend_from_slice(&(check.end as f64).to_le_bytes());
-            hashed.extend_from_slice(&check.digest.bytes);
+            hashed.f64(if check.digest.algorithm == Algorithm::Blake3 { -1.0 - start } else { start });
+            hashed.f64(check.end as f64);
+            hashed.put(&check.digest.bytes);
         }
         for place in places {
-            for number in [place.from, place.length, place.at] {
-                hashed.extend_from_slice(&(number as f64).to_le_bytes());
-            }
+            hashed.f64(place.from as f64);
+            hashed.f64(place.length as f64);
+            hashed.f64(place.at as f64);
         }
     }
     for &(start, end) in &layout.zeros {
-        hashed.extend_from_slice(&(-1.0 - start as f64).to_le_bytes());
-        hashed.extend_from_slice(&(end as f64).to_le_bytes());
+        hashed.f64(-1.0 - start as f64);
+        hashed.f64(end as f64);
     }
-    Sha256::digest(&hashed).into()
+    hashed.hash.update(&hashed.bytes);
+    hashed.hash.finalize().into()
+}
+
+const HASHED_AT_ONCE: usize = 16 << 10;
+
+/// Bytes that are hashed some at a time.
+struct Hashed {
+    hash: Sha256,
+    bytes: Vec<u8>,
+}
+
+impl Hashed {
+    fn f64(&mut self, number: f64) {
+        self.put(&number.to_le_bytes());
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= HASHED_AT_ONCE {
+            self.hash.update(&self.bytes);
+            self.bytes.clear();
+        }
+    }
 }
 
 /// How many there are up to each, that one included.
