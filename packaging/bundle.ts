@@ -1,6 +1,16 @@
 // `npm pack` runs it: src/ without its types in dist/, each command and thread in a few files. A start reads some hundred modules, and
 // finding, reading and linking them took more than a third of it. What package.json depends on stays outside, as npm installs it.
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -10,6 +20,8 @@ const SOURCES = join(ROOT, 'src')
 const INSTALLED = join(ROOT, '.cache/installed/node_modules/lazylayer')
 /** The command of what `makeInstalled` makes. */
 export const INSTALLED_COMMAND = join(INSTALLED, 'src/cli/lazylayer.js')
+/** What runs as it is. */
+const STARTS = ['cli/lazylayer.js', 'cli/load.js']
 /** What it looks for beside itself. */
 const BESIDE = ['native', 'wasm', 'packaging', 'package.json']
 
@@ -29,17 +41,35 @@ async function bundle(dist: string): Promise<void> {
     plugins: [
       {
         name: 'own-place',
-        /** A module looks for files beside itself, wherever its code ends up: in a folder of dist/, as all of them. */
+        /** A module looks for files beside itself, wherever its code ends up: in a folder of dist/, as all of them. load.js says where. */
         transform(code, id) {
           if (!code.includes('import.meta.url')) return null
           const place = JSON.stringify(`../${named(relative(SOURCES, id))}.js`)
-          return code.replaceAll('import.meta.url', `new URL(${place}, import.meta.url).href`)
+          return code.replaceAll('import.meta.url', `new URL(${place}, __url).href`)
         },
       },
     ],
   })
   rmSync(dist, { recursive: true, force: true })
-  await made.write({ dir: dist, format: 'esm', entryFileNames: '[name].js', chunkFileNames: 'chunks/[name].js' })
+  const { output } = await made.write({
+    dir: dist,
+    format: 'cjs', // which can be compiled with what was compiled earlier: src/cli/load.js
+    exports: 'named',
+    entryFileNames: '[name].cjs',
+    chunkFileNames: 'chunks/[name].cjs',
+  })
+  const build = createHash('sha256')
+  for (const each of output) {
+    if (each.type !== 'chunk') throw new Error(`${each.fileName} is no code`)
+    build.update(each.code)
+    if (each.isEntry) writeFileSync(join(dist, `${each.name}.js`), entryText(each.name, each.exports))
+  }
+  writeFileSync(join(dist, 'build'), build.digest('hex'))
+}
+
+/** What Node imports of an entry in a folder of dist/. */
+function entryText(name: string, exports: readonly string[]): string {
+  return `import { load } from '../../src/cli/load.js'\nexport const { ${exports.join(', ')} } = load('${name}')\n`
 }
 
 /** Makes what an installed package is of the checkout as it is now, for those that test and measure it. What runs from there goes on. */
@@ -47,7 +77,7 @@ export async function makeInstalled(): Promise<void> {
   const [next, old] = [`${INSTALLED}.${process.pid}`, `${INSTALLED}.${process.pid}.old`]
   rmSync(next, { recursive: true, force: true })
   mkdirSync(join(next, 'src/cli'), { recursive: true })
-  copyFileSync(join(SOURCES, 'cli/lazylayer.js'), join(next, 'src/cli/lazylayer.js'))
+  for (const name of STARTS) copyFileSync(join(SOURCES, name), join(next, 'src', name))
   for (const name of BESIDE) symlinkSync(join(ROOT, name), join(next, name))
   await bundle(join(next, 'dist'))
   try {

@@ -3,8 +3,9 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { describe, Failure } from '../errors.ts'
 import { type EngineRoot, type Read, readRoots } from './read-roots.ts'
 
-const read = await readRoots(workerData as EngineRoot[]).catch((error: unknown): Read => {
-  if (error instanceof Failure) return { why: describe(error) }
-  throw error
-})
-parentPort?.postMessage(read)
+void readRoots(workerData as EngineRoot[])
+  .catch((error: unknown): Read => {
+    if (error instanceof Failure) return { why: describe(error) }
+    throw error // ends the thread, of which whoever started it is told
+  })
+  .then((read) => parentPort?.postMessage(read))

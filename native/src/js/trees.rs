@@ -1,5 +1,7 @@
 //! Trees of usual layers.
 
+use std::panic;
+
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -43,7 +45,11 @@ pub fn usual_tree<'env>(
     let blobs = blobs.into_iter().map(sized).collect::<Result<_>>()?;
     let layer = Layer { index: vouched.try_into().map_err(|_| wrong("vouched: not 32 bytes"))?, blobs };
     let index = index.to_vec(); // JavaScript may do with its own what it likes
-    promise(env, "a tree".into(), move || Ok(usual::build(&format, &index, &layer).map(UsualTree::from)))
+    promise(env, "a tree".into(), move || {
+        // whoever asks has a parser that knows better, and must not wait for ever
+        let built = panic::catch_unwind(|| usual::build(&format, &index, &layer));
+        Ok(built.unwrap_or_default().map(UsualTree::from))
+    })
 }
 
 impl From<usual::Tree> for UsualTree {
