@@ -1,5 +1,5 @@
-// Limit and ratios. Subjects take turns (A B A B …), and a ratio is formed within a round, between neighbours in time: a machine
-// that is slow for a while slows both.
+// Limit and ratios. Subjects take turns (A B B A A B …), and a ratio is formed within a round, between neighbours in time: a machine
+// that is slow for a while slows both, and what a turn leaves the machine to do is not always in the way of the same one.
 import { describe } from '../src/errors.ts'
 import type { Ratio, Sample, Subject, Turn } from './case.ts'
 
@@ -42,7 +42,7 @@ export async function takeTurns(
     }
   }
   for (let round = 0; round < rounds; round++) {
-    for (const { turn, samples } of turns) samples.push(await turn())
+    for (const { turn, samples } of round % 2 === 0 ? turns : turns.toReversed()) samples.push(await turn())
   }
   return { measured: turns.map(({ turn: _, ...measured }) => measured), absent }
 }

@@ -50,18 +50,18 @@ test('nothing to divide by is not measured, rather than infinitely fast', () => 
   expect(measure(RATIO, [samples('us', 1), samples('them', 0)])).toEqual(RATIO)
 })
 
-test('subjects take turns, after one turn each that does not count', async () => {
+test('subjects take turns, every other round the other way round, after one turn each that does not count', async () => {
   const turns: string[] = []
   const subject = (name: string): Subject => ({
     name,
     open: async () => async () => ({ turn: turns.push(name) }),
   })
   const { measured, absent } = await takeTurns([subject('a'), subject('b')], 2)
-  expect(turns).toEqual(['a', 'b', 'a', 'b', 'a', 'b'])
+  expect(turns).toEqual(['a', 'b', 'a', 'b', 'b', 'a'])
   expect(absent).toEqual([])
   expect(measured).toEqual([
-    { name: 'a', samples: [{ turn: 3 }, { turn: 5 }] },
-    { name: 'b', samples: [{ turn: 4 }, { turn: 6 }] },
+    { name: 'a', samples: [{ turn: 3 }, { turn: 6 }] },
+    { name: 'b', samples: [{ turn: 4 }, { turn: 5 }] },
   ])
 })
 
