@@ -20,6 +20,8 @@ const DIST = join(ROOT, 'dist')
 const PARAMETERS = '(function (exports, require, module, __url) {'
 /** In a main thread, which has pulled by then if it is to pull soon; and when it ends. A thread that works for others is ended without a word. */
 const KEPT_AFTER_MS = isMainThread ? [300_000] : [2_000, 60_000]
+/** To find out what more there is takes some milliseconds. */
+const SHORT_S = 5
 /** More was compiled by so much: it is kept anew. */
 const GROWN = 1.1
 const CRC_BYTES = 4
@@ -76,9 +78,10 @@ function compiledEarlier(path) {
   }
 }
 
-/** Of each file what has been compiled by now. */
+/** Of each file what has been compiled by now; a command that ends at once has little to add. */
 function keep() {
   for (const [path, of] of loaded) {
+    if (of.bytes > 0 && process.uptime() < SHORT_S) continue
     const compiled = of.script.createCachedData()
     if (compiled.length < of.bytes * GROWN) continue
     of.bytes = compiled.length
