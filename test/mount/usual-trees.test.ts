@@ -143,11 +143,22 @@ test('a large table is usual: many files, directories of many blocks, contents o
   expect(await isUsual(indexOf(table, offset, offset + 100), unit)).toBe(true)
 })
 
+test('so is one of many files in one chunk, which are not looked at again for each', async () => {
+  const entries = Array.from({ length: 20_000 }, (_, i) =>
+    file(`${i % 50}/${i}`, 10, 10, { innerOffset: 512 + i * 1024 }),
+  )
+  expect(await isUsualEstargz(json(entries))).toBe(true)
+})
+
 test.each([
   ['a path that is there twice', [file('a', 1, 10), file('a', 1, 20)]],
   ['a hard link to what comes later', [{ name: 'l', type: 'hardlink', linkName: 'a' }, file('a', 1, 10)]],
   ['a field that nobody knows', [file('a', 1, 10, { color: 'red' })]],
   ['a number with a point', [file('a', 1, 10, { mode: 1.5 })]],
+  [
+    'an entry of many attributes',
+    [file('a', 1, 10, { xattrs: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`user.${i}`, ''])) })],
+  ],
   ['half of a character', [file('\ud800', 1, 10)]],
   ['what lies below a file', [file('a', 1, 10), file('a/b', 1, 20)]],
 ])('%s is not usual', async (_, entries) => {

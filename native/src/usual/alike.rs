@@ -67,6 +67,8 @@ impl Hasher for Keyed {
 pub struct Alike<'s> {
     source: &'s Source<'s>,
     representatives: Vec<u32>,
+    /// Of chunks whose checks were looked at: a chunk may have thousands, and as many files.
+    is_sound: Vec<bool>,
     chunks: HashMap<Key, u32, Keyed>,
     contents: HashMap<Key, usize, Keyed>,
     /// Of contents, in bytes.
@@ -81,6 +83,7 @@ impl<'s> Alike<'s> {
         Self {
             source,
             representatives: vec![UNKNOWN; count],
+            is_sound: vec![false; count],
             chunks: HashMap::with_capacity_and_hasher(count, keyed),
             contents: HashMap::with_capacity_and_hasher(count, keyed),
             sizes: Vec::with_capacity(count),
@@ -146,7 +149,7 @@ impl<'s> Alike<'s> {
     }
 
     /// The digest of all of a file's bytes, where it is one piece of a chunk that has a check of its own.
-    fn digest(&self, size: u64, extents: &[Extent]) -> Option<Option<Digest>> {
+    fn digest(&mut self, size: u64, extents: &[Extent]) -> Option<Option<Digest>> {
         let [Extent { at: 0, chunk: Some(chunk), offset, length }] = extents else { return Some(None) };
         if *length != size {
             return Some(None);
@@ -208,7 +211,7 @@ impl<'s> Alike<'s> {
     }
 
     /// The checks of a chunk that has these bytes.
-    fn piece(&self, chunk: u32, offset: u64, length: u64) -> Option<&'s [Check]> {
+    fn piece(&mut self, chunk: u32, offset: u64, length: u64) -> Option<&'s [Check]> {
         let size = self.source.chunks.get(chunk as usize)?.size;
         if offset.checked_add(length)? > size {
             return None;
@@ -217,11 +220,15 @@ impl<'s> Alike<'s> {
     }
 
     /// Of a chunk, by start.
-    fn checks(&self, chunk: u32) -> Option<&'s [Check]> {
+    fn checks(&mut self, chunk: u32) -> Option<&'s [Check]> {
         let of = self.source.chunks.get(chunk as usize)?;
         let checks = self.source.checks.get(of.checks.clone())?;
-        let are_within = checks.iter().all(|check| check.start < check.end && check.end <= of.size);
-        (are_within && checks.is_sorted_by_key(|check| (check.start, check.end))).then_some(checks)
+        let is_sound = self.is_sound.get_mut(chunk as usize)?;
+        if !*is_sound {
+            let are_within = checks.iter().all(|check| check.start < check.end && check.end <= of.size);
+            *is_sound = are_within && checks.is_sorted_by_key(|check| (check.start, check.end));
+        }
+        is_sound.then_some(checks)
     }
 }
 

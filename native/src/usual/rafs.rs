@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::grow::is_deep;
 use super::image::XATTR_PREFIXES;
 use super::time::Time;
+use super::toc::XATTRS_MAX;
 use super::{Algorithm, BLOCK, Blob, CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, Check, Chunk, Digest, ENTRIES_MAX};
 use super::{Entry, Extent, Layer, Part, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SAFE_MAX, Source};
 use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
@@ -469,7 +470,7 @@ fn xattrs(of: &[u8], start: u64, bytes: u64) -> Option<Vec<(Cow<'_, str>, Vec<u8
         let rest = std::str::from_utf8(slice(list, at + XATTR_ENTRY, length)?).ok()?;
         let value = slice(list, at + XATTR_ENTRY + length, value_length)?;
         let name = format!("{prefix}{rest}");
-        if all.iter().any(|(other, _)| *other == name) {
+        if all.len() == XATTRS_MAX || all.iter().any(|(other, _)| *other == name) {
             return None;
         }
         all.push((Cow::Owned(name), value.to_vec()));

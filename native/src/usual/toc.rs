@@ -20,6 +20,8 @@ const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4096;
 const DEPTH_MAX: usize = 256;
 const XATTR_MAX: usize = 65_536;
+/// Of an entry; a few are usual.
+pub const XATTRS_MAX: usize = 64;
 
 pub fn estargz<'a>(index: &'a [u8], layer: &Layer) -> Option<Source<'a>> {
     let (start, end) = (u64_at(index, 0)?, u64_at(index, 8)?);
@@ -433,7 +435,12 @@ fn xattrs<'a>(value: &Value<'a>, reader: &mut Reader<'a>) -> Option<Vec<(Text<'a
         _ => return None,
     }
     reader.members(|name, value, _| {
-        if name.is_empty() || name.contains('\0') || name.len() > NAME_MAX || all.iter().any(|(other, _)| other == name) {
+        if name.is_empty()
+            || name.contains('\0')
+            || name.len() > NAME_MAX
+            || all.len() == XATTRS_MAX
+            || all.iter().any(|(other, _)| other == name)
+        {
             return None;
         }
         all.push((Cow::Borrowed(name), base64(text(value)?.as_deref().unwrap_or(""))?));
