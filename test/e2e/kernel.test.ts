@@ -232,7 +232,13 @@ suite('mounts in the kernel', lacking(['fusermount3', 'mount', 'unshare']), () =
     await serve('cache-merged')
     await tree(await look(0))
     await agent?.stop()
-    expect(await mount()).toEqual({ dir, kind: 'complete' })
+    // what an earlier agent left is checked for two seconds at most: on a machine that is busy another one may have to try
+    let shown = await mount()
+    for (let tries = 0; shown?.kind !== 'complete' && tries < 5; tries++) {
+      await agent?.stop()
+      shown = await mount()
+    }
+    expect(shown).toEqual({ dir, kind: 'complete' })
     expect(await tree(dir)).toEqual(kept)
     expect((await (agent as Agent).status()).counters.reads).toBe(0)
     await agent?.stop()
