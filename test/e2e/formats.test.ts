@@ -56,7 +56,7 @@ suite(
      * @param kept the rung whose mounts it shares its cache with
      */
     async function shown(registry: LayoutRegistry, tag: string, rung: Rung, kept: Rung = rung) {
-      const dir = join(work.path, `mount-${tag}-${rung}`)
+      const dir = join(work.path, `mount-${tag}-${rung}-${kept}`)
       await mkdir(dir, { recursive: true })
       const cache = ['--cache', join(work.path, `cache-${tag}-${kept}`)]
       const args = [
