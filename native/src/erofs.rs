@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod directory;
-mod xattrs;
+pub mod xattrs;
 
 use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
 
@@ -14,7 +14,7 @@ pub type Errno = i32;
 type Outcome<T> = Result<T, Errno>;
 
 const SUPERBLOCK: u64 = 1024;
-const MAGIC: u32 = 0xe0f5_e1e2;
+pub const MAGIC: u32 = 0xe0f5_e1e2;
 const BLOCK_BITS: u8 = 12;
 const BLOCK: u64 = 1 << BLOCK_BITS;
 /// ZERO_PADDING (how LZ4 blocks are padded: of no meaning without compression), CHUNKED_FILE, DEVICE_TABLE.

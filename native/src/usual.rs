@@ -22,8 +22,9 @@ use sha2::{Digest as _, Sha256};
 /// As `src/tree/chunk.ts` has them.
 const CHUNK_MAX_BYTES: u64 = 64 << 20;
 const CHUNK_STORED_MAX_BYTES: u64 = 96 << 20;
-/// As `src/tree/entries.ts` has it.
+/// As `src/tree/entries.ts` has them; names and paths in bytes.
 const ENTRIES_MAX: usize = 2_000_000;
+const NAME_MAX: usize = 255;
 const BLOCK: u64 = 4096;
 /// 2^53 - 1: the other side has no greater numbers.
 const SAFE_MAX: u64 = (1 << 53) - 1;
@@ -170,12 +171,3 @@ impl<'a> Entry<'a> {
         Self { path, mode, uid, gid, time, size, rdev, target, link, xattrs, extents }
     }
 }
-
-const S_IFMT: u32 = 0o170_000;
-const S_IFREG: u32 = 0o100_000;
-const S_IFDIR: u32 = 0o040_000;
-const S_IFLNK: u32 = 0o120_000;
-const S_IFCHR: u32 = 0o020_000;
-const S_IFBLK: u32 = 0o060_000;
-const S_IFIFO: u32 = 0o010_000;
-const S_IFSOCK: u32 = 0o140_000;

@@ -4,6 +4,10 @@
 use super::{Erofs, Inode, Outcome, sound};
 use crate::bytes::{slice, u8_at, u16_at, u32_at};
 
+/// By the number that the format keeps for each; what does not end with a dot is a whole name.
+pub const PREFIXES: [(u8, &str); 5] =
+    [(1, "user."), (2, "system.posix_acl_access"), (3, "system.posix_acl_default"), (4, "trusted."), (6, "security.")];
+
 impl<B: AsRef<[u8]>> Erofs<B> {
     /// Calls `each` with prefix, rest of the name and value of every extended attribute until it returns false.
     fn each_xattr<'s>(&'s self, inode: &Inode, mut each: impl FnMut(&'static str, &'s [u8], &'s [u8]) -> bool) -> Outcome<()> {
@@ -54,16 +58,10 @@ impl<B: AsRef<[u8]>> Erofs<B> {
 }
 
 /// Prefix ("" when it is none of ours), rest of the name, value, and where the next attribute starts.
-fn xattr(bytes: &[u8], at: u64) -> Outcome<(&'static str, &[u8], &[u8], u64)> {
+pub fn xattr(bytes: &[u8], at: u64) -> Outcome<(&'static str, &[u8], &[u8], u64)> {
     let name_length = u64::from(sound(u8_at(bytes, at))?);
-    let prefix = match sound(u8_at(bytes, at + 1))? {
-        1 => "user.",
-        2 => "system.posix_acl_access",
-        3 => "system.posix_acl_default",
-        4 => "trusted.",
-        6 => "security.",
-        _ => "",
-    };
+    let number = sound(u8_at(bytes, at + 1))?;
+    let prefix = PREFIXES.into_iter().find(|(each, _)| *each == number).map_or("", |(_, prefix)| prefix);
     let value_length = u64::from(sound(u16_at(bytes, at + 2))?);
     let name = sound(slice(bytes, at + 4, name_length))?;
     let value = sound(slice(bytes, at + 4 + name_length, value_length))?;

@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use libc::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
+
 use super::image::{self, Inode};
 use super::time::Time;
-use super::{Entry, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
+use super::{Entry, NAME_MAX};
 
 /// Of the largest images a few hundred thousand; a directory in each other takes half a kilobyte of memory.
 const INODES_MAX: usize = 500_000;
 const DEPTH_MAX: usize = 256;
-const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4096;
 const TARGET_MAX: usize = 4095;
 const FILE_MAX: u64 = 1 << 43;

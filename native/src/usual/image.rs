@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use libc::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
+
+use super::BLOCK;
 use super::time::Time;
-use super::{BLOCK, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
+use crate::erofs::MAGIC;
+use crate::erofs::xattrs::PREFIXES;
 
 const IMAGE_MAX: u64 = 1 << 30;
 const SUPER: usize = 1024;
 const SUPER_BYTES: usize = 128;
-const SUPER_MAGIC: u32 = 0xe0f5_e1e2;
 const SLOT_BYTES: usize = 128;
 const DEVICE_TABLE: usize = SUPER + SUPER_BYTES;
 const NID_BYTES: u64 = 32;
@@ -23,10 +26,6 @@ const INLINE: u16 = 2;
 const CHUNKS: u16 = 4;
 const XATTR_HEADER: u64 = 12;
 const XATTR_ENTRY: u64 = 4;
-/// By the number that the format keeps for each; what does not end with a dot is a whole name.
-pub const XATTR_PREFIXES: [(u8, &str); 5] =
-    [(1, "user."), (2, "system.posix_acl_access"), (3, "system.posix_acl_default"), (4, "trusted."), (6, "security.")];
-
 /// A hard link is one inode under several names.
 pub struct Inode<'s> {
     pub mode: u32,
@@ -53,7 +52,7 @@ impl Inode<'_> {
 
 pub fn xattr_prefix(name: &str) -> Option<(u8, &'static str)> {
     let is_it = |prefix: &str| if prefix.ends_with('.') { name.starts_with(prefix) } else { name == prefix };
-    XATTR_PREFIXES.into_iter().find(|(_, prefix)| is_it(prefix))
+    PREFIXES.into_iter().find(|(_, prefix)| is_it(prefix))
 }
 
 /// What a name has behind its prefix, and the prefix's number.
@@ -102,7 +101,7 @@ pub fn write(inodes: &[Inode], tag: &str, blocks: u32) -> Option<Vec<u8>> {
     for listing in &plan.listings {
         plan.write_entries(listing, &mut image);
     }
-    image.u32(SUPER, SUPER_MAGIC);
+    image.u32(SUPER, MAGIC);
     image.u32(SUPER + 8, 0x1 | 0x2); // the checksum counts; times are mtimes
     image.set(SUPER + 12, &[12]); // bits of a block
     image.u16(SUPER + 14, u16::try_from(plan.nid(0)).ok()?);

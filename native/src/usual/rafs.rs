@@ -4,20 +4,22 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use libc::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+
 use super::grow::is_deep;
-use super::image::XATTR_PREFIXES;
 use super::time::Time;
 use super::toc::XATTRS_MAX;
 use super::{Algorithm, BLOCK, Blob, CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, Check, Chunk, Digest, ENTRIES_MAX};
-use super::{Entry, Extent, Layer, Part, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SAFE_MAX, Source};
+use super::{Entry, Extent, Layer, Part, SAFE_MAX, Source};
 use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
+use crate::erofs::MAGIC;
+use crate::erofs::xattrs::xattr;
 
 /// Of an index as `src/format/nydus/nydus-index.ts` packs it.
 const INDEX_MAGIC: u32 = 0x786e_796e;
 const BOOTSTRAP: u32 = 0;
 const BLOB_SIZE: u32 = 5;
 
-const MAGIC: u32 = 0xe0f5_e1e2;
 const IS_RAFS: u32 = 0x4000_0000;
 const INCOMPAT: u32 = 0xc;
 const BLOCK_BITS: u8 = 12;
@@ -464,17 +466,13 @@ fn xattrs(of: &[u8], start: u64, bytes: u64) -> Option<Vec<(Cow<'_, str>, Vec<u8
     }
     let mut at = XATTR_HEADER;
     while at < bytes {
-        let (length, number) = (u64::from(u8_at(list, at)?), u8_at(list, at + 1)?);
-        let value_length = u64::from(u16_at(list, at + 2)?);
-        let (_, prefix) = XATTR_PREFIXES.into_iter().find(|(each, _)| *each == number)?;
-        let rest = std::str::from_utf8(slice(list, at + XATTR_ENTRY, length)?).ok()?;
-        let value = slice(list, at + XATTR_ENTRY + length, value_length)?;
-        let name = format!("{prefix}{rest}");
-        if all.len() == XATTRS_MAX || all.iter().any(|(other, _)| *other == name) {
+        let (prefix, rest, value, next) = xattr(list, at).ok()?;
+        let name = format!("{prefix}{}", std::str::from_utf8(rest).ok()?);
+        if prefix.is_empty() || all.len() == XATTRS_MAX || all.iter().any(|(other, _)| *other == name) {
             return None;
         }
         all.push((Cow::Owned(name), value.to_vec()));
-        at = (at + XATTR_ENTRY + length + value_length).next_multiple_of(XATTR_ENTRY);
+        at = next;
     }
     Some(all)
 }

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use libc::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG};
+
 use super::json::{Reader, Value};
 use super::time;
-use super::{Algorithm, Blob, CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, ENTRIES_MAX, Layer, SAFE_MAX, Sha, Source, Text};
-use super::{Check, Chunk, Digest, Entry, Extent, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG};
+use super::{Algorithm, Blob, CHUNK_MAX_BYTES, CHUNK_STORED_MAX_BYTES, ENTRIES_MAX, Layer, NAME_MAX, Sha, Source, Text};
+use super::{Check, Chunk, Digest, Entry, Extent};
 use crate::bytes::u64_at;
 
 const GZIP: u8 = 1;
@@ -16,9 +18,6 @@ const NO_LANDMARK: &str = ".no.prefetch.landmark";
 const TOC_NAME: &str = "stargz.index.json";
 /// Where a table lies in what its member decodes to: behind its tar header.
 const JSON_AT: u64 = 512;
-const NAME_MAX: usize = 255;
-const PATH_MAX: usize = 4096;
-const DEPTH_MAX: usize = 256;
 const XATTR_MAX: usize = 65_536;
 /// Of an entry; a few are usual.
 pub const XATTRS_MAX: usize = 64;
@@ -497,28 +496,17 @@ fn sha256(bytes: Sha) -> Digest {
     Digest { algorithm: Algorithm::Sha256, bytes }
 }
 
-/// A name as archives write it (`./usr/bin/`) as a path of the tree (`usr/bin`).
+/// A name as archives write it (`./usr/bin/`) as a path of the tree (`usr/bin`), which says itself what is too long or too deep (grow.rs).
 fn clean(name: Text<'_>) -> Option<Text<'_>> {
     if name.is_empty() || name.contains('\0') {
         return None;
     }
-    let is_clean = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    let path = if is_clean {
-        name
-    } else {
-        let parts = || name.split('/').filter(|part| !matches!(*part, "" | "."));
-        if parts().any(|part| part == "..") {
-            return None;
-        }
-        Cow::Owned(parts().collect::<Vec<_>>().join("/"))
-    };
-    if path.len() > NAME_MAX {
-        let is_long = path.len() > PATH_MAX || path.split('/').any(|part| part.len() > NAME_MAX);
-        if is_long {
-            return None;
-        }
+    if name.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        return Some(name);
     }
-    (path.split('/').count() <= DEPTH_MAX).then_some(path)
+    let parts = || name.split('/').filter(|part| !matches!(*part, "" | "."));
+    if parts().any(|part| part == "..") {
+        return None;
+    }
+    Some(Cow::Owned(parts().collect::<Vec<_>>().join("/")))
 }
-
-const _: () = assert!(CHUNK_MAX_BYTES < SAFE_MAX);
