@@ -55,6 +55,7 @@ async function bundle(dist: string): Promise<void> {
     dir: dist,
     format: 'cjs', // which can be compiled with what was compiled earlier: src/cli/load.js
     exports: 'named',
+    dynamicImportInCjs: false, // for an import() of what it loads itself, load.js would have Node warn
     entryFileNames: '[name].cjs',
     chunkFileNames: 'chunks/[name].cjs',
   })

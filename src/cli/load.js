@@ -55,7 +55,6 @@ function loadFile(path) {
     filename: file,
     columnOffset: -PARAMETERS.length,
     cachedData,
-    importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   })
   const module = { exports: {} }
   const bytes = script.cachedDataRejected === false ? cachedData.length : 0

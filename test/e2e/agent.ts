@@ -109,6 +109,7 @@ export async function startAgent(work: string, dir: string, args: readonly strin
     ended,
     async stop() {
       child.kill('SIGTERM')
+      expect(log).not.toMatch(/ExperimentalWarning|DeprecationWarning/) // of Node, for what its users cannot change
       return ended
     },
   }
