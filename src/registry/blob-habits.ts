@@ -69,12 +69,18 @@ const APART_MS = 60 * 60_000
  * to, do not.
  */
 export class SeveralRanges {
-  #givesItself = false
+  /** Undefined: nothing came yet. */
+  #givesItself: boolean | undefined
   #apartUntil = Number.NEGATIVE_INFINITY
+
+  /** Whether anything came, which tells. */
+  get isKnown(): boolean {
+    return this.#givesItself !== undefined
+  }
 
   /** Whether they are worth asking for. Nothing is asked so before anything came. */
   get mayCome(): boolean {
-    return this.#givesItself && performance.now() >= this.#apartUntil
+    return this.#givesItself === true && performance.now() >= this.#apartUntil
   }
 
   /** A range came. @param itself from the host, and not from where it led */

@@ -41,10 +41,11 @@ export class RegistryBlob implements StoredBlob {
   readonly origin: string
   readonly #repository: string
   readonly #ask: Ask
-  readonly #joined = new JoinedReads(
-    (...asked) => this.#readTogether(...asked),
-    (range, options) => this.#readAlone(range, options),
-  )
+  readonly #joined = new JoinedReads({
+    isKnown: () => this.#ask(async ({ host }) => host.severalRanges.isKnown),
+    together: (...asked) => this.#readTogether(...asked),
+    alone: (range, options) => this.#readAlone(range, options),
+  })
 
   /** @param repository as references name it, without the host that it is at, which is the origin */
   constructor(descriptor: Descriptor, origin: string, repository: string, ask: Ask) {

@@ -3,6 +3,8 @@
 //
 //   reads of one turn ── as many as go together ── one request for all ─┬─ each gets its own bytes as they arrive
 //                                                                       └─ what did not come: asked for alone
+//
+// Of whom nothing came yet, nobody knows whether several may be asked for: where they are many, the first one's answer tells.
 import { abortion } from '../errors.ts'
 import type { Giver, Range, ReadOptions } from '../image/blob.ts'
 import type { Piece } from './byteranges.ts'
@@ -11,6 +13,8 @@ import type { Piece } from './byteranges.ts'
 const EACH_MAX_BYTES = 64 << 10
 /** Of one request: some servers refuse a header of more than 4 KiB, and a range takes some 20 bytes of it. */
 const RANGES_MAX = 64
+/** So many are asked for alone rather than a round trip later. */
+const FEW = 4
 /** 84 ms at 100 Mbit/s: who begins to wait for the last of them waits no longer. */
 const TOGETHER_MAX_BYTES = 1 << 20
 
@@ -42,15 +46,20 @@ export type AskTogether = (
   signal: AbortSignal,
 ) => Promise<void>
 
+export interface JoinedReadsParts {
+  /** Whether it is known of whoever is asked how he takes several ranges. */
+  isKnown(): Promise<boolean>
+  together: AskTogether
+  alone(range: Range, options: ReadOptions): Promise<Uint8Array>
+}
+
 export class JoinedReads {
-  readonly #together: AskTogether
-  readonly #alone: (range: Range, options: ReadOptions) => Promise<Uint8Array>
+  readonly #parts: JoinedReadsParts
   readonly #waiting: Record<'prefetch' | 'background', Waiting[]> = { prefetch: [], background: [] }
   #scheduled = false
 
-  constructor(together: AskTogether, alone: (range: Range, options: ReadOptions) => Promise<Uint8Array>) {
-    this.#together = together
-    this.#alone = alone
+  constructor(parts: JoinedReadsParts) {
+    this.#parts = parts
   }
 
   /** Whether a range is one of those that go together, where nobody waits for it. */
@@ -90,15 +99,22 @@ export class JoinedReads {
 
   #send(): void {
     this.#scheduled = false
-    for (const waiting of Object.values(this.#waiting)) {
-      for (const group of groups(waiting.splice(0).filter((each) => !each.isSettled))) void this.#ask(group) // never rejects
-    }
+    for (const waiting of Object.values(this.#waiting)) void this.#sendAll(unsettled(waiting.splice(0))) // never rejects
+  }
+
+  async #sendAll(all: readonly Waiting[]): Promise<void> {
+    const tells = all.length > FEW && !(await this.#parts.isKnown().catch(() => true)) // who cannot be asked says so to each
+    if (tells) await this.#askAlone(all.slice(0, 1))
+    await Promise.all(groups(unsettled(all)).map((group) => this.#ask(group)))
   }
 
   async #ask(group: readonly Waiting[]): Promise<void> {
     if (group.length > 1) await this.#askTogether(group)
-    const left = group.filter((each) => !each.isSettled)
-    await Promise.all(left.map((each) => this.#alone(each.range, each.options).then(each.resolve, each.reject)))
+    await this.#askAlone(unsettled(group))
+  }
+
+  async #askAlone(all: readonly Waiting[]): Promise<void> {
+    await Promise.all(all.map((each) => this.#parts.alone(each.range, each.options).then(each.resolve, each.reject)))
   }
 
   /** What fails is left, and asked for alone: that tells what is wrong, and tries again. */
@@ -116,9 +132,13 @@ export class JoinedReads {
     const givenBy = async (giver: Giver) => {
       await Promise.all(group.filter((each) => !each.isSettled).map(({ options }) => options.onGiver?.(giver)))
     }
-    await this.#together(group, took, givenBy, stop.signal).catch(() => {})
+    await this.#parts.together(group, took, givenBy, stop.signal).catch(() => {})
     for (const leave of leaving) leave()
   }
+}
+
+function unsettled(all: readonly Waiting[]): Waiting[] {
+  return all.filter((each) => !each.isSettled)
 }
 
 /** @returns what resolves when more may come of it */

@@ -79,13 +79,20 @@ export class Reuse {
     const now = performance.now()
     const known = this.#looks.get(repository)
     if (known !== undefined && now - known.at < LOOK_AGAIN_MS) return known.look
-    const look = this.#ask('look', { cache: this.#cache, repository }).then(
+    const ask = async () =>
+      (await this.#hasTrees()) ? await this.#ask('look', { cache: this.#cache, repository }) : undefined
+    const look = ask().then(
       (found) => (found ?? NOTHING) as Look, // what the worker's function of that name returns
       () => NOTHING,
     )
     if (this.#looks.size >= LOOKS_MAX) this.#looks.clear()
     this.#looks.set(repository, { at: now, look })
     return look
+  }
+
+  /** Threads of an agent that starts are not there yet, and what is fetched first waits for `#look`. @throws what the system throws */
+  async #hasTrees(): Promise<boolean> {
+    return (await fs.readdir(join(this.#cache, 'trees'))).length > 0
   }
 
   /**

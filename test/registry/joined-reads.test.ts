@@ -32,12 +32,16 @@ afterEach(async () => {
   for (const each of others.splice(0)) await each.close()
 })
 
-/** A blob of which something was read already, as an index is. */
-async function known(host = registry.host): Promise<StoredBlob> {
-  const blob = settings
+function unknown(): StoredBlob {
+  return settings
     .registries()
-    .source(parseReference(`${host}/a/b:v1`))
+    .source(parseReference(`${registry.host}/a/b:v1`))
     .blob(layer)
+}
+
+/** A blob of which something was read already, as an index is. */
+async function known(): Promise<StoredBlob> {
+  const blob = unknown()
   await blob.read({ start: SIZE - 10, end: SIZE })
   registry.seen.length = 0
   return blob
@@ -66,6 +70,24 @@ test('small reads that nobody waits for are one request', async () => {
 test('a request has no more ranges than servers take', async () => {
   await readApart(await known(), 100)
   expect(ranges()).toEqual([64, 36])
+})
+
+test('of a registry of which nothing came yet the first answer tells whether the others come together', async () => {
+  await readApart(unknown(), 20)
+  expect(ranges()).toEqual([1, 19])
+})
+
+test('a few are asked of it at once', async () => {
+  await readApart(unknown(), 4)
+  expect(ranges()).toEqual([1, 1, 1, 1])
+})
+
+test('where the first one fails each is asked for alone, and told', async () => {
+  registry.faults = [{ match: /blobs/, status: 404 }]
+  const blob = unknown()
+  const reads = starts(6).map((start) => blob.read({ start, end: start + EACH }, { priority: 'prefetch' }))
+  for (const read of await Promise.allSettled(reads)) expect(read).toMatchObject({ reason: { code: 'missing' } })
+  expect(ranges().filter((count) => count !== undefined)).toEqual([1, 1, 1, 1, 1, 1])
 })
 
 test('who waits asks alone, and so does who wants much', async () => {
