@@ -104,7 +104,7 @@ export class JoinedReads {
 
   async #sendAll(all: readonly Waiting[]): Promise<void> {
     const tells = all.length > FEW && !(await this.#parts.isKnown().catch(() => true)) // who cannot be asked says so to each
-    if (tells) await this.#askAlone(all.slice(0, 1))
+    if (tells) await this.#askAlone(unsettled(all).slice(0, 1))
     await Promise.all(groups(unsettled(all)).map((group) => this.#ask(group)))
   }
 
@@ -130,7 +130,7 @@ export class JoinedReads {
       if (holding.length > 0) await Promise.all(holding)
     }
     const givenBy = async (giver: Giver) => {
-      await Promise.all(group.filter((each) => !each.isSettled).map(({ options }) => options.onGiver?.(giver)))
+      await Promise.all(unsettled(group).map(({ options }) => options.onGiver?.(giver)))
     }
     await this.#parts.together(group, took, givenBy, stop.signal).catch(() => {})
     for (const leave of leaving) leave()

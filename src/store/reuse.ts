@@ -79,20 +79,19 @@ export class Reuse {
     const now = performance.now()
     const known = this.#looks.get(repository)
     if (known !== undefined && now - known.at < LOOK_AGAIN_MS) return known.look
-    const ask = async () =>
-      (await this.#hasTrees()) ? await this.#ask('look', { cache: this.#cache, repository }) : undefined
-    const look = ask().then(
-      (found) => (found ?? NOTHING) as Look, // what the worker's function of that name returns
-      () => NOTHING,
-    )
+    const look = this.#lookAnew(repository).catch(() => NOTHING)
     if (this.#looks.size >= LOOKS_MAX) this.#looks.clear()
     this.#looks.set(repository, { at: now, look })
     return look
   }
 
-  /** Threads of an agent that starts are not there yet, and what is fetched first waits for `#look`. @throws what the system throws */
-  async #hasTrees(): Promise<boolean> {
-    return (await fs.readdir(join(this.#cache, 'trees'))).length > 0
+  /** @throws what the system or the thread throws */
+  async #lookAnew(repository: string): Promise<Look> {
+    // threads of an agent that starts are not there yet, and what is fetched first waits for this
+    const trees = await fs.readdir(join(this.#cache, 'trees'))
+    if (trees.length === 0) return NOTHING
+    const found = await this.#ask('look', { cache: this.#cache, repository })
+    return (found ?? NOTHING) as Look // what the worker's function of that name returns
   }
 
   /**

@@ -109,8 +109,9 @@ export async function startAgent(work: string, dir: string, args: readonly strin
     ended,
     async stop() {
       child.kill('SIGTERM')
+      const code = await ended
       expect(log).not.toMatch(/ExperimentalWarning|DeprecationWarning/) // of Node, for what its users cannot change
-      return ended
+      return code
     },
   }
 }

@@ -26,6 +26,7 @@ const INLINE: u16 = 2;
 const CHUNKS: u16 = 4;
 const XATTR_HEADER: u64 = 12;
 const XATTR_ENTRY: u64 = 4;
+
 /// A hard link is one inode under several names.
 pub struct Inode<'s> {
     pub mode: u32,
