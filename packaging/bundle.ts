@@ -21,7 +21,7 @@ const INSTALLED = join(ROOT, '.cache/installed/node_modules/lazylayer')
 /** The command of what `makeInstalled` makes. */
 export const INSTALLED_COMMAND = join(INSTALLED, 'src/cli/lazylayer.js')
 /** What runs as it is. */
-const STARTS = ['cli/lazylayer.js', 'cli/load.js']
+const STARTS = ['cli/lazylayer.js', 'cli/agent-flags.js', 'cli/load.js']
 /** What it looks for beside itself. */
 const BESIDE = ['native', 'wasm', 'packaging', 'package.json']
 

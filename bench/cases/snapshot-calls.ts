@@ -6,6 +6,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { type Client, createClient } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
+import { AGENT_FLAGS } from '../../src/cli/agent-flags.js'
 import { Snapshots as Service } from '../../src/snapshotter/generated/snapshots_pb.ts'
 import type { Case, Context, Sample, Subject } from '../case.ts'
 import { anonymousMb, usageOf } from '../usage.ts'
@@ -22,7 +23,7 @@ const LIST_MB = 30
 
 export const snapshotCalls: Case = {
   name: 'snapshot-calls',
-  explains: `An agent's snapshots service that knows ${KNOWN.images} images of ${KNOWN.layers} layers and ${KNOWN.containers} containers is asked, one call after the other,
+  explains: `An agent's snapshots service, in a process that runs as an agent does, that knows ${KNOWN.images} images of ${KNOWN.layers} layers and ${KNOWN.containers} containers is asked, one call after the other,
     ${ROUNDS} times to prepare a container, for its mounts, to commit it, and for what it is then: the 99th percentile of each, its records on a file system in memory,
     which need not wait for a disk. "CPU ms": what the service uses for one call, of all of them, on whatever machine. "${LIST}": by how much its memory grows while it lists all that it knows.`,
   rounds: 3,
@@ -43,9 +44,13 @@ function served({ defer }: Context): Subject {
       const dir = await mkdtemp('/dev/shm/lazylayer-bench-')
       const { images, layers, containers } = KNOWN
       const program = join(import.meta.dirname, '../snapshots-server.ts')
-      const server = spawn(process.execPath, [program, dir, ...[images, layers, containers].map(String)], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      })
+      const server = spawn(
+        process.execPath,
+        [...AGENT_FLAGS, program, dir, ...[images, layers, containers].map(String)],
+        {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        },
+      )
       defer(async () => {
         const ended = once(server, 'exit')
         server.kill()

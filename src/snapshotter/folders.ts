@@ -12,6 +12,8 @@ export interface Owner {
   mode: number
 }
 
+/** Whom most belong to, and how: what images give their root. */
+const USUAL_MODE = 0o755
 const REMOVED = 'removed-'
 /** Of snapshots that are lost: for whoever wants to have what is in them. */
 const LOST = 'lost-'
@@ -21,9 +23,13 @@ export class Folders {
   readonly #dir: string
   readonly #log: (message: string) => void
   #removing: Promise<void> = Promise.resolve()
+  /** Whether the next directory lies in `#next`, made before anybody asks for it: that takes three steps of the disk, giving it a name one. Undefined: it is being taken. */
+  #ready: Promise<boolean> | undefined
+  readonly #next: string
 
   private constructor(dir: string, log: (message: string) => void) {
     this.#dir = dir
+    this.#next = `${dir}.next`
     this.#log = log
   }
 
@@ -40,6 +46,8 @@ export class Folders {
   ): Promise<Folders> {
     await makeFolder(dir)
     const folders = new Folders(dir, log)
+    await folders.#dropReady() // an earlier process left it, whole or not
+    folders.#makeReady()
     for (const name of await fs.readdir(dir)) {
       if (name.startsWith(REMOVED)) folders.#removeSoon(join(dir, name))
       else if (name.startsWith(LOST) || (ID.test(name) && isKnown(Number(name)))) continue
@@ -61,19 +69,53 @@ export class Folders {
     return { upper: join(by, String(id), 'fs'), work: join(by, String(id), 'work') }
   }
 
-  /** As much as can be at once: on a busy machine each call of the system is a turn of the loop that waits behind others. @throws Failure system */
-  async make(id: number, { uid, gid, mode }: Owner): Promise<void> {
+  /**
+   * @param owner may be on its way; where it comes to nothing, there is no directory
+   * @throws Failure system; what `owner` rejects with
+   */
+  async make(id: number, owner: Promise<Owner>): Promise<void> {
     const folder = join(this.#dir, String(id))
-    const { upper, work } = this.ownOf(id)
+    const made = this.#make(folder)
     try {
-      await fs.mkdir(folder)
-      await Promise.all([fs.mkdir(work), fs.mkdir(upper)])
-      // whatever the umask is
-      const owned = isOwn(uid, gid) ? Promise.resolve() : fs.chown(upper, uid, gid) // which may take bits away
-      await Promise.all([fs.chmod(folder, 0o711), fs.chmod(work, 0o711), owned.then(() => fs.chmod(upper, mode))])
+      const [wanted] = await Promise.all([owner, made])
+      await give(this.upperOf(id), wanted)
     } catch (cause) {
+      await made.catch(() => {})
+      await this.remove(id)
       throw diskFailure(folder, cause)
     }
+  }
+
+  async #make(folder: string): Promise<void> {
+    if (!(await this.#takeReady(folder))) await makeUsual(folder)
+  }
+
+  /** The next directory becomes `folder`. @returns false: there is none. @throws what the system throws */
+  async #takeReady(folder: string): Promise<boolean> {
+    const ready = this.#ready
+    if (ready === undefined) return false
+    this.#ready = undefined
+    try {
+      if (!(await ready)) return false
+      await fs.rename(this.#next, folder)
+      return true
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return false // somebody has removed it
+      throw error
+    } finally {
+      this.#makeReady()
+    }
+  }
+
+  /** Where none can be made, the next snapshot makes its own, or is told why not. */
+  #makeReady(): void {
+    const made = makeUsual(this.#next).then(() => true)
+    this.#ready = made.catch(() => this.#dropReady().then(() => false))
+  }
+
+  /** Never rejects. */
+  async #dropReady(): Promise<void> {
+    await fs.rm(this.#next, { recursive: true, force: true }).catch(() => {}) // then it is in the way of the next, which is not made ahead
   }
 
   /** Takes a snapshot's directory away, and removes it behind that. What fails is logged, and tried again at the next start. Never rejects. */
@@ -112,7 +154,18 @@ export class Folders {
   }
 }
 
-/** Whether what this process makes is theirs anyway. */
-function isOwn(uid: number, gid: number): boolean {
-  return uid === process.geteuid?.() && gid === process.getegid?.()
+/** A new directory of a snapshot, as much at once as can be: on a busy machine each call of the system is a turn of the loop that waits behind others. */
+async function makeUsual(folder: string): Promise<void> {
+  const [upper, work] = [join(folder, 'fs'), join(folder, 'work')]
+  await fs.mkdir(folder)
+  await Promise.all([fs.mkdir(work), fs.mkdir(upper)])
+  // whatever the umask is
+  await Promise.all([fs.chmod(folder, 0o711), fs.chmod(work, 0o711), fs.chmod(upper, USUAL_MODE)])
+}
+
+/** Of a directory as makeUsual makes it. */
+async function give(upper: string, { uid, gid, mode }: Owner): Promise<void> {
+  const isOwn = uid === process.geteuid?.() && gid === process.getegid?.() // what this process makes is theirs anyway
+  if (!isOwn) await fs.chown(upper, uid, gid)
+  if (!isOwn || mode !== USUAL_MODE) await fs.chmod(upper, mode) // a change of owner may take bits away
 }

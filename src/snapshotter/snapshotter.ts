@@ -261,7 +261,7 @@ export class Snapshotter {
     const { key, parent, labels } = wish
     if (labels[TARGET] === undefined && parent !== '') await parents.check(namespaceOf(key), parent)
     const id = snapshots.reserve()
-    await folders.make(id, await this.#ownerOf(parent, labels))
+    await folders.make(id, this.#ownerOf(parent, labels))
     try {
       const made = await snapshots.add({ key, kind, parent, labels, id })
       return this.#mountsOf(made)

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 
@@ -29,12 +29,17 @@ beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'lazy-cli-'))
   await mkdir(join(root, 'src/cli'), { recursive: true })
   await mkdir(join(root, 'native'))
-  await copyFile(LAUNCHER, join(root, 'src/cli/lazylayer.js'))
+  await installLauncher(root)
   await writeFile(join(root, 'src/cli/main.ts'), MAIN)
   await writeFile(join(root, 'package.json'), '{"type":"module"}')
 })
 
 afterEach(() => rm(root, { recursive: true }))
+
+async function installLauncher(at: string): Promise<void> {
+  for (const file of ['lazylayer.js', 'agent-flags.js'])
+    await copyFile(join(dirname(LAUNCHER), file), join(at, 'src/cli', file))
+}
 
 /** A package that holds the Node that runs this test, as node_modules would. */
 async function packageNode(): Promise<void> {
@@ -121,7 +126,7 @@ test('an installed package runs what it was built into, since Node strips no typ
   const installed = join(root, 'node_modules/lazylayer')
   await mkdir(join(installed, 'src/cli'), { recursive: true })
   await mkdir(join(installed, 'dist/cli'), { recursive: true })
-  await copyFile(LAUNCHER, join(installed, 'src/cli/lazylayer.js'))
+  await installLauncher(installed)
   await writeFile(join(installed, 'package.json'), '{"type":"module"}')
   await writeFile(join(installed, 'src/cli/main.ts'), MAIN)
   await writeFile(join(installed, 'dist/cli/main.js'), 'export const main = async () => 5')
@@ -132,7 +137,7 @@ test('an installed package runs what it was built into, since Node strips no typ
 test('an installed package is not repaired by npm ci', async () => {
   const installed = join(root, 'node_modules/lazylayer')
   await mkdir(join(installed, 'src/cli'), { recursive: true })
-  await copyFile(LAUNCHER, join(installed, 'src/cli/lazylayer.js'))
+  await installLauncher(installed)
   await writeFile(join(installed, 'package.json'), '{"type":"module"}')
   const child = spawn(process.execPath, [...OLD, join(installed, 'src/cli/lazylayer.js'), 'ls'])
   let said = ''
