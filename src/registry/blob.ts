@@ -6,6 +6,7 @@ import type { Descriptor } from '../image/manifest.ts'
 import { contentEncoding } from './body.ts'
 import { ByteRanges, boundaryOf } from './byteranges.ts'
 import type { Answer } from './client.ts'
+import { Filling } from './filling.ts'
 import { type AskTogether, JoinedReads, type Part } from './joined-reads.ts'
 import type { Given, Repository } from './repository.ts'
 import { passing } from './retry.ts'
@@ -33,6 +34,9 @@ export type Ask = <T>(
   ask: (repository: Repository, left: number, all: number) => Promise<T>,
   doubted?: boolean,
 ) => Promise<T>
+
+/** Is handed what comes; while what it returns is pending nothing more comes. */
+type Take = (part: Uint8Array) => Promise<void> | undefined
 
 /** Reads are checked to be exactly what was asked for; what they bring is not verified here. */
 export class RegistryBlob implements StoredBlob {
@@ -65,19 +69,15 @@ export class RegistryBlob implements StoredBlob {
 
   async #readAlone(range: Range, options: ReadOptions): Promise<Uint8Array> {
     const bytes = new Uint8Array(range.end - range.start)
-    let filled = 0
     if (bytes.length === 0) return bytes
-    await this.#transfer(
-      () => ({ start: range.start + filled, end: range.end }),
-      (part) => {
-        bytes.set(part, filled)
-        const at = filled
-        filled += part.length
-        return options.onPart?.(bytes.subarray(at, filled), at)
-      },
-      options,
-      false,
-    )
+    const filling = new Filling(bytes, options.onPart)
+    const rest = () => ({ start: range.start + filling.filled, end: range.end })
+    try {
+      await this.#transfer(rest, (part) => filling.take(part), options, false)
+    } finally {
+      filling.tell() // nobody is told of anything when this has ended
+    }
+    await filling.holds()
     return bytes
   }
 
@@ -116,12 +116,13 @@ export class RegistryBlob implements StoredBlob {
         const pieces = new ByteRanges(boundary, this.size)
         // what lies between ranges may come with them
         let left = parts.reduce((sum, { bytes }) => sum + TOGETHER_TIMES * bytes.length + PART_HEAD_BYTES, 0)
-        for await (const bytes of answer.body) {
+        await answer.body((bytes) => {
           left -= bytes.length
           if (left < 0)
             throw Failure.corrupt(`blob ${this.digest}: ${answer.url.host} sends more than it was asked for`)
-          for (const piece of pieces.take(bytes)) await took(piece)
-        }
+          const holding = [...pieces.take(bytes)].flatMap((piece) => took(piece) ?? [])
+          return holding.length === 0 ? undefined : Promise.all(holding).then(() => {})
+        })
       })
     })
   }
@@ -142,7 +143,7 @@ export class RegistryBlob implements StoredBlob {
   /** Brings `rest()` to `take`; after a broken transfer what is then the rest. `whole`: once at a time of a host. */
   async #transfer(
     rest: () => Range,
-    take: (part: Uint8Array) => Promise<void> | void,
+    take: Take,
     { priority = 'demand', signal, onGiver, doubted }: ReadOptions,
     whole: boolean,
   ): Promise<void> {
@@ -205,24 +206,30 @@ export class RegistryBlob implements StoredBlob {
     return { headers: bytes === this.size ? {} : { range: `bytes=0-${bytes - 1}` }, bytes }
   }
 
-  async #take(answer: Answer, range: Range, take: (part: Uint8Array) => Promise<void> | void) {
+  async #take(answer: Answer, range: Range, take: Take): Promise<void> {
     const whole = answer.status === 200
     if (whole) checkWhole(answer, this)
     else checkPartial(answer, range, this)
     checkEncoding(answer, this)
     let skip = whole ? range.start : 0
     let left = range.end - range.start
-    for await (const bytes of answer.body) {
-      const part = bytes.subarray(Math.min(skip, bytes.length))
+    let last: Promise<void> | undefined
+    const hasMore = whole && range.end < this.size
+    await answer.body((bytes) => {
+      const part = skip === 0 ? bytes : bytes.subarray(Math.min(skip, bytes.length))
       skip -= bytes.length - part.length
-      if (part.length > left && !(whole && range.end < this.size)) {
+      if (part.length > left && !hasMore) {
         throw Failure.corrupt(`blob ${this.digest}: ${answer.url.host} sends more bytes than it was asked for`)
       }
-      const wanted = part.subarray(0, left)
+      const wanted = part.length > left ? part.subarray(0, left) : part
       left -= wanted.length
-      if (wanted.length > 0) await take(wanted)
-      if (left === 0 && whole && range.end < this.size) return // the rest of the blob is cut off with the stream
-    }
+      const taking = wanted.length > 0 ? take(wanted) : undefined
+      if (left > 0 || !hasMore) return taking
+      // the rest of the blob is cut off with the stream
+      last = taking
+      return false
+    })
+    await last
     if (left > 0) {
       throw passing(
         Failure.unavailable(`blob ${this.digest}: ${answer.url.host} ends its answer ${left} bytes too early`),

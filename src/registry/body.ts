@@ -22,11 +22,12 @@ export async function readAll(answer: Answer, max: number, what: string): Promis
   let size = 0
   const announced = Number(answer.header('content-length') ?? 0)
   if (announced > max) throw Failure.limit(`${what} has ${announced} bytes, at most ${max} are read`)
-  for await (const bytes of answer.body) {
+  await answer.body((bytes) => {
     size += bytes.length
     if (size > max) throw Failure.limit(`${what} has more than ${max} bytes`)
     parts.push(bytes)
-  }
+    return undefined
+  })
   const bytes = Buffer.concat(parts)
   const gzipped = contentEncoding(answer)?.includes('gzip') && bytes[0] === 0x1f && bytes[1] === 0x8b
   return new Uint8Array(gzipped ? await inflated(bytes, max, what) : bytes)

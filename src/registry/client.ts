@@ -6,7 +6,7 @@ import type { Priority } from '../image/blob.ts'
 import { Connections, type Protocol } from './connections.ts'
 import type { Limits } from './limits.ts'
 import type { Proxies } from './proxies.ts'
-import { AnswerTimes, type AskedFor, Pulse, Watch } from './pulse.ts'
+import { type AnswerBody, AnswerTimes, type AskedFor, Pulse, Watch } from './pulse.ts'
 import { lifetimeMs, REDIRECTS_MAX, redirectTarget, refererOf } from './redirect.ts'
 import { passing, pauseAskedMs, serverNow, unanswered } from './retry.ts'
 import { tlsFailure } from './tls-failure.ts'
@@ -50,7 +50,7 @@ export interface Answer {
   /** Where the first redirect led, how long that lasts, and the Referer to go there with, if there was one. */
   redirect: { url: URL; referer: string | undefined; lifetimeMs: number | undefined } | undefined
   /** To be read at most once; what is left is dropped with the stream. */
-  body: AsyncIterable<Uint8Array>
+  body: AnswerBody
 }
 
 /** What was done since the client was made. */

@@ -41,7 +41,7 @@ interface Waiting extends Part {
  */
 export type AskTogether = (
   parts: readonly Part[],
-  took: (piece: Piece) => Promise<void>,
+  took: (piece: Piece) => Promise<void> | undefined,
   givenBy: (giver: Giver) => Promise<void>,
   signal: AbortSignal,
 ) => Promise<void>
@@ -125,9 +125,9 @@ export class JoinedReads {
       each.options.signal?.addEventListener('abort', left, { once: true })
       return () => each.options.signal?.removeEventListener('abort', left)
     })
-    const took = async (piece: Piece) => {
+    const took = (piece: Piece) => {
       const holding = group.flatMap((each) => give(each, piece) ?? [])
-      if (holding.length > 0) await Promise.all(holding)
+      return holding.length === 0 ? undefined : Promise.all(holding).then(() => {})
     }
     const givenBy = async (giver: Giver) => {
       await Promise.all(unsettled(group).map(({ options }) => options.onGiver?.(giver)))

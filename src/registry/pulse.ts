@@ -1,5 +1,6 @@
 // Whether a host gives anything at all, judged over all that is under way with it (streams share a link, and one of many may well wait long
 // on a slow one), and the end of a request whose host gives nothing, or which others overtake for long.
+import { finished, type Readable } from 'node:stream'
 import { Failure } from '../errors.ts'
 import type { Limits } from './limits.ts'
 
@@ -77,6 +78,13 @@ export class Pulse {
   }
 }
 
+/**
+ * Hands a body on, part by part as it comes: while what `take` returns is pending nothing more of it comes, and false is enough of it.
+ * Not an iterator of its parts: that is five promises a part, and there are a hundred of them in a megabyte.
+ * @throws what `take` throws, or what ended the body too early
+ */
+export type AnswerBody = (take: (bytes: Uint8Array) => Promise<void> | false | undefined) => Promise<void>
+
 /** How often it is looked, as a share of the shorter deadline. */
 const LOOKS = 8
 
@@ -132,19 +140,44 @@ export class Watch {
     this.#timer = setInterval(look, Math.max(5, Math.min(stallMs, streamMs) / LOOKS))
   }
 
-  /** Hands a body on to a reader who may take his time, and tells how much of it came. */
-  async *through(body: AsyncIterable<Uint8Array>, came: (bytes: number) => void): AsyncGenerator<Uint8Array> {
-    for await (const bytes of body) {
-      came(bytes.length)
-      this.#pulse.came(bytes.length)
-      this.#received += bytes.length
-      this.#streamBytes += bytes.length
-      const handed = performance.now()
-      this.#taking = true
-      yield bytes
-      this.#taking = false
-      if (performance.now() - handed > this.#takesLongMs) this.#from = performance.now()
-    }
+  /** A body for a reader who may take his time; `came` is told how much of it came. */
+  through(body: Readable, came: (bytes: number) => void): AnswerBody {
+    return (take) =>
+      new Promise((resolve, reject) => {
+        const onData = (bytes: Uint8Array) => {
+          came(bytes.length)
+          this.#pulse.came(bytes.length)
+          this.#received += bytes.length
+          this.#streamBytes += bytes.length
+          let taking: ReturnType<typeof take>
+          try {
+            taking = take(bytes)
+          } catch (error) {
+            end(error)
+            return
+          }
+          if (taking === false) end()
+          else if (taking !== undefined) waitFor(taking)
+        }
+        const waitFor = (taking: Promise<void>) => {
+          const handed = performance.now()
+          this.#taking = true
+          body.pause()
+          taking.then(() => {
+            this.#taking = false
+            if (performance.now() - handed > this.#takesLongMs) this.#from = performance.now()
+            body.resume()
+          }, end)
+        }
+        const end = (error?: unknown) => {
+          body.off('data', onData)
+          unwatch()
+          if (error === undefined || error === null) resolve()
+          else reject(error)
+        }
+        const unwatch = finished(body, end)
+        body.on('data', onData)
+      })
   }
 
   /** Hands on a body that is sent; what the host takes is as good as what it gives. */

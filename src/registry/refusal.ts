@@ -49,11 +49,12 @@ export async function refusalOf(what: string, answer: Answer, own: boolean): Pro
 async function message(answer: Answer): Promise<string | undefined> {
   const parts: Uint8Array[] = []
   let size = 0
-  for await (const bytes of answer.body) {
+  await answer.body((bytes) => {
     size += bytes.length
-    if (size > MESSAGE_MAX_BYTES) return undefined
     parts.push(bytes)
-  }
+    return size > MESSAGE_MAX_BYTES ? false : undefined
+  })
+  if (size > MESSAGE_MAX_BYTES) return undefined
   try {
     const text: unknown = JSON.parse(Buffer.concat(parts).toString('utf8'))?.errors?.[0]?.message
     if (typeof text !== 'string' || text === '') return undefined

@@ -143,10 +143,10 @@ export class Repository {
     try {
       await this.#attempt(asked, async ({ body }) => {
         let left = bytes
-        for await (const part of body) {
+        await body((part) => {
           left -= part.length
-          if (left <= 0) return
-        }
+          return left <= 0 ? false : undefined
+        })
       })
       return { path: true, host: true }
     } catch (error) {
