@@ -39,8 +39,8 @@ test.each([1000, 8 * KIB, 150 * KIB])('parts of %i bytes are told of in order, w
 test('a little that came is told of when nothing more has arrived, and once', async () => {
   const { parts: heard, onPart } = told()
   const filling = new Filling(new Uint8Array(SIZE), onPart)
-  filling.take(new Uint8Array(10))
-  filling.take(new Uint8Array(20))
+  void filling.take(new Uint8Array(10))
+  void filling.take(new Uint8Array(20))
   expect(heard).toEqual([])
   await turn()
   expect(heard.map(({ at, bytes }) => [at, bytes.length])).toEqual([[0, 30]])
