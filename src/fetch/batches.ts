@@ -1,6 +1,6 @@
 // What is queued in one turn of the event loop becomes few requests; what lies behind a miss is fetched ahead of its reader (plan.ts), and
 // what lies near it may come along (nearby.ts).
-import type { Priority } from '../image/blob.ts'
+import type { Priority, Range } from '../image/blob.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import type { FillerCounters } from './counters.ts'
 import type { Flight, Flights, Waiter } from './flights.ts'
@@ -33,6 +33,9 @@ export class Batches {
     background: new Set(),
   }
   readonly #absentOf = (chunks: readonly number[]) => this.#parts.flights.absentOf(chunks)
+  /** What came along with others, or is about to, is not asked for again. */
+  readonly #toFetchOf = (chunks: readonly number[]) =>
+    this.#absentOf(chunks).filter((chunk) => !this.#parts.nearby.has(chunk))
   #flushing = false
   #closed = false
 
@@ -89,17 +92,27 @@ export class Batches {
     const { chunk } = flight
     const blob = chunks.blobOf(chunk)
     const range = chunks.storedRange(chunk)
+    const isWaitedFor = flight.priority === 'demand'
     const coming = nearby.coming(chunk)
-    if (coming === undefined) {
-      const stored = nearby.take(chunk, range)
-      if (stored === undefined) return false
-      counters.nearbyHits++
-      requests.decodeHere(flight, { blob, range, chunks: [chunk] }, stored)
-    } else {
+    if (coming !== undefined) {
       track(coming.then(() => this.#again(flight)))
+      if (isWaitedFor) this.#bring(nearby.besideHit(blob, range, this.#absentOf))
+      return true
     }
-    if (flight.priority === 'demand') this.#bring(nearby.besideHit(blob, range, this.#absentOf))
+    const stored = nearby.take(chunk, range)
+    if (stored === undefined) return false
+    counters.nearbyHits++
+    requests.decodeHere(flight, { blob, range, chunks: [chunk] }, stored)
+    if (isWaitedFor) this.#bringBehind(blob, range)
     return true
+  }
+
+  /** Of a chunk that was here: whoever reads one after the other is read ahead of, as if he had missed them; else more may come along. */
+  #bringBehind(blob: number, range: Range): void {
+    const { nearby, plan } = this.#parts
+    const ahead = plan.missed(blob, range, this.#toFetchOf)
+    if (ahead.length > 0) this.#fetchAhead(ahead)
+    else this.#bring(nearby.besideHit(blob, range, this.#absentOf))
   }
 
   /** It waited for what came along with another: now it is here, or failed to come. */
@@ -122,7 +135,7 @@ export class Batches {
   /** What is read ahead of it and fits goes into the same request; the rest has requests of its own, behind it. */
   #launchMissed(run: Run): void {
     const { chunks, flights, nearby, plan, requests } = this.#parts
-    const ahead = plan.missed(run.blob, run.range, this.#absentOf)
+    const ahead = plan.missed(run.blob, run.range, this.#toFetchOf)
     const limit = run.range.start + ALONG_MAX_BYTES
     const along = ahead.filter((chunk) => chunks.storedRange(chunk).end <= limit)
     for (const chunk of along) {
@@ -138,7 +151,7 @@ export class Batches {
   /** Somebody waits for a chunk that is under way: whoever reads on from there is read ahead of. */
   reached(chunk: number): void {
     const { chunks, plan } = this.#parts
-    this.#fetchAhead(plan.reached(chunks.blobOf(chunk), chunks.storedRange(chunk), this.#absentOf))
+    this.#fetchAhead(plan.reached(chunks.blobOf(chunk), chunks.storedRange(chunk), this.#toFetchOf))
   }
 
   #fetchAhead(ahead: readonly number[]): void {

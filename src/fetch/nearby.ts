@@ -91,7 +91,7 @@ export class Nearby {
     const around = new Map<number, Range>()
     for (const { chunk, stored } of this.#order.from(blob, start)) {
       if (stored.start >= start + reach) break
-      if (stored.end > start + reach || this.#pieces.has(chunk) || this.#coming.has(chunk)) continue
+      if (stored.end > start + reach || this.has(chunk)) continue
       around.set(chunk, stored)
     }
     const wanted = absentOf([...around.keys()]).map((index) => ({ index, blob, stored: around.get(index) as Range }))
@@ -116,6 +116,11 @@ export class Nearby {
     await arrived
     this.#comingBytes -= bytes
     for (const chunk of chunks) this.#coming.delete(chunk)
+  }
+
+  /** Whether a chunk is here, or on its way. */
+  has(chunk: number): boolean {
+    return this.#pieces.has(chunk) || this.#coming.has(chunk)
   }
 
   /** When a chunk that is on its way is here, or failed to come. */

@@ -93,6 +93,27 @@ test('hits pay for more: a reader who goes forward in steps meets what was fetch
   expect(layer.most.prefetch).toBeLessThanOrEqual(2 * ROUND_TRIP)
 })
 
+test('who reads on in order from what came along is read ahead of, and nothing is asked for twice', async () => {
+  const layer = layerOf()
+  await miss(layer, FAR.slice(0, 4))
+  const before = layer.reads.length
+  await miss(
+    layer,
+    Array.from({ length: 1000 }, (_, i) => 701 + i),
+  )
+  const reads = layer.reads.slice(before)
+  // by what comes along alone they were 255: as much as is left of half a round trip, each time
+  expect(reads.length).toBeLessThan(15)
+  const bytes = layer.reads.reduce((sum, { range }) => sum + range.end - range.start, 0)
+  const distinct = new Set(
+    layer.reads.flatMap(({ range: { start, end } }) =>
+      Array.from({ length: (end - start) / (10 * KIB) }, (_, i) => start + i * 10 * KIB),
+    ),
+  )
+  // a miss in a piece that comes along with it is transferred again
+  expect(bytes - distinct.size * 10 * KIB).toBeLessThanOrEqual(4 * 10 * KIB)
+})
+
 test('demand joins what is coming, and does not fail with it', async () => {
   const layer = await missed()
   const [beside] = along(layer)
