@@ -312,14 +312,10 @@ export class ChunkTable {
   /** Places as the native side wants them: {at u64, length u64, chunk u32, zero u32}, little-endian, sorted by `at`. */
   packedPlaces(): Uint8Array {
     const { placeAt, placeLength, placeChunk } = this.#at
-    const order = Uint32Array.from(placeAt, (_, i) => i)
-    // mostly they are in that order
-    if (!placeAt.every((at, i) => i === 0 || at >= (placeAt[i - 1] as number))) {
-      order.sort((a, b) => (placeAt[a] as number) - (placeAt[b] as number))
-    }
-    const words = new Uint32Array(order.length * 6)
-    for (let i = 0; i < order.length; i++) {
-      const from = order[i] as number
+    const order = orderOf(placeAt)
+    const words = new Uint32Array(placeAt.length * 6)
+    for (let i = 0; i < placeAt.length; i++) {
+      const from = order === undefined ? i : (order[i] as number)
       const [at, length] = [placeAt[from] as number, placeLength[from] as number]
       words[i * 6] = at // its lower half
       words[i * 6 + 1] = at / 2 ** 32
@@ -343,4 +339,14 @@ export class ChunkTable {
     )
     return this.#content
   }
+}
+
+/** In which order numbers ascend; undefined: in theirs, as is mostly so. */
+function orderOf(numbers: Float64Array): Uint32Array | undefined {
+  for (let i = 1; i < numbers.length; i++) {
+    if ((numbers[i - 1] as number) <= (numbers[i] as number)) continue
+    const order = Uint32Array.from(numbers, (_, i) => i)
+    return order.sort((a, b) => (numbers[a] as number) - (numbers[b] as number))
+  }
+  return undefined
 }
