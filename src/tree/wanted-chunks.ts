@@ -6,11 +6,20 @@ import { S_IFMT, S_IFREG } from './entry.ts'
 import type { ErofsReader } from './erofs-reader.ts'
 import { firstBehind } from './first-behind.ts'
 
+/**
+ * Whoever reads so much of a device in a row has the kernel read ahead of him, also beyond a file's end: a read that brings the end waits for
+ * what lies behind it on the device as well, though no program wants that.
+ */
+const IN_A_ROW_BYTES = 256 << 10
+/** So far: what Linux reads ahead where nobody says otherwise. */
+const READ_AHEAD_BYTES = 128 << 10
+
 /** What of a chunk table is looked at. */
 export type PlacedChunks = Pick<ChunkTable, 'length' | 'places'>
 
 /**
- * The chunks that hold these files' bytes, in the order of the files, each once. What the tree does not have, or has as something else, is
+ * The chunks that are read where these files are, in the order of the files, each once: those that hold their bytes, and what the kernel reads
+ * ahead of whoever reads large ones. What the tree does not have, or has as something else, is
  * passed over.
  * @param image of one device, which `chunks` are of
  * @throws Failure corrupt
@@ -46,7 +55,11 @@ function placesOf(image: ErofsReader, path: string, ranges: readonly Range[]): R
   const all = ranges.length === 0 ? [{ start: 0, end: size }] : ranges
   return all
     .filter(({ start }) => start < size)
-    .map(({ start, end }) => ({ start: offset + start, end: offset + Math.min(end, size) }))
+    .map(({ start, end }) => withReadAhead({ start: offset + start, end: offset + Math.min(end, size) }))
+}
+
+function withReadAhead({ start, end }: Range): Range {
+  return { start, end: end - start < IN_A_ROW_BYTES ? end : end + READ_AHEAD_BYTES }
 }
 
 interface Ordered extends Range {

@@ -85,6 +85,28 @@ test('files become the chunks that hold them, in their order, each once', () => 
   expect(wanted).toEqual([...chunkOf('usr/big', 12_000), ...chunkOf('etc/a'), ...chunkOf('etc/b')])
 })
 
+test('behind a large file comes what the kernel reads ahead of whoever reads it to its end, behind a small one nothing', () => {
+  const kib = 1024
+  const rows = buildTree(
+    layer(
+      [file('a', text('a', 300 * kib)), file('b', text('b', 100 * kib)), file('c', text('c', 100 * kib))],
+      [],
+      50 * kib,
+    ),
+  )
+  const image = new ErofsReader(rows.image)
+  const of = (path: string) => {
+    const { offset, size } = image.content(image.resolve(path) as number) as ReturnType<typeof placeOf>
+    return rows.chunks.chunksAt(offset, offset + size)
+  }
+  const wanted = (path: string, ranges: { start: number; end: number }[] = []) =>
+    wantedChunks(image, rows.chunks, [{ path, ranges }])
+  // 128 KiB behind it are all of b and the beginning of c
+  expect(wanted('a')).toEqual([...of('a'), ...of('b'), ...of('c').slice(0, 1)])
+  expect(wanted('a', [{ start: 0, end: 200 * kib }])).toEqual(of('a').slice(0, 4))
+  expect(wanted('b')).toEqual(of('b'))
+})
+
 test('what a tree does not have, or as no file, is passed over', () => {
   const files = ['gone', 'etc', 'usr/link', 'usr/empty', 'etc/a/b', ''].map((path) => ({ path, ranges: [] }))
   const behind = { path: 'etc/a', ranges: [{ start: 100, end: 200 }] }
