@@ -74,6 +74,8 @@ export function parseArtifact(bytes: Uint8Array, type: string, subject: Digest, 
 export interface Referrer extends Subject {
   /** As it says itself; 0: it does not. */
   created: number
+  /** What stands in the list for its manifest's bytes, which nobody has checked. */
+  data: Uint8Array | undefined
 }
 
 /** Those of this type, the newest first. @throws Failure corrupt, limit: it is no index */
@@ -81,15 +83,20 @@ export function parseReferrers(bytes: Uint8Array, type: string, what: string): R
   const index = parseManifest(bytes, what)
   if (!('manifests' in index)) throw Failure.corrupt(`${what} is no index`)
   const { manifests } = rawOf(bytes)
-  const types = Array.isArray(manifests) ? manifests.map((each) => fieldOf(each, 'artifactType')) : []
+  const raw: unknown[] = Array.isArray(manifests) ? manifests : []
   return index.manifests
-    .filter(({ mediaType }, i) => mediaType === OCI_MANIFEST && types[i] === type)
-    .map(({ mediaType, digest, size, annotations }) => ({
-      mediaType,
-      digest,
-      size,
-      created: Date.parse(annotations[CREATED] ?? '') || 0,
-    }))
+    .map(({ mediaType, digest, size, annotations }, i) => {
+      const data = fieldOf(raw[i], 'data')
+      return {
+        mediaType,
+        digest,
+        size,
+        type: fieldOf(raw[i], 'artifactType'),
+        created: Date.parse(annotations[CREATED] ?? '') || 0,
+        data: typeof data === 'string' ? new Uint8Array(Buffer.from(data, 'base64')) : undefined,
+      }
+    })
+    .filter((each) => each.mediaType === OCI_MANIFEST && each.type === type)
     .sort((a, b) => b.created - a.created)
 }
 
@@ -102,7 +109,8 @@ export function referrersTag(subject: Digest): string {
 const OF_TYPE_MAX = 4
 
 /**
- * Such a list, with one more artifact in front. What others have in it stays as it is.
+ * Such a list, with one more artifact in front, whose manifest stands in it, so that both are read in one go; in place of those of the same
+ * type. What others have in it stays as it is.
  * @param before as the registry has it; undefined: it has none
  * @throws Failure as parseReferrers
  */
@@ -115,6 +123,7 @@ export function addReferrer(before: Uint8Array | undefined, manifest: Uint8Array
     size: manifest.length,
     artifactType,
     annotations,
+    data: base64(manifest),
   }
   const kept = new Set(
     before === undefined
@@ -124,9 +133,11 @@ export function addReferrer(before: Uint8Array | undefined, manifest: Uint8Array
           .map(({ digest }) => digest as unknown),
   )
   const listed = before === undefined ? [] : rawOf(before).manifests
-  const others = (Array.isArray(listed) ? listed : []).filter((each: unknown) => {
+  const others = (Array.isArray(listed) ? listed : []).flatMap((each: unknown) => {
     const digest = fieldOf(each, 'digest')
-    return digest !== added.digest && (fieldOf(each, 'artifactType') !== type || kept.has(digest))
+    if (digest === added.digest) return []
+    if (fieldOf(each, 'artifactType') !== type) return [each]
+    return kept.has(digest) ? [{ ...(each as object), data: undefined }] : []
   })
   return json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [added, ...others] })
 }

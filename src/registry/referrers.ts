@@ -1,7 +1,7 @@
 // Documents that refer to an image, in its own repository. Nobody waits for them: they are asked for behind what programs want.
 //
-//   GET referrers/DIGEST?artifactType=… ──▶ index        404 ──▶ GET manifests/sha256-HEX ──▶ index, 404
-//   the newest ──▶ GET manifests/DIGEST ──▶ the document stands in it, or GET blobs/DIGEST
+//   GET referrers/DIGEST?artifactType=… ──▶ index, or 404; then what GET manifests/sha256-HEX brings, which is asked for beside it
+//   the newest ──▶ its manifest stands in the index, or GET manifests/DIGEST ──▶ the document stands in that, or GET blobs/DIGEST
 import { Failure } from '../errors.ts'
 import { ARTIFACT_MAX_BYTES, parseArtifact, parseReferrers, type Referrer, referrersTag } from '../image/artifact.ts'
 import { type Digest, digestOf } from '../image/digest.ts'
@@ -69,20 +69,32 @@ export class Referrers {
     const { name } = this.#source
     const what = `${name}: referrers of ${subject}`
     const noList = `${name} lists none`
+    const noTags = `${name} keeps no list under a tag`
+    const read = (bytes: Uint8Array) => usable(() => parseReferrers(bytes, type, what))
+    const ask = (path: string) => this.#ask(path, OCI_INDEX, MANIFEST_MAX_BYTES, signal)
+    // of a registry of which it is not known, both at once: one after the other is a round trip more
+    const tagged = this.#absences.has(noTags) ? undefined : ask(`manifests/${referrersTag(subject)}`)
+    tagged?.catch(() => {}) // whoever waits for it hears of it
     if (!this.#absences.has(noList)) {
-      const path = `referrers/${subject}?artifactType=${encodeURIComponent(type)}`
-      const bytes = await this.#ask(path, OCI_INDEX, MANIFEST_MAX_BYTES, signal)
-      if (bytes !== undefined) return usable(() => parseReferrers(bytes, type, what))
+      const bytes = await ask(`referrers/${subject}?artifactType=${encodeURIComponent(type)}`)
+      if (bytes !== undefined) {
+        this.#absences.note(noTags, NO_LIST_MS)
+        return read(bytes)
+      }
       this.#absences.note(noList, NO_LIST_MS)
     }
-    const bytes = await this.#ask(`manifests/${referrersTag(subject)}`, OCI_INDEX, MANIFEST_MAX_BYTES, signal)
-    return bytes && usable(() => parseReferrers(bytes, type, what))
+    const bytes = await (tagged ?? ask(`manifests/${referrersTag(subject)}`))
+    return bytes && read(bytes)
   }
 
-  async #read<T>({ digest, size }: Referrer, wanted: WantedReferrer<T>, signal: AbortSignal): Promise<T | undefined> {
+  async #read<T>(
+    { digest, size, data }: Referrer,
+    wanted: WantedReferrer<T>,
+    signal: AbortSignal,
+  ): Promise<T | undefined> {
     const what = `${this.#source.name}: referrer ${digest}`
     if (size > ARTIFACT_MAX_BYTES) throw Failure.limit(`${what} has ${size} bytes`)
-    const manifest = await this.#ask(`manifests/${digest}`, OCI_MANIFEST, size, signal)
+    const manifest = data ?? (await this.#ask(`manifests/${digest}`, OCI_MANIFEST, size, signal))
     if (manifest === undefined) throw Failure.missing(`${what} is not there`)
     checkDigest(manifest, digest, what)
     const { document, bytes } = parseArtifact(manifest, wanted.type, wanted.subject, what)

@@ -54,6 +54,10 @@ async function world(uploads: UploadOptions = {}) {
   return { shelf, subject, registry, registries, push, find, asked }
 }
 
+function fail(): never {
+  throw new Error('there is no list')
+}
+
 async function bytesOf(parts: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const all: Uint8Array[] = []
   for await (const each of parts) all.push(each)
@@ -85,7 +89,7 @@ describe.each([{ lists: true }, { lists: false }])('where the registry lists ref
   test('where there is none, that is remembered', async () => {
     const { find, asked } = await world(uploads)
     expect(await find()).toBeUndefined()
-    expect(asked()).toHaveLength(uploads.lists ? 1 : 2)
+    expect(asked().sort()).toEqual(['GET manifests', 'GET referrers'])
     expect(await find()).toBeUndefined()
     expect(asked()).toEqual([])
   })
@@ -101,12 +105,36 @@ describe.each([{ lists: true }, { lists: false }])('where the registry lists ref
   })
 })
 
-test('a document that stands in its manifest costs two requests', async () => {
+test('a document that stands in its manifest costs two requests, once it is known that the registry lists referrers', async () => {
   const { push, find, asked } = await world({ lists: true })
   await push(NOTE, 1_000)
   asked()
   await find()
+  expect(asked()).toEqual(['GET manifests', 'GET referrers', 'GET manifests']) // the first for a list under a tag, at once
+  await find()
   expect(asked()).toEqual(['GET referrers', 'GET manifests'])
+})
+
+test('where lists are under tags one request brings the list, the manifest and the document', async () => {
+  const { push, find, asked } = await world({ lists: false })
+  await push(NOTE, 1_000)
+  asked()
+  await find()
+  expect(asked().sort()).toEqual(['GET manifests', 'GET referrers']) // at once
+  expect(await find()).toEqual({ note: 1 })
+  expect(asked()).toEqual(['GET manifests'])
+})
+
+test('what stands in a list for a manifest and is not, is of no use', async () => {
+  const { shelf, subject, push, find } = await world({ lists: false })
+  await push(NOTE, 1_000)
+  const tag = referrersTag(subject.digest)
+  const found = await shelf.manifest('', tag)
+  const list = JSON.parse(Buffer.from(await bytesOf(found?.read(0, found.size) ?? fail())).toString())
+  const other = writeArtifact(TYPE, NEWER, subject, 1_000)
+  list.manifests[0].data = Buffer.from(other).toString('base64')
+  shelf.addManifest(list, OCI_INDEX, tag)
+  expect(await find()).toBeUndefined()
 })
 
 test('one that stands in no manifest is fetched as a blob, and checked', async () => {
@@ -162,8 +190,9 @@ test('a list keeps what others have in it, and of one type the last few', () => 
     list = addReferrer(list, manifest, 'list')
     return digestOf(manifest)
   })
-  const { manifests } = JSON.parse(Buffer.from(list).toString()) as { manifests: { digest: string }[] }
+  const { manifests } = JSON.parse(Buffer.from(list).toString()) as { manifests: { digest: string; data?: string }[] }
   expect(manifests.map(({ digest }) => digest)).toEqual([...digests.slice(2).reverse(), signature.digest])
+  expect(manifests.map(({ data }) => data !== undefined)).toEqual([true, false, false, false, false])
 })
 
 test('a registry that does not answer is asked again the next time', async () => {
