@@ -1,13 +1,13 @@
 // What a start gains from what an earlier one has read: on the same node, and on another one by a profile beside the image.
 import { execFile } from 'node:child_process'
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { addReferrer, referrersTag, writeArtifact } from '../../src/image/artifact.ts'
 import { digestOf, hex } from '../../src/image/digest.ts'
 import { PROFILE_TYPE } from '../../src/image/profile.ts'
 import type { Case } from '../case.ts'
-import { serveTree, TAG } from '../image.ts'
+import { serveLayout, serveTree, TAG } from '../image.ts'
 import { COMMAND } from '../product.ts'
 import { MANY, type StartCache, someOfMany } from '../some-of-many.ts'
 
@@ -62,9 +62,9 @@ export const learnedStart: Case = {
             plain.reference,
           ])
           const layout = join(dir, 'published')
-          const image = await serveTree({ source, dir: layout, link, defer })
+          await cp(join(dir, 'plain'), layout, { recursive: true }) // the very image: one that is built anew has other blobs
           await publish(layout, new TextEncoder().encode(stdout))
-          return start.lazily(image)
+          return start.lazily(await serveLayout(layout, TAG, defer, link))
         },
       },
     ]

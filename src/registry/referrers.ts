@@ -67,24 +67,33 @@ export class Referrers {
 
   async #list(subject: Digest, type: string, signal: AbortSignal): Promise<Referrer[] | undefined> {
     const { name } = this.#source
-    const what = `${name}: referrers of ${subject}`
-    const noList = `${name} lists none`
     const noTags = `${name} keeps no list under a tag`
-    const read = (bytes: Uint8Array) => usable(() => parseReferrers(bytes, type, what))
-    const ask = (path: string) => this.#ask(path, OCI_INDEX, MANIFEST_MAX_BYTES, signal)
-    // of a registry of which it is not known, both at once: one after the other is a round trip more
-    const tagged = this.#absences.has(noTags) ? undefined : ask(`manifests/${referrersTag(subject)}`)
-    tagged?.catch(() => {}) // whoever waits for it hears of it
-    if (!this.#absences.has(noList)) {
-      const bytes = await ask(`referrers/${subject}?artifactType=${encodeURIComponent(type)}`)
-      if (bytes !== undefined) {
-        this.#absences.note(noTags, NO_LIST_MS)
-        return read(bytes)
-      }
-      this.#absences.note(noList, NO_LIST_MS)
+    const read = (bytes: Uint8Array | undefined) =>
+      bytes && usable(() => parseReferrers(bytes, type, `${name}: referrers of ${subject}`))
+    const tagged = async () =>
+      read(await this.#ask(`manifests/${referrersTag(subject)}`, OCI_INDEX, MANIFEST_MAX_BYTES, signal))
+    const listed = async () => {
+      const noList = `${name} lists none`
+      if (this.#absences.has(noList)) return undefined
+      const path = `referrers/${subject}?artifactType=${encodeURIComponent(type)}`
+      const bytes = await this.#ask(path, OCI_INDEX, MANIFEST_MAX_BYTES, signal)
+      if (bytes === undefined) this.#absences.note(noList, NO_LIST_MS)
+      else this.#absences.note(noTags, NO_LIST_MS)
+      return read(bytes)
     }
-    const bytes = await (tagged ?? ask(`manifests/${referrersTag(subject)}`))
-    return bytes && read(bytes)
+    if (this.#absences.has(noTags)) return await listed()
+    // of a registry of which it is not known, both at once: one after the other is a round trip more, and who does not know the question may
+    // first be asked whether he would answer it to somebody whom he knows
+    const [byTag, own] = [tagged(), listed()]
+    byTag.catch(() => {}) // whoever waits for it hears of it
+    const other = own.then((found) => found ?? byTag)
+    return await Promise.race([
+      other,
+      byTag.then(
+        (found) => (found?.length ? found : other),
+        () => other,
+      ),
+    ])
   }
 
   async #read<T>(
