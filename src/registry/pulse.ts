@@ -79,8 +79,8 @@ export class Pulse {
 }
 
 /**
- * Hands a body on, part by part as it comes: while what `take` returns is pending nothing more of it comes, and false is enough of it.
- * Not an iterator of its parts: that is five promises a part, and there are a hundred of them in a megabyte.
+ * Hands a body on, part by part as it comes: while what `take` returns is pending nothing more of it comes, nor does this end; false is enough
+ * of it. Not an iterator of its parts: that is five promises a part, and there are a hundred of them in a megabyte.
  * @throws what `take` throws, or what ended the body too early
  */
 export type AnswerBody = (take: (bytes: Uint8Array) => Promise<void> | false | undefined) => Promise<void>
@@ -159,21 +159,26 @@ export class Watch {
           if (taking === false) end()
           else if (taking !== undefined) waitFor(taking)
         }
+        let pending: Promise<void> | undefined
         const waitFor = (taking: Promise<void>) => {
           const handed = performance.now()
           this.#taking = true
           body.pause()
-          taking.then(() => {
+          pending = taking.then(() => {
+            pending = undefined
             this.#taking = false
             if (performance.now() - handed > this.#takesLongMs) this.#from = performance.now()
             body.resume()
-          }, end)
+          })
+          pending.catch(end)
         }
         const end = (error?: unknown) => {
           body.off('data', onData)
           unwatch()
-          if (error === undefined || error === null) resolve()
-          else reject(error)
+          const settle = () => (error === undefined || error === null ? resolve() : reject(error))
+          // whoever asks for the rest must know what of it was taken
+          if (pending === undefined) settle()
+          else pending.then(settle, reject)
         }
         const unwatch = finished(body, end)
         body.on('data', onData)

@@ -80,13 +80,21 @@ test.each([
   expect(source.listenerCount('data')).toBe(0)
 })
 
-test('one that breaks off fails, also while the reader takes his time', async () => {
+test('one that breaks off while the reader takes his time fails when he has taken it', async () => {
   source.on('error', () => {})
-  const read = body(() => new Promise(() => {}))
+  const goOn = Promise.withResolvers<void>()
+  let failed: unknown
+  const read = body(() => goOn.promise).catch((error: unknown) => {
+    failed = error
+  })
   source.write('one')
   await turn()
   source.destroy(new Error('reset'))
-  await expect(read).rejects.toThrow('reset')
+  for (let i = 0; i < 5; i++) await turn()
+  expect(failed).toBeUndefined()
+  goOn.resolve()
+  await read
+  expect(failed).toMatchObject({ message: 'reset' })
 })
 
 test('one that ends without its end fails', async () => {
