@@ -12,7 +12,7 @@ export interface Owner {
   mode: number
 }
 
-/** Whom most belong to, and how: what images give their root. */
+/** What most images give their root. */
 const USUAL_MODE = 0o755
 const REMOVED = 'removed-'
 /** Of snapshots that are lost: for whoever wants to have what is in them. */
@@ -80,8 +80,12 @@ export class Folders {
       const [wanted] = await Promise.all([owner, made])
       await give(this.upperOf(id), wanted)
     } catch (cause) {
-      await made.catch(() => {})
-      await this.remove(id)
+      // what lay there before is not ours to remove
+      const isOurs = await made.then(
+        () => true,
+        () => false,
+      )
+      if (isOurs) await this.remove(id)
       throw diskFailure(folder, cause)
     }
   }
@@ -141,9 +145,10 @@ export class Folders {
     this.#log(`what a snapshot of which the record is lost had in its directory is in ${kept}`)
   }
 
-  /** When all that was taken away is removed. Never rejects. */
+  /** When all that was taken away is removed, and nothing is being made ahead. Never rejects. */
   async settled(): Promise<void> {
     await this.#removing
+    await this.#ready
   }
 
   /** One after the other: a container's files may be many. */

@@ -17,10 +17,22 @@ beforeEach(async () => {
   dir = join(home, 'snapshots')
   said.length = 0
 })
-afterEach(() => fs.rm(home, { recursive: true }))
+afterEach(async () => {
+  for (const each of opened.splice(0)) await each.settled()
+  await fs.rm(home, { recursive: true })
+})
 
-const open = (isKnown = (_id: number) => true) =>
-  Folders.open(dir, isKnown, 'is removed', (message) => said.push(message))
+const opened: Folders[] = []
+async function open(): Promise<Folders> {
+  const folders = await Folders.open(
+    dir,
+    () => true,
+    'is removed',
+    (message) => said.push(message),
+  )
+  opened.push(folders)
+  return folders
+}
 
 async function shown(id: number) {
   const modes = ['', 'fs', 'work'].map(async (name) => (await fs.stat(join(dir, String(id), name))).mode & 0o7777)
@@ -48,7 +60,7 @@ describe("a snapshot's directory", () => {
     expect((await shown(1)).modes[1]).toBe(mode)
   })
 
-  test.skipIf(uid !== 0)('belongs to whom it is given, set-group-ID among its bits', async () => {
+  test.skipIf(uid !== 0)('belongs to whom it is given, set-group-ID among its bits (needs root)', async () => {
     const folders = await open()
     await isAhead()
     await folders.make(1, Promise.resolve({ uid: 1000, gid: 1001, mode: 0o2750 }))
@@ -72,6 +84,15 @@ describe("a snapshot's directory", () => {
     await isAhead()
     await folders.make(2, Promise.resolve(usual))
     expect(await fs.readdir(dir)).toEqual(['1', '2'])
+  })
+
+  test('is no snapshot’s where something lies in its place, which stays', async () => {
+    const folders = await open()
+    await isAhead()
+    await fs.mkdir(join(dir, '1/fs'), { recursive: true })
+    await fs.writeFile(join(dir, '1/fs/kept'), 'kept')
+    await expect(folders.make(1, Promise.resolve(usual))).rejects.toMatchObject({ code: 'system' })
+    expect(await fs.readdir(join(dir, '1/fs'))).toEqual(['kept'])
   })
 
   test('is not left where nobody can say whose it is', async () => {

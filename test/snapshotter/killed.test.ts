@@ -140,6 +140,7 @@ test('killed behind any answer, a snapshotter has lost nothing, and kept nothing
           await after.snapshots.close()
         }
       } finally {
+        await live.folders.settled()
         await live.snapshots.close()
         await fs.rm(home, { recursive: true })
       }

@@ -55,6 +55,7 @@ class World {
   client!: Client<typeof Service>
   replacements!: Replacements
   #snapshots!: Snapshots
+  #folders!: Folders
   #socket!: GrpcSocket
 
   constructor(dir: string) {
@@ -71,6 +72,7 @@ class World {
     const ids = new Set([...this.#snapshots.all()].flatMap(({ id, layer }) => (layer === undefined ? [id] : [])))
     const unknown = this.#snapshots.isDamaged ? 'is kept' : 'is removed'
     const folders = await Folders.open(join(this.dir, 'snapshots'), (id) => ids.has(id), unknown, log)
+    this.#folders = folders
     const trees = {
       directoryOf: (tree: Digest) => this.treeDirectory(tree),
       has: (tree: Digest) => this.held.includes(tree),
@@ -137,6 +139,7 @@ class World {
   /** Ends what answers, as a signal does. */
   async stop(): Promise<void> {
     await this.#socket.close()
+    await this.#folders.settled()
     await this.#snapshots.close()
     this.held.length = 0
   }
