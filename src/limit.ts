@@ -221,3 +221,8 @@ export function joined<K, T>(running: Map<K, Promise<T>>, key: K, work: () => Pr
   running.set(key, promise)
   return promise
 }
+
+/** Resolves when all of these have; undefined: there is nothing to wait for. */
+export function untilAll(waits: readonly (Promise<void> | undefined)[]): Promise<void> | undefined {
+  return waits.every((each) => each === undefined) ? undefined : Promise.all(waits).then(() => {})
+}

@@ -1,4 +1,5 @@
 // What V8 is told of an agent, in JavaScript that any Node from 18 on can run.
+
 /** As src/format/parser.ts has it. */
 const CRAMPED_MAX_BYTES = 512 << 20
 /** From here on V8's middle compiler is on, Maglev: without it nothing would stand in for TurboFan. */

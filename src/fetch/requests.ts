@@ -1,6 +1,7 @@
 // Ranged reads: each waits for its turn, leaves out what came meanwhile, reads, and has its chunks decoded as they arrive.
 import { Failure } from '../errors.ts'
 import { BACKGROUND_WINDOW_BYTES, type Blob, type Priority, type Range, type ReadOptions } from '../image/blob.ts'
+import { untilAll } from '../limit.ts'
 import type { Chunk } from '../tree/chunk.ts'
 import type { ChunkTable } from '../tree/chunk-table.ts'
 import { READY_VERIFIED } from '../tree/ready.ts'
@@ -283,7 +284,7 @@ export class Requests {
     const hurry = (call: () => void) => void calls.push(call)
     const waits = [this.#parts.budget.wires.hold(bytes, hurry), request.transfer?.turn(hurry)]
     if (request.urgent.length > 0 || request.controller.signal.aborted) request.hurry()
-    return waits.every((each) => each === undefined) ? undefined : Promise.all(waits).then(() => {})
+    return untilAll(waits)
   }
 
   async #decode(flight: Flight, request: Request, stored: Uint8Array): Promise<void> {

@@ -3,6 +3,7 @@ import { Failure } from '../errors.ts'
 import type { Range, ReadOptions } from '../image/blob.ts'
 import type { Digest } from '../image/digest.ts'
 import type { Descriptor } from '../image/manifest.ts'
+import { untilAll } from '../limit.ts'
 import { contentEncoding } from './body.ts'
 import { ByteRanges, boundaryOf } from './byteranges.ts'
 import type { Answer } from './client.ts'
@@ -120,8 +121,7 @@ export class RegistryBlob implements StoredBlob {
           left -= bytes.length
           if (left < 0)
             throw Failure.corrupt(`blob ${this.digest}: ${answer.url.host} sends more than it was asked for`)
-          const holding = [...pieces.take(bytes)].flatMap((piece) => took(piece) ?? [])
-          return holding.length === 0 ? undefined : Promise.all(holding).then(() => {})
+          return untilAll([...pieces.take(bytes)].map(took))
         })
       })
     })

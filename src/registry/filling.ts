@@ -1,6 +1,7 @@
 // What comes of a range, put together, and told of in larger parts: a registry sends 8 to 16 KiB at a time, and whoever is told has work
 // to do each time, however little came.
 import type { ReadOptions } from '../image/blob.ts'
+import { untilAll } from '../limit.ts'
 
 /** Less is told of when all that has arrived by now was taken, which a read that is waited for does not notice. */
 const TOLD_MIN_BYTES = 64 << 10
@@ -31,7 +32,7 @@ export class Filling {
     if (this.#onPart === undefined) return undefined
     if (this.#filled - this.#told >= TOLD_MIN_BYTES) this.tell()
     else this.#telling ??= setImmediate(() => this.tell())
-    return this.#held.length === 0 ? undefined : this.holds()
+    return this.holds()
   }
 
   /** Of what came since it was told last. */
@@ -45,8 +46,8 @@ export class Filling {
     if (held !== undefined) this.#held.push(held)
   }
 
-  /** As long as those who were told want to be waited for. */
-  async holds(): Promise<void> {
-    await Promise.all(this.#held.splice(0))
+  /** What resolves when those who were told want to be waited for no longer; undefined: they do not. */
+  holds(): Promise<void> | undefined {
+    return untilAll(this.#held.splice(0))
   }
 }

@@ -7,6 +7,7 @@
 // Of whom nothing came yet, nobody knows whether several may be asked for: where they are many, the first one's answer tells.
 import { abortion } from '../errors.ts'
 import type { Giver, Range, ReadOptions } from '../image/blob.ts'
+import { untilAll } from '../limit.ts'
 import type { Piece } from './byteranges.ts'
 
 /** A request of its own is little beside more. */
@@ -125,10 +126,7 @@ export class JoinedReads {
       each.options.signal?.addEventListener('abort', left, { once: true })
       return () => each.options.signal?.removeEventListener('abort', left)
     })
-    const took = (piece: Piece) => {
-      const holding = group.flatMap((each) => give(each, piece) ?? [])
-      return holding.length === 0 ? undefined : Promise.all(holding).then(() => {})
-    }
+    const took = (piece: Piece) => untilAll(group.map((each) => give(each, piece)))
     const givenBy = async (giver: Giver) => {
       await Promise.all(unsettled(group).map(({ options }) => options.onGiver?.(giver)))
     }

@@ -1,6 +1,6 @@
 // Documents that refer to an image, in its own repository. Nobody waits for them: they are asked for behind what programs want.
 //
-//   GET referrers/DIGEST?artifactType=… ──▶ index, or 404; then what GET manifests/sha256-HEX brings, which is asked for beside it
+//   GET referrers/DIGEST?artifactType=…, and beside it GET manifests/sha256-HEX ──▶ index: the first that names any
 //   the newest ──▶ its manifest stands in the index, or GET manifests/DIGEST ──▶ the document stands in that, or GET blobs/DIGEST
 import { Failure } from '../errors.ts'
 import { ARTIFACT_MAX_BYTES, parseArtifact, parseReferrers, type Referrer, referrersTag } from '../image/artifact.ts'

@@ -19,8 +19,7 @@ export type PlacedChunks = Pick<ChunkTable, 'length' | 'places'>
 
 /**
  * The chunks that are read where these files are, in the order of the files, each once: those that hold their bytes, and what the kernel reads
- * ahead of whoever reads large ones. What the tree does not have, or has as something else, is
- * passed over.
+ * ahead of whoever reads large ones. What the tree does not have, or has as something else, is passed over.
  * @param image of one device, which `chunks` are of
  * @throws Failure corrupt
  */
