@@ -70,10 +70,8 @@ export class Batches {
     for (const priority of ['demand', 'prefetch', 'background'] as const) {
       const flights = [...this.#queued[priority]].filter((each) => !this.#isNearby(each))
       this.#queued[priority].clear()
-      const joined = requests.runs(
-        flights.filter((each) => !each.alone),
-        priority,
-      )
+      const together = flights.filter((each) => !each.alone)
+      const joined = this.#wishes(together, priority).flatMap((each) => requests.runs(each, priority))
       // prefetch in the order in which it was asked for
       if (priority === 'prefetch') sortByFirst(joined, flights)
       const single = flights.filter((each) => each.alone).flatMap((each) => requests.runs([each], priority))
@@ -83,6 +81,15 @@ export class Batches {
         else requests.launch(run, priority)
       }
     }
+  }
+
+  /**
+   * Those that one request may have. In the background each range is one for itself, also where one begins at another's end: of a request a
+   * window comes in a round trip, however much it asks for (fetch/wire.ts).
+   */
+  #wishes(flights: readonly Flight[], priority: Priority): (readonly Flight[])[] {
+    if (priority !== 'background') return [flights]
+    return [...Map.groupBy(flights, ({ waiters }) => waiters.values().next().value).values()]
   }
 
   /** Whether a chunk came along with another's, or is about to: then it needs no request. */

@@ -99,6 +99,8 @@ export class Wire {
   #grown = BACKGROUND_WINDOW_BYTES
   #gain = GAIN
   #mostBytesPerMs = 0
+  /** Whether the limit held a read back in this span. */
+  #heldBack = false
   /** Spans in a row that brought no more though more was asked for. */
   #full = 0
   #quietAt = 0
@@ -149,7 +151,9 @@ export class Wire {
   async place(signal: AbortSignal): Promise<{ leave(): void }> {
     for (;;) {
       const quietInMs = this.#quietInMs
-      if (this.unread >= this.limit || this.#isPaused) await this.#changed(signal)
+      const isFull = this.unread >= this.limit
+      this.#heldBack ||= isFull
+      if (isFull || this.#isPaused) await this.#changed(signal)
       else if (quietInMs > 0) await this.#changed(signal, quietInMs)
       else break
     }
@@ -281,15 +285,15 @@ export class Wire {
     this.#seek(this.#span.bytes / ms)
     this.#bytesPerMs = Math.max(this.#span.bytes / ms, this.#bytesPerMs * FADES)
     this.#span = { at: now, bytes: 0 }
+    this.#heldBack = false
     this.#tell()
   }
 
   #seek(bytesPerMs: number): void {
-    const isHeldBack = this.#waiting.size > 0 && this.unread >= this.limit
     if (bytesPerMs > this.#mostBytesPerMs * MORE) this.#full = 0
-    else if (isHeldBack) this.#full++
+    else if (this.#heldBack) this.#full++
     this.#mostBytesPerMs = Math.max(this.#mostBytesPerMs, bytesPerMs)
-    this.#gain = isHeldBack && this.#full < FULL_SPANS ? SEEKING_GAIN : GAIN
+    this.#gain = this.#heldBack && this.#full < FULL_SPANS ? SEEKING_GAIN : GAIN
   }
 
   /** @param ms at the latest; undefined: whenever that is */

@@ -355,6 +355,15 @@ test('who reads on through small chunks that come in the background waits for al
   await Promise.all([rest, read])
 })
 
+test('ranges that the background asks for in one turn stay requests of their own, also where one begins at another’s end', async () => {
+  const layer = new Layer({ chunks: row(6, 100) })
+  await Promise.all([layer.filler.fill([0, 1, 2], 'background'), layer.filler.fill([3, 4], 'background')])
+  expect(ranges(layer)).toEqual([
+    [0, 300],
+    [300, 500],
+  ])
+})
+
 test('what is read far ahead of the background ends its request there, and nothing comes twice', async () => {
   const layer = new Layer({ chunks: row(10, 200 * KIB), hold: true })
   const rest = layer.filler.fill(Array(10).keys(), 'background')

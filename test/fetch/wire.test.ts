@@ -98,6 +98,24 @@ describe('on the way to an origin', () => {
     expect(limits.at(-1)).toBeLessThan(2 * 1_875_000)
   })
 
+  test('that held somebody back for a while carries more soon, also if nobody waits just when that is measured', async () => {
+    const { wire, clock } = way()
+    const answer = wire.begin(MIB, 'demand')
+    clock.ms = 150
+    answer.came(KIB)
+    clock.ms = 200
+    await wire.place(never)
+    const first = wire.begin(256 * KIB, 'background')
+    const second = wire.place(never)
+    clock.ms = 250
+    first.came(256 * KIB)
+    await second
+    clock.ms = 300
+    answer.came(257 * KIB)
+    // 512 KiB in 150 ms; what is only measured, and held nobody back, would make it 1.4 times as much
+    expect(wire.limit).toBeGreaterThanOrEqual(768 * KIB)
+  })
+
   test('a read is no longer than what comes of it in half a second, where that is known', () => {
     const { wire, clock } = way()
     expect(wire.readMaxBytes).toBe(MIB)
