@@ -101,19 +101,20 @@ describe('on the way to an origin', () => {
   test('that held somebody back for a while carries more soon, also if nobody waits just when that is measured', async () => {
     const { wire, clock } = way()
     const answer = wire.begin(MIB, 'demand')
-    clock.ms = 150
+    clock.ms = 50
     answer.came(KIB)
-    clock.ms = 200
+    clock.ms = 110 // a span ends
+    answer.came(2 * KIB)
     await wire.place(never)
     const first = wire.begin(256 * KIB, 'background')
     const second = wire.place(never)
-    clock.ms = 250
+    clock.ms = 160
     first.came(256 * KIB)
     await second
-    clock.ms = 300
-    answer.came(257 * KIB)
-    // 512 KiB in 150 ms; what is only measured, and held nobody back, would make it 1.4 times as much
-    expect(wire.limit).toBeGreaterThanOrEqual(768 * KIB)
+    clock.ms = 210 // and the next one
+    answer.came(258 * KIB)
+    // 512 KiB in 100 ms; a way that held nobody back would be given 1.4 times what it carries in 50
+    expect(wire.limit).toBeGreaterThan(700 * KIB)
   })
 
   test('a read is no longer than what comes of it in half a second, where that is known', () => {
