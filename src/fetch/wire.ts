@@ -95,12 +95,11 @@ export class Wire {
   /** When the last one ended that somebody waited for, or would have soon. */
   #othersEndedAt = Number.NEGATIVE_INFINITY
   #bytesPerMs = 0
-  #span = { at: 0, bytes: 0 }
+  /** `heldBack`: the limit held a read back in it. */
+  #span = { at: 0, bytes: 0, heldBack: false }
   #grown = BACKGROUND_WINDOW_BYTES
   #gain = GAIN
   #mostBytesPerMs = 0
-  /** Whether the limit held a read back in this span. */
-  #heldBack = false
   /** Spans in a row that brought no more though more was asked for. */
   #full = 0
   #quietAt = 0
@@ -152,7 +151,7 @@ export class Wire {
     for (;;) {
       const quietInMs = this.#quietInMs
       const isFull = this.unread >= this.limit
-      this.#heldBack ||= isFull
+      this.#span.heldBack ||= isFull
       if (isFull || this.#isPaused) await this.#changed(signal)
       else if (quietInMs > 0) await this.#changed(signal, quietInMs)
       else break
@@ -264,7 +263,7 @@ export class Wire {
   }
 
   #wake(now: number): void {
-    this.#span = { at: now, bytes: 0 }
+    this.#span = { at: now, bytes: 0, heldBack: false }
     if (now - this.#quietAt < FORGET_MS) return
     this.#answers = []
     this.#isQuick = false
@@ -282,18 +281,17 @@ export class Wire {
     const roundTripMs = this.roundTripMs
     if (ms < Math.max(SPAN_MS, Number.isFinite(roundTripMs) ? Math.min(roundTripMs, SPAN_MAX_MS) : 0)) return
     this.#grown = Math.min(this.limit * GROWS, LIMIT_MAX_BYTES)
-    this.#seek(this.#span.bytes / ms)
+    this.#seek(this.#span.bytes / ms, this.#span.heldBack)
     this.#bytesPerMs = Math.max(this.#span.bytes / ms, this.#bytesPerMs * FADES)
-    this.#span = { at: now, bytes: 0 }
-    this.#heldBack = false
+    this.#span = { at: now, bytes: 0, heldBack: false }
     this.#tell()
   }
 
-  #seek(bytesPerMs: number): void {
+  #seek(bytesPerMs: number, heldBack: boolean): void {
     if (bytesPerMs > this.#mostBytesPerMs * MORE) this.#full = 0
-    else if (this.#heldBack) this.#full++
+    else if (heldBack) this.#full++
     this.#mostBytesPerMs = Math.max(this.#mostBytesPerMs, bytesPerMs)
-    this.#gain = this.#heldBack && this.#full < FULL_SPANS ? SEEKING_GAIN : GAIN
+    this.#gain = heldBack && this.#full < FULL_SPANS ? SEEKING_GAIN : GAIN
   }
 
   /** @param ms at the latest; undefined: whenever that is */

@@ -117,6 +117,28 @@ describe('on the way to an origin', () => {
     expect(wire.limit).toBeGreaterThan(700 * KIB)
   })
 
+  test('that held somebody back before a pause is not taken to have done so after it', async () => {
+    const { wire, clock } = way()
+    const answer = wire.begin(MIB, 'demand')
+    clock.ms = 50
+    answer.came(KIB)
+    clock.ms = 110 // a span ends
+    answer.came(2 * KIB)
+    await wire.place(never)
+    const first = wire.begin(256 * KIB, 'background')
+    const second = wire.place(never)
+    first.came(256 * KIB)
+    await second.then(({ leave }) => leave())
+    first.end()
+    answer.end()
+    clock.ms = 5_000
+    const next = wire.begin(MIB, 'demand')
+    clock.ms = 5_100
+    next.came(512 * KIB)
+    // 512 KiB in 100 ms, but 50 ms long
+    expect(wire.limit).toBeLessThan(400 * KIB)
+  })
+
   test('a read is no longer than what comes of it in half a second, where that is known', () => {
     const { wire, clock } = way()
     expect(wire.readMaxBytes).toBe(MIB)
